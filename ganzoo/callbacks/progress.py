@@ -1,0 +1,112 @@
+"""A progress bar for the whole training, in the numbers that a person asks for."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+
+class GANProgress(ProgressBar):
+    """Images seen, images a second, time left and both losses; on a terminal as a bar, elsewhere a line now and then.
+
+    Args:
+        refresh: seconds between two updates on a terminal.
+        every: seconds between two lines elsewhere.
+    """
+
+    def __init__(self, refresh: float = 0.2, every: float = 15.0) -> None:
+        super().__init__()
+        self.refresh = refresh
+        self.every = every
+        self.console = Console(file=sys.stderr)
+        self.bar: Progress | None = None
+        self.task = TaskID(0)
+        self.enabled = True
+
+    def disable(self) -> None:
+        self.enabled = False
+
+    def enable(self) -> None:
+        self.enabled = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.first_step, self.start, self.shown = trainer.global_step, time.perf_counter(), 0.0
+        self.first_images = int(pl_module.images_seen)
+        if self.enabled and self.console.is_terminal:
+            self.bar = Progress(BarColumn(None), TextColumn("{task.description}"), console=self.console, expand=True, auto_refresh=False)
+            self.bar.start()
+            self.task = self.bar.add_task("starting", total=_total(trainer), completed=self.first_step)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        now = time.perf_counter()
+        if not self.enabled or now - self.shown < (self.refresh if self.bar else self.every):
+            return
+        self.shown = now
+        self._show(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.enabled:
+            self._show(trainer, pl_module)
+        self._close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._close()
+
+    def _show(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        text = status(
+            step=trainer.global_step,
+            steps=_total(trainer),
+            images=int(pl_module.images_seen),
+            seconds=time.perf_counter() - self.start,
+            steps_done=trainer.global_step - self.first_step,
+            images_done=int(pl_module.images_seen) - self.first_images,
+            losses={k: float(v) for k, v in trainer.callback_metrics.items() if k in ("D/loss", "G/loss")},
+        )
+        if self.bar is not None:
+            self.bar.update(self.task, completed=trainer.global_step, description=text, refresh=True)
+        else:
+            self.console.print(text, highlight=False)
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+
+def _total(trainer: Trainer) -> int | None:
+    total = trainer.estimated_stepping_batches
+    return int(total) if total != float("inf") else None
+
+
+def status(
+    *,
+    step: int,
+    steps: int | None,
+    images: int,
+    seconds: float,
+    steps_done: int,
+    images_done: int,
+    losses: dict[str, float],
+) -> str:
+    """One line: how far, how fast, how long, and the losses."""
+    parts = [f"{images:,} images", f"step {step:,}" + (f"/{steps:,}" if steps else "")]
+    if steps_done and seconds > 0:
+        parts.append(f"{images_done / seconds:,.0f} images/s")
+        if steps:
+            left = (steps - step) * seconds / steps_done
+            parts.append(f"{clock(left)} left" if step < steps else f"took {clock(seconds)}")
+    parts += [f"{name[0]} {value:.3f}" for name, value in losses.items()]
+    return " · ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as `1:02:03` or `2:03`."""
+    minutes, s = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{s:02d}" if hours else f"{minutes}:{s:02d}"

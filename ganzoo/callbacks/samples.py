@@ -1,0 +1,106 @@
+"""Pictures while a GAN trains: a grid of fixed latents, the reals beside it, an interpolation, a film."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from PIL import Image
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from ganzoo.core.module import GANModule
+from ganzoo.core.pictures import picture, write_film
+from ganzoo.core.sampling import latents
+from ganzoo.core.types import Batch
+
+
+class Samples(Callback):
+    """Writes `reals.png`, `samples/<step>.png` and, at the end, `interpolation.png` and `samples.mp4`.
+
+    They go to the trainer's log folder, and the grids to every logger that takes images.
+
+    Args:
+        every_n_steps: batches between two grids; one more is made before the first batch and one after the last.
+        rows: of the grid.
+        columns: of the grid; with a conditional model each column shows one class.
+        film_fps: frames a second of the film, which shows all grids; 0 for no film.
+    """
+
+    def __init__(self, every_n_steps: int = 500, rows: int = 8, columns: int = 10, film_fps: int = 8) -> None:
+        self.every_n_steps = every_n_steps
+        self.rows = rows
+        self.columns = columns
+        self.film_fps = film_fps
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.folder = Path(trainer.log_dir or trainer.default_root_dir)  # to be asked on all processes
+
+    @rank_zero_only
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step == 0:
+            self._draw(trainer, pl_module)
+
+    @rank_zero_only
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        if trainer.global_step == 1:
+            self._show(trainer, "reals", batch["image"][: self._count(batch["image"])])
+        if trainer.global_step % self.every_n_steps == 0:
+            self._draw(trainer, pl_module)
+
+    @rank_zero_only
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step % self.every_n_steps:
+            self._draw(trainer, pl_module)
+        self._show(trainer, "interpolation", interpolation(cast(GANModule, pl_module), self.rows, self.columns))
+        frames = sorted((self.folder / "samples").glob("*.png"))
+        if self.film_fps and len(frames) > 1:
+            write_film(self.folder / "samples.mp4", frames, self.film_fps)
+
+    def _draw(self, trainer: Trainer, model: Any) -> None:
+        n = self._count(model.sample(1, seeds=[0], label=None if model.num_classes is None else 0))
+        labels = None if model.num_classes is None else [i % self.columns % model.num_classes for i in range(n)]
+        self._show(trainer, "samples", model.sample(n, seeds=range(n), label=labels), f"samples/{trainer.global_step:08d}")
+
+    def _count(self, images: Tensor) -> int:
+        return 2000 if images.shape[-1] == 1 else self.rows * self.columns  # points in the plane are small
+
+    def _show(self, trainer: Trainer, key: str, images: Tensor, name: str | None = None) -> None:
+        image = picture(images, self.columns)
+        path = self.folder / f"{name or key}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path)
+        log_image(trainer, key, image)
+
+
+def interpolation(model: GANModule, rows: int, columns: int) -> Tensor:
+    """Images [rows * columns, C, H, W] on straight lines between latents of fixed seeds; class 0 where there is one."""
+    start, end = latents(model, range(rows)), latents(model, range(rows, 2 * rows))
+    steps = torch.linspace(0, 1, columns, device=model.device)
+
+    def line(a: Tensor, b: Tensor) -> Tensor:
+        t = steps.view(1, -1, *[1] * (a.ndim - 1)).to(a.dtype)
+        return torch.lerp(a[:, None], b[:, None], t).flatten(0, 1)
+
+    labels = torch.zeros(rows * columns, dtype=torch.long, device=model.device)
+    return model.generate(tree_map(line, start, end), {} if model.num_classes is None else {"label": labels})
+
+
+def log_image(trainer: Trainer, key: str, image: Image.Image) -> None:
+    """Hand a picture to every logger that takes pictures; one that fails is reported and does not stop the training."""
+    for logger in trainer.loggers:
+        try:
+            if isinstance(logger, WandbLogger):
+                logger.log_image(key, [image], step=trainer.global_step)
+            elif isinstance(logger, TensorBoardLogger):
+                pixels = np.atleast_3d(np.asarray(image))
+                logger.experiment.add_image(key, pixels, trainer.global_step, dataformats="HWC")
+        except Exception as error:
+            rank_zero_warn(f"{type(logger).__name__} did not take the picture {key!r}: {error}")

@@ -1,0 +1,1 @@
+"""The contract between a variant and everything below it."""

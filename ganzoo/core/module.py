@@ -1,0 +1,101 @@
+"""The contract: a variant overrides the smallest thing that its paper changes."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ganzoo.core import sampling
+from ganzoo.core.still import evaluating
+from ganzoo.core.turns import Turns
+from ganzoo.core.types import Batch, Latent, Terms
+
+
+class GANModule(Turns):
+    """A GAN: two networks, two equations, and the order of the updates.
+
+    A variant sets `self.generator` and `self.discriminator` in its `__init__` and writes the two equations. While one
+    is minimised only that player's parameters require gradients, so no `detach` is needed, and the fresh latents are in
+    `batch["z"]`, so an equation draws nothing: it is a function of the weights and the batch.
+    """
+
+    num_classes: int | None = None  # None: not conditional
+
+    # 1. The equations: what most papers change
+
+    @abstractmethod
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        """The weighted terms whose sum the discriminator minimises."""
+
+    @abstractmethod
+    def generator_loss(self, batch: Batch) -> Terms:
+        """The weighted terms whose sum the generator minimises."""
+
+    def discriminate(self, x: Tensor, y: Tensor | None = None) -> Any:
+        """D as the equations see it: x [N, C, H, W] -> logits [N], or whatever the variant's discriminator returns."""
+        return self.discriminator(self.augment(x), y)
+
+    # 2. One player's update
+
+    def discriminator_step(self, batch: Batch) -> None:
+        self.minimize(self.discriminator_loss, batch, player="discriminator")
+
+    def generator_step(self, batch: Batch) -> None:
+        self.minimize(self.generator_loss, batch, player="generator")
+
+    # 3. The algorithm
+
+    def play(self, batch: Batch) -> None:
+        """One batch of the game: a discriminator step, then a generator step after every `n_critic`-th."""
+        self.discriminator_step(batch)
+        if self.due(self.n_critic):
+            self.generator_step(batch)
+
+    def schedule(self, images_seen: int) -> None:
+        """Set learning rates, momenta or weights for the coming batch: functions of the images seen before it."""
+
+    # 4. Sampling
+
+    @abstractmethod
+    def latent(self, n: int, generator: torch.Generator | None = None) -> Latent:
+        """n latents, a pytree of tensors [n, ...], on the random generator's device; on this module's if it is None."""
+
+    @torch.no_grad()
+    def generate(self, z: Latent, given: Batch | None = None) -> Tensor:
+        """Images [N, C, H, W] in [-1, 1], in eval mode, from the averaged generator where there is one.
+
+        Args:
+            z: latents, as `latent` draws them.
+            given: what else the generator reads: `label`, or a translator's `source`.
+        """
+        network = self.generator if self.ema is None else self.ema
+        with evaluating(network):
+            return network(z, (given or {}).get("label"))
+
+    def sample(
+        self,
+        n: int | None = None,
+        *,
+        seeds: Sequence[int] | None = None,
+        label: int | Sequence[int] | None = None,
+        output_type: sampling.OutputType = "pt",
+        batch_size: int = 256,
+    ) -> Any:
+        """New images; the same seeds give the same images on every device and in any batch.
+
+        Args:
+            n: how many; may be left out where the seeds or the labels say it.
+            seeds: one an image; None draws new ones.
+            label: the class of all images, or of each.
+            output_type: "pt" a float tensor [n, C, H, W] in [-1, 1] on the CPU; "np" a uint8 array [n, H, W, C];
+                "pil" a list of pictures.
+            batch_size: how many images are made at once.
+
+        Raises:
+            ValueError: the numbers of images, seeds and labels disagree, or the model is not conditional.
+        """
+        return sampling.sample(self, n, seeds=seeds, label=label, output_type=output_type, batch_size=batch_size)

@@ -1,0 +1,59 @@
+"""From tensors to things one can look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from ganzoo.core.images import to_uint8
+
+
+def picture(images: Tensor, columns: int = 10, tile: int = 48) -> Image.Image:
+    """One picture of many images.
+
+    Args:
+        images: [N, C, H, W] in [-1, 1]: a grid for 1 or 3 channels; [N, 2, 1, 1]: points in the plane; else a
+            ValueError.
+        columns: of the grid.
+        tile: smaller images are enlarged, pixel by pixel, to at least this many pixels.
+    """
+    images = images.detach().float().cpu()
+    if tuple(images.shape[1:]) == (2, 1, 1):
+        return _plane(images.flatten(1))
+    if images.shape[1] not in (1, 3):
+        raise ValueError(f"{images.shape[1]} channels are no picture: 1 or 3 are")
+    scale = -(-tile // images.shape[-1])
+    images = images.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    return Image.fromarray(to_uint8(make_grid(images, columns, pad_value=-1)).permute(1, 2, 0).numpy())
+
+
+def _plane(points: Tensor, size: int = 512, limit: float = 1.1) -> Image.Image:
+    """Points [N, 2] as black dots of 3x3 pixels; the square shows [-limit, limit] in both directions."""
+    x = ((points / limit + 1) / 2 * size).long()
+    canvas = torch.full((size, size), 255, dtype=torch.uint8)
+    for dx in (-1, 0, 1):
+        for dy in (-1, 0, 1):
+            inside = ((x >= 1) & (x < size - 1)).all(1)
+            canvas[size - 1 - x[inside, 1] + dy, x[inside, 0] + dx] = 0
+    return Image.fromarray(canvas.numpy())
+
+
+def write_film(path: Path, frames: Sequence[Path], fps: int) -> None:
+    """PNG files of one size, in order, as an H.264 film; the last frame stays for two seconds."""
+    import av
+
+    with av.open(str(path), "w") as film:
+        first = np.asarray(Image.open(frames[0]).convert("RGB"))
+        height, width = (length - length % 2 for length in first.shape[:2])  # the codec takes even sizes
+        stream = film.add_stream("libx264", rate=fps, options={"crf": "18"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for frame in [*frames, *[frames[-1]] * 2 * fps]:
+            pixels = np.asarray(Image.open(frame).convert("RGB"))[:height, :width]
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")))
+        film.mux(stream.encode())

@@ -1,0 +1,25 @@
+"""Randomness that is counted, not carried: every seed is a function of (seed, step, ...), so a resumed run, another
+number of processes or workers sees the same numbers by construction."""
+
+from __future__ import annotations
+
+import os
+
+
+def mix(*counters: int) -> int:
+    """Hash integers into one seed in [0, 2**63) with the finaliser of SplitMix64.
+
+    Neighbouring counters give unrelated seeds (torch's CPU generator only looks at the low 32 bits).
+    """
+    h = 0
+    for counter in counters:
+        h = (h + counter + 0x9E3779B97F4A7C15) & (2**64 - 1)
+        h = ((h ^ (h >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+        h = ((h ^ (h >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
+        h ^= h >> 31
+    return h >> 1
+
+
+def global_seed() -> int:
+    """The seed given to `lightning.seed_everything` (the CLI's `seed_everything` key), or 0."""
+    return int(os.environ.get("PL_GLOBAL_SEED", 0))

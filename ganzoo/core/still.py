@@ -1,0 +1,52 @@
+"""What keeps a network still: while the other player moves, or while it is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class Still:
+    """Holds everything that one player's update must not move.
+
+    Args:
+        networks: the players' networks.
+        moving: the parameters that the update moves.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module], moving: Sequence[nn.Parameter]) -> None:
+        own = {id(p) for p in moving}
+        still = [net for net in networks if not any(id(p) in own for p in net.parameters())]
+        self.parameters = [p for net in networks for p in net.parameters() if id(p) not in own]
+        self.norms = [m for net in still for m in net.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """No gradients for the parameters; normalisation by batch statistics that leave the running ones alone."""
+        frozen = [p for p in self.parameters if p.requires_grad]
+        for p in frozen:
+            p.requires_grad_(False)
+        for norm in self.norms:
+            norm.track_running_stats = False
+        try:
+            yield
+        finally:
+            for p in frozen:
+                p.requires_grad_(True)
+            for norm in self.norms:
+                norm.track_running_stats = True
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Eval mode, and back to what each sub-module was."""
+    training = [m for m in network.modules() if m.training]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

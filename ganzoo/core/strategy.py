@@ -1,0 +1,63 @@
+"""Several processes without DDP's wrapper: only the gradients of the optimizer that steps are averaged.
+
+Lightning's `ddp` wraps generator and discriminator in one reducer, which fails as soon as one of them takes no part in
+a backward pass; `find_unused_parameters` works but sends both players' gradients with every backward.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch.overrides.distributed import _sync_module_states
+from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class GANStrategy(DDPStrategy):
+    """`Trainer(strategy="gan")`: replicas start equal and average gradients just before each optimizer step.
+
+    Any number of backward passes (penalties, double backward, accumulation) may come before it. A parameter without a
+    gradient keeps `None`, so an optimizer skips it as it would in one process.
+    """
+
+    strategy_name = "gan"
+
+    def configure_ddp(self) -> None:
+        _sync_module_states(self.model)
+
+    def pre_backward(self, loss: Tensor) -> None:
+        pass  # the parent prepares the wrapper's reducer here
+
+    def post_backward(self, loss: Tensor) -> None:
+        pass
+
+    def optimizer_step(self, optimizer: Optimizer, closure: Callable[[], Any], model: Any = None, **kwargs: Any) -> Any:
+        # before the precision plugin, so that fp16's unscaling sees an infinity of any process, and clipping the mean
+        result = closure()
+        average([p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None])
+        return super().optimizer_step(optimizer, lambda: result, model, **kwargs)
+
+    @classmethod
+    def register_strategies(cls, strategy_registry: Any) -> None:
+        strategy_registry.register(cls.strategy_name, cls, description=(cls.__doc__ or "").splitlines()[0])
+
+
+def average(tensors: list[Tensor]) -> None:
+    """Replace each tensor by its mean over the processes, in place; one message per dtype."""
+    groups: dict[torch.dtype, list[Tensor]] = defaultdict(list)
+    for tensor in tensors:
+        groups[tensor.dtype].append(tensor)
+    for group in groups.values():
+        flat = torch.cat([tensor.reshape(-1) for tensor in group])
+        dist.all_reduce(flat)
+        parts = (flat / dist.get_world_size()).split([tensor.numel() for tensor in group])
+        torch._foreach_copy_(group, [part.view_as(tensor) for part, tensor in zip(parts, group, strict=True)])
+
+
+if GANStrategy.strategy_name not in StrategyRegistry:
+    GANStrategy.register_strategies(StrategyRegistry)

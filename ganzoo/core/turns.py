@@ -1,0 +1,296 @@
+"""What no paper talks about: exact counting, counted randomness, optimizers, averaging, logs, several processes."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, Literal, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
+from torch.utils._pytree import tree_leaves, tree_map
+
+from ganzoo.core import ema
+from ganzoo.core.means import Means
+from ganzoo.core.random import global_seed, mix
+from ganzoo.core.still import Still
+from ganzoo.core.strategy import GANStrategy, average
+from ganzoo.core.types import Batch, Latent, Terms
+
+Player = Literal["discriminator", "generator"]
+PLAYERS: tuple[Player, Player] = ("discriminator", "generator")  # in the order of their optimizers
+Equation = Callable[[Batch], Terms]
+
+
+class Turns(LightningModule):
+    """Two players who take turns under Lightning's manual optimization; `GANModule` says what they play.
+
+    Args:
+        optimizer: makes the generator's optimizer from its parameters, and the discriminator's too.
+        discriminator_optimizer: the discriminator's own, where it differs.
+        lr_scheduler: makes a learning-rate scheduler for each optimizer; stepped once a batch.
+        n_critic: batches, each with one discriminator update, per generator update.
+        microbatches: parts a batch is split into, one after the other, to save memory; their gradients are averaged.
+        clip_norm: largest norm of the gradient of a player's update; None for no clipping.
+        ema_half_life: half-life, in images, of the averaged generator that samples then come from; None for none.
+        ema_ramp_up: the half-life is at most this share of the images seen; None for a constant half-life.
+        compile_losses: compile both equations with `torch.compile`.
+    """
+
+    generator: nn.Module  # all that the generator's player moves
+    discriminator: nn.Module
+    ema: nn.Module | None  # the averaged generator
+    augment: nn.Module  # of all that the discriminator sees
+    images_seen: Tensor  # int64 scalar, over all processes; every schedule is a function of it
+
+    def __init__(
+        self,
+        optimizer: OptimizerCallable,
+        discriminator_optimizer: OptimizerCallable | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        n_critic: int = 1,
+        microbatches: int = 1,
+        clip_norm: float | None = None,
+        ema_half_life: float | None = None,
+        ema_ramp_up: float | None = None,
+        compile_losses: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, count in {"n_critic": n_critic, "microbatches": microbatches}.items():
+            if count < 1:
+                raise ValueError(f"{name} counts from 1, got {count}")
+        for name, bound in {"clip_norm": clip_norm, "ema_half_life": ema_half_life, "ema_ramp_up": ema_ramp_up}.items():
+            if bound is not None and bound <= 0:
+                raise ValueError(f"{name} must be positive, or None for none; got {bound}")
+        # Only plain values: a checkpoint that held anything else would not load with weights_only=True.
+        self.save_hyperparameters(logger=False)
+        self.save_hyperparameters(ignore=[name for name, value in self.hparams.items() if not is_plain(value)])
+        self.remove_ignored_hparams([name for name, value in self.hparams.items() if not is_plain(value)])
+        self.automatic_optimization = False
+        self.make_optimizer = {"discriminator": discriminator_optimizer or optimizer, "generator": optimizer}
+        self.lr_scheduler = lr_scheduler
+        self.n_critic = n_critic
+        self.microbatches = microbatches
+        self.clip_norm = clip_norm
+        self.ema_half_life = ema_half_life
+        self.ema_ramp_up = ema_ramp_up
+        self.compile_losses = compile_losses
+        self.ema = None
+        self.augment = nn.Identity()
+        self.register_buffer("images_seen", torch.tensor(0))
+        self._means = Means()
+        self._compiled: dict[Any, Equation] = {}
+
+    # What an algorithm is written with
+
+    def minimize(self, loss: Equation, batch: Batch, *, player: Player) -> None:
+        """One optimizer step of one player on the sum of the loss's terms, while the other player stays still.
+
+        Args:
+            loss: an equation; called once a microbatch.
+            batch: this process's share, to which fresh latents are added as `batch["z"]`.
+            player: whose parameters move.
+        """
+        loss = self._compile(loss) if self.compile_losses else loss
+        optimizer = cast(Optimizer, self.trainer.optimizers[PLAYERS.index(player)])
+        optimizer.zero_grad()
+        with self._still[player].hold():
+            for part in self._parts({**batch, "z": self._draw(size(batch))}):
+                terms = loss(part)
+                total = functools.reduce(operator.add, terms.values())
+                self.manual_backward(total / self.microbatches if self.microbatches > 1 else total)
+                self.observe(f"{player[0].upper()}/loss", total)
+                for name, term in terms.items() if len(terms) > 1 else ():
+                    self.observe(f"{player[0].upper()}/{name}", term)
+            # Not through Lightning's wrapper, which counts every player's step as a global step.
+            self.trainer.strategy.optimizer_step(optimizer, closure=lambda: None)
+
+    def due(self, every: int) -> bool:
+        """Whether this batch, counted from 1 since the start of training, is an `every`-th one."""
+        return (self.trainer.global_step + 1) % every == 0
+
+    def observe(self, name: str, value: Tensor) -> None:
+        """Log the mean of a scalar over the batches until the next log; waits for no device."""
+        self._means.add(name, value)
+
+    # Around them, once a batch
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """Plays one batch and counts it; a variant overrides `play`."""
+        self._seed_step()
+        self.schedule(self._images)
+        self.play(batch)
+        n = size(batch) * self.trainer.world_size
+        self._images += n
+        self.images_seen += n
+        if self.ema is not None and self.ema_half_life is not None and self.due(self.n_critic):
+            weight = ema.decay(n * self.n_critic, self._images, self.ema_half_life, self.ema_ramp_up)
+            ema.update(self.ema, self.generator, weight)
+        for scheduler in self._schedulers:
+            scheduler.step()
+        # One batch is one global step, whatever the number of optimizer steps.
+        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        progress.increment_ready()
+        progress.increment_completed()
+        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:
+            self._log()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Both equations on held-out images, all networks in eval mode."""
+        self._evaluate("val", batch, batch_idx)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Both equations on the test images, all networks in eval mode."""
+        self._evaluate("test", batch, batch_idx)
+
+    # Lightning's hooks
+
+    def configure_model(self) -> None:
+        if self.ema is None and self.ema_half_life is not None:
+            self.ema = ema.frozen_copy(self.generator)
+
+    def configure_optimizers(self) -> Any:
+        optimizers = [self.make_optimizer[player](getattr(self, player).parameters()) for player in PLAYERS]
+        if self.lr_scheduler is None:
+            return optimizers
+        return optimizers, [{"scheduler": self.lr_scheduler(optimizer)} for optimizer in optimizers]
+
+    def setup(self, stage: str) -> None:
+        strategy = self.trainer.strategy
+        if stage == "fit" and not isinstance(strategy, SingleDeviceStrategy | GANStrategy):
+            raise MisconfigurationException(
+                f'{type(strategy).__name__} cannot train two networks in turns: use Trainer(strategy="gan")'
+            )
+
+    def on_fit_start(self) -> None:
+        self._seed = global_seed()
+        self._images = int(self.images_seen)  # on the host: reading the buffer would wait for the device each step
+        self._latents = torch.Generator(self.device)
+        self._schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
+        networks = [self.generator, self.discriminator]
+        self._still = {
+            player: Still(networks, [p for group in optimizer.param_groups for p in group["params"]])
+            for player, optimizer in zip(PLAYERS, self.trainer.optimizers, strict=True)
+        }
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        if self.clip_norm is not None:  # here fp16's gradients are unscaled, and averaged over the processes
+            self.clip_gradients(optimizer, self.clip_norm, "norm")
+
+    def on_validation_start(self) -> None:
+        self._average_statistics()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._average_statistics()
+        means = {"sums": self._means.sums, "counts": self._means.counts}
+        checkpoint["ganzoo"] = {"variant": variant_name(type(self)), "means": means}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        saved = checkpoint.get("ganzoo", {})
+        if (name := saved.get("variant")) != variant_name(type(self)):
+            raise MisconfigurationException(f"the checkpoint is of {name}, not of {variant_name(type(self))}")
+        self._means.sums, self._means.counts = saved["means"]["sums"], saved["means"]["counts"]
+
+    # Helpers
+
+    def _seed_step(self) -> None:
+        """Every random number of this step follows from (seed, step), and from the rank where processes must differ."""
+        step = self.trainer.global_step
+        self._latents.manual_seed(mix(self._seed, step))  # microseconds, where `torch.manual_seed` takes a hundred
+        noise = mix(self._seed, step, 1 + self.trainer.global_rank)
+        torch.default_generator.manual_seed(noise)
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).manual_seed(noise)
+
+    def _draw(self, n: int) -> Latent:
+        """This process's n latents: its slice of those of the global batch, which are the same on all processes."""
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        z = self.latent(n * world, self._latents)
+        return z if world == 1 else tree_map(lambda t: t[rank * n : (rank + 1) * n], z)
+
+    def _parts(self, batch: dict[str, Any]) -> list[Batch]:
+        if self.microbatches == 1:
+            return [cast(Batch, batch)]
+        if size(batch) % self.microbatches:
+            raise ValueError(f"microbatches: {self.microbatches} does not divide each process's {size(batch)} images")
+        length = size(batch) // self.microbatches
+        starts = range(0, size(batch), length)
+        return [tree_map(lambda t, start=start: t[start : start + length], batch) for start in starts]
+
+    def _compile(self, loss: Equation) -> Equation:
+        key = getattr(loss, "__func__", loss)
+        if key not in self._compiled:
+            self._compiled[key] = torch.compile(loss)
+        return self._compiled[key]
+
+    def _log(self) -> None:
+        names, means = self._means.pop()
+        if self.trainer.world_size > 1:
+            average([means])
+        values = dict(zip(names, means.tolist(), strict=True))
+        # Straight to the loggers: `self.log` takes a third of a millisecond a value, and rounds counts to float32.
+        for logger in self.trainer.loggers:
+            logger.log_metrics({"images": self._images, **values}, step=self.trainer.global_step)
+            logger.save()
+        losses = {name: value for name, value in values.items() if name.endswith("/loss")}
+        self.log_dict(losses, prog_bar=True, logger=False)  # for progress bars and for callbacks that monitor
+
+    def _evaluate(self, split: str, batch: Batch, batch_idx: int) -> None:
+        with torch.inference_mode(False), torch.enable_grad():  # gradient penalties differentiate
+            batch = tree_map(torch.clone, batch)
+            source = torch.Generator(self.device).manual_seed(mix(batch_idx, self.trainer.global_rank))
+            batch["z"] = self.latent(size(batch), source)
+            for player, loss in zip(PLAYERS, (self.discriminator_loss, self.generator_loss), strict=True):
+                terms = loss(batch)
+                total = functools.reduce(operator.add, terms.values()).detach()
+                self.log(f"{split}/{player[0].upper()}/loss", total, batch_size=size(batch), sync_dist=True)
+
+    def _average_statistics(self) -> None:
+        """BatchNorm's running statistics are each process's own while training; replicas must save the same."""
+        if self.trainer.world_size > 1:
+            norms = [m for m in self.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+            average([buffer for m in norms for buffer in (m.running_mean, m.running_var) if buffer is not None])
+
+    # What `GANModule` defines
+
+    @abstractmethod
+    def play(self, batch: Batch) -> None: ...
+
+    @abstractmethod
+    def schedule(self, images_seen: int) -> None: ...
+
+    @abstractmethod
+    def latent(self, n: int, generator: torch.Generator | None = None) -> Latent: ...
+
+    @abstractmethod
+    def discriminator_loss(self, batch: Batch) -> Terms: ...
+
+    @abstractmethod
+    def generator_loss(self, batch: Batch) -> Terms: ...
+
+
+def size(batch: Any) -> int:
+    """Images in a batch: the first size of its first tensor."""
+    return len(tree_leaves(batch)[0])
+
+
+def variant_name(variant: type) -> str:
+    """`module.Class`, by which a checkpoint names its variant."""
+    return f"{variant.__module__}.{variant.__qualname__}"
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value consists of numbers, strings, lists and dicts alone."""
+    if isinstance(value, dict):
+        return all(isinstance(k, str) and is_plain(v) for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)

@@ -1,0 +1,30 @@
+"""Data modules: `Digits()`, `CIFAR10()`, `ImageFolder("my/pictures")` and others; a Trainer is not needed."""
+
+from ganzoo.data.base import ArrayImages, Flipped, GANDataModule, Images, Loader, SequentialLoader
+from ganzoo.data.digits import Digits, MNIST5k
+from ganzoo.data.folder import FolderReport, ImageFolder, scan
+from ganzoo.data.gaussians import Gaussians
+from ganzoo.data.vision import CIFAR10, CIFAR100, LSUN, MNIST, STL10, SVHN, CelebA, FashionMNIST
+
+__all__ = [
+    "CIFAR10",
+    "CIFAR100",
+    "LSUN",
+    "MNIST",
+    "STL10",
+    "SVHN",
+    "ArrayImages",
+    "CelebA",
+    "Digits",
+    "FashionMNIST",
+    "Flipped",
+    "FolderReport",
+    "GANDataModule",
+    "Gaussians",
+    "ImageFolder",
+    "Images",
+    "Loader",
+    "MNIST5k",
+    "SequentialLoader",
+    "scan",
+]

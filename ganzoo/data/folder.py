@@ -1,0 +1,333 @@
+"""Anybody's own pictures: a folder of files, whatever their kind, size and nesting."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import statistics
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ganzoo.core.types import Batch
+from ganzoo.data.base import GANDataModule, Images, Split, square
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+Fit = Literal["crop", "squeeze"]
+
+
+class ImageFolder(GANDataModule):
+    """Your own pictures, flat or nested: PNG, JPEG, WebP, BMP, TIFF and GIF (the first frame).
+
+    Grey, colour, palette, CMYK, 16-bit and transparent pictures (put on white) are all converted, and EXIF's
+    orientation is honoured. Hidden files, and files without a picture's extension, are ignored.
+
+    Fixed splits, whatever the seed: a hash of the file's path inside the folder decides, so that adding files moves no
+    other. val and test are the same `val_fraction` of the files; train is the rest.
+
+    Attributes:
+        classes: The names of the labels, in order; empty without labels.
+
+    Args:
+        path: The folder.
+        image_size: Pixels per side that the pictures are resampled to.
+        channels: 3 for colour, 1 for grey.
+        fit: What to do with pictures that are not square: "crop" the centre, or "squeeze" all of it.
+        labels: Whether the folder's top-level subfolders are the classes, in sorted order.
+        corrupt: "refuse" stops at files that cannot be read and names them; "skip" warns and takes others instead.
+        val_fraction: Share of the files that is held out, 0 to 1.
+        cache_gb: Decoded pictures are kept in memory if all of them fit into this many GB, so that nothing is decoded
+            twice.
+        num_workers: Worker processes that decode ahead; None takes the number of CPU cores, at most 8.
+        **kwargs: See `GANDataModule`.
+
+    Raises:
+        FileNotFoundError: The folder does not exist, or holds no pictures.
+        NotADirectoryError: `path` is a file.
+        ValueError: Some files are no pictures, or the classes are not laid out as subfolders.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        image_size: int = 64,
+        channels: Literal[1, 3] = 3,
+        fit: Fit = "crop",
+        labels: bool = False,
+        corrupt: Literal["refuse", "skip"] = "refuse",
+        val_fraction: float = 0.1,
+        cache_gb: float = 2.0,
+        num_workers: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(num_workers=min(8, os.cpu_count() or 1) if num_workers is None else num_workers, **kwargs)
+        root = Path(path).expanduser()
+        names, _ = _find(root)
+        names = _readable(root, names, corrupt)
+        self.name, self.image_size, self.channels = root.resolve().name, image_size, channels
+        self.classes = _classes(root, names) if labels else []
+        self.num_classes = len(self.classes) or None
+        self._held_out = torch.tensor([_fraction(name) < val_fraction for name in names])
+        self._pictures = _Pictures(
+            [root / name for name in names],
+            torch.tensor([self.classes.index(name.split("/")[0]) for name in names]) if labels else None,
+            (channels, image_size, image_size),
+            fit,
+            skip=corrupt == "skip",
+            cache_gb=cache_gb,
+            shared=self.num_workers > 0,
+        )
+
+    def make_dataset(self, split: Split) -> Images:
+        chosen = ~self._held_out if split == "train" else self._held_out
+        return FolderImages(self._pictures, chosen.nonzero()[:, 0].tolist())
+
+
+class _Pictures:
+    """A folder's decoded pictures: one store for all splits, and, through shared memory, for all workers."""
+
+    def __init__(
+        self,
+        files: list[Path],
+        labels: Tensor | None,
+        shape: tuple[int, int, int],  # C, H, W
+        fit: Fit,
+        *,
+        skip: bool,
+        cache_gb: float,
+        shared: bool,
+    ) -> None:
+        self.files, self.labels, self.shape, self.fit, self.skip = files, labels, shape, fit, skip
+        size = len(files) * shape[0] * shape[1] * shape[2]
+        room = cache_gb * 1e9
+        if shared and os.path.isdir("/dev/shm"):  # small in many containers; writing past its end kills the process
+            room = min(room, shutil.disk_usage("/dev/shm").free / 2)
+        self.cache = torch.empty(len(files), *shape, dtype=torch.uint8) if size <= room else None
+        self.cached = torch.zeros(len(files), dtype=torch.bool)
+        self.broken = torch.zeros(len(files), dtype=torch.bool)
+        if shared:
+            for tensor in (self.cache, self.cached, self.broken):
+                if tensor is not None:
+                    tensor.share_memory_()
+
+    def read(self, i: int) -> Tensor | None:
+        """Picture i as uint8 [C, H, W]; None if it cannot be decoded, which is warned of once, or refused."""
+        if self.cached[i] and self.cache is not None:
+            return self.cache[i]
+        if self.broken[i]:
+            return None
+        try:
+            image = decode(self.files[i], self.shape[1], self.shape[0], self.fit)
+        except Exception as error:  # Pillow raises anything on broken files
+            if not self.skip:
+                raise RuntimeError(
+                    f"{self.files[i]} cannot be decoded: {error}. Repair or remove it, or pass corrupt='skip'."
+                ) from error
+            self.broken[i] = True
+            warnings.warn(f"skipped {self.files[i]}, which cannot be decoded: {error}", stacklevel=2)
+            return None
+        if self.cache is not None:
+            self.cache[i] = image
+            self.cached[i] = True
+        return image
+
+
+class FolderImages(Images):
+    """Some of a folder's pictures; one that cannot be decoded is replaced by the next that can, in sorted order."""
+
+    def __init__(self, pictures: _Pictures, members: list[int]) -> None:
+        self.pictures, self.members = pictures, members
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __getitems__(self, tickets: Sequence[int]) -> Batch:
+        found = [self._read(ticket % len(self)) for ticket in tickets]
+        batch = Batch(image=torch.stack([image for _, image in found]))
+        if self.pictures.labels is not None:
+            batch["label"] = self.pictures.labels[[i for i, _ in found]]
+        return batch
+
+    def _read(self, position: int) -> tuple[int, Tensor]:
+        for i in self.members[position:] + self.members[:position]:
+            image = self.pictures.read(i)
+            if image is not None:
+                return i, image
+        raise RuntimeError(f"None of these {len(self)} pictures can be decoded, {self.pictures.files[0]} and others.")
+
+
+def decode(file: Path, size: int, channels: int = 3, fit: Fit = "crop") -> Tensor:
+    """Read any picture as uint8 [channels, size, size].
+
+    Args:
+        file: The picture.
+        size: Pixels per side.
+        channels: 1 or 3.
+        fit: "crop" the centre or "squeeze" all of it.
+
+    Raises:
+        Exception: Whatever Pillow raises on a broken file.
+    """
+    with Image.open(file) as opened:
+        opened.draft(None, (2 * size, 2 * size))  # JPEG only: decode at 1/2, 1/4 or 1/8 of the size, still above ours
+        picture: Image.Image = ImageOps.exif_transpose(opened)
+    if picture.mode.startswith("I"):  # 16 bits, which Pillow would clip, not scale
+        picture = Image.fromarray((np.asarray(picture).clip(0, 65535) / 257).round().astype(np.uint8))
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return square(picture.convert("L" if channels == 1 else "RGB"), size, fit)
+
+
+@dataclass
+class FolderReport:
+    """What `scan` found out about a folder. File names are relative to it, with forward slashes."""
+
+    images: int  # files with a picture's extension
+    others: int  # other files, hidden ones aside
+    extensions: dict[str, int]  # ".jpg" -> how many files
+    modes: dict[str, int]  # Pillow's mode -> how many files: "RGB", "L", "P" ...
+    width: tuple[int, int, int]  # smallest, median, largest, in pixels; zeros if no file could be read
+    height: tuple[int, int, int]
+    sizes: int  # number of distinct (width, height)
+    classes: dict[str, int]  # top-level subfolder -> how many files; "" counts the files beside the subfolders
+    unusable: dict[str, str]  # file -> why it cannot be read: not a picture, truncated ...
+    notes: dict[str, str]  # file -> what to know about a usable one: smaller than image_size, animated
+
+
+def scan(path: str, image_size: int = 64, progress: Callable[[int, int], None] | None = None) -> FolderReport:
+    """Look at every picture of a folder, decoding all of it.
+
+    Args:
+        path: The folder.
+        image_size: Pictures whose shorter side is below this many pixels are noted.
+        progress: Called with (files done, files in all) after each file.
+
+    Raises:
+        FileNotFoundError: The folder does not exist, or holds no pictures.
+        NotADirectoryError: `path` is a file.
+    """
+    root = Path(path).expanduser()
+    names, others = _find(root)
+    sizes, modes = [], Counter[str]()
+    unusable, notes = {}, {}
+    with ThreadPoolExecutor() as pool:
+        for done, (name, seen) in enumerate(zip(names, pool.map(_inspect, (root / n for n in names)), strict=True), 1):
+            if isinstance(seen, str):
+                unusable[name] = seen
+            else:
+                size, mode, frames = seen
+                sizes.append(size)
+                modes[mode] += 1
+                if min(size) < image_size:
+                    notes[name] = f"{size[0]}x{size[1]}, below {image_size} pixels"
+                elif frames > 1:
+                    notes[name] = f"{frames} frames, of which the first is used"
+            if progress is not None:
+                progress(done, len(names))
+    widths, heights = ([size[axis] for size in sizes] or [0] for axis in (0, 1))
+    return FolderReport(
+        images=len(names),
+        others=others,
+        extensions=dict(Counter(Path(name).suffix.lower() for name in names)),
+        modes=dict(modes),
+        width=(min(widths), int(statistics.median(widths)), max(widths)),
+        height=(min(heights), int(statistics.median(heights)), max(heights)),
+        sizes=len(set(sizes)),
+        classes=dict(Counter(name.split("/")[0] if "/" in name else "" for name in names)),
+        unusable=unusable,
+        notes=notes,
+    )
+
+
+def _inspect(file: Path) -> tuple[tuple[int, int], str, int] | str:
+    """Size, mode and number of frames of a picture that decodes; what is wrong with one that does not."""
+    if problem := _header_problem(file):
+        return problem
+    try:
+        with Image.open(file) as picture:
+            found = picture.size, picture.mode, getattr(picture, "n_frames", 1)
+            picture.load()
+            return found
+    except Exception as error:
+        return str(error)
+
+
+def _header_problem(file: Path) -> str | None:
+    try:
+        with Image.open(file) as picture:
+            return "32-bit float pixels, whose range is not known" if picture.mode == "F" else None
+    except Image.UnidentifiedImageError:
+        return "not a picture"
+    except Exception as error:  # Pillow raises anything on broken files
+        return str(error)
+
+
+def _find(root: Path) -> tuple[list[str], int]:
+    """Sorted relative names of the pictures under a folder, and how many other files there are; no hidden ones."""
+    if not root.exists():
+        raise FileNotFoundError(f"There is no folder {root.absolute()}: check the path.")
+    if not root.is_dir():
+        raise NotADirectoryError(f"{root.absolute()} is a file: name the folder that holds the pictures.")
+    names: list[str] = []
+    others, seen = 0, set()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:  # a link that leads back
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        visible = [name for name in files if not name.startswith(".")]
+        pictures = [name for name in visible if name.lower().endswith(EXTENSIONS)]
+        names += [(Path(folder) / name).relative_to(root).as_posix() for name in pictures]
+        others += len(visible) - len(pictures)
+    if not names:
+        raise FileNotFoundError(
+            f"No pictures in {root.absolute()} or below: looked for {' '.join(EXTENSIONS)}, found {others} other files."
+        )
+    return sorted(names), others
+
+
+def _readable(root: Path, names: list[str], corrupt: str) -> list[str]:
+    """The files whose header can be read; the others are refused or warned of."""
+    with ThreadPoolExecutor() as pool:
+        problems = dict(zip(names, pool.map(_header_problem, (root / name for name in names)), strict=True))
+    bad = {name: problem for name, problem in problems.items() if problem}
+    if not bad:
+        return names
+    message = f"{len(bad)} of {len(names)} files in {root.absolute()} cannot be read as pictures: {_listing(bad)}"
+    if corrupt == "refuse" or len(bad) == len(names):
+        raise ValueError(f"{message}\nRemove them, or pass corrupt='skip' to train on the others.")
+    warnings.warn(f"skipped: {message}", stacklevel=3)
+    return [name for name in names if name not in bad]
+
+
+def _classes(root: Path, names: Iterable[str]) -> list[str]:
+    beside = [name for name in names if "/" not in name]
+    if beside:
+        raise ValueError(
+            f"labels=True takes the class from the subfolder, but {len(beside)} pictures lie directly in "
+            f"{root.absolute()}: {_listing(beside)}\nMove each into the subfolder of its class, or pass labels=False."
+        )
+    return sorted({name.split("/")[0] for name in names})
+
+
+def _listing(files: Iterable[str] | dict[str, str], most: int = 10) -> str:
+    lines = [f"{name}: {why}" for name, why in files.items()] if isinstance(files, dict) else list(files)
+    rest = [f"and {len(lines) - most} more"] if len(lines) > most else []
+    return "".join(f"\n  {line}" for line in lines[:most] + rest)
+
+
+def _fraction(name: str) -> float:
+    """A number in [0, 1) that only depends on the name."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest()) / 2**32

@@ -1,0 +1,51 @@
+"""Mixtures of Gaussians in the plane: where mode collapse can be seen and counted."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+
+from ganzoo.core.random import mix
+from ganzoo.data.base import ArrayImages, GANDataModule, Split
+
+
+class Gaussians(GANDataModule):
+    """A mixture of Gaussians in the plane as "images" [2, 1, 1]; the label is the mode.
+
+    "ring": 8 modes on the unit circle, sigma 0.01. "grid": 5x5 modes at {-4, -2, 0, 2, 4}, sigma 0.05 (PacGAN's).
+    Train has `n` points; val and test are independent draws of `n // 5`. All are fixed, whatever the seed.
+
+    Attributes:
+        scale: The points are divided by it, which brings 6 sigma into [-1, 1]; `x * scale` is in true units.
+        centers: [K, 2] float, in true units.
+        sigma: Standard deviation per axis, in true units.
+
+    Args:
+        layout: Where the modes lie.
+        n: Number of training points.
+        **kwargs: See `GANDataModule`.
+    """
+
+    image_size = 1
+    channels = 2
+
+    def __init__(self, layout: Literal["ring", "grid"] = "ring", n: int = 50_000, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.n = n
+        if layout == "ring":
+            angle = torch.arange(8) * (math.pi / 4)
+            self.centers, self.sigma = torch.stack([angle.cos(), angle.sin()], 1), 0.01
+        else:
+            axis = torch.arange(-4.0, 5.0, 2.0)
+            self.centers, self.sigma = torch.cartesian_prod(axis, axis), 0.05
+        self.scale = self.centers.abs().max().item() + 6 * self.sigma
+        self.num_classes = len(self.centers)
+
+    def make_dataset(self, split: Split) -> ArrayImages:
+        n = self.n if split == "train" else self.n // 5
+        generator = torch.Generator().manual_seed(mix(("train", "val", "test").index(split)))
+        label = torch.randint(self.num_classes or 0, (n,), generator=generator)
+        points = self.centers[label] + self.sigma * torch.randn(n, 2, generator=generator)
+        return ArrayImages((points / self.scale).clamp(-1, 1)[:, :, None, None], label)

@@ -1,0 +1,86 @@
+"""The convolutional networks of Radford et al. 2015 (arXiv:1511.06434, section 3 and figure 1)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class DCGANGenerator(nn.Module):
+    """z [N, z_dim] -> 4x4 -> fractionally-strided 5x5 convolutions -> images [N, C, H, W] in [-1, 1].
+
+    Args:
+        image_size: 8, 16, 32, 64, ...; each doubling is one layer.
+        channels: of the image.
+        z_dim: size of the latent.
+        width: feature maps of the last hidden layer; each layer before it has twice as many.
+    """
+
+    def __init__(self, image_size: int = 64, channels: int = 3, z_dim: int = 100, width: int = 128) -> None:
+        super().__init__()
+        top = width * 2 ** (doublings(image_size) - 1)
+        self.project = nn.Linear(z_dim, top * 4 * 4, bias=False)  # the batch norm after it has the bias
+        layers: list[nn.Module] = [nn.Unflatten(1, (top, 4, 4)), nn.BatchNorm2d(top), nn.ReLU()]
+        while top > width:
+            layers += [_up(top, top // 2, bias=False), nn.BatchNorm2d(top // 2), nn.ReLU()]
+            top //= 2
+        self.layers = nn.Sequential(*layers, _up(width, channels), nn.Tanh())
+        normal_(self, 0.02)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.layers(self.project(z))
+
+
+class DCGANDiscriminator(nn.Module):
+    """x [N, C, H, W] in [-1, 1] -> strided 5x5 convolutions -> 4x4 -> logits [N].
+
+    Args:
+        image_size: 8, 16, 32, 64, ...; each halving is one layer.
+        channels: of the image.
+        width: feature maps of the first layer; each layer after it has twice as many.
+    """
+
+    def __init__(self, image_size: int = 64, channels: int = 3, width: int = 128) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [_down(channels, width), nn.LeakyReLU(0.2)]
+        for _ in range(doublings(image_size) - 1):
+            layers += [_down(width, 2 * width, bias=False), nn.BatchNorm2d(2 * width), nn.LeakyReLU(0.2)]
+            width *= 2
+        self.layers = nn.Sequential(*layers)
+        self.score = nn.Linear(width * 4 * 4, 1)
+        normal_(self, 0.02)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.score(self.layers(x).flatten(1)).squeeze(1)
+
+
+def doublings(image_size: int) -> int:
+    """How often 4 pixels double to `image_size`.
+
+    Raises:
+        ValueError: they do not, at least once.
+    """
+    n = max(image_size // 4, 1).bit_length() - 1
+    if n < 1 or image_size != 4 * 2**n:
+        below = 4 * 2 ** max(n, 1)
+        raise ValueError(
+            f"image_size {image_size}: DCGAN's layers double 4 pixels, so it takes 8, 16, 32, 64, ...; "
+            f"try {below if image_size < below * 1.5 else 2 * below}"
+        )
+    return n
+
+
+def normal_(network: nn.Module, std: float) -> None:
+    """Weights from N(0, std), a batch norm's from N(1, std); biases 0; in place."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0 if isinstance(module, nn.BatchNorm2d) else 0.0, std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def _up(n_in: int, n_out: int, bias: bool = True) -> nn.Module:
+    return nn.ConvTranspose2d(n_in, n_out, 5, stride=2, padding=2, output_padding=1, bias=bias)
+
+
+def _down(n_in: int, n_out: int, bias: bool = True) -> nn.Module:
+    return nn.Conv2d(n_in, n_out, 5, stride=2, padding=2, bias=bias)

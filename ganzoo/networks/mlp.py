@@ -1,0 +1,62 @@
+"""The fully connected networks of Goodfellow et al. 2014 (arXiv:1406.2661, section 5 and its published settings)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ganzoo.layers.maxout import Maxout
+
+
+class MLPGenerator(nn.Module):
+    """z [N, z_dim] -> two ReLU layers -> sigmoid -> images [N, C, H, W] in [-1, 1]; weights U(-.05, .05), biases 0."""
+
+    def __init__(self, image_size: int = 28, channels: int = 1, z_dim: int = 100, hidden: int = 1200) -> None:
+        super().__init__()
+        self.shape = (channels, image_size, image_size)
+        self.layers = nn.Sequential(
+            nn.Linear(z_dim, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, channels * image_size**2),
+            nn.Sigmoid(),
+        )
+        uniform_(self, 0.05)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        return 2 * self.layers(z).unflatten(1, self.shape) - 1  # the paper's pixels are in [0, 1]
+
+
+class MaxoutDiscriminator(nn.Module):
+    """x [N, C, H, W] in [-1, 1] -> two maxout layers with dropout -> logits [N]; weights U(-.005, .005), biases 0."""
+
+    def __init__(
+        self,
+        image_size: int = 28,
+        channels: int = 1,
+        hidden: int = 240,
+        pieces: int = 5,
+        input_dropout: float = 0.2,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Dropout(input_dropout),
+            Maxout(channels * image_size**2, hidden, pieces),
+            nn.Dropout(dropout),
+            Maxout(hidden, hidden, pieces),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, 1),
+        )
+        uniform_(self, 0.005)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.layers((x.flatten(1) + 1) / 2).squeeze(1)
+
+
+def uniform_(network: nn.Module, bound: float) -> None:
+    """Draw every linear layer's weights from U(-bound, bound) and set its biases to 0, in place."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.uniform_(module.weight, -bound, bound)
+            nn.init.zeros_(module.bias)

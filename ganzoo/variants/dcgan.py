@@ -1,0 +1,57 @@
+"""DCGAN: Unsupervised Representation Learning with Deep Convolutional GANs (Radford et al. 2015, arXiv:1511.06434)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+
+from ganzoo.core.module import GANModule
+from ganzoo.core.optim import Adam
+from ganzoo.core.types import Batch, Terms
+from ganzoo.functional.losses import log_fake, log_real
+from ganzoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
+
+
+class DCGAN(GANModule):
+    """The non-saturating game of Goodfellow et al. (2014), played by all-convolutional networks with batch norm.
+
+    D maximises E log D(x) + E log(1 - D(G(z))), G maximises E log D(G(z)).
+
+    Args:
+        image_size: pixels, H = W: 8, 16, 32, 64, ...
+        channels: of the image.
+        z_dim: size of the latent, uniform in (-1, 1).
+        width: feature maps of the convolutions at half the image's size; they double with each halving.
+        optimizer: Adam as in section 4, "details of adversarial training".
+        game: what every variant takes.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 64,
+        channels: int = 3,
+        z_dim: int = 100,
+        width: int = 128,
+        optimizer: OptimizerCallable = lambda params: Adam(params, lr=2e-4, beta1=0.5),
+        **game: Any,
+    ) -> None:
+        super().__init__(optimizer=optimizer, **game)
+        self.z_dim = z_dim
+        self.generator = DCGANGenerator(image_size, channels, z_dim, width)
+        self.discriminator = DCGANDiscriminator(image_size, channels, width)
+
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        real = self.discriminate(batch["image"])  # a batch of its own for each, as batch norm's statistics differ
+        fake = self.discriminate(self.generator(batch["z"]))
+        return {"real": -log_real(real), "fake": -log_fake(fake)}
+
+    def generator_loss(self, batch: Batch) -> Terms:
+        fake = self.discriminate(self.generator(batch["z"]))
+        return {"fake": -log_real(fake)}
+
+    def latent(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        device = generator.device if generator is not None else self.device
+        return torch.rand(n, self.z_dim, generator=generator, device=device) * 2 - 1
