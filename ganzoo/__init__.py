@@ -12,7 +12,13 @@ VARIANTS = {
     "GAN": "ganzoo.variants.gan",
     "DCGAN": "ganzoo.variants.dcgan",
 }
-_LAZY = {**VARIANTS, "GANModule": "ganzoo.core.module", "GANStrategy": "ganzoo.core.strategy", "load": "ganzoo.hub", "save_pretrained": "ganzoo.hub"}
+_LAZY = {
+    **VARIANTS,
+    "GANModule": "ganzoo.core.module",
+    "GANStrategy": "ganzoo.core.strategy",
+    "load": "ganzoo.hub",
+    "save_pretrained": "ganzoo.hub",
+}
 
 if TYPE_CHECKING:
     from ganzoo.core.module import GANModule as GANModule

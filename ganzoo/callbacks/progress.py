@@ -36,10 +36,12 @@ class GANProgress(ProgressBar):
         self.enabled = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.first_step, self.start, self.shown = trainer.global_step, time.perf_counter(), 0.0
-        self.first_images = int(pl_module.images_seen)
+        self.first_step, self.start, self.shown = trainer.global_step, time.perf_counter(), time.perf_counter()
+        self.first_images = _images(pl_module)
         if self.enabled and self.console.is_terminal:
-            self.bar = Progress(BarColumn(None), TextColumn("{task.description}"), console=self.console, expand=True, auto_refresh=False)
+            self.bar = Progress(
+                BarColumn(None), TextColumn("{task.description}"), console=self.console, expand=True, auto_refresh=False
+            )
             self.bar.start()
             self.task = self.bar.add_task("starting", total=_total(trainer), completed=self.first_step)
 
@@ -62,10 +64,10 @@ class GANProgress(ProgressBar):
         text = status(
             step=trainer.global_step,
             steps=_total(trainer),
-            images=int(pl_module.images_seen),
+            images=_images(pl_module),
             seconds=time.perf_counter() - self.start,
             steps_done=trainer.global_step - self.first_step,
-            images_done=int(pl_module.images_seen) - self.first_images,
+            images_done=_images(pl_module) - self.first_images,
             losses={k: float(v) for k, v in trainer.callback_metrics.items() if k in ("D/loss", "G/loss")},
         )
         if self.bar is not None:
@@ -77,6 +79,10 @@ class GANProgress(ProgressBar):
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
+
+
+def _images(pl_module: Any) -> int:
+    return int(pl_module.images_seen)
 
 
 def _total(trainer: Trainer) -> int | None:

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from PIL import Image
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from ganzoo.core.module import GANModule
 from ganzoo.core.pictures import picture, write_film
@@ -67,7 +67,9 @@ class Samples(Callback):
     def _draw(self, trainer: Trainer, model: Any) -> None:
         n = self._count(model.sample(1, seeds=[0], label=None if model.num_classes is None else 0))
         labels = None if model.num_classes is None else [i % self.columns % model.num_classes for i in range(n)]
-        self._show(trainer, "samples", model.sample(n, seeds=range(n), label=labels), f"samples/{trainer.global_step:08d}")
+        self._show(
+            trainer, "samples", model.sample(n, seeds=range(n), label=labels), f"samples/{trainer.global_step:08d}"
+        )
 
     def _count(self, images: Tensor) -> int:
         return 2000 if images.shape[-1] == 1 else self.rows * self.columns  # points in the plane are small

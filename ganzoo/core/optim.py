@@ -1,4 +1,4 @@
-"""Optimizers whose arguments are plain numbers, so that a default written as a lambda is readable by the command line."""
+"""Optimizers whose arguments are plain numbers, so that the command line can read a default from a lambda."""
 
 from __future__ import annotations
 

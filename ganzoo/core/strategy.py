@@ -28,6 +28,7 @@ class GANStrategy(DDPStrategy):
     strategy_name = "gan"
 
     def configure_ddp(self) -> None:
+        assert self.model is not None
         _sync_module_states(self.model)
 
     def pre_backward(self, loss: Tensor) -> None:

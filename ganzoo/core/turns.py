@@ -100,7 +100,7 @@ class Turns(LightningModule):
             player: whose parameters move.
         """
         loss = self._compile(loss) if self.compile_losses else loss
-        optimizer = cast(Optimizer, self.trainer.optimizers[PLAYERS.index(player)])
+        optimizer = self.trainer.optimizers[PLAYERS.index(player)]
         optimizer.zero_grad()
         with self._still[player].hold():
             for part in self._parts({**batch, "z": self._draw(size(batch))}):
@@ -140,7 +140,7 @@ class Turns(LightningModule):
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         progress.increment_ready()
         progress.increment_completed()
-        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:
+        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._log()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

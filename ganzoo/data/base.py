@@ -7,7 +7,7 @@ resumed in the middle of an epoch sees exactly the batches that the first run wo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -46,20 +46,41 @@ def identity(batch: Any) -> Any:
     return batch
 
 
-class _Tickets:
-    """Lets a torch DataLoader ask its owner anew for each epoch's tickets."""
+class _Batches:
+    """Hands out `data`'s batches in a given order, loaded here or by workers.
 
-    def __init__(self, owner: SequentialLoader) -> None:
-        self.owner = owner
+    It is no torch DataLoader, so Lightning does not replace the order when there are several processes.
+    """
 
-    def __iter__(self) -> Iterator[list[int]]:
-        return self.owner.tickets()
+    def __init__(self, data: Images, order: Iterable[Sequence[int]], num_workers: int) -> None:
+        self.data = data  # not named `dataset`: Lightning would take this for a DataLoader under overfit_batches
+        self.order, self.num_workers = order, num_workers
+        self._loader: DataLoader[Batch] | None = None
+        self._iterator: Iterator[Batch] | None = None  # Lightning ends the workers of an attribute of this name
+
+    def __iter__(self) -> Iterator[Batch]:
+        pin = torch.cuda.is_available()
+        if self.num_workers == 0:  # a DataLoader costs more here than the images do
+            for tickets in self.order:
+                batch = self.data.__getitems__(tickets)
+                yield apply_to_collection(batch, Tensor, Tensor.pin_memory) if pin else batch
+            return
+        if self._iterator is None or self._loader is None:
+            self._loader = DataLoader(
+                self.data,
+                batch_sampler=cast(Any, self.order),
+                collate_fn=identity,
+                num_workers=self.num_workers,
+                persistent_workers=True,
+                pin_memory=pin,
+                generator=torch.Generator(),  # it draws a seed per epoch, which must not come from the global generator
+            )
+        self._iterator = iter(self._loader)
+        yield from self._iterator
 
 
-class SequentialLoader:
+class SequentialLoader(_Batches):
     """Every image once, in order, as validation wants it; each process reads its own contiguous part.
-
-    It is no torch DataLoader, so Lightning does not replace its sampler when there are several processes.
 
     Args:
         data: The images.
@@ -72,48 +93,54 @@ class SequentialLoader:
     def __init__(
         self, data: Images, batch_size: int, *, rank: int = 0, world_size: int = 1, num_workers: int = 0
     ) -> None:
-        self.data = data  # not named `dataset`: Lightning would take this for a DataLoader under overfit_batches
-        self.size = len(data)
-        self.batch_size, self.rank, self.world_size, self.num_workers = batch_size, rank, world_size, num_workers
-        self._workers: DataLoader[Batch] | None = None
-
-    def _part(self) -> range:
-        return range(self.size * self.rank // self.world_size, self.size * (self.rank + 1) // self.world_size)
+        part = range(len(data) * rank // world_size, len(data) * (rank + 1) // world_size)
+        self._parts = [part[start : start + batch_size] for start in range(0, len(part), batch_size)]
+        super().__init__(data, self._parts, num_workers)
 
     def __len__(self) -> int:
-        return -(-len(self._part()) // self.batch_size)
-
-    def tickets(self) -> Iterator[list[int]]:
-        """The tickets of each batch that is still to come in this epoch."""
-        part = self._part()
-        return (list(part[b * self.batch_size : (b + 1) * self.batch_size]) for b in range(len(self)))
-
-    def __iter__(self) -> Iterator[Batch]:
-        pin = torch.cuda.is_available()
-        if self.num_workers == 0:  # a DataLoader costs more here than the images do
-            for tickets in self.tickets():
-                batch = self.data.__getitems__(tickets)
-                yield apply_to_collection(batch, Tensor, Tensor.pin_memory) if pin else batch
-            return
-        if self._workers is None:
-            self._workers = DataLoader(
-                self.data,
-                batch_sampler=cast(Any, _Tickets(self)),
-                collate_fn=identity,
-                num_workers=self.num_workers,
-                persistent_workers=True,
-                pin_memory=pin,
-                generator=torch.Generator(),  # it draws a seed per epoch, which must not come from the global generator
-            )
-        yield from self._workers
+        return len(self._parts)
 
 
-class Loader(SequentialLoader):
-    """The training loader: an endless supply of shuffled epochs whose order is a function of (seed, epoch) alone.
+class Shuffle:
+    """The tickets of the batches still to come in an epoch: a function of (seed, epoch) alone.
 
-    Global batch b of an epoch is `perm[b * B : (b + 1) * B]` and process r takes its r-th contiguous slice, so that all
-    processes together see the same global batches as one would. The last incomplete batch is dropped. `state_dict`
-    counts the batches handed out, not those loaded ahead; Lightning saves and restores it.
+    Global batch b is `perm[b * B : (b + 1) * B]`, of which process r takes its r-th contiguous slice, so that all
+    processes together see the batches that one would. The last incomplete batch is dropped.
+
+    Args:
+        size: Number of images.
+        batch_size: Images per global batch, over all processes.
+        seed: Seed of the order.
+        rank: This process's number.
+        world_size: How many processes share each batch.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int, rank: int, world_size: int) -> None:
+        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.share = batch_size // world_size
+        self.offset = rank * self.share
+        self.epoch = self.batch = 0  # `batch`: how many the loader has handed out, not those loaded ahead
+
+    def __len__(self) -> int:
+        return self.size // self.batch_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch; naming the present one keeps the position."""
+        if epoch != self.epoch:
+            self.epoch, self.batch = epoch, 0
+
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch = self.epoch
+        order = torch.randperm(self.size, generator=torch.Generator().manual_seed(mix(self.seed, epoch)))
+        for batch in range(self.batch, len(self)):
+            start = batch * self.batch_size + self.offset
+            yield (order[start : start + self.share] + epoch * self.size).tolist()
+
+
+class Loader(_Batches):
+    """The training loader: each pass is an epoch, shuffled as a function of (seed, epoch) alone; see `Shuffle`.
+
+    Lightning saves and restores its state: a resumed run goes on after the last batch that was handed out.
 
     Args:
         data: The images.
@@ -137,55 +164,44 @@ class Loader(SequentialLoader):
         world_size: int = 1,
         num_workers: int = 0,
     ) -> None:
-        super().__init__(data, batch_size, rank=rank, world_size=world_size, num_workers=num_workers)
         if batch_size < 1 or batch_size % world_size:
             raise ValueError(
                 f"batch_size={batch_size} is the global batch and does not divide over {world_size} processes: "
                 f"choose a multiple of {world_size}, for example {max(1, round(batch_size / world_size)) * world_size}."
             )
-        if batch_size > self.size:
+        if batch_size > len(data):
             raise ValueError(
-                f"batch_size={batch_size} exceeds the {self.size} training images, so an epoch would have no batch: "
-                f"lower batch_size to {self.size // world_size * world_size} or less, or add images."
+                f"batch_size={batch_size} exceeds the {len(data)} training images, so an epoch would have no batch: "
+                f"lower batch_size to {len(data) // world_size * world_size} or less, or add images."
             )
-        self.seed = seed
-        self.epoch = self.batch = 0
+        self.sampler = Shuffle(len(data), batch_size, seed, rank, world_size)  # where Lightning looks for set_epoch
+        super().__init__(data, self.sampler, num_workers)
         self._restored = False
-        self.sampler = self  # where Lightning looks for set_epoch
 
     def __len__(self) -> int:
-        return self.size // self.batch_size
+        return len(self.sampler)
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch; naming the present one keeps the position."""
-        if epoch != self.epoch:
-            self.epoch, self.batch = epoch, 0
+        self.sampler.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, int]:
         """The epoch, and how many of its batches were handed out."""
-        return {"epoch": self.epoch, "batch": self.batch}
+        return {"epoch": self.sampler.epoch, "batch": self.sampler.batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue after the last batch that had been handed out when `state` was taken."""
-        self.epoch, self.batch, self._restored = state["epoch"], state["batch"], True
-
-    def tickets(self) -> Iterator[list[int]]:
-        """The tickets of this process's share of each batch that is still to come in this epoch."""
-        epoch, share = self.epoch, self.batch_size // self.world_size
-        order = torch.randperm(self.size, generator=torch.Generator().manual_seed(mix(self.seed, epoch)))
-        for batch in range(self.batch, len(self)):
-            start = batch * self.batch_size + self.rank * share
-            yield (order[start : start + share] + epoch * self.size).tolist()
+        self.sampler.epoch, self.sampler.batch, self._restored = state["epoch"], state["batch"], True
 
     def __iter__(self) -> Iterator[Batch]:
         # A generator: nothing runs before the first `next`, when Lightning is done with load_state_dict and set_epoch.
-        if self.batch == len(self):
-            self.set_epoch(self.epoch + 1)
+        if self.sampler.batch == len(self):
+            self.set_epoch(self.sampler.epoch + 1)
         elif not self._restored:
-            self.batch = 0
+            self.sampler.batch = 0
         self._restored = False
         for batch in super().__iter__():
-            self.batch += 1
+            self.sampler.batch += 1
             yield batch
 
 

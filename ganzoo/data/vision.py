@@ -47,9 +47,7 @@ class VisionData(GANDataModule):
     splits: dict[str, Any] = {"train": "train", "test": "test"}  # torchvision's words; val defaults to test
     split_argument = "split"
 
-    def __init__(
-        self, image_size: int | None = None, root: str = "data", download: bool = True, **kwargs: Any
-    ) -> None:
+    def __init__(self, image_size: int | None = None, root: str = "data", download: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.image_size = image_size or self.default_size
         self.root, self.download = os.path.expanduser(root), download

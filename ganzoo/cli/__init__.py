@@ -1,0 +1,69 @@
+"""The command line. Only the verb that runs is imported, so that `--help` and `list` need no torch."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from ganzoo import __version__
+from ganzoo.cli.errors import UserError, closest
+
+# verb -> (module, one line of help); the module's `main(verb, arguments)` runs it
+VERBS = {
+    "fit": ("training", "train: --config dcgan/digits, or --model DCGAN --data Digits"),
+    "validate": ("training", "both losses on the validation images"),
+    "test": ("training", "both losses on the test images"),
+    "sample": ("sample", "images from a checkpoint: sample RUN --seeds 0-15"),
+    "list": ("catalog", "the variants and the configs that come with ganzoo"),
+    "info": ("catalog", "a variant, a config, a run or a checkpoint: info DCGAN"),
+    "checks": ("checks", "versions, devices, what is missing; --data DIR looks at a folder of images"),
+    "bench": ("bench", "what a training step costs here, beside the loop that people write by hand"),
+}
+
+
+def usage() -> str:
+    lines = [f"  {verb:<10}{text}" for verb, (_, text) in VERBS.items()]
+    return "\n".join(
+        [
+            f"ganzoo {__version__}: GANs on PyTorch Lightning",
+            "",
+            "usage: python -m ganzoo VERB [options]",
+            "",
+            *lines,
+            "",
+            "python -m ganzoo VERB --help lists a verb's options.",
+            "First time here?  python -m ganzoo fit --config dcgan/digits   (2 minutes, no GPU, no download)",
+        ]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; 0, or 2 after a user's error, or 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(__version__)
+        return 0
+    try:
+        verb, rest = arguments[0], arguments[1:]
+        if verb not in VERBS:
+            raise UserError(_no_verb(verb, rest))
+        return importlib.import_module(f"ganzoo.cli.{VERBS[verb][0]}").main(verb, rest)
+    except UserError as error:
+        if os.environ.get("GANZOO_TRACEBACK"):
+            raise
+        print(f"ganzoo: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _no_verb(word: str, rest: Sequence[str]) -> str:
+    verbs = [argument for argument in rest if argument in VERBS]
+    if word.startswith("-") and verbs:
+        return f"the verb comes first: python -m ganzoo {verbs[0]} {word} ..."
+    return f"no verb {word!r}{closest(word, VERBS)}; python -m ganzoo --help lists them"

