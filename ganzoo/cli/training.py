@@ -83,16 +83,15 @@ class GANCLI(LightningCLI):
             parser.link_arguments(
                 "data", f"model.init_args.{key}", compute_fn=lambda d, key=key: _linked(d, key), apply_on="instantiate"
             )
-        if self.verb == "fit":
-            parser.add_lightning_class_args(Samples, "samples")
-            parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-            parser.set_defaults(
-                {
-                    "checkpoint.filename": "{step:08d}",
-                    "checkpoint.auto_insert_metric_name": False,
-                    "checkpoint.every_n_train_steps": 1000,
-                }
-            )
+        parser.add_lightning_class_args(Samples, "samples")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.filename": "{step:08d}",
+                "checkpoint.auto_insert_metric_name": False,
+                "checkpoint.every_n_train_steps": 1000,
+            }
+        )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
@@ -122,8 +121,12 @@ class GANCLI(LightningCLI):
         kwargs["logger"] = False
         if config.strategy == "auto" and _world_size(config) > 1:
             kwargs["strategy"] = GANStrategy.strategy_name
-        if self.verb == "fit":
+        if self.verb != "fit":
+            callbacks = []
+        else:
             self.run = self._make_run()
+            if config.limit_val_batches is None:
+                kwargs["limit_val_batches"] = 0  # the losses on held-out images are nothing to wait for
             if config.logger is not False:
                 given = config.logger if isinstance(config.logger, list) else [config.logger]
                 kwargs["logger"] = [self.run.metrics, *[logger for logger in given if isinstance(logger, Logger)]]
@@ -208,11 +211,17 @@ def _linked(datamodule: Any, key: str) -> Any:
 
 def _options(parser: LightningArgumentParser) -> list[str]:
     """Names of options to choose the closest one from."""
-    classes = [*(getattr(ganzoo, name) for name in ganzoo.VARIANTS), *(getattr(data, name) for name in data.__all__)]
-    parameters = {
-        name for cls in classes for base in cls.__mro__ for name in inspect.signature(base.__init__).parameters
-    }
+    names = [(ganzoo, name) for name in ganzoo.VARIANTS] + [(data, name) for name in data.__all__]
+    classes = [cls for module, name in names if inspect.isclass(cls := getattr(module, name))]
+    parameters = {name for cls in classes for base in cls.__mro__ for name in _parameters(base)}
     return [*(action.dest for action in parser._actions), *sorted(parameters - {"self", "args", "kwargs", "game"})]
+
+
+def _parameters(cls: type) -> list[str]:
+    try:
+        return list(inspect.signature(cls.__init__).parameters)
+    except (TypeError, ValueError):
+        return []
 
 
 def _classes() -> list[str]:

@@ -70,10 +70,13 @@ class Turns(LightningModule):
         for name, bound in {"clip_norm": clip_norm, "ema_half_life": ema_half_life, "ema_ramp_up": ema_ramp_up}.items():
             if bound is not None and bound <= 0:
                 raise ValueError(f"{name} must be positive, or None for none; got {bound}")
-        # Only plain values: a checkpoint that held anything else would not load with weights_only=True.
+        # A checkpoint names the model, not how it is optimised, in plain values: others need weights_only=False.
         self.save_hyperparameters(logger=False)
-        self.save_hyperparameters(ignore=[name for name, value in self.hparams.items() if not is_plain(value)])
-        self.remove_ignored_hparams([name for name, value in self.hparams.items() if not is_plain(value)])
+        left_out = [
+            k for k, value in self.hparams.items() if "optimizer" in k or k == "lr_scheduler" or not is_plain(value)
+        ]
+        self.save_hyperparameters(ignore=left_out)
+        self.remove_ignored_hparams(left_out)
         self.automatic_optimization = False
         self.make_optimizer = {"discriminator": discriminator_optimizer or optimizer, "generator": optimizer}
         self.lr_scheduler = lr_scheduler

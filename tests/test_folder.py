@@ -1,0 +1,233 @@
+"""Folders of one's own pictures: every kind of file, broken ones, classes, the cache, and the report."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ganzoo.data import ImageFolder, scan
+from ganzoo.data.folder import FolderImages, decode
+
+NOISE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+
+
+def picture(seed: int, size: tuple[int, int] = (12, 10)) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+
+
+def fill(folder: Path, n: int = 20, names: str = "{:02d}.png") -> Path:
+    for i in range(n):
+        file = folder / names.format(i)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        picture(i).save(file)
+    return folder
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def everything(module: ImageFolder) -> Tensor:
+    return torch.cat([b["image"] for split in (module.train_dataloader(), module.val_dataloader()) for b in split])
+
+
+def grey(value: int | Tensor) -> Tensor:
+    return torch.as_tensor(value, dtype=torch.uint8).expand(3, 8, 8)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tiff", "A.PNG", "a.webp"])
+def test_lossless_colour(tmp_path: Path, name: str) -> None:
+    Image.fromarray(NOISE).save(tmp_path / name, **({"lossless": True} if name.endswith("webp") else {}))
+    assert torch.equal(decode(tmp_path / name, 8), torch.from_numpy(NOISE).permute(2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    "name, image, expected",
+    [
+        ("grey.png", Image.new("L", (8, 8), 77), 77),
+        ("one_bit.png", Image.new("1", (8, 8), 1), 255),
+        ("palette.gif", Image.new("RGB", (8, 8), (9, 9, 9)).quantize(), 9),
+        ("sixteen.png", Image.fromarray(np.full((8, 8), 257 * 130, np.uint16)), 130),
+        ("sixteen.tif", Image.fromarray(np.full((8, 8), 257 * 131 + 3, np.uint16)), 131),
+        ("clear.png", Image.new("RGBA", (8, 8), (0, 0, 0, 0)), 255),
+        ("half.png", Image.new("RGBA", (8, 8), (0, 0, 0, 128)), 127),
+        ("grey_alpha.png", Image.new("LA", (8, 8), (0, 0)), 255),
+        ("opaque.webp", Image.new("RGBA", (8, 8), (0, 0, 0, 255)), 0),
+    ],
+)
+def test_modes(tmp_path: Path, name: str, image: Image.Image, expected: int) -> None:
+    image.save(tmp_path / name)
+    assert torch.equal(decode(tmp_path / name, 8), grey(expected))
+    assert torch.equal(decode(tmp_path / name, 8, channels=1), grey(expected)[:1])
+    assert ImageFolder(str(tmp_path), 8, num_workers=0)._held_out.shape == (1,)
+
+
+def test_transparent_palette_and_key_colour(tmp_path: Path) -> None:
+    image = Image.new("P", (8, 8), 0)
+    image.putpalette([10, 10, 10, 200, 0, 0])
+    image.save(tmp_path / "p.gif", transparency=0)
+    image.save(tmp_path / "p.png", transparency=0)
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(tmp_path / "key.png", transparency=(1, 2, 3))
+    for name in ("p.gif", "p.png", "key.png"):
+        assert torch.equal(decode(tmp_path / name, 8), grey(255)), name
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_jpeg(tmp_path: Path, mode: str) -> None:
+    colour = (200, 40, 90)
+    image = Image.new("RGB", (100, 60), colour).convert(mode)
+    image.save(tmp_path / "a.jpg", quality=95)
+    expected = torch.tensor(image.convert("RGB").getpixel((0, 0)))[:, None, None]
+    assert (decode(tmp_path / "a.jpg", 8).int() - expected).abs().max() <= 3
+
+
+def test_fast_jpeg_decoding_is_close_to_slow(tmp_path: Path) -> None:
+    smooth = picture(0, (6, 6)).resize((480, 480), Image.Resampling.BICUBIC)
+    smooth.save(tmp_path / "a.jpg", quality=95)
+    slow = torch.from_numpy(np.array(smooth.resize((16, 16), Image.Resampling.LANCZOS))).permute(2, 0, 1)
+    assert (decode(tmp_path / "a.jpg", 16).int() - slow).abs().float().mean() < 1.5
+
+
+def test_orientation(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate clockwise to view
+    Image.fromarray(NOISE).save(tmp_path / "a.png", exif=exif)
+    assert torch.equal(decode(tmp_path / "a.png", 8), torch.from_numpy(NOISE).permute(2, 0, 1).rot90(-1, (1, 2)))
+
+
+def test_animation_gives_its_first_frame(tmp_path: Path) -> None:
+    frames = [Image.new("L", (8, 8), value) for value in (50, 200)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert torch.equal(decode(tmp_path / "a.gif", 8), grey(50))
+    assert "2 frames" in scan(str(tmp_path), 8).notes["a.gif"]
+
+
+def test_what_is_found(tmp_path: Path) -> None:
+    fill(tmp_path / "deep/er", 3, "{}.PNG")
+    fill(tmp_path, 2)
+    fill(tmp_path / ".hidden", 1)
+    (tmp_path / "._00.png").write_bytes(b"junk")
+    (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / "deep/loop").symlink_to(tmp_path, target_is_directory=True)
+    module = ImageFolder(str(tmp_path), 8, val_fraction=0, num_workers=0)
+    assert len(module.dataset("train")) == 5 and module.num_classes is None and module.name == tmp_path.name
+    assert module.val_dataloader() == []
+
+
+def test_errors_at_construction(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no folder .*nowhere"):
+        ImageFolder(str(tmp_path / "nowhere"))
+    (tmp_path / "a.txt").write_text("")
+    with pytest.raises(FileNotFoundError, match=r"looked for \.png .*\.gif, found 1 other files"):
+        ImageFolder(str(tmp_path))
+    with pytest.raises(NotADirectoryError, match="a.txt is a file"):
+        ImageFolder(str(tmp_path / "a.txt"))
+
+
+def test_splits_depend_on_the_name_alone(tmp_path: Path) -> None:
+    def names(module: ImageFolder) -> list[set[str]]:
+        parts = [module.dataset("train"), module.dataset("val")]
+        return [{p.pictures.files[i].name for i in p.members} for p in parts if isinstance(p, FolderImages)]
+
+    train, val = names(ImageFolder(str(fill(tmp_path)), 8, val_fraction=0.3, num_workers=0, seed=1))
+    assert not train & val and len(train | val) == 20 and 2 <= len(val) <= 10
+    fill(tmp_path, 15, "more{}.png")
+    more = names(ImageFolder(str(tmp_path), 8, val_fraction=0.3, num_workers=0, seed=2))
+    assert train <= more[0] and val <= more[1]
+
+
+def test_classes(tmp_path: Path) -> None:
+    fill(tmp_path / "dog/brown", 3)
+    fill(tmp_path / "cat", 2)
+    module = ImageFolder(str(tmp_path), 8, labels=True, val_fraction=0, num_workers=0)
+    assert module.classes == ["cat", "dog"] and module.num_classes == 2
+    assert module.dataset("train").__getitems__([0, 1, 2, 3, 4])["label"].tolist() == [0, 0, 1, 1, 1]
+    assert set(ImageFolder(str(tmp_path), 8, val_fraction=0, num_workers=0).dataset("train")[0]) == {"image"}
+    fill(tmp_path, 1)
+    with pytest.raises(ValueError, match="1 pictures lie directly in"):
+        ImageFolder(str(tmp_path), 8, labels=True)
+    with pytest.raises(ValueError, match="labels=True takes the class from the subfolder"):
+        ImageFolder(str(tmp_path / "cat"), labels=True)
+
+
+def test_files_that_are_no_pictures(tmp_path: Path) -> None:
+    fill(tmp_path, 3)
+    for i in range(12):
+        (tmp_path / f"bad{i:02d}.jpg").write_bytes(b"junk")
+    (tmp_path / "z.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"(?s)13 of 16 files.*bad00.jpg: not a picture.*and 3 more.*corrupt='skip'"):
+        ImageFolder(str(tmp_path))
+    with pytest.warns(UserWarning, match="skipped: 13 of 16"):
+        module = ImageFolder(str(tmp_path), 8, corrupt="skip", val_fraction=0, num_workers=0)
+    assert len(module.dataset("train")) == 3
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_truncated_files(tmp_path: Path, workers: int) -> None:
+    fill(tmp_path, 6)
+    truncate(tmp_path / "02.png")
+    truncate(tmp_path / "03.png")
+    options: dict[str, Any] = {"val_fraction": 0, "num_workers": workers, "batch_size": 6}
+    with pytest.raises(RuntimeError, match=r"02\.png cannot be decoded|03\.png cannot be decoded"):
+        list(ImageFolder(str(tmp_path), 8, **options).train_dataloader())
+    data = ImageFolder(str(tmp_path), 8, corrupt="skip", **options).dataset("train")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        twice = [data.__getitems__(range(6))["image"] for _ in range(2)]
+    assert [str(w.message).count(".png") for w in caught] == [1, 1]
+    assert torch.equal(twice[0], twice[1])
+    assert torch.equal(twice[0][2], twice[0][4]) and torch.equal(twice[0][3], twice[0][4])
+
+
+def test_nothing_can_be_decoded(tmp_path: Path) -> None:
+    fill(tmp_path, 2)
+    truncate(tmp_path / "00.png")
+    truncate(tmp_path / "01.png")
+    with pytest.warns(UserWarning), pytest.raises(RuntimeError, match="None of these 2 pictures"):
+        ImageFolder(str(tmp_path), 8, corrupt="skip", val_fraction=0, num_workers=0).dataset("train")[0]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_cache_changes_nothing_and_decodes_once(tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path)
+    options: dict[str, Any] = {"image_size": 8, "batch_size": 4, "val_fraction": 0.3}
+    plain = ImageFolder(str(tmp_path), cache_gb=0, num_workers=0, **options)
+    cached = ImageFolder(str(tmp_path), num_workers=workers, **options)
+    assert plain._pictures.cache is None and cached._pictures.cache is not None
+    first = everything(cached)
+    assert torch.equal(first, everything(plain))
+    loader = cached.train_dataloader()
+    for _ in range(8):  # enough epochs to meet those that incomplete batches dropped
+        list(loader)
+    assert cached._pictures.cached.all()
+    monkeypatch.setattr("ganzoo.data.folder.decode", None)
+    assert torch.equal(everything(cached), first)
+
+
+def test_scan(tmp_path: Path) -> None:
+    fill(tmp_path / "a", 3)
+    fill(tmp_path / "b", 2, "{}.JPG")
+    Image.new("L", (30, 40)).save(tmp_path / "b/large.webp")
+    Image.new("P", (4, 40)).save(tmp_path / "top.png")
+    truncate(tmp_path / "a/01.png")
+    (tmp_path / "a/text.png").write_text("hello")
+    Image.fromarray(np.zeros((9, 9), np.float32)).save(tmp_path / "a/float.tiff")
+    (tmp_path / "readme.md").write_text("hello")
+    calls: list[tuple[int, int]] = []
+    report = scan(str(tmp_path), 8, lambda done, total: calls.append((done, total)))
+    assert calls == [(i, 9) for i in range(1, 10)]
+    assert (report.images, report.others, report.sizes) == (9, 1, 3)
+    assert report.extensions == {".png": 5, ".jpg": 2, ".webp": 1, ".tiff": 1}
+    assert report.width == (4, 12, 30) and report.height == (10, 10, 40)
+    assert report.modes["P"] == 1 and report.modes["RGB"] >= 4
+    assert report.classes == {"a": 5, "b": 3, "": 1}
+    assert set(report.unusable) == {"a/01.png", "a/text.png", "a/float.tiff"}
+    assert report.unusable["a/text.png"] == "not a picture" and "truncated" in report.unusable["a/01.png"]
+    assert report.notes == {"top.png": "4x40, below 8 pixels"}
