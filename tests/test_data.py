@@ -19,6 +19,7 @@ from PIL import Image
 from ganzoo.core.images import to_float, to_uint8
 from ganzoo.data import CIFAR10, LSUN, MNIST, STL10, SVHN, ArrayImages, CelebA, Digits, Gaussians, MNIST5k
 from ganzoo.data.base import Split, resize, square
+from ganzoo.data.digits import _mnist5k
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
@@ -82,6 +83,7 @@ def test_mnist5k_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         return real(name, *args)
 
     monkeypatch.setattr(builtins, "__import__", absent)
+    _mnist5k.cache_clear()
     with pytest.raises(ImportError, match=r'pip install "ganzoo\[mnist5k\]"'):
         MNIST5k().dataset("train")
 

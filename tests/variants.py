@@ -1,0 +1,14 @@
+"""Every variant, with small networks where its signature allows: a new variant is tested by existing."""
+
+from __future__ import annotations
+
+import inspect
+
+import ganzoo
+
+SMALL = {"image_size": 16, "channels": 1, "width": 4, "hidden": 16, "d_hidden": 8, "z_dim": 6}
+
+
+def small(name: str) -> dict[str, int]:
+    parameters = inspect.signature(getattr(ganzoo, name).__init__).parameters
+    return {key: value for key, value in SMALL.items() if key in parameters}
