@@ -192,7 +192,7 @@ class NoiseImages(GANDataModule):
         source = torch.Generator().manual_seed(0)
         shape = (3 * BATCH + 1, self.channels, self.image_size, self.image_size)
         images = torch.randint(256, shape, generator=source, dtype=torch.uint8)
-        return ArrayImages(images, torch.arange(len(images)) % self.num_classes)
+        return ArrayImages(images, torch.arange(len(images)) % (self.num_classes or 1))
 
 
 def fit(

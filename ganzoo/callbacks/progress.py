@@ -73,7 +73,7 @@ class GANProgress(ProgressBar):
         if self.bar is not None:
             self.bar.update(self.task, completed=trainer.global_step, description=text, refresh=True)
         else:
-            self.console.print(text, highlight=False)
+            self.console.print(text, highlight=False, soft_wrap=True)
 
     def _close(self) -> None:
         if self.bar is not None:

@@ -2,54 +2,100 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
+import os
 import re
-from collections.abc import Iterable
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import ganzoo
+
+SLIPS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError)  # not written for readers
 
 
 class UserError(Exception):
     """Something that the user can mend; shown as one line, without a traceback."""
 
 
-def closest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the known word that is most like this one, or nothing."""
+class Arguments(argparse.ArgumentParser):
+    """The parser of a verb that trains nothing."""
+
+    def __init__(self, verb: str, description: str) -> None:
+        super().__init__(f"python -m ganzoo {verb}", description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        command = f"{self.prog} --help lists what it takes"
+        if match := re.match(r"unrecognized arguments: (\S+)", message):
+            options = [option for action in self._actions for option in action.option_strings]
+            raise UserError(f"no option {match[1]!r}{closest(match[1], options, command)}")
+        raise UserError(f"{message.removeprefix('argument ')}; {command}")
+
+
+def closest(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """`; did you mean 'x'?` for the known word that is most like this one, or `; otherwise`, or nothing."""
+    match = nearest(word, known)
+    if match is not None:
+        return f"; did you mean {match!r}?"
+    return f"; {otherwise}" if otherwise else ""
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that is most like this one, whatever the case of its letters."""
     lower = {name.lower(): name for name in known}
     match = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.5)
-    return f"; did you mean {lower[match[0]]!r}?" if match else ""
+    return lower[match[0]] if match else None
 
 
-def explain(message: str, options: Iterable[str] = (), classes: Iterable[str] = ()) -> str:
-    """jsonargparse's message, which spans up to fifty lines, in one.
+def one_line(text: Any) -> str:
+    """Any text, on one line."""
+    return " ".join(str(text).split())
 
-    Args:
-        message: its text.
-        options: known option names, for a suggestion.
-        classes: known class names, likewise.
-    """
-    text = message.strip()
-    keys = [key for key in re.findall(r'Parser key "([^"]+)"', text) if key != "config"]
-    where = f"{'.'.join(keys)}: " if keys else ""
-    if match := re.search(r"[Oo]ption '([^']+)' is not accepted|does not accept option '([^']+)'", text):
-        name = match[1] or match[2]
-        owner = re.search(r"class_path '(?:\w+\.)*(\w+)'", text)
-        of = f" of {owner[1]}" if owner else ""
-        last = name.removesuffix(".class_path").removesuffix(".init_args")
-        return f"no option {last!r}{of}{closest(last, options) or closest(last.split('.')[-1], options)}"
-    if match := re.search(r"Unrecognized arguments: (\S+)", text, re.IGNORECASE):
-        name = match[1].split("=")[0].lstrip("-")
-        return f"no option '--{name}'{closest(name, options)}"
-    if match := re.search(r"Expected a dot import path string: (\S+)", text):
-        return f"{where}no class {match[1]!r}{closest(match[1], classes)}; your own is written my_file.MyClass"
-    if match := re.search(r"File does not exist: '?([^'\n]+)", text):
-        return f"{where}no file {match[1]!r}"
-    if match := re.search(r"the following arguments are required: (.+)", text):
-        missing = match[1].replace("fit.", "--").replace("validate.", "--").replace("test.", "--")
-        return f"missing: {missing}; or give a whole config, such as --config dcgan/digits"
-    if match := re.search(r"Expected an? (.+?)\. Got value: (.+)", text):
-        kind = re.sub(r"<class '(.+?)'>", r"\1", match[1])
-        return f"{where}expected {kind}, got {match[2].strip()!r}"
-    reasons = re.findall(r"^ *- (.+)$", text, re.MULTILINE)
-    reasons = [reason for reason in reasons if not re.match(r"Expected a|Does not validate|Problem with given", reason)]
-    if reasons:
-        return where + reasons[0]
-    return " ".join(text.split())[:300]
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception, the one that it was raised from, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def describe(error: BaseException) -> str:
+    """Any exception in one line; with its place, where it comes from a user's own file."""
+    for cause in causes(error):
+        if isinstance(cause, UserError):
+            return str(cause)
+    text = one_line(error)
+    if isinstance(error, OSError) and error.filename:
+        text = f"{error.filename}: {error.strerror}"
+    place = _place(error)
+    if place or isinstance(error, SLIPS) or not text:
+        text = f"{place}{type(error).__name__}: {text}; GANZOO_TRACEBACK=1 shows all of it"
+    return text
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Every exception inside is the user's to mend."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(describe(error)) from error
+
+
+def _place(error: BaseException) -> str:
+    """`my_file.py, line 3: ` for the innermost line of a user's own file, or nothing."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{Path(error.filename).name}, line {error.lineno}: "
+    paths = sysconfig.get_paths()
+    others = (os.path.dirname(ganzoo.__file__), paths["stdlib"], paths["purelib"], paths["platlib"], "<")
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith(others) and frame.filename != getattr(sys.modules["__main__"], "__file__", ""):
+            return f"{Path(frame.filename).name}, line {frame.lineno}: "
+    return ""

@@ -153,7 +153,7 @@ class GANCLI(LightningCLI):
         if folder is None:
             name = f"{type(self.model).__name__}-{getattr(self.datamodule, 'name', type(self.datamodule).__name__)}"
             folder = next_run(Path(config.trainer.default_root_dir), name.lower())
-        text = self._parser(self.verb).dump(config, skip_none=False)
+        text = self._parser(self.verb).dump(config)
         return RunFolder(folder, text, RunLog(folder))
 
 

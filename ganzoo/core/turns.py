@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -249,8 +250,11 @@ class Turns(LightningModule):
         values = dict(zip(names, means.tolist(), strict=True))
         # Straight to the loggers: `self.log` takes a third of a millisecond a value, and rounds counts to float32.
         for logger in self.trainer.loggers:
-            logger.log_metrics({"images": self._images, **values}, step=self.trainer.global_step)
-            logger.save()
+            try:
+                logger.log_metrics({"images": self._images, **values}, step=self.trainer.global_step)
+                logger.save()
+            except Exception as error:  # whatever a logger's service does, days of training are worth more
+                rank_zero_warn(f"{type(logger).__name__} did not take step {self.trainer.global_step}: {error}")
         losses = {name: value for name, value in values.items() if name.endswith("/loss")}
         self.log_dict(losses, prog_bar=True, logger=False)  # for progress bars and for callbacks that monitor
 

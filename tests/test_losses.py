@@ -1,0 +1,194 @@
+"""Objectives and networks against closed forms and the papers' numbers."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import binary_cross_entropy, softplus
+
+import ganzoo
+from ganzoo.functional.losses import log_fake, log_real
+from ganzoo.layers.maxout import Maxout
+from ganzoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
+from ganzoo.networks.mlp import MaxoutDiscriminator, MLPGenerator
+from ganzoo.testing import NoiseImages, fit
+from tests.variants import small
+
+
+def logits(n=1000):
+    return torch.randn(n, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3
+
+
+def test_logarithms_are_those_of_the_sigmoid():
+    x = logits()
+    torch.testing.assert_close(log_real(x), torch.sigmoid(x).log().mean())
+    torch.testing.assert_close(log_fake(x), (1 - torch.sigmoid(x)).log().mean())
+
+
+def test_logarithms_do_not_overflow():
+    assert log_real(torch.tensor([-1e4])) == -1e4
+    assert log_fake(torch.tensor([1e4])) == -1e4
+
+
+def test_value_is_minus_twice_the_mean_cross_entropy():
+    real, fake = logits(), logits().flip(0) + 1
+    d = torch.sigmoid(torch.cat([real, fake]))
+    target = torch.cat([torch.ones(1000), torch.zeros(1000)]).double()
+    torch.testing.assert_close(log_real(real) + log_fake(fake), -2 * binary_cross_entropy(d, target))
+
+
+def test_an_undecided_discriminator_has_value_minus_log_4():
+    zero = torch.zeros(10)
+    assert (log_real(zero) + log_fake(zero)).item() == pytest.approx(-math.log(4))
+
+
+class Fixed(nn.Module):
+    """A discriminator whose logits are a parameter, so that gradients on the logits can be read."""
+
+    def __init__(self, logit):
+        super().__init__()
+        self.logit = nn.Parameter(torch.tensor([logit]))
+
+    def forward(self, x, y=None):
+        return self.logit
+
+
+@pytest.mark.parametrize(
+    ("objective", "gradient"),
+    [
+        ("non-saturating", lambda d: -(1 - d)),  # of -log D on the logit
+        ("minimax", lambda d: -d),  # of log(1 - D)
+        ("maximum-likelihood", lambda d: -d / (1 - d)),  # of -exp(logit)
+    ],
+)
+@pytest.mark.parametrize("logit", [-10.0, 0.0, 2.0])
+def test_generator_objectives_have_their_gradients(objective, gradient, logit):
+    gan = ganzoo.GAN(image_size=4, hidden=4, d_hidden=4, objective=objective)
+    gan.discriminator = Fixed(logit)
+    (loss,) = gan.generator_loss({"z": gan.latent(1)}).values()
+    loss.backward()
+    expected = gradient(1 / (1 + math.exp(-logit)))
+    assert gan.discriminator.logit.grad.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_minimax_saturates_where_the_other_does_not():
+    """At logit -10, D rejecting a fake with confidence, the gradients are e^-10 and 1."""
+    rejected = torch.tensor([-10.0], requires_grad=True)
+    (minimax,) = torch.autograd.grad(log_fake(rejected), rejected)
+    (non_saturating,) = torch.autograd.grad(-log_real(rejected), rejected)
+    assert minimax.item() == pytest.approx(-math.exp(-10), rel=1e-3)
+    assert non_saturating.item() == pytest.approx(-1, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ganzoo.list_models())
+def test_the_equations_are_those_of_the_paper(name):
+    gan = getattr(ganzoo, name)(**small(name)).eval()
+    x, z = torch.rand(5, 1, 16, 16) * 2 - 1, gan.latent(5)
+    with torch.no_grad():
+        real, fake = torch.sigmoid(gan.discriminator(x)), torch.sigmoid(gan.discriminator(gan.generator(z)))
+        d = gan.discriminator_loss({"image": x, "z": z})
+        g = gan.generator_loss({"image": x, "z": z})
+    torch.testing.assert_close(sum(d.values()), -(real.log().mean() + (1 - fake).log().mean()))
+    torch.testing.assert_close(sum(g.values()), -fake.log().mean())
+
+
+@pytest.mark.parametrize("name", ganzoo.list_models())
+def test_the_generator_never_sees_data(name):
+    gan = getattr(ganzoo, name)(**small(name))
+    x = torch.rand(5, 1, 16, 16, requires_grad=True)
+    (loss,) = gan.generator_loss({"image": x, "z": gan.latent(5)}).values()
+    assert torch.autograd.grad(loss, x, allow_unused=True) == (None,)
+
+
+def test_dropout_of_d_is_on_in_the_generators_step():
+    gan = ganzoo.GAN(image_size=8, hidden=8, d_hidden=64).train()
+    z = gan.latent(4)
+    first, second = (gan.generator_loss({"z": z})["fake"] for _ in range(2))
+    assert first != second
+    gan.eval()
+    first, second = (gan.generator_loss({"z": z})["fake"] for _ in range(2))
+    assert first == second
+
+
+def test_maxout_is_the_largest_piece():
+    layer = Maxout(3, 4, pieces=5)
+    x = torch.randn(7, 3)
+    pieces = layer.linear(x).view(7, 4, 5)
+    torch.testing.assert_close(layer(x), pieces.max(2).values)
+
+
+def test_gan_has_the_published_shapes_and_initial_weights():
+    g, d = MLPGenerator(), MaxoutDiscriminator()
+    linear = [m for m in g.modules() if isinstance(m, nn.Linear)]
+    assert [(m.in_features, m.out_features) for m in linear] == [(100, 1200), (1200, 1200), (1200, 784)]
+    assert all(m.weight.abs().max() <= 0.05 and m.weight.abs().max() > 0.049 for m in linear)
+    linear = [m for m in d.modules() if isinstance(m, nn.Linear)]
+    assert [(m.in_features, m.out_features) for m in linear] == [(784, 240 * 5), (240, 240 * 5), (240, 1)]
+    assert all(m.weight.abs().max() <= 0.005 for m in linear)
+    assert [m.p for m in d.modules() if isinstance(m, nn.Dropout)] == [0.2, 0.5, 0.5]
+
+
+def test_dcgan_has_the_published_shapes_and_initial_weights():
+    g, d = DCGANGenerator(), DCGANDiscriminator()
+    up = [m for m in g.modules() if isinstance(m, nn.ConvTranspose2d)]
+    down = [m for m in d.modules() if isinstance(m, nn.Conv2d)]
+    assert [m.in_channels for m in up] == [1024, 512, 256, 128] and up[-1].out_channels == 3
+    assert [m.out_channels for m in down] == [128, 256, 512, 1024]
+    assert all(m.stride == (2, 2) and m.kernel_size == (5, 5) for m in up + down)
+    assert all(m.weight.std().item() == pytest.approx(0.02, rel=0.05) for m in up + down)
+    assert not isinstance(d.layers[1], nn.BatchNorm2d) and isinstance(g.layers[-1], nn.Tanh)
+    slopes = {m.negative_slope for m in d.modules() if isinstance(m, nn.LeakyReLU)}
+    assert slopes == {0.2}
+
+
+@pytest.mark.parametrize("size", [8, 16, 32, 64, 128])
+def test_dcgan_makes_and_reads_its_size(size):
+    g, d = DCGANGenerator(size, 3, 5, width=2), DCGANDiscriminator(size, 3, width=2)
+    images = g(torch.rand(2, 5))
+    assert images.shape == (2, 3, size, size) and d(images).shape == (2,)
+
+
+@pytest.mark.parametrize(("size", "hint"), [(28, 32), (4, 8), (48, 64), (100, 128), (65, 64), (1, 8)])
+def test_dcgan_refuses_other_sizes_and_names_the_next(size, hint):
+    with pytest.raises(ValueError, match=f"try {hint}"):
+        ganzoo.DCGAN(image_size=size)
+
+
+def test_gan_learns_at_the_papers_rates():
+    """lr 0.1 / 1.000004 per update of 100 images; momentum .5 to .7 over 250 epochs of 50,000 images."""
+    gan = ganzoo.GAN(image_size=4, hidden=4, d_hidden=4)
+    trainer = fit(gan, NoiseImages(gan), steps=1)
+    for images, lr, momentum in [
+        (0, 0.1, 0.5),
+        (100, 0.1 / 1.000004, 0.5 + 0.2 * 100 / 12.5e6),
+        (6_250_000, 0.1 / 1.000004**62_500, 0.6),
+        (10**10, 1e-6, 0.7),
+    ]:
+        gan.schedule(images)
+        for optimizer in trainer.optimizers:
+            assert optimizer.param_groups[0]["lr"] == pytest.approx(lr)
+            assert optimizer.param_groups[0]["momentum"] == pytest.approx(momentum)
+
+
+def test_the_optimal_discriminator_is_the_ratio_of_the_densities():
+    """With G still, D = p / (p + q) (proposition 1) and V = -log 4 + 2 JSD (theorem 1); D is a table on a grid."""
+    grid = torch.linspace(-3, 3, 1201, dtype=torch.float64)
+    p, q = (torch.distributions.Normal(mean, 0.5).log_prob(grid).exp() * 0.005 for mean in (-0.5, 0.5))
+    logit = nn.Parameter(torch.zeros_like(grid))
+    optimizer = torch.optim.LBFGS([logit], max_iter=2000, tolerance_grad=1e-12, tolerance_change=1e-14)
+
+    def loss():
+        optimizer.zero_grad()
+        value = -(p * softplus(-logit) + q * softplus(logit)).sum()
+        (-value).backward()
+        return -value
+
+    optimizer.step(loss)
+    seen = p + q > 0.01 * (p + q).max()
+    assert (torch.sigmoid(logit) - p / (p + q))[seen].abs().max() < 0.03
+    mean = (p + q) / 2
+    jsd = ((p * (p / mean).log()) + (q * (q / mean).log())).sum() / 2
+    assert -loss().item() == pytest.approx(-math.log(4) + 2 * jsd.item(), abs=0.02)

@@ -1,0 +1,306 @@
+"""What the base gives every variant: counting, randomness, averaging, clipping, schedules, precision, logs."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins import MixedPrecision
+from torch import nn
+from torch.optim import SGD
+
+import ganzoo
+from ganzoo.core import ema
+from ganzoo.core.random import mix
+from ganzoo.data import Digits
+from ganzoo.testing import BATCH, NoiseImages, fit
+from tests.variants import small
+
+TINY = {"image_size": 8, "channels": 1, "width": 4}
+
+
+def dcgan(**more):
+    torch.manual_seed(0)
+    return ganzoo.DCGAN(**TINY, **more)
+
+
+class Remember(Logger):
+    """A logger that keeps what it is given."""
+
+    name, version = "remember", "0"
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+
+    def log_metrics(self, metrics, step=None):
+        self.rows.append((step, metrics))
+
+    def log_hyperparams(self, *args, **kwargs):
+        pass
+
+
+def test_plain_trainer_fits_digits(tmp_path, monkeypatch):
+    """The line of the documentation, without the command line."""
+    monkeypatch.chdir(tmp_path)
+    model = ganzoo.DCGAN(image_size=8, channels=1, width=4)
+    Trainer(max_steps=3, max_epochs=-1, accelerator="cpu", enable_progress_bar=False).fit(model, Digits())
+    assert int(model.images_seen) == 3 * 64
+
+
+@pytest.mark.parametrize("n_critic", [1, 5])
+def test_intervals_are_batches(n_critic, tmp_path):
+    checkpoint = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=7, save_top_k=-1)
+    fit(dcgan(n_critic=n_critic), steps=30, callbacks=[checkpoint], enable_checkpointing=True)
+    assert sorted(path.stem for path in tmp_path.iterdir()) == ["step=14", "step=21", "step=28", "step=7"]
+
+
+def test_g_steps_after_every_n_critic_d_steps():
+    model, order = dcgan(n_critic=3), []
+    minimize = model.minimize
+    model.minimize = lambda *args, player: (order.append(player[0]), minimize(*args, player=player))
+    fit(model, steps=7)
+    assert "".join(order) == "dddgdddgd"
+
+
+def test_logs_are_means_at_exact_steps():
+    """Every 4 batches, the mean of the 4; the x-axis is the number of batches, beside it that of images."""
+    model, logger, terms = dcgan(), Remember(), []
+    equation = model.discriminator_loss
+    model.discriminator_loss = lambda batch: terms.append(equation(batch)) or terms[-1]
+    fit(model, steps=10, logger=logger, log_every_n_steps=4)
+    assert [step for step, _ in logger.rows] == [4, 8]
+    assert [row["images"] for _, row in logger.rows] == [4 * BATCH, 8 * BATCH]
+    for (_, row), part in zip(logger.rows, (terms[:4], terms[4:8]), strict=True):
+        for name in ("real", "fake"):
+            assert row[f"D/{name}"] == pytest.approx(sum(t[name].item() for t in part) / 4, rel=1e-5)
+        assert row["D/loss"] == pytest.approx(row["D/real"] + row["D/fake"], rel=1e-5)
+        assert row["G/loss"] > 0
+
+
+def test_logged_means_survive_a_resume(tmp_path):
+    class Save(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.global_step == 6:
+                trainer.save_checkpoint(tmp_path / "a.ckpt")
+
+    whole, rest = Remember(), Remember()
+    fit(dcgan(), steps=12, logger=whole, log_every_n_steps=4, callbacks=[Save()])
+    fit(dcgan(), steps=12, logger=rest, log_every_n_steps=4, ckpt_path=tmp_path / "a.ckpt")
+    assert whole.rows[1:] == rest.rows
+
+
+def test_a_failing_logger_does_not_stop_the_training():
+    class Failing(Remember):
+        def log_metrics(self, metrics, step=None):
+            raise ConnectionError("gone")
+
+    assert fit(dcgan(), steps=4, logger=Failing(), log_every_n_steps=1).global_step == 4
+
+
+def test_training_does_not_depend_on_the_global_generator():
+    """The step's randomness is that of (seed, step), whatever was drawn before."""
+
+    class Disturb(Callback):
+        def on_train_batch_start(self, *_):
+            torch.rand(3)
+
+    plain, disturbed = (ganzoo.GAN(image_size=8, hidden=8, d_hidden=8) for _ in range(2))
+    disturbed.load_state_dict(plain.state_dict())
+    fit(plain, steps=3)
+    fit(disturbed, steps=3, callbacks=[Disturb()])
+    for key, value in plain.state_dict().items():
+        assert torch.equal(value, disturbed.state_dict()[key]), key
+
+
+def test_another_seed_is_another_training(monkeypatch):
+    first, second = dcgan(), dcgan()
+    fit(first, steps=1)
+    monkeypatch.setenv("PL_GLOBAL_SEED", "1")
+    fit(second, steps=1)
+    assert not torch.equal(
+        first.state_dict()["discriminator.score.weight"], second.state_dict()["discriminator.score.weight"]
+    )
+
+
+def test_mix_gives_unrelated_seeds():
+    seeds = [mix(seed, step, rank) for seed in range(10) for step in range(50) for rank in range(4)]
+    assert len({seed % 2**32 for seed in seeds}) == len(seeds)
+    ones = torch.tensor([[seed >> bit & 1 for bit in range(63)] for seed in seeds], dtype=torch.float64).mean(0)
+    assert (ones - 0.5).abs().max() < 0.05
+
+
+def test_ema_is_its_closed_form():
+    """Three updates of a half-life: weights 1/8 initial, 1/8, 1/4, 1/2; buffers are copied, not averaged."""
+    net = nn.BatchNorm1d(1)
+    average = ema.frozen_copy(net)
+    for value in (1.0, 2.0, 3.0):
+        nn.init.constant_(net.weight, value)
+        net.running_mean.fill_(10 * value)
+        ema.update(average, net, ema.decay(100, 1000, half_life=100))
+    assert average.weight.item() == pytest.approx(1 / 8 + 1 / 8 + 2 / 4 + 3 / 2)
+    assert average.running_mean.item() == 30
+    assert not average.training and not average.weight.requires_grad
+
+
+def test_ema_ramps_up():
+    assert ema.decay(64, 640, half_life=10_000, ramp_up=0.05) == pytest.approx(0.5 ** (64 / 32))
+    assert ema.decay(64, 10**9, half_life=10_000, ramp_up=0.05) == pytest.approx(0.5 ** (64 / 10_000))
+
+
+@pytest.mark.parametrize("n_critic", [1, 2])
+def test_ema_follows_the_generator_in_images(n_critic):
+    """After each G step, with the images since the last one; not in the optimizer; used by generate."""
+    model, history = dcgan(ema_half_life=32.0, n_critic=n_critic), []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            history.append(pl_module.generator.project.weight.detach().clone())
+
+    start = model.generator.project.weight.detach().clone()
+    trainer = fit(model, steps=4, callbacks=[Watch()])
+    expected, keep = start, 0.5 ** (n_critic * BATCH / 32)
+    for weight in history[n_critic - 1 :: n_critic]:
+        expected = keep * expected + (1 - keep) * weight
+    torch.testing.assert_close(model.ema.project.weight, expected)
+    trained = {id(p) for optimizer in trainer.optimizers for group in optimizer.param_groups for p in group["params"]}
+    assert not trained & {id(p) for p in model.ema.parameters()}
+    with torch.no_grad():
+        z = model.latent(2)
+        torch.testing.assert_close(model.generate(z), model.ema(z))
+
+
+def test_microbatches_are_the_batch():
+    """Without batch statistics, two halves one after the other give the update of the whole."""
+
+    def gan(**more):
+        torch.manual_seed(0)
+        model = ganzoo.GAN(image_size=8, hidden=8, d_hidden=8, **more).eval()
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        return model
+
+    whole, halves = gan(), gan(microbatches=2)
+    fit(whole, steps=3)
+    fit(halves, steps=3)
+    for key, value in whole.state_dict().items():
+        torch.testing.assert_close(value, halves.state_dict()[key], rtol=1e-5, atol=1e-7)
+
+
+def test_microbatches_must_divide_the_batch():
+    with pytest.raises(Exception, match="microbatches: 3 does not divide"):
+        fit(dcgan(microbatches=3), steps=1)
+
+
+class Norms(Callback):
+    """The gradient's norm that each optimizer step sees."""
+
+    def __init__(self):
+        self.norms = []
+
+    def on_train_start(self, trainer, pl_module):
+        for optimizer in trainer.optimizers:
+            optimizer.register_step_post_hook(
+                lambda opt, *_: self.norms.append(
+                    torch.stack([p.grad.norm() for group in opt.param_groups for p in group["params"]]).norm().item()
+                )
+            )
+
+
+def sgd(params):
+    return SGD(params, lr=0.0)
+
+
+def test_clipping():
+    free, clipped = Norms(), Norms()
+    fit(dcgan(optimizer=sgd), steps=2, callbacks=[free])
+    fit(dcgan(optimizer=sgd, clip_norm=0.005), steps=2, callbacks=[clipped])
+    assert min(free.norms) > 0.01
+    assert clipped.norms == pytest.approx([0.005] * 4, rel=1e-3)
+
+
+def test_clipping_sees_unscaled_gradients():
+    """Under fp16 the loss is scaled by 1024; the norm is clipped after that is undone."""
+    free, clipped = Norms(), Norms()
+    for clip_norm, norms in ((None, free), (0.005, clipped)):
+        plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=1024.0))
+        fit(dcgan(optimizer=sgd, clip_norm=clip_norm), steps=2, callbacks=[norms], plugins=[plugin])
+    assert min(free.norms) > 0.01 and max(free.norms) < 1
+    assert clipped.norms == pytest.approx([0.005] * 4, rel=1e-2)
+
+
+def test_schedulers_count_batches():
+    model = dcgan(n_critic=2, lr_scheduler=lambda opt: torch.optim.lr_scheduler.StepLR(opt, 3, gamma=0.1))
+    trainer = fit(model, steps=7)
+    assert [o.param_groups[0]["lr"] for o in trainer.optimizers] == pytest.approx([2e-6, 2e-6])
+
+
+@pytest.mark.parametrize("name", ganzoo.list_models())
+def test_compiled_losses_are_two_graphs_with_eager_gradients(name, monkeypatch):
+    """Both equations compile as a whole, once, and give the gradients that they give uncompiled."""
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda fn: compile_(fn, backend=backend, fullgraph=True))
+
+    def make(**more):
+        torch.manual_seed(0)
+        return getattr(ganzoo, name)(**small(name), optimizer=lambda p: SGD(p, lr=0.01), **more)
+
+    eager, compiled = make(), make(compile_losses=True)
+    fit(eager, steps=4)
+    fit(compiled, steps=4)
+    assert len(graphs) == 2, f"{len(graphs)} graphs"
+    for key, value in eager.state_dict().items():
+        torch.testing.assert_close(compiled.state_dict()[key], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_compiled_losses_train_with_inductor():
+    model = dcgan(compile_losses=True)
+    fit(model, steps=4)
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["32-true", "16-mixed", "bf16-mixed"])
+def test_cuda(precision):
+    model = dcgan(ema_half_life=100.0, compile_losses=precision == "32-true")
+    fit(model, steps=5, accelerator="cuda", devices=1, precision=precision)
+    assert int(model.images_seen) == 5 * BATCH
+    assert all(p.isfinite().all() for p in model.parameters())
+    images = model.to("cuda").sample(4, seeds=range(4))
+    torch.testing.assert_close(images, model.to("cpu").sample(4, seeds=range(4)), atol=2e-2, rtol=0)
+
+
+def test_validation_logs_both_losses():
+    model = dcgan()
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    (result,) = trainer.validate(model, NoiseImages(model), verbose=False)
+    assert set(result) == {"val/D/loss", "val/G/loss"}
+    assert all(math.isfinite(value) for value in result.values())
+    (again,) = trainer.validate(model, NoiseImages(model), verbose=False)
+    assert result == again
+
+
+@pytest.mark.parametrize("bad", [{"n_critic": 0}, {"microbatches": 0}, {"clip_norm": -1.0}, {"ema_half_life": 0.0}])
+def test_arguments_out_of_range(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        dcgan(**bad)
+
+
+def test_hyperparameters_are_the_variants_own_plain_arguments():
+    model = dcgan(optimizer=lambda p: SGD(p, lr=0.1))
+    assert model.hparams["width"] == 4 and model.hparams["n_critic"] == 1
+    assert not [key for key in model.hparams if "optimizer" in key or "scheduler" in key]
