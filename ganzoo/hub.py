@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
+import inspect
 import json
 import pickle
+import warnings
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -15,8 +16,6 @@ from safetensors.torch import load_file, save_file
 import ganzoo
 from ganzoo.core.module import GANModule
 from ganzoo.core.turns import variant_name
-
-T = TypeVar("T", bound=GANModule)
 
 
 class CheckpointError(ValueError):
@@ -39,14 +38,18 @@ def load(path: str | Path, variant: type[GANModule] | None = None, map_location:
         FileNotFoundError: there is nothing at `path`.
         CheckpointError: it is no checkpoint of ganzoo, damaged, unsafe, or of another variant.
     """
-    name, arguments, weights = _read_folder(Path(path)) if Path(path).is_dir() else _read_file(Path(path))
-    model = _resolve(name, variant, path)(**arguments)
+    name, arguments, weights = read(path)
+    cls = _resolve(name, variant, path)
+    try:
+        model = cls(**_taken(cls, arguments))
+    except TypeError as error:
+        raise CheckpointError(f"{path}: {name} does not take its arguments ({error}); was its code changed?") from error
     model.configure_model()  # adds the averaged generator
     try:
         model.load_state_dict(weights)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[-1].strip()
-        raise CheckpointError(f"{path}: the weights do not fit {name}: {reason}") from error
+        raise CheckpointError(f"{path}: its weights do not fit {name} ({reason}); was its code changed?") from error
     return model.eval().to(map_location)
 
 
@@ -61,6 +64,20 @@ def save_pretrained(model: GANModule, folder: str | Path) -> Path:
     return folder
 
 
+def read(path: str | Path) -> tuple[str, dict[str, Any], dict[str, torch.Tensor]]:
+    """The variant's name, its arguments and all weights, of a Lightning checkpoint or a `save_pretrained` folder.
+
+    Raises:
+        FileNotFoundError: there is nothing at `path`.
+        CheckpointError: it is no checkpoint of ganzoo, damaged, or unsafe.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _read_folder(path)
+    checkpoint = read_checkpoint(path)
+    return checkpoint["ganzoo"]["variant"], checkpoint["hyper_parameters"], checkpoint["state_dict"]
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A Lightning checkpoint of ganzoo as a dict, with `weights_only=True`.
 
@@ -69,43 +86,59 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: it is damaged, unsafe, or not of ganzoo.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint {path}")
+        raise FileNotFoundError(f"no checkpoint {path}; name a run's .ckpt, or a folder that save_pretrained wrote")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported global" in str(error) or "GLOBAL" in str(error):
-            raise CheckpointError(f"{path} wants to run code and was not loaded; only take weights from it") from error
-        raise CheckpointError(f"{path} is damaged, or no checkpoint") from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} is truncated or damaged; try the checkpoint before it") from error
-    if not isinstance(checkpoint, dict) or "ganzoo" not in checkpoint or "state_dict" not in checkpoint:
-        raise CheckpointError(f"{path} is no checkpoint of ganzoo")
+        with warnings.catch_warnings(action="ignore"):  # of pickle's protocol, where the file is none of torch's
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file raises anything: RuntimeError, EOFError, KeyError, struct.error, ...
+        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
+            raise CheckpointError(f"{path} wants to run code and was not loaded; take weights from it alone") from error
+        raise CheckpointError(f"{path} is damaged, unsafe, or no checkpoint; try the one before it") from error
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("ganzoo"), dict):
+        raise CheckpointError(f"{path} is no checkpoint of ganzoo; name one that fit wrote")
+    arguments = checkpoint.setdefault("hyper_parameters", {})  # Lightning leaves it out where there are none
+    _check(path, checkpoint["ganzoo"].get("variant"), arguments, checkpoint.get("state_dict"))
     return checkpoint
-
-
-def _read_file(path: Path) -> tuple[str, dict[str, Any], dict[str, torch.Tensor]]:
-    checkpoint = read_checkpoint(path)
-    return checkpoint["ganzoo"]["variant"], dict(checkpoint.get("hyper_parameters", {})), checkpoint["state_dict"]
 
 
 def _read_folder(folder: Path) -> tuple[str, dict[str, Any], dict[str, torch.Tensor]]:
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} has no {name}: it was not written by save_pretrained")
+            raise FileNotFoundError(f"{folder} has no {name}; name a folder that save_pretrained wrote")
     try:
         config = json.loads((folder / "config.json").read_text())
-        return config["variant"], config["arguments"], load_file(folder / "model.safetensors")
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder} is damaged: {error}") from error
+        weights = load_file(folder / "model.safetensors")
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{folder} is damaged ({error}); write or download it anew") from error
+    config = config if isinstance(config, dict) else {}
+    _check(folder, config.get("variant"), config.get("arguments"), weights)
+    return config["variant"], config["arguments"], weights
+
+
+def _check(path: Path, variant: Any, arguments: Any, weights: Any) -> None:
+    if not isinstance(variant, str) or not isinstance(arguments, dict) or not isinstance(weights, dict):
+        raise CheckpointError(f"{path} is damaged: it names no variant, arguments or weights; try another one")
+
+
+def _taken(cls: type[GANModule], arguments: dict[str, Any]) -> dict[str, Any]:
+    """Without those of `GANModule` that the variant's own constructor decides."""
+    own = inspect.signature(cls).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in own.values()):
+        return arguments
+    return {
+        key: arguments[key] for key in arguments if key in own or key not in inspect.signature(GANModule).parameters
+    }
 
 
 def _resolve(name: str, variant: type[GANModule] | None, path: str | Path) -> type[GANModule]:
-    zoo = {f"{module}.{cls}": (module, cls) for cls, module in ganzoo.VARIANTS.items()}
+    cls = name.rpartition(".")[2]
     if variant is not None:
-        if variant_name(variant) != name and variant.__name__ != name.rsplit(".", 1)[-1]:
-            raise CheckpointError(f"{path} is of {name}, not of {variant_name(variant)}")
+        if variant.__name__ != cls:
+            raise CheckpointError(f"{path} is of {name}, not of {variant_name(variant)}; load it with its own class")
         return variant
-    if name not in zoo:
-        raise CheckpointError(f"{path} is of {name}, which is not in the zoo; pass its class: load(path, variant=...)")
-    module, cls = zoo[name]
-    return getattr(importlib.import_module(module), cls)
+    if name != f"{ganzoo.VARIANTS.get(cls)}.{cls}":
+        raise CheckpointError(
+            f"{path} is of {name}, which is not in the zoo; name its class: load(path, variant={cls}), or --variant "
+            f"{name} on the command line"
+        )
+    return getattr(ganzoo, cls)

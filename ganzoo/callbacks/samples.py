@@ -32,7 +32,7 @@ class Samples(Callback):
         film_fps: frames a second of the film, which shows all grids; 0 for no film.
     """
 
-    def __init__(self, every_n_steps: int = 500, rows: int = 8, columns: int = 10, film_fps: int = 8) -> None:
+    def __init__(self, every_n_steps: int = 500, rows: int = 6, columns: int = 10, film_fps: int = 8) -> None:
         self.every_n_steps = every_n_steps
         self.rows = rows
         self.columns = columns

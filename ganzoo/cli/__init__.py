@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from ganzoo import __version__
@@ -53,17 +54,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if verb not in VERBS:
             raise UserError(_no_verb(verb, rest))
         return importlib.import_module(f"ganzoo.cli.{VERBS[verb][0]}").main(verb, rest)
+    except SystemExit as error:  # after --help
+        return int(error.code or 0)
     except UserError as error:
         if os.environ.get("GANZOO_TRACEBACK"):
-            raise
+            traceback.print_exc()
         print(f"ganzoo: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        print("ganzoo: stopped", file=sys.stderr)
         return 130
 
 
 def _no_verb(word: str, rest: Sequence[str]) -> str:
-    verbs = [argument for argument in rest if argument in VERBS]
-    if word.startswith("-") and verbs:
-        return f"the verb comes first: python -m ganzoo {verbs[0]} {word} ..."
-    return f"no verb {word!r}{closest(word, VERBS)}; python -m ganzoo --help lists them"
+    verb = next((argument for argument in rest if argument in VERBS), None)
+    if word.startswith("-"):
+        return f"the verb comes first; write python -m ganzoo {verb or 'fit'} {word} ..."
+    return f"no verb {word!r}{closest(word, VERBS, 'python -m ganzoo --help lists them')}"

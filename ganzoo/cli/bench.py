@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import logging
+import os
 import platform
 import statistics
 import subprocess
@@ -28,10 +29,12 @@ if TYPE_CHECKING:
     from ganzoo.data import GANDataModule
 
 GOALS = {"overhead": 500, "step": 0.95}
-# Steps of the two loops in turn: for `overhead` such that each block has two pictures, a checkpoint and twenty logs.
-BLOCK = {"overhead": 1000, "step": 20}
-REPEATS = {"overhead": 9, "step": 9, "start": 3}
-QUICK = {"overhead": 3, "step": 3, "start": 1}
+# Steps of each loop in turn. For `overhead` a block has two pictures, a checkpoint and twenty logs; for `step` blocks
+# are short and many, so that the median forgets those in which something else had the processor.
+BLOCK = {"overhead": 1000, "step": 4}
+REPEATS = {"overhead": 9, "step": 40, "start": 3}
+QUICK = {"overhead": 3, "step": 12, "start": 1}
+WIDTH = {"cpu": 32, "cuda": 128}  # of the DCGAN
 
 Loop = Callable[["Tensor"], None]  # one step of a plain loop, from real images
 Pair = dict[str, float]  # seconds a step: wall and process CPU time, of the fit and of the plain loop
@@ -78,7 +81,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
 
 def overhead(device: str, repeats: int) -> dict[str, list[Pair]]:
     """Time that is added to each step, on networks that take none themselves."""
-    _title(f"overhead: microseconds a step, median (p10 to p90) of {repeats} blocks of {BLOCK['overhead']}")
+    print(f"\noverhead: microseconds a step, median (p10 to p90) of {repeats} blocks of {BLOCK['overhead']}")
     raw: dict[str, list[Pair]] = {}
     for name, text, make, everything, goal in (
         ("ganzoo", "ganzoo adds, with logs, pictures and checkpoints", _tiny, True, f"at most {GOALS['overhead']}"),
@@ -87,9 +90,8 @@ def overhead(device: str, repeats: int) -> dict[str, list[Pair]]:
         plain = _plain_loop(*_tiny_networks(), 2, device)
         raw[name] = _race(make(), _noise(1, 2, 8), plain, BLOCK["overhead"], repeats, device, everything)
         added = [1e6 * (pair["fit"] - pair["plain"]) for pair in raw[name]]
-        deciles = statistics.quantiles(added, n=10, method="inclusive")
-        _row(text, f"{statistics.median(added):,.0f}", f"{deciles[0]:,.0f} to {deciles[-1]:,.0f}", goal)
-    _row("the plain loop takes", f"{1e6 * statistics.median(pair['plain'] for pair in raw['ganzoo']):,.0f}")
+        _row(text, added, ",.0f", goal)
+    _row("the plain loop takes", [1e6 * pair["plain"] for pair in raw["ganzoo"]], ",.0f")
     return raw
 
 
@@ -97,10 +99,10 @@ def step(device: str, repeats: int) -> dict[str, list[Pair]]:
     """Time of a DCGAN's step in `Trainer.fit` over that of the same step in a plain loop."""
     from ganzoo.variants.dcgan import DCGAN
 
-    width = 32 if device == "cpu" else 128
-    _title(
-        f"step: DCGAN, 32x32, batch 64, width {width}; fit / plain loop, "
-        f"median (min to max) of {repeats} pairs of {BLOCK['step']} steps"
+    width = WIDTH[device]
+    print(
+        f"\nstep: DCGAN, 32x32, batch 64, width {width}; fit / plain loop, "
+        f"median (p10 to p90) of {repeats} pairs of {BLOCK['step']} steps"
     )
     model = DCGAN(image_size=32, channels=3, width=width)
     networks = _dcgan_networks(width)
@@ -110,14 +112,14 @@ def step(device: str, repeats: int) -> dict[str, list[Pair]]:
     pairs = _race(model, _noise(32, 3, 64), plain, BLOCK["step"], repeats, device, True)
     for text, suffix, goal in (("CPU time", "_cpu", f"at most {GOALS['step']}"), ("wall time", "", "")):
         ratios = [pair[f"fit{suffix}"] / pair[f"plain{suffix}"] for pair in pairs]
-        _row(text, f"{statistics.median(ratios):.3f}", f"{min(ratios):.3f} to {max(ratios):.3f}", goal)
-    _row("the plain loop, ms", f"{1e3 * statistics.median(pair['plain'] for pair in pairs):.1f}")
+        _row(text, ratios, ".3f", goal)
+    _row("the plain loop takes, ms", [1e3 * pair["plain"] for pair in pairs], ".1f")
     return {"pairs": pairs}
 
 
 def start(device: str, repeats: int) -> dict[str, list[float]]:
     """Seconds of whole processes, and to the end of a run's first step."""
-    _title(f"start: seconds of a new process, median (min to max) of {repeats}")
+    print(f"\nstart: seconds of a new process, median (p10 to p90) of {repeats}")
     raw: dict[str, list[float]] = {}
     ganzoo = [sys.executable, "-m", "ganzoo"]
     fit = [*ganzoo, "fit", "--config=dcgan/digits", "--trainer.max_steps=1"]
@@ -131,12 +133,14 @@ def start(device: str, repeats: int) -> dict[str, list[float]]:
                 "import torch, for scale": [sys.executable, "-c", "import torch"],
             }.items():
                 begin = time.time()
-                subprocess.run(command, check=True, capture_output=True)
+                done = subprocess.run(command, capture_output=True, text=True)
+                if done.returncode:
+                    raise UserError(f"{' '.join(command[1:])}: {done.stderr.strip().rpartition(chr(10))[2]}")
                 raw.setdefault(name, []).append(time.time() - begin)
                 for reals in Path(folder).glob("*/reals.png") if "fit" in command else ():  # written after step 1
                     raw.setdefault("ganzoo fit, to the end of step 1", []).append(reals.stat().st_mtime - begin)
     for name, seconds in raw.items():
-        _row(name, f"{statistics.median(seconds):.2f}", f"{min(seconds):.2f} to {max(seconds):.2f}")
+        _row(name, seconds, ".2f")
     return raw
 
 
@@ -186,10 +190,14 @@ def _race(
                     fit = since(self.begin)
                     pairs.append({"fit": fit[0], "plain": self.plain[0], "fit_cpu": fit[1], "plain_cpu": self.plain[1]})
                 trainer.should_stop = len(pairs) > repeats
+                # Lightning's import sets it; without a GPU it makes every optimizer step of torch's slower.
+                setting = os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
                 begin = clock()
                 for _ in range(0 if trainer.should_stop else block):
                     plain(batch["image"])
                 self.plain = since(begin)
+                if setting is not None:
+                    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = setting
                 self.begin = clock()
             self.batches += 1
 
@@ -380,9 +388,7 @@ def _noise(image_size: int, channels: int, batch_size: int) -> GANDataModule:
     return Noise()
 
 
-def _title(text: str) -> None:
-    print(f"\n{text}")
-
-
-def _row(name: str, figure: str, spread: str = "", goal: str = "") -> None:
-    print(f"  {name:<52}{figure:>8}  {spread:<18}{goal}".rstrip(), flush=True)
+def _row(name: str, figures: Sequence[float], form: str, goal: str = "") -> None:
+    tenths = statistics.quantiles([*figures] * 2 if len(figures) == 1 else figures, n=10, method="inclusive")
+    spread = f"{tenths[0]:{form}} to {tenths[-1]:{form}}"
+    print(f"  {name:<50}{statistics.median(figures):>8{form}}  {spread:<18}{goal}".rstrip(), flush=True)

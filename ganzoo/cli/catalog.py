@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import ganzoo
-from ganzoo.cli.errors import UserError, closest
+from ganzoo.cli.errors import Arguments, UserError, closest, user_errors
 from ganzoo.cli.paths import configs, find_checkpoint
+
+DESCRIPTIONS = {
+    "list": "The variants and the configs that come with ganzoo.",
+    "info": "A variant's paper and defaults, a config, or what is in a run or checkpoint.",
+}
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(f"python -m ganzoo {verb}")
-    if verb == "list":
-        parser.description = "The variants and the configs that come with ganzoo."
-        parser.parse_args(arguments)
-        return _list()
-    parser.description = "A variant's paper and defaults, a config, or what is in a run or checkpoint."
-    parser.add_argument("name", help="a variant, a config, a run's folder or a checkpoint")
-    return _info(parser.parse_args(arguments).name)
+    parser = Arguments(verb, DESCRIPTIONS[verb])
+    if verb == "info":
+        parser.add_argument("name", help="a variant, a config, a run's folder or a checkpoint")
+    options = parser.parse_args(arguments)
+    return _list() if verb == "list" else _info(options.name)
 
 
 def _list() -> int:
@@ -42,7 +42,8 @@ def _info(name: str) -> int:
         return 0
     if Path(name).exists():
         return _checkpoint(find_checkpoint(name))
-    raise UserError(f"no variant, config or file {name!r}{closest(name, [*ganzoo.VARIANTS, *configs()])}")
+    known = [*ganzoo.VARIANTS, *configs()]
+    raise UserError(f"no variant, config or file {name!r}{closest(name, known, 'python -m ganzoo list shows them')}")
 
 
 def paper(module: str) -> str:
@@ -77,20 +78,13 @@ def _variant(name: str) -> int:
 
 
 def _checkpoint(path: Path) -> int:
-    from ganzoo.hub import CheckpointError, load, read_checkpoint
+    from ganzoo.hub import read
 
-    try:
-        if path.is_dir():
-            config, model = json.loads((path / "config.json").read_text()), load(path)
-            name, arguments, images = config["variant"], config["arguments"], int(model.images_seen)
-            size = sum(file.stat().st_size for file in path.iterdir())
-        else:
-            checkpoint = read_checkpoint(path)
-            name, arguments = checkpoint["ganzoo"]["variant"], checkpoint["hyper_parameters"]
-            images, size = int(checkpoint["state_dict"]["images_seen"]), path.stat().st_size
-    except (CheckpointError, OSError) as error:
-        raise UserError(str(error)) from error
-    print(f"{path}: {name}, {images:,} images seen, {size / 1e6:.1f} MB")
+    with user_errors():
+        name, arguments, weights = read(path)
+    seen = int(weights.get("images_seen", 0))
+    size = sum(file.stat().st_size for file in ([path] if path.is_file() else path.iterdir()))
+    print(f"{path}: {name}, {seen:,} images seen, {size / 1e6:.1f} MB")
     for key, value in arguments.items():
         print(f"  {key:<24}{value}")
     return 0

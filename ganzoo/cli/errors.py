@@ -6,10 +6,9 @@ import argparse
 import difflib
 import os
 import re
-import sys
 import sysconfig
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -37,12 +36,10 @@ class Arguments(argparse.ArgumentParser):
         raise UserError(f"{message.removeprefix('argument ')}; {command}")
 
 
-def closest(word: str, known: Iterable[str], otherwise: str = "") -> str:
-    """`; did you mean 'x'?` for the known word that is most like this one, or `; otherwise`, or nothing."""
+def closest(word: str, known: Iterable[str], otherwise: str) -> str:
+    """`; did you mean 'x'?` for the known word that is most like this one, or `; otherwise`."""
     match = nearest(word, known)
-    if match is not None:
-        return f"; did you mean {match!r}?"
-    return f"; {otherwise}" if otherwise else ""
+    return f"; {otherwise}" if match is None else f"; did you mean {match!r}?"
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -66,15 +63,16 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def describe(error: BaseException) -> str:
     """Any exception in one line; with its place, where it comes from a user's own file."""
-    for cause in causes(error):
+    chain = list(causes(error))
+    for cause in chain:
         if isinstance(cause, UserError):
             return str(cause)
-    text = one_line(error)
+    error = next((cause for cause in chain if "Union subtypes" not in str(cause)), error)  # jsonargparse's wrapping
+    text = one_line(error.msg if isinstance(error, SyntaxError) else error)
     if isinstance(error, OSError) and error.filename:
         text = f"{error.filename}: {error.strerror}"
-    place = _place(error)
-    if place or isinstance(error, SLIPS) or not text:
-        text = f"{place}{type(error).__name__}: {text}; GANZOO_TRACEBACK=1 shows all of it"
+    if (where := place(error)) or isinstance(error, SLIPS) or not text:
+        text = f"{where}{type(error).__name__}: {text}; GANZOO_TRACEBACK=1 shows all of it"
     return text
 
 
@@ -89,13 +87,13 @@ def user_errors() -> Iterator[None]:
         raise UserError(describe(error)) from error
 
 
-def _place(error: BaseException) -> str:
+def place(error: BaseException) -> str:
     """`my_file.py, line 3: ` for the innermost line of a user's own file, or nothing."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{Path(error.filename).name}, line {error.lineno}: "
     paths = sysconfig.get_paths()
     others = (os.path.dirname(ganzoo.__file__), paths["stdlib"], paths["purelib"], paths["platlib"], "<")
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith(others) and frame.filename != getattr(sys.modules["__main__"], "__file__", ""):
+        if not frame.filename.startswith(others):
             return f"{Path(frame.filename).name}, line {frame.lineno}: "
     return ""

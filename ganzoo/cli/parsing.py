@@ -8,19 +8,21 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
-from lightning.pytorch import Callback, LightningDataModule
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ganzoo.cli.errors import UserError, causes, closest, describe, nearest, one_line
+from ganzoo.cli.errors import UserError, causes, closest, describe, nearest, one_line, place
 from ganzoo.core.module import GANModule
+from ganzoo.data import GANDataModule
+from ganzoo.data.vision import VisionData
 
 AT = "{at}"  # in a message: the keys above the one that it is about
-BASES: dict[str, type] = {
+BASES: dict[str, type[Any]] = {
     "model": GANModule,
-    "data": LightningDataModule,
+    "data": GANDataModule,
     "optimizer": Optimizer,
     "lr_scheduler": LRScheduler,
     "callbacks": Callback,
@@ -50,7 +52,7 @@ class Parser(LightningArgumentParser):
         super().__init__(*args, allow_abbrev=False, **kwargs)  # `--trainer.max_step` is a typo
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        options = [action.dest for action in self._actions if action.dest not in ("help", "print_config")]
+        options = [action.dest for action in self._actions if not action.dest.endswith(("help", "print_config"))]
         raise OptionError(explain(str(ex or message), list(causes(ex)), options)) from ex
 
 
@@ -67,18 +69,23 @@ def explain(text: str, chain: Sequence[BaseException], options: Sequence[str]) -
     for inner in chain:
         if isinstance(inner, OptionError):
             return _passed_up(str(inner), key, text)
-    if match := re.search(r"(?:Option|does not accept option) '([^']+)'|Unrecognized arguments: (\S+)", text, re.I):
-        return _unknown((match[1] or match[2]).split("=")[0], options)
+    if match := re.search(r"Group '(\S+)' does not accept option '(\S+)'", text):
+        return _unknown(f"{match[1]}.{match[2]}", options)
+    if match := re.search(r"Option '(\S+)' is not accepted|unrecognized arguments: (--[^ =]+)", text, re.I):
+        return _unknown(match[1] or match[2], options)
+    if match := re.search(r"unrecognized arguments: (\S+)", text, re.I):
+        return f"{match[1]!r} belongs to no option; write --KEY {match[1]}"
     if match := re.search(r"the following arguments are required: (.+)", text):
         return _missing(match[1].split(", "))
     if match := re.search(r"argument (\S+): expected", text):
-        return f"{match[1]} has no value; write {match[1]} VALUE"
+        return f"{match[1].split('/')[-1]} or an option below it has no value; write the value after it"
     if not key:
         return one_line(text)[:300]
     value = _value(text)
     if path := _class_path(value, chain):
         return _no_class(key, path, chain)
     kinds = dict.fromkeys(re.findall(r"Expected an? (?!path|dot)(.+?)(?:\. Got value|$)", text, re.MULTILINE))
+    kinds.pop("<class 'NoneType'>", None)
     if kinds:
         return f"{AT}{key} is {value!r}; it takes {' or '.join(_words(kind) for kind in kinds)}"
     return f"{AT}{key}: {one_line(chain[-1])[:300]}"
@@ -91,18 +98,17 @@ def _passed_up(inner: str, key: str, text: str) -> str:
 
 
 def _unknown(name: str, options: Sequence[str]) -> str:
-    if not name.startswith("-") and "trainer" in options and name not in options and "." not in name:
-        pass
     name = name.lstrip("-")
-    leaf = name.rpartition(".")[2]
-    if "trainer" in options:  # all of the command line's, not those of one class
-        options = [*options, *_of_classes("model"), *_of_classes("data")]
+    if "trainer" in options:  # those of the command line, not of one class
+        options = [*options, *_arguments("model"), *_arguments("data")]
     leaves = {option.rpartition(".")[2]: option for option in reversed(options)}
-    match = ALIASES.get(name) or nearest(name, options) if leaf not in leaves else leaves[leaf]
-    match = match or leaves.get(nearest(leaf, leaves) or "")
+    leaf = name.rpartition(".")[2]
+    match = ALIASES.get(name) or nearest(name, options) or leaves.get(nearest(leaf, leaves) or "")
+    if nearest(name.partition(".")[0], ["init_args"]):
+        return f"no option {AT}{name}; did you mean init_args?"
     if match:
         return f"no option {AT}{name}; did you mean {AT}{match}?"
-    return f"no option {AT}{name}; there are {', '.join(options)}"
+    return f"no option {AT}{name}; there are {', '.join(options[:20])}"
 
 
 def _missing(names: Sequence[str]) -> str:
@@ -123,9 +129,10 @@ def _value(text: str) -> str:
 def _class_path(value: str, chain: Sequence[BaseException]) -> str | None:
     """The class that a message is about, if it is about one that is not there."""
     texts = " ".join(str(error) for error in chain)
-    if not re.search(r"Expected a dot import path|given class_path|callable class|subclass of|invalid syntax", texts):
+    own = isinstance(chain[-1], SyntaxError) or place(chain[-1])
+    if not own and not re.search(r"Expected a dot import path|given class_path|callable class|subclass of", texts):
         return None
-    match = re.search(r"class_path'?[:=] ?'([^']+)'", value)
+    match = re.search(r"class_path'?[:=] ?'([^']+)'", value) or re.search(r"dot import path string: (\S+)", texts)
     return match[1] if match else value
 
 
@@ -133,33 +140,33 @@ def _no_class(key: str, path: str, chain: Sequence[BaseException]) -> str:
     module, _, name = path.rpartition(".")
     root = chain[-1]
     base = next((base for suffix, base in BASES.items() if key.endswith(suffix)), None)
-    known = list(_names(base)) if base else []
+    known = list(dict.fromkeys(cls.__name__ for cls in _classes(base))) if base else []
     if not module:
-        own = f"there are {', '.join(known)}; your own is written my_file.MyClass"
+        own = f"there are {', '.join(known[:12])}; your own is written my_file.MyClass"
         return f"no class {path!r} for {AT}{key}{closest(path, known, own)}"
     if isinstance(root, ModuleNotFoundError) and f"{module}.".startswith(f"{root.name}."):
         return f"no file or package {root.name!r} for {AT}{key} {path}; run in the folder that has {root.name}.py in it"
     if isinstance(root, AttributeError) and module in sys.modules and not hasattr(sys.modules[module], name):
         classes = [name for name, value in vars(sys.modules[module]).items() if inspect.isclass(value)]
-        return f"{module} has no class {name!r}{closest(name, classes)} ({AT}{key})"
+        return f"no class {name!r} in {module} for {AT}{key}{closest(name, classes, 'it has ' + ', '.join(classes))}"
     if "subclass of" in str(root):
-        return f"{path} is no {base.__name__ if base else key}; {AT}{key} takes {', '.join(known)} or your own"
+        return f"{path} is no class for {AT}{key}; there are {', '.join(known[:12])}"
     return f"{AT}{key} {path} cannot be imported; {describe(root)}"
 
 
-def _names(base: type) -> Iterator[str]:
-    """The classes that jsonargparse takes by their bare names: those that are imported."""
+def _classes(base: type[Any]) -> Iterator[type[Any]]:
+    """What jsonargparse takes by its bare name: every subclass that is imported."""
     for cls in base.__subclasses__():
-        if not cls.__name__.startswith("_") and not inspect.isabstract(cls):
-            yield cls.__name__
-        yield from _names(cls)
+        if not cls.__name__.startswith("_") and cls is not VisionData:
+            yield cls
+        yield from _classes(cls)
 
 
-def _of_classes(section: str) -> Iterator[str]:
+def _arguments(section: str) -> list[str]:
     """`model.width` and all other arguments of the classes of a section."""
-    for cls in _subclasses(BASES[section]):
-        for base in cls.__mro__:
-            ...
+    bases = {base for cls in _classes(BASES[section]) for base in cls.__mro__ if base.__module__.startswith("ganzoo.")}
+    names = {name for base in bases for name in inspect.signature(base).parameters}
+    return [f"{section}.{name}" for name in sorted(names - {"args", "kwargs", "game"})]
 
 
 def _words(kind: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import ganzoo
@@ -25,7 +26,7 @@ def find_config(name: str) -> Path:
     key = re.sub(r"^(\./)?configs/|\.ya?ml$", "", path.as_posix())
     if key not in shipped:
         raise UserError(
-            f"no config {name!r}{closest(key, shipped)}; python -m ganzoo list shows those that are shipped"
+            f"no config {name!r}{closest(key, shipped, 'python -m ganzoo list shows those that are shipped')}"
         )
     return shipped[key]
 
@@ -33,24 +34,33 @@ def find_config(name: str) -> Path:
 def find_checkpoint(name: str) -> Path:
     """A checkpoint by its path, or a run's newest; a folder written by `save_pretrained` is one, too."""
     path = Path(name)
-    if path.is_dir() and not (path / "config.json").is_file():
-        checkpoints = sorted(path.glob("checkpoints/*.ckpt"), key=lambda file: file.stat().st_mtime)
-        if not checkpoints:
-            raise UserError(f"{name} is neither a run with checkpoints in it nor a folder with config.json")
-        return checkpoints[-1]
     if not path.exists():
-        siblings = path.parent.iterdir() if path.parent.is_dir() else []
-        raise UserError(f"no checkpoint {name!r}{closest(path.name, [sibling.name for sibling in siblings])}")
-    return path
+        beside = [str(file) for file in path.parent.glob("*") if file.is_dir() or file.suffix == ".ckpt"]
+        raise UserError(f"no checkpoint {name!r}{closest(name, beside, 'name a run, such as runs/001-dcgan-digits')}")
+    if path.is_file() or (path / "config.json").is_file():
+        return path
+    checkpoints = sorted(path.glob("checkpoints/*.ckpt"), key=lambda file: file.stat().st_mtime)
+    if not checkpoints:
+        raise UserError(f"{name} has no checkpoints/*.ckpt; name a run, a .ckpt, or what save_pretrained wrote")
+    return checkpoints[-1]
 
 
 def run_of(checkpoint: Path) -> Path | None:
     """The run folder that a checkpoint lies in, or None."""
-    folder = checkpoint.absolute().parent.parent
-    return folder if checkpoint.parent.name == "checkpoints" and (folder / "config.yaml").is_file() else None
+    parent = checkpoint.absolute().parent
+    if parent.name != "checkpoints" or not (parent.parent / "config.yaml").is_file():
+        return None
+    here = Path.cwd()
+    return parent.parent.relative_to(here) if parent.parent.is_relative_to(here) else parent.parent
 
 
 def next_run(root: Path, name: str) -> Path:
     """`root/NNN-name` with the first number that is larger than those in use."""
     numbers = [int(match[1]) for path in root.glob("*") if (match := re.match(r"(\d+)-", path.name))]
     return root / f"{max(numbers, default=0) + 1:03d}-{name}"
+
+
+def own_files() -> None:
+    """Let the modules in the working folder be imported, however ganzoo was started."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import signal
 import sys
@@ -15,8 +16,7 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from ganzoo.cli.checks import environment
-from ganzoo.cli.errors import UserError
-from ganzoo.core.turns import PLAYERS
+from ganzoo.core.turns import PLAYERS, variant_name
 
 CONTENTS = {
     "samples": "grids of the same latents while training",
@@ -81,37 +81,21 @@ class RunFolder(Callback):
         self.config = config
         self.metrics = metrics
         self.last = folder / "checkpoints" / "last.ckpt"
-        self.made = False  # by this process, now
+        self.made: Path | None = None  # what this process has added to the disk, now
         self.started = False
         self.interrupted = False
         self._saved_step = -1
         self._handler: Any = None
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not trainer.is_global_zero:
-            return
-        try:
-            self.made = not self.folder.exists()
-            (self.folder / "checkpoints").mkdir(parents=True, exist_ok=not self.made)
-            (self.folder / "config.yaml").write_text(self.config.rstrip() + "\n")
-            (self.folder / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n")
-        except OSError as error:
-            raise UserError(
-                f"the run folder {self.folder} cannot be written ({error.strerror}); "
-                "choose another place with --trainer.default_root_dir DIR"
-            ) from error
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
+            self._make()
+            self.metrics.truncate(trainer.global_step)
             sizes = [f"{name} {sum(p.numel() for p in getattr(pl_module, name).parameters()):,}" for name in PLAYERS]
             device = f"{trainer.world_size} x {pl_module.device.type}"
             print(
                 f"{self.folder}: {type(pl_module).__name__}, parameters: {', '.join(sizes)}; {device}", file=sys.stderr
             )
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
-            self.metrics.truncate(trainer.global_step)
         if threading.current_thread() is threading.main_thread():
             self._handler = signal.signal(signal.SIGINT, self._interrupt)
 
@@ -135,8 +119,8 @@ class RunFolder(Callback):
 
     def discard(self) -> None:
         """Take away a new folder in which nothing has begun."""
-        if self.made and not self.started:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        if self.made is not None and not self.started:
+            shutil.rmtree(self.made, ignore_errors=True)
 
     def summary(self, trainer: Trainer) -> str:
         """Where everything is, and what to type next."""
@@ -144,14 +128,31 @@ class RunFolder(Callback):
         for name, what in CONTENTS.items():
             if (self.folder / name).exists():
                 lines.append(f"  {name:<22}{what}")
-        go_on = f"--config {self.folder}/config.yaml --ckpt_path {self.last}"
-        more = "" if self.interrupted else f" --trainer.max_steps {2 * trainer.global_step}"
+        folder, config, last = (
+            shlex.quote(str(path)) for path in (self.folder, self.folder / "config.yaml", self.last)
+        )
+        name = variant_name(type(trainer.lightning_module))
+        own = "" if name.startswith("ganzoo.") else f" --variant {name}"
         lines += [
             "Next:",
-            f"  python -m ganzoo sample {self.folder} --seeds 0-63",
-            f"  python -m ganzoo fit {go_on}{more}",
+            f"  python -m ganzoo sample {folder} --seeds 0-63{own}",
+            f"  python -m ganzoo fit --config {config} --ckpt_path {last}{self._more(trainer)}",
         ]
         return "\n".join(lines)
+
+    def _more(self, trainer: Trainer) -> str:
+        """What raises the limits that a training has reached."""
+        if self.interrupted:
+            return ""
+        limits = {"max_steps": trainer.max_steps, "max_epochs": trainer.max_epochs}
+        return "".join(f" --trainer.{name} {2 * limit}" for name, limit in limits.items() if limit and limit > 0)
+
+    def _make(self) -> None:
+        if not self.folder.exists():
+            self.made = self.folder if self.folder.parent.exists() else self.folder.parent
+        (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        (self.folder / "config.yaml").write_text(self.config.rstrip() + "\n")
+        (self.folder / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n")
 
     def _interrupt(self, signum: int, frame: Any) -> None:
         if self.interrupted:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import sys
+import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ganzoo.cli.errors import UserError
-from ganzoo.cli.paths import find_checkpoint
+from ganzoo.cli.errors import Arguments, UserError, user_errors
+from ganzoo.cli.paths import find_checkpoint, own_files
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(f"python -m ganzoo {verb}", description=__doc__)
+    parser = Arguments(verb, "Images from a checkpoint; no data set and no GPU needed.")
     parser.add_argument("checkpoint", help="a run's folder, a .ckpt file, or a folder written by save_pretrained")
     parser.add_argument("--seeds", metavar="0,1,4-6", help="one image each; the same seed gives the same image")
     parser.add_argument("-n", type=int, metavar="N", help="how many, with seeds from 0 on (default 64)")
@@ -29,26 +29,44 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps (default: cpu)")
     parser.add_argument("--variant", metavar="my_file.MyGAN", help="the class of a checkpoint of your own variant")
     options = parser.parse_args(arguments)
-    seeds = parse_seeds(options.seeds) if options.seeds else list(range(options.n if options.n is not None else 64))
-    if not seeds or (options.seeds and options.n is not None and options.n != len(seeds)):
-        raise UserError(f"-n {options.n} and --seeds {options.seeds} disagree; either of them is enough")
+    seeds = _seeds(options.seeds, options.n)
     path = find_checkpoint(options.checkpoint)
+    with user_errors():
+        variant = _import(options.variant)
 
-    from ganzoo.core.pictures import picture
-    from ganzoo.hub import load
+        from ganzoo.hub import load
 
-    try:
-        model = load(path, _import(options.variant), map_location=options.device)
-        images = model.sample(seeds=seeds, label=options.label)
-        options.outdir.mkdir(parents=True, exist_ok=True)
-        files = _write(images, seeds, options.outdir, options.format, picture)
-    except (ValueError, OSError, RuntimeError) as error:
-        raise UserError(str(error)) from error
+        model = load(path, variant)
+        _check(model, options.label, options.device)
+        images = model.to(options.device).sample(seeds=seeds, label=options.label)
+        try:
+            options.outdir.mkdir(parents=True, exist_ok=True)
+            files = _write(images, seeds, options.outdir, options.format)
+        except OSError as error:
+            raise UserError(f"--outdir {options.outdir}: {error.strerror}; choose another folder") from error
     print(f"{len(seeds)} images of {type(model).__name__} ({int(model.images_seen):,} training images seen): {files}")
     return 0
 
 
-def _write(images: Any, seeds: Sequence[int], folder: Path, kind: str, picture: Any) -> str:
+def _check(model: Any, label: int | None, device: str) -> None:
+    """What the command line can name in its own words."""
+    import torch
+
+    name = type(model).__name__
+    if label is not None and model.num_classes is None:
+        raise UserError(f"{name} was trained without classes; leave --class out")
+    if label is not None and not 0 <= label < model.num_classes:
+        raise UserError(f"{name} has no class {label}; choose one from 0 to {model.num_classes - 1}")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = textwrap.shorten(str(error).partition(". ")[0], 60)
+        raise UserError(f"--device {device}: {reason}; python -m ganzoo checks shows the devices here") from error
+
+
+def _write(images: Any, seeds: Sequence[int], folder: Path, kind: str) -> str:
+    from ganzoo.core.pictures import picture
+
     if kind == "png":
         for seed, image in zip(seeds, images, strict=True):
             picture(image[None], 1, tile=1).save(folder / f"seed{seed:06d}.png")
@@ -65,14 +83,25 @@ def _write(images: Any, seeds: Sequence[int], folder: Path, kind: str, picture: 
     return f"{folder}/grid.png"
 
 
+def _seeds(text: str | None, n: int | None) -> list[int]:
+    if text is None:
+        if n is not None and n < 1:
+            raise UserError(f"-n is {n}; it counts from 1")
+        return list(range(64 if n is None else n))
+    seeds = parse_seeds(text)
+    if n not in (None, len(seeds)):
+        raise UserError(f"-n {n} and the {len(seeds)} seeds of --seeds {text} disagree; leave -n out")
+    return seeds
+
+
 def parse_seeds(text: str) -> list[int]:
     """`0,1,4-6` -> [0, 1, 4, 5, 6]."""
     seeds: list[int] = []
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
-            raise UserError(f"--seeds {text!r}: write numbers and ranges, such as 0,1,4-6")
-        seeds += range(int(first), int(last if dash else first) + 1)
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if match is None or int(match[2] or match[1]) < int(match[1]):
+            raise UserError(f"--seeds {text!r} cannot be read; write numbers and ranges, such as 0,1,4-6")
+        seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
     return seeds
 
 
@@ -80,8 +109,10 @@ def _import(name: str | None) -> Any:
     if name is None:
         return None
     module, _, cls = name.rpartition(".")
-    sys.path.insert(0, "")  # the user's own file lies in the working folder
+    own_files()
     try:
         return getattr(importlib.import_module(module), cls)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"--variant {name}: {error}") from error
+    except (ModuleNotFoundError, ValueError, AttributeError) as error:
+        if module and getattr(error, "name", module) not in (module, cls):
+            raise  # from inside the file
+        raise UserError(f"no class --variant {name}; write my_file.MyGAN, in the folder of my_file.py") from error

@@ -14,7 +14,7 @@ from torchvision.utils import make_grid
 from ganzoo.core.images import to_uint8
 
 
-def picture(images: Tensor, columns: int = 10, tile: int = 48) -> Image.Image:
+def picture(images: Tensor, columns: int = 10, tile: int = 64) -> Image.Image:
     """One picture of many images.
 
     Args:

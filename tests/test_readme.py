@@ -1,0 +1,89 @@
+"""What the documents say, works."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from ganzoo.cli import VERBS, main
+
+
+ROOT = Path(__file__).parent.parent
+
+
+def blocks(name: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
+
+
+def commands() -> list[str]:
+    """Every `python -m ganzoo` line of the README."""
+    lines = "\n".join(blocks("README.md", "bash")).replace("\\\n", " ").splitlines()
+    return [line.partition("#")[0].split("&&")[-1].strip() for line in lines if "python -m ganzoo" in line]
+
+
+def test_the_two_lines():
+    first = blocks("README.md", "bash")[0]
+    assert "pip install -e . && python -m ganzoo fit --config configs/dcgan/digits.yaml" in first
+    assert 'pip install -e ".[test]" && pytest' in first
+
+
+def test_the_readmes_commands_run_in_order(tmp_path, monkeypatch, capsys):
+    """Shortened: three batches, tiny benchmarks; each command finds what the one before it left."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    (tmp_path / "pictures").mkdir()
+    make_pictures(tmp_path / "pictures")
+    lines = commands()
+    assert len(lines) >= 8
+    for line in lines:
+        arguments = shlex.split(line)[3:]
+        verb = arguments[0]
+        assert verb in VERBS, line
+        if verb == "bench":
+            continue  # tests/test_bench.py
+        if verb == "fit":
+            if "--trainer.devices" in arguments:
+                continue  # tests/test_processes.py
+            arguments += ["--trainer.max_steps", "3", "--data.batch_size", "4"]
+        assert main(arguments) == 0, f"{line}\n{capsys.readouterr().err}"
+    assert (tmp_path / "runs" / "001-dcgan-digits" / "samples.mp4").exists()
+
+
+def make_pictures(folder: Path) -> None:
+    from PIL import Image
+
+    for i in range(8):
+        Image.effect_noise((80, 70), 50 + i).convert("RGB").save(folder / f"{i}.jpg")
+
+
+def test_the_readmes_python_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "--config", "dcgan/digits", "--trainer.max_steps", "2", "--data.batch_size", "4"]) == 0
+    for block in blocks("README.md", "python"):
+        block = re.sub(r"max_steps=[\d_]+", "max_steps=2", block)
+        exec(compile(block, "README.md", "exec"), {})
+
+
+def test_the_variant_of_contributing_keeps_the_contract(tmp_path, monkeypatch):
+    variant, check = blocks("CONTRIBUTING.md", "python")[:2]
+    (tmp_path / "my_gan.py").write_text(variant)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    try:
+        exec(compile(check, "CONTRIBUTING.md", "exec"), {})
+        line = next(line for line in blocks("CONTRIBUTING.md", "bash")[0].splitlines() if " fit " in line)
+        assert main([*shlex.split(line)[3:-1], "2"]) == 0
+        line = next(line for line in blocks("CONTRIBUTING.md", "bash")[0].splitlines() if " sample " in line)
+        assert main(shlex.split(line)[3:]) == 0
+    finally:
+        sys.modules.pop("my_gan", None)
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_links_lead_somewhere(name):
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / name).read_text()):
+        assert (ROOT / target).exists(), f"{name} links to {target}"

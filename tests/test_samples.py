@@ -1,0 +1,155 @@
+"""Pictures, films and who gets them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
+
+import ganzoo
+from ganzoo.callbacks.progress import clock, status
+from ganzoo.callbacks.samples import Samples, interpolation
+from ganzoo.core.images import to_uint8
+from ganzoo.core.pictures import picture, write_film
+from ganzoo.core.sampling import latents
+from ganzoo.data import Gaussians
+from ganzoo.testing import fit
+
+TINY = {"image_size": 8, "channels": 1, "width": 4}
+
+
+def test_a_training_leaves_its_pictures(tmp_path):
+    model = ganzoo.DCGAN(**TINY)
+    fit(model, steps=5, callbacks=[Samples(every_n_steps=2, rows=2, columns=3)], default_root_dir=tmp_path)
+    grids = sorted(path.name for path in (tmp_path / "samples").iterdir())
+    assert grids == ["00000000.png", "00000002.png", "00000004.png", "00000005.png"]
+    for name in ("reals.png", "interpolation.png"):
+        assert np.asarray(Image.open(tmp_path / name)).std() > 1
+    with av.open(str(tmp_path / "samples.mp4")) as film:
+        frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    assert len(frames) == 4 + 2 * 8
+    last = np.asarray(Image.open(tmp_path / "samples" / "00000005.png").convert("RGB")).astype(float)
+    height, width = frames[-1].shape[:2]
+    assert abs(frames[-1] - last[:height, :width]).mean() < 8
+
+
+def test_the_last_grid_is_what_sample_gives(tmp_path):
+    model = ganzoo.DCGAN(**TINY, ema_half_life=100.0)
+    fit(model, steps=2, callbacks=[Samples(rows=2, columns=3)], default_root_dir=tmp_path)
+    expected = np.asarray(picture(model.sample(seeds=range(6)), 3))
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "samples" / "00000002.png")), expected)
+
+
+def test_pictures_do_not_change_the_training(tmp_path):
+    with_, without = (ganzoo.GAN(image_size=8, hidden=8, d_hidden=8) for _ in range(2))
+    without.load_state_dict(with_.state_dict())
+    fit(with_, steps=3, callbacks=[Samples(every_n_steps=1)], default_root_dir=tmp_path)
+    fit(without, steps=3)
+    for key, value in with_.state_dict().items():
+        assert torch.equal(value, without.state_dict()[key]), key
+
+
+def test_points_in_the_plane_are_drawn_as_points(tmp_path):
+    model = ganzoo.GAN(image_size=1, channels=2, z_dim=2, hidden=8, d_hidden=8)
+    fit(model, Gaussians(n=1000, batch_size=64), steps=1, callbacks=[Samples()], default_root_dir=tmp_path)
+    assert Image.open(tmp_path / "samples" / "00000001.png").size == (512, 512)
+    assert (np.asarray(Image.open(tmp_path / "reals.png")) == 0).sum() >= 8 * 9
+
+
+def test_tensorboard_gets_the_grids(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logger = TensorBoardLogger(tmp_path, "board")
+    fit(ganzoo.DCGAN(**TINY), steps=2, callbacks=[Samples(every_n_steps=1)], logger=logger, log_every_n_steps=1)
+    events = EventAccumulator(logger.log_dir, {"images": 0})
+    events.Reload()
+    assert [event.step for event in events.Images("samples")] == [0, 1, 2]
+    assert [event.step for event in events.Scalars("D/loss")] == [1, 2]
+
+
+def test_a_logger_that_fails_on_pictures_does_not_stop_the_training(tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
+    logger = TensorBoardLogger(tmp_path, "board")
+    monkeypatch.setattr(type(logger.experiment), "add_image", lambda *args, **kwargs: 1 / 0)
+    trainer = fit(ganzoo.DCGAN(**TINY), steps=2, callbacks=[Samples(every_n_steps=1)], logger=logger)
+    assert trainer.global_step == 2
+    assert (Path(logger.log_dir) / "samples" / "00000002.png").exists()
+
+
+def test_interpolation_begins_and_ends_at_its_latents():
+    model = ganzoo.DCGAN(**TINY).eval()
+    images = interpolation(model, rows=2, columns=5)
+    assert images.shape == (10, 1, 8, 8)
+    ends = model.generate(latents(model, [0, 1, 2, 3]))
+    torch.testing.assert_close(images[[0, 5, 4, 9]], ends, atol=1e-5, rtol=1e-5)
+
+
+def test_a_grid_shows_each_image_enlarged():
+    images = torch.linspace(-1, 1, 6).view(6, 1, 1, 1).expand(6, 1, 8, 8)
+    pixels = np.asarray(picture(images, columns=3, tile=16))[..., 0]
+    assert pixels.shape == (2 * 18 + 2, 3 * 18 + 2)
+    centres = pixels[[10, 28]][:, [10, 28, 46]].flatten()
+    assert centres.tolist() == to_uint8(torch.linspace(-1, 1, 6)).tolist()
+
+
+def test_other_channels_are_no_picture():
+    with pytest.raises(ValueError, match="4 channels"):
+        picture(torch.zeros(1, 4, 8, 8))
+
+
+def test_a_film_of_odd_size(tmp_path):
+    for i in range(3):
+        Image.new("L", (33, 21), 80 * i).save(tmp_path / f"{i}.png")
+    write_film(tmp_path / "film.mp4", sorted(tmp_path.glob("*.png")), fps=2)
+    with av.open(str(tmp_path / "film.mp4")) as film:
+        assert (film.streams.video[0].width, film.streams.video[0].height) == (32, 20)
+
+
+def test_the_same_seed_is_the_same_image_in_any_batch():
+    model = ganzoo.DCGAN(**TINY)
+    images = model.sample(seeds=range(5))
+    torch.testing.assert_close(images, model.sample(seeds=range(5), batch_size=2))
+    torch.testing.assert_close(images[3:4], model.sample(seeds=[3]))
+    assert not torch.equal(model.sample(2), model.sample(2)), "without seeds they are new"
+
+
+def test_output_types():
+    model = ganzoo.DCGAN(image_size=8, channels=3, width=4)
+    images = model.sample(seeds=[0, 1])
+    array = model.sample(seeds=[0, 1], output_type="np")
+    pictures = model.sample(seeds=[0, 1], output_type="pil")
+    assert array.shape == (2, 8, 8, 3) and array.dtype == np.uint8
+    assert np.array_equal(array, to_uint8(images).permute(0, 2, 3, 1).numpy())
+    assert np.array_equal(np.stack([np.asarray(p) for p in pictures]), array)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"n": 3, "seeds": [1, 2]}, "3 images need 3 seeds"),
+        ({"n": 1, "label": 0}, "takes no label"),
+    ],
+)
+def test_sample_refuses(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        ganzoo.DCGAN(**TINY).sample(**arguments)
+
+
+def test_the_progress_line():
+    line = status(
+        step=100,
+        steps=400,
+        images=6400,
+        seconds=10,
+        steps_done=100,
+        images_done=6400,
+        losses={"D/loss": 1.0, "G/loss": 2.0},
+    )
+    assert line == "6,400 images · step 100/400 · 640 images/s · 0:30 left · D 1.000 · G 2.000"
+    assert clock(3723) == "1:02:03"
