@@ -42,7 +42,7 @@ def load(path: str | Path, variant: type[GANModule] | None = None, map_location:
     cls = _resolve(name, variant, path)
     try:
         model = cls(**_taken(cls, arguments))
-    except TypeError as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: {name} does not take its arguments ({error}); was its code changed?") from error
     model.configure_model()  # adds the averaged generator
     try:
@@ -85,6 +85,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         CheckpointError: it is damaged, unsafe, or not of ganzoo.
     """
+    if path.is_dir():
+        raise CheckpointError(f"{path} holds weights alone, no training to go on with; name a run or its .ckpt")
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint {path}; name a run's .ckpt, or a folder that save_pretrained wrote")
     try:
@@ -121,13 +123,11 @@ def _check(path: Path, variant: Any, arguments: Any, weights: Any) -> None:
 
 
 def _taken(cls: type[GANModule], arguments: dict[str, Any]) -> dict[str, Any]:
-    """Without those of `GANModule` that the variant's own constructor decides."""
-    own = inspect.signature(cls).parameters
+    """Without those of its bases that the variant's own constructor decides."""
+    own, *bases = (inspect.signature(base).parameters for base in cls.__mro__ if issubclass(base, GANModule))
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in own.values()):
         return arguments
-    return {
-        key: arguments[key] for key in arguments if key in own or key not in inspect.signature(GANModule).parameters
-    }
+    return {key: arguments[key] for key in arguments if key in own or not any(key in base for base in bases)}
 
 
 def _resolve(name: str, variant: type[GANModule] | None, path: str | Path) -> type[GANModule]:
@@ -136,7 +136,7 @@ def _resolve(name: str, variant: type[GANModule] | None, path: str | Path) -> ty
         if variant.__name__ != cls:
             raise CheckpointError(f"{path} is of {name}, not of {variant_name(variant)}; load it with its own class")
         return variant
-    if name != f"{ganzoo.VARIANTS.get(cls)}.{cls}":
+    if cls not in ganzoo.VARIANTS or name != f"{ganzoo.VARIANTS[cls]}.{cls}":
         raise CheckpointError(
             f"{path} is of {name}, which is not in the zoo; name its class: load(path, variant={cls}), or --variant "
             f"{name} on the command line"

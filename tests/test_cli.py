@@ -22,6 +22,7 @@ from PIL import Image
 from ganzoo.cli import VERBS, main
 from ganzoo.cli.errors import describe
 from ganzoo.cli.paths import configs
+from ganzoo.hub import load, save_pretrained
 
 SMALL = "--model DCGAN --data Digits --data.image_size 8 --data.batch_size 100 --model.width 4 --trainer.max_steps 4"
 QUICK = f"{SMALL} --samples.rows 2 --samples.columns 2 --samples.film_fps 0"
@@ -121,6 +122,7 @@ def refuse(capsys):
     """Runs a command that must fail in one line, and returns what it says."""
 
     def refuse(command: str, *words: str) -> str:
+        capsys.readouterr()
         before = sorted(Path("runs").glob("*"))
         assert main(shlex.split(command)) == 2
         out, error = capsys.readouterr()
@@ -207,14 +209,14 @@ def test_commands(refuse, command, words):
     --model.optimizer.lr fast | model.optimizer.lr is 'fast' | it takes a number
     --model.n_critic 0 | n_critic counts from 1
     --data.batch_size 1.5 | data.batch_size is '1.5' | it takes a whole number
-    --data.batch_size 0 | data.batch_size is 0 | it counts from 1
+    --data.batch_size 0 | data.batch_size is 0 | it takes 1 or more
     --data.batch_size 5000 | 5000 | 1397 training images | lower batch_size
     --data.flip perhaps | data.flip is 'perhaps' | true or false
     --data.image_size 20 | image_size 20 | try 16
     --model.microbatches 3 | data.batch_size 100 does not divide | a multiple of 3, such as 99
     --trainer.max_steps four | trainer.max_steps is 'four' | it takes a whole number
     --trainer.max_steps 0 | trainer.max_steps is 0 | set it higher
-    --trainer.log_every_n_steps 0 | trainer.log_every_n_steps is 0 | it counts from 1
+    --trainer.log_every_n_steps 0 | trainer.log_every_n_steps is 0 | it takes 1 or more
     --trainer.accelerator gpuu | no trainer.accelerator 'gpuu' | did you mean 'gpu'?
     --trainer.accelerator cpu --trainer.devices 0 | trainer.devices 0 | python -m ganzoo checks
     --trainer.strategy ddp | no trainer.strategy 'ddp' | auto, gan
@@ -225,7 +227,9 @@ def test_commands(refuse, command, words):
     --model.image_size 32 | model.image_size follows from the data | set data.image_size instead
     --model.init_args.num_classes=3 | model.num_classes follows from the data | leave it out
     --ckpt_path nowhere.ckpt | no checkpoint 'nowhere.ckpt' | name a run
-    --trainer.default_root_dir /proc/nowhere | no run folder | --trainer.default_root_dir DIR
+    --trainer.default_root_dir /proc/nowhere | cannot be written | --trainer.default_root_dir DIR
+    --checkpoint.dirpath /proc/nowhere | cannot be written | --checkpoint.dirpath DIR
+    --samples.film_fps -1 | samples.film_fps is -1 | it takes 0 or more
     """),
 )
 def test_options(refuse, options, words):
@@ -326,7 +330,7 @@ def test_processes(refuse, batch_size, words):
 @pytest.mark.parametrize("place", ["file", "file/below"])
 def test_unwritable_runs(refuse, place):
     Path("file").touch()
-    refuse(f"fit {SMALL} --trainer.default_root_dir {place}", "no run folder", "--trainer.default_root_dir DIR")
+    refuse(f"fit {SMALL} --trainer.default_root_dir {place}", "cannot be written", "--trainer.default_root_dir DIR")
 
 
 # The user's own files
@@ -424,6 +428,12 @@ def test_damaged_checkpoint(refuse, run, how):
     assert not Path("pwned").exists()
 
 
+def test_weights_alone_are_not_a_training(refuse, run):
+    folder = save_pretrained(load(run / "checkpoints" / "last.ckpt"), "weights")
+    assert main(["info", str(folder)]) == main(["sample", str(folder), "-n", "1"]) == 0
+    refuse(f"fit {SMALL} --ckpt_path {folder}", "holds weights alone", "name a run or its .ckpt")
+
+
 def test_not_a_checkpoint_of_ganzoo(refuse):
     torch.save({"state_dict": {}}, "other.ckpt")
     refuse("sample other.ckpt", "other.ckpt is no checkpoint of ganzoo", "fit")
@@ -436,7 +446,7 @@ def test_not_a_checkpoint_of_ganzoo(refuse):
     --config {run}/config.yaml --trainer.max_steps 9 --model.width 16 | model.width 4, not 16 | --ckpt_path
     --config {run}/config.yaml --trainer.max_steps 9 --data.image_size 16 | model.image_size 8, not 16 | config.yaml
     --config {run}/config.yaml --trainer.max_steps 9 --model.ema_half_life 9 | model.ema_half_life None, not 9.0 | anew
-    --config {run}/config.yaml | is at step 4 of 4 | --trainer.max_steps 8
+    --config {run}/config.yaml --trainer.max_steps 3 | is at step 4 of 3 | --trainer.max_steps 8
     """),
 )
 def test_checkpoint_of_another_model(refuse, run, options, words):
@@ -525,12 +535,38 @@ def test_resume_goes_on_in_its_folder(run):
     assert sorted(path.name for path in Path("runs").iterdir()) == ["001-dcgan-digits", "002-dcgan-digits"]
 
 
+def test_a_finished_run_stays_as_it_is(run, capsys):
+    """No error, so that a script may repeat its command; it says how to go on."""
+    before = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert main(["fit", "--config", f"{run}/config.yaml", "--ckpt_path", str(run)]) == 0
+    error = capsys.readouterr().err
+    assert "Done at step 4" in error and error.rstrip().endswith("--trainer.max_steps 8")
+    after = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert before["global_step"] == after["global_step"] and steps(run) == [1, 2, 3, 4]
+
+
+def test_command_line_wins_over_config(capsys):
+    """Also where it comes first."""
+    for arguments in ("--model.width 5 --config dcgan/digits", "--config dcgan/digits --model.width 5"):
+        assert main(["fit", *arguments.split(), "--print_config"]) == 0
+        assert yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["width"] == 5
+
+
 def test_command_line_wins_over_checkpoint(run):
     """A checkpoint remembers `n_critic`, too."""
     arguments = f"fit --config {run}/config.yaml --ckpt_path {run} --trainer.max_steps 5 --model.n_critic 2"
     assert main(shlex.split(arguments)) == 0
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["hyper_parameters"]["n_critic"] == 2 and checkpoint["global_step"] == 5
+
+
+@pytest.mark.parametrize("part", ["logger", "enable_progress_bar", "enable_checkpointing"])
+def test_a_part_is_switched_off(part, capsys):
+    """Everything else stays in the run's folder."""
+    assert main(["fit", *shlex.split(QUICK), f"--trainer.{part}", "false"]) == 0
+    assert ("took" in capsys.readouterr().err) == (part != "enable_progress_bar")
+    assert [path.name for path in Path("runs").iterdir()] == ["001-dcgan-digits"]
+    assert Path("runs/001-dcgan-digits/reals.png").exists() and len(list(Path().iterdir())) == 1
 
 
 def test_print_config_reloads(capsys):
@@ -567,10 +603,18 @@ def test_help(verb, capsys):
     assert len(out.split("\n\n")[0].splitlines()) <= 5, "the usage alone fills the screen"
 
 
-@pytest.mark.parametrize("option", ["--model.help DCGAN", "--data.help ImageFolder", "--model.optimizer.help SGD"])
-def test_help_of_classes(option, capsys):
+@pytest.mark.parametrize(
+    ("option", "words"),
+    table("""
+    --model.help DCGAN | --model.width | --model.optimizer
+    --data.help ImageFolder | --data.path | --data.batch_size
+    --model.optimizer.help SGD | momentum
+    """),
+)
+def test_help_of_classes(option, words, capsys):
     assert main(["fit", *option.split()]) == 0
-    assert option.split()[0].removesuffix(".help") in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert all(word in out for word in words)
 
 
 def test_usage_and_catalog(capsys):

@@ -6,19 +6,19 @@ import importlib
 import json
 import os
 import pickle
+import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
 
 import ganzoo
-from ganzoo import hub
 from ganzoo.data import Digits
 from ganzoo.hub import CheckpointError, load, read, read_checkpoint, save_pretrained
 
 OWN = """\
-from ganzoo.core.optim import Adam
 from ganzoo.variants.gan import GAN
 
 
@@ -41,7 +41,12 @@ def folder(tmp_path, monkeypatch):
 
 def fit(model, steps: int = 3):
     trainer = Trainer(
-        max_steps=steps, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+        max_steps=steps,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
     )
     trainer.fit(model, Digits(image_size=8, batch_size=50))
     trainer.save_checkpoint("model.ckpt")
@@ -86,7 +91,7 @@ def test_samples_are_the_averaged_generators(model):
 
 def test_folder_is_plain(model):
     save_pretrained(model, "folder")
-    config = json.loads((hub.Path("folder") / "config.json").read_text())
+    config = json.loads(Path("folder/config.json").read_text())
     assert config["variant"] == "ganzoo.variants.dcgan.DCGAN"
     assert config["arguments"]["width"] == 4 and not any("optimizer" in key for key in config["arguments"])
     assert sorted(os.listdir("folder")) == ["config.json", "model.safetensors"]
@@ -115,7 +120,7 @@ def own(folder, monkeypatch):
     """Its constructor takes fewer arguments than `GANModule`; it decides the others by itself."""
     monkeypatch.syspath_prepend(folder)
     (folder / "own_gan.py").write_text(OWN)
-    monkeypatch.delitem(importlib.sys.modules, "own_gan", raising=False)
+    monkeypatch.delitem(sys.modules, "own_gan", raising=False)
     return importlib.import_module("own_gan").MyGAN
 
 
@@ -141,9 +146,8 @@ def test_another_variant(model, own):
 @pytest.mark.parametrize("name", ["os.system", "evil.DCGAN", "DCGAN", "None.Nobody", "ganzoo.hub.load", ""])
 def test_a_file_does_not_choose_what_is_imported(model, monkeypatch, name):
     save_pretrained(model, "folder")
-    config = json.loads(open("folder/config.json").read())
-    with open("folder/config.json", "w") as file:
-        json.dump(config | {"variant": name}, file)
+    config = json.loads(Path("folder/config.json").read_text())
+    Path("folder/config.json").write_text(json.dumps(config | {"variant": name}))
     monkeypatch.setattr(importlib, "import_module", lambda name, *args: pytest.fail(f"imported {name}"))
     with pytest.raises(CheckpointError, match="not in the zoo"):
         load("folder")
@@ -161,8 +165,7 @@ def test_no_code_runs(model, protocol, zipped):
             for name in old.namelist():
                 new.writestr(name, evil if name.endswith("/data.pkl") else old.read(name))
     else:
-        with open("evil.ckpt", "wb") as file:
-            file.write(evil)
+        Path("evil.ckpt").write_bytes(evil)
     with pytest.raises(CheckpointError, match=r"wants to run code|damaged, unsafe, or no checkpoint"):
         load("evil.ckpt")
     assert not os.path.exists("pwned")
@@ -178,15 +181,14 @@ def test_weights_only_always(model, monkeypatch):
 
 def test_damaged_checkpoints(model):
     """Cut anywhere, or with a byte changed: an error of ours, or a model, but nothing else."""
-    data = open("model.ckpt", "rb").read()
+    data = Path("model.ckpt").read_bytes()
     pickled = data.index(b"hyper_parameters")
     versions = [data[: len(data) * part // 8] for part in range(8)]
     for place in range(pickled - 300, pickled + 300, 5):
         versions.append(data[:place] + bytes([data[place] ^ 0x55]) + data[place + 1 :])
     refused = 0
     for version in versions:
-        with open("bad.ckpt", "wb") as file:
-            file.write(version)
+        Path("bad.ckpt").write_bytes(version)
         try:
             load("bad.ckpt")
         except CheckpointError as error:
@@ -199,18 +201,17 @@ def test_damaged_checkpoints(model):
 def test_other_files(content):
     torch.save(content, "other.ckpt")
     with pytest.raises(CheckpointError, match=r"other\.ckpt is (no checkpoint of ganzoo|damaged)"):
-        read_checkpoint(hub.Path("other.ckpt"))
+        read_checkpoint(Path("other.ckpt"))
 
 
 def test_damaged_folders(model):
     save_pretrained(model, "folder")
-    weights, config = (open(f"folder/{name}", "rb").read() for name in ("model.safetensors", "config.json"))
+    weights, config = (Path("folder", name).read_bytes() for name in ("model.safetensors", "config.json"))
 
-    def refused(words: str, error: type[Exception] = CheckpointError, **files: bytes) -> None:
-        for name, content in {"safetensors": weights, "json": config, **files}.items():
-            with open("folder/model.safetensors" if name == "safetensors" else "folder/config.json", "wb") as file:
-                file.write(content)
-        with pytest.raises(error, match=words):
+    def refused(words: str, **files: bytes) -> None:
+        Path("folder/model.safetensors").write_bytes(files.get("safetensors", weights))
+        Path("folder/config.json").write_bytes(files.get("json", config))
+        with pytest.raises(CheckpointError, match=words):
             load("folder")
 
     refused("damaged", safetensors=bytes([weights[0] ^ 0xFF]) + weights[1:])  # the header's length

@@ -101,11 +101,11 @@ def _unknown(name: str, options: Sequence[str]) -> str:
     name = name.lstrip("-")
     if "trainer" in options:  # those of the command line, not of one class
         options = [*options, *_arguments("model"), *_arguments("data")]
+    elif "." in name and nearest(name.partition(".")[0], ["init_args"]):
+        return f"no option {AT}{name}; did you mean init_args?"
     leaves = {option.rpartition(".")[2]: option for option in reversed(options)}
     leaf = name.rpartition(".")[2]
     match = ALIASES.get(name) or nearest(name, options) or leaves.get(nearest(leaf, leaves) or "")
-    if nearest(name.partition(".")[0], ["init_args"]):
-        return f"no option {AT}{name}; did you mean init_args?"
     if match:
         return f"no option {AT}{name}; did you mean {AT}{match}?"
     return f"no option {AT}{name}; there are {', '.join(options[:20])}"
@@ -115,7 +115,7 @@ def _missing(names: Sequence[str]) -> str:
     if "model" in names or "data" in names:
         say = " ".join({"model": "--model DCGAN", "data": "--data Digits"}[name] for name in names)
         return f"no {' and no '.join(names)}; add {say}, or a whole config: --config dcgan/digits"
-    return "; ".join(f"{AT}{name} is missing; add --{AT}{name} VALUE" for name in names[:1])
+    return f"{AT}{names[0]} is missing; add --{AT}{names[0]} VALUE"
 
 
 def _value(text: str) -> str:

@@ -24,14 +24,16 @@ LINKED = {  # named once, under `data`
 }
 REPLACED = {"gradient_clip_val": (None, "model.clip_norm"), "accumulate_grad_batches": (1, "model.microbatches")}
 EXAMPLE = "python -m ganzoo info dcgan/digits shows how one looks"
-COUNTS = (
-    "trainer.log_every_n_steps",
-    "samples.every_n_steps",
-    "samples.rows",
-    "samples.columns",
-    "data.init_args.batch_size",
-    "data.init_args.image_size",
-)
+LEAST = {
+    "trainer.log_every_n_steps": 1,
+    "samples.every_n_steps": 1,
+    "samples.rows": 1,
+    "samples.columns": 1,
+    "samples.film_fps": 0,
+    "data.init_args.batch_size": 1,
+    "data.init_args.image_size": 1,
+    "data.init_args.num_workers": 0,
+}
 
 
 def find_configs(arguments: Sequence[str]) -> list[str]:
@@ -84,20 +86,19 @@ def check_trainer(config: Any) -> None:
     for name in ("max_steps", "max_epochs"):
         if trainer[name] == 0:
             raise UserError(f"trainer.{name} is 0, so there is nothing to train; set it higher, or to -1 for no limit")
-    for key in COUNTS:
-        if (count := config.get(key)) is not None and count < 1:
-            raise UserError(f"{key.replace('.init_args', '')} is {count}; it counts from 1")
+    for key, least in LEAST.items():
+        if (value := config.get(key)) is not None and value < least:
+            raise UserError(f"{key.replace('.init_args', '')} is {value}; it takes {least} or more")
 
 
-def check_root(root: Path) -> None:
-    """A run's folder can be made there."""
-    place = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
+def check_folder(folder: Path, option: str) -> None:
+    """It can be made and written to."""
+    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     try:
         tempfile.TemporaryFile(dir=place).close()
     except OSError as error:
         raise UserError(
-            f"no run folder can be written in {root} ({error.strerror}); choose another place: "
-            "--trainer.default_root_dir DIR"
+            f"{folder} cannot be written ({error.strerror}); choose another place: --{option} DIR"
         ) from error
 
 

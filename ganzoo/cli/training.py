@@ -112,12 +112,13 @@ class GANCLI(LightningCLI):
         if config.logger is not False:
             given = config.logger if isinstance(config.logger, list) else [config.logger]
             kwargs["logger"] = [self.run.metrics, *[logger for logger in given if isinstance(logger, Logger)]]
-        checkpoint = self.config_init.checkpoint
-        if checkpoint.dirpath is None:
-            checkpoint.dirpath = str(self.run.last.parent)
-        return self._instantiate_trainer(
-            {**config, **kwargs}, [self.run, GANProgress(), self.config_init.samples, checkpoint]
-        )
+        kwargs["default_root_dir"] = str(self.run.folder)
+        callbacks = [self.run, self.config_init.samples]
+        if config.enable_progress_bar is not False:
+            callbacks.insert(1, GANProgress())
+        if config.enable_checkpointing is not False:
+            callbacks.append(self._checkpoint(self.config_init.checkpoint))
+        return self._instantiate_trainer({**config, **kwargs}, callbacks)
 
     def after_instantiate_classes(self) -> None:
         preflight.check_model(self.model)
@@ -151,8 +152,15 @@ class GANCLI(LightningCLI):
         if saved != cls:
             raise UserError(f"{path} is of {saved}, not {cls}; use --model {saved}, or another checkpoint")
         step, most = self.checkpoint["global_step"], self.config.trainer.max_steps
-        if self.verb == "fit" and 0 < most <= step:
+        if self.verb == "fit" and 0 < most < step:
             raise UserError(f"{path} is at step {step} of {most}; to go on, add --trainer.max_steps {2 * step}")
+
+    def _checkpoint(self, callback: ModelCheckpoint) -> ModelCheckpoint:
+        assert self.run is not None
+        if callback.dirpath is None:
+            callback.dirpath = str(self.run.last.parent)
+        preflight.check_folder(Path(callback.dirpath), "checkpoint.dirpath")
+        return callback
 
     def _make_run(self) -> RunFolder:
         config = self.config
@@ -160,7 +168,7 @@ class GANCLI(LightningCLI):
         if folder is None:
             name = f"{type(self.model).__name__}-{getattr(self.datamodule, 'name', type(self.datamodule).__name__)}"
             folder = next_run(Path(config.trainer.default_root_dir), name.lower())
-        preflight.check_root(folder)
+        preflight.check_folder(folder, "trainer.default_root_dir")
         config = config.clone()
         config.ckpt_path = None  # so that the config starts anew
         return RunFolder(folder, self.parser.dump(config, skip_unset=False), RunLog(folder))

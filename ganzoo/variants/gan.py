@@ -77,4 +77,4 @@ class GAN(GANModule):
 
     def latent(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         device = generator.device if generator is not None else self.device
-        return torch.rand(n, self.z_dim, generator=generator, device=device) * 2 - 1
+        return torch.empty(n, self.z_dim, device=device).uniform_(-1, 1, generator=generator)
