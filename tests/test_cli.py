@@ -42,13 +42,13 @@ VARIANT = """\
 import torch
 from torch import nn
 from ganzoo import GANModule
-from ganzoo.core.optim import Adam
+from ganzoo.core.optim import FusedAdam
 from ganzoo.networks.mlp import MaxoutDiscriminator, MLPGenerator
 
 
 class MyGAN(GANModule):
     def __init__(self, image_size: int = 8, channels: int = 1, num_classes: int | None = None, units: int = 8):
-        super().__init__(optimizer=lambda params: Adam(params))
+        super().__init__(optimizer=lambda params: FusedAdam(params))
         self.num_classes = num_classes
         self.generator = MLPGenerator(image_size, channels, 4, units)
         self.discriminator = MaxoutDiscriminator(image_size, channels, units, 2)
@@ -198,7 +198,6 @@ def test_commands(refuse, command, words):
     --seed 1 | no option seed | did you mean seed_everything?
     stray | 'stray' belongs to no option | --KEY stray
     --model.optimizer Adamm | no class 'Adamm' for model.optimizer | did you mean 'Adam'?
-    --model.optimizer Adam | Adam | full class path | ganzoo.core.optim.Adam
     --model.optimizer torch.optim.Adamm | no class 'Adamm' in torch.optim | did you mean 'Adam'?
     --model.lr_scheduler StepLRR | no class 'StepLRR' for model.lr_scheduler | did you mean 'StepLR'?
     --model.lr_scheduler StepLR | model.lr_scheduler.step_size is missing | --model.lr_scheduler.step_size

@@ -11,7 +11,6 @@ import pytest
 
 from ganzoo.cli import VERBS, main
 
-
 ROOT = Path(__file__).parent.parent
 
 

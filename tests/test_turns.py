@@ -284,6 +284,13 @@ def test_cuda(precision):
     torch.testing.assert_close(images, model.to("cpu").sample(4, seeds=range(4)), atol=2e-2, rtol=0)
 
 
+def test_a_loaded_model_trains_on_in_train_mode():
+    model = dcgan(ema_half_life=10.0)
+    model.configure_model()
+    fit(model.eval(), steps=1)
+    assert model.generator.training and model.discriminator.training and not model.ema.training
+
+
 def test_validation_logs_both_losses():
     model = dcgan()
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 
-class Adam(torch.optim.Adam):
+class FusedAdam(torch.optim.Adam):
     """torch's Adam with the betas named one by one, as papers do, and its fused kernel (half of the for-loop's time).
 
     Args:

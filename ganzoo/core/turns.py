@@ -177,6 +177,10 @@ class Turns(LightningModule):
     def on_fit_start(self) -> None:
         # Lightning sets it to "1"; then each `Optimizer.step` asks the driver anew whether there is a GPU: 0.2 ms.
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
+        if not self.training:  # `load` gives a model in eval mode, to sample from; Lightning would leave it there
+            self.train()
+            if self.ema is not None:
+                self.ema.eval()
         self._seed = global_seed()
         self._images = int(self.images_seen)  # on the host: reading the buffer would wait for the device each step
         self._latents = torch.Generator(self.device)

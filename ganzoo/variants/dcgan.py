@@ -9,7 +9,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from ganzoo.core.module import GANModule
-from ganzoo.core.optim import Adam
+from ganzoo.core.optim import FusedAdam
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.losses import log_fake, log_real
 from ganzoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
@@ -35,7 +35,7 @@ class DCGAN(GANModule):
         channels: int = 3,
         z_dim: int = 100,
         width: int = 128,
-        optimizer: OptimizerCallable = lambda params: Adam(params, lr=2e-4, beta1=0.5),
+        optimizer: OptimizerCallable = lambda params: FusedAdam(params, lr=2e-4, beta1=0.5),
         **game: Any,
     ) -> None:
         super().__init__(optimizer=optimizer, **game)
