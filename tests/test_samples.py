@@ -16,7 +16,6 @@ from ganzoo.callbacks.progress import clock, status
 from ganzoo.callbacks.samples import Samples, interpolation
 from ganzoo.core.images import to_uint8
 from ganzoo.core.pictures import picture, write_film
-from ganzoo.core.sampling import latents
 from ganzoo.data import Gaussians
 from ganzoo.testing import fit
 
@@ -86,7 +85,7 @@ def test_interpolation_begins_and_ends_at_its_latents():
     model = ganzoo.DCGAN(**TINY).eval()
     images = interpolation(model, rows=2, columns=5)
     assert images.shape == (10, 1, 8, 8)
-    ends = model.generate(latents(model, [0, 1, 2, 3]))
+    ends = model.generate(model.seeded([0, 1, 2, 3]))
     torch.testing.assert_close(images[[0, 5, 4, 9]], ends, atol=1e-5, rtol=1e-5)
 
 
@@ -127,6 +126,7 @@ def test_output_types():
     assert array.shape == (2, 8, 8, 3) and array.dtype == np.uint8
     assert np.array_equal(array, to_uint8(images).permute(0, 2, 3, 1).numpy())
     assert np.array_equal(np.stack([np.asarray(p) for p in pictures]), array)
+    assert ganzoo.DCGAN(**TINY).sample(1, output_type="pil")[0].mode == "L"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from torch.utils._pytree import tree_map
 
 from ganzoo.core.module import GANModule
 from ganzoo.core.pictures import picture, write_film
-from ganzoo.core.sampling import latents
 from ganzoo.core.types import Batch
 
 
@@ -84,7 +83,7 @@ class Samples(Callback):
 
 def interpolation(model: GANModule, rows: int, columns: int) -> Tensor:
     """Images [rows * columns, C, H, W] on straight lines between latents of fixed seeds; class 0 where there is one."""
-    start, end = latents(model, range(rows)), latents(model, range(rows, 2 * rows))
+    start, end = model.seeded(range(rows)), model.seeded(range(rows, 2 * rows))
     steps = torch.linspace(0, 1, columns, device=model.device)
 
     def line(a: Tensor, b: Tensor) -> Tensor:

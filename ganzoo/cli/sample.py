@@ -65,18 +65,19 @@ def _check(model: Any, label: int | None, device: str) -> None:
 
 
 def _write(images: Any, seeds: Sequence[int], folder: Path, kind: str) -> str:
-    from ganzoo.core.pictures import picture
+    from ganzoo.core.pictures import picture, to_pil
 
     if kind == "png":
-        for seed, image in zip(seeds, images, strict=True):
-            picture(image[None], 1, tile=1).save(folder / f"seed{seed:06d}.png")
+        for seed, image in zip(seeds, to_pil(images), strict=True):
+            image.save(folder / f"seed{seed:06d}.png")
         return f"{folder}/seed*.png"
     if kind == "npy":
         import numpy as np
 
         from ganzoo.core.images import to_uint8
 
-        np.save(folder / "samples.npy", to_uint8(images).permute(0, 2, 3, 1).numpy())
+        points = images.shape[1] not in (1, 3)  # in the plane: bytes would be coarse
+        np.save(folder / "samples.npy", (images if points else to_uint8(images)).permute(0, 2, 3, 1).numpy())
         return f"{folder}/samples.npy"
     columns = max(1, round(len(seeds) ** 0.5))
     picture(images, columns).save(folder / "grid.png")

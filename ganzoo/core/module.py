@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
-from ganzoo.core import sampling
+from ganzoo.core.images import to_uint8
+from ganzoo.core.pictures import to_pil
+from ganzoo.core.random import mix
 from ganzoo.core.still import evaluating
 from ganzoo.core.turns import Turns
 from ganzoo.core.types import Batch, Latent, Terms
@@ -76,13 +79,18 @@ class GANModule(Turns):
         with evaluating(network):
             return network(z, (given or {}).get("label"))
 
+    def seeded(self, seeds: Sequence[int]) -> Latent:
+        """One latent a seed, drawn on the CPU (GPUs of other models have other random numbers), on this device."""
+        rows = [self.latent(1, torch.Generator().manual_seed(mix(seed))) for seed in seeds]
+        return tree_map(lambda *row: torch.cat(row).to(self.device), *rows)
+
     def sample(
         self,
         n: int | None = None,
         *,
         seeds: Sequence[int] | None = None,
         label: int | Sequence[int] | None = None,
-        output_type: sampling.OutputType = "pt",
+        output_type: Literal["pt", "np", "pil"] = "pt",
         batch_size: int = 256,
     ) -> Any:
         """New images; the same seeds give the same images on every device and in any batch.
@@ -98,4 +106,28 @@ class GANModule(Turns):
         Raises:
             ValueError: the numbers of images, seeds and labels disagree, or the model is not conditional.
         """
-        return sampling.sample(self, n, seeds=seeds, label=label, output_type=output_type, batch_size=batch_size)
+        labels = [label] if isinstance(label, int) else label
+        if n is None:
+            n = len(seeds) if seeds is not None else len(labels) if labels is not None else 1
+        if seeds is None:
+            seeds = torch.randint(2**31, (n,)).tolist()
+        if len(seeds) != n:
+            raise ValueError(f"{n} images need {n} seeds, got {len(seeds)}")
+        y = None if labels is None else self._labels(labels, n)
+        parts = []
+        for start in range(0, n, batch_size):
+            part = slice(start, start + batch_size)
+            given: Batch = {} if y is None else {"label": y[part]}
+            parts.append(self.generate(self.seeded(seeds[part]), given).float().cpu())
+        images = torch.cat(parts)
+        if output_type == "np":
+            return to_uint8(images).permute(0, 2, 3, 1).numpy()
+        return to_pil(images) if output_type == "pil" else images
+
+    def _labels(self, labels: Sequence[int], n: int) -> Tensor:
+        if self.num_classes is None:
+            raise ValueError(f"{type(self).__name__} takes no label: it is not conditional")
+        labels = list(labels) * n if len(labels) == 1 else list(labels)
+        if len(labels) != n or not all(0 <= y < self.num_classes for y in labels):
+            raise ValueError(f"give one label, or {n}, each from 0 to {self.num_classes - 1}; got {labels}")
+        return torch.tensor(labels, device=self.device)

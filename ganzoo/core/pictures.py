@@ -33,6 +33,14 @@ def picture(images: Tensor, columns: int = 10, tile: int = 64) -> Image.Image:
     return Image.fromarray(to_uint8(make_grid(images, columns, pad_value=-1)).permute(1, 2, 0).numpy())
 
 
+def to_pil(images: Tensor) -> list[Image.Image]:
+    """[N, C, H, W] in [-1, 1] -> N grey or colour pictures, pixel for pixel; ValueError unless C is 1 or 3."""
+    if images.shape[1] not in (1, 3):
+        raise ValueError(f"{images.shape[1]} channels are no picture: 1 or 3 are")
+    pixels = to_uint8(images.detach().float().cpu()).permute(0, 2, 3, 1).numpy()
+    return [Image.fromarray(p[..., 0] if p.shape[-1] == 1 else p) for p in pixels]
+
+
 def _plane(points: Tensor, size: int = 512, limit: float = 1.1) -> Image.Image:
     """Points [N, 2] as black dots of 3x3 pixels; the square shows [-limit, limit] in both directions."""
     x = ((points / limit + 1) / 2 * size).long()
