@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import pickle
 import warnings
@@ -41,7 +40,7 @@ def load(path: str | Path, variant: type[GANModule] | None = None, map_location:
     name, arguments, weights = read(path)
     cls = _resolve(name, variant, path)
     try:
-        model = cls(**_taken(cls, arguments))
+        model = cls(**arguments)
     except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: {name} does not take its arguments ({error}); was its code changed?") from error
     model.configure_model()  # adds the averaged generator
@@ -58,7 +57,7 @@ def save_pretrained(model: GANModule, folder: str | Path) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = {"variant": variant_name(type(model)), "arguments": dict(model.hparams)}
-    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    weights = {name: tensor.contiguous().clone() for name, tensor in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     return folder
@@ -120,14 +119,6 @@ def _read_folder(folder: Path) -> tuple[str, dict[str, Any], dict[str, torch.Ten
 def _check(path: Path, variant: Any, arguments: Any, weights: Any) -> None:
     if not isinstance(variant, str) or not isinstance(arguments, dict) or not isinstance(weights, dict):
         raise CheckpointError(f"{path} is damaged: it names no variant, arguments or weights; try another one")
-
-
-def _taken(cls: type[GANModule], arguments: dict[str, Any]) -> dict[str, Any]:
-    """Without those of its bases that the variant's own constructor decides."""
-    own, *bases = (inspect.signature(base).parameters for base in cls.__mro__ if issubclass(base, GANModule))
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in own.values()):
-        return arguments
-    return {key: arguments[key] for key in arguments if key in own or not any(key in base for base in bases)}
 
 
 def _resolve(name: str, variant: type[GANModule] | None, path: str | Path) -> type[GANModule]:

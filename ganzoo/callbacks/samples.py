@@ -87,6 +87,8 @@ def interpolation(model: GANModule, rows: int, columns: int) -> Tensor:
     steps = torch.linspace(0, 1, columns, device=model.device)
 
     def line(a: Tensor, b: Tensor) -> Tensor:
+        if not a.is_floating_point():  # a code has nothing in between
+            return a.repeat_interleave(columns, 0)
         t = steps.view(1, -1, *[1] * (a.ndim - 1)).to(a.dtype)
         return torch.lerp(a[:, None], b[:, None], t).flatten(0, 1)
 

@@ -83,6 +83,10 @@ def check_trainer(config: Any) -> None:
     for name, (default, instead) in REPLACED.items():
         if trainer[name] != default:
             raise UserError(f"trainer.{name} cannot serve two optimizers; set {instead} instead")
+    if config.checkpoint.train_time_interval is not None:
+        raise UserError(
+            "checkpoint.train_time_interval writes nothing here; set checkpoint.every_n_train_steps instead"
+        )
     for name in ("max_steps", "max_epochs"):
         if trainer[name] == 0:
             raise UserError(f"trainer.{name} is 0, so there is nothing to train; set it higher, or to -1 for no limit")

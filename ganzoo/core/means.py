@@ -1,26 +1,33 @@
-"""Running means of what is logged."""
+"""Means of what is logged."""
 
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 
 class Means:
-    """Running means of named scalars, kept on their device until they are read: one wait for all of them."""
+    """Weighted means of named scalars, kept on their device until they are read: one wait for all of them."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
+        self.weights: dict[str, int] = {}
 
-    def add(self, name: str, value: Tensor) -> None:
+    def add(self, name: str, value: Tensor, weight: int = 1) -> None:
         value = value.detach().float()
+        value = value if weight == 1 else value * weight
         self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.counts[name] = self.counts.get(name, 0) + 1
+        self.weights[name] = self.weights.get(name, 0) + weight
 
-    def pop(self) -> tuple[list[str], Tensor]:
-        """Names and their means as one tensor [number of names]; starts anew."""
-        names, counts = list(self.sums), list(self.counts.values())
-        means = torch.stack(list(self.sums.values())) / torch.tensor(counts).to(self.sums[names[0]], non_blocking=True)
-        self.sums, self.counts = {}, {}
-        return names, means
+    def pop(self) -> dict[str, float]:
+        """The means, over all processes, too; starts anew."""
+        if not self.sums:
+            return {}
+        sums = torch.stack(list(self.sums.values()))
+        table = torch.stack([sums, torch.tensor(list(self.weights.values())).to(sums)])
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(table)
+        names, means = list(self.sums), (table[0] / table[1]).tolist()
+        self.sums, self.weights = {}, {}
+        return dict(zip(names, means, strict=True))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal
+from numbers import Integral
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -23,7 +24,8 @@ class GANModule(Turns):
 
     A variant sets `self.generator` and `self.discriminator` in its `__init__` and writes the two equations. While one
     is minimised only that player's parameters require gradients, so no `detach` is needed, and the fresh latents are in
-    `batch["z"]`, so an equation draws nothing: it is a function of the weights and the batch.
+    `batch["z"]`, so an equation draws nothing: it is a function of the weights and the batch. What else it keeps (a
+    running mean, say) it changes only `if self.training`: validation asks the equations, too.
     """
 
     num_classes: int | None = None  # None: not conditional
@@ -106,11 +108,12 @@ class GANModule(Turns):
         Raises:
             ValueError: the numbers of images, seeds and labels disagree, or the model is not conditional.
         """
-        labels = [label] if isinstance(label, int) else label
+        labels = cast(Sequence[int] | None, [label] if isinstance(label, Integral) else label)
         if n is None:
             n = len(seeds) if seeds is not None else len(labels) if labels is not None else 1
-        if seeds is None:
-            seeds = torch.randint(2**31, (n,)).tolist()
+        if n < 1:
+            raise ValueError(f"n counts from 1, got {n}")
+        seeds = torch.randint(2**31, (n,)).tolist() if seeds is None else [int(seed) for seed in seeds]
         if len(seeds) != n:
             raise ValueError(f"{n} images need {n} seeds, got {len(seeds)}")
         y = None if labels is None else self._labels(labels, n)
@@ -127,7 +130,7 @@ class GANModule(Turns):
     def _labels(self, labels: Sequence[int], n: int) -> Tensor:
         if self.num_classes is None:
             raise ValueError(f"{type(self).__name__} takes no label: it is not conditional")
-        labels = list(labels) * n if len(labels) == 1 else list(labels)
+        labels = [int(label) for label in labels] * (n if len(labels) == 1 else 1)
         if len(labels) != n or not all(0 <= y < self.num_classes for y in labels):
             raise ValueError(f"give one label, or {n}, each from 0 to {self.num_classes - 1}; got {labels}")
         return torch.tensor(labels, device=self.device)

@@ -17,7 +17,7 @@ class FusedAdam(torch.optim.Adam):
         beta2: decay of the squared gradient's average.
         eps: added to the denominator.
         weight_decay: weight of the L2 penalty.
-        fused: one kernel for all parameters; must be off for clipping under fp16, which needs unscaled gradients first.
+        fused: one kernel for all parameters.
     """
 
     def __init__(

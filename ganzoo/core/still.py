@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class Still:
@@ -21,23 +20,22 @@ class Still:
         own = {id(p) for p in moving}
         still = [net for net in networks if not any(id(p) in own for p in net.parameters())]
         self.parameters = [p for net in networks for p in net.parameters() if id(p) not in own]
-        self.norms = [m for net in still for m in net.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+        self.buffers = [buffer for net in still for buffer in net.buffers()]
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """No gradients for the parameters; normalisation by batch statistics that leave the running ones alone."""
+        """No gradients for the parameters; running statistics, power iterations and other buffers end as they were."""
         frozen = [p for p in self.parameters if p.requires_grad]
         for p in frozen:
             p.requires_grad_(False)
-        for norm in self.norms:
-            norm.track_running_stats = False
+        kept = [buffer.clone() for buffer in self.buffers]
         try:
             yield
         finally:
             for p in frozen:
                 p.requires_grad_(True)
-            for norm in self.norms:
-                norm.track_running_stats = True
+            for buffer, value in zip(self.buffers, kept, strict=True):
+                buffer.copy_(value)
 
 
 @contextmanager

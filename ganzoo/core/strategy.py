@@ -22,7 +22,8 @@ class GANStrategy(DDPStrategy):
     """`Trainer(strategy="gan")`: replicas start equal and average gradients just before each optimizer step.
 
     Any number of backward passes (penalties, double backward, accumulation) may come before it. A parameter without a
-    gradient keeps `None`, so an optimizer skips it as it would in one process.
+    gradient keeps `None`, so an optimizer skips it as it would in one process. In a notebook: start_method="fork"
+    ("spawn" pickles, which a default written as a lambda is not).
     """
 
     strategy_name = "gan"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import operator
+import inspect
 import os
 from abc import abstractmethod
 from collections.abc import Callable
@@ -13,11 +12,14 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.parsing import collect_init_args
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ganzoo.core import ema
@@ -30,6 +32,7 @@ from ganzoo.core.types import Batch, Latent, Terms
 Player = Literal["discriminator", "generator"]
 PLAYERS: tuple[Player, Player] = ("discriminator", "generator")  # in the order of their optimizers
 Equation = Callable[[Batch], Terms]
+OPTIMISATION = {"optimizer", "discriminator_optimizer", "lr_scheduler"}  # a run's arguments, not a model's
 
 
 class Turns(LightningModule):
@@ -72,12 +75,13 @@ class Turns(LightningModule):
         for name, bound in {"clip_norm": clip_norm, "ema_half_life": ema_half_life, "ema_ramp_up": ema_ramp_up}.items():
             if bound is not None and bound <= 0:
                 raise ValueError(f"{name} must be positive, or None for none; got {bound}")
-        # A checkpoint names the model, not how it is optimised, in plain values: others need weights_only=False.
-        self.save_hyperparameters(logger=False)
-        optimisation = {"optimizer", "discriminator_optimizer", "lr_scheduler"}
-        left_out = [name for name, value in self.hparams.items() if name in optimisation or not is_plain(value)]
-        self.remove_ignored_hparams(left_out)
-        self.save_hyperparameters(ignore=left_out)
+        # A checkpoint names the model, not how it is optimised, by the arguments of the outermost constructor.
+        arguments = collect_init_args(inspect.currentframe(), [])[-1]  # type: ignore[arg-type]
+        arguments = {name: value for name, value in arguments.items() if name not in OPTIMISATION}
+        self.not_saved = [name for name, value in arguments.items() if not is_plain(value)]
+        if self.not_saved:
+            rank_zero_warn(f"{', '.join(self.not_saved)}: no plain values, so a checkpoint cannot hold them")
+        self.save_hyperparameters({name: value for name, value in arguments.items() if is_plain(value)})
         self.automatic_optimization = False
         self.make_optimizer = {"discriminator": discriminator_optimizer or optimizer, "generator": optimizer}
         self.lr_scheduler = lr_scheduler
@@ -90,7 +94,10 @@ class Turns(LightningModule):
         self.ema = None
         self.augment = nn.Identity()
         self.register_buffer("images_seen", torch.tensor(0))
-        self._means = Means()
+        self._means = Means()  # of training, since the last log
+        self._held_out = Means()
+        self._seed = global_seed()
+        self._latents = torch.Generator()
         self._compiled: dict[Any, Equation] = {}
 
     # What an algorithm is written with
@@ -104,16 +111,17 @@ class Turns(LightningModule):
             player: whose parameters move.
         """
         loss = self._compile(loss) if self.compile_losses else loss
+        letter = player[0].upper()
         optimizer = self.trainer.optimizers[PLAYERS.index(player)]
         optimizer.zero_grad()
         with self._still[player].hold():
             for part in self._parts({**batch, "z": self._draw(size(batch))}):
                 terms = loss(part)
-                total = functools.reduce(operator.add, terms.values())
-                self.manual_backward(total / self.microbatches if self.microbatches > 1 else total)
-                self.observe(f"{player[0].upper()}/loss", total)
+                loss_value = total(terms)
+                self.manual_backward(loss_value / self.microbatches if self.microbatches > 1 else loss_value)
+                self._means.add(f"{letter}/loss", loss_value)
                 for name, term in terms.items() if len(terms) > 1 else ():
-                    self.observe(f"{player[0].upper()}/{name}", term)
+                    self._means.add(f"{letter}/{name}", term)
             # Not through Lightning's wrapper, which counts every player's step as a global step.
             self.trainer.strategy.optimizer_step(optimizer, closure=lambda: None)
 
@@ -121,39 +129,41 @@ class Turns(LightningModule):
         """Whether this batch, counted from 1 since the start of training, is an `every`-th one."""
         return (self.trainer.global_step + 1) % every == 0
 
+    @torch.compiler.disable
     def observe(self, name: str, value: Tensor) -> None:
-        """Log the mean of a scalar over the batches until the next log; waits for no device."""
-        self._means.add(name, value)
+        """Log the mean of a scalar over the training batches until the next log; waits for no device."""
+        if self.training:
+            self._means.add(name, value)
 
     # Around them, once a batch
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Plays one batch and counts it; a variant overrides `play`."""
-        self._seed_step()
+        if not isinstance(batch, dict):
+            raise MisconfigurationException(f"a batch is a dict such as {{'image': x}}, not a {type(batch).__name__}")
+        self._seed_generators(self.trainer.global_step)
         self.schedule(self._images)
         self.play(batch)
-        n = size(batch) * self.trainer.world_size
-        self._images += n
-        self.images_seen.add_(n)
-        if self.ema is not None and self.ema_half_life is not None and self.due(self.n_critic):
-            weight = ema.decay(n * self.n_critic, self._images, self.ema_half_life, self.ema_ramp_up)
-            ema.update(self.ema, self.generator, weight)
+        self._count(size(batch) * self.trainer.world_size)
         for scheduler in self._schedulers:
             scheduler.step()
-        # One batch is one global step, whatever the number of optimizer steps.
-        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-        progress.increment_ready()
-        progress.increment_completed()
-        if self._means.sums and self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self._log()
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and self.trainer.global_step % every == 0:
+            self._log(self._means.pop(), prog_bar=True)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Both equations on held-out images, all networks in eval mode."""
-        self._evaluate("val", batch, batch_idx)
+        self._evaluate(batch, batch_idx)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Both equations on the test images, all networks in eval mode."""
-        self._evaluate("test", batch, batch_idx)
+        self._evaluate(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log({f"val/{name}": value for name, value in self._held_out.pop().items()})
+
+    def on_test_epoch_end(self) -> None:
+        self._log({f"test/{name}": value for name, value in self._held_out.pop().items()})
 
     # Lightning's hooks
 
@@ -163,9 +173,12 @@ class Turns(LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizers = [self.make_optimizer[player](getattr(self, player).parameters()) for player in PLAYERS]
-        if self.lr_scheduler is None:
-            return optimizers
-        return optimizers, [{"scheduler": self.lr_scheduler(optimizer)} for optimizer in optimizers]
+        schedulers = [] if self.lr_scheduler is None else [self.lr_scheduler(optimizer) for optimizer in optimizers]
+        if any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in schedulers):
+            raise MisconfigurationException(
+                "lr_scheduler: ReduceLROnPlateau needs a loss to watch, which a GAN has not"
+            )
+        return optimizers, [{"scheduler": scheduler} for scheduler in schedulers]
 
     def setup(self, stage: str) -> None:
         strategy = self.trainer.strategy
@@ -173,17 +186,20 @@ class Turns(LightningModule):
             raise MisconfigurationException(
                 f'{type(strategy).__name__} cannot train two networks in turns: use Trainer(strategy="gan")'
             )
+        if self.trainer.precision.endswith("-true") and self.trainer.precision != "32-true":
+            raise MisconfigurationException(f"precision {self.trainer.precision}: use 32-true, bf16-mixed or 16-mixed")
 
     def on_fit_start(self) -> None:
         # Lightning sets it to "1"; then each `Optimizer.step` asks the driver anew whether there is a GPU: 0.2 ms.
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
         if not self.training:  # `load` gives a model in eval mode, to sample from; Lightning would leave it there
-            self.train()
-            if self.ema is not None:
-                self.ema.eval()
+            for module in (self.generator, self.discriminator, self.augment):
+                module.train()
+            self.training = True
         self._seed = global_seed()
         self._images = int(self.images_seen)  # on the host: reading the buffer would wait for the device each step
-        self._latents = torch.Generator(self.device)
+        self._compiled = {}  # a deep copy would play with the original's losses
+        self._means.sums = {name: value.to(self.device) for name, value in self._means.sums.items()}
         self._schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
         networks = [self.generator, self.discriminator]
         self._still = {
@@ -200,33 +216,49 @@ class Turns(LightningModule):
             loop.reset_restart_stage()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        if self.clip_norm is not None:  # here fp16's gradients are unscaled, and averaged over the processes
-            self.clip_gradients(optimizer, self.clip_norm, "norm")
+        if self.clip_norm is None:
+            return
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            scaler.unscale_(optimizer)  # a fused optimizer would do it later, inside its step
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], self.clip_norm)
 
     def on_validation_start(self) -> None:
         self._average_statistics()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._average_statistics()
-        means = {"sums": self._means.sums, "counts": self._means.counts}
+        means = {"sums": self._means.sums, "weights": self._means.weights}
         checkpoint["ganzoo"] = {"variant": variant_name(type(self)), "means": means}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint.get("ganzoo", {})
         if (name := str(saved.get("variant")).rsplit(".", 1)[-1]) != type(self).__name__:
             raise MisconfigurationException(f"the checkpoint is of {name}, not of {type(self).__name__}")
-        self._means.sums, self._means.counts = saved["means"]["sums"], saved["means"]["counts"]
+        self._means.sums, self._means.weights = saved["means"]["sums"], saved["means"]["weights"]
 
     # Helpers
 
-    def _seed_step(self) -> None:
-        """Every random number of this step follows from (seed, step), and from the rank where processes must differ."""
-        step = self.trainer.global_step
-        self._latents.manual_seed(mix(self._seed, step))  # microseconds, where `torch.manual_seed` takes a hundred
-        noise = mix(self._seed, step, 1 + self.trainer.global_rank)
+    def _seed_generators(self, *counters: int) -> None:
+        """What is drawn next is a function of (seed, counters), and of the rank where processes must differ."""
+        if self._latents.device != self.device:
+            self._latents = torch.Generator(self.device)
+        self._latents.manual_seed(mix(self._seed, *counters))  # microseconds; `torch.manual_seed` takes a hundred
+        noise = mix(self._seed, *counters, 1 + self.trainer.global_rank)
         torch.default_generator.manual_seed(noise)
         if self.device.type != "cpu":
             torch.get_device_module(self.device).manual_seed(noise)
+
+    def _count(self, n: int) -> None:
+        """n images and one global step, whatever the number of optimizer steps; the averaged generator follows."""
+        self._images += n
+        self.images_seen.add_(n)
+        if self.ema is not None and self.ema_half_life is not None and self.due(self.n_critic):
+            weight = ema.decay(n * self.n_critic, self._images, self.ema_half_life, self.ema_ramp_up)
+            ema.update(self.ema, self.generator, weight)
+        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        progress.increment_ready()
+        progress.increment_completed()
 
     def _draw(self, n: int) -> Latent:
         """This process's n latents: its slice of those of the global batch, which are the same on all processes."""
@@ -235,44 +267,44 @@ class Turns(LightningModule):
         return z if world == 1 else tree_map(lambda t: t[rank * n : (rank + 1) * n], z)
 
     def _parts(self, batch: dict[str, Any]) -> list[Batch]:
-        if self.microbatches == 1:
+        k = self.microbatches
+        if k == 1:
             return [cast(Batch, batch)]
-        if size(batch) % self.microbatches:
-            raise ValueError(f"microbatches: {self.microbatches} does not divide each process's {size(batch)} images")
-        length = size(batch) // self.microbatches
-        starts = range(0, size(batch), length)
-        return [tree_map(lambda t, start=start: t[start : start + length], batch) for start in starts]
+        for tensor in tree_leaves(batch):
+            if len(tensor) % k:
+                raise MisconfigurationException(
+                    f"microbatches: {k} does not divide each process's {len(tensor)} images"
+                )
+        return [tree_map(lambda t, i=i: t.chunk(k)[i], batch) for i in range(k)]
 
     def _compile(self, loss: Equation) -> Equation:
-        key = getattr(loss, "__func__", loss)
-        if key not in self._compiled:
-            self._compiled[key] = torch.compile(loss)
-        return self._compiled[key]
+        if getattr(loss, "__self__", None) is not self:
+            return torch.compile(loss)  # a lambda is new each time; the compiler knows it by its code
+        if loss.__name__ not in self._compiled:
+            self._compiled[loss.__name__] = torch.compile(loss)
+        return self._compiled[loss.__name__]
 
-    def _log(self) -> None:
-        names, means = self._means.pop()
-        if self.trainer.world_size > 1:
-            average([means])
-        values = dict(zip(names, means.tolist(), strict=True))
-        # Straight to the loggers: `self.log` takes a third of a millisecond a value, and rounds counts to float32.
-        for logger in self.trainer.loggers:
+    def _log(self, values: dict[str, float], prog_bar: bool = False) -> None:
+        if self.trainer.sanity_checking or not values:
+            return
+        step, fitting = self.trainer.global_step, self.trainer.state.fn == TrainerFn.FITTING
+        # Straight to the loggers: `self.log` takes a third of a millisecond a value, and is a step off in validation.
+        for logger in self.trainer.loggers if fitting else ():
             try:
-                logger.log_metrics({"images": self._images, **values}, step=self.trainer.global_step)
+                logger.log_metrics({"images": int(self.images_seen), **values}, step=step)
                 logger.save()
             except Exception as error:  # whatever a logger's service does, days of training are worth more
-                rank_zero_warn(f"{type(logger).__name__} did not take step {self.trainer.global_step}: {error}")
+                rank_zero_warn(f"{type(logger).__name__} did not take step {step}: {error}")
         losses = {name: value for name, value in values.items() if name.endswith("/loss")}
-        self.log_dict(losses, prog_bar=True, logger=False)  # for progress bars and for callbacks that monitor
+        self.log_dict(losses, prog_bar=prog_bar, logger=not fitting)  # for progress bars and callbacks that monitor
 
-    def _evaluate(self, split: str, batch: Batch, batch_idx: int) -> None:
+    def _evaluate(self, batch: Batch, batch_idx: int) -> None:
         with torch.inference_mode(False), torch.enable_grad():  # gradient penalties differentiate
+            self._seed_generators(batch_idx)
             batch = tree_map(torch.clone, batch)
-            source = torch.Generator(self.device).manual_seed(mix(batch_idx, self.trainer.global_rank))
-            batch["z"] = self.latent(size(batch), source)
-            for player, loss in zip(PLAYERS, (self.discriminator_loss, self.generator_loss), strict=True):
-                terms = loss(batch)
-                total = functools.reduce(operator.add, terms.values()).detach()
-                self.log(f"{split}/{player[0].upper()}/loss", total, batch_size=size(batch), sync_dist=True)
+            batch["z"] = self.latent(size(batch), self._latents)
+            for letter, loss in (("D", self.discriminator_loss), ("G", self.generator_loss)):
+                self._held_out.add(f"{letter}/loss", total(loss(batch)), weight=size(batch))
 
     def _average_statistics(self) -> None:
         """BatchNorm's running statistics are each process's own while training; replicas must save the same."""
@@ -309,6 +341,12 @@ def size(batch: Any) -> int:
     return len(batch["image"]) if "image" in batch else len(tree_leaves(batch)[0])
 
 
+def total(terms: Terms) -> Tensor:
+    """The sum that a player minimises."""
+    first, *rest = terms.values()
+    return sum(rest, first)
+
+
 def variant_name(variant: type) -> str:
     """`module.Class`, by which a checkpoint names its variant."""
     return f"{variant.__module__}.{variant.__qualname__}"
@@ -320,4 +358,4 @@ def is_plain(value: Any) -> bool:
         return all(isinstance(k, str) and is_plain(v) for k, v in value.items())
     if isinstance(value, list | tuple):
         return all(map(is_plain, value))
-    return value is None or isinstance(value, bool | int | float | str)
+    return value is None or type(value) in (bool, int, float, str)  # numpy's float is a float, and no plain one

@@ -19,7 +19,8 @@ class GAN(GANModule):
     """min_G max_D V(D, G) = E log D(x) + E log(1 - D(G(z))) (eq. 1), played by multilayer perceptrons.
 
     D learns with dropout, which stays on while G learns. The paper's k discriminator steps per generator step are
-    `n_critic`; it used 1.
+    `n_critic`; it used 1. Losses and turns are the text's (eq. 1, algorithm 1); the authors' code halves D's loss and
+    lets both players step on the same samples.
 
     Args:
         image_size: pixels, H = W.
