@@ -215,10 +215,10 @@ def fit(
 ) -> Trainer:
     """A quiet training on a CPU, on `NoiseImages` unless `data` is given; returns the trainer."""
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    settings = {"accelerator": "cpu", "logger": False, "limit_val_batches": 0, **quiet, **trainer}
+    settings = {"accelerator": "cpu", "max_epochs": -1, "logger": False, "limit_val_batches": 0, **quiet, **trainer}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        it = Trainer(max_steps=steps, max_epochs=-1, callbacks=list(callbacks), **settings)
+        it = Trainer(max_steps=steps, callbacks=list(callbacks), **settings)
         it.fit(model, data or NoiseImages(model), ckpt_path=ckpt_path)
     return it
 

@@ -129,7 +129,7 @@ def test_a_gradient_that_is_none_stays_none(tmp_path):
             self.generator.unused = nn.Linear(2, 2)
 
     torch.manual_seed(0)
-    model = Half(**small("DCGAN"))
+    model = Half(**small("DCGAN"), optimizer=lambda params: SGD(params, lr=0.1, weight_decay=0.1))
     before = copy.deepcopy(model.generator.unused.state_dict())
     state = two(model, tmp_path, steps=2)[1]["state"]
     for key, value in before.items():
@@ -141,3 +141,62 @@ def test_a_batch_that_does_not_divide():
     strategy = GANStrategy(process_group_backend="gloo", start_method="fork")
     with pytest.raises(ProcessRaisedException, match="does not divide over 2 processes"):
         fit(model, NoiseImages(model, batch_size=7), steps=1, strategy=strategy, devices=2)
+
+
+def test_processes_differ_in_dropout_and_agree_in_latents(tmp_path):
+    class Look(Callback):
+        def on_train_start(self, trainer, pl_module):
+            self.z, self.mask = [], []
+            pl_module.generator.register_forward_pre_hook(lambda m, z: self.z.append(z[0].clone()))
+            pl_module.discriminator.layers[0].register_forward_hook(lambda m, x, y: self.mask.append(y == 0))
+
+        def on_train_end(self, trainer, pl_module):
+            torch.save((self.z, self.mask), tmp_path / f"{trainer.global_rank}.pt")
+
+    torch.manual_seed(0)
+    one = ganzoo.GAN(**small("GAN"))
+    strategy = GANStrategy(process_group_backend="gloo", start_method="fork")
+    fit(copy.deepcopy(one), steps=1, strategy=strategy, devices=2, callbacks=[Look()])
+    (z0, mask0), (z1, mask1) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    fit(one, steps=1, callbacks=[Look()])
+    z, _ = torch.load(tmp_path / "0.pt")
+    for whole, first, second in zip(z, z0, z1, strict=True):
+        assert torch.equal(whole, torch.cat([first, second]))
+    assert any(not torch.equal(a, b) for a, b in zip(mask0[:1], mask1[:1], strict=True))
+
+
+def test_replicas_start_equal(tmp_path):
+    class Perturb(Callback):
+        def setup(self, trainer, pl_module, stage):
+            with torch.no_grad():
+                next(pl_module.generator.parameters()).add_(trainer.global_rank)
+
+    strategy = GANStrategy(process_group_backend="gloo", start_method="fork")
+    callbacks = [Perturb(), Sent(tmp_path)]
+    fit(make("DCGAN"), steps=1, strategy=strategy, devices=2, callbacks=callbacks)
+    assert all(torch.load(f"{tmp_path}/rank{rank}.pt")["equal"] for rank in range(2))
+
+
+def test_logs_of_two_processes_are_those_of_one(tmp_path):
+    """Training means, and validation on an odd number of images."""
+
+    class Keep(Callback):
+        def on_train_end(self, trainer, pl_module):
+            torch.save(
+                {k: float(v) for k, v in trainer.callback_metrics.items()}, tmp_path / f"{trainer.global_rank}.pt"
+            )
+
+    settings = {"steps": 3, "log_every_n_steps": 3, "limit_val_batches": 1.0, "callbacks": [Keep()]}
+
+    def equations(model):  # of the images alone: validation draws other latents on each process
+        model.discriminator_loss = lambda batch: {"x": model.discriminate(batch["image"]).mean()}
+        return model
+
+    fit(equations(make("GAN")), **settings)
+    one = torch.load(tmp_path / "0.pt")
+    strategy = GANStrategy(process_group_backend="gloo", start_method="fork")
+    fit(equations(make("GAN")), strategy=strategy, devices=2, **settings)
+    for rank in range(2):
+        two_ = torch.load(tmp_path / f"{rank}.pt")
+        for name in ("D/loss", "G/loss", "val/D/loss"):
+            assert two_[name] == pytest.approx(one[name], rel=1e-4, abs=1e-6), name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -10,6 +11,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.optim import SGD
 
@@ -17,7 +19,7 @@ import ganzoo
 from ganzoo.core import ema
 from ganzoo.core.random import mix
 from ganzoo.data import Digits
-from ganzoo.testing import BATCH, NoiseImages, fit
+from ganzoo.testing import BATCH, NoiseImages, check_turns, fit
 from tests.variants import small
 
 TINY = {"image_size": 8, "channels": 1, "width": 4}
@@ -311,3 +313,163 @@ def test_hyperparameters_are_the_variants_own_plain_arguments():
     model = dcgan(optimizer=lambda p: SGD(p, lr=0.1))
     assert dict(model.hparams) == {**TINY, "z_dim": 100}
     assert dict(dcgan(n_critic=2).hparams) == {**TINY, "z_dim": 100, "n_critic": 2}
+
+
+class Record(ganzoo.DCGAN):
+    """Remembers what each update was given."""
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.zs, self.rates = [], []
+
+    def minimize(self, loss, batch, *, player):
+        super().minimize(lambda part: (self.zs.append(part["z"]), loss(part))[1], batch, player=player)
+
+    def schedule(self, images_seen):
+        for optimizer in self.trainer.optimizers:
+            optimizer.param_groups[0]["lr"] = 1e-3 / (1 + images_seen)
+
+    def play(self, batch):
+        self.rates.append([optimizer.param_groups[0]["lr"] for optimizer in self.trainer.optimizers])
+        super().play(batch)
+
+
+def test_every_update_has_latents_of_its_own():
+    model = Record(**TINY)
+    fit(model, steps=3)
+    assert len(model.zs) == 6
+    assert len({tuple(z.flatten().tolist()) for z in model.zs}) == 6
+
+
+def test_the_schedule_is_set_before_each_batch_from_the_images_before_it():
+    model = Record(**TINY)
+    fit(model, steps=3)
+    assert model.rates == [[1e-3 / (1 + images)] * 2 for images in (0, BATCH, 2 * BATCH)]
+
+
+@pytest.mark.parametrize("name", ganzoo.list_models())
+def test_latents_are_uniform_in_minus_one_to_one(name):
+    z = getattr(ganzoo, name)(**small(name)).latent(10_000, torch.Generator().manual_seed(0))
+    assert z.min() < -0.99 and z.max() > 0.99 and z.abs().max() <= 1
+    assert z.mean().abs() < 0.02
+
+
+def test_the_discriminator_has_its_own_optimizer():
+    trainer = fit(dcgan(optimizer=sgd, discriminator_optimizer=lambda p: SGD(p, lr=0.5)), steps=1)
+    assert [optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers] == [0.5, 0.0]
+
+
+def test_ema_ramps_up_while_training():
+    """With a ramp of 1, the first update's half-life is the images seen, so that it keeps half of the old."""
+    model = dcgan(ema_half_life=1e9, ema_ramp_up=1.0)
+    start = model.generator.project.weight.detach().clone()
+    fit(model, steps=1)
+    torch.testing.assert_close(model.ema.project.weight, (start + model.generator.project.weight) / 2)
+
+
+def test_an_error_in_an_equation_leaves_the_players_free():
+    model = dcgan()
+    model.generator_loss = lambda batch: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        fit(model, steps=1)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_layers_that_the_user_froze_stay_frozen():
+    model = dcgan()
+    model.discriminator.layers[0].requires_grad_(False)
+    before = model.discriminator.layers[0].weight.clone()
+    fit(model, steps=3)
+    assert torch.equal(before, model.discriminator.layers[0].weight)
+    assert not model.discriminator.layers[0].weight.requires_grad
+
+
+def test_a_still_player_keeps_every_buffer():
+    """Spectral norm's power iteration, too: the discriminator's moves in its own step alone."""
+
+    class Spectral(ganzoo.DCGAN):
+        def __init__(self, **arguments):
+            super().__init__(**arguments)
+            torch.nn.utils.parametrizations.spectral_norm(self.discriminator.score)
+
+    check_turns(lambda: Spectral(**TINY))
+
+
+def test_a_copy_of_a_compiled_model_trains_itself(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda loss: loss)
+    model = dcgan(compile_losses=True)
+    fit(model, steps=1)
+    twin, before = copy.deepcopy(model), copy.deepcopy(model.state_dict())
+    fit(twin, steps=1)
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in before.items())
+    assert not torch.equal(twin.discriminator.score.weight, model.discriminator.score.weight)
+
+
+def test_clipping_under_bfloat16_with_the_default_optimizer():
+    norms = Norms()
+    fit(dcgan(clip_norm=0.005), steps=2, callbacks=[norms], precision="bf16-mixed")
+    assert norms.norms == pytest.approx([0.005] * 4, rel=1e-2)
+
+
+def test_observe_is_for_training_and_counts_no_validation():
+    class Observing(ganzoo.DCGAN):
+        def discriminator_loss(self, batch):
+            self.observe("seen", batch["image"].new_tensor(float(self.training)))
+            return super().discriminator_loss(batch)
+
+    logger = Remember()
+    fit(Observing(**TINY), steps=6, logger=logger, log_every_n_steps=2, limit_val_batches=1)
+    assert {row["seen"] for _, row in logger.rows if "seen" in row} == {1.0}
+
+
+def test_validation_is_logged_at_the_step_it_was_made():
+    logger = Remember()
+    fit(dcgan(), steps=6, logger=logger, log_every_n_steps=100, limit_val_batches=1)
+    assert [(step, set(row)) for step, row in logger.rows] == [
+        (step, {"images", "val/D/loss", "val/G/loss"}) for step in (3, 6)
+    ]
+
+
+def test_a_checkpoint_of_another_variant_is_refused(tmp_path):
+    fit(dcgan(), steps=1).save_checkpoint(tmp_path / "a.ckpt")
+    with pytest.raises(MisconfigurationException, match="is of DCGAN, not of GAN"):
+        fit(ganzoo.GAN(image_size=8, hidden=4, d_hidden=4), steps=2, ckpt_path=tmp_path / "a.ckpt")
+
+
+def test_arguments_that_a_checkpoint_cannot_hold_are_named():
+    class Sized(ganzoo.DCGAN):
+        def __init__(self, sizes=None, **arguments):
+            super().__init__(**arguments)
+
+    with pytest.warns(UserWarning, match="sizes"):
+        assert Sized(sizes={4: 8}, **TINY).not_saved == ["sizes"]
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_true_precisions_are_refused(precision):
+    with pytest.raises(MisconfigurationException, match="bf16-mixed"):
+        fit(dcgan(), steps=1, precision=precision)
+
+
+def test_a_batch_that_is_no_dict_names_the_cure():
+    images = torch.utils.data.TensorDataset(torch.zeros(8, 1, 8, 8))
+    with pytest.raises(MisconfigurationException, match="a batch is a dict"):
+        fit(dcgan(), torch.utils.data.DataLoader(images, 4), steps=1)
+
+
+def test_a_second_resume_in_the_epoch_after_one_at_an_epochs_end(tmp_path):
+    """Under max_epochs Lightning would, on its own, take the second for an epoch's end."""
+
+    class Save(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            trainer.save_checkpoint(tmp_path / f"{trainer.global_step}.ckpt")
+
+    def epochs(model, ckpt_path=None):
+        return fit(model, steps=-1, max_epochs=3, ckpt_path=ckpt_path, callbacks=[Save()])
+
+    whole, first, second = dcgan(), dcgan(), dcgan()
+    epochs(whole)
+    epochs(first, tmp_path / "3.ckpt")
+    assert epochs(second, tmp_path / "4.ckpt").global_step == 9
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, first.state_dict()[key]) and torch.equal(value, second.state_dict()[key]), key

@@ -222,6 +222,7 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     for message in (
         ".*LeafSpec.*",
+        ".*have no logger configured.*",
         ".*does not have many workers.*",
         ".*no pre-optimization state.*",
         ".*Checkpoint directory.*exists and is not empty.*",
