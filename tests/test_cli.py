@@ -304,7 +304,9 @@ def test_corrupt_pictures(refuse, capsys):
     out, error = capsys.readouterr()
     assert "3 images" in out and "cannot be read: 2" in out and "bad.png: not a picture" in out and "cut.jpg: " in out
     assert not error.strip()
-    refuse("fit --model DCGAN --data ImageFolder --data.path pictures", "bad.png: not a picture", "corrupt='skip'")
+    refuse(
+        "fit --model DCGAN --data ImageFolder --data.path pictures", "bad.png: not a picture", "data.corrupt to skip"
+    )
 
 
 @pytest.mark.parametrize("name", ["CIFAR10", "LSUN"])
@@ -539,7 +541,7 @@ def test_a_finished_run_stays_as_it_is(run, capsys):
     before = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert main(["fit", "--config", f"{run}/config.yaml", "--ckpt_path", str(run)]) == 0
     error = capsys.readouterr().err
-    assert "Done at step 4" in error and error.rstrip().endswith("--trainer.max_steps 8")
+    assert "already at step 4" in error and error.rstrip().endswith("--trainer.max_steps 8")
     after = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert before["global_step"] == after["global_step"] and steps(run) == [1, 2, 3, 4]
 
@@ -691,3 +693,14 @@ def test_second_interrupt_stops_at_once():
     error = process.communicate(timeout=20)[1]
     assert process.returncode == 130
     assert "Traceback" not in error and error.rstrip().endswith("ganzoo: stopped")
+
+
+def test_an_optimizer_without_a_type_is_refused(tmp_path, capsys):
+    Path("my_untyped.py").write_text(
+        "from ganzoo import DCGAN\nfrom ganzoo.core.optim import FusedAdam\n\n\nclass Untyped(DCGAN):\n"
+        "    def __init__(self, width=4, optimizer=lambda p: FusedAdam(p), **game):\n"
+        "        super().__init__(width=width, optimizer=optimizer, **game)\n"
+    )
+    assert main(["fit", "--model", "my_untyped.Untyped", "--data", "Digits", "--trainer.max_steps", "1"]) == 2
+    assert "optimizer: OptimizerCallable = lambda" in capsys.readouterr().err
+    assert not Path("runs").exists()

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
 import ganzoo
-from ganzoo.callbacks.progress import clock, status
+from ganzoo.callbacks.progress import clock, short, status
 from ganzoo.callbacks.samples import Samples, interpolation
 from ganzoo.core.images import to_uint8
 from ganzoo.core.pictures import picture, write_film
@@ -151,5 +151,6 @@ def test_the_progress_line():
         images_done=6400,
         losses={"D/loss": 1.0, "G/loss": 2.0},
     )
-    assert line == "6,400 images · step 100/400 · 640 images/s · 0:30 left · D 1.000 · G 2.000"
+    assert line == "step 100/400 · 0:30 left · D 1.00 · G 2.00 · 6,400 images · 640/s"
+    assert [short(n) for n in (9999, 123_456, 12_345_678)] == ["9,999", "123k", "12.3M"]
     assert clock(3723) == "1:02:03"

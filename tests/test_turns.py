@@ -473,3 +473,8 @@ def test_a_second_resume_in_the_epoch_after_one_at_an_epochs_end(tmp_path):
     assert epochs(second, tmp_path / "4.ckpt").global_step == 9
     for key, value in whole.state_dict().items():
         assert torch.equal(value, first.state_dict()[key]) and torch.equal(value, second.state_dict()[key]), key
+
+
+def test_sizes_that_disagree_with_the_data_are_named():
+    with pytest.raises(MisconfigurationException, match="image_size is 16, that of the data 8"):
+        fit(ganzoo.DCGAN(**{**TINY, "image_size": 16}), Digits(), steps=1)

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column
 
 
 class GANProgress(ProgressBar):
@@ -39,9 +40,9 @@ class GANProgress(ProgressBar):
         self.first_step, self.start, self.shown = trainer.global_step, time.perf_counter(), time.perf_counter()
         self.first_images = _images(pl_module)
         if self.enabled and self.console.is_terminal:
-            self.bar = Progress(
-                BarColumn(None), TextColumn("{task.description}"), console=self.console, expand=True, auto_refresh=False
-            )
+            wide = [BarColumn(40)] if self.console.width >= 120 else []
+            text = TextColumn("{task.description}", table_column=Column(no_wrap=True))
+            self.bar = Progress(*wide, text, console=self.console, auto_refresh=False)
             self.bar.start()
             self.task = self.bar.add_task("starting", total=_total(trainer), completed=self.first_step)
 
@@ -101,14 +102,22 @@ def status(
     losses: dict[str, float],
 ) -> str:
     """One line: how far, how fast, how long, and the losses."""
-    parts = [f"{images:,} images", f"step {step:,}" + (f"/{steps:,}" if steps else "")]
+    parts = [f"step {step:,}" + (f"/{steps:,}" if steps else "")]
+    if steps and steps_done:
+        left = (steps - step) * seconds / steps_done
+        parts.append(f"{clock(left)} left" if step < steps else f"took {clock(seconds)}")
+    parts += [f"{name[0]} {value:.2f}" for name, value in losses.items()]
+    parts.append(f"{short(images)} images")
     if steps_done and seconds > 0:
-        parts.append(f"{images_done / seconds:,.0f} images/s")
-        if steps:
-            left = (steps - step) * seconds / steps_done
-            parts.append(f"{clock(left)} left" if step < steps else f"took {clock(seconds)}")
-    parts += [f"{name[0]} {value:.3f}" for name, value in losses.items()]
+        parts.append(f"{short(images_done / seconds)}/s")
     return " · ".join(parts)
+
+
+def short(count: float) -> str:
+    """1234 -> 1,234; 123456 -> 123k; 12345678 -> 12.3M."""
+    if count < 10_000:
+        return f"{count:,.0f}"
+    return f"{count / 1e3:,.0f}k" if count < 1e6 else f"{count / 1e6:,.1f}M"
 
 
 def clock(seconds: float) -> str:

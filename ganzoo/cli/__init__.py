@@ -61,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"ganzoo: error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `info GAN | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("ganzoo: stopped", file=sys.stderr)
         return 130

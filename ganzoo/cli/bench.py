@@ -296,6 +296,7 @@ def _tiny() -> LightningModule:
 
     model = DCGAN(image_size=8, channels=2, z_dim=2, width=1)
     model.generator, model.discriminator = _tiny_networks()
+    model.hparams.update(image_size=1)
     return model
 
 

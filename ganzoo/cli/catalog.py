@@ -40,6 +40,9 @@ def _info(name: str) -> int:
     if name in configs():
         print(configs()[name].read_text(), end="")
         return 0
+    if Path(name).suffix in (".yaml", ".yml") and Path(name).is_file():
+        print(Path(name).read_text(), end="")
+        return 0
     if Path(name).exists():
         return _checkpoint(find_checkpoint(name))
     known = [*ganzoo.VARIANTS, *configs()]
@@ -65,10 +68,18 @@ def header(path: Path) -> list[str]:
 
 def _variant(name: str) -> int:
     import inspect
+    import textwrap
+
+    from ganzoo.core.turns import Turns
 
     cls = getattr(ganzoo, name)
     print(f"{name}: {paper(cls.__module__)}\n")
     print(inspect.cleandoc(cls.__doc__ or ""))
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    plain = [p for p in parameters if p.default is not p.empty and not callable(p.default)]
+    print("\nDefaults: " + ", ".join(f"{p.name} {p.default}" for p in plain))
+    print("What every variant takes:")
+    print(textwrap.indent(inspect.cleandoc(Turns.__doc__ or "").partition("Args:\n")[2], "  "))
     model = cls()
     counts = [f"{p} {sum(w.numel() for w in getattr(model, p).parameters()):,}" for p in ("generator", "discriminator")]
     print(f"\nParameters with its defaults: {', '.join(counts)}")

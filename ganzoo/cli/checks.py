@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import shlex
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -73,8 +74,8 @@ def _check_folder(path: str) -> int:
         task = progress.add_task("reading", total=None)
         report = scan(path, progress=lambda done, total: progress.update(task, completed=done, total=total))
     (w0, w1, w2), (h0, h1, h2) = report.width, report.height
-    kinds = ", ".join(f"{count:,} {name}" for name, count in (report.extensions | report.modes).items())
-    print(f"{report.images:,} images ({kinds}), {report.others:,} other files")
+    kinds, modes = (", ".join(f"{n:,} {name}" for name, n in d.items()) for d in (report.extensions, report.modes))
+    print(f"{report.images:,} images ({kinds}; {modes}), {report.others:,} other files")
     print(f"width {w0} to {w2} (median {w1}), height {h0} to {h2} (median {h1}), {report.sizes:,} sizes")
     if len(report.classes) > 1:
         classes = {name or "(beside the folders)": count for name, count in report.classes.items()}
@@ -84,5 +85,8 @@ def _check_folder(path: str) -> int:
             print(f"{title}: {len(files):,}")
             for name, reason in list(files.items())[:10]:
                 print(f"  {name}: {reason}")
-    print(f"train on it: python -m ganzoo fit --model DCGAN --data ImageFolder --data.path {path}")
+            if len(files) > 10:
+                print(f"  and {len(files) - 10:,} more")
+    skip = " --data.corrupt skip" if report.unusable else ""
+    print(f"train on it: python -m ganzoo fit --config dcgan/folder --data.path {shlex.quote(path)}{skip}")
     return 1 if report.unusable else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -85,7 +86,7 @@ class RunFolder(Callback):
         self.started = False
         self.interrupted = False
         self._saved_step = -1
-        self._handler: Any = None
+        self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
@@ -93,11 +94,12 @@ class RunFolder(Callback):
             self.metrics.truncate(trainer.global_step)
             sizes = [f"{name} {sum(p.numel() for p in getattr(pl_module, name).parameters()):,}" for name in PLAYERS]
             device = f"{trainer.world_size} x {pl_module.device.type}"
-            print(
-                f"{self.folder}: {type(pl_module).__name__}, parameters: {', '.join(sizes)}; {device}", file=sys.stderr
-            )
+            players = f"{type(pl_module).__name__}, parameters: {', '.join(sizes)}"
+            print(f"{self.folder}: {players}; {device}", file=sys.stderr)
+            if trainer.max_steps < 0 and (trainer.max_epochs or -1) < 0:
+                print("no trainer.max_steps or trainer.max_epochs: training until Ctrl-C", file=sys.stderr)
         if threading.current_thread() is threading.main_thread():
-            self._handler = signal.signal(signal.SIGINT, self._interrupt)
+            self._handlers = {s: signal.signal(s, self._interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self.started = True
@@ -124,19 +126,18 @@ class RunFolder(Callback):
 
     def summary(self, trainer: Trainer) -> str:
         """Where everything is, and what to type next."""
-        lines = [f"{'Stopped' if self.interrupted else 'Done'} at step {trainer.global_step:,}. In {self.folder}:"]
+        state = "Stopped" if self.interrupted else "Done" if self.started else "Nothing to train, as it was already"
+        lines = [f"{state} at step {trainer.global_step:,}. In {self.folder}:"]
         for name, what in CONTENTS.items():
             if (self.folder / name).exists():
                 lines.append(f"  {name:<22}{what}")
-        folder, config, last = (
-            shlex.quote(str(path)) for path in (self.folder, self.folder / "config.yaml", self.last)
-        )
+        folder, config = (shlex.quote(str(path)) for path in (self.folder, self.folder / "config.yaml"))
         name = variant_name(type(trainer.lightning_module))
         own = "" if name.startswith("ganzoo.") else f" --variant {name}"
         lines += [
             "Next:",
             f"  python -m ganzoo sample {folder} --seeds 0-63{own}",
-            f"  python -m ganzoo fit --config {config} --ckpt_path {last}{self._more(trainer)}",
+            f"  python -m ganzoo fit --config {config} --ckpt_path {folder}{self._more(trainer)}",
         ]
         return "\n".join(lines)
 
@@ -158,17 +159,19 @@ class RunFolder(Callback):
         if self.interrupted:
             raise KeyboardInterrupt
         self.interrupted = True
-        print("\nCtrl-C: stopping after this batch; press it again to stop at once", file=sys.stderr)
+        what = "Ctrl-C" if signum == signal.SIGINT else "asked to end"
+        os.write(2, f"\n{what}: stopping after this batch; once more to stop at once\n".encode())
 
     def _restore_handler(self) -> None:
-        if self._handler is not None:
-            signal.signal(signal.SIGINT, self._handler)
-            self._handler = None
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
 
     def _stop(self, trainer: Trainer) -> bool:
         if trainer.world_size == 1:
             return self.interrupted
-        if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]  # the processes agree, but not at the price of every step
+        # The processes agree, but not at the price of every step.
+        if trainer.global_step % max(1, trainer.log_every_n_steps):  # type: ignore[attr-defined]
             return False
         return trainer.strategy.reduce_boolean_decision(self.interrupted, all=False)
 

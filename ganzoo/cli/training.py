@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -171,7 +172,14 @@ class GANCLI(LightningCLI):
         preflight.check_folder(folder, "trainer.default_root_dir")
         config = config.clone()
         config.ckpt_path = None  # so that the config starts anew
-        return RunFolder(folder, self.parser.dump(config, skip_unset=False), RunLog(folder))
+        with warnings.catch_warnings(action="ignore"):
+            text = self.parser.dump(config, skip_unset=False)
+        if match := re.search(r"(\w+): Unable to serialize", text):
+            raise UserError(
+                f"{match[1]} of {type(self.model).__name__} has no type, so no config can hold it; write "
+                f"{match[1]}: OptimizerCallable = lambda params: ..., imported from lightning.pytorch.cli"
+            )
+        return RunFolder(folder, text, RunLog(folder))
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:

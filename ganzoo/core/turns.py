@@ -186,6 +186,10 @@ class Turns(LightningModule):
             raise MisconfigurationException(
                 f'{type(strategy).__name__} cannot train two networks in turns: use Trainer(strategy="gan")'
             )
+        data = getattr(self.trainer, "datamodule", None)
+        for key in ("image_size", "channels"):
+            if (mine := self.hparams.get(key)) not in (None, theirs := getattr(data, key, mine)):
+                raise MisconfigurationException(f"{key} is {mine}, that of the data {theirs}: make them equal")
         if self.trainer.precision.endswith("-true") and self.trainer.precision != "32-true":
             raise MisconfigurationException(f"precision {self.trainer.precision}: use 32-true, bf16-mixed or 16-mixed")
 

@@ -131,7 +131,7 @@ class _Pictures:
         except Exception as error:  # Pillow raises anything on broken files
             if not self.skip:
                 raise RuntimeError(
-                    f"{self.files[i]} cannot be decoded: {error}. Repair or remove it, or pass corrupt='skip'."
+                    f"{self.files[i]} cannot be decoded: {error}. Repair or remove it, or set data.corrupt to skip."
                 ) from error
             self.broken[i] = True
             warnings.warn(f"skipped {self.files[i]}, which cannot be decoded: {error}", stacklevel=2)
@@ -307,7 +307,7 @@ def _readable(root: Path, names: list[str], corrupt: str) -> list[str]:
         return names
     message = f"{len(bad)} of {len(names)} files in {root.absolute()} cannot be read as pictures: {_listing(bad)}"
     if corrupt == "refuse" or len(bad) == len(names):
-        raise ValueError(f"{message}\nRemove them, or pass corrupt='skip' to train on the others.")
+        raise ValueError(f"{message}.\nRemove them, or set data.corrupt to skip, to train on the others.")
     warnings.warn(f"skipped: {message}", stacklevel=3)
     return [name for name in names if name not in bad]
 
