@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import ganzoo
+from ganzoo.core.arguments import variant_name
 from ganzoo.core.module import GANModule
-from ganzoo.core.turns import variant_name
 
 
 class CheckpointError(ValueError):

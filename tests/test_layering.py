@@ -14,7 +14,7 @@ FILES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROO
 
 RANK_0 = {"core/types", "core/random", "core/images", "functional", "layers"}
 RANK_1 = {"networks", "augment", "core/ema", "core/means", "core/optim", "core/schedule", "core/still", "games"}
-CORE = {"core/module", "core/turns", "core/strategy", "core/pictures"}
+CORE = {"core/arguments", "core/module", "core/turns", "core/strategy", "core/pictures"}
 TORCH = {"torch", "numpy"}
 LIGHTNING = {*TORCH, "lightning", "torchvision", "torchmetrics", "torch_fidelity", "sklearn", "PIL", "av", "mlxtend"}
 ANYTHING = {"*"}

@@ -17,7 +17,8 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from ganzoo.cli.checks import environment
-from ganzoo.core.turns import PLAYERS, variant_name
+from ganzoo.core.arguments import variant_name
+from ganzoo.core.turns import PLAYERS
 
 CONTENTS = {
     "samples": "grids of the same latents while training",

@@ -6,6 +6,7 @@ import inspect
 import os
 from abc import abstractmethod
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, Literal, cast
 
 import torch
@@ -15,7 +16,6 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.parsing import collect_init_args
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
@@ -23,6 +23,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ganzoo.core import ema
+from ganzoo.core.arguments import constructor_arguments, variant_name
 from ganzoo.core.means import Means
 from ganzoo.core.random import global_seed, mix
 from ganzoo.core.still import Still
@@ -32,7 +33,6 @@ from ganzoo.core.types import Batch, Latent, Terms
 Player = Literal["discriminator", "generator"]
 PLAYERS: tuple[Player, Player] = ("discriminator", "generator")  # in the order of their optimizers
 Equation = Callable[[Batch], Terms]
-OPTIMISATION = {"optimizer", "discriminator_optimizer", "lr_scheduler"}  # a run's arguments, not a model's
 
 
 class Turns(LightningModule):
@@ -75,13 +75,8 @@ class Turns(LightningModule):
         for name, bound in {"clip_norm": clip_norm, "ema_half_life": ema_half_life, "ema_ramp_up": ema_ramp_up}.items():
             if bound is not None and bound <= 0:
                 raise ValueError(f"{name} must be positive, or None for none; got {bound}")
-        # A checkpoint names the model, not how it is optimised, by the arguments of the outermost constructor.
-        arguments = collect_init_args(inspect.currentframe(), [])[-1]  # type: ignore[arg-type]
-        arguments = {name: value for name, value in arguments.items() if name not in OPTIMISATION}
-        self.not_saved = [name for name, value in arguments.items() if not is_plain(value)]
-        if self.not_saved:
-            rank_zero_warn(f"{', '.join(self.not_saved)}: no plain values, so a checkpoint cannot hold them")
-        self.save_hyperparameters({name: value for name, value in arguments.items() if is_plain(value)})
+        arguments, self.not_saved = constructor_arguments(cast(FrameType, inspect.currentframe()))
+        self.save_hyperparameters(arguments)
         self.automatic_optimization = False
         self.make_optimizer = {"discriminator": discriminator_optimizer or optimizer, "generator": optimizer}
         self.lr_scheduler = lr_scheduler
@@ -349,17 +344,3 @@ def total(terms: Terms) -> Tensor:
     """The sum that a player minimises."""
     first, *rest = terms.values()
     return sum(rest, first)
-
-
-def variant_name(variant: type) -> str:
-    """`module.Class`, by which a checkpoint names its variant."""
-    return f"{variant.__module__}.{variant.__qualname__}"
-
-
-def is_plain(value: Any) -> bool:
-    """Whether a value consists of numbers, strings, lists and dicts alone."""
-    if isinstance(value, dict):
-        return all(isinstance(k, str) and is_plain(v) for k, v in value.items())
-    if isinstance(value, list | tuple):
-        return all(map(is_plain, value))
-    return value is None or type(value) in (bool, int, float, str)  # numpy's float is a float, and no plain one
