@@ -93,10 +93,9 @@ class RunFolder(Callback):
         if trainer.is_global_zero:
             self._make()
             self.metrics.truncate(trainer.global_step)
-            sizes = [f"{name} {sum(p.numel() for p in getattr(pl_module, name).parameters()):,}" for name in PLAYERS]
-            device = f"{trainer.world_size} x {pl_module.device.type}"
-            players = f"{type(pl_module).__name__}, parameters: {', '.join(sizes)}"
-            print(f"{self.folder}: {players}; {device}", file=sys.stderr)
+            sizes = [f"{p[0].upper()} {sum(w.numel() for w in getattr(pl_module, p).parameters()):,}" for p in PLAYERS]
+            what = f"{type(pl_module).__name__}, {' + '.join(sizes)} parameters"
+            print(f"{self.folder}: {what}, {trainer.world_size} x {pl_module.device.type}", file=sys.stderr)
             if trainer.max_steps < 0 and (trainer.max_epochs or -1) < 0:
                 print("no trainer.max_steps or trainer.max_epochs: training until Ctrl-C", file=sys.stderr)
         if threading.current_thread() is threading.main_thread():
