@@ -17,7 +17,8 @@ from torch.utils._pytree import tree_leaves
 from ganzoo.core.module import GANModule
 from ganzoo.core.turns import PLAYERS
 from ganzoo.core.types import Batch
-from ganzoo.data.base import ArrayImages, GANDataModule, Images, Split
+from ganzoo.data.base import GANDataModule, Split
+from ganzoo.data.images import ArrayImages, Images
 from ganzoo.hub import load, save_pretrained
 
 Make = Callable[..., GANModule]

@@ -13,3 +13,11 @@ def _one_thread():
 @pytest.fixture(autouse=True)
 def _no_seed(monkeypatch):
     monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cache(tmp_path_factory):
+    """Statistics of real images are kept for the tests alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GANZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -2,40 +2,69 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
+import os
 import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from ganzoo.cli import bench, main
+from ganzoo.cli import bench, bench_evaluation, bench_rows, bench_scores, bench_tracking, bench_training, main
+
+Run = Callable[..., Any]
 
 
-def test_overhead_and_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(bench, "BLOCK", {"overhead": 5, "step": 1})
-    monkeypatch.setattr(bench, "QUICK", {"overhead": 2, "step": 1})
-    monkeypatch.setattr(bench, "WIDTH", {"cpu": 2})
-    for name in ("overhead", "step"):
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """One measurement's numbers."""
+
+    def run(name: str) -> Any:
         file = tmp_path / f"{name}.json"
         assert main(["bench", "--quick", "--only", name, "--json", str(file)]) == 0
         raw = json.loads(file.read_text())
         assert raw.keys() == {"machine", name}
         assert {"device", "threads", "ganzoo", "torch", "lightning", "python"} <= raw["machine"].keys()
-        assert raw[name].keys() == ({"ganzoo", "naive"} if name == "overhead" else {"pairs"})
-        for pairs in raw[name].values():
-            assert len(pairs) == bench.QUICK[name]
+        assert all(math.isfinite(number) for number in numbers(raw[name]))
+        return raw[name]
+
+    return run
+
+
+def numbers(raw: Any) -> Iterator[float]:
+    if isinstance(raw, dict | list):
+        for part in raw.values() if isinstance(raw, dict) else raw:
+            yield from numbers(part)
+    else:
+        yield raw
+
+
+def test_overhead_and_step(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(bench_training, "BLOCK", {"overhead": 5, "step": 1})
+    monkeypatch.setattr(bench_training, "WIDTH", {"cpu": 2})
+    for name in ("overhead", "step"):
+        monkeypatch.setitem(bench.MEASUREMENTS, name, bench.MEASUREMENTS[name]._replace(quick=2))
+        raw = run(name)
+        assert raw.keys() == ({"ganzoo", "naive"} if name == "overhead" else {"pairs"})
+        for pairs in raw.values():
+            assert len(pairs) == 2
             for pair in pairs:
                 assert pair.keys() == {"fit", "plain", "fit_cpu", "plain_cpu"}
-                assert all(math.isfinite(seconds) and seconds > 0 for seconds in pair.values())
+                assert all(seconds > 0 for seconds in pair.values())
     out = capsys.readouterr().out
-    assert f"at most {bench.GOALS['overhead']}" in out and f"at most {bench.GOALS['step']}" in out
+    assert f"at most {bench_rows.GOALS['overhead']}" in out and f"at most {bench_rows.GOALS['step']}" in out
 
 
-def test_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """No process is started: each `fit` leaves only the picture of the reals."""
 
-    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+    def start(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         for flag in command:
             if flag.startswith("--trainer.default_root_dir="):
                 folder = Path(flag.partition("=")[2]) / "001-run"
@@ -43,14 +72,111 @@ def test_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 (folder / "reals.png").touch()
         return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr(bench.subprocess, "run", run)
-    file = tmp_path / "start.json"
-    assert main(["bench", "--quick", "--only", "start", "--json", str(file)]) == 0
-    raw = json.loads(file.read_text())["start"]
-    assert len(raw) == 5 and all(math.isfinite(seconds) for figures in raw.values() for seconds in figures)
+    monkeypatch.setattr(bench_training.subprocess, "run", start)
+    assert len(run("start")) == 5
+
+
+def test_frechet(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_scores, "FEATURES", 16)
+    monkeypatch.setattr(bench_scores, "ROWS", (40, 10))
+    raw = run("frechet")
+    assert raw.keys() == {"40", "10"}
+    for found in raw.values():
+        assert found.keys() == {"true", "root", "ganzoo", "torchmetrics", "scipy"}
+        assert found["true"] > 0
+        for name, most in (("ganzoo", 1e-12), ("torchmetrics", 1e-5), ("scipy", 1e-5)):  # the reference is one
+            assert found[name][0]["error"] < most, name
+
+
+def test_memory(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without processes, whose start takes seconds."""
+
+    elsewhere = subprocess.run
+
+    def here(command: list[str], **settings: Any) -> subprocess.CompletedProcess[str]:
+        if command[0] != sys.executable:  # git, of which the record asks the commit
+            return elsewhere(command, **settings)
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            exec(command[2], {})
+        return subprocess.CompletedProcess(command, 0, out.getvalue(), "")
+
+    monkeypatch.setattr(bench_scores.subprocess, "run", here)
+    monkeypatch.setattr(bench_scores, "FAKES", (64, 6000))
+    raw = run("memory")
+    assert raw.keys() == {"64", "6000"} and all(len(figures) == 1 for figures in raw.values())
+
+
+def test_memory_of_a_process_that_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    failed = subprocess.CompletedProcess([], 1, "", "Traceback\n  ...\nMemoryError: no more\n")
+    monkeypatch.setattr(bench_scores.subprocess, "run", lambda *_, **__: failed)
+    assert main(["bench", "--quick", "--only", "memory"]) == 2
+    assert "an evaluation of 2000 fakes: MemoryError: no more" in capsys.readouterr().err
+
+
+def test_evaluation(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without KID, which needs 1,000 images, and without Inception, whose batch takes seconds."""
+    whole = bench_evaluation.digits
+
+    def digits(n: int, file: Path) -> bench_evaluation.Case:
+        case = whole(200, file)
+        assert case.metrics == ["fid", "is", "kid", "pr"]
+        return case._replace(reals=case.reals[:300], metrics=["fid", "is", "pr"])
+
+    monkeypatch.setattr(bench_evaluation, "digits", digits)
+    monkeypatch.setattr(bench_evaluation, "CASES", ("digits",))
+    raw = run("evaluation")
+    assert raw.keys() == {"digits"}
+    for found in raw["digits"]["times"].values():
+        assert found.keys() == {"ganzoo", "torch-fidelity"}
+    scores = raw["digits"]["scores"]
+    assert scores["torch-fidelity"].keys() == {"fid", "is", "precision", "recall"}
+    for name, value in scores["torch-fidelity"].items():  # the same images, metrics and settings
+        assert value == pytest.approx(scores["ganzoo"][name], rel=1e-4), name
+    assert f"at least {bench_rows.GOALS['evaluation']}" in capsys.readouterr().out
+
+
+def test_an_untrained_inception_is_read_by_both(tmp_path: Path) -> None:
+    case = bench_evaluation.inception(3, tmp_path / "weights.pth")
+    assert case.fakes.shape == case.reals.shape == (3, 3, 32, 32)
+    state = torch.load(io.BytesIO((tmp_path / "weights.pth").read_bytes()), weights_only=True)
+    assert state["fc.weight"].shape == (1008, 2048)
+    deviation = state["Mixed_7c.branch1x1.conv.weight"].std().item()
+    assert deviation == pytest.approx(math.sqrt(2 / 2048), rel=0.02)  # He's, by which activations keep their size
+
+
+def test_tracking(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "tiny.yaml"
+    config.write_text(
+        "model: {class_path: DCGAN, init_args: {width: 2}}\n"
+        "data: {class_path: Digits, init_args: {image_size: 16, batch_size: 8}}\n"
+        "scores: {n: 64, final_n: 64}\n"
+        "trainer: {max_steps: 5000}\n"
+    )
+    monkeypatch.setattr(bench_tracking, "CONFIG", str(config))
+    monkeypatch.setattr(bench_tracking, "EVERY", 2)
+    raw = run("tracking")
+    assert len(raw["looks"]) == bench.MEASUREMENTS["tracking"].quick >= raw["saved"] >= 1
+    assert raw["loop"]["wall"] > sum(look["wall"] for look in raw["looks"])
+
+
+def test_a_cache_that_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for before in ("mine", None):
+        if before is None:
+            monkeypatch.delenv("GANZOO_CACHE")
+        else:
+            monkeypatch.setenv("GANZOO_CACHE", before)
+        with bench_rows.cache_at(str(tmp_path)):
+            assert os.environ["GANZOO_CACHE"] == str(tmp_path)
+        assert os.environ.get("GANZOO_CACHE") == before
 
 
 def test_no_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert main(["bench", "--device", "cuda"]) == 2
     assert "--device cuda" in capsys.readouterr().err
+
+
+def test_help_names_every_measurement(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"  {name} " in out for name in bench.MEASUREMENTS)

@@ -25,7 +25,7 @@ from ganzoo.cli.paths import configs
 from ganzoo.hub import load, save_pretrained
 
 SMALL = "--model DCGAN --data Digits --data.image_size 8 --data.batch_size 100 --model.width 4 --trainer.max_steps 4"
-QUICK = f"{SMALL} --samples.rows 2 --samples.columns 2 --samples.film_fps 0"
+QUICK = f"{SMALL} --samples.rows 2 --samples.columns 2 --samples.film_fps 0 --scores.final_n 20"
 CONFIG = """\
 model:
   class_path: DCGAN
@@ -646,7 +646,9 @@ assert not {"torch", "lightning", "numpy", "jsonargparse"} & set(sys.modules)
 
 
 def steps(run: Path) -> list[int]:
-    return [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    """Those at which losses were logged."""
+    logs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [log["step"] for log in logs if "D/loss" in log]
 
 
 def start(*options: str) -> tuple[subprocess.Popen[str], Path]:

@@ -15,11 +15,13 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from torch import Tensor
 
 from ganzoo.core.images import to_float, to_uint8
 from ganzoo.data import CIFAR10, LSUN, MNIST, STL10, SVHN, ArrayImages, CelebA, Digits, Gaussians, MNIST5k
-from ganzoo.data.base import Split, resize, square
+from ganzoo.data.base import Split
 from ganzoo.data.digits import _mnist5k
+from ganzoo.data.files import resize, square
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
@@ -28,6 +30,12 @@ def arrays(module: Any, split: Split) -> ArrayImages:
     data = module.dataset(split)
     assert isinstance(data, ArrayImages)
     return data
+
+
+def labels(data: ArrayImages) -> Tensor:
+    found = data.labels()
+    assert found is not None
+    return found
 
 
 def test_bytes_survive_the_round_trip() -> None:
@@ -46,7 +54,7 @@ def test_digits_splits(cls: Any, held_out: int) -> None:
     total = 1797 if cls is Digits else 5000
     assert [len(part) for part in parts] == [total - 20 * held_out, 10 * held_out, 10 * held_out]
     for part in parts[1:]:
-        assert part.labels is not None and part.labels.bincount().tolist() == [held_out] * 10
+        assert labels(part).bincount().tolist() == [held_out] * 10
     images = [{x.numpy().tobytes() for x in part.images} for part in parts]
     assert len(set.union(*images)) == sum(map(len, images)) == total
     assert parts[0].images.dtype == torch.uint8 and parts[0].images.max() == 255 and parts[0].images.min() == 0
@@ -101,8 +109,8 @@ def test_gaussians(layout: Any, modes: int, sigma: float) -> None:
     data = arrays(module, "train")
     assert (module.image_size, module.channels, module.num_classes, module.sigma) == (1, 2, modes, sigma)
     assert data.images.shape == (10_000, 2, 1, 1) and data.images.abs().max() < 1
-    assert data.labels is not None and data.labels.bincount().min() > 300
-    error = data.images[:, :, 0, 0] * module.scale - module.centers[data.labels]
+    assert labels(data).bincount().min() > 300
+    error = data.images[:, :, 0, 0] * module.scale - module.centers[labels(data)]
     assert error.std().item() == pytest.approx(sigma, rel=0.03)
     reach = module.centers.abs().max().item()
     assert reach == pytest.approx(1.0 if layout == "ring" else 4.0)
@@ -147,7 +155,7 @@ def test_cifar_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(official, "meta", {"filename": "batches.meta", "key": "label_names", "md5": md5})
     data = arrays(CIFAR10(root=str(tmp_path)), "train")
     assert torch.equal(data.images[:2], torch.from_numpy(rows).reshape(2, 3, 32, 32))
-    assert data.labels is not None and data.labels.tolist() == [3, 7] * 5
+    assert labels(data).tolist() == [3, 7] * 5
     assert len(arrays(CIFAR10(root=str(tmp_path)), "val")) == 2
 
 
@@ -168,7 +176,7 @@ def test_other_torchvision_sets(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("STL10", "SVHN", "CelebA", "LSUN"):
         monkeypatch.setattr(torchvision.datasets, name, Fake)
-    assert arrays(STL10(), "train").labels is None and STL10().num_classes is None and STL10().image_size == 96
+    assert arrays(STL10(), "train").labels() is None and STL10().num_classes is None and STL10().image_size == 96
     assert arrays(SVHN(download=False), "val")[1]["label"] == -1
     for module in (CelebA(), LSUN("tower")):
         batch = module.dataset("val").__getitems__([1, 2])

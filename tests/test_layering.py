@@ -17,6 +17,7 @@ RANK_1 = {"networks", "augment", "core/ema", "core/means", "core/optim", "core/s
 CORE = {"core/arguments", "core/module", "core/turns", "core/strategy", "core/pictures"}
 TORCH = {"torch", "numpy"}
 LIGHTNING = {*TORCH, "lightning", "torchvision", "torchmetrics", "torch_fidelity", "sklearn", "PIL", "av", "mlxtend"}
+DATA = {"core/types", "core/random", "core/images", "data/images", "data/order", "data/files"}
 ANYTHING = {"*"}
 
 # package or file -> (what of ours it may import beside its own base, which libraries)
@@ -24,8 +25,10 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     **{name: (set(), TORCH) for name in RANK_0},
     **{name: (RANK_0, TORCH) for name in RANK_1},
     **{name: (RANK_0 | RANK_1 | CORE, LIGHTNING) for name in CORE},
-    "data": ({"core/types", "core/random", "core/images"}, LIGHTNING),
-    "metrics": (RANK_0, LIGHTNING),
+    "data": (DATA, LIGHTNING),
+    "data/stacked": (DATA | {"data"}, LIGHTNING),  # it is made of another data module's images
+    "metrics": (RANK_0, {*LIGHTNING, "safetensors"}),
+    **{f"metrics/{name}": (RANK_0 | {"metrics"}, LIGHTNING) for name in ("choice", "extractors", "measure")},
     "variants": (RANK_0 | RANK_1 | CORE, {"torch", "lightning"}),
     "callbacks": (RANK_0 | RANK_1 | CORE | {"metrics"}, {*LIGHTNING, "rich"}),
     "hub": (CORE | {"", "variants"}, {"torch", "safetensors", "huggingface_hub"}),

@@ -21,8 +21,8 @@ def test_dcgan_digits_finds_all_ten_classes(seed, tmp_path, monkeypatch):
     assert main(["fit", "--config", "dcgan/digits", "--seed_everything", str(seed)]) == 0
     digits = Digits(image_size=16)
     real, held_out = digits.dataset("train"), digits.dataset("test")
-    classifier = SVC().fit(to_float(real.images).flatten(1), real.labels)
-    accuracy = classifier.score(to_float(held_out.images).flatten(1), held_out.labels)
+    classifier = SVC().fit(to_float(real.images).flatten(1), real.labels())
+    accuracy = classifier.score(to_float(held_out.images).flatten(1), held_out.labels())
     assert accuracy > 0.97
     images = ganzoo.load(find_checkpoint("runs/001-dcgan-digits")).sample(seeds=range(1000))
     shares = np.bincount(classifier.predict(images.flatten(1)), minlength=10) / 1000

@@ -17,6 +17,7 @@ VERBS = {
     "validate": ("training", "both losses on the validation images"),
     "test": ("training", "both losses on the test images"),
     "sample": ("sample", "images from a checkpoint: sample RUN --seeds 0-15"),
+    "evaluate": ("evaluate", "scores: FID and others of a run, a checkpoint, or two folders of pictures"),
     "list": ("catalog", "the variants and the configs that come with ganzoo"),
     "info": ("catalog", "a variant, a config, a run or a checkpoint: info DCGAN"),
     "checks": ("checks", "versions, devices, what is missing; --data DIR looks at a folder of images"),

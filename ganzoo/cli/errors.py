@@ -25,8 +25,9 @@ class UserError(Exception):
 class Arguments(argparse.ArgumentParser):
     """The parser of a verb that trains nothing."""
 
-    def __init__(self, verb: str, description: str) -> None:
-        super().__init__(f"python -m ganzoo {verb}", description=description, allow_abbrev=False)
+    def __init__(self, verb: str, description: str, usage: str | None = None) -> None:
+        usage = usage and f"python -m ganzoo {verb} {usage}"
+        super().__init__(f"python -m ganzoo {verb}", usage=usage, description=description, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         command = f"{self.prog} --help lists what it takes"

@@ -39,7 +39,10 @@ def find_checkpoint(name: str) -> Path:
         raise UserError(f"no checkpoint {name!r}{closest(name, beside, 'name a run, such as runs/001-dcgan-digits')}")
     if path.is_file() or (path / "config.json").is_file():
         return path
-    checkpoints = sorted(path.glob("checkpoints/*.ckpt"), key=lambda file: file.stat().st_mtime)
+    # `best-fid.ckpt` may be the newest, but whoever goes on, or samples, means the last state
+    checkpoints = sorted(
+        path.glob("checkpoints/*.ckpt"), key=lambda f: (not f.name.startswith("best-"), f.stat().st_mtime)
+    )
     if not checkpoints:
         raise UserError(f"{name} has no checkpoints/*.ckpt; name a run, a .ckpt, or what save_pretrained wrote")
     return checkpoints[-1]

@@ -16,7 +16,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from ganzoo.callbacks.diagnostics import Diagnostics
+from ganzoo.callbacks.scores import Scores
 from ganzoo.cli.checks import environment
+from ganzoo.cli.evaluate import figure
 from ganzoo.core.arguments import variant_name
 from ganzoo.core.turns import PLAYERS
 
@@ -25,11 +28,13 @@ CONTENTS = {
     "samples.mp4": "the same as a film",
     "interpolation.png": "from latent to latent",
     "reals.png": "training images",
-    "metrics.jsonl": "losses",
+    "metrics.jsonl": "losses and scores",
+    "scores.json": "the scores at the end, and how they were measured",
     "checkpoints/last.ckpt": "the last state",
     "config.yaml": "the resolved config",
     "environment.json": "versions, devices, command",
 }
+SHOWN = 6  # figures in the summary; scores.json has all
 
 
 class RunLog(Logger):
@@ -131,6 +136,15 @@ class RunFolder(Callback):
         for name, what in CONTENTS.items():
             if (self.folder / name).exists():
                 lines.append(f"  {name:<22}{what}")
+        for path in sorted(self.last.parent.glob("best-*.ckpt")):
+            name = f"checkpoints/{path.name}"
+            lines.append(f"  {name:<21} the best by {path.stem.removeprefix('best-')}")
+        for alarms in (c.rung for c in trainer.callbacks if isinstance(c, Diagnostics)):  # type: ignore[attr-defined]
+            lines += [f"Since step {step:,}: {name}" for name, step in alarms.items()]
+        for report in (c.report for c in trainer.callbacks if isinstance(c, Scores) and c.report):  # type: ignore[attr-defined]
+            lines.append(f"Scores of {report.scores[0].protocol['fakes']:,} fakes:")
+            ranked = [score for score in report.scores if score.better]
+            lines += [f"  {score.name:<28}{figure(score)}" for score in ranked[:SHOWN]]
         folder, config = (shlex.quote(str(path)) for path in (self.folder, self.folder / "config.yaml"))
         name = variant_name(type(trainer.lightning_module))
         own = "" if name.startswith("ganzoo.") else f" --variant {name}"

@@ -32,12 +32,13 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     seeds = _seeds(options.seeds, options.n)
     path = find_checkpoint(options.checkpoint)
     with user_errors():
-        variant = _import(options.variant)
+        variant = import_variant(options.variant)
 
         from ganzoo.hub import load
 
         model = load(path, variant)
-        _check(model, options.label, options.device)
+        _check(model, options.label)
+        check_device(options.device)
         images = model.to(options.device).sample(seeds=seeds, label=options.label)
         try:
             options.outdir.mkdir(parents=True, exist_ok=True)
@@ -48,15 +49,19 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     return 0
 
 
-def _check(model: Any, label: int | None, device: str) -> None:
+def _check(model: Any, label: int | None) -> None:
     """What the command line can name in its own words."""
-    import torch
-
     name = type(model).__name__
     if label is not None and model.num_classes is None:
         raise UserError(f"{name} was trained without classes; leave --class out")
     if label is not None and not 0 <= label < model.num_classes:
         raise UserError(f"{name} has no class {label}; choose one from 0 to {model.num_classes - 1}")
+
+
+def check_device(device: str) -> None:
+    """Raise a UserError unless torch can use it."""
+    import torch
+
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -106,7 +111,8 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-def _import(name: str | None) -> Any:
+def import_variant(name: str | None) -> Any:
+    """The class that `--variant my_file.MyGAN` names, or None."""
     if name is None:
         return None
     module, _, cls = name.rpartition(".")

@@ -17,8 +17,10 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import ganzoo
+from ganzoo.callbacks.diagnostics import Diagnostics
 from ganzoo.callbacks.progress import GANProgress
 from ganzoo.callbacks.samples import Samples
+from ganzoo.callbacks.scores import Scores
 from ganzoo.cli import preflight
 from ganzoo.cli.errors import UserError, describe, one_line, user_errors
 from ganzoo.cli.parsing import AT, OptionError, Parser
@@ -77,6 +79,8 @@ class GANCLI(LightningCLI):
                 "data", f"model.init_args.{key}", compute_fn=lambda d, key=key: _linked(d, key), apply_on="instantiate"
             )
         parser.add_lightning_class_args(Samples, "samples")
+        parser.add_lightning_class_args(Scores, "scores")
+        parser.add_lightning_class_args(Diagnostics, "diagnostics")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
@@ -114,9 +118,10 @@ class GANCLI(LightningCLI):
             given = config.logger if isinstance(config.logger, list) else [config.logger]
             kwargs["logger"] = [self.run.metrics, *[logger for logger in given if isinstance(logger, Logger)]]
         kwargs["default_root_dir"] = str(self.run.folder)
-        callbacks = [self.run, self.config_init.samples]
+        # What has a state comes before the run, whose last checkpoint holds it
+        callbacks = [self.config_init.diagnostics, self.run, self.config_init.samples, self.config_init.scores]
         if config.enable_progress_bar is not False:
-            callbacks.insert(1, GANProgress())
+            callbacks.insert(2, GANProgress())
         if config.enable_checkpointing is not False:
             callbacks.append(self._checkpoint(self.config_init.checkpoint))
         return self._instantiate_trainer({**config, **kwargs}, callbacks)

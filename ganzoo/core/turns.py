@@ -130,6 +130,18 @@ class Turns(LightningModule):
         if self.training:
             self._means.add(name, value)
 
+    def publish(self, values: dict[str, float]) -> None:
+        """Hand values to the loggers of a training, at this step.
+
+        `self.log` would take a third of a millisecond a value, and is a step off in validation.
+        """
+        for logger in self.trainer.loggers:
+            try:
+                logger.log_metrics({"images": int(self.images_seen), **values}, step=self.trainer.global_step)
+                logger.save()
+            except Exception as error:  # whatever a logger's service does, days of training are worth more
+                rank_zero_warn(f"{type(logger).__name__} did not take step {self.trainer.global_step}: {error}")
+
     # Around them, once a batch
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
@@ -223,10 +235,10 @@ class Turns(LightningModule):
         nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], self.clip_norm)
 
     def on_validation_start(self) -> None:
-        self._average_statistics()
+        self.average_statistics()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._average_statistics()
+        self.average_statistics()
         means = {"sums": self._means.sums, "weights": self._means.weights}
         checkpoint["ganzoo"] = {"variant": variant_name(type(self)), "means": means}
 
@@ -286,14 +298,9 @@ class Turns(LightningModule):
     def _log(self, values: dict[str, float], prog_bar: bool = False) -> None:
         if self.trainer.sanity_checking or not values:
             return
-        step, fitting = self.trainer.global_step, self.trainer.state.fn == TrainerFn.FITTING
-        # Straight to the loggers: `self.log` takes a third of a millisecond a value, and is a step off in validation.
-        for logger in self.trainer.loggers if fitting else ():
-            try:
-                logger.log_metrics({"images": int(self.images_seen), **values}, step=step)
-                logger.save()
-            except Exception as error:  # whatever a logger's service does, days of training are worth more
-                rank_zero_warn(f"{type(logger).__name__} did not take step {step}: {error}")
+        fitting = self.trainer.state.fn == TrainerFn.FITTING
+        if fitting:
+            self.publish(values)
         losses = {name: value for name, value in values.items() if name.endswith("/loss")}
         self.log_dict(losses, prog_bar=prog_bar, logger=not fitting)  # for progress bars and callbacks that monitor
 
@@ -305,7 +312,7 @@ class Turns(LightningModule):
             for letter, loss in (("D", self.discriminator_loss), ("G", self.generator_loss)):
                 self._held_out.add(f"{letter}/loss", total(loss(batch)), weight=size(batch))
 
-    def _average_statistics(self) -> None:
+    def average_statistics(self) -> None:
         """BatchNorm's running statistics are each process's own while training; replicas must save the same."""
         if self.trainer.world_size > 1:
             norms = [m for m in self.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]

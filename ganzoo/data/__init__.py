@@ -1,9 +1,13 @@
 """Data modules: `Digits()`, `CIFAR10()`, `ImageFolder("my/pictures")` and others; a Trainer is not needed."""
 
-from ganzoo.data.base import ArrayImages, Flipped, GANDataModule, Images, Loader, SequentialLoader
+from ganzoo.data.base import GANDataModule
 from ganzoo.data.digits import Digits, MNIST5k
 from ganzoo.data.folder import FolderReport, ImageFolder, scan
 from ganzoo.data.gaussians import Gaussians
+from ganzoo.data.images import ArrayImages, Flipped, Images
+from ganzoo.data.order import Loader, SequentialLoader
+from ganzoo.data.pictures import Pictures
+from ganzoo.data.stacked import StackedImages, StackedMNIST
 from ganzoo.data.vision import CIFAR10, CIFAR100, LSUN, MNIST, STL10, SVHN, CelebA, FashionMNIST
 
 __all__ = [
@@ -25,6 +29,9 @@ __all__ = [
     "Images",
     "Loader",
     "MNIST5k",
+    "Pictures",
     "SequentialLoader",
+    "StackedImages",
+    "StackedMNIST",
     "scan",
 ]

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganzoo.data.base import ArrayImages, GANDataModule, Split, resize, stratify
+from ganzoo.data.base import GANDataModule, Split, stratify
+from ganzoo.data.files import resize
+from ganzoo.data.images import ArrayImages
 
 
 class Digits(GANDataModule):
@@ -24,6 +26,7 @@ class Digits(GANDataModule):
 
     channels = 1
     num_classes = 10
+    extractor = "digits"
 
     def __init__(self, image_size: int = 8, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -54,6 +57,7 @@ class MNIST5k(GANDataModule):
 
     channels = 1
     num_classes = 10
+    extractor = "mnist5k"
 
     def __init__(self, image_size: int = 28, **kwargs: Any) -> None:
         super().__init__(**kwargs)

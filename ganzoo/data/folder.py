@@ -11,19 +11,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from ganzoo.core.types import Batch
-from ganzoo.data.base import GANDataModule, Images, Split, square
-
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-Fit = Literal["crop", "squeeze"]
+from ganzoo.data.base import GANDataModule, Split
+from ganzoo.data.files import Fit, decode, find, header, listing
+from ganzoo.data.images import Images, combine, digest_files
 
 
 class ImageFolder(GANDataModule):
@@ -72,7 +71,7 @@ class ImageFolder(GANDataModule):
     ) -> None:
         super().__init__(num_workers=min(8, os.cpu_count() or 1) if num_workers is None else num_workers, **kwargs)
         root = Path(path).expanduser()
-        names, _ = _find(root)
+        names, _ = find(root)
         names = _readable(root, names, corrupt)
         self.name, self.image_size, self.channels = root.resolve().name, image_size, channels
         self.classes = _classes(root, names) if labels else []
@@ -158,35 +157,25 @@ class FolderImages(Images):
             batch["label"] = self.pictures.labels[[i for i, _ in found]]
         return batch
 
+    @cached_property
+    def _labels(self) -> Tensor | None:
+        labels = self.pictures.labels
+        if labels is not None and self.pictures.skip:  # which ones are replaced shows when they are decoded
+            return super()._labels
+        return None if labels is None else labels[self.members]
+
+    def _digest(self) -> str:
+        """Of the files' bytes, which decides what they decode to."""
+        shape, fit, labels = self.pictures.shape, self.pictures.fit, self.pictures.labels
+        files = digest_files(self.pictures.files[i] for i in self.members)
+        return combine("folder 1", shape, fit, None if labels is None else labels[self.members].tolist(), *files)
+
     def _read(self, position: int) -> tuple[int, Tensor]:
         for i in self.members[position:] + self.members[:position]:
             image = self.pictures.read(i)
             if image is not None:
                 return i, image
         raise RuntimeError(f"None of these {len(self)} pictures can be decoded, {self.pictures.files[0]} and others.")
-
-
-def decode(file: Path, size: int, channels: int = 3, fit: Fit = "crop") -> Tensor:
-    """Read any picture as uint8 [channels, size, size].
-
-    Args:
-        file: The picture.
-        size: Pixels per side.
-        channels: 1 or 3.
-        fit: "crop" the centre or "squeeze" all of it.
-
-    Raises:
-        Exception: Whatever Pillow raises on a broken file.
-    """
-    with Image.open(file) as opened:
-        opened.draft(None, (2 * size, 2 * size))  # JPEG only: decode at 1/2, 1/4 or 1/8 of the size, still above ours
-        picture: Image.Image = ImageOps.exif_transpose(opened)
-    if picture.mode.startswith("I"):  # 16 bits, which Pillow would clip, not scale
-        picture = Image.fromarray((np.asarray(picture).clip(0, 65535) / 257).round().astype(np.uint8))
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return square(picture.convert("L" if channels == 1 else "RGB"), size, fit)
 
 
 @dataclass
@@ -218,7 +207,7 @@ def scan(path: str, image_size: int = 64, progress: Callable[[int, int], None] |
         NotADirectoryError: `path` is a file.
     """
     root = Path(path).expanduser()
-    names, others = _find(root)
+    names, others = find(root)
     sizes, modes = [], Counter[str]()
     unusable, notes = {}, {}
     with ThreadPoolExecutor() as pool:
@@ -252,7 +241,7 @@ def scan(path: str, image_size: int = 64, progress: Callable[[int, int], None] |
 
 def _inspect(file: Path) -> tuple[tuple[int, int], str, int] | str:
     """Size, mode and number of frames of a picture that decodes; what is wrong with one that does not."""
-    if problem := _header_problem(file):
+    if isinstance(problem := header(file), str):
         return problem
     try:
         with Image.open(file) as picture:
@@ -263,49 +252,14 @@ def _inspect(file: Path) -> tuple[tuple[int, int], str, int] | str:
         return str(error)
 
 
-def _header_problem(file: Path) -> str | None:
-    try:
-        with Image.open(file) as picture:
-            return "32-bit float pixels, whose range is not known" if picture.mode == "F" else None
-    except Image.UnidentifiedImageError:
-        return "not a picture"
-    except Exception as error:  # Pillow raises anything on broken files
-        return str(error)
-
-
-def _find(root: Path) -> tuple[list[str], int]:
-    """Sorted relative names of the pictures under a folder, and how many other files there are; no hidden ones."""
-    if not root.exists():
-        raise FileNotFoundError(f"There is no folder {root.absolute()}: check the path.")
-    if not root.is_dir():
-        raise NotADirectoryError(f"{root.absolute()} is a file: name the folder that holds the pictures.")
-    names: list[str] = []
-    others, seen = 0, set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        if (real := os.path.realpath(folder)) in seen:  # a link that leads back
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        visible = [name for name in files if not name.startswith(".")]
-        pictures = [name for name in visible if name.lower().endswith(EXTENSIONS)]
-        names += [(Path(folder) / name).relative_to(root).as_posix() for name in pictures]
-        others += len(visible) - len(pictures)
-    if not names:
-        raise FileNotFoundError(
-            f"No pictures in {root.absolute()} or below: looked for {' '.join(EXTENSIONS)}, found {others} other files."
-        )
-    return sorted(names), others
-
-
 def _readable(root: Path, names: list[str], corrupt: str) -> list[str]:
     """The files whose header can be read; the others are refused or warned of."""
     with ThreadPoolExecutor() as pool:
-        problems = dict(zip(names, pool.map(_header_problem, (root / name for name in names)), strict=True))
-    bad = {name: problem for name, problem in problems.items() if problem}
+        seen = dict(zip(names, pool.map(header, (root / name for name in names)), strict=True))
+    bad = {name: problem for name, problem in seen.items() if isinstance(problem, str)}
     if not bad:
         return names
-    message = f"{len(bad)} of {len(names)} files in {root.absolute()} cannot be read as pictures: {_listing(bad)}"
+    message = f"{len(bad)} of {len(names)} files in {root.absolute()} cannot be read as pictures: {listing(bad)}"
     if corrupt == "refuse" or len(bad) == len(names):
         raise ValueError(f"{message}.\nRemove them, or set data.corrupt to skip, to train on the others.")
     warnings.warn(f"skipped: {message}", stacklevel=3)
@@ -317,15 +271,9 @@ def _classes(root: Path, names: Iterable[str]) -> list[str]:
     if beside:
         raise ValueError(
             f"labels=True takes the class from the subfolder, but {len(beside)} pictures lie directly in "
-            f"{root.absolute()}: {_listing(beside)}\nMove each into the subfolder of its class, or pass labels=False."
+            f"{root.absolute()}: {listing(beside)}\nMove each into the subfolder of its class, or pass labels=False."
         )
     return sorted({name.split("/")[0] for name in names})
-
-
-def _listing(files: Iterable[str] | dict[str, str], most: int = 10) -> str:
-    lines = [f"{name}: {why}" for name, why in files.items()] if isinstance(files, dict) else list(files)
-    rest = [f"and {len(lines) - most} more"] if len(lines) > most else []
-    return "".join(f"\n  {line}" for line in lines[:most] + rest)
 
 
 def _fraction(name: str) -> float:

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import torch
 
 from ganzoo.core.random import mix
-from ganzoo.data.base import ArrayImages, GANDataModule, Split
+from ganzoo.data.base import GANDataModule, Split
+from ganzoo.data.images import ArrayImages
 
 
 class Gaussians(GANDataModule):
@@ -30,6 +31,7 @@ class Gaussians(GANDataModule):
 
     image_size = 1
     channels = 2
+    extractor = None  # points, no images
 
     def __init__(self, layout: Literal["ring", "grid"] = "ring", n: int = 50_000, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ganzoo.core.types import Batch
-from ganzoo.data.base import ArrayImages, GANDataModule, Images, Split, resize, square
+from ganzoo.data.base import GANDataModule, Split
+from ganzoo.data.files import resize, square
+from ganzoo.data.images import ArrayImages, Images, combine, digest_files
 
 
 class PictureImages(Images):
     """A torchvision data set that reads one PIL picture at a time, centre-cropped and resampled; no labels."""
+
+    _labels = None
 
     def __init__(self, pictures: Any, image_size: int) -> None:
         self.pictures, self.image_size = pictures, image_size
@@ -26,6 +31,15 @@ class PictureImages(Images):
     def __getitems__(self, tickets: Sequence[int]) -> Batch:
         pictures = (self.pictures[ticket % len(self)][0].convert("RGB") for ticket in tickets)
         return Batch(image=torch.stack([square(picture, self.image_size) for picture in pictures]))
+
+
+class CelebAImages(PictureImages):
+    """CelebA's files."""
+
+    def _digest(self) -> str:
+        """Of the files' bytes: a hundred times faster than decoding them."""
+        folder = Path(self.pictures.root) / self.pictures.base_folder / "img_align_celeba"
+        return combine("CelebA 1", self.image_size, *digest_files(folder / name for name in self.pictures.filename))
 
 
 class VisionData(GANDataModule):
@@ -98,6 +112,7 @@ class MNIST(VisionData):
     """
 
     channels = 1
+    extractor = "mnist5k"
     default_size = 28
     splits = {"train": True, "test": False}
     split_argument = "train"
@@ -108,6 +123,8 @@ class FashionMNIST(MNIST):
 
     train: the official 60,000; val and test: the official test split of 10,000.
     """
+
+    extractor = "inception-grey"
 
 
 class CIFAR10(VisionData):
@@ -159,7 +176,7 @@ class CelebA(VisionData):
 
     def convert(self, data: Any) -> Images:
         """Read files as they are asked for."""
-        return PictureImages(data, self.image_size)  # the pictures are 178 wide: the largest square is the usual crop
+        return CelebAImages(data, self.image_size)  # the pictures are 178 wide: the largest square is the usual crop
 
 
 class LSUN(VisionData):

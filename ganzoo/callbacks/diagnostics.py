@@ -1,0 +1,314 @@
+"""What goes wrong in GANs: a curve for each disease, and one line of advice when it has lasted."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from ganzoo.core.images import to_float
+from ganzoo.core.module import GANModule
+from ganzoo.core.still import Still, evaluating
+from ganzoo.core.turns import PLAYERS
+from ganzoo.core.types import Batch
+from ganzoo.functional.alarms import auc, clusters, mean_distance, near_held_out, reached
+from ganzoo.functional.neighbours import copying, density_coverage
+from ganzoo.metrics.base import seeded
+
+# What is looked at
+SIDE = 16  # pixels: larger images are averaged down to it, so that a check costs the same at any size
+REFERENCE = 4096  # at most so many training images are searched for copies
+NEIGHBOURS = 5  # of coverage, as in its paper
+CLUSTERS = 10  # of the training images; with n = 256 each is due about 25 fakes
+DUE = 0.2  # a cluster with less than this share of the fakes that it is due is left out
+PART = 64  # images that go through a network at once
+
+# When it is wrong. Beside each: what healthy runs (dcgan/digits, seeds 0 and 1, every 500 batches) showed.
+WARM_UP = 4  # checks that are not judged: an untrained G has low diversity, and D always wins at first
+COLLAPSED = 0.25  # diversity; healthy 0.93 to 0.99, while an untrained G has 0.05
+LEFT_OUT = 0.7  # modes; healthy 1.00, gan/ring with half of its modes lost 0.5
+PERFECT, UNLIKE = 0.999, 0.1  # D_accuracy, coverage; healthy runs have D_accuracy 1.000, too, but coverage 0.5 to 0.8
+MEMORISED = 0.75  # D_overfit; healthy 0.50 to 0.59
+COPIED, UNHELD = 0.6, 0.35  # copying, near_held_out; healthy 0.03 to 0.10 and 0.56 to 1.2, blurred reals 0.7 and 0.5
+RESTLESS = 0.8  # drift; healthy 0.31, falling to 0.07; gan/digits, without averaging, 0.66 when first judged
+
+
+class Alarm(NamedTuple):
+    """One disease.
+
+    Attributes:
+        patience: checks in a row that it must last; as many good ones end it.
+        text: what was seen, what it means, and one cure.
+    """
+
+    patience: int
+    text: str
+
+
+ALARMS = {
+    "non-finite numbers": Alarm(
+        1, "{what}, and will stay so; go back to an earlier checkpoint, with a lower learning rate"
+    ),
+    "D is frozen": Alarm(
+        2, "no weight has moved since the last check: no gradient reaches D, or its learning rate is 0; raise that"
+    ),
+    "G is frozen": Alarm(
+        2, "no weight has moved since the last check: no gradient reaches G, or its learning rate is 0; raise that"
+    ),
+    "collapse": Alarm(
+        2,
+        "fakes are {diversity:.2f} times as diverse as reals: whatever the latent, G makes nearly the same image; "
+        "start again with lower learning rates",
+    ),
+    "modes left out": Alarm(
+        3,
+        "fakes hardly ever look like {missing:.0%} of the reals: G pleases D with the others; "
+        "lower G's learning rate, or take larger batches",
+    ),
+    "D wins": Alarm(
+        5,
+        "D knows every fake (AUC {D_accuracy:.3f}) and few reals have a fake near them ({coverage:.0%}): G learns "
+        "nothing from D; lower the discriminator's learning rate",
+    ),
+    "D memorises": Alarm(
+        3,
+        "D tells training images from held-out ones (AUC {D_overfit:.2f}), so it is no judge of new images any more; "
+        "use more data, or augment it (data.flip)",
+    ),
+    "copying": Alarm(
+        3,
+        "fakes lie nearer to training images than held-out reals do (probability {copying:.2f}): G repeats what it "
+        "was trained on; use more data, or a smaller generator",
+    ),
+    "oscillation": Alarm(
+        5,
+        "between two checks the image of a latent changes as much as from one real to another ({drift:.2f} times): "
+        "the players go round in circles; lower both learning rates",
+    ),
+}
+
+
+class Diagnostics(Callback):
+    """Logs `diagnostics/...` and says in one line what goes wrong, once, and again only after it had ended.
+
+    It looks at what `sample` gives for the seeds 0 to n - 1, at fixed training images and at as many held-out ones, and
+    leaves the training as it is. Images are compared pixel by pixel, at 16x16 pixels at most. Curves that need data are
+    left out where the data module is not ganzoo's, or has no validation split.
+
+    - `D_accuracy`: can D tell held-out reals from fakes? AUC of its scores in eval mode: 0.5 no, 1 always.
+    - `D_overfit`: can D tell training images from held-out ones? AUC: 0.5 no, as it should be.
+    - `diversity`: mean distance between two fakes, over that between two reals.
+    - `modes`: share of the reals that lie in clusters which fakes reach, too.
+    - `coverage`: share of the reals that have a fake among their nearest neighbours.
+    - `copying`: probability that a fake is nearer to the training images than a held-out real is; ideally 0.5.
+    - `near_held_out`: how often a fake's nearest real is a held-out one, over chance; ideally 1, 0 for copies.
+    - `drift`: mean distance between a latent's images at this check and the last, over that between two reals.
+
+    Args:
+        every_n_steps: batches between two checks, of which the first four raise no alarm; 0 for none.
+        n: fakes, training images and held-out images of a check.
+    """
+
+    def __init__(self, every_n_steps: int = 500, n: int = 256) -> None:
+        if every_n_steps < 0:
+            raise ValueError(f"every_n_steps counts from 1, or is 0 for none; got {every_n_steps}")
+        if n <= CLUSTERS:
+            raise ValueError(f"n: {n} images tell nothing; take more than {CLUSTERS}, such as 256")
+        self.every_n_steps = every_n_steps
+        self.n = n
+        self.rung: dict[str, int] = {}  # the alarms that last, with the steps at which they rang
+        self._counts = dict.fromkeys(ALARMS, 0)  # checks in a row that contradict `rung`
+        self._fakes: Tensor | None = None  # of the last check
+        self._weights: dict[str, Tensor] = {}
+        self._reals: _Reals | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        own = {"rung": dict(self.rung), "counts": dict(self._counts), "weights": dict(self._weights)}
+        return {**own, "fakes": self._fakes}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rung, self._counts = dict(state_dict["rung"]), {**self._counts, **state_dict["counts"]}
+        self._fakes, self._weights = state_dict["fakes"], dict(state_dict["weights"])
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._reals = None  # those of other data, perhaps
+
+    @rank_zero_only
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if self.every_n_steps == 0:
+            return
+        if step % self.every_n_steps == 0:
+            self._check(trainer, pl_module)
+        elif every and step % every == 0 and (broken := _broken_losses(trainer)):
+            self._judge("non-finite numbers", step, True, what=broken)
+
+    def _check(self, trainer: Trainer, model: Any) -> None:
+        step = trainer.global_step
+        for player in PLAYERS:
+            weights = torch.stack([p.detach().float().sum() for p in getattr(model, player).parameters()]).cpu()
+            same = player in self._weights and torch.equal(weights, self._weights[player])
+            self._weights[player] = weights
+            self._judge(f"{player[0].upper()} is frozen", step, same and self.every_n_steps >= model.n_critic)
+        with _undisturbed(model):
+            labels = None if model.num_classes is None else [i % model.num_classes for i in range(self.n)]
+            images = model.sample(self.n, seeds=range(self.n), label=labels, batch_size=PART)
+            finite = bool(images.isfinite().all())
+            broken = _broken_losses(trainer) or ("" if finite else "the fakes are not finite")
+            self._judge("non-finite numbers", step, bool(broken), what=broken)
+            if not finite:
+                self._fakes = None
+                return
+            if self._reals is None:
+                self._reals = _Reals(trainer, self.n)
+            values = self._curves(model, images, labels)
+        # What else is wrong with a player who stands still, or with the other one, comes from that.
+        judged = step > WARM_UP * self.every_n_steps and not {"D is frozen", "G is frozen"} & self.rung.keys()
+        if values:
+            model.publish({f"diagnostics/{name}": value for name, value in values.items()})
+        for name, wrong in _verdicts(values).items():
+            self._judge(name, step, wrong and judged, missing=1 - values.get("modes", 1), **values)
+
+    def _curves(self, model: GANModule, images: Tensor, labels: list[int] | None) -> dict[str, float]:
+        """Those that there are data for; what is not finite is left out."""
+        assert self._reals is not None
+        train, held_out = self._reals.train, self._reals.held_out
+        fakes, before = small(images), self._fakes
+        self._fakes = fakes
+        values = {}
+        if train is not None:
+            reals = train.small[: self.n]
+            scale = mean_distance(reals) or math.nan
+            values["diversity"] = mean_distance(fakes) / scale
+            values["modes"] = reached(train.small, fakes, self._reals.centres, DUE)
+            values["coverage"] = density_coverage(reals, fakes, NEIGHBOURS)[1]
+            if before is not None and before.shape == fakes.shape:
+                values["drift"] = (fakes - before).norm(dim=1).mean().item() / scale
+            y = None if labels is None else torch.tensor(labels)
+            scores = scores_of(model, train.images, train.labels)
+            held_out_scores = scores_of(model, held_out.images, held_out.labels) if held_out else scores
+            values["D_accuracy"] = _folded(held_out_scores, scores_of(model, images, y))
+            if held_out is not None:
+                values["D_overfit"] = _folded(scores, held_out_scores)
+                values["copying"] = copying(train.small, held_out.small, fakes)[0]
+                values["near_held_out"] = near_held_out(train.small, held_out.small, fakes)
+        return {name: value for name, value in values.items() if math.isfinite(value)}
+
+    def _judge(self, name: str, step: int, wrong: bool, **seen: Any) -> None:
+        """Count what contradicts the alarm's state; ring or end it when that has lasted."""
+        self._counts[name] = self._counts[name] + 1 if wrong != (name in self.rung) else 0
+        if self._counts[name] < ALARMS[name].patience:
+            return
+        self._counts[name] = 0
+        if wrong:
+            self.rung[name] = step
+            print(f"{name} at step {step:,}: {ALARMS[name].text.format(**seen)}", file=sys.stderr)
+        else:
+            del self.rung[name]
+
+
+def _verdicts(values: dict[str, float]) -> dict[str, bool]:
+    """What is wrong, as far as the curves that there are tell."""
+
+    def over(name: str, limit: float) -> bool:
+        return values.get(name, -math.inf) > limit
+
+    def under(name: str, limit: float) -> bool:
+        return values.get(name, math.inf) < limit
+
+    collapsed, lost = under("diversity", COLLAPSED), under("modes", LEFT_OUT)
+    return {
+        "collapse": collapsed,
+        "modes left out": lost and not collapsed,  # of which it would be a part
+        "D wins": over("D_accuracy", PERFECT) and under("coverage", UNLIKE),
+        "D memorises": over("D_overfit", MEMORISED),
+        # Blurred images are near to all reals; and near which ones a few images lie says nothing.
+        "copying": over("copying", COPIED) and under("near_held_out", UNHELD) and not (collapsed or lost),
+        "oscillation": over("drift", RESTLESS),
+    }
+
+
+class _Images:
+    """Fixed images of a data set, and what is compared of them.
+
+    Args:
+        data: one of ganzoo's data sets.
+        n: images that D sees.
+        most: images in all.
+    """
+
+    def __init__(self, data: Any, n: int, most: int) -> None:
+        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:most].tolist()
+        parts = [data.__getitems__(order[i : i + n]) for i in range(0, len(order), n)]
+        self.images = _floats(parts[0]["image"])
+        self.labels: Tensor | None = parts[0].get("label")
+        self.small = torch.cat([small(_floats(part["image"])) for part in parts])
+
+
+class _Reals:
+    """Training images, with their clusters, and held-out ones; None where there are none, or too few."""
+
+    train: _Images | None = None
+    held_out: _Images | None = None
+
+    def __init__(self, trainer: Trainer, n: int) -> None:
+        dataset = getattr(getattr(trainer, "datamodule", None), "dataset", None)
+        if not callable(dataset) or len(dataset("train")) <= CLUSTERS:
+            return
+        self.train = _Images(dataset("train"), n, max(n, REFERENCE))
+        self.centres = clusters(self.train.small, CLUSTERS)
+        if len(dataset("val")):
+            self.held_out = _Images(dataset("val"), n, n)
+
+
+def small(images: Tensor) -> Tensor:
+    """Images [N, C, H, W] as rows [N, d] of at most `SIDE` x `SIDE` pixels each."""
+    height, width = images.shape[-2:]
+    return adaptive_avg_pool2d(images, (min(height, SIDE), min(width, SIDE))).flatten(1)
+
+
+def scores_of(model: GANModule, images: Tensor, labels: Tensor | None) -> Tensor:
+    """D's scores [N] on the CPU: the first tensor that it returns, and the mean of an image's patches."""
+    scores = []
+    for start in range(0, len(images), PART):
+        part = slice(start, start + PART)
+        y = None if labels is None or model.num_classes is None else labels[part].to(model.device)
+        output = model.discriminate(images[part].to(model.device), y)
+        output = output if isinstance(output, Tensor) else output[0]
+        scores.append(output.float().reshape(len(output), -1).mean(1).cpu())
+    return torch.cat(scores)
+
+
+def _folded(a: Tensor, b: Tensor) -> float:
+    """AUC, whichever side D's scores call real: logits and critics the higher, energies the lower."""
+    if not (a.isfinite().all() and b.isfinite().all()):
+        return math.nan
+    area = auc(a, b)
+    return max(area, 1 - area)
+
+
+def _floats(images: Tensor) -> Tensor:
+    return to_float(images) if images.dtype == torch.uint8 else images
+
+
+def _broken_losses(trainer: Trainer) -> str:
+    losses = {key: float(value) for key, value in trainer.callback_metrics.items() if key in ("D/loss", "G/loss")}
+    return " and ".join(f"{key} is {value}" for key, value in losses.items() if not math.isfinite(value))
+
+
+@contextmanager
+def _undisturbed(model: GANModule) -> Iterator[None]:
+    """Eval mode without gradients; modes, buffers and random generators end as they were."""
+    noise = seeded(0, model.device)  # a generator's own is the same at each check
+    with evaluating(model), Still([model], []).hold(), torch.no_grad(), noise:
+        yield

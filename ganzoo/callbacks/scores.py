@@ -1,0 +1,218 @@
+"""Scores while a GAN trains, and more of them at its end; one pass over one set of fakes for all of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from ganzoo.core.module import GANModule
+from ganzoo.metrics.base import Extractor
+from ganzoo.metrics.choice import CHEAP, Reference, usual_count
+from ganzoo.metrics.measure import Evaluation, Progress
+from ganzoo.metrics.record import Report, describe
+from ganzoo.metrics.sources import Fakes
+
+
+class Scores(Callback):
+    """Scores of the present generator every so often and, after training, of more fakes.
+
+    Each figure is logged at its step under its whole name, such as `fid_digits@1a2b_1k`, for a `ModelCheckpoint` to
+    monitor, too. With its protocol it goes to the run's `scores.jsonl`, that of the end to `scores.json`. Several of
+    these callbacks with the same settings share one pass.
+
+    Args:
+        metrics: their names, see `ganzoo.metrics.choice.METRICS`; [] for none. None takes, while training, one that
+            costs next to nothing where the data has its own classifier ("fid") or modes to be counted ("modes"), and
+            all usual ones after it; but nothing at all where it would be Inception.
+        n: fakes of each evaluation while training.
+        every_n_steps: batches between two of them.
+        best: figures, such as fid or recall, by which the best checkpoint is kept as `checkpoints/best-<figure>.ckpt`;
+            None for the first that can be ranked, [] for none.
+        split: of the data that the fakes are held against.
+        extractor: what they look through; None for the data's own.
+        weights: a file with the extractor's weights, where there is no network to download them by.
+        seed: of the fakes.
+        final_n: fakes of the evaluation after training; None for what is usual (`ganzoo.metrics.choice.usual_count`), 0
+            for no such evaluation. It is left out where a training is stopped before its end.
+
+    Attributes:
+        report: of the evaluation after training; None before it.
+    """
+
+    def __init__(
+        self,
+        metrics: list[str] | None = None,
+        n: int = 1000,
+        every_n_steps: int = 1000,
+        best: list[str] | None = None,
+        split: Literal["train", "val", "test"] = "train",
+        extractor: str | Extractor | None = None,
+        weights: str | None = None,
+        seed: int = 0,
+        final_n: int | None = None,
+    ) -> None:
+        if min(n, every_n_steps) < 1:
+            raise ValueError(f"n and every_n_steps count from 1, got {n} and {every_n_steps}")
+        self.metrics, self.n, self.every_n_steps, self.best = metrics, n, every_n_steps, best
+        self.split, self.extractor, self.weights, self.seed, self.final_n = split, extractor, weights, seed, final_n
+        self.evaluation: Evaluation | None = None
+        self.final: Evaluation | None = None
+        self.report: Report | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse here what cannot be measured: before the first batch, and before a run has a folder."""
+        self.evaluation = self.final = self.report = None
+        peers = [c for c in trainer.callbacks if isinstance(c, Scores) and c._settings() == self._settings()]  # type: ignore[attr-defined]
+        data = getattr(trainer, "datamodule", None)
+        if peers[0] is not self or not (asked := [name for peer in peers for name in peer._asked(data)]):
+            return  # the first of them asks for what the others want
+        if not hasattr(data, "dataset"):
+            raise MisconfigurationException("scores need one of ganzoo's data modules, to know the real images")
+        self.folder = Path(trainer.log_dir or trainer.default_root_dir)  # to be asked on all processes
+        model = cast(GANModule, pl_module)
+        try:
+            self.evaluation = self._evaluation(model, data, asked, self.n, self.extractor)
+            if self.final_n != 0:
+                eyes = self.evaluation.extractor
+                n = self.final_n or usual_count(None if eyes is None else eyes.name)
+                whole = None if any(peer.metrics is None for peer in peers) else asked
+                self.final = self._evaluation(model, data, whole, n, eyes)
+        except (ValueError, OSError) as error:
+            raise MisconfigurationException(f"scores: {error}") from error
+        directions = {f: better for metric in self.evaluation.metrics for f, better in metric.figures.items() if better}
+        kept = [f for peer in peers for f in (list(directions)[:1] if peer.best is None else peer.best)]
+        if unknown := set(kept) - set(directions):
+            there = ", ".join(directions) or "none among these metrics"
+            raise MisconfigurationException(
+                f"scores.best: {', '.join(sorted(unknown))} cannot be ranked by; there are {there}"
+            )
+        self.directions = {figure: directions[figure] for figure in kept}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.evaluation is not None:
+            records = self._history(self.evaluation, trainer.global_step) if trainer.is_global_zero else {}
+            self.records: dict[str, float] = trainer.strategy.broadcast(records)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if self.evaluation is None or trainer.global_step % self.every_n_steps:
+            return
+        report = self._measure(self.evaluation, trainer, cast(GANModule, pl_module))
+        pl_module.log_dict({score.name: score.value for score in report.scores}, logger=False)  # for who monitors
+        if trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / "scores.jsonl").open("a") as file:
+                file.write(json.dumps({"step": trainer.global_step, **report.as_dict()}) + "\n")
+        for score in report.scores:
+            if score.figure in self.directions and self._is_best(self.records, score.figure, score.value):
+                self.records[score.figure] = score.value
+                trainer.save_checkpoint(self.folder / "checkpoints" / f"best-{score.figure}.ckpt")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.final is None or not self.final.metrics or not _finished(trainer):
+            return
+        show = trainer.is_global_zero and trainer.progress_bar_callback is not None
+        with progress_bar(show) as progress:
+            self.report = self._measure(self.final, trainer, cast(GANModule, pl_module), progress)
+        if trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.report.save(self.folder / "scores.json")
+
+    def _settings(self) -> tuple[Any, ...]:
+        return self.n, self.every_n_steps, self.split, self.extractor, self.weights, self.seed, self.final_n
+
+    def _asked(self, data: Any) -> list[str]:
+        return CHEAP.get(getattr(data, "extractor", "inception"), []) if self.metrics is None else self.metrics
+
+    def _evaluation(
+        self, model: GANModule, data: Any, metrics: list[str] | None, n: int, extractor: str | Extractor | None
+    ) -> Evaluation:
+        reference = Reference.of(data, self.split)
+        labels = None if model.num_classes is None else reference.sets["real"].labels()
+        fakes = Fakes(model, n, self.seed, labels)
+        weights = self.weights if isinstance(extractor, str | None) else None
+        return Evaluation(fakes, reference, metrics, extractor=extractor, weights=weights, device=model.device)
+
+    def _measure(
+        self, evaluation: Evaluation, trainer: Trainer, model: GANModule, progress: Progress | None = None
+    ) -> Report:
+        model.average_statistics()
+        subject = describe(model, self.seed)
+        try:
+            report = evaluation.run(subject, progress)
+        except Exception as error:  # whatever it is, days of training are worth more
+            rank_zero_warn(f"no scores at step {trainer.global_step}: {error}")
+            report = evaluation.failed(subject)
+        model.publish({score.name: score.value for score in report.scores})
+        return report
+
+    def _is_best(self, records: dict[str, float], figure: str, value: float) -> bool:
+        sign = 1 if self.directions[figure] == "higher" else -1
+        return value == value and (figure not in records or sign * value > sign * records[figure])
+
+    def _history(self, evaluation: Evaluation, step: int) -> dict[str, float]:
+        """The best so far; what was measured after the checkpoint that a run goes on from is forgotten."""
+        file = self.folder / "scores.jsonl"
+        lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        if kept != lines:
+            file.write_text("".join(kept))
+        records: dict[str, float] = {}
+        for score in (score for line in kept for score in json.loads(line)["scores"]):
+            figure, value = score["figure"], score["value"]
+            known = figure in self.directions and score["protocol"] in evaluation.protocols and value is not None
+            if known and self._is_best(records, figure, value):
+                records[figure] = value
+        return records
+
+
+class FID(Scores):
+    """The Frechet inception distance while training: `Scores(["fid"], ...)`, which see for its settings."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(["fid"], **settings)
+
+
+class InceptionScore(Scores):
+    """The Inception score while training: `Scores(["is"], ...)`, which see for its settings."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(["is"], **settings)
+
+
+class KID(Scores):
+    """The kernel inception distance while training: `Scores(["kid"], ...)`, which see for its settings."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(["kid"], **settings)
+
+
+@contextmanager
+def progress_bar(show: bool = True) -> Iterator[Progress]:
+    """What an evaluation can tell that it goes on; shown on a terminal, and gone when it is done."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=console, transient=True, disable=not (show and console.is_terminal)) as bar:
+        tasks: dict[str, Any] = {}
+
+        def tell(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done)
+
+        yield tell
+
+
+def _finished(trainer: Trainer) -> bool:
+    """Whether a training came to its own end, rather than being stopped, of which Lightning counts the epoch, too."""
+    steps, epochs = trainer.max_steps, trainer.max_epochs or -1
+    return 0 < steps <= trainer.global_step or 0 < epochs <= trainer.current_epoch and not trainer.should_stop

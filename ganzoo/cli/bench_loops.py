@@ -1,0 +1,148 @@
+"""`bench`: the loops and networks whose steps are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule
+    from torch import Tensor, nn
+
+    from ganzoo.data import GANDataModule
+
+Loop = Callable[["Tensor"], None]  # one step of a plain loop, from real images
+
+
+def plain_loop(generator: nn.Module, discriminator: nn.Module, z_dim: int, device: str) -> Loop:
+    """The step of the DCGAN tutorials, with the losses of both halves of D's batch in one backward pass."""
+    import torch
+
+    d, g = discriminator.to(device), generator.to(device)
+    d_optimizer, g_optimizer = (
+        torch.optim.Adam(net.parameters(), lr=2e-4, betas=(0.5, 0.999), fused=True) for net in (d, g)
+    )
+    criterion = torch.nn.BCEWithLogitsLoss()
+
+    def play(real: Tensor) -> None:
+        ones, zeros = torch.ones(len(real), device=device), torch.zeros(len(real), device=device)
+        fake = g(torch.rand(len(real), z_dim, device=device) * 2 - 1)
+        d_optimizer.zero_grad()
+        (criterion(d(real), ones) + criterion(d(fake.detach()), zeros)).backward()
+        d_optimizer.step()
+        g_optimizer.zero_grad()
+        criterion(d(fake), ones).backward()
+        g_optimizer.step()
+
+    return play
+
+
+def tiny_networks() -> tuple[nn.Module, nn.Module]:
+    """A generator and a discriminator of images [N, 2, 1, 1], which take next to no time."""
+    from torch import nn
+
+    class Network(nn.Sequential):
+        def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:  # type: ignore[override]
+            return super().forward(x)
+
+    return Network(nn.Linear(2, 2), nn.Unflatten(1, (2, 1, 1))), Network(nn.Flatten(), nn.Linear(2, 1), nn.Flatten(0))
+
+
+def tiny() -> LightningModule:
+    """DCGAN's equations on tiny networks."""
+    from ganzoo.variants.dcgan import DCGAN
+
+    model = DCGAN(image_size=8, channels=2, z_dim=2, width=1)
+    model.generator, model.discriminator = tiny_networks()
+    model.hparams.update(image_size=1)
+    return model
+
+
+def naive() -> LightningModule:
+    """The same game as many LightningModules on the net play it."""
+    import torch
+    from lightning.pytorch import LightningModule
+
+    class Naive(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+            self.generator, self.discriminator = tiny_networks()
+            self.criterion = torch.nn.BCEWithLogitsLoss()
+
+        def training_step(self, batch: Any, batch_idx: int) -> None:
+            real = batch["image"]
+            ones, zeros = torch.ones(len(real), device=self.device), torch.zeros(len(real), device=self.device)
+            d_optimizer, g_optimizer = self.optimizers()  # type: ignore[misc,attr-defined]
+            fake = self.generator(torch.rand(len(real), 2, device=self.device) * 2 - 1)
+
+            self.toggle_optimizer(d_optimizer)
+            d_loss = self.criterion(self.discriminator(real), ones)
+            d_loss = d_loss + self.criterion(self.discriminator(fake.detach()), zeros)
+            self.log("d_loss", d_loss, prog_bar=True)
+            d_optimizer.zero_grad()
+            self.manual_backward(d_loss)
+            d_optimizer.step()
+            self.untoggle_optimizer(d_optimizer)
+
+            self.toggle_optimizer(g_optimizer)
+            fake = self.generator(torch.rand(len(real), 2, device=self.device) * 2 - 1)
+            g_loss = self.criterion(self.discriminator(fake), ones)
+            self.log("g_loss", g_loss, prog_bar=True)
+            g_optimizer.zero_grad()
+            self.manual_backward(g_loss)
+            g_optimizer.step()
+            self.untoggle_optimizer(g_optimizer)
+
+        def configure_optimizers(self) -> Any:
+            return [
+                torch.optim.Adam(net.parameters(), lr=2e-4, betas=(0.5, 0.999), fused=True)
+                for net in (self.discriminator, self.generator)
+            ]
+
+    return Naive()
+
+
+def dcgan_networks(width: int) -> tuple[nn.Module, nn.Module]:
+    """DCGAN's networks for 3x32x32 images, written without ganzoo."""
+    from torch import nn
+
+    def up(n_in: int, n_out: int, bias: bool) -> nn.Module:
+        return nn.ConvTranspose2d(n_in, n_out, 5, stride=2, padding=2, output_padding=1, bias=bias)
+
+    def down(n_in: int, n_out: int, bias: bool) -> nn.Module:
+        return nn.Conv2d(n_in, n_out, 5, stride=2, padding=2, bias=bias)
+
+    w, w2, w4 = width, 2 * width, 4 * width
+    generator = nn.Sequential(
+        *(nn.Linear(100, w4 * 16, bias=False), nn.Unflatten(1, (w4, 4, 4)), nn.BatchNorm2d(w4), nn.ReLU()),
+        *(up(w4, w2, False), nn.BatchNorm2d(w2), nn.ReLU()),
+        *(up(w2, w, False), nn.BatchNorm2d(w), nn.ReLU()),
+        *(up(w, 3, True), nn.Tanh()),
+    )
+    discriminator = nn.Sequential(
+        *(down(3, w, True), nn.LeakyReLU(0.2)),
+        *(down(w, w2, False), nn.BatchNorm2d(w2), nn.LeakyReLU(0.2)),
+        *(down(w2, w4, False), nn.BatchNorm2d(w4), nn.LeakyReLU(0.2)),
+        *(nn.Flatten(), nn.Linear(w4 * 16, 1), nn.Flatten(0)),
+    )
+    return generator, discriminator
+
+
+def noise(image_size: int, channels: int, batch_size: int) -> GANDataModule:
+    """Random bytes as images with labels, in memory."""
+    import torch
+
+    from ganzoo.data import ArrayImages, GANDataModule
+
+    class Noise(GANDataModule):
+        def __init__(self) -> None:
+            super().__init__(batch_size=batch_size)
+            self.image_size, self.channels, self.num_classes = image_size, channels, 10
+            self.extractor = "inception"  # through which a training looks at nothing by itself
+
+        def make_dataset(self, split: Any) -> ArrayImages:
+            images = torch.randint(256, (10_000, channels, image_size, image_size), dtype=torch.uint8)
+            return ArrayImages(images, torch.randint(10, (len(images),)))
+
+    return Noise()

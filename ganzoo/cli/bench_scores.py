@@ -1,0 +1,163 @@
+"""`bench`: what a distance costs, and what more fakes add to the memory of an evaluation; both on the CPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+from ganzoo.cli.bench_rows import GOALS, row, timed
+from ganzoo.cli.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FEATURES = 2048  # Inception's
+ROWS = (6000, 1000)  # more than there are features, and fewer
+FAKES = (2_000, 5_000, 20_000, 200_000)
+SAMPLE = 5_000  # rows that the standard error of fid looks at, at most
+EYES = (256, 10)  # features and classes of the extractor by which memory is measured
+
+
+def frechet(device: str, repeats: int) -> dict[str, Any]:
+    """CPU time of the distance between two Gaussians that are known, and how exact it is.
+
+    The reference is the nuclear norm |A B^T|_* of the centred features, whose singular values lose nothing to squaring.
+    """
+    import numpy as np
+    import torch
+    from scipy.linalg import sqrtm
+    from torchmetrics.image.fid import _compute_fid
+
+    from ganzoo.functional.frechet import Gaussian, frechet_distance
+
+    raw: dict[str, Any] = {}
+    for n in ROWS:
+        print(f"\nfrechet: d = {FEATURES}, {n} rows a side; CPU time, median (p10 to p90) of {repeats}, interleaved")
+        features = [_features(n, seed) for seed in range(2)]
+        real, fake = (Gaussian.of(x) for x in features)
+        real, root = timed(real.with_root)
+        means, covs = [x.mean(0) for x in features], [torch.cov(x.T) for x in features]
+        apart, traces = (means[0] - means[1]).square().sum(), covs[0].trace() + covs[1].trace()
+        true = (apart + traces - 2 * _overlap(*features)).item()
+
+        def with_sqrtm(covs: list[Tensor] = covs, rest: Tensor = apart + traces) -> float:
+            return rest.item() - 2 * np.trace(sqrtm((covs[0] @ covs[1]).numpy())).real.item()
+
+        contestants = {
+            "ganzoo": lambda real=real, fake=fake: frechet_distance(real, fake),
+            "torchmetrics": lambda m=means, s=covs: _compute_fid(m[0], s[0], m[1], s[1]).item(),
+            "scipy": with_sqrtm,
+        }
+        found: dict[str, list[dict[str, float]]] = {name: [] for name in contestants}
+        for repeat in range(repeats):
+            for name, distance in contestants.items():
+                if repeat == 0 or name != "scipy":  # which is slow
+                    value, time = timed(distance)
+                    found[name].append({"cpu": time.cpu, "wall": time.wall, "error": abs(value - true)})
+        raw[str(n)] = {"true": true, "root": root.cpu, **found}
+        goal = GOALS["frechet" if n > FEATURES else "frechet, few rows"]
+        for name, text in (("torchmetrics", f"at least {goal}"), ("scipy", "")):
+            pairs = zip(found[name], found["ganzoo"], strict=False)  # scipy ran once
+            row(f"{name} / ganzoo", [other["cpu"] / ours["cpu"] for other, ours in pairs], ".1f", text)
+        for name, figures in found.items():
+            row(f"{name}, seconds", [figure["cpu"] for figure in figures], ".2f")
+        row("the reals' root, computed once, seconds", [root.cpu], ".2f")
+        for name, figures in found.items():
+            row(f"{name}, error of {true:.4g}", [figure["error"] for figure in figures], ".0e")
+    return raw
+
+
+def _features(n: int, seed: int) -> Tensor:
+    """[n, FEATURES] in float64: not negative, correlated, of a spectrum that falls; another seed, another mixture."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    scale = torch.arange(1, FEATURES + 1, dtype=torch.float64).rsqrt()
+    mixture = torch.randn(FEATURES, FEATURES, generator=generator, dtype=torch.float64) / FEATURES**0.5
+    return (torch.randn(n, FEATURES, generator=generator, dtype=torch.float64) * scale @ mixture + 0.05).relu()
+
+
+def _overlap(x: Tensor, y: Tensor) -> Tensor:
+    """tr (S1 S2)^(1/2) of the rows' covariances, from their triangular factors where these are smaller."""
+    import torch
+
+    a, b = (torch.linalg.qr((z - z.mean(0)) / (len(z) - 1) ** 0.5, mode="r").R for z in (x, y))
+    return torch.linalg.svdvals(a @ b.T).sum()
+
+
+def memory(device: str, repeats: int) -> dict[str, list[float]]:
+    """Peak memory of processes that take FID and IS of more and more fakes."""
+    print(
+        f"\nmemory: MB that fid and is add to a process's peak, {EYES[0]} features, median (p10 to p90) of {repeats};"
+        f"\nup to {SAMPLE:,} fakes the rows that the standard error of fid looks at grow, then no more"
+    )
+    raw: dict[str, list[float]] = {}
+    for _ in range(repeats):
+        for n in FAKES:
+            code = f"from ganzoo.cli.bench_scores import peak; peak({n}, {EYES[0]}, {EYES[1]})"
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+            if done.returncode:
+                raise UserError(f"an evaluation of {n} fakes: {one_line(done.stderr.strip().rpartition(chr(10))[2])}")
+            raw.setdefault(str(n), []).append(json.loads(done.stdout))
+    for n in FAKES:
+        row(f"{n:,} fakes", raw[str(n)], ".1f")
+    for few, many in zip(FAKES, FAKES[1:], strict=False):
+        more = [b - a for a, b in zip(raw[str(few)], raw[str(many)], strict=True)]
+        goal = f"at most {GOALS['memory']}" if few >= SAMPLE else ""
+        row(f"{many:,} less {few:,}", more, ".1f", goal)
+        row("  their features and logits would take", [4e-6 * (many - few) * sum(EYES)], ".1f")
+    return raw
+
+
+def peak(n: int, num_features: int, num_classes: int) -> None:
+    """Print the MB by which an evaluation of n fakes raises this process's peak; a process has only one."""
+    import resource
+
+    import torch
+    from torch import nn
+
+    from ganzoo.cli.bench_rows import cache_at
+    from ganzoo.data import ArrayImages
+    from ganzoo.metrics.base import BLOCK
+    from ganzoo.metrics.choice import Reference
+    from ganzoo.metrics.extractors import Custom
+    from ganzoo.metrics.measure import Evaluation
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.features, self.logits = nn.Linear(64, num_features), nn.Linear(num_features, num_classes)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            x = self.features(x.flatten(1)).relu()
+            return x, self.logits(x)
+
+    class Noise:
+        """Fakes that are made when they are asked for, and dropped."""
+
+        def __init__(self, n: int) -> None:
+            self.n = n
+
+        def __len__(self) -> int:
+            return self.n
+
+        def block(self, index: int) -> dict[str, Tensor]:
+            generator = torch.Generator().manual_seed(index)
+            return {"images": torch.randint(256, (BLOCK, 1, 8, 8), generator=generator, dtype=torch.uint8)}
+
+    def evaluate(n: int) -> float:
+        Evaluation(Noise(n), reference, ["fid", "is"], extractor=eyes).run({})
+        unit = 1e-6 if sys.platform == "darwin" else 1024e-6  # bytes there, else KiB
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+    torch.set_num_threads(1)
+    reference = Reference("noise", "train", {"real": ArrayImages(Noise(BLOCK).block(0)["images"].repeat(16, 1, 1, 1))})
+    eyes = Custom(Net(), "net", channels=1, image_size=(8, 8))
+    with tempfile.TemporaryDirectory() as folder, cache_at(folder):
+        before = evaluate(BLOCK)  # libraries, weights, the reals' statistics
+        print(evaluate(n) - before)

@@ -1,0 +1,183 @@
+"""`bench`: what a training step costs on this machine, beside the loop that people write by hand."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ganzoo.cli.bench_loops import Loop, dcgan_networks, naive, noise, plain_loop, tiny, tiny_networks
+from ganzoo.cli.bench_rows import GOALS, row, silence
+from ganzoo.cli.errors import UserError
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule
+
+    from ganzoo.data import GANDataModule
+
+# Steps of each loop in turn. For `overhead` a block has two pictures, a checkpoint and twenty logs; for `step` blocks
+# are short and many, so that the median forgets those in which something else had the processor.
+BLOCK = {"overhead": 1000, "step": 4}
+WIDTH = {"cpu": 32, "cuda": 128}  # of the DCGAN
+
+Pair = dict[str, float]  # seconds a step: wall and process CPU time, of the fit and of the plain loop
+
+
+def overhead(device: str, repeats: int) -> dict[str, list[Pair]]:
+    """Time that is added to each step, on networks that take none themselves."""
+    print(f"\noverhead: microseconds a step, median (p10 to p90) of {repeats} blocks of {BLOCK['overhead']}")
+    raw: dict[str, list[Pair]] = {}
+    for name, text, make, everything, goal in (
+        ("ganzoo", "ganzoo adds, with logs, pictures and checkpoints", tiny, True, f"at most {GOALS['overhead']}"),
+        ("naive", "a LightningModule as they are often written adds", naive, False, ""),
+    ):
+        plain = plain_loop(*tiny_networks(), 2, device)
+        raw[name] = _race(make(), noise(1, 2, 8), plain, BLOCK["overhead"], repeats, device, everything)
+        added = [1e6 * (pair["fit"] - pair["plain"]) for pair in raw[name]]
+        row(text, added, ",.0f", goal)
+    row("the plain loop takes", [1e6 * pair["plain"] for pair in raw["ganzoo"]], ",.0f")
+    return raw
+
+
+def step(device: str, repeats: int) -> dict[str, list[Pair]]:
+    """Time of a DCGAN's step in `Trainer.fit` over that of the same step in a plain loop."""
+    from ganzoo.variants.dcgan import DCGAN
+
+    width = WIDTH[device]
+    print(
+        f"\nstep: DCGAN, 32x32, batch 64, width {width}; fit / plain loop, "
+        f"median (p10 to p90) of {repeats} pairs of {BLOCK['step']} steps"
+    )
+    model = DCGAN(image_size=32, channels=3, width=width)
+    networks = dcgan_networks(width)
+    for network, own in zip(networks, (model.generator, model.discriminator), strict=True):  # the same to the last bit
+        network.load_state_dict(dict(zip(network.state_dict(), own.state_dict().values(), strict=True)))
+    plain = plain_loop(*networks, 100, device)
+    pairs = _race(model, noise(32, 3, 64), plain, BLOCK["step"], repeats, device, True)
+    for text, suffix, goal in (("CPU time", "_cpu", f"at most {GOALS['step']}"), ("wall time", "", "")):
+        ratios = [pair[f"fit{suffix}"] / pair[f"plain{suffix}"] for pair in pairs]
+        row(text, ratios, ".3f", goal)
+    row("the plain loop takes, ms", [1e3 * pair["plain"] for pair in pairs], ".1f")
+    return {"pairs": pairs}
+
+
+def start(device: str, repeats: int) -> dict[str, list[float]]:
+    """Seconds of whole processes, and to the end of a run's first step."""
+    print(f"\nstart: seconds of a new process, median (p10 to p90) of {repeats}")
+    raw: dict[str, list[float]] = {}
+    ganzoo = [sys.executable, "-m", "ganzoo"]
+    fit = [*ganzoo, "fit", "--config=dcgan/digits", "--trainer.max_steps=1", "--scores.final_n=0"]
+    fit.append(f"--trainer.accelerator={'gpu' if device == 'cuda' else 'cpu'}")
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            for name, command in {
+                "ganzoo fit, the whole of it": [*fit, f"--trainer.default_root_dir={folder}"],
+                "ganzoo list": [*ganzoo, "list"],
+                "ganzoo --help": [*ganzoo, "--help"],
+                "import torch, for scale": [sys.executable, "-c", "import torch"],
+            }.items():
+                begin = time.time()
+                done = subprocess.run(command, capture_output=True, text=True)
+                if done.returncode:
+                    raise UserError(f"{' '.join(command[1:])}: {done.stderr.strip().rpartition(chr(10))[2]}")
+                raw.setdefault(name, []).append(time.time() - begin)
+                for reals in Path(folder).glob("*/reals.png") if "fit" in command else ():  # written after step 1
+                    raw.setdefault("ganzoo fit, to the end of step 1", []).append(reals.stat().st_mtime - begin)
+    for name, seconds in raw.items():
+        row(name, seconds, ".2f")
+    return raw
+
+
+# How two loops are compared
+
+
+def _race(
+    model: LightningModule, data: GANDataModule, plain: Loop, block: int, repeats: int, device: str, everything: bool
+) -> list[Pair]:
+    """A fit that is interrupted after every block of steps for as many of the plain loop; the first pair warms up.
+
+    Each gets the same real images, which cost the plain loop nothing.
+
+    Args:
+        model: any module.
+        data: its data.
+        plain: one step of the plain loop.
+        block: steps of either loop between two changes.
+        repeats: how many pairs of blocks count.
+        device: cpu or cuda.
+        everything: the logger and the callbacks that `fit` sets up, rather than Lightning's own defaults.
+    """
+    import torch
+    from lightning.pytorch import Callback, Trainer
+
+    def clock() -> tuple[float, float]:
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter(), time.process_time()
+
+    def since(begin: tuple[float, float]) -> tuple[float, float]:
+        wall, cpu = clock()
+        return (wall - begin[0]) / block, (cpu - begin[1]) / block
+
+    pairs: list[Pair] = []
+
+    class Alternate(Callback):
+        def __init__(self) -> None:
+            self.batches = 0
+            self.begin = self.plain = (0.0, 0.0)
+
+        def on_train_batch_start(
+            self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+        ) -> None:
+            if self.batches % block == 0:
+                if self.batches:
+                    fit = since(self.begin)
+                    pairs.append({"fit": fit[0], "plain": self.plain[0], "fit_cpu": fit[1], "plain_cpu": self.plain[1]})
+                trainer.should_stop = len(pairs) > repeats
+                # Lightning's import sets it; without a GPU it makes every optimizer step of torch's slower.
+                setting = os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
+                begin = clock()
+                for _ in range(0 if trainer.should_stop else block):
+                    plain(batch["image"])
+                self.plain = since(begin)
+                if setting is not None:
+                    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = setting
+                self.begin = clock()
+            self.batches += 1
+
+    with tempfile.TemporaryDirectory() as folder, silence():
+        own = _fit_setup(Path(folder) / "run") if everything else {"callbacks": []}
+        trainer = Trainer(
+            accelerator="gpu" if device == "cuda" else "cpu",
+            devices=1,
+            max_steps=10**9,
+            default_root_dir=folder,
+            enable_model_summary=False,
+            limit_val_batches=0,
+            **{**own, "callbacks": [Alternate(), *own["callbacks"]]},
+        )
+        trainer.fit(model, datamodule=data)
+    if len(pairs) <= repeats:  # RunFolder ends the fit after Ctrl-C
+        raise KeyboardInterrupt
+    return pairs[1:]
+
+
+def _fit_setup(folder: Path) -> dict[str, Any]:
+    """What `fit` gives to the trainer by default, with the bar of a terminal."""
+    from lightning.pytorch.callbacks import ModelCheckpoint
+    from rich.console import Console
+
+    from ganzoo.callbacks.progress import GANProgress
+    from ganzoo.callbacks.samples import Samples
+    from ganzoo.callbacks.scores import Scores
+    from ganzoo.cli.run import RunFolder, RunLog
+
+    run, bar = RunFolder(folder, "", RunLog(folder)), GANProgress()
+    bar.console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    checkpoint = ModelCheckpoint(run.last.parent, "{step:08d}", auto_insert_metric_name=False, every_n_train_steps=1000)
+    return {"logger": run.metrics, "callbacks": [run, bar, Samples(film_fps=0), Scores(), checkpoint]}

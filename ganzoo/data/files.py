@@ -1,0 +1,121 @@
+"""Picture files: finding, checking and decoding them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import ExifTags, Image, ImageOps
+from torch import Tensor
+
+Fit = Literal["crop", "squeeze"]
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Resample uint8 [N, C, H, W] to uint8 [N, C, size, size], bilinear and antialiased."""
+    if images.shape[-2:] == (size, size):
+        return images
+    parts = [  # in parts, since floats take four times the memory
+        F.interpolate(part.float(), (size, size), mode="bilinear", antialias=True).round().clamp(0, 255).byte()
+        for part in images.split(1000)
+    ]
+    return torch.cat(parts)
+
+
+def square(picture: Image.Image, size: int, fit: Fit = "crop") -> Tensor:
+    """A picture of mode L or RGB as uint8 [C, size, size].
+
+    Args:
+        picture: Any size.
+        size: Pixels per side.
+        fit: "crop" keeps the largest centred square, "squeeze" all of the picture, distorted.
+    """
+    if fit == "crop":
+        side = min(picture.size)
+        left, top = (picture.width - side) // 2, (picture.height - side) // 2
+        picture = picture.crop((left, top, left + side, top + side))
+    if picture.size != (size, size):
+        picture = picture.resize((size, size), Image.Resampling.LANCZOS)  # Pillow's filters are antialiased
+    return pixels(picture)
+
+
+def pixels(picture: Image.Image) -> Tensor:
+    """A picture of mode L or RGB as uint8 [C, H, W]."""
+    return torch.from_numpy(np.array(picture)).reshape(picture.height, picture.width, -1).permute(2, 0, 1).contiguous()
+
+
+def decode(file: Path, size: int | None, channels: int = 3, fit: Fit = "crop") -> Tensor:
+    """Read any picture as uint8 [channels, size, size], or [channels, H, W] of its own size.
+
+    Args:
+        file: The picture.
+        size: Pixels per side; None keeps the picture's own size, and all of it.
+        channels: 1 or 3.
+        fit: "crop" the centre or "squeeze" all of it.
+
+    Raises:
+        Exception: Whatever Pillow raises on a broken file.
+    """
+    with Image.open(file) as opened:
+        if size:  # JPEG only: decode at 1/2, 1/4 or 1/8 of its size, still above ours
+            opened.draft(None, (2 * size, 2 * size))
+        picture: Image.Image = ImageOps.exif_transpose(opened)
+    if picture.mode.startswith("I"):  # 16 bits, which Pillow would clip, not scale
+        picture = Image.fromarray((np.asarray(picture).clip(0, 65535) / 257).round().astype(np.uint8))
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    picture = picture.convert("L" if channels == 1 else "RGB")
+    return square(picture, size, fit) if size else pixels(picture)
+
+
+def header(file: Path) -> tuple[tuple[int, int], str] | str:
+    """Upright (width, height) and Pillow's mode, read from the header alone; or why the file is no usable picture."""
+    try:
+        with Image.open(file) as picture:
+            if picture.mode == "F":
+                return "32-bit float pixels, whose range is not known"
+            turned = "exif" in picture.info and picture.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+            return (picture.size[1], picture.size[0]) if turned else picture.size, picture.mode
+    except Image.UnidentifiedImageError:
+        return "not a picture"
+    except Exception as error:  # Pillow raises anything on broken files
+        return str(error)
+
+
+def find(root: Path) -> tuple[list[str], int]:
+    """Sorted relative names of the pictures under a folder, and how many other files there are; no hidden ones."""
+    if not root.exists():
+        raise FileNotFoundError(f"There is no folder {root.absolute()}: check the path.")
+    if not root.is_dir():
+        raise NotADirectoryError(f"{root.absolute()} is a file: name the folder that holds the pictures.")
+    names: list[str] = []
+    others, seen = 0, set()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:  # a link that leads back
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        visible = [name for name in files if not name.startswith(".")]
+        pictures = [name for name in visible if name.lower().endswith(EXTENSIONS)]
+        names += [(Path(folder) / name).relative_to(root).as_posix() for name in pictures]
+        others += len(visible) - len(pictures)
+    if not names:
+        raise FileNotFoundError(
+            f"No pictures in {root.absolute()} or below: looked for {' '.join(EXTENSIONS)}, found {others} other files."
+        )
+    return sorted(names), others
+
+
+def listing(files: Iterable[str] | dict[str, str], most: int = 10) -> str:
+    """The first files, each on a line of its own, with what is said of it."""
+    lines = [f"{name}: {why}" for name, why in files.items()] if isinstance(files, dict) else list(files)
+    rest = [f"and {len(lines) - most} more"] if len(lines) > most else []
+    return "".join(f"\n  {line}" for line in lines[:most] + rest)

@@ -1,0 +1,142 @@
+"""Data sets that return whole batches.
+
+`Images.__getitems__` takes tickets, where a ticket is `epoch * len(data) + index`: whatever is
+random about an image is a function of (seed, ticket), so the number of processes and workers changes nothing, and a run
+resumed in the middle of an epoch sees exactly the batches that the first run would have seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+from torch.utils.data import Dataset
+
+from ganzoo.core.random import mix
+from ganzoo.core.types import Batch
+
+
+class Images(Dataset[Batch]):
+    """A data set that returns whole batches; a subclass implements these two."""
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitems__(self, tickets: Sequence[int]) -> Batch:
+        """The images numbered `ticket % len(self)`, stacked; uint8 0..255 or float in [-1, 1]."""
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> Batch:
+        """A single image [C, H, W] with its label, for the curious."""
+        return tree_map(lambda x: x[0], self.__getitems__([index]))
+
+    def labels(self) -> Tensor | None:
+        """int64 [N], or None where there are none. Found at the first call, and kept."""
+        return self._labels
+
+    @cached_property
+    def _labels(self) -> Tensor | None:
+        """Reads every image; a subclass may know a cheaper way."""
+        parts = []
+        for batch in self._blocks():
+            if "label" not in batch:
+                return None
+            parts.append(batch["label"].long())
+        return torch.cat(parts) if parts else None
+
+    def fingerprint(self) -> str:
+        """sha256 (hex) of pixels and labels, in order: what was computed from images of the same fingerprint still
+        holds. Computed at the first call, and kept."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return self._digest()
+
+    def _digest(self) -> str:
+        """Reads every image; a subclass may know a cheaper way."""
+        return digest(self._blocks())
+
+    def _blocks(self) -> Iterator[Batch]:
+        for start in range(0, len(self), 64):
+            yield self.__getitems__(range(start, min(start + 64, len(self))))
+
+
+def digest(blocks: Iterable[Batch]) -> str:
+    """The fingerprint of the images and labels of these batches, however they are divided."""
+    kind, n, images, labels = "", 0, hashlib.sha256(), hashlib.sha256()
+    for batch in blocks:
+        image = batch["image"]
+        kind, n = f"{image.dtype} {list(image.shape[1:])}", n + len(image)
+        images.update(image.contiguous().flatten().view(torch.uint8).numpy().data)
+        if "label" in batch:
+            labels.update(batch["label"].long().contiguous().numpy().data)
+    return combine("images 1", kind, n, images.hexdigest(), labels.hexdigest())
+
+
+def combine(*parts: object) -> str:
+    """sha256 (hex) of some parts' texts; the first names what they are, and its version."""
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
+
+
+def digest_files(files: Iterable[Path]) -> Iterator[str]:
+    """sha256 (hex) of each file's bytes, in order."""
+
+    def one(file: Path) -> str:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+
+    with ThreadPoolExecutor() as pool:
+        yield from pool.map(one, files)
+
+
+class ArrayImages(Images):
+    """Images held in memory.
+
+    Args:
+        images: [N, C, H, W], uint8 0..255 or float in [-1, 1].
+        labels: [N] integers, or None.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor | None = None) -> None:
+        self.images = images
+        self._labels = None if labels is None else labels.long()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, tickets: Sequence[int]) -> Batch:
+        index = torch.tensor(tickets) % len(self)
+        batch = Batch(image=self.images[index])
+        if self._labels is not None:
+            batch["label"] = self._labels[index]
+        return batch
+
+    def _blocks(self) -> Iterator[Batch]:
+        if len(self):  # all at once, without copies
+            yield Batch(image=self.images) if self._labels is None else Batch(image=self.images, label=self._labels)
+
+
+class Flipped(Images):
+    """Mirrors about half of another data set's images (and their sources) left to right: where `mix(seed, ticket)` is
+    odd."""
+
+    def __init__(self, data: Images, seed: int) -> None:
+        self.data, self.seed = data, seed
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitems__(self, tickets: Sequence[int]) -> Batch:
+        batch = self.data.__getitems__(tickets)
+        coin = torch.tensor([mix(self.seed, ticket) & 1 for ticket in tickets], dtype=torch.bool)[:, None, None, None]
+        for key in ("image", "source"):
+            if key in batch:
+                batch[key] = torch.where(coin, batch[key].flip(-1), batch[key])
+        return batch

@@ -1,0 +1,155 @@
+"""Pictures to be scored, from whatever program: a folder of files or one file of arrays, exactly as they are."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ganzoo.core.types import Batch
+from ganzoo.data.files import decode, find, header, listing, pixels, square
+from ganzoo.data.images import Images, combine, digest_files
+
+SIZES = "convert them to one size, or score them at one with: python -m ganzoo evaluate ... --resize N"
+KINDS = "convert them all to grey or all to colour, or set channels to 1 or 3"
+
+
+class Pictures(Images):
+    """A folder of pictures in sorted order, nested folders and all, or the images of a .npy or .npz file.
+
+    Nothing is resized or cropped unless `image_size` is given. Transparent pictures are put on white, palettes become
+    colour, 16 bits become 8, and EXIF's orientation is honoured. Hidden files, and files without a picture's extension,
+    are ignored. Arrays are uint8 [N, H, W, C], as `python -m ganzoo sample --format npy` writes them, or `arr_0` of a
+    .npz, as ADM's evaluator takes them.
+
+    Attributes:
+        channels: 1 for grey, 3 for colour.
+        image_size: (H, W) in pixels.
+
+    Args:
+        path: The folder or file.
+        channels: Convert all pictures to grey (1) or colour (3); None keeps them, and refuses a mix.
+        limit: Take the first so many pictures only.
+        image_size: Crop all pictures to the centred square and resample it to so many pixels per side, as
+            `ImageFolder` does; None keeps their size, and refuses a mix.
+
+    Raises:
+        FileNotFoundError: There is no such path, or no picture in it.
+        NotADirectoryError: `path` is a file of another kind.
+        ValueError: Pictures that cannot be read, that differ in size or in grey and colour, fewer than two, or an array
+            of another type or shape.
+    """
+
+    _labels = None
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        channels: Literal[1, 3] | None = None,
+        limit: int | None = None,
+        image_size: int | None = None,
+    ) -> None:
+        root = Path(path).expanduser()
+        self.files: list[Path] = []
+        self.array: np.ndarray | None = None
+        if root.suffix.lower() in (".npy", ".npz") and root.is_file():
+            self.array = _load(root)[:limit]
+            n, *size, own_channels = self.array.shape
+        elif root.is_file():
+            raise NotADirectoryError(f"{root.absolute()} is a file: name a folder of pictures, or a .npy or .npz file.")
+        else:
+            names = find(root)[0][:limit]
+            self.files, n = [root / name for name in names], len(names)
+            (width, height), own_channels = _check(root, names, image_size is None, channels is None)
+            size = [height, width]
+        if n < 2:
+            raise ValueError(f"{root.absolute()} gives {n} picture, and a score needs 2 or more: add pictures.")
+        self._size, self.channels = image_size, channels or own_channels
+        self.image_size = (image_size, image_size) if image_size else (size[0], size[1])
+
+    def __len__(self) -> int:
+        return len(self.files) if self.array is None else len(self.array)
+
+    def __getitems__(self, tickets: Sequence[int]) -> Batch:
+        indices = [ticket % len(self) for ticket in tickets]
+        if self.array is not None and self.array.shape[1:] == (*self.image_size, self.channels):
+            return Batch(image=torch.from_numpy(self.array[indices]).permute(0, 3, 1, 2).contiguous())
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # a pool that is kept would not survive a fork
+            return Batch(image=torch.stack(list(pool.map(self._read, indices))))
+
+    def _read(self, i: int) -> Tensor:
+        if self.array is not None:
+            row = self.array[i]
+            picture = Image.fromarray(row[:, :, 0] if row.shape[2] == 1 else row)
+            picture = picture.convert("L" if self.channels == 1 else "RGB")
+            return square(picture, self._size) if self._size else pixels(picture)
+        try:
+            image = decode(self.files[i], self._size, self.channels)
+        except Exception as error:  # Pillow raises anything on broken files
+            raise ValueError(f"{self.files[i]} cannot be decoded: {error}. Repair or remove it.") from error
+        if image.shape[1:] != self.image_size:
+            height, width = image.shape[1:]
+            raise ValueError(f"{self.files[i]} decodes to {width}x{height}, unlike its header: {SIZES}")
+        return image
+
+    def _digest(self) -> str:
+        """Of the files' bytes, which decides what they decode to."""
+        if self.array is not None:
+            return super()._digest()
+        return combine("pictures 1", self.channels, self._size, *digest_files(self.files))
+
+
+def _load(file: Path) -> np.ndarray:
+    """A file's images, uint8 [N, H, W, C]; those of a .npy stay on the disk."""
+    try:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):  # .npz
+            with array:
+                array = array["arr_0"]
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{file.absolute()} cannot be read as an array: {error}") from error
+    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] not in (1, 3) or 0 in array.shape[1:]:
+        raise ValueError(
+            f"{file.absolute()} holds {array.dtype} {list(array.shape)}, not images as uint8 [N, H, W, 1 or 3]: "
+            "floats x in [-1, 1] become (x * 127.5 + 128).clip(0, 255).astype('uint8'), and channels go last."
+        )
+    return array
+
+
+def _check(root: Path, names: list[str], one_size: bool, one_kind: bool) -> tuple[tuple[int, int], int]:
+    """(width, height) and channels of most pictures, if all are alike where they must be; reads headers only."""
+    with ThreadPoolExecutor() as pool:
+        headers = dict(zip(names, pool.map(header, (root / name for name in names)), strict=True))
+    bad = {name: seen for name, seen in headers.items() if isinstance(seen, str)}
+    if bad:
+        raise ValueError(
+            f"{len(bad)} of {len(names)} files in {root.absolute()} cannot be read as pictures: {listing(bad)}\n"
+            "Repair or remove them."
+        )
+    seen = {name: found for name, found in headers.items() if not isinstance(found, str)}
+    kinds = {name: (one_size and size, one_kind and _grey(mode)) for name, (size, mode) in seen.items()}
+    usual = Counter(kinds.values()).most_common(1)[0][0]
+    typical = next(name for name in names if kinds[name] == usual)
+    odd = [name for name in names if kinds[name] != usual]
+    if odd:
+        (size, mode), (other_size, other_mode) = seen[typical], seen[odd[0]]
+        raise ValueError(
+            f"{len(odd)} of {len(names)} pictures in {root.absolute()} are unlike the others, such as {odd[0]}, "
+            f"{other_size[0]}x{other_size[1]} {other_mode}, while {typical} is {size[0]}x{size[1]} {mode}: "
+            + (SIZES if kinds[odd[0]][0] != usual[0] else KINDS)
+        )
+    size, mode = seen[typical]
+    return size, 1 if _grey(mode) else 3
+
+
+def _grey(mode: str) -> bool:
+    return mode in ("1", "L", "LA", "La") or mode.startswith("I")

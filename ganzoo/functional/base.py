@@ -1,0 +1,18 @@
+"""What every score's arithmetic starts with."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def double(x: Tensor, what: str = "features") -> Tensor:
+    """Rows [n, d] in float64, on their device; on the CPU where that has no float64.
+
+    Raises:
+        ValueError: they are no rows, or not finite.
+    """
+    if x.ndim != 2 or len(x) == 0:
+        raise ValueError(f"{what} are rows [n >= 1, d], not {list(x.shape)}")
+    if not x.isfinite().all():
+        raise ValueError("non-finite features" if what == "features" else f"non-finite features: the {what}")
+    return (x.cpu() if x.device.type == "mps" else x).detach().double()

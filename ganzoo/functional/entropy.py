@@ -1,0 +1,103 @@
+"""Scores of a classifier's predictions p(y|x) for generated images x: entropies, in nats."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ganzoo.functional.base import double
+
+
+class SplitEntropy:
+    """Inception score exp(E_x KL(p(y|x) || p(y))) (Salimans et al. 2016, arXiv:1606.03498) of images that pass by.
+
+    The images are cut in order into `splits` parts, part i from i n // splits on. Of each part the sums of p and of
+    p log p are kept, which is all that E_x KL(p(y|x) || p(y)) = H(p(y)) - E_x H(p(y|x)) needs.
+
+    Args:
+        n: images that will come, at least `splits`; may be set later, before the first `update`.
+        splits: parts; 10 is the convention.
+    """
+
+    def __init__(self, n: int | None = None, splits: int = 10) -> None:
+        self.n, self.splits = n, splits
+        self.seen = 0
+        self.p = self.p_log_p = torch.zeros(())
+
+    def update(self, logits: Tensor) -> None:
+        """The next images' logits [b, K].
+
+        Raises:
+            ValueError: n is not known or too small for the splits, more than n came, or a logit is not finite.
+        """
+        log_p = _log_softmax(logits)
+        if self.n is None or not 0 < self.splits <= self.n:
+            raise ValueError(
+                f"an Inception score of {self.splits} splits needs n >= {self.splits} images, not {self.n}"
+            )
+        if self.seen + len(log_p) > self.n:
+            raise ValueError(f"{self.seen + len(log_p)} rows of logits for an Inception score of n = {self.n}")
+        if self.seen == 0:
+            self.p = log_p.new_zeros(self.splits, log_p.shape[1])
+            self.p_log_p = log_p.new_zeros(self.splits)
+        p = log_p.exp()
+        p_log_p = (p * log_p).sum(1)
+        for i in range(self.splits):
+            first, last = (max(edge * self.n // self.splits - self.seen, 0) for edge in (i, i + 1))
+            self.p[i] += p[first:last].sum(0)
+            self.p_log_p[i] += p_log_p[first:last].sum()
+        self.seen += len(log_p)
+
+    def compute(self) -> tuple[float, float]:
+        """Mean and population standard deviation over the splits; each score is in [1, K].
+
+        Raises:
+            ValueError: not all n have come.
+        """
+        if self.n is None or self.seen < self.n:
+            raise ValueError(f"an Inception score of n = {self.n} got only {self.seen} rows of logits")
+        edges = torch.arange(self.splits + 1, device=self.p.device) * self.n // self.splits
+        count = edges.diff()
+        q = self.p / count[:, None]
+        scores = (self.p_log_p / count - torch.xlogy(q, q).sum(1)).exp()
+        return scores.mean().item(), scores.std(correction=0).item()
+
+
+def inception_score(logits: Tensor, splits: int = 10) -> tuple[float, float]:
+    """Mean and population standard deviation over the splits, in [1, K]; see `SplitEntropy`.
+
+    Args:
+        logits: [N, K] in the order of generation, N >= splits.
+    """
+    state = SplitEntropy(len(logits), splits)
+    state.update(logits)
+    return state.compute()
+
+
+def ebgan_score(logits: Tensor) -> float:
+    """I' = E_x KL(p(y) || p(y|x)) >= 0 of logits [N, K] (EBGAN: Zhao et al. 2016, arXiv:1609.03126, section 4.1).
+
+    The paper's own score, made for its grid search alone. The 2 that is printed behind it marks a footnote.
+    """
+    log_p = _log_softmax(logits)
+    q = log_p.exp().mean(0)
+    return (torch.xlogy(q, q) - q * log_p.mean(0)).sum().item()
+
+
+def kl_to_uniform(counts: Tensor) -> float:
+    """KL(counts / sum || uniform) in [0, log K] of counts [K] >= 0.
+
+    Raises:
+        ValueError: no counts, or some that are negative or not finite.
+    """
+    if not counts.isfinite().all() or (counts < 0).any() or not counts.sum() > 0:
+        raise ValueError("a KL to uniform needs finite counts >= 0 with a sum above 0")
+    q = counts.detach().cpu().double()
+    q = q / q.sum()
+    return torch.xlogy(q, q).sum().item() + math.log(len(q))
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    return double(logits, "logits").log_softmax(1)

@@ -1,0 +1,131 @@
+"""Scores of who lies nearest to whom: fidelity, diversity and copying, from Euclidean distances between features."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ganzoo.functional.base import double
+
+BLOCK = 256  # rows whose distances to all others are held at once
+EPSILON = torch.finfo(torch.float64).eps
+
+
+def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, float]:
+    """Improved precision and recall in [0, 1] (Kynkäänniemi et al. 2019, arXiv:1904.06991).
+
+    Precision is the share of fakes within the balls of the reals, recall that of reals within the balls of the fakes;
+    a point's ball is closed and reaches to the k-th other point of its own set.
+
+    Args:
+        real, fake: [n, d] and [m, d]; more than k rows each.
+    """
+    real, fake = _centred(real, fake)
+    real_radii, fake_radii = _radii(real, k), _radii(fake, k)
+    precise = torch.zeros_like(fake_radii, dtype=torch.bool)
+    recalled = 0
+    for rows, distances in _blocks(real, fake):
+        precise |= (distances <= real_radii[rows, None]).any(0)
+        recalled += int((distances <= fake_radii).any(1).sum())
+    return precise.double().mean().item(), recalled / len(real)
+
+
+def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> tuple[float, float]:
+    """Density >= 0, about 1 if ideal, and coverage in [0, 1] (Naeem et al. 2020, arXiv:2002.09797).
+
+    Density counts the reals' balls around each fake, over k; coverage is the share of reals whose ball has a fake in
+    it. A ball is open and reaches to the k-th other real.
+
+    Args:
+        real, fake: [n, d] and [m, d]; n > k, m >= 1.
+    """
+    real, fake = _centred(real, fake)
+    count, covered = 0, 0
+    radii = _radii(real, k)
+    for rows, distances in _blocks(real, fake):
+        inside = distances < radii[rows, None]
+        count += int(inside.sum())
+        covered += int(inside.any(1).sum())
+    return count / (k * len(fake)), covered / len(real)
+
+
+def authenticity(train: Tensor, fake: Tensor) -> float:
+    """Share of fakes that are no copies (Alaa et al. 2022, arXiv:2102.08921).
+
+    A fake is authentic if it is farther from its nearest training point than that point is from its own nearest other
+    training point.
+
+    Args:
+        train, fake: [n, d] and [m, d]; n >= 2, m >= 1.
+    """
+    train, fake = _centred(train, fake)
+    radii = _radii(train, 1)
+    authentic = 0
+    for _, distances in _blocks(fake, train):
+        nearest, which = distances.min(1)
+        authentic += int((nearest > radii[which]).sum())
+    return authentic / len(fake)
+
+
+def copying(train: Tensor, held_out: Tensor, fake: Tensor) -> tuple[float, float]:
+    """Data-copying (Meehan et al. 2020, arXiv:2004.05675), its global form, without cells.
+
+    Returns:
+        The probability that a fake lies nearer to the training set than a held-out real does, ties counting half: 0.5
+        is ideal, 1 means copies, 0 that fakes keep away. And the z score of the Mann-Whitney U behind it (normal
+        approximation, with ties): positive for copying, which is the opposite of the paper's sign.
+
+    Args:
+        train, held_out, fake: [n, d], [l, d] and [m, d], at least one row each. The held-out reals must come from the
+            same distribution as the training set, and none of them be in it.
+    """
+    train, held_out, fake = _centred(train, held_out, fake)
+    nearest = [torch.cat([distances.min(1).values for _, distances in _blocks(x, train)]) for x in (held_out, fake)]
+    m, n = len(held_out), len(fake)
+    _, which, counts = torch.cat(nearest).unique(return_inverse=True, return_counts=True)
+    counts = counts.double()
+    ranks = (counts.cumsum(0) - (counts - 1) / 2)[which]  # from 1; equal distances share their mean rank
+    u = ranks[:m].sum().item() - m * (m + 1) / 2  # pairs in which the held-out real is the farther one
+    total = m + n
+    tied = (counts**3 - counts).sum().item()
+    variance = m * n / 12 * (total + 1 - tied / (total * (total - 1)))
+    z = (u - m * n / 2) / math.sqrt(variance) if variance > 0 else 0.0  # all distances are equal
+    return u / (m * n), z
+
+
+def _centred(*sets: Tensor) -> list[Tensor]:
+    """In float64, less the first set's mean: |x|^2 + |y|^2 - 2 x.y cancels what they have in common badly."""
+    rows = [double(x) for x in sets]
+    if any(x.shape[1] != rows[0].shape[1] for x in rows):
+        raise ValueError(f"features are rows of one d, not of {', '.join(str(x.shape[1]) for x in rows)}")
+    mean = rows[0].mean(0)
+    return [x - mean for x in rows]
+
+
+def _blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Block by block the rows of x and their squared distances to all of y, float32 [rows, len(y)].
+
+    What is computed in float64 and rounded to float32 is equal where the distances are, whatever the order of summation
+    in the matrix product was: an open ball then really excludes its edge, and a copy lies at exactly 0.
+    """
+    squares = y.square().sum(1)
+    for start in range(0, len(x), BLOCK):
+        block = x[start : start + BLOCK]
+        scale = block.square().sum(1, keepdim=True) + squares
+        distances = torch.addmm(scale, block, y.T, alpha=-2)
+        distances[distances < scale * ((x.shape[1] + 2) * EPSILON)] = 0  # the bound of what rounding makes of 0
+        yield slice(start, start + len(block)), distances.float()
+
+
+def _radii(x: Tensor, k: int) -> Tensor:
+    """Squared distance of each row [n] to the k-th nearest other row."""
+    if not 0 < k < len(x):
+        raise ValueError(f"neighbour k = {k} needs more than {k} rows of features, not {len(x)}; take more, or lower k")
+    radii = []
+    for rows, distances in _blocks(x, x):
+        distances[:, rows].fill_diagonal_(math.inf)
+        radii.append(distances.topk(k, largest=False).values[:, -1])
+    return torch.cat(radii)

@@ -1,0 +1,126 @@
+"""Which metrics there are, which are asked for by default, and the reals that they are held against."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, fields
+from functools import partial
+from typing import Any
+
+from ganzoo.metrics import scores
+from ganzoo.metrics.base import Metric
+from ganzoo.metrics.perceptual import PPL, LPIPSDiversity
+
+METRICS: dict[str, type[Metric]] = {
+    metric.name: metric
+    for metric in (
+        *(scores.FID, scores.InceptionScore, scores.KID, scores.PrecisionRecall, scores.DensityCoverage),
+        *(scores.Memorisation, scores.Accuracy, scores.IntraFID, scores.SFID, scores.FIDInfinity, scores.GaussianModes),
+        *(scores.Parzen, scores.EBGANScore, PPL, LPIPSDiversity),
+    )
+}
+# What costs next to nothing while training, by the data's own extractor.
+CHEAP: dict[str | None, list[str]] = {
+    "digits": ["fid"],
+    "mnist5k": ["fid"],
+    "mnist5k-stacked": ["modes"],
+    None: ["modes"],
+}
+USUAL = ("fid", "is", "kid", "pr", "dc", "memorisation", "accuracy", "modes")
+
+
+def usual_count(extractor: str | None) -> int:
+    """Fakes of a whole evaluation: 50,000 through Inception, 26,000 Stacked-MNIST's, 2,500 points, else 10,000."""
+    if extractor is None:
+        return 2_500
+    return 50_000 if extractor.startswith("inception") else 26_000 if extractor.endswith("stacked") else 10_000
+
+
+@dataclass
+class Reference:
+    """The real images that fakes are held against.
+
+    Attributes:
+        name: of the data.
+        split: which of its splits the metrics call "real".
+        sets: the data sets: "real" and, where there are any, "val" and "test".
+        extractor: what scores of this data look through by default; None for points.
+        data: the data module, for the facts that some metrics need.
+    """
+
+    name: str
+    split: str
+    sets: dict[str, Any]
+    extractor: str | None = None
+    data: Any = None
+
+    @staticmethod
+    def of(data: Any, split: str = "train") -> Reference:
+        """A `GANDataModule`'s split.
+
+        Raises:
+            ValueError: the split has no image.
+        """
+        real = data.dataset(split)
+        if not len(real):
+            raise ValueError(f"{data.name} has no {split} images; choose another split")
+        return Reference(data.name, split, {"real": real}, data.extractor, data)
+
+    def open(self, which: str) -> None:
+        """Make one of the data's own splits, if it has images."""
+        if which not in self.sets and self.data is not None and len(images := self.data.dataset(which)):
+            self.sets[which] = images
+
+    def about(self) -> dict[str, Any]:
+        """What goes into each score's protocol."""
+        real = self.sets["real"]
+        return {"data": self.name, "split": self.split, "reals": len(real), "data_fingerprint": real.fingerprint()}
+
+
+def choose(names: Sequence[str], reference: Reference | None, lenient: bool) -> list[Metric]:
+    """The metrics of these names, which may go on with settings, as in `kid:size=500:subsets=20`.
+
+    Args:
+        names: of `METRICS`.
+        reference: the reals, for what a metric must know of them.
+        lenient: leave out what the data has no use for.
+
+    Raises:
+        ValueError: there is no metric of a name, no such setting, or the data has no modes to be counted.
+    """
+    chosen = []
+    for text in dict.fromkeys(names):
+        name, *settings = text.split(":")
+        if name not in METRICS:
+            near = difflib.get_close_matches(name, METRICS, 1, 0.4)
+            raise ValueError(
+                f"no metric {name!r}; {f'did you mean {near[0]!r}?' if near else 'there are ' + ', '.join(METRICS)}"
+            )
+        make = METRICS[name] if name != "modes" else _modes(reference)
+        if make is not None:
+            chosen.append(make(**dict(_setting(METRICS[name], setting) for setting in settings)))
+        elif not lenient:
+            raise ValueError("modes are counted on Gaussians and StackedMNIST; this data has none that are known")
+    return chosen
+
+
+def _setting(metric: type[Metric], text: str) -> tuple[str, Any]:
+    """`size=500` as the type of the field's default."""
+    name, _, value = text.partition("=")
+    defaults = {field.name: field.default for field in fields(metric) if field.default is not MISSING}
+    if name not in defaults:
+        raise ValueError(f"{metric.name} has no setting {name!r}; it has {', '.join(defaults) or 'none'}")
+    try:
+        return name, type(defaults[name])(value)
+    except ValueError as error:
+        kind = type(defaults[name]).__name__
+        raise ValueError(f"{metric.name}: {name} is {value!r}; write {kind}s, as in {name}={defaults[name]}") from error
+
+
+def _modes(reference: Reference | None) -> Any:
+    data: Any = None if reference is None else reference.data
+    if hasattr(data, "centers"):
+        centers = tuple(map(tuple, data.centers.tolist()))
+        return partial(scores.GaussianModes, centers, data.sigma, data.scale)
+    return partial(scores.StackedModes, data.protocol) if hasattr(data, "protocol") else None

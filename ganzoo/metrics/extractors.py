@@ -1,0 +1,442 @@
+"""The networks that scores look through: the Inception of FID, torchvision's classifiers, the digit classifiers that
+come with ganzoo, and the user's own."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import hashlib
+import io
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from ganzoo.core.images import to_float
+from ganzoo.metrics.base import Extractor, Outputs
+from ganzoo.metrics.classifier import ARCHITECTURES, PINNED, digit_input, pinned
+
+SCHEMA = "1"  # part of every fingerprint: another number where the same weights are read in another way
+
+INCEPTION = (
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+)
+INCEPTION_HASH = "6726825d"  # the sha256 starts with it
+
+
+def fingerprint(network: nn.Module, preprocessing: str) -> str:
+    """sha256 (hex) of the preprocessing's words and of each tensor of the state dict: name, type, shape and bytes."""
+    digest = hashlib.sha256(f"{SCHEMA}\n{preprocessing}\n".encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _download(what: str, url: str, path: Path, otherwise: str = "") -> Iterator[None]:
+    """Whatever keeps a file from coming becomes one line that says where to put it."""
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(10)  # seconds; torch.hub sets none, and a dead network may swallow packets
+    try:
+        yield
+    except (OSError, HTTPException, RuntimeError) as error:  # torch.hub raises a RuntimeError for a wrong hash
+        reason = " ".join(str(error).split())
+        raise FileNotFoundError(
+            f"{what} could not be downloaded ({reason}): put {url} at {path}{otherwise}, or connect to the internet"
+        ) from error
+    finally:
+        socket.setdefaulttimeout(timeout)
+
+
+# Inception
+
+
+def fetch_inception() -> Path:
+    """The file of the Inception's weights in torch.hub's folder, where torchmetrics and torch-fidelity look, too;
+    downloaded if it is not there. With several processes call it in one of them before the others.
+
+    Raises:
+        FileNotFoundError: it is not there and could not be downloaded.
+        ValueError: what is there is another file.
+    """
+    path = Path(torch.hub.get_dir(), "checkpoints", INCEPTION.rpartition("/")[2])
+    if not path.is_file():
+        with _download("Inception's weights", INCEPTION, path, ", name a copy of it with weights (--weights)"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # it writes another file, which gets this name when it is complete
+            torch.hub.download_url_to_file(INCEPTION, str(path), INCEPTION_HASH, progress=sys.stderr.isatty())
+        return path
+    found = _sha256(path)
+    if not found.startswith(INCEPTION_HASH):
+        raise ValueError(f"{path} is damaged, or another file: its sha256 is {found[:8]}..., not {INCEPTION_HASH}...; "
+                         "delete it, and the next run downloads it again")  # fmt: skip
+    return path
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Inception(Extractor):
+    """The Inception v3 of 2015-12-05 (Szegedy et al. 2015, arXiv:1512.00567) in torch-fidelity's port, which FID and IS
+    are defined by.
+
+    "features" [N, 2048] are its last pool, "logits" [N, 1008] the last layer without its bias, as IS is computed from,
+    "spatial" [N, 2023] the first 7 channels of `mixed_6/conv` at 17x17, as in sFID (Nash et al. 2021,
+    arXiv:2103.03841).
+
+    Args:
+        weights: a file of them; None takes, or downloads, the one of `fetch_inception`. With any other than that one,
+            scores are those of "other-inception".
+        resize: "tf" as FID is defined, bit-equal to torch-fidelity; "clean" as in clean-fid (Parmar et al. 2022,
+            arXiv:2104.11222). On GPUs "clean" waits for Pillow, which resizes on the CPU.
+
+    Raises:
+        FileNotFoundError: no such file, or it could not be downloaded.
+        ValueError: the file is not of these weights.
+    """
+
+    channels, num_features, num_classes = 3, 2048, 1008
+    citation = "inception-2015-12-05 (Szegedy et al. 2015), weights converted by torch-fidelity 0.2"
+
+    def __init__(self, weights: str | Path | None = None, resize: Literal["tf", "clean"] = "tf") -> None:
+        if resize not in RESIZES:
+            raise ValueError(f"resize is 'tf' or 'clean', not {resize!r}")
+        path = fetch_inception() if weights is None else Path(weights).expanduser()
+        self.network = _inception(path)
+        own = "inception" if weights is None or _sha256(path).startswith(INCEPTION_HASH) else "other-inception"
+        self.name = own if resize == "tf" else f"{own}-clean"
+        self._resize, words = RESIZES[resize]
+        self.preprocessing = f"{words}, (x - 128) / 128"
+        self.fingerprint = fingerprint(self.network, self.preprocessing)
+
+    def extract(self, images: Tensor) -> Outputs:
+        x = (self._resize(images) - 128) / 128
+        outputs: Outputs = {}
+        for name, layer in list(self.network.named_children())[:-1]:  # in the order of their use; the last is `fc`
+            x = layer(x)
+            if name == "Mixed_6d":
+                outputs["spatial"] = x[:, :7].flatten(1)  # its first channels are those of branch1x1
+        outputs["features"] = x.flatten(1)
+        outputs["logits"] = outputs["features"] @ self.network.get_parameter("fc.weight").T
+        return outputs
+
+
+def _inception(path: Path) -> nn.Module:
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    if not path.is_file():
+        raise FileNotFoundError(f"no file of weights at {path}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # anything, from KeyError to UnpicklingError, whose message advises to trust the file
+        raise ValueError(f"{path} is not a file of tensors that torch.load(weights_only=True) reads: "
+                         f"name a copy of {INCEPTION}") from error  # fmt: skip
+    file = io.BytesIO()  # torch-fidelity would unpickle whatever a path leads to
+    torch.save(state, file)
+    file.seek(0)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return FeatureExtractorInceptionV3("", ["2048"], feature_extractor_weights_path=file)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{path} holds other weights than those of the Inception of FID: "
+                         f"name a copy of {INCEPTION}") from error  # fmt: skip
+
+
+def _resize_tf(images: Tensor) -> Tensor:
+    """As TensorFlow 1 did: corners not aligned, no antialias, pixel i reads at i * size / 299.
+
+    Rows before columns, so that the wide image is made once; each pixel's arithmetic stays that of torch-fidelity.
+    """
+    x = images.float()
+    for dim, shape in ((3, (-1,)), (2, (-1, 1))):
+        size = x.shape[dim]
+        at = torch.arange(299, dtype=torch.float32) * torch.tensor(size / 299, dtype=torch.float32)
+        low = at.long()
+        weight = (at - low).view(shape).to(x.device)
+        before = x.index_select(dim, low.to(x.device))
+        after = x.index_select(dim, (low + 1).clamp(max=size - 1).to(x.device))
+        x = after.sub_(before).mul_(weight).add_(before)
+    return x
+
+
+def _resize_clean(images: Tensor) -> Tensor:
+    """Pillow's bicubic filter, which widens when it shrinks, on each channel in float; not rounded, but clipped."""
+    planes = [
+        np.asarray(Image.fromarray(plane).resize((299, 299), Image.Resampling.BICUBIC))
+        for plane in images.flatten(0, 1).float().cpu().numpy()
+    ]
+    return torch.from_numpy(np.stack(planes)).clamp(0, 255).unflatten(0, images.shape[:2]).to(images.device)
+
+
+RESIZES: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "tf": (_resize_tf, "bilinear as in TensorFlow 1 to 299x299"),
+    "clean": (_resize_clean, "Pillow's bicubic to 299x299 per channel in float, clipped to 0..255"),
+}
+
+
+# Other people's networks
+
+
+class Torchvision(Extractor):
+    """A classifier of torchvision's with its default weights and their transforms.
+
+    "features" are what its last Linear layer reads, "logits" what it returns.
+
+    Args:
+        name: torchvision's, such as "resnet50" or "vgg16".
+
+    Raises:
+        FileNotFoundError: the weights could not be downloaded.
+        ValueError: torchvision has no such classifier, or it has no Linear layer.
+    """
+
+    channels = 3
+
+    def __init__(self, name: str) -> None:
+        from torchvision import models
+
+        known = models.list_models(module=models)
+        if name not in known:
+            raise ValueError(f"torchvision has no classifier {name!r}{_closest(name, known)}")
+        weights: Any = models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
+        path = Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])
+        with _download(f"{name}'s weights", weights.url, path), torch.random.fork_rng(devices=[]):
+            network = models.get_model(name, weights=weights, progress=sys.stderr.isatty())
+        linear = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
+        if not linear:
+            raise ValueError(f"torchvision's {name} has no Linear layer to take features before; choose another, "
+                             "such as resnet50")  # fmt: skip
+        self.name, self.citation = f"torchvision-{name}", f"torchvision's {weights}"
+        self.network = network.eval().requires_grad_(False)
+        self._head, self._transform = linear[-1], weights.transforms()
+        self.num_features, self.num_classes = self._head.in_features, self._head.out_features
+        self.preprocessing = " ".join(repr(self._transform).split())
+        self.fingerprint = fingerprint(network, self.preprocessing)
+
+    def extract(self, images: Tensor) -> Outputs:
+        read: list[Tensor] = []
+        handle = self._head.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+        try:
+            logits = self.network(self._transform(images))
+        finally:
+            handle.remove()
+        return {"features": read[0], "logits": logits}
+
+
+class Custom(Extractor):
+    """A network of the user's own, of which a frozen copy is taken.
+
+    Args:
+        module: returns features [N, d], or (features, logits), or a dict with "features" and whatever metrics read.
+        name: what scores call it. Weights, structure and `preprocess`'s name make its fingerprint, but not the code
+            of either: where that changes, give it another name.
+        channels: that it reads.
+        image_size: height and width of a blank image that is tried at once.
+        preprocess: from uint8 [N, C, H, W] to the module's input; by default to [-1, 1].
+
+    Raises:
+        ValueError: the module returns something else.
+    """
+
+    citation = ""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        name: str,
+        *,
+        channels: int,
+        image_size: tuple[int, int],
+        preprocess: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.name, self.channels = name, channels
+        self.network = copy.deepcopy(module).eval().requires_grad_(False)
+        self._preprocess = preprocess or to_float
+        words = (
+            "x / 127.5 - 1" if preprocess is None else getattr(preprocess, "__qualname__", type(preprocess).__name__)
+        )
+        self.preprocessing = words
+        self.fingerprint = fingerprint(self.network, f"{name}\n{words}\n{self.network!r}")
+        weight = next(self.network.parameters(), torch.empty(0))
+        outputs = self(torch.zeros(1, channels, *image_size, dtype=torch.uint8, device=weight.device))
+        self.num_features = outputs["features"].shape[1]
+        self.num_classes = outputs["logits"].shape[1] if "logits" in outputs else None
+
+    def extract(self, images: Tensor) -> Outputs:
+        outputs = self.network(self._preprocess(images))
+        if isinstance(outputs, Tensor):
+            outputs = {"features": outputs}
+        elif isinstance(outputs, tuple) and len(outputs) == 2:
+            outputs = {"features": outputs[0], "logits": outputs[1]}
+        if not isinstance(outputs, dict) or "features" not in outputs:
+            raise ValueError(f"{self.name} must return features [N, d], (features, logits) or a dict with 'features'; "
+                             f"it returns a {type(outputs).__name__}")  # fmt: skip
+        for key, output in outputs.items():
+            shape = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            if shape[:1] != [len(images)] or (key in ("features", "logits") and len(shape) != 2):
+                raise ValueError(f"{self.name} returns {key} {shape} for {len(images)} images, not a tensor [N, d]")
+        return {key: output.float() for key, output in outputs.items()}
+
+
+# The digit classifiers that come with ganzoo
+
+
+class Classifier(Extractor):
+    """A digit classifier that comes with ganzoo; `weights/<name>.json` beside this file says how it was made.
+
+    Args:
+        name: "digits", trained on `Digits`, or "mnist5k", on `MNIST5k`; each on the training split alone.
+
+    Raises:
+        ValueError: no such classifier, or its file has been changed.
+    """
+
+    channels, num_classes = 1, 10
+
+    def __init__(self, name: str) -> None:
+        if name not in PINNED:
+            raise ValueError(f"no classifier {name!r}{_closest(name, PINNED)}")
+        self._size = ARCHITECTURES[name]["size"]
+        self.network = pinned(name).eval().requires_grad_(False)
+        self.name, self.num_features = name, ARCHITECTURES[name]["num_features"]
+        self.citation = f"ganzoo/metrics/weights/{name}.json"
+        self.preprocessing = f"bilinear, antialiased, to {self._size}x{self._size}, x / 127.5 - 1"
+        self.fingerprint = fingerprint(self.network, self.preprocessing)
+
+    def extract(self, images: Tensor) -> Outputs:
+        features, logits = self.network(digit_input(images, self._size))
+        return {"features": features, "logits": logits}
+
+
+# Adapters for the number of channels
+
+
+class Stacked(Extractor):
+    """A classifier of grey images on each of three channels by itself, for Stacked MNIST.
+
+    "features" [N, 3d] are concatenated; "logits" [N, K^3] are the joint log-probabilities, class 100a + 10b + c for the
+    digits a, b, c of the channels in order.
+
+    Args:
+        extractor: reads 1 channel and has logits.
+
+    Raises:
+        ValueError: it does not.
+    """
+
+    channels = 3
+
+    def __init__(self, extractor: Extractor) -> None:
+        if extractor.channels != 1 or extractor.num_classes is None:
+            raise ValueError(f"only a classifier of 1 channel can be stacked, {extractor.name} is none")
+        self._single, self.network = extractor, extractor.network
+        self.name, self.citation = f"{extractor.name}-stacked", extractor.citation
+        self.preprocessing = f"each channel by itself, {extractor.preprocessing}"
+        self.fingerprint = hashlib.sha256(f"stacked {extractor.fingerprint}".encode()).hexdigest()
+        self.num_features, self.num_classes = 3 * extractor.num_features, extractor.num_classes**3
+
+    def extract(self, images: Tensor) -> Outputs:
+        outputs = self._single.extract(images.flatten(0, 1)[:, None])
+        a, b, c = outputs["logits"].log_softmax(1).unflatten(0, (-1, 3)).unbind(1)
+        joint = a[:, :, None, None] + b[:, None, :, None] + c[:, None, None, :]
+        return {"features": outputs["features"].reshape(len(images), -1), "logits": joint.flatten(1)}
+
+
+class Grey(Extractor):
+    """An extractor of colour images on grey ones, whose channel is repeated.
+
+    Args:
+        extractor: reads 3 channels.
+
+    Raises:
+        ValueError: it does not.
+    """
+
+    channels = 1
+
+    def __init__(self, extractor: Extractor) -> None:
+        if extractor.channels != 3:
+            raise ValueError(f"{extractor.name} reads {extractor.channels} channels; only one that reads 3 needs this")
+        self._colour, self.network = extractor, extractor.network
+        self.name, self.citation = f"{extractor.name}-grey", extractor.citation
+        self.preprocessing = f"the channel three times, {extractor.preprocessing}"
+        self.fingerprint = hashlib.sha256(f"grey {extractor.fingerprint}".encode()).hexdigest()
+        self.num_features, self.num_classes = extractor.num_features, extractor.num_classes
+
+    def extract(self, images: Tensor) -> Outputs:
+        return self._colour.extract(images.expand(-1, 3, -1, -1))
+
+
+# By name
+
+NAMES = (
+    *("inception", "inception-clean", "inception-grey", "inception-clean-grey"),
+    *("digits", "digits-stacked", "mnist5k", "mnist5k-stacked"),
+)
+
+
+def make(
+    spec: str | Extractor | nn.Module, channels: int, image_size: tuple[int, int], weights: str | Path | None = None
+) -> Extractor:
+    """The extractor that is asked for.
+
+    Args:
+        spec: one of `NAMES`, "torchvision-NAME" or "torchvision-NAME-grey", an extractor, or a module for `Custom`,
+            which is called what its class is.
+        channels: of the images that it will read.
+        image_size: their height and width.
+        weights: a file of Inception's.
+
+    Raises:
+        FileNotFoundError: weights are missing and could not be downloaded.
+        ValueError: no such name, or it reads another number of channels.
+    """
+    inception = isinstance(spec, str) and spec.startswith("inception")
+    if weights is not None and not inception:
+        raise ValueError("weights is a file of Inception's; other extractors have their own")
+    if isinstance(spec, nn.Module):
+        return Custom(spec, type(spec).__name__, channels=channels, image_size=image_size)
+    if isinstance(spec, Extractor):
+        _check_channels(spec.name, spec.channels, channels)
+        return spec
+    base, _, last = spec.rpartition("-")
+    if last not in ("grey", "stacked"):
+        base, last = spec, ""
+    if spec not in NAMES and not (base.startswith("torchvision-") and last != "stacked"):
+        raise ValueError(f"no extractor {spec!r}{_closest(spec, [*NAMES, 'torchvision-resnet50'])}")
+    _check_channels(spec, 3 if last == "stacked" or (last == "" and base not in PINNED) else 1, channels)
+    if inception:
+        extractor: Extractor = Inception(weights, "clean" if "clean" in spec else "tf")
+    elif base in PINNED:
+        extractor = Classifier(base)
+    else:
+        extractor = Torchvision(base.removeprefix("torchvision-"))
+    return Grey(extractor) if last == "grey" else Stacked(extractor) if last == "stacked" else extractor
+
+
+def _check_channels(name: str, reads: int, channels: int) -> None:
+    if reads == channels:
+        return
+    cures = {(3, 1): f"take '{name}-grey'", (1, 3): "take 'inception'"}
+    if name.endswith(("-grey", "-stacked")):
+        cures = dict.fromkeys(cures, f"take '{name.rpartition('-')[0]}'")
+    elif name in PINNED:
+        cures[1, 3] += f", or '{name}-stacked' for stacked digits"
+    cure = cures.get((reads, channels), "give a module of your own")
+    raise ValueError(f"the extractor {name!r} reads {reads} channels, the images have {channels}: {cure}")
+
+
+def _closest(word: str, known: Any) -> str:
+    near = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; there are {', '.join(known)}"

@@ -1,0 +1,215 @@
+"""Scores that look at pairs of images through LPIPS, by torchmetrics (Zhang et al. 2018, arXiv:1801.03924).
+
+torchmetrics brings LPIPS' linear layers (v0.1); the network under them is torchvision's and would be downloaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from ganzoo.core.images import to_float
+from ganzoo.core.random import mix
+from ganzoo.core.types import Batch
+from ganzoo.metrics.base import BLOCK, Figures, Given, Metric, full_precision, seeded
+
+Net = Literal["alex", "vgg"]
+
+
+@cache
+def network(net: Net) -> nn.Module:
+    """LPIPS v0.1, frozen and in eval mode: two images [N, 3, H, W] in [-1, 1] -> distances [N, 1, 1, 1].
+
+    torchvision would unpickle a file that it finds and never hash it, so its file is first read as weights alone.
+
+    Raises:
+        ValueError: the weights cannot be downloaded, or the file is another.
+    """
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+    from torchvision.models import AlexNet_Weights, VGG16_Weights
+
+    url = {"alex": AlexNet_Weights, "vgg": VGG16_Weights}[net].DEFAULT.url
+    file = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
+    try:
+        torch.hub.load_state_dict_from_url(url, check_hash=True, weights_only=True)
+        with file.open("rb") as content:
+            if not hashlib.file_digest(content, "sha256").hexdigest().startswith(file.stem.rpartition("-")[2]):
+                raise ValueError("its sha256 is not the one in its name")
+    except (OSError, EOFError, RuntimeError, ValueError, UnpicklingError) as error:
+        why = str(error).partition("\n")[0]
+        raise ValueError(
+            f"LPIPS has no weights at {file} ({why}); put {url} there, from where it can be had"
+        ) from error
+    return LearnedPerceptualImagePatchSimilarity(net_type=net).net
+
+
+@dataclass(frozen=True)
+class PPL(Metric):
+    """Perceptual path length: by how much LPIPS an image moves per squared step of its latent. Smooth generators score
+    low, and so does one that always makes the same image.
+
+    Of each pair of latents it looks at the first and at the point `epsilon` of the way to the second: path *ends* in Z.
+    The paper's "full" paths in Z need latents that are normal. The largest and smallest 1 % of the pairs are left out.
+    Float images, never bytes: a step of 1e-4 is far below a grey level. Pairs of a conditional model share a class,
+    drawn uniformly.
+
+    Attributes:
+        pairs: the paper takes 50,000, of 256 pixels; 10,000 of 64 take 12 minutes on one core, besides the generator.
+        epsilon: length of a step.
+        net: that LPIPS looks through.
+        interpolation: "lerp" along the line, for any latent; "slerp_any" along the arc, for normal ones.
+        resize: images become so many pixels high and wide, by averaging or, if smaller, bilinearly.
+        seed: of latents, classes and whatever else the generator draws.
+    """
+
+    pairs: int = 10_000
+    epsilon: float = 1e-4
+    net: Net = "vgg"
+    interpolation: Literal["lerp", "slerp_any"] = "lerp"
+    resize: int = 64
+    seed: int = 0
+
+    name = "ppl"
+    figures = {"ppl": "lower"}
+    needs = {"fake": ("model",)}
+    error = "standard error of the trimmed mean"
+    paper = "Karras et al. 2019, arXiv:1812.04948, section 4.1 (path ends in Z)"
+
+    def count(self, fakes: int) -> int:
+        return self.pairs
+
+    def check(self, given: Given) -> None:
+        if not given.model:
+            raise ValueError("ppl moves a generator's latents, and these are files; evaluate a run or a checkpoint")
+        _check(self.name, self.net, given)
+
+    def compute(self, states: Mapping[str, Mapping[str, Any]]) -> Figures:
+        from torchmetrics.functional.image import perceptual_path_length
+
+        model = states["fake"]["model"]
+        device = torch.device(model.device)
+        z = model.latent(1, torch.Generator())
+        if not isinstance(z, Tensor) or z.ndim != 2:
+            raise ValueError(f"ppl needs latents [n, z_dim]; those of {type(model).__name__} are others, leave ppl out")
+        noise = seeded(mix(self.seed, 1), device)  # and classes; latents have mix(seed)
+        with torch.no_grad(), noise, full_precision(device):
+            mean, _, kept = perceptual_path_length(
+                Walker(model, self.resize, self.seed),  # type: ignore[arg-type]  # GeneratorType is a duck
+                num_samples=self.pairs,
+                conditional=model.num_classes is not None,
+                batch_size=BLOCK,
+                interpolation_method=self.interpolation,
+                epsilon=self.epsilon,
+                resize=None,  # `Walker` has done it
+                sim_net=network(self.net),
+                device=device,
+            )
+        if not mean.isfinite():
+            raise ValueError("the generator's images are not finite: its weights or its inputs have diverged")
+        return {"ppl": (mean.item(), trimmed_error(kept, self.pairs))}
+
+
+class Walker(nn.Module):
+    """A GAN as torchmetrics wants it: `sample(n)` -> z [n, z_dim], and z, and the ends of as many steps behind them ->
+    images [2 n, 3, size, size] in [0, 255]."""
+
+    def __init__(self, model: Any, size: int, seed: int) -> None:
+        super().__init__()
+        self.model, self.size, self.num_classes = model, size, model.num_classes
+        self.latents = torch.Generator().manual_seed(mix(seed))  # on the CPU: the same on every device
+
+    def sample(self, n: int) -> Tensor:
+        return self.model.latent(n, self.latents)
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        noise = int(torch.randint(2**31, ()))
+        halves = []
+        for half in range(2):
+            given: Batch = {} if labels is None else {"label": labels.chunk(2)[half]}
+            with seeded(noise, z.device):  # a generator's own noise is the same at both ends of a step
+                halves.append(self.model.generate(z.chunk(2)[half], given))
+        images = torch.cat(halves).float()
+        size = (self.size, self.size)
+        if min(images.shape[2:]) > self.size:
+            images = interpolate(images, size, mode="area")
+        else:
+            images = interpolate(images, size, mode="bilinear", align_corners=False)
+        return (_colour(images) + 1) * 127.5
+
+
+def trimmed_error(kept: Tensor, n: int) -> float:
+    """Standard error of the mean of the `kept` of n values, the smallest and largest having been left out (Tukey &
+    McLaughlin 1963): from the values left out, each moved to the nearest that was kept."""
+    out = n - kept.numel()
+    moved = torch.cat([kept.min().repeat(out // 2), kept, kept.max().repeat(out - out // 2)]).double()
+    return (moved.std() / (kept.numel() / n) / math.sqrt(n)).item()
+
+
+@dataclass(frozen=True)
+class LPIPSDiversity(Metric):
+    """Mean LPIPS between two fakes: near 0 if they all look alike. Noise is diverse, too.
+
+    Attributes:
+        pairs: random ones; no fake is in two of them, so they are independent.
+        net: that LPIPS looks through.
+        smallest: pixels; images with a shorter side are enlarged bilinearly until it has so many. LPIPS was fitted to
+            patches of 64 pixels, and AlexNet takes none below 31.
+        seed: of the choice.
+    """
+
+    pairs: int = 1000
+    net: Net = "alex"
+    smallest: int = 64
+    seed: int = 0
+
+    name = "lpips_diversity"
+    figures = {"lpips_diversity": "higher"}
+    needs = {"fake": ("images.rows",)}
+    error = "standard error over pairs"
+    paper = "Zhang et al. 2018, arXiv:1801.03924; as diversity: Zhu et al. 2017, arXiv:1711.11586"
+
+    def check(self, given: Given) -> None:
+        if given.sizes["fake"] < 2 * self.pairs:
+            raise ValueError(
+                f"{self.name} of {self.pairs} pairs needs {2 * self.pairs} fakes, there are {given.sizes['fake']}"
+            )
+        _check(self.name, self.net, given)
+
+    def compute(self, states: Mapping[str, Mapping[str, Any]]) -> Figures:
+        images = states["fake"]["images.rows"]
+        chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(mix(self.seed)))
+        pairs = chosen[: 2 * self.pairs].view(2, self.pairs)
+        net = network(self.net).to(images.device)
+        with torch.no_grad(), full_precision(images.device):
+            found = [net(self._ready(images[i]), self._ready(images[j])).flatten() for i, j in pairs.split(BLOCK, 1)]
+        distances = torch.cat(found).double()
+        return {"lpips_diversity": (distances.mean().item(), (distances.std() / math.sqrt(self.pairs)).item())}
+
+    def _ready(self, images: Tensor) -> Tensor:
+        images = _colour(to_float(images))
+        height, width = images.shape[2:]
+        if (scale := self.smallest / min(height, width)) <= 1:
+            return images
+        size = (round(height * scale), round(width * scale))
+        return interpolate(images, size, mode="bilinear", align_corners=False)
+
+
+def _check(name: str, net: Net, given: Given) -> None:
+    if given.channels not in (1, 3):
+        raise ValueError(f"{name} looks at grey or colour images, these have {given.channels} channels; leave it out")
+    network(net)
+
+
+def _colour(images: Tensor) -> Tensor:
+    """[N, 1 or 3, H, W] -> [N, 3, H, W]."""
+    return images.expand(-1, 3, -1, -1)

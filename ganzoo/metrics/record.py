@@ -1,0 +1,189 @@
+"""What is written down with a score, so that it can be cited, repeated, and compared with another, or refused."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ganzoo.metrics.base import EXTRACTED, Extractor, Metric
+
+SCHEMA = 1
+PACKAGES = ("ganzoo", "torch", "torchvision", "torchmetrics", "torch-fidelity", "numpy")
+BY_INCEPTION = {"fid", "is", "kid", "sfid", "intra_fid", "fid_infinity"}  # others are in print with VGG, too
+Protocol = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A figure and how it was measured.
+
+    Attributes:
+        name: with extractor and count, such as `fid_digits@1a2b_10k`; `fid_50k` is Inception's.
+        value: the figure.
+        error: its uncertainty, of the kind that `error_kind` names; None where there is none.
+        better: "lower", "higher", or "" for a figure that is not to be ranked by.
+        figure: which of the metric's figures.
+        protocol: all that must agree before two scores are compared.
+    """
+
+    name: str
+    value: float
+    error: float | None
+    error_kind: str
+    better: str
+    figure: str
+    protocol: Protocol
+
+
+@dataclass(frozen=True)
+class Report:
+    """The scores of one subject.
+
+    Attributes:
+        subject: what was measured: variant, weights, averaged or raw generator, seed of the fakes, or a folder.
+        scores: one for each figure.
+        made: versions, commit, device: what should not matter, and is told apart if it does.
+    """
+
+    subject: dict[str, Any]
+    scores: list[Score]
+    made: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, file: Path) -> None:
+        file.write_text(json.dumps(self.as_dict(), indent=2, allow_nan=False) + "\n")
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON can hold it, which has no NaN."""
+        content = {"schema": SCHEMA, **asdict(self)}
+        for score in content["scores"]:
+            score |= {key: score[key] if math.isfinite(score[key] or 0) else None for key in ("value", "error")}
+        return content
+
+    @staticmethod
+    def load(file: Path) -> Report:
+        """A saved report; ValueError if the file is none."""
+        try:
+            content = json.loads(file.read_text())
+            if content["schema"] != SCHEMA:
+                raise ValueError("of another version of ganzoo")
+            report = Report(content["subject"], [_score(score) for score in content["scores"]], content["made"])
+            for score in report.scores:
+                report.cite(score)  # which reads what must be there
+            return report
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            raise ValueError(f"{file} is no record of scores ({error}); evaluate and fit write scores.json") from error
+
+    def cite(self, score: Score) -> str:
+        """One line that says all that a reader needs to know."""
+        p = score.protocol
+        error = "" if score.error is None else f" ± {score.error:.3g} ({score.error_kind})"
+        who = self.subject
+        fakes = f"{p['fakes']:,} images of {who['name']}"
+        if "weights" in who:
+            fakes = f"{p['fakes']:,} fakes of {who['name']} ({who['weights']} weights, seed {who['seed']})"
+        split = "" if p.get("split") == "all" else f"{p.get('split')} "  # a folder has none
+        reals = f" against {p['reals']:,} {split}images of {p['data']}" if "reals" in p else ""
+        eyes = f", {p['extractor']}@{p['extractor_fingerprint'][:8]}: {p['preprocessing']}" if "extractor" in p else ""
+        settings = "".join(f", {key} {value}" for key, value in p["settings"].items() if key not in ("centers",))
+        versions = f"ganzoo {self.made.get('ganzoo')}, torch {self.made.get('torch')}"
+        return f"{score.name} = {score.value:.4g}{error}: {fakes}{reals}, {p['image']}{eyes}{settings}; {versions}"
+
+
+def _score(content: Any) -> Score:
+    """As JSON holds it; an error of some kind where it is none."""
+    score = Score(**{**content, "value": math.nan if content["value"] is None else content["value"]})
+    words, numbers = (score.name, score.error_kind, score.better, score.figure), (score.value, score.error or 0.0)
+    if not all(isinstance(x, str) for x in words) or not all(isinstance(x, int | float) for x in numbers):
+        raise ValueError("fields of other types")
+    return score
+
+
+def describe(model: Any, seed: int) -> dict[str, Any]:
+    """Whose fakes they are."""
+    return {
+        "name": type(model).__name__,
+        "module": type(model).__module__,
+        "weights": "raw" if model.ema is None else "averaged",
+        "images_seen": int(model.images_seen),
+        "seed": seed,
+    }
+
+
+def protocol(
+    metric: Metric, extractor: Extractor | None, images: str, fakes: int, reals: Mapping[str, Any] | None
+) -> Protocol:
+    """How a metric's figures are measured.
+
+    Args:
+        metric: the metric.
+        extractor: that there is to look through.
+        images: their shape, in words.
+        fakes: how many.
+        reals: "data", "split", "reals" (how many) and "data_fingerprint"; None if there are none.
+    """
+    found: Protocol = {
+        "metric": metric.name,
+        "settings": {f.name: getattr(metric, f.name) for f in fields(metric)},
+        "fakes": metric.count(fakes),
+        "image": images,
+        "truncation": None,
+    }
+    if reals is not None and set(metric.needs) - {"fake"}:
+        found |= reals
+    if extractor is not None and metric.outputs & EXTRACTED:
+        found |= {
+            "extractor": extractor.name,
+            "extractor_fingerprint": extractor.fingerprint,
+            "preprocessing": extractor.preprocessing,
+        }
+    return json.loads(json.dumps(found))  # as it will be read again: no tuples
+
+
+def score_name(figure: str, how: Protocol) -> str:
+    """`fid_50k` for Inception's, by which it is defined; else `fid_digits@1a2b_10k`, `recall_inception@1a2b_10k`."""
+    defined = "extractor" not in how or how["extractor"] == "inception" and figure in BY_INCEPTION
+    tag = "" if defined else f"_{how['extractor']}@{how['extractor_fingerprint'][:4]}"
+    split = f"_{how['split']}" if how.get("split") in ("val", "test") else ""
+    return f"{figure}{tag}_{count(how['fakes'])}{split}"
+
+
+def count(n: int) -> str:
+    """1000 -> 1k; 2500 -> 2500."""
+    return f"{n // 1000}k" if n and n % 1000 == 0 else str(n)
+
+
+def difference(a: Protocol, b: Protocol) -> dict[str, tuple[Any, Any]]:
+    """The fields in which two protocols differ."""
+    return {key: (a.get(key), b.get(key)) for key in {**a, **b} if a.get(key) != b.get(key)}
+
+
+def made(device: Any) -> dict[str, Any]:
+    """Versions, the commit of a checkout, and the device."""
+    return {**{package: _version(package) for package in PACKAGES}, "commit": _commit(), "device": str(device)}
+
+
+@cache
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+@cache  # of the code that runs, whatever is committed later
+def _commit() -> str | None:
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        return subprocess.run(git, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,346 @@
+"""The metrics: each says which states it reads, refuses what cannot be computed, and hands its states to the maths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ganzoo.functional.entropy import ebgan_score
+from ganzoo.functional.frechet import Gaussian, fid_infinity, frechet_distance, frechet_standard_error
+from ganzoo.functional.kernels import kid
+from ganzoo.functional.modes import gaussian_modes, stacked_modes
+from ganzoo.functional.neighbours import authenticity, copying, density_coverage, precision_recall
+from ganzoo.functional.parzen import parzen
+from ganzoo.metrics.base import Figures, Given, Metric
+
+States = Mapping[str, Mapping[str, Any]]
+BOTH = ("fake", "real")
+
+
+def at_least(given: Given, least: int, what: str, sets: tuple[str, ...] = BOTH) -> None:
+    """Raise a ValueError unless each of the sets is there and has so many images."""
+    for name in sets:
+        size = given.sizes.get(name)
+        if size is None:
+            raise ValueError(f"{what} needs a {name} split, which the data has not")
+        if size < least:
+            raise ValueError(f"{what} needs {least} {name} images or more, there are {size}")
+
+
+def against_train(given: Given, what: str) -> None:
+    """Raise a ValueError unless the fakes are held against what the model was trained on."""
+    if given.split != "train":
+        raise ValueError(f"{what} is about the training images; choose the split train, not {given.split}")
+
+
+def needs_logits(given: Given, what: str, classes: int | None = None) -> None:
+    """Raise a ValueError unless the extractor is a classifier; of so many classes, where they are the data's own."""
+    found = None if given.extractor is None else given.extractor.num_classes
+    if found is None:
+        raise ValueError(f"{what} needs a classifier; choose an extractor with classes, such as inception or digits")
+    if classes is not None and found != classes:
+        raise ValueError(f"{what} needs a classifier of the data's {classes} classes; this extractor has {found}")
+
+
+@dataclass(frozen=True)
+class FID(Metric):
+    """Frechet inception distance: that of two Gaussians fitted to the features."""
+
+    name = "fid"
+    figures = {"fid": "lower"}
+    needs = {"fake": ("features.moments", "features.sample"), "real": ("features.moments",)}
+    error = "standard error over fakes"
+    paper = "Heusel et al. 2017, arXiv:1706.08500, eq. 6"
+
+    def check(self, given: Given) -> None:
+        at_least(given, 2, self.name)
+
+    def compute(self, states: States) -> Figures:
+        real, fake = states["real"]["features.moments"], states["fake"]["features.moments"]
+        error = None
+        if fake.cov is not None:  # with fewer rows than columns it is not defined
+            error = frechet_standard_error(real, fake, states["fake"]["features.sample"])
+        return {"fid": (frechet_distance(real, fake), error)}
+
+
+@dataclass(frozen=True)
+class SFID(Metric):
+    """FID of spatial features, which see where things are."""
+
+    name = "sfid"
+    figures = {"sfid": "lower"}
+    needs = {"fake": ("spatial.moments",), "real": ("spatial.moments",)}
+    paper = "Nash et al. 2021, arXiv:2103.03841"
+
+    def check(self, given: Given) -> None:
+        at_least(given, 2, self.name)
+        if given.extractor is None or not given.extractor.name.startswith("inception"):
+            raise ValueError("sfid is defined on Inception's mixed_6/conv; use --extractor inception")
+
+    def compute(self, states: States) -> Figures:
+        real, fake = states["real"]["spatial.moments"], states["fake"]["spatial.moments"]
+        return {"sfid": (frechet_distance(real, fake), None)}
+
+
+@dataclass(frozen=True)
+class FIDInfinity(Metric):
+    """FID extrapolated to infinitely many fakes; the reals stay as many as they are."""
+
+    sizes: int = 15
+    seed: int = 0
+
+    name = "fid_infinity"
+    figures = {"fid_infinity": "lower"}
+    needs = {"fake": ("features.rows",), "real": ("features.moments",)}
+    error = "standard error of the regression"
+    paper = "Chong & Forsyth 2020, arXiv:1911.07023, with subsets of one sample instead of Sobol latents"
+
+    def check(self, given: Given) -> None:
+        at_least(given, 1000, self.name, ("fake",))
+        at_least(given, 2, self.name, ("real",))
+
+    def compute(self, states: States) -> Figures:
+        fake = states["fake"]["features.rows"]
+        return {"fid_infinity": fid_infinity(states["real"]["features.moments"], fake, self.sizes, self.seed)}
+
+
+@dataclass(frozen=True)
+class IntraFID(Metric):
+    """Mean over the classes of the FID of each class."""
+
+    name = "intra_fid"
+    figures = {"intra_fid": "lower"}
+    needs = {"fake": ("features.rows", "labels.rows"), "real": ("features.rows", "labels.rows")}
+    error = "population std over classes"
+    paper = "Miyato & Koyama 2018, arXiv:1802.05637"
+
+    def check(self, given: Given) -> None:
+        at_least(given, 2, self.name)
+        if given.num_classes is None:
+            raise ValueError("intra_fid needs fakes and reals with classes: a conditional model and labelled data")
+
+    def compute(self, states: States) -> Figures:
+        (fake, y_fake), (real, y_real) = ((states[side]["features.rows"], states[side]["labels.rows"]) for side in BOTH)
+        distances = []
+        for y in y_real.unique().tolist():
+            if min((y_real == y).sum(), (y_fake == y).sum()) < 2:
+                raise ValueError(f"intra_fid: class {y} has fewer than 2 images; take more fakes")
+            distances.append(frechet_distance(Gaussian.of(real[y_real == y]), Gaussian.of(fake[y_fake == y])))
+        values = torch.tensor(distances, dtype=torch.float64)
+        return {"intra_fid": (values.mean().item(), values.std(correction=0).item())}
+
+
+@dataclass(frozen=True)
+class KID(Metric):
+    """Kernel inception distance: unbiased squared MMD with a cubic kernel."""
+
+    subsets: int = 100
+    size: int = 1000
+    seed: int = 0
+
+    name = "kid"
+    figures = {"kid": "lower"}
+    needs = {"fake": ("features.rows",), "real": ("features.rows",)}
+    error = "population std over subsets"
+    paper = "Binkowski et al. 2018, arXiv:1801.01401, section 4"
+
+    def check(self, given: Given) -> None:
+        at_least(given, self.size, f"{self.name} with subsets of {self.size}")
+
+    def compute(self, states: States) -> Figures:
+        real, fake = (states[side]["features.rows"] for side in ("real", "fake"))
+        return {"kid": kid(real, fake, self.subsets, self.size, self.seed)}
+
+
+@dataclass(frozen=True)
+class InceptionScore(Metric):
+    """exp E KL(p(y|x) || p(y)) over splits, in order."""
+
+    name = "is"
+    figures = {"is": "higher"}
+    needs = {"fake": ("logits.splits",)}
+    error = "population std over 10 splits"
+    paper = "Salimans et al. 2016, arXiv:1606.03498, section 4"
+
+    def check(self, given: Given) -> None:
+        at_least(given, 10, "is with 10 splits", ("fake",))
+        needs_logits(given, self.name)
+
+    def compute(self, states: States) -> Figures:
+        return {"is": states["fake"]["logits.splits"]}
+
+
+@dataclass(frozen=True)
+class EBGANScore(Metric):
+    """I' = E KL(p(y) || p(y|x)); its authors offer it for their grid search alone."""
+
+    name = "ebgan_score"
+    figures = {"ebgan_score": "higher"}
+    needs = {"fake": ("logits.rows",)}
+    paper = "Zhao et al. 2016, arXiv:1609.03126, section 4.1"
+
+    def check(self, given: Given) -> None:
+        at_least(given, 2, self.name, ("fake",))
+        needs_logits(given, self.name)
+
+    def compute(self, states: States) -> Figures:
+        return {"ebgan_score": (ebgan_score(states["fake"]["logits.rows"]), None)}
+
+
+@dataclass(frozen=True)
+class PrecisionRecall(Metric):
+    """Share of fakes near the reals, and of reals near the fakes."""
+
+    k: int = 3
+
+    name = "pr"
+    figures = {"precision": "higher", "recall": "higher"}
+    needs = {"fake": ("features.rows",), "real": ("features.rows",)}
+    paper = "Kynkaanniemi et al. 2019, arXiv:1904.06991"
+
+    def check(self, given: Given) -> None:
+        at_least(given, self.k + 1, f"{self.name} with k = {self.k}")
+
+    def compute(self, states: States) -> Figures:
+        real, fake = (states[side]["features.rows"] for side in ("real", "fake"))
+        precision, recall = precision_recall(real, fake, self.k)
+        return {"precision": (precision, None), "recall": (recall, None)}
+
+
+@dataclass(frozen=True)
+class DensityCoverage(Metric):
+    """Precision and recall that outliers do not inflate."""
+
+    k: int = 5
+
+    name = "dc"
+    figures = {"density": "higher", "coverage": "higher"}
+    needs = {"fake": ("features.rows",), "real": ("features.rows",)}
+    paper = "Naeem et al. 2020, arXiv:2002.09797"
+
+    def check(self, given: Given) -> None:
+        at_least(given, self.k + 1, f"{self.name} with k = {self.k}")
+
+    def compute(self, states: States) -> Figures:
+        real, fake = (states[side]["features.rows"] for side in ("real", "fake"))
+        density, coverage = density_coverage(real, fake, self.k)
+        return {"density": (density, None), "coverage": (coverage, None)}
+
+
+@dataclass(frozen=True)
+class Memorisation(Metric):
+    """Are the fakes copies? `authenticity`: the share of fakes farther from their nearest training image than that is
+    from its nearest other. `copying`: the probability that a fake lies nearer to the training set than a held-out real
+    does, 0.5 for new images of the same distribution, 1 for copies."""
+
+    name = "memorisation"
+    figures = {"authenticity": "", "copying": "", "copying_z": ""}
+    needs = {"fake": ("features.rows",), "real": ("features.rows",), "test": ("features.rows",)}
+    paper = "Alaa et al. 2022, arXiv:2102.08921; Meehan et al. 2020, arXiv:2004.05675 (global, without cells)"
+
+    def check(self, given: Given) -> None:
+        at_least(given, 2, self.name, ("fake", "real", "test"))
+        against_train(given, self.name)
+
+    def compute(self, states: States) -> Figures:
+        train, test, fake = (states[side]["features.rows"] for side in ("real", "test", "fake"))
+        probability, z = copying(train, test, fake)
+        return {
+            "authenticity": (authenticity(train, fake), None),
+            "copying": (probability, None),
+            "copying_z": (z, None),
+        }
+
+
+@dataclass(frozen=True)
+class Accuracy(Metric):
+    """Share of a conditional model's fakes that the classifier puts into the class that was asked for."""
+
+    name = "accuracy"
+    figures = {"accuracy": "higher"}
+    needs = {"fake": ("logits.rows", "labels.rows")}
+    error = "binomial standard error"
+
+    def check(self, given: Given) -> None:
+        if given.num_classes is None:
+            raise ValueError("accuracy needs a conditional model")
+        needs_logits(given, self.name, given.num_classes)
+
+    def compute(self, states: States) -> Figures:
+        logits, y = states["fake"]["logits.rows"], states["fake"]["labels.rows"]
+        p = (logits.argmax(1) == y).double().mean().item()
+        return {"accuracy": (p, (p * (1 - p) / len(y)) ** 0.5)}
+
+
+@dataclass(frozen=True)
+class GaussianModes(Metric):
+    """PacGAN's protocol for mixtures in the plane; real data has a high quality of 0.989, not 1."""
+
+    centers: tuple[tuple[float, float], ...]
+    sigma: float
+    scale: float  # of the points as the generator makes them, to true units
+
+    name = "modes"
+    figures = {"modes": "higher", "high_quality": "higher", "kl": "lower"}
+    needs = {"fake": ("images.rows",)}
+    paper = "Lin et al. 2018, arXiv:1712.04086, section 4.1"
+
+    def check(self, given: Given) -> None:
+        at_least(given, 1, self.name, ("fake",))
+
+    def compute(self, states: States) -> Figures:
+        points = states["fake"]["images.rows"].flatten(1).double() * self.scale
+        found = gaussian_modes(points, torch.tensor(self.centers, dtype=torch.float64), self.sigma)
+        return {key: (float(value), None) for key, value in found._asdict().items()}
+
+
+@dataclass(frozen=True)
+class StackedModes(Metric):
+    """Modes of Stacked-MNIST that are hit, and KL to the uniform distribution in nats."""
+
+    protocol: str  # whose networks: what is printed under different ones must not share a table
+
+    name = "modes"
+    figures = {"modes": "higher", "kl": "lower"}
+    needs = {"fake": ("logits.rows",)}
+    paper = "Lin et al. 2018, arXiv:1712.04086, section 4.2"
+
+    def check(self, given: Given) -> None:
+        at_least(given, 1, self.name, ("fake",))
+        needs_logits(given, self.name, 1000)
+
+    def compute(self, states: States) -> Figures:
+        found = stacked_modes(states["fake"]["logits.rows"].argmax(1))
+        return {key: (float(value), None) for key, value in found._asdict().items()}
+
+
+@dataclass(frozen=True)
+class Parzen(Metric):
+    """Log-likelihood of the test images under Gaussian kernels on the fakes, in nats, beside that of as many training
+    images: memorised or averaged images score higher than real ones, so the first means nothing without the second."""
+
+    name = "parzen"
+    figures = {"parzen": "", "parzen_of_reals": "", "parzen_sigma": "", "parzen_of_reals_sigma": ""}
+    needs = {side: ("images.rows",) for side in ("fake", "real", "val", "test")}
+    error = "standard error over test images"
+    paper = "Goodfellow et al. 2014, arXiv:1406.2661, section 5"
+
+    def check(self, given: Given) -> None:
+        at_least(given, 2, self.name, ("fake", "real", "val", "test"))
+        against_train(given, self.name)
+
+    def compute(self, states: States) -> Figures:
+        fake, real, val, test = (_pixels(states[side]["images.rows"]) for side in ("fake", "real", "val", "test"))
+        figures: Figures = {}
+        for name, samples in (("parzen", fake), ("parzen_of_reals", real[: len(fake)])):
+            found = parzen(samples, val, test)
+            figures |= {name: (found.mean, found.standard_error), f"{name}_sigma": (found.sigma, None)}
+        return figures
+
+
+def _pixels(images: Tensor) -> Tensor:
+    return images.flatten(1).double() / 255

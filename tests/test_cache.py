@@ -1,0 +1,335 @@
+"""Statistics on disk: found again for the same, and for nothing else; whatever a file holds, no harm is done."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import time
+import warnings
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ganzoo.data.images import ArrayImages
+from ganzoo.functional.frechet import Gaussian, frechet_distance
+from ganzoo.metrics.extractors import Custom
+from ganzoo.metrics.measure import Statistics
+
+NAMES = ["features.moments", "features.rows"]
+
+
+@pytest.fixture(autouse=True)
+def folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("GANZOO_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "statistics"
+
+
+def images(n=100, size=8, seed=0):
+    return torch.randint(256, (n, 1, size, size), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+def network():
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(1, 3, 3, stride=2), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+
+
+def eyes(net=None, size=8, **settings):
+    return Custom(net or network(), "eyes", channels=1, image_size=(size, size), **settings)
+
+
+class Counted(ArrayImages):
+    """Counts its reads."""
+
+    reads = 0
+
+    def __getitems__(self, tickets):
+        self.reads += 1
+        return super().__getitems__(tickets)
+
+
+def get(pixels=None, labels=None, extractor=None, names=NAMES, which="real"):
+    """Whether images were read, and the states."""
+    data = Counted(images() if pixels is None else pixels, labels)
+    states = Statistics({which: data}, extractor or eyes(), "cpu").get(which, names)
+    return data.reads > 0, states
+
+
+def same(a, b):
+    return all(
+        x is y is None or (torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y)
+        for name in NAMES
+        for x, y in (zip(a[name], b[name], strict=True) if isinstance(a[name], Gaussian) else [(a[name], b[name])])
+    )
+
+
+def test_the_same_is_found_again_whatever_it_is_called(folder):
+    read, first = get()
+    assert read and len(list(folder.iterdir())) == 2
+    for which in ("real", "test"):
+        read, again = get(which=which)
+        assert not read and same(first, again)
+
+
+def test_what_is_not_on_disk_is_computed_and_what_is_there_is_kept():
+    get(names=["features.moments"])
+    read, both = get()
+    assert read
+    read, again = get()
+    assert not read and same(both, again)
+
+
+def changed(pixels):
+    pixels = pixels.clone()
+    pixels[7, 0, 3, 4] ^= 1
+    return pixels
+
+
+def halve(x):
+    return x / 255 - 0.5
+
+
+def other_weight():
+    net = network()
+    with torch.no_grad():
+        net[0].weight[0, 0, 0, 0] += 1e-6
+    return net
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda: get(changed(images())),
+        lambda: get(images().flip(0)),
+        lambda: get(images()[:99]),
+        lambda: get(torch.cat([images(), images()])),
+        lambda: get(images(size=9)),
+        lambda: get(labels=torch.arange(100)),
+        lambda: get(extractor=eyes(other_weight())),
+        lambda: get(extractor=eyes(preprocess=halve)),
+        lambda: get(extractor=Custom(network(), "other", channels=1, image_size=(8, 8))),
+    ],
+    ids=["pixel", "order", "fewer", "twice", "size", "labels", "weight", "preprocessing", "name"],
+)
+def test_anything_else_is_computed(other):
+    get()
+    read, states = other()
+    assert read
+    read, again = other()
+    assert not read and same(states, again)
+    read, _ = get()
+    assert not read, "and takes nothing's place"
+
+
+def test_labels_in_another_order_are_others():
+    get(labels=torch.arange(100))
+    assert get(labels=torch.arange(100).flip(0))[0]
+    assert not get(labels=torch.arange(100))[0]
+
+
+def test_another_folder_is_another_cache(monkeypatch, tmp_path):
+    get()
+    monkeypatch.setenv("GANZOO_CACHE", str(tmp_path / "other"))
+    assert get()[0] and not get()[0]
+    monkeypatch.delenv("GANZOO_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert get()[0] and not get()[0]
+    assert len(list((tmp_path / "xdg" / "ganzoo" / "statistics").iterdir())) == 2
+
+
+@pytest.mark.parametrize("n", [5, 12, 13, 100], ids=lambda n: f"n={n}")
+def test_statistics_come_back_as_they_were(n):
+    pixels = images(n)
+    _, first = get(pixels)
+    read, again = get(pixels)
+    assert not read and same(first, again)
+    moments = again["features.moments"]
+    assert moments.root is not None and (moments.cov is None) == (n <= 12)
+    assert abs(frechet_distance(moments, Gaussian.of(again["features.rows"]))) < 1e-12
+
+
+# Damage
+
+
+class Harm:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.file),)
+
+
+def truncate(file, _):
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def empty(file, _):
+    file.write_bytes(b"")
+
+
+def flip(file, _):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 255
+    file.write_bytes(content)
+
+
+def noise(file, _):
+    file.write_bytes(bytes(range(256)) * 10)
+
+
+def pickled(file, harm):
+    file.write_bytes(pickle.dumps(Harm(harm)))
+
+
+def objects(file, harm):
+    np.savez(file, rows_of_output=np.array([Harm(harm)], dtype=object))
+    assert zipfile.is_zipfile(file)
+
+
+def other_arrays(file, _):
+    np.savez(file, weights=np.zeros(3))
+
+
+def other_rows(file, _):
+    np.savez(file, rows_of_output=np.zeros((99, 12), dtype=np.float32))
+
+
+def not_finite(file, _):
+    np.savez(file, rows_of_output=np.full((100, 12), np.nan, dtype=np.float32))
+
+
+def other_shapes(file, _):
+    parts = {"n": np.array(100), "mean": np.zeros(12), "cov": np.zeros((11, 11)), "root": np.zeros((12, 12))}
+    np.savez(file, **parts)
+
+
+def no_root(file, _):
+    np.savez(file, n=np.array(100), mean=np.zeros(12), cov=np.eye(12))
+
+
+def infinite(file, _):
+    parts = {"n": np.array(100), "mean": np.zeros(12), "cov": np.full((12, 12), np.inf), "root": np.eye(12)}
+    np.savez(file, **parts)
+
+
+def a_folder(file, _):
+    file.unlink()
+    (file / "x").mkdir(parents=True)
+
+
+DAMAGE = [truncate, empty, flip, noise, pickled, objects, other_arrays, other_rows, not_finite, other_shapes, no_root]
+
+
+@pytest.mark.parametrize("damage", [*DAMAGE, infinite], ids=lambda f: f.__name__)
+def test_a_damaged_file_is_computed_anew_with_a_warning_and_never_unpickled(damage, folder, tmp_path):
+    _, first = get()
+    for file in folder.iterdir():
+        damage(file, tmp_path / "harm")
+    with pytest.warns(UserWarning, match="is damaged .* and is computed anew") as warned:
+        read, again = get()
+    assert read and same(first, again) and len(warned) == 2
+    assert all("\n" not in str(warning.message) for warning in warned)
+    assert not (tmp_path / "harm").exists()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read, again = get()
+    assert not read and same(first, again)
+
+
+@pytest.mark.parametrize("folder_is", ["a file", "under a file", "taken by a folder"])
+def test_what_cannot_be_kept_is_used_with_one_warning(folder_is, monkeypatch, tmp_path, folder):
+    _, first = get()
+    if folder_is == "taken by a folder":
+        for file in folder.iterdir():
+            a_folder(file, None)
+    else:
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("GANZOO_CACHE", str(tmp_path / "file" / ("" if folder_is == "a file" else "deeper")))
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        read, again = get()
+    assert read and same(first, again)
+    assert sum("is not kept for other runs" in str(warning.message) for warning in warned) == 1
+    assert "GANZOO_CACHE" in str(warned[-1].message)
+
+
+# Whole or not at all
+
+
+def test_a_save_that_fails_half_way_leaves_nothing(folder, monkeypatch):
+    def half(out, **_):
+        out.write(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(np, "savez", half)
+    with pytest.warns(UserWarning, match="no space left"):
+        read, _ = get()
+    assert read and list(folder.iterdir()) == []
+
+
+def _save_slowly(started):
+    def half(out, **_):
+        out.write(b"half")
+        out.flush()
+        started.set()
+        time.sleep(60)
+
+    np.savez = half
+    get()
+
+
+def test_a_process_killed_while_it_saves_leaves_no_file_of_that_name(folder):
+    context = multiprocessing.get_context("fork")
+    started = context.Event()
+    process = context.Process(target=_save_slowly, args=(started,))
+    process.start()
+    assert started.wait(30)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert [file.suffix for file in folder.iterdir()] == [".part"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert get()[0] and not get()[0]
+
+
+def _at_once(barrier, found):
+    torch.set_num_threads(1)
+    barrier.wait()
+    warnings.simplefilter("error")
+    read, states = get()
+    found.put((read, states["features.rows"].sum().item(), states["features.moments"].cov.sum().item()))
+
+
+def test_processes_that_start_at_once_agree_and_leave_whole_files(folder):
+    context = multiprocessing.get_context("fork")
+    barrier, found = context.Barrier(4), context.Queue()
+    processes = [context.Process(target=_at_once, args=(barrier, found)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    results = [found.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join()
+    assert len({result[1:] for result in results}) == 1
+    assert sorted(file.suffix for file in folder.iterdir()) == [".npz", ".npz"]
+    read, states = get()
+    assert not read and states["features.rows"].sum().item() == results[0][1]
+
+
+def test_files_are_for_everybody_that_may_read_new_files(folder):
+    get()
+    mask = os.umask(0)
+    os.umask(mask)
+    assert all(file.stat().st_mode & 0o777 == 0o666 & ~mask for file in folder.iterdir())
+
+
+def test_labels_are_the_datas_own_and_are_not_kept(folder):
+    labels = torch.arange(100)
+    _, states = get(labels=labels, names=["labels.rows"])
+    assert torch.equal(states["labels.rows"], labels) and not folder.exists()

@@ -1,0 +1,447 @@
+"""Sick games ring their alarm, healthy ones ring none, and no game notices that it is watched."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import lightning
+import pytest
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.loggers.logger import Logger
+from sklearn.metrics import roc_auc_score
+from torch import nn
+
+import ganzoo
+from ganzoo.callbacks.diagnostics import ALARMS, COPIED, WARM_UP, Diagnostics, scores_of, small
+from ganzoo.core.images import to_float
+from ganzoo.core.optim import FusedAdam
+from ganzoo.data import ArrayImages, Digits, GANDataModule, Gaussians
+from ganzoo.functional.alarms import auc, clusters, mean_distance, near_held_out, reached
+from ganzoo.testing import fit
+
+CURVES = {
+    *("D_accuracy", "D_overfit", "diversity", "modes", "coverage", "copying", "near_held_out", "drift"),
+}
+N = 200  # held-out digits
+TINY = {"image_size": 8, "channels": 1, "hidden": 8, "d_hidden": 8, "z_dim": 4}
+
+
+class Curves(Logger):
+    """{step: {name: value}} of what is logged under `diagnostics/`."""
+
+    name, version = "curves", "0"
+
+    def __init__(self):
+        super().__init__()
+        self.at = {}
+
+    def log_hyperparams(self, *args, **kwargs):
+        pass
+
+    def log_metrics(self, metrics, step=None):
+        if found := {k.removeprefix("diagnostics/"): v for k, v in metrics.items() if k.startswith("diagnostics/")}:
+            self.at[step] = found
+
+
+def watch(model, data=None, *, steps, every, n=64, callbacks=(), **trainer):
+    """The alarms that last at the end, with the steps at which they rang, and the curves."""
+    curves, diagnostics = Curves(), Diagnostics(every, n)
+    fit(model, data, steps=steps, callbacks=[diagnostics, *callbacks], logger=curves, **trainer)
+    return diagnostics.rung, curves.at
+
+
+def adam(lr, beta1=0.5):
+    return lambda params: FusedAdam(params, lr=lr, beta1=beta1)
+
+
+def ring_gan(**arguments):
+    return ganzoo.GAN(image_size=1, channels=2, z_dim=2, hidden=32, d_hidden=16, **arguments)
+
+
+def ring():
+    return Gaussians(n=2000, batch_size=64)
+
+
+def noise(n, d=3, seed=0):
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+
+
+# Real games
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_collapsed_game_rings(seed, capsys):
+    """The minimax generator, five times as fast as D, puts all latents on one point within 100 batches."""
+    torch.manual_seed(seed)
+    model = ring_gan(objective="minimax", optimizer=adam(5e-3), discriminator_optimizer=adam(1e-3))
+    rung, curves = watch(model, ring(), steps=140, every=20)
+    assert rung == {"collapse": (WARM_UP + 2) * 20}, "after the warm-up, at the second check in a row"
+    assert curves[140]["diversity"] < 0.05
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if " at step " in line]
+    assert line.startswith("collapse at step 120: fakes are 0.0") and "lower learning rates" in line
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_healthy_game_rings_nothing(seed, capsys):
+    torch.manual_seed(seed)
+    model = ganzoo.DCGAN(image_size=8, channels=1, width=8, optimizer=adam(1e-3))
+    rung, curves = watch(model, Digits(batch_size=32), steps=270, every=30)
+    assert rung == {} and " at step " not in capsys.readouterr().err
+    assert curves[270]["diversity"] > 0.5 and curves[270]["modes"] > 0.7
+
+
+def test_a_discriminator_that_wins_rings():
+    torch.manual_seed(0)
+    model = ring_gan(optimizer=adam(1e-7), discriminator_optimizer=adam(1e-2))
+    rung, curves = watch(model, ring(), steps=180, every=20)
+    assert rung["D wins"] == (WARM_UP + 5) * 20 and "G is frozen" not in rung
+    assert curves[180]["D_accuracy"] > 0.999 and curves[180]["coverage"] < 0.1
+
+
+@pytest.mark.parametrize("letter", "DG")
+def test_a_frozen_player_rings(letter, capsys):
+    torch.manual_seed(0)
+    rates = {
+        "D": {"discriminator_optimizer": adam(0.0)},
+        "G": {"optimizer": adam(0.0), "discriminator_optimizer": adam(1e-3)},
+    }
+    rung, _ = watch(ganzoo.GAN(**TINY, **rates[letter]), Digits(), steps=24, every=2)
+    assert rung == {f"{letter} is frozen": 6}, "the second time that nothing has moved; all else comes from it"
+    assert f"{letter} is frozen at step 6: no weight has moved" in capsys.readouterr().err
+
+
+def test_a_generator_that_waits_for_n_critic_is_not_frozen():
+    rung, _ = watch(ganzoo.GAN(**TINY, n_critic=5), Digits(), steps=20, every=1)
+    assert "G is frozen" not in rung
+
+
+class Poisoned(ganzoo.GAN):
+    def discriminator_loss(self, batch):
+        terms = super().discriminator_loss(batch)
+        return {name: term * (math.nan if self.trainer.global_step == 6 else 1) for name, term in terms.items()}
+
+
+def test_non_finite_losses_ring_at_the_next_log(capsys):
+    rung, curves = watch(Poisoned(**TINY), Digits(), steps=20, every=10, log_every_n_steps=4)
+    assert rung == {"non-finite numbers": 8}
+    lines = [line for line in capsys.readouterr().err.splitlines() if "non-finite" in line]
+    assert len(lines) == 1 and "at step 8: D/loss is nan" in lines[0]
+    assert curves == {}, "there is nothing to compare"
+
+
+def test_non_finite_fakes_ring_without_any_log(capsys):
+    rung, _ = watch(Poisoned(**TINY), Digits(), steps=10, every=10, log_every_n_steps=0)
+    assert rung == {"non-finite numbers": 10}
+    assert "the fakes are not finite" in capsys.readouterr().err
+
+
+# Generators that say what they please
+
+
+class Scripted(ganzoo.GAN):
+    """Its fakes are `script(step)`, from the first image on; `score`, where given, is its discriminator."""
+
+    def __init__(self, script, score=None):
+        super().__init__(**TINY)
+        self.script, self.score, self.made = script, score, 0
+
+    def generate(self, z, given=None):
+        start = self.made % N
+        self.made += len(z)
+        return self.script(self.trainer.global_step)[start : start + len(z)]
+
+    def discriminate(self, x, y=None):
+        scores = super().discriminate(x, y)
+        return scores if self.training or self.score is None else self.score(x)
+
+
+def digits(split):
+    return to_float(Digits().dataset(split).images)
+
+
+def scripted(script, steps=10, score=None):
+    torch.manual_seed(0)
+    return watch(Scripted(script, score), Digits(), steps=steps, every=1, n=N)
+
+
+def test_copies_ring():
+    train = digits("train")
+    rung, curves = scripted(lambda step: train)
+    assert rung == {"copying": WARM_UP + 3}
+    assert curves[10]["copying"] == 1 and curves[10]["near_held_out"] == 0
+
+
+def test_new_reals_ring_nothing():
+    """The best generator of all, but for what it knows: the test images."""
+    test = digits("test")
+    rung, curves = scripted(lambda step: test)
+    assert rung == {}
+    assert abs(curves[10]["copying"] - 0.5) < 0.1 and abs(curves[10]["near_held_out"] - 1) < 0.5
+    assert abs(curves[10]["diversity"] - 1) < 0.05 and curves[10]["coverage"] > 0.9 and curves[10]["drift"] == 0
+
+
+def test_held_out_images_are_no_copies():
+    val = digits("val")
+    rung, curves = scripted(lambda step: val)
+    assert rung == {} and curves[10]["copying"] == pytest.approx(0.5) and curves[10]["near_held_out"] > 5
+
+
+def test_blurred_images_are_no_copies():
+    """Means of three similar test images lie nearer to the training images than reals do, but not to those alone."""
+    test = digits("test")
+    similar = torch.cdist(test.flatten(1), test.flatten(1)).topk(3, largest=False).indices
+    rung, curves = scripted(lambda step: test[similar].mean(1))
+    assert curves[10]["copying"] > COPIED and rung == {}
+
+
+def test_left_out_digits_ring():
+    """Good and diverse, but of three classes alone."""
+    data = Digits().dataset("test")
+    three = to_float(data.images)[data.labels() < 3].repeat(4, 1, 1, 1)
+    rung, curves = scripted(lambda step: three)
+    assert rung == {"modes left out": WARM_UP + 3}
+    assert curves[10]["diversity"] > 0.8 and 0.2 < curves[10]["modes"] < 0.6
+
+
+def test_images_that_keep_changing_ring():
+    """At each check a latent has become another image, all of them good."""
+    test = digits("test")
+    rung, curves = scripted(lambda step: test.roll(67 * step, 0))
+    assert rung == {"oscillation": WARM_UP + 5}
+    assert curves[10]["drift"] == pytest.approx(1, abs=0.1), "as far apart as two reals"
+    assert "drift" not in curves[1]
+
+
+def test_a_discriminator_that_memorises_rings():
+    train, test = digits("train").flatten(1), digits("test")
+    rung, curves = scripted(
+        lambda step: test, score=lambda x: -torch.cdist(x.flatten(1), train).min(1).values, steps=WARM_UP + 3
+    )
+    assert rung == {"D memorises": WARM_UP + 3} and curves[1]["D_overfit"] == 1
+    assert curves[1]["D_accuracy"] < 0.6, "of new images it knows nothing"
+
+
+def test_an_alarm_rings_once_and_again_only_after_it_has_ended(capsys):
+    """Two good checks end a collapse; one does not."""
+    test = digits("test")
+    bad = {*range(1, 10), 11, 12, 15, 16, 17}
+    rung, _ = scripted(lambda step: test[:1].expand_as(test) if step in bad else test, steps=18)
+    lines = [line for line in capsys.readouterr().err.splitlines() if " at step " in line]
+    assert [line.split(":")[0] for line in lines] == ["collapse at step 6", "collapse at step 16"]
+    assert rung == {"collapse": 16}
+
+
+# What a training notices
+
+
+def test_a_watched_training_ends_bit_equal():
+    class Draws(Callback):
+        """What random numbers come next, and whether all modules train, at each batch's end."""
+
+        def __init__(self):
+            self.seen = []
+
+        def on_train_batch_end(self, trainer, module, *args):
+            modes = [m.training for m in module.modules()]
+            self.seen.append((torch.rand(1).item(), modes, [p.requires_grad for p in module.parameters()]))
+
+    def play(watched):
+        torch.manual_seed(0)
+        model, draws = ganzoo.DCGAN(image_size=8, channels=1, width=4, ema_half_life=100.0), Draws()
+        model.discriminator.score = nn.utils.parametrizations.spectral_norm(model.discriminator.score)
+        diagnostics = [Diagnostics(1, 64)] if watched else []
+        trainer = fit(model, Digits(batch_size=16), steps=6, callbacks=[*diagnostics, draws])
+        return model, draws.seen, [o.state_dict() for o in trainer.optimizers]
+
+    (one, seen, moments), (other, expected, others) = play(True), play(False)
+    assert seen == expected
+    for key, value in other.state_dict().items():
+        assert torch.equal(one.state_dict()[key], value), key
+    same = zip(*(torch.utils._pytree.tree_leaves(m) for m in (moments, others)), strict=True)
+    assert all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in same)
+
+
+def test_a_resumed_run_has_the_same_curves_and_alarms(tmp_path):
+    class Save(Callback):
+        def on_train_batch_end(self, trainer, *args):
+            if trainer.global_step == 105:  # between two checks
+                trainer.save_checkpoint(tmp_path / "a.ckpt")
+
+    def play(**more):
+        torch.manual_seed(0)
+        model = ring_gan(objective="minimax", optimizer=adam(5e-3), discriminator_optimizer=adam(1e-3))
+        return watch(model, ring(), steps=140, every=20, **more)
+
+    rung, curves = play(callbacks=[Save()])
+    assert torch.load(tmp_path / "a.ckpt", weights_only=True)["global_step"] == 105
+    resumed_rung, resumed_curves = play(ckpt_path=str(tmp_path / "a.ckpt"))
+    assert resumed_rung == rung == {"collapse": 120}
+    assert resumed_curves == {step: curves[step] for step in (120, 140)}
+    assert "drift" in curves[120]
+
+
+# Other data, other models
+
+
+def test_all_curves_are_there():
+    _, curves = watch(ganzoo.GAN(**TINY), Digits(), steps=2, every=1)
+    assert set(curves[1]) == CURVES - {"drift"} and set(curves[2]) == CURVES
+
+
+def test_without_held_out_images():
+    class NoVal(Digits):
+        def make_dataset(self, split):
+            data = super().make_dataset(split)
+            return ArrayImages(data.images[:0]) if split == "val" else data
+
+    _, curves = watch(ganzoo.GAN(**TINY), NoVal(), steps=2, every=1)
+    assert set(curves[2]) == CURVES - {"D_overfit", "copying", "near_held_out"}
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_data_too_small_to_be_compared(size):
+    class Handful(Digits):
+        def make_dataset(self, split):
+            return ArrayImages(super().make_dataset(split).images[:size])
+
+    rung, curves = watch(ganzoo.GAN(**TINY), Handful(batch_size=size), steps=6, every=1)
+    assert curves == {} and rung == {}
+
+
+def test_equal_images_make_no_curve_of_division_by_zero():
+    class Black(GANDataModule):
+        image_size, channels, num_classes = 8, 1, None
+
+        def make_dataset(self, split):
+            return ArrayImages(torch.zeros(64, 1, 8, 8, dtype=torch.uint8))
+
+    _, curves = watch(ganzoo.GAN(**TINY), Black(batch_size=8), steps=2, every=1)
+    assert "diversity" not in curves[2] and all(math.isfinite(v) for v in curves[2].values())
+
+
+def test_foreign_data_is_still_watched_for_what_needs_none():
+    class Foreign(lightning.LightningDataModule):
+        dataset = [{"image": image} for image in digits("train")[:32]]  # not ganzoo's method of that name
+
+        def train_dataloader(self):
+            return torch.utils.data.DataLoader(self.dataset, batch_size=8)
+
+    rung, curves = watch(Poisoned(**TINY), Foreign(), steps=10, every=5, log_every_n_steps=4)
+    assert curves == {} and rung == {"non-finite numbers": 8}
+
+
+def test_a_conditional_model_gets_its_labels():
+    class Conditional(ganzoo.GAN):
+        num_classes = 10
+
+        def generate(self, z, given=None):
+            assert given["label"].shape == (len(z),) and given["label"].max() < 10
+            return super().generate(z, given)
+
+        def discriminate(self, x, y=None):
+            if not self.training:
+                assert y.shape == (len(x),)
+                seen.append(y)
+            return super().discriminate(x, y)
+
+    seen = []
+    _, curves = watch(Conditional(**TINY), Digits(), steps=1, every=1, n=20)
+    assert set(curves[1]) == CURVES - {"drift"}
+    assert [0, 1, 2, 3] in [y.tolist()[:4] for y in seen], "the fakes'"
+    assert len(seen) == 3 and len({tuple(y.tolist()) for y in seen}) == 3, "and the reals' own"
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        lambda x: x.flatten(1).mean(1),
+        lambda x: x.flatten(1).mean(1, keepdim=True),
+        lambda x: x,  # patches
+        lambda x: (x, x.flatten(1)),
+    ],
+)
+def test_scores_of_all_kinds_of_discriminators(output):
+    model, x = ganzoo.GAN(**TINY), noise(150, 64).view(150, 1, 8, 8)
+    model.discriminate = lambda images, y: output(images)
+    torch.testing.assert_close(scores_of(model, x, None), x.mean((1, 2, 3)))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_energies_count_as_scores(sign):
+    """Whichever side D calls real, it is right."""
+    test = digits("test") * 0.1
+    _, curves = scripted(lambda step: test, steps=1, score=lambda x: sign * x.flatten(1).std(1))
+    assert curves[1]["D_accuracy"] == 1
+
+
+def test_large_images_are_averaged_down():
+    x = noise(2, 3 * 64 * 32).view(2, 3, 64, 32)
+    rows = small(x)
+    assert rows.shape == (2, 3 * 16 * 16)
+    torch.testing.assert_close(rows[1].view(3, 16, 16)[2, 3, 5], x[1, 2, 12:16, 10:12].mean())
+    assert torch.equal(small(x[..., :8, :8]), x[..., :8, :8].flatten(1))
+
+
+@pytest.mark.parametrize("arguments", [{"every_n_steps": -1}, {"n": 10}])
+def test_bad_settings_are_refused(arguments):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        Diagnostics(**arguments)
+
+
+# The mathematics
+
+
+def test_auc_is_that_of_scikit_learn():
+    a, b = (noise(n, 1, seed=n)[:, 0].mul(3).round() for n in (80, 50))  # with ties
+    expected = roc_auc_score([1] * 80 + [0] * 50, torch.cat([a, b]))
+    assert auc(a, b) == pytest.approx(expected, abs=1e-6)
+
+
+def test_mean_distance_is_over_all_pairs():
+    x = noise(12)
+    pairs = [math.dist(p, q) for p, q in itertools.combinations(x.tolist(), 2)]
+    assert mean_distance(x) == pytest.approx(sum(pairs) / len(pairs), rel=1e-5)
+    assert mean_distance(x[:1].expand(5, -1)) == 0
+
+
+def test_clusters_are_found_and_empty_ones_do_no_harm():
+    corners = torch.tensor([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0], [9.0, 9.0]])
+    x = corners.repeat(50, 1) + 0.1 * noise(200, 2)
+    centres = clusters(x, 4)
+    assert (torch.cdist(corners, centres).min(1).values < 0.1).all()
+    assert torch.equal(clusters(x, 4), centres)
+    assert clusters(corners.repeat(5, 1), 10).isfinite().all()
+
+
+def test_reached_counts_the_reals_of_clusters_with_enough_fakes():
+    centres = torch.tensor([[0.0], [10.0], [20.0]])
+    real = torch.tensor([0.0] * 5 + [10.0] * 3 + [20.0] * 2)[:, None]
+    fake = torch.tensor([1.0] * 90 + [11.0] * 10)[:, None]
+    assert reached(real, fake, centres, due=0.2) == pytest.approx(0.8)
+    assert reached(real, fake, centres, due=0.5) == pytest.approx(0.5)
+
+
+def test_near_held_out_is_one_by_chance_and_nought_for_copies():
+    train, held_out, fake = noise(900, seed=1), noise(300, seed=2), noise(2000, seed=3)
+    assert near_held_out(train, held_out, fake) == pytest.approx(1, abs=0.2)
+    assert near_held_out(train, held_out, 0.5 * fake) == pytest.approx(1, abs=0.3), "nor for blurred ones"
+    assert near_held_out(train, held_out, train) == 0
+    assert near_held_out(train, held_out, held_out) == 4, "all, where chance gives a quarter"
+
+
+def test_all_alarms_have_one_line():
+    assert all("\n" not in alarm.text and alarm.patience >= 1 for alarm in ALARMS.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_shipped_digits_ring_nothing(seed, tmp_path, monkeypatch, capsys):
+    """The networks and settings of configs/dcgan/digits.yaml."""
+    monkeypatch.setenv("PL_GLOBAL_SEED", str(seed))
+    torch.manual_seed(seed)
+    model = ganzoo.DCGAN(image_size=16, channels=1, width=32, ema_half_life=10000, ema_ramp_up=0.1)
+    rung, curves = watch(model, Digits(image_size=16, batch_size=64), steps=5000, every=500, n=256)
+    print(*curves.items(), sep="\n")
+    assert rung == {} and " at step " not in capsys.readouterr().err

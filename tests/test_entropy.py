@@ -1,0 +1,113 @@
+"""Entropies of predictions against closed forms, loops and torch-fidelity."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax, rel_entr, softmax
+from torch_fidelity.metric_isc import isc_features_to_metric
+
+from ganzoo.functional.entropy import SplitEntropy, ebgan_score, inception_score, kl_to_uniform
+
+
+def logits(n=103, k=7, seed=0):
+    return 3 * torch.randn(n, k, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("sharpness", [1e2, 1e4])  # softmax has exact zeros
+def test_sure_and_balanced_predictions_score_the_number_of_classes(sharpness):
+    mean, std = inception_score(torch.eye(7).repeat(20, 1) * sharpness, splits=10)
+    assert mean == pytest.approx(7, rel=1e-12) and std == pytest.approx(0, abs=1e-12)
+
+
+def test_a_class_that_never_comes_counts_for_nothing():
+    absent = torch.cat([logits(100), torch.full((100, 2), -1e5)], 1)  # p = 0, and so is its mean
+    assert inception_score(absent) == pytest.approx(inception_score(logits(100)), rel=1e-12)
+    assert math.isfinite(ebgan_score(absent))
+
+
+def test_the_same_prediction_for_all_scores_one():
+    assert inception_score(logits(1).expand(50, 7), splits=5) == pytest.approx((1, 0), abs=1e-12)
+
+
+@pytest.mark.parametrize(("n", "splits"), [(103, 10), (23, 10), (100, 10), (50, 1), (10, 10)])
+def test_it_agrees_with_torch_fidelity(n, splits):
+    theirs = isc_features_to_metric(logits(n), splits=splits, shuffle=False)
+    expected = (theirs["inception_score_mean"], theirs["inception_score_std"])
+    assert inception_score(logits(n), splits) == pytest.approx(expected, rel=1e-10, abs=1e-12)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 10, 64, 103])
+def test_the_order_counts_and_the_batches_do_not(batch):
+    state = SplitEntropy()
+    state.n = 103
+    for part in logits().split(batch):
+        state.update(part)
+    assert state.compute() == pytest.approx(inception_score(logits()), rel=1e-12)
+    sorted_by_class = logits()[logits().argmax(1).argsort()]
+    assert inception_score(sorted_by_class)[0] < inception_score(logits())[0] - 0.1
+
+
+def test_it_lies_between_one_and_the_number_of_classes():
+    for scale in (0.0, 0.1, 1.0, 10.0):
+        mean, std = inception_score(logits() * scale)
+        assert 1 - 1e-12 <= mean <= 7 and std >= 0
+
+
+def test_its_memory_is_flat():
+    state = SplitEntropy(10_000)
+    state.update(logits(1000))
+    before = {name: value.numel() for name, value in vars(state).items() if torch.is_tensor(value)}
+    state.update(logits(9000))
+    after = {name: value.numel() for name, value in vars(state).items() if torch.is_tensor(value)}
+    assert before == after and sum(after.values()) == 10 * 7 + 10
+
+
+def test_the_ebgan_score_is_the_mean_divergence_from_the_marginal():
+    p = softmax(logits().double().numpy(), axis=1)
+    expected = np.mean([rel_entr(p.mean(0), row).sum() for row in p])
+    assert ebgan_score(logits()) == pytest.approx(expected, rel=1e-10)
+    assert ebgan_score(logits(1).expand(9, 7)) == pytest.approx(0, abs=1e-12)
+
+
+def test_the_ebgan_score_is_finite_where_p_is_not_above_zero():
+    """q = 1/2, log p = (0, -2000) or (-2000, 0): KL(q || p) = -log 2 + 1000."""
+    assert ebgan_score(torch.tensor([[0.0, -2000.0], [-2000.0, 0.0]])) == pytest.approx(1000 - math.log(2))
+
+
+def test_the_ebgan_score_reads_log_softmax():
+    log_p = log_softmax(logits().double().numpy(), axis=1)
+    q = np.exp(log_p).mean(0)
+    loops = [sum(q[k] * (math.log(q[k]) - row[k]) for k in range(7)) for row in log_p]
+    assert ebgan_score(logits()) == pytest.approx(np.mean(loops), rel=1e-10)
+
+
+def test_kl_to_uniform():
+    assert kl_to_uniform(torch.full((8,), 5)) == pytest.approx(0, abs=1e-15)
+    assert kl_to_uniform(torch.tensor([0, 9, 0, 0])) == pytest.approx(math.log(4))
+    counts = torch.tensor([1, 2, 3, 4])
+    assert kl_to_uniform(counts) == pytest.approx(rel_entr(counts.numpy() / 10, 0.25).sum())
+
+
+def test_impossible_input_is_refused_in_one_line():
+    with pytest.raises(ValueError, match="not None"):
+        SplitEntropy().update(logits())
+    with pytest.raises(ValueError, match="10 splits needs n >= 10"):
+        inception_score(logits(9))
+    with pytest.raises(ValueError, match="no|at least|not 0|10 splits"):
+        inception_score(logits(9)[:0])
+    state = SplitEntropy(100)
+    state.update(logits(60))
+    with pytest.raises(ValueError, match="only 60"):
+        state.compute()
+    with pytest.raises(ValueError, match="120 rows"):
+        state.update(logits(60))
+    for score in (inception_score, ebgan_score):
+        with pytest.raises(ValueError, match="non-finite features"):
+            score(logits().log())
+    for counts in ([0, 0], [-1, 2]):
+        with pytest.raises(ValueError, match="counts"):
+            kl_to_uniform(torch.tensor(counts))

@@ -1,0 +1,467 @@
+"""`evaluate`, and the scores that `fit` makes, as a picky user meets them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import socket
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.multiprocessing import start_processes
+
+from ganzoo.cli import main
+from ganzoo.data import Digits
+from ganzoo.hub import load, save_pretrained
+from ganzoo.metrics.record import Report
+
+FIT = (
+    "fit --model DCGAN --data Digits --data.image_size 8 --data.batch_size 100 --model.width 4 --trainer.max_steps 6 "
+    "--model.ema_half_life 100 --samples.rows 2 --samples.columns 2 --samples.film_fps 0 --trainer.log_every_n_steps 1"
+)
+SCORES = "--scores.n 60 --scores.every_n_steps 2 --scores.final_n 100"
+RUN = "runs/001-dcgan-digits"
+VARIANT = """\
+from ganzoo.variants.gan import GAN
+
+
+class MyGAN(GAN):
+    def __init__(self, image_size: int = 8, channels: int = 1, units: int = 8):
+        super().__init__(image_size, channels, 4, units, units, 2)
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, tmp_path_factory, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GANZOO_TRACEBACK", raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path_factory.getbasetemp() / "nothing"))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with a run, its model by itself, and pictures."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("PL_GLOBAL_SEED", raising=False)
+        assert main(shlex.split(f"{FIT} {SCORES} --scores.metrics [fid,pr]")) == 0
+        save_pretrained(load(f"{RUN}/checkpoints/last.ckpt"), "model")
+        for name, split, size in (("fakes", "test", 8), ("reals", "val", 8), ("large", "val", 16)):
+            Path(name).mkdir()
+            images = Digits(image_size=size).dataset(split).images[:60, 0].numpy()
+            for i, image in enumerate(images):
+                Image.fromarray(image).save(f"{name}/{i:03d}.png")
+            np.save(f"{name}.npy", images[..., None])
+            np.savez(f"{name}.npz", images[..., None])
+        Path("colour").mkdir()
+        for i in range(3):
+            Image.new("RGB", (8, 8), (40 * i, 0, 0)).save(f"colour/{i}.png")
+    return folder
+
+
+@pytest.fixture
+def here(trained, folder):
+    shutil.copytree(trained, folder, dirs_exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def evaluate(capsys):
+    """Runs the verb, and returns its record and what it prints."""
+
+    def evaluate(command, file="out.json"):
+        capsys.readouterr()
+        assert main(["evaluate", *shlex.split(command), *(["--json", file] if file else [])]) == 0, capsys.readouterr()
+        return Report.load(Path(file)) if file else None, capsys.readouterr().out
+
+    return evaluate
+
+
+@pytest.fixture
+def refuse(capsys):
+    """Runs a command that must fail in one line, and leave nothing behind."""
+
+    def refuse(command, *words):
+        capsys.readouterr()
+        before = sorted(Path().rglob("*"))
+        assert main(shlex.split(command)) == 2
+        out, error = capsys.readouterr()
+        assert len(error.splitlines()) == 1 and error.startswith("ganzoo: error: "), error
+        for word in words:
+            assert word in error, error
+        assert not out.strip()
+        assert sorted(Path().rglob("*")) == before
+        return error
+
+    return refuse
+
+
+def values(report):
+    return {score.figure: score.value for score in report.scores}
+
+
+def table(text):
+    rows = [[cell.strip() for cell in line.split(" | ")] for line in text.strip().splitlines()]
+    return [pytest.param(row[0], row[1:], id=row[0]) for row in rows]
+
+
+# fit
+
+
+def test_fit_writes_its_scores(trained):
+    lines = [json.loads(line) for line in Path(trained, RUN, "scores.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    logged = [json.loads(line) for line in Path(trained, RUN, "metrics.jsonl").read_text().splitlines()]
+    name = lines[0]["scores"][0]["name"]
+    assert {line["step"]: line[name] for line in logged if name in line} == {
+        line["step"]: line["scores"][0]["value"] for line in lines
+    }
+    assert list(values(Report.load(Path(trained, RUN, "scores.json")))) == ["fid", "precision", "recall"]
+    assert (trained / RUN / "checkpoints" / "best-fid.ckpt").exists()
+
+
+def test_the_summary_shows_them(capsys):
+    assert main(shlex.split(f"{FIT} {SCORES} --scores.metrics [fid,is]")) == 0
+    error = capsys.readouterr().err
+    lines = error[error.index("Scores of 100 fakes") :].splitlines()[1:3]
+    for score, line in zip(Report.load(Path(RUN, "scores.json")).scores, lines, strict=True):
+        assert line.split()[0] == score.name
+        assert float(line.split()[1]) == pytest.approx(score.value, abs=score.error)
+    assert "checkpoints/best-fid.ckpt the best by fid" in error
+
+
+def test_no_scores(capsys):
+    assert main(shlex.split(f"{FIT} --scores.metrics []")) == 0
+    assert "Scores of" not in capsys.readouterr().err and not list(Path(RUN).glob("scores*"))
+
+
+def test_scores_from_yaml():
+    Path("mine.yaml").write_text(
+        "model: {class_path: DCGAN, init_args: {width: 4}}\n"
+        "data: {class_path: Digits, init_args: {image_size: 8, batch_size: 100}}\n"
+        "samples: {rows: 2, columns: 2, film_fps: 0}\n"
+        "scores: {metrics: [is], n: 50, every_n_steps: 1, final_n: 0, best: [is], split: test}\n"
+        "trainer: {max_steps: 1}\n"
+    )
+    assert main(["fit", "--config", "mine.yaml"]) == 0
+    (score,) = json.loads(Path(RUN, "scores.jsonl").read_text())["scores"]
+    assert score["figure"] == "is" and score["protocol"]["fakes"] == 50
+    assert (Path(RUN) / "checkpoints" / "best-is.ckpt").exists()
+    assert "every_n_steps: 1" in Path(RUN, "config.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    table("""
+    --scores.n 0 | scores.n is 0 | it takes 1 or more
+    --scores.every_n_steps 0 | scores.every_n_steps is 0 | it takes 1 or more
+    --scores.final_n -1 | scores.final_n is -1 | it takes 0 or more
+    --scores.n many | scores.n is 'many' | a whole number
+    --scores.metrics [fit] | no metric 'fit'; did you mean 'fid'
+    --scores.metrics fid | scores.metrics is 'fid' | a list
+    --scores.metrics [kid] --scores.n 999 | kid with subsets of 1000 needs 1000 fake images or more, there are 999
+    --scores.extractor digit | no extractor 'digit'; did you mean 'digits'
+    --scores.extractor inception | reads 3 channels, the images have 1 | inception-grey
+    --scores.extractor inception-grey --scores.weights nowhere.pth | nowhere.pth
+    --scores.best [fit] | scores.best: fit cannot be ranked by; there are fid
+    --scores.split tset | scores.split is 'tset' | 'test'
+    --scores.every_n 1 | no option scores.every_n | did you mean scores.every_n_steps?
+    """),
+)
+def test_fit_refuses(refuse, options, words):
+    refuse(f"{FIT} {options}", *words)
+
+
+# evaluate: what it takes
+
+
+def test_a_run_is_scored_as_fit_did(here, evaluate):
+    best = torch.load(f"{RUN}/checkpoints/best-fid.ckpt", weights_only=True)["global_step"]
+    lines = [json.loads(line) for line in Path(RUN, "scores.jsonl").read_text().splitlines()]
+    (expected,) = (s for line in lines if line["step"] == best for s in line["scores"] if s["figure"] == "fid")
+    report, out = evaluate(f"{RUN}/checkpoints/best-fid.ckpt --metrics fid -n 60")
+    assert report.scores[0].value == expected["value"] and report.scores[0].protocol == expected["protocol"]
+    assert "best-fid.ckpt" in out
+    last, _ = evaluate(f"{RUN}/checkpoints/last.ckpt --metrics fid,pr -n 100")
+    assert values(last) == values(Report.load(Path(RUN, "scores.json")))
+    assert last.subject["file"] == "last.ckpt"
+    run, _ = evaluate(f"{RUN} --metrics fid -n 100")
+    assert values(run)["fid"] == values(last)["fid"]
+
+
+def test_a_saved_model_names_its_reals(here, evaluate, refuse):
+    report, _ = evaluate(f"model {RUN} --metrics fid -n 100")
+    assert values(report)["fid"] == values(Report.load(Path(RUN, "scores.json")))["fid"]
+    folder, _ = evaluate("model reals --metrics fid -n 100 --extractor digits")
+    assert folder.scores[0].protocol["data"] == "reals" and folder.scores[0].protocol["reals"] == 60
+    shutil.copy(f"{RUN}/checkpoints/last.ckpt", "alone.ckpt")
+    refuse("evaluate model", "model lies in no run; name the real images after it", "dcgan/digits")
+    refuse("evaluate alone.ckpt", "alone.ckpt lies in no run")
+    refuse("evaluate model dcgan/digits", "the fakes are 1 x 8 x 8", "the reals 1 x 16 x 16")
+
+
+def test_settings(here, evaluate):
+    plain, raw, seed, test = (
+        evaluate(f"{RUN} --metrics fid -n 100 {more}")[0] for more in ("", "--raw", "--seed 1", "--split test")
+    )
+    assert len({report.scores[0].value for report in (plain, raw, seed, test)}) == 4
+    assert (plain.subject["weights"], raw.subject["weights"], seed.subject["seed"]) == ("averaged", "raw", 1)
+    assert (plain.subject["name"], plain.subject["images_seen"]) == ("DCGAN", 600)
+    assert test.scores[0].protocol["reals"] == 200 and test.scores[0].name.endswith("_100_test")
+
+
+def test_the_usual_ones(here, evaluate):
+    report, out = evaluate(f"{RUN} -n 100")
+    assert {"fid", "is", "precision", "coverage", "authenticity"} <= set(values(report)) and "kid" not in values(report)
+    assert "not computed: kid" in out
+
+
+def test_pictures_arrays_and_both(here, evaluate):
+    found = [
+        values(evaluate(f"{fakes} {reals} --extractor digits")[0])
+        for fakes, reals in (("fakes", "reals"), ("fakes.npy", "reals.npz"), ("fakes.npz", "reals"))
+    ]
+    assert found[0] == pytest.approx(found[1], rel=1e-5) == found[2]
+    assert {"fid", "is", "precision"} <= set(found[0]) and "authenticity" not in found[0]
+    alone, out = evaluate("fakes --extractor digits")
+    assert list(values(alone)) == ["is"] and values(alone)["is"] == found[0]["is"]
+    assert "60 images of fakes" in out
+    same, _ = evaluate("fakes fakes --extractor digits --metrics fid,pr")
+    assert values(same)["fid"] == pytest.approx(0, abs=1e-6) and values(same)["precision"] == 1
+
+
+def test_pictures_against_a_config(here, evaluate):
+    report, _ = evaluate(f"fakes {RUN} --metrics fid")
+    assert report.scores[0].protocol["data"] == "Digits" and report.scores[0].protocol["reals"] == 1397
+    resized, _ = evaluate("fakes dcgan/digits --metrics fid --resize 16")
+    assert resized.scores[0].protocol["image"].startswith("16x16")
+
+
+def test_ones_own_variant(here, evaluate, refuse):
+    Path("my_gan.py").write_text(VARIANT)
+    sys.modules.pop("my_gan", None)
+    command = "fit --model my_gan.MyGAN --data Digits --data.image_size 8 --trainer.max_steps 1 --scores.metrics []"
+    assert main(shlex.split(command)) == 0
+    run = "runs/002-mygan-digits"
+    report, _ = evaluate(f"{run} --variant my_gan.MyGAN --metrics is -n 50")
+    assert report.subject["name"] == "MyGAN"
+    refuse(f"evaluate {run}", "my_gan.MyGAN, which is not in the zoo", "--variant my_gan.MyGAN")
+
+
+def test_points(here, evaluate, refuse):
+    command = "fit --config gan/ring --model.hidden 8 --model.d_hidden 8 --trainer.max_steps 1 --scores.metrics []"
+    assert main(shlex.split(command)) == 0
+    report, _ = evaluate("runs/002-gan-gaussians")
+    assert list(values(report)) == ["modes", "high_quality", "kl"] and report.scores[0].protocol["fakes"] == 2500
+    refuse("evaluate runs/002-gan-gaussians --metrics fid", "fid looks through an extractor, and these are points")
+
+
+def test_where_the_record_goes(here, evaluate):
+    for name in ("scores-2.json", "scores-3.json"):
+        _, out = evaluate(f"{RUN} --metrics is -n 20", file=None)
+        assert Path(RUN, name).exists() and f"{RUN}/{name}" in out
+    evaluate("fakes --extractor digits --metrics is", file="new/place/out.json")
+    evaluate("fakes --extractor digits --metrics is", file=None)
+    assert Path("scores.json").exists()
+
+
+def test_what_is_printed(here, evaluate):
+    report, out = evaluate(f"{RUN}/checkpoints/last.ckpt --metrics fid,is,pr -n 100")
+    assert max(map(len, out.split("\n\n")[1].splitlines())) <= 80
+    for words in (
+        f"100 fakes of DCGAN, seed 0: averaged weights of {RUN}/checkpoints/last.ckpt",
+        "600 training images seen",
+        "1,397 train images of Digits",
+        "standard error",
+        report.scores[0].name,
+        "lower is better",
+        "record:",
+        report.cite(report.scores[0]),
+    ):
+        assert words in out
+
+
+def test_metrics_list(evaluate):
+    _, out = evaluate("--metrics list", file=None)
+    assert [line.split()[0] for line in out.splitlines()][:3] == ["fid", "is", "kid"]
+
+
+# evaluate: what it refuses
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    table(f"""
+    evaluate | name a run, a checkpoint, or a folder
+    evaluate nowhere | there is no 'nowhere' | name a run, a checkpoint, a folder of pictures
+    evaluate fake | did you mean 'fakes'?
+    evaluate empty | No pictures in
+    evaluate fakes empty | No pictures in
+    evaluate runs/broken.ckpt | broken.ckpt is damaged
+    evaluate {RUN} nowhere | no folder or config 'nowhere'
+    evaluate {RUN} dcgan/digit | did you mean 'dcgan/digits'?
+    evaluate {RUN} nowhere.yaml | no config 'nowhere.yaml'
+    evaluate {RUN} -n 0 | -n is 0; it counts from 1
+    evaluate {RUN} -n x | -n | 'x'
+    evaluate {RUN} --metrics fit | no metric 'fit'; did you mean 'fid'
+    evaluate {RUN} --metrics fid, | no metric ''
+    evaluate {RUN} --metrics kid -n 999 | 1000 fake images or more, there are 999
+    evaluate {RUN} --metrics accuracy | accuracy needs a conditional model
+    evaluate {RUN} --metrics modes | modes are counted on Gaussians and StackedMNIST
+    evaluate {RUN} --metrics memorisation --split test | memorisation | train
+    evaluate {RUN} --extractor digit | no extractor 'digit'; did you mean 'digits'
+    evaluate {RUN} --extractor inception | reads 3 channels, the images have 1 | inception-grey
+    evaluate {RUN} --extractor inception-grey | Inception's weights could not be downloaded | put https:// | --weights
+    evaluate {RUN} --extractor inception-grey --weights nowhere.pth | nowhere.pth
+    evaluate {RUN} --weights nowhere.pth | weights
+    evaluate {RUN} --device gpu9 | --device gpu9 | python -m ganzoo checks
+    evaluate {RUN} --split tset | --split | 'tset'
+    evaluate {RUN} --variant nothing.Here | no class --variant nothing.Here
+    evaluate {RUN} colour | the fakes are 1 x 8 x 8 | the reals 3 x 8 x 8
+    evaluate {RUN} large --extractor digits | the fakes are 1 x 8 x 8 | the reals 1 x 16 x 16 | --resize
+    evaluate {RUN} reals --split test | --split is for data sets
+    evaluate {RUN} --json {RUN} | is a folder; name a file in it
+    evaluate {RUN} --json /proc/nowhere/x.json | /proc/nowhere cannot be written
+    evaluate {RUN} --json fakes.npy/x.json | fakes.npy cannot be written
+    evaluate {RUN} --sed 1 | no option '--sed' | did you mean '--seed'?
+    evaluate fakes --extractor digits --metrics fid | fid holds images against real ones; name them after fakes
+    evaluate fakes reals --metrics ppl --extractor digits | ppl
+    evaluate fakes -n 10 | are for models; fakes is scored as it is
+    evaluate fakes --seed 0 | are for models
+    evaluate fakes --raw | are for models
+    evaluate fakes --split test | --split is of real images
+    evaluate fakes --resize 0 | --resize is 0; it counts from 1
+    evaluate fakes large --extractor digits | the fakes are 1 x 8 x 8 | the reals 1 x 16 x 16 | --resize
+    evaluate fakes colour | the fakes are 1 x 8 x 8 | the reals 3 x 8 x 8
+    evaluate mixed | --resize
+    evaluate modes | grey
+    evaluate floats.npy | float64
+    evaluate text.npy | cannot be read as an array
+    evaluate colour --extractor digits | reads 1 channels, the images have 3
+    evaluate colour | Inception's weights could not be downloaded
+    evaluate fakes/000.png | name a folder of pictures
+    """),
+)
+def test_evaluate_refuses(here, refuse, command, words):
+    Path("empty").mkdir()
+    for name in ("mixed", "modes"):
+        shutil.copytree("fakes", name)
+    Image.new("L", (9, 8)).save("mixed/a.png")
+    Image.new("RGB", (8, 8)).save("modes/a.png")
+    Path("runs/broken.ckpt").write_text("nothing")
+    np.save("floats.npy", np.zeros((3, 8, 8, 1)))
+    Path("text.npy").write_text("nothing")
+    refuse(command, *words)
+
+
+def test_a_run_whose_data_is_elsewhere(here, refuse):
+    config = Path(RUN, "config.yaml").read_text()
+    start, end = config.index("data:\n"), config.index("ckpt_path")
+    data = "data:\n  class_path: ImageFolder\n  init_args:\n    path: nowhere\n    image_size: 8\n"
+    Path(RUN, "config.yaml").write_text(config[:start] + data + config[end:])
+    refuse(f"evaluate {RUN}", "nowhere", "check the path")
+    Path(RUN, "config.yaml").write_text(config[:start] + config[end:])
+    refuse(f"evaluate {RUN}", "config.yaml has no data section")
+
+
+def test_a_generator_that_has_diverged(here, refuse):
+    checkpoint = torch.load(f"{RUN}/checkpoints/last.ckpt", weights_only=True)
+    for value in checkpoint["state_dict"].values():
+        if value.is_floating_point():
+            value.fill_(float("nan"))
+    torch.save(checkpoint, f"{RUN}/checkpoints/last.ckpt")
+    refuse(f"evaluate {RUN}/checkpoints/last.ckpt", "images are not finite")
+
+
+# evaluate --compare
+
+
+def test_records_are_ranked(here, evaluate, capsys):
+    evaluate(f"{RUN} --metrics fid,pr -n 100 --seed 1", file="a.json")
+    evaluate("fakes reals --extractor digits --metrics fid", file="c.json")
+    assert main(shlex.split(f"evaluate --compare {RUN} a.json")) == 0
+    out, error = capsys.readouterr()
+    lines = out.splitlines()
+    blocks = {lines[i].split("_")[0]: lines[i : i + 3] for i in range(0, len(lines), 3)}
+    scores = {name: values(Report.load(Path(name))) for name in (f"{RUN}/scores.json", "a.json")}
+    for name, best in (("fid", min), ("precision", max), ("recall", max)):
+        head, first, second = blocks[name]
+        assert best(scores, key=lambda file, name=name: scores[file][name]) in first
+    assert "within two standard errors" in blocks["fid"][2] and not error
+    shutil.copy("a.json", "same.json")
+    assert main(shlex.split("evaluate --compare a.json same.json")) == 0
+    assert [line[:3] for line in capsys.readouterr().out.splitlines()[:3]] == ["fid", "  1", "  1"]
+    content = Path("a.json").read_text()
+    Path("a.json").write_text(content.replace(f'"value": {scores["a.json"]["fid"]}', '"value": null'))
+    assert main(shlex.split(f"evaluate --compare a.json {RUN}")) == 0
+    assert capsys.readouterr().out.splitlines()[2].split()[:2] == ["2", "nan"]
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ("-n 50", "fakes differs (100 and 50)"),
+        ("-n 100 --split test", "split differs (train and test)"),
+        ("-n 100 --extractor mnist5k", "extractor differs (digits and mnist5k)"),
+    ],
+)
+def test_other_protocols_are_not_compared(here, evaluate, capsys, more, field):
+    evaluate(f"{RUN} --metrics fid {more}", file="a.json")
+    assert main(shlex.split(f"evaluate --compare {RUN}/scores.json a.json")) == 2
+    out, error = capsys.readouterr()
+    assert field in error and "precision: not in a.json" in error and not out
+    assert error.splitlines()[-1].startswith("ganzoo: error: nothing was measured in the same way")
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ("a.json", "two records of scores or more"),
+        (f"{RUN}/scores.json {RUN}", "two records of scores or more"),
+        (f"{RUN}/scores.json nowhere.json", "nowhere.json"),
+        (f"{RUN}/scores.json broken.json", "broken.json is no record of scores"),
+        (f"{RUN}/scores.json list.json", "list.json is no record of scores"),
+        (f"{RUN}/scores.json fakes.npy", "fakes.npy is no record of scores"),
+    ],
+)
+def test_compare_refuses(here, refuse, files, words):
+    Path("broken.json").write_text("{")
+    Path("list.json").write_text("[]")
+    refuse(f"evaluate --compare {files}", words)
+
+
+# Several processes
+
+
+def _process(rank, port, command):
+    """What torchrun starts."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    with Path(f"out{rank}.txt").open("w") as out, redirect_stdout(out), redirect_stderr(out):
+        assert main(shlex.split(command)) == (2 if "kid" in command else 0)
+
+
+@pytest.mark.parametrize("metrics", ["fid,is,pr", "kid"])
+def test_two_processes_are_one(here, evaluate, metrics):
+    command = f"{RUN}/checkpoints/last.ckpt -n 100 --metrics {metrics}"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    start_processes(_process, (port, f"evaluate {command} --json two.json"), nprocs=2, start_method="fork")
+    printed = [Path(f"out{rank}.txt").read_text() for rank in range(2)]
+    if metrics == "kid":
+        assert all("1000 fake images or more, there are 100" in text for text in printed)
+        return
+    one, expected = evaluate(command)
+    two = Report.load(Path("two.json"))
+    assert two.scores == one.scores and two.subject == one.subject
+    assert printed == [expected.replace("out.json", "two.json"), ""]

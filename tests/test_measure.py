@@ -1,0 +1,634 @@
+"""One pass for all metrics, the same numbers for any number of processes, and what the definitions give."""
+
+from __future__ import annotations
+
+import json
+import random
+from datetime import timedelta
+from functools import partial
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+import torch.distributed as dist
+from scipy.spatial.distance import cdist
+from torch import nn
+from torch.multiprocessing import start_processes
+from torch.nn.functional import dropout
+from torch_fidelity import metric_fid, metric_isc, metric_prc
+
+import ganzoo
+from ganzoo.core.images import to_uint8
+from ganzoo.data import Digits, Gaussians
+from ganzoo.data.base import GANDataModule
+from ganzoo.data.images import ArrayImages
+from ganzoo.functional.frechet import frechet_distance
+from ganzoo.functional.kernels import kid
+from ganzoo.metrics import choice, measure, perceptual, scores
+from ganzoo.metrics.base import BLOCK, EXTRACTED, STATES, Extractor, Moments, Sample, full_precision
+from ganzoo.metrics.choice import METRICS, Reference
+from ganzoo.metrics.measure import Evaluation
+from ganzoo.metrics.sources import Fakes, Reals
+from tests.variants import small
+
+ALL = ["fid", "is", "kid", "pr", "dc", "memorisation"]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("GANZOO_CACHE", str(tmp_path / "cache"))
+
+
+class Eyes(Extractor):
+    """A random convolution; counts what it sees."""
+
+    name, preprocessing, citation, channels, num_features, num_classes = "inception", "x / 255", "", 1, 18, 10
+
+    def __init__(self, seed=0):
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed)
+            self.network = nn.Sequential(nn.Conv2d(1, 2, 3, stride=2), nn.BatchNorm2d(2), nn.Tanh(), nn.Flatten())
+            self.head = torch.randn(18, 10)
+        self.fingerprint, self.seen = f"{seed:064x}", []
+
+    def extract(self, images):
+        self.seen.append(images)
+        features = self.network(images / 255)
+        return {"features": features, "logits": features @ self.head.to(features), "spatial": features[:, :7]}
+
+
+class Toy(nn.Module):
+    """A generator [64, 1, 8, 8]."""
+
+    device, num_classes, ema, images_seen = torch.device("cpu"), None, None, 0
+
+    def __init__(self, channels=1):
+        super().__init__()
+        self.shape = channels, 8, 8
+        self.A = torch.randn(6, 64 * channels, generator=torch.Generator().manual_seed(3))
+
+    def latent(self, n, generator=None):
+        return torch.randn(n, 6, generator=generator)
+
+    def generate(self, z, given=None):
+        y = given["label"].float() / 10 if given else torch.zeros(len(z))
+        return (z @ self.A + y[:, None]).tanh().unflatten(1, self.shape)
+
+
+class Conditional(Toy):
+    num_classes = 10
+
+
+class Still(GANDataModule):
+    """A data module of these images in every split."""
+
+    extractor, image_size, num_classes = None, 8, None
+
+    def __init__(self, images, empty=()):
+        super().__init__()
+        self.images, self.empty, self.channels = images, empty, images.shape[1]
+
+    def make_dataset(self, split):
+        return ArrayImages(self.images[:0] if split in self.empty else self.images)
+
+
+def evaluation(names, n=1000, data=None, model=None, labels=None, eyes=None, split="train"):
+    reference = Reference.of(data or Digits(), split)
+    model = model or (Toy() if labels is None else Conditional())
+    return Evaluation(Fakes(model, n, 0, labels), reference, names, extractor=eyes or Eyes())
+
+
+def values(report):
+    return {score.figure: score.value for score in report.scores}
+
+
+def features(images, eyes=None):
+    eyes = eyes or Eyes()
+    outputs = [eyes(images[i : i + BLOCK]) for i in range(0, len(images), BLOCK)]
+    return tuple(torch.cat([out[key] for out in outputs]).double().numpy() for key in ("features", "logits"))
+
+
+def made(source):
+    blocks = [source.block(i) for i in range(-(-len(source) // BLOCK))]
+    return {key: torch.cat([block[key] for block in blocks])[: len(source)] for key in blocks[0]}
+
+
+# One pass
+
+
+def test_every_image_is_extracted_once_for_all_metrics_and_the_reals_never_again(monkeypatch):
+    eyes = Eyes()
+    monkeypatch.setattr(choice, "METRICS", {**METRICS, **FASTER})
+    it = evaluation(ALL, eyes=eyes)
+    assert not eyes.seen, "nothing is extracted before it is asked to run"
+    it.run({})
+    train, test = (Digits().dataset(split).images for split in ("train", "test"))
+    fakes = made(Fakes(Toy(), 1024))["images"]
+    whole = [BLOCK * -(-len(images) // BLOCK) for images in (train, test, fakes)]
+    seen = torch.cat(eyes.seen)
+    assert len(seen) == sum(whole), "each block of each set once"
+    for images in (train, test, fakes):
+        assert sum(torch.equal(seen[i : i + len(images)], images) for i in range(0, len(seen), BLOCK)) == 1
+    eyes.seen.clear()
+    it.run({})
+    assert torch.equal(torch.cat(eyes.seen), fakes), "the second time only fakes"
+    eyes.seen.clear()
+    evaluation(ALL, eyes=eyes).run({})
+    assert torch.equal(torch.cat(eyes.seen), fakes), "in another run, too"
+
+
+def test_metrics_without_an_extractor_extract_nothing():
+    eyes = Eyes()
+    evaluation(["parzen"], eyes=eyes).run({})
+    assert not eyes.seen
+
+
+# Fakes
+
+
+def test_fewer_fakes_are_the_first_of_more_with_their_labels():
+    labels = Digits().dataset("train").labels()
+    few, many, again = (made(Fakes(Conditional(), n, 7, labels)) for n in (100, 1000, 1000))
+    for key in ("images", "labels"):
+        assert torch.equal(many[key], again[key])
+        assert torch.equal(few[key], many[key][:100])
+    assert not torch.equal(many["images"][:64], many["images"][64:128])
+    assert not torch.equal(many["images"], made(Fakes(Conditional(), 1000, 8, labels))["images"])
+    shares = many["labels"].bincount(minlength=10) / 1000
+    assert (shares - labels.bincount() / len(labels)).abs().max() < 0.05, "classes are as frequent as in the data"
+
+
+@pytest.mark.parametrize("ema", [None, 100.0], ids=["raw", "averaged"])
+def test_a_gan_is_left_as_it_was_and_its_noise_follows_from_the_seed(ema):
+    class Noisy(ganzoo.DCGAN):
+        def generate(self, z, given=None):
+            return dropout(super().generate(z, given).sign() * 0.4, 0.5)  # it stays on, as in pix2pix
+
+    torch.manual_seed(0)
+    model = Noisy(**small("DCGAN"), ema_half_life=ema).train()
+    model.configure_model()
+    for parameter in [] if ema is None else model.ema.parameters():
+        parameter.mul_(0.9)
+    before, state = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
+    first = made(Fakes(model, 100))["images"]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(module.training for module in model.generator.modules())
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    torch.rand(5)
+    assert torch.equal(made(Fakes(model, 100))["images"], first)
+    dropped = first == 128
+    assert 0.4 < dropped.float().mean() < 0.6
+    assert (dropped[:36] == dropped[64:]).float().mean() < 0.6, "each block has its own noise"
+
+
+def test_a_generators_noise_is_not_its_latent_again():
+    class Noise(Toy):
+        def generate(self, z, given=None):
+            self.both = z, torch.randn_like(z)
+            return super().generate(z)
+
+    model = Noise()
+    Fakes(model, 10).block(0)
+    z, noise = model.both
+    assert abs(np.corrcoef(z.flatten(), noise.flatten())[0, 1]) < 0.2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bytes_are_rounded_and_points_stay_floats(dtype):
+    class Ramp(Toy):
+        def generate(self, z, given=None):
+            return torch.linspace(-1.1, 1.1, 64).view(1, 1, 8, 8).expand(len(z), -1, -1, -1).to(dtype)
+
+    image = made(Fakes(Ramp(), 1))["images"].flatten().double()
+    exact = (torch.linspace(-1.1, 1.1, 64).to(dtype).double().clamp(-1, 1) + 1) * 127.5
+    assert (image - exact).abs().max() <= 0.5 + 1e-4
+    points = made(Fakes(Toy(channels=2), 3))["images"]
+    assert points.dtype == torch.float32 and points.abs().max() <= 1
+
+
+def test_reals_come_in_order_whatever_the_data_holds():
+    data = Digits().dataset("val")
+    found = made(Reals(data))
+    assert torch.equal(found["images"], data.images) and torch.equal(found["labels"], data.labels())
+    floats = ArrayImages(data.images / 127.5 - 1)
+    assert torch.equal(made(Reals(floats))["images"], data.images)
+
+
+# The numbers
+
+
+def test_scores_are_what_the_definitions_give():
+    found = values(evaluation(ALL, n=1100).run({}))
+    fake, logits = features(made(Fakes(Toy(), 1100))["images"])
+    real, test = (features(Digits().dataset(split).images)[0] for split in ("train", "test"))
+    s1, s2 = np.cov(real.T), np.cov(fake.T)
+    delta = real.mean(0) - fake.mean(0)
+    fid = delta @ delta + np.trace(s1 + s2 - 2 * scipy.linalg.sqrtm(s1 @ s2).real)
+    assert found["fid"] == pytest.approx(fid, rel=1e-8)
+
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    parts = [p[1100 * i // 10 : 1100 * (i + 1) // 10] for i in range(10)]
+    assert found["is"] == pytest.approx(
+        np.mean([np.exp((q * np.log(q / q.mean(0))).sum(1).mean()) for q in parts]), rel=1e-9
+    )
+
+    def kernel(x, y):
+        return (x @ y.T / 18 + 1) ** 3
+
+    m, n = len(real), len(fake)
+    within = [(k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in (kernel(real, real), kernel(fake, fake))]
+    mmd = sum(within) - 2 * kernel(real, fake).mean()
+    mean, std = kid(torch.from_numpy(real), torch.from_numpy(fake))
+    assert found["kid"] == pytest.approx(mean, rel=1e-12)
+    assert abs(found["kid"] - mmd) < std
+
+    between, r, f = cdist(real, fake), np.sort(cdist(real, real)), np.sort(cdist(fake, fake))
+    assert found["precision"] == pytest.approx((between <= r[:, [3]]).any(0).mean(), abs=1e-12)
+    assert found["recall"] == pytest.approx((between <= f[:, 3]).any(1).mean(), abs=1e-12)
+    inside = between < r[:, [5]]
+    assert found["density"] == pytest.approx(inside.sum() / (5 * n), abs=1e-12)
+    assert found["coverage"] == pytest.approx(inside.any(1).sum() / m, abs=1e-12)
+
+    nearest = between.argmin(0)
+    assert found["authenticity"] == pytest.approx((between.min(0) > r[nearest, 1]).mean(), abs=1e-12)
+    held_out = cdist(test, real).min(1)
+    assert found["copying"] == pytest.approx((held_out[:, None] > between.min(0)).mean(), abs=1e-3)
+
+
+def test_peers_agree():
+    """torch-fidelity on the same features."""
+    report = evaluation(["fid", "is", "pr"], n=1003).run({})
+    found = values(report)
+    (fake, logits), (real, _) = features(made(Fakes(Toy(), 1003))["images"]), features(Digits().dataset("train").images)
+    fake, logits, real = map(torch.from_numpy, (fake, logits, real))
+    stats = [metric_fid.fid_features_to_statistics(x) for x in (real, fake)]
+    theirs = metric_fid.fid_statistics_to_metric(*stats, verbose=False)
+    theirs |= metric_isc.isc_features_to_metric(logits, shuffle=False)
+    precision, recall = metric_prc.calculate_precision_recall_full(fake, real)
+    assert found["fid"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-8)
+    assert found["is"] == pytest.approx(theirs["inception_score_mean"], rel=1e-9)
+    assert {s.figure: s.error for s in report.scores}["is"] == pytest.approx(theirs["inception_score_std"], rel=1e-9)
+    assert (found["precision"], found["recall"]) == pytest.approx((precision, recall), abs=1e-6)
+
+
+def test_reals_against_themselves_are_perfect():
+    real = Digits().dataset("train")
+    it = Evaluation(Reals(real), Reference.of(Digits()), ["fid", "pr", "dc", "memorisation"], extractor=Eyes())
+    found = values(it.run({}))
+    assert abs(found["fid"]) < 1e-10
+    assert found["precision"] == found["recall"] == found["coverage"] == 1
+    assert found["authenticity"] == 0 and found["copying"] == 1
+
+
+def test_constant_fakes_have_their_closed_forms():
+    class Constant(Toy):
+        def generate(self, z, given=None):
+            return torch.zeros(len(z), 1, 8, 8)
+
+    found = values(evaluation(["fid", "is", "pr", "dc"], model=Constant()).run({}))
+    real = features(Digits().dataset("train").images)[0]
+    fake = features(torch.full((1, 1, 8, 8), 128, dtype=torch.uint8))[0]
+    distances = ((real - fake) ** 2).sum(1)
+    assert found["fid"] == pytest.approx(
+        ((real.mean(0) - fake) ** 2).sum() + np.trace(np.cov(real.T)), rel=1e-6
+    )  # |mu1 - mu2|^2 + tr S1
+    assert found["is"] == pytest.approx(1, abs=1e-9)
+    assert found["recall"] == 0, "no real lies at the distance 0 that all fakes have from one another"
+    assert found["precision"] in (0, 1) and found["coverage"] <= (distances < np.inf).mean()
+
+
+def test_one_class_only():
+    images = Digits().dataset("train").images[:100]
+    labels = torch.zeros(100, dtype=torch.long)
+    data = Still(images)
+    data.dataset("train")._labels = labels
+    found = values(evaluation(["fid", "accuracy", "intra_fid"], data=data, labels=labels).run({}))
+    assert found["intra_fid"] == pytest.approx(found["fid"], rel=1e-9)
+    assert 0 <= found["accuracy"] <= 1
+
+
+# States
+
+
+@pytest.mark.parametrize("n", [2, 39, 40, 41, 42, 512, 513, 514, 5000])
+@pytest.mark.parametrize("offset", [0, 1e4])
+def test_moments_are_those_of_numpy_for_any_batching(n, offset):
+    x = torch.randn(n, 40, generator=torch.Generator().manual_seed(n), dtype=torch.float64) + offset
+    draw = random.Random(n)
+    for _ in range(3):
+        state, start = Moments(n), 0
+        while start < n:
+            size = draw.choice([1, 2, 7, 64, 300, 2000])
+            state.update(x[start : start + size])
+            start += size
+            assert sum(map(len, state.rows)) <= 512, "few rows are kept"
+        found = state.value()
+        assert (found.n, found.cov is None) == (n, n <= 40)
+        cov = found.cov if found.rows is None else found.rows.T @ found.rows
+        np.testing.assert_allclose(found.mean, x.mean(0), atol=1e-14 * (1 + offset))
+        np.testing.assert_allclose(cov, np.cov(x.numpy().T), atol=1e-12 if offset == 0 else 1e-10)
+
+
+def test_the_order_of_moments_does_not_matter():
+    x = torch.randn(3000, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 100
+    a, b = Moments(3000), Moments(3000)
+    for part in x.split(64):
+        a.update(part)
+    for part in reversed(x.split(111)):
+        b.update(part)
+    a, b = a.value(), b.value()
+    np.testing.assert_allclose(a.mean, b.mean, rtol=1e-13)
+    np.testing.assert_allclose(a.cov, b.cov, atol=1e-12)
+    assert abs(frechet_distance(a, b)) < 1e-10
+
+
+def test_a_sample_is_the_first_rows():
+    state, x = Sample(9999), torch.arange(9999.0)[:, None]
+    for part in x.split(64):
+        state.update(part)
+    assert torch.equal(state.value(), x[:5000])
+
+
+# Extractors' surroundings
+
+
+def places():
+    backends = torch.backends
+    return [x.fp32_precision for x in (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul)]
+
+
+@pytest.mark.parametrize("how", ["untouched", "medium", "allow_tf32", "new"])
+def test_extraction_is_in_full_precision_however_the_users_was_set(how):
+    before = torch.get_float32_matmul_precision()
+    try:
+        if how == "medium":
+            torch.set_float32_matmul_precision("medium")
+        elif how == "allow_tf32":
+            torch.backends.cuda.matmul.allow_tf32 = True
+        elif how == "new":
+            torch.backends.fp32_precision = "tf32"
+        was = places()
+        with full_precision(torch.device("cpu")):
+            assert set(places()) == {"ieee"}
+        assert places() == was
+        if how == "medium":
+            assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.backends.fp32_precision = "none"
+        torch.backends.cudnn.conv.fp32_precision = "tf32"
+        torch.set_float32_matmul_precision(before)
+
+
+# Several processes
+
+
+def results(world, work, path):
+    """What `work(rank)` returns in each of so many processes."""
+
+    def child(rank):
+        torch.set_num_threads(1)
+        store = dist.FileStore(str(path / f"store{world}"), world)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(seconds=30))
+        torch.save(work(rank), path / f"{world}-{rank}.pt")
+        dist.destroy_process_group()
+
+    start_processes(partial(_call, child), nprocs=world, start_method="fork")
+    return [torch.load(path / f"{world}-{rank}.pt") for rank in range(world)]
+
+
+def _call(child, rank):
+    child(rank)
+
+
+def test_any_number_of_processes_gives_the_same_scores(tmp_path, monkeypatch):
+    monkeypatch.setattr(choice, "METRICS", {**METRICS, **FASTER})
+    labels = Digits().dataset("train").labels()
+    names = [*ALL, "accuracy", "intra_fid"]
+
+    def work(_):
+        world = dist.get_world_size() if dist.is_initialized() else 1
+        monkeypatch.setenv("GANZOO_CACHE", str(tmp_path / f"cache{world}"))
+        cold = evaluation(names, n=1037, labels=labels).run({})
+        warm = evaluation(names, n=1037, labels=labels).run({})
+        return [json.dumps(report.as_dict()["scores"]) for report in (cold, warm)]
+
+    one = work(0)
+    assert one[0] == one[1], "from a cold and from a warm cache"
+    assert "NaN" not in one[0] and len(json.loads(one[0])) == 12
+    for world in (2, 3):
+        assert results(world, work, tmp_path) == [one] * world
+
+
+def error(do):
+    try:
+        do()
+    except Exception as raised:
+        return f"{type(raised).__name__}: {raised}"
+    return None
+
+
+def test_what_fails_on_one_process_fails_on_all(tmp_path, monkeypatch):
+    class Diverged(Toy):
+        def generate(self, z, given=None):
+            return super().generate(z) * float("nan")
+
+    class Broken(Fakes):
+        def block(self, index):
+            if index == 3:  # of the second process
+                raise OSError("a broken file")
+            return super().block(index)
+
+    class Blind(Eyes):
+        def extract(self, images):
+            return {key: value * float("nan") for key, value in super().extract(images).items()}
+
+    def fail(what):
+        def failing(*_, **__):
+            if not dist.is_initialized() or dist.get_rank() == 0:
+                raise KeyError(what)
+
+        return failing
+
+    def work(rank):
+        found = {}
+        found["fakes"] = error(lambda: evaluation(["fid"], model=Diverged()).run({}))
+        broken = Evaluation(Broken(Toy(), 500), Reference.of(Digits()), ["fid"], extractor=Eyes())
+        found["file"] = error(lambda: broken.run({}))
+        found["features"] = error(lambda: evaluation(["fid", "is"], eyes=Blind(seed=1)).run({}))
+        with monkeypatch.context() as patch:
+            patch.setattr(scores.FID, "compute", fail("compute"))
+            found["compute"] = error(lambda: evaluation(["fid"]).run({}))
+        with monkeypatch.context() as patch:
+            patch.setattr(measure, "make", fail("download"))
+            found["download"] = error(lambda: evaluation(["fid"]))
+        with monkeypatch.context() as patch:
+            patch.setattr(Reference, "about", fail("about"))
+            found["about"] = error(lambda: evaluation(["fid"]))
+        found["after all"] = error(lambda: evaluation(["fid"]).run({}))
+        return found
+
+    first, second = results(2, work, tmp_path)
+    assert first["fakes"] == second["fakes"] and "not finite" in first["fakes"]
+    assert first["file"] == second["file"] == "OSError: a broken file"
+    assert first["features"] == second["features"] == "ValueError: non-finite features"
+    for what in ("compute", "download", "about"):
+        assert first[what] == f"KeyError: '{what}'" and what in second[what]
+    assert first["after all"] is second["after all"] is None, "they still agree"
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_nearly_the_same_and_keeps_its_random_numbers():
+    torch.manual_seed(0)
+    model, names = ganzoo.DCGAN(image_size=8, channels=1, width=8), ["fid", "is", "pr", "dc", "memorisation"]
+    state = torch.cuda.get_rng_state()
+    fakes = Fakes(model.to("cuda"), 1000)
+    on_gpu = Evaluation(fakes, Reference.of(Digits()), names, extractor=Eyes(), device="cuda").run({})
+    assert torch.equal(torch.cuda.get_rng_state(), state)
+    on_cpu = evaluation(names, model=model.to("cpu")).run({})
+    assert values(on_gpu) == pytest.approx(values(on_cpu), rel=1e-2, abs=1e-2)  # bytes may round the other way
+
+
+# Bad input
+
+
+NARROW = Still(to_uint8(torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))), empty=("test",))
+BAD = {
+    "fewer fakes than k": (["pr"], {"n": 3}, "4 fake images"),
+    "fewer fakes than a subset": (["kid"], {"n": 999}, "1000 fake images"),
+    "fewer reals than a subset": (["kid"], {"data": NARROW}, "1000 real images"),
+    "fewer fakes than splits": (["is"], {"n": 9}, "10 fake images"),
+    "one fake": (["fid"], {"n": 1}, "2 fake images"),
+    "no test split": (["memorisation"], {"data": NARROW}, "test split"),
+    "held against the test split": (["memorisation"], {"split": "test"}, "split train, not test"),
+    "parzen against the test split": (["parzen"], {"split": "test"}, "split train, not test"),
+    "an unknown name": (["fidd"], {}, "did you mean 'fid'"),
+    "nothing like a name": (["zzzzzz"], {}, "there are fid, is"),
+    "no modes": (["modes"], {}, "modes are counted on"),
+    "no classes": (["accuracy"], {}, "conditional"),
+    "no classes of their own": (["intra_fid"], {}, "conditional"),
+    "no labels": (["fid"], {"model": Conditional()}, "labels are none"),
+    "other labels": (["fid"], {"labels": torch.arange(12)}, "labels are 0 to 11"),
+    "not Inception": (["sfid"], {}, "Inception's mixed_6"),
+    "other channels": (["fid"], {"model": Toy(channels=3)}, "the fakes are 3 x 8 x 8"),
+    "other sizes": (["fid"], {"data": Digits(image_size=16)}, "the reals 1 x 16 x 16"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused_in_one_line_before_anything_is_extracted(case):
+    names, settings, words = BAD[case]
+    eyes = Eyes()
+    eyes.name = "eyes"
+    with pytest.raises(ValueError) as caught:
+        evaluation(names, eyes=eyes, **settings)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+    assert not eyes.seen
+
+
+def test_an_extractor_of_other_classes_or_channels_is_refused():
+    labels = Digits().dataset("train").labels()
+    eyes = Eyes()
+    eyes.num_classes = 1008
+    with pytest.raises(ValueError, match="classifier of the data's 10 classes; this extractor has 1008"):
+        evaluation(["accuracy"], labels=labels, eyes=eyes)
+    eyes.num_classes = None
+    for name in ("is", "accuracy", "ebgan_score"):
+        with pytest.raises(ValueError, match="needs a classifier"):
+            evaluation([name], labels=labels, eyes=eyes)
+    eyes.channels = 3
+    with pytest.raises(ValueError, match="reads 3 channels, the images have 1"):
+        evaluation(["fid"], eyes=eyes)
+    assert not eyes.seen
+
+
+def test_usual_metrics_are_those_that_can_be_computed():
+    labels = Digits().dataset("train").labels()
+    assert [m.name for m in evaluation(None).metrics] == ALL
+    assert [m.name for m in evaluation(None, labels=labels).metrics] == [*ALL, "accuracy"]
+    assert [m.name for m in evaluation(None, n=5, data=NARROW).metrics] == ["fid", "pr"]
+    assert [m.name for m in evaluation(None, split="test").metrics] == ["fid", "is", "pr", "dc"]
+    points = Evaluation(Fakes(Gauss(), 2500), Reference.of(Gaussians(n=100)))
+    assert [m.name for m in points.metrics] == ["modes"]
+
+
+# Every metric
+
+
+class Gauss(Toy):
+    """Points of the ring of Gaussians itself."""
+
+    def latent(self, n, generator=None):
+        return torch.randint(8, (n, 1), generator=generator), torch.randn(n, 2, generator=generator)
+
+    def generate(self, z, given=None):
+        data = Gaussians()
+        return ((data.centers[z[0][:, 0]] + data.sigma * z[1]) / data.scale)[:, :, None, None]
+
+
+class Squares(nn.Module):
+    """Stands in for LPIPS."""
+
+    def forward(self, a, b):
+        return (a - b).square().mean((1, 2, 3), keepdim=True)
+
+
+FASTER = {
+    "kid": partial(scores.KID, subsets=3, size=100),
+    "ppl": partial(perceptual.PPL, pairs=50),
+    "lpips_diversity": partial(perceptual.LPIPSDiversity, pairs=50),
+}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_is_what_it_declares(name, monkeypatch):
+    metric = METRICS[name]
+    assert metric.name == name and metric.__doc__ and metric.figures
+    assert set(metric.figures.values()) <= {"lower", "higher", ""}
+    assert set(metric.needs) <= {"fake", "real", "val", "test"} and "fake" in metric.needs
+    for need in (need for needs in metric.needs.values() for need in needs):
+        output, _, state = need.partition(".")
+        assert need == "model" or (output in {*EXTRACTED, "images", "labels"} and state in STATES)
+    if name not in ("accuracy",):
+        assert "20" in metric.paper, "author, year and section"
+
+    monkeypatch.setattr(perceptual, "network", lambda net: Squares())
+    monkeypatch.setattr(choice, "METRICS", {**METRICS, **FASTER})
+    if name == "modes":
+        it = Evaluation(Fakes(Gauss(), 2500), Reference.of(Gaussians(n=100)), [name])
+    else:
+        it = evaluation([name], labels=Digits().dataset("train").labels())
+    report = it.run({})
+    assert [score.figure for score in report.scores] == list(metric.figures)
+    for score in report.scores:
+        assert np.isfinite(score.value) and score.better == metric.figures[score.figure]
+        assert score.error is None or (score.error >= 0 and score.error_kind == metric.error != "")
+        assert score.name == it.names[score.figure] and score.protocol["metric"] == name
+    assert metric.error == "" or any(score.error is not None for score in report.scores)
+    json.dumps(report.as_dict(), allow_nan=False)
+    failed = it.failed({})
+    assert [score.name for score in failed.scores] == [score.name for score in report.scores]
+    assert all(np.isnan(score.value) for score in failed.scores)
+
+
+def test_real_points_reach_all_modes_in_their_true_quality():
+    report = Evaluation(Fakes(Gauss(), 2500), Reference.of(Gaussians(n=100)), ["modes"]).run({})
+    found = values(report)
+    assert found["modes"] == 8
+    assert found["high_quality"] == pytest.approx(0.989, abs=0.01)
+    assert found["kl"] < 0.01
+    assert report.scores[0].name == "modes_2500"
+
+
+def test_progress_counts_images():
+    seen = []
+    evaluation(["fid"], n=130).run({}, lambda *state: seen.append(state))
+    assert seen[-3:] == [("fakes", 64, 130), ("fakes", 128, 130), ("fakes", 130, 130)]
+    assert ("real images", 1397, 1397) in seen
+
+
+def test_images_of_bytes_are_what_samples_show():
+    model = Toy()
+    block = Fakes(model, 64).block(0)["images"]
+    assert block.dtype == torch.uint8 and torch.equal(block, to_uint8(block / 127.5 - 1))

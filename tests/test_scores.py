@@ -1,0 +1,451 @@
+"""Scores while training: measured once, logged, kept; the training goes on as if nothing had been measured."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+import ganzoo
+from ganzoo.callbacks.scores import FID, KID, InceptionScore, Scores
+from ganzoo.core.strategy import GANStrategy
+from ganzoo.data import Digits, Gaussians
+from ganzoo.hub import load
+from ganzoo.metrics.choice import Reference
+from ganzoo.metrics.extractors import Classifier, Custom
+from ganzoo.metrics.measure import Evaluation
+from ganzoo.metrics.record import Report
+from ganzoo.metrics.sources import Fakes
+from ganzoo.testing import fit
+
+TINY = {"image_size": 8, "channels": 1, "width": 4}
+QUICK = {"n": 20, "every_n_steps": 2, "final_n": 0}
+
+
+class Conditional(ganzoo.GAN):
+    """A generator that reads a class and, in training, drops out."""
+
+    num_classes = 10
+
+    def __init__(self, image_size=8, channels=1, num_classes=10):
+        super().__init__(image_size, channels, z_dim=4, hidden=8, d_hidden=8, ema_half_life=50.0)
+        self.generator = Conditioned(self.generator)
+
+    def generator_loss(self, batch):
+        self._y = batch["label"]
+        fakes = self.generator(batch["z"], batch["label"])
+        return {"fake": nn.functional.softplus(-self.discriminate(fakes)).mean()}
+
+    def discriminator_loss(self, batch):
+        fakes = self.generator(batch["z"], batch["label"])
+        return {
+            "real": nn.functional.softplus(-self.discriminate(batch["image"])).mean(),
+            "fake": nn.functional.softplus(self.discriminate(fakes)).mean(),
+        }
+
+
+class Conditioned(nn.Module):
+    def __init__(self, body):
+        super().__init__()
+        self.body, self.classes, self.drop = body, nn.Embedding(10, 4), nn.Dropout(0.5)
+
+    def forward(self, z, y=None):
+        return self.body(self.drop(z) + self.classes(y))
+
+
+def make(cls=ganzoo.DCGAN, **more):
+    torch.manual_seed(0)
+    return cls(**({} if cls is Conditional else {**TINY, "ema_half_life": 100.0}), **more)
+
+
+def digits():
+    return Digits(image_size=8, batch_size=100)  # 13 batches an epoch
+
+
+def train(path, *callbacks, steps=4, model=None, data=None, **trainer):
+    model = model or make()
+    return fit(model, data or digits(), steps=steps, callbacks=callbacks, default_root_dir=path, **trainer)
+
+
+def history(path, figure="fid"):
+    lines = [json.loads(line) for line in (path / "scores.jsonl").read_text().splitlines()]
+    found = [(line["step"], s["value"]) for line in lines for s in line["scores"] if s["figure"] == figure]
+    assert len(dict(found)) == len(found), "a step is there twice"
+    return dict(found)
+
+
+def measured(model, n=20, metrics=("fid",), seed=0):
+    """The same, by hand."""
+    reference = Reference.of(digits())
+    labels = None if model.num_classes is None else reference.sets["real"].labels()
+    report = Evaluation(Fakes(model, n, seed, labels), reference, list(metrics)).run({})
+    return {score.figure: score.value for score in report.scores}
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """Images that the digits' classifier is shown, for each call."""
+    seen = []
+    extract = Classifier.extract
+    monkeypatch.setattr(Classifier, "extract", lambda self, x: (seen.append(len(x)), extract(self, x))[1])
+    return seen
+
+
+# What is measured, and when
+
+
+def test_every_so_often_and_at_the_end(tmp_path):
+    model = make()
+    names = []
+
+    class Keep(Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            names.append([name for name in trainer.callback_metrics if name.startswith("fid_")])
+
+    train(tmp_path, scores := Scores(n=20, every_n_steps=2, final_n=30), Keep(), steps=5, model=model)
+    assert list(history(tmp_path)) == [2, 4]
+    name = scores.evaluation.names["fid"]
+    assert name == f"fid_{scores.evaluation.extractor.tag}_20"
+    assert names == [[], [name], [name], [name], [name]]
+    report = Report.load(tmp_path / "scores.json")
+    final = {score.figure: score.value for score in report.scores}
+    assert {"fid", "is", "precision", "recall", "authenticity"} <= set(final) and "kid" not in final
+    assert final["fid"] == measured(model, 30)["fid"] and report.scores[0].name.endswith("_30")
+    assert report.subject["images_seen"] == 500 and report.subject["weights"] == "averaged"
+
+
+def test_those_with_the_same_settings_share_one_pass(tmp_path, looks):
+    settings = {"n": 1000, "every_n_steps": 2, "final_n": 0}
+    measured(make(), 1000, ["fid", "kid"])  # so that the statistics of the reals are known
+    looks.clear()
+    train(tmp_path / "a", FID(**settings), InceptionScore(**settings), KID(**settings), steps=2)
+    assert len(looks) == -(-1000 // 64)
+    assert len(history(tmp_path / "a", "kid")) == len(history(tmp_path / "a", "is")) == 1
+    looks.clear()
+    train(tmp_path / "b", FID(**settings), InceptionScore(**{**settings, "n": 500}), steps=4)
+    assert len(looks) == 2 * (-(-1000 // 64) + -(-500 // 64))
+
+
+def test_explicit_metrics_are_those_of_the_end_too(tmp_path):
+    train(tmp_path, FID(n=20, final_n=30), steps=1)
+    assert [score.figure for score in Report.load(tmp_path / "scores.json").scores] == ["fid"]
+
+
+def test_modes_of_points(tmp_path):
+    model = ganzoo.GAN(image_size=1, channels=2, z_dim=2, hidden=8, d_hidden=8)
+    train(tmp_path, Scores(n=100, every_n_steps=2), model=model, data=Gaussians(n=1000, batch_size=64))
+    assert list(history(tmp_path, "modes")) == [2, 4]
+    assert (tmp_path / "checkpoints" / "best-modes.ckpt").exists()
+    assert Report.load(tmp_path / "scores.json").scores[0].name == "modes_2500"
+
+
+@pytest.mark.parametrize("settings", [{"metrics": []}, {}], ids=["off", "Inception"])
+def test_nothing_is_measured(tmp_path, settings):
+    data = digits()
+    data.extractor = data.extractor if settings else "inception-grey"
+    train(tmp_path, scores := Scores(**settings), data=data)
+    assert scores.evaluation is None and not list(tmp_path.iterdir())
+
+
+class OtherData(LightningDataModule):
+    def train_dataloader(self):
+        return digits().train_dataloader()
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return digits().on_after_batch_transfer(batch, dataloader_idx)
+
+
+def test_other_data_modules(tmp_path):
+    train(tmp_path, Scores(), data=OtherData())
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(MisconfigurationException, match="one of ganzoo's data modules"):
+        train(tmp_path, FID(), data=OtherData())
+
+
+class NoTest(Digits):
+    def make_dataset(self, split):
+        return super().make_dataset(split) if split == "train" else torch.utils.data.Subset([], [])
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"metrics": ["fit"]}, "no metric 'fit'; did you mean 'fid'"),
+        ({"metrics": ["kid"], "n": 999}, "1000 fake images or more, there are 999"),
+        ({"metrics": ["kid"], "final_n": 999}, "1000 fake images or more, there are 999"),
+        ({"extractor": "digit"}, "no extractor 'digit'; did you mean 'digits'"),
+        ({"extractor": "inception"}, "'inception' reads 3 channels, the images have 1"),
+        ({"best": ["fit"]}, "scores.best: fit cannot be ranked by; there are fid"),
+        ({"metrics": ["memorisation"], "best": ["copying"]}, "copying cannot be ranked by; there are none"),
+        ({"split": "val"}, "NoTest has no val images"),
+    ],
+    ids=str,
+)
+def test_refused_before_the_first_batch(tmp_path, settings, words):
+    data = digits() if "memorisation" in settings.get("metrics", []) else NoTest(image_size=8, batch_size=100)
+    with pytest.raises(MisconfigurationException, match=words):
+        train(tmp_path, Scores(**settings), data=data)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("settings", [{"n": 0}, {"every_n_steps": 0}])
+def test_counts(settings):
+    with pytest.raises(ValueError, match="count from 1"):
+        Scores(**settings)
+
+
+# The best
+
+
+def test_the_best_is_kept_and_scores_so_again(tmp_path):
+    train(tmp_path, Scores(["fid", "is"], best=["fid", "is"], **QUICK), steps=8)
+    fid, score = history(tmp_path), history(tmp_path, "is")
+    best = load(tmp_path / "checkpoints" / "best-fid.ckpt")
+    assert measured(best)["fid"] == min(fid.values())
+    step = torch.load(tmp_path / "checkpoints" / "best-is.ckpt", weights_only=True)["global_step"]
+    assert score[step] == max(score.values()) > min(score.values())
+
+
+def test_model_checkpoint_can_monitor(tmp_path):
+    name = f"fid_{Classifier('digits').tag}_20"
+    keep = ModelCheckpoint(tmp_path / "kept", "{step}", monitor=name, every_n_train_steps=2)
+    train(tmp_path, FID(**QUICK, best=[]), keep, steps=8, enable_checkpointing=True)
+    scores = history(tmp_path)
+    step = min(scores, key=scores.get)
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == [f"step={step}.ckpt"]
+    assert keep.best_model_score.item() == pytest.approx(scores[step], rel=1e-6)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_checkpoints_do_not_hold_the_extractor(tmp_path):
+    with_, without = (tmp_path / name for name in ("with", "without"))
+    for path, callbacks in ((with_, [FID(**QUICK)]), (without, [])):
+        train(path, *callbacks).save_checkpoint(path / "a.ckpt")
+    assert abs((with_ / "a.ckpt").stat().st_size - (without / "a.ckpt").stat().st_size) < 2000
+    assert (with_ / "checkpoints" / "best-fid.ckpt").stat().st_size < (without / "a.ckpt").stat().st_size + 2000
+    assert torch.load(with_ / "checkpoints" / "best-fid.ckpt", weights_only=True)["global_step"] in (2, 4)
+
+
+class Break(Callback):
+    """The generator yields NaN from a step on."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step + 1 == self.step:
+            with torch.no_grad():
+                next(pl_module.generator.parameters()).fill_(math.nan)
+
+
+def test_nan(tmp_path):
+    scores = FID(n=20, every_n_steps=2, final_n=30)
+    trainer = train(tmp_path, Break(3), scores, steps=6)
+    assert trainer.global_step == 6
+    assert math.isnan(trainer.callback_metrics[scores.evaluation.names["fid"]])
+    values = history(tmp_path)
+    assert values[2] is not None and values[4] is values[6] is None
+    assert torch.load(tmp_path / "checkpoints" / "best-fid.ckpt", weights_only=True)["global_step"] == 2
+    assert math.isnan(Report.load(tmp_path / "scores.json").scores[0].value)
+
+
+def test_nan_is_told_once_an_evaluation(tmp_path, recwarn):
+    model = make()
+    settings = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(max_steps=4, callbacks=[Break(1), FID(**QUICK)], default_root_dir=tmp_path, **settings)
+    trainer.fit(model, digits())
+    told = [str(w.message) for w in recwarn if "no scores at step" in str(w.message)]
+    assert [text.split(":")[0] for text in told] == ["no scores at step 2", "no scores at step 4"]
+    assert not (tmp_path / "checkpoints").exists()
+
+
+# The training does not notice
+
+
+def everything(trainer, model):
+    optimizers = [tree_leaves(optimizer.state_dict()) for optimizer in trainer.optimizers]
+    return {**model.state_dict(), **{f"optimizer {i}": state for i, state in enumerate(optimizers)}}
+
+
+def assert_equal(a, b):
+    for key, value in a.items():
+        for x, y in zip(tree_leaves(value), tree_leaves(b[key]), strict=True):
+            assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y, key
+
+
+class Order(Callback):
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.seen.append(batch["label"].tolist())
+
+
+@pytest.mark.parametrize("cls", [ganzoo.DCGAN, Conditional])
+def test_the_training_is_bit_equal(tmp_path, cls):
+    states, orders = [], []
+    for callbacks in ([], [Scores(["fid", "is", "pr"], n=20, every_n_steps=1, final_n=20)]):
+        model, order = make(cls), Order()
+        trainer = train(tmp_path, *callbacks, order, steps=15, model=model)  # into the second epoch
+        states.append(everything(trainer, model))
+        orders.append(order.seen)
+    assert (tmp_path / "scores.json").exists()
+    assert orders[0] == orders[1]
+    assert_equal(*states)
+
+
+def test_a_conditional_model_is_asked_for_the_classes_of_the_data(tmp_path):
+    model = make(Conditional)
+    train(tmp_path, Scores(["accuracy", "intra_fid"], n=200, every_n_steps=1, final_n=0), steps=1, model=model)
+    assert history(tmp_path, "accuracy")[1] == measured(model, 200, ["accuracy"])["accuracy"]
+    assert history(tmp_path, "intra_fid")[1] > 0
+
+
+# Going on
+
+
+class SaveAt(Callback):
+    def __init__(self, step, path):
+        self.step, self.path = step, path
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
+
+
+def test_a_resumed_run_has_the_scores_of_one_that_never_stopped(tmp_path):
+    """Saved at a step that is measured, before it is measured, as the run folder's own checkpoint is."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(whole, FID(**QUICK), steps=10)
+    train(parts, SaveAt(4, parts / "a.ckpt"), FID(**QUICK), steps=7)
+    assert list(history(parts)) == [2, 4, 6]
+    train(parts, FID(**QUICK), steps=10, model=make(), ckpt_path=str(parts / "a.ckpt"))
+    assert history(parts) == history(whole)
+    assert list(history(parts)) == [2, 4, 6, 8, 10]
+    kept = [torch.load(p / "checkpoints" / "best-fid.ckpt", weights_only=True)["global_step"] for p in (whole, parts)]
+    assert kept[0] == kept[1]
+
+
+def test_records_survive_and_others_are_not_taken_for_them(tmp_path):
+    train(tmp_path, FID(**QUICK), steps=4).save_checkpoint(tmp_path / "a.ckpt")
+    lines = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["scores"][0]["value"] = -1.0  # not to be beaten
+    (tmp_path / "scores.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    best = tmp_path / "checkpoints" / "best-fid.ckpt"
+    best.write_text("the best")
+    train(tmp_path, FID(**QUICK), steps=6, model=make(), ckpt_path=str(tmp_path / "a.ckpt"))
+    assert best.read_text() == "the best"
+    train(tmp_path, FID(**{**QUICK, "n": 30}), steps=6, model=make(), ckpt_path=str(tmp_path / "a.ckpt"))
+    assert torch.load(best, weights_only=True)["global_step"] == 6
+
+
+def test_a_new_run_in_the_same_folder_begins_anew(tmp_path):
+    train(tmp_path, FID(**QUICK), steps=6)
+    train(tmp_path, FID(**QUICK), steps=2)
+    assert list(history(tmp_path)) == [2]
+
+
+class Stop(Callback):
+    def on_train_batch_end(self, trainer, *_):
+        trainer.should_stop = True
+
+
+@pytest.mark.parametrize(
+    ("limits", "stop", "step", "measured"),
+    [
+        ({"steps": 2}, False, 2, True),
+        ({"steps": -1, "max_epochs": 1}, False, 3, True),
+        ({"steps": 100, "max_epochs": 1}, False, 3, True),
+        ({"steps": 3}, True, 1, False),
+        ({"steps": -1, "max_epochs": 1}, True, 1, False),
+    ],
+)
+def test_the_last_evaluation_is_made_where_training_ends_by_itself(tmp_path, limits, stop, step, measured):
+    callbacks = [FID(n=20, final_n=20), *[Stop()][: int(stop)]]
+    trainer = train(tmp_path, *callbacks, **limits, limit_train_batches=3)
+    assert trainer.global_step == step
+    assert (tmp_path / "scores.json").exists() == measured
+
+
+def test_fit_again(tmp_path):
+    """Another training with the same callbacks measures its own model."""
+    scores = FID(n=20, every_n_steps=1, final_n=20)
+    train(tmp_path / "a", scores, steps=1)
+    first = scores.report
+    train(tmp_path / "b", scores, steps=2)
+    assert scores.report.subject["images_seen"] == 200 and first.subject["images_seen"] == 100
+    train(tmp_path / "c", default := Scores(n=20, every_n_steps=1, final_n=20), steps=1)
+    train(tmp_path / "d", default, steps=1, data=OtherData())
+    assert default.report is None and not (tmp_path / "d").exists()
+
+
+# Elsewhere
+
+
+@pytest.mark.parametrize("logger", [False, "csv", "default"])
+def test_a_plain_script(tmp_path, monkeypatch, logger):
+    monkeypatch.chdir(tmp_path)
+    loggers = {"csv": CSVLogger("logs"), "default": True, False: False}
+    train(tmp_path, FID(**QUICK), logger=loggers[logger], log_every_n_steps=1)
+    (file,) = tmp_path.rglob("scores.jsonl")
+    assert (file.parent / "checkpoints" / "best-fid.ckpt").exists()
+    if logger == "csv":
+        header, *rows = (file.parent / "metrics.csv").read_text().splitlines()
+        column = next(i for i, name in enumerate(header.split(",")) if name.startswith("fid_"))
+        logged = [float(value) for row in rows if (value := row.split(",")[column])]
+        assert logged == pytest.approx(list(history(file.parent).values()))
+
+
+def test_eyes_of_ones_own(tmp_path):
+    eyes = Custom(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), "mine", channels=1, image_size=(8, 8))
+    train(tmp_path, FID(**QUICK, extractor=eyes), InceptionScore(**QUICK))
+    lines = [json.loads(line)["scores"][0]["name"] for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
+    assert [name.split("@")[0] for name in lines] == ["fid_mine", "is_digits"] * 2
+
+
+def test_validation_goes_on_as_before(tmp_path):
+    found = []
+    for callbacks in ([], [FID(**QUICK)]):
+        trainer = train(tmp_path, *callbacks, steps=13, limit_val_batches=1.0)
+        found.append({key: value.item() for key, value in trainer.callback_metrics.items() if key.startswith("val/")})
+    assert found[0] == found[1] and len(found[0]) == 2
+
+
+class Ranks(Callback):
+    def __init__(self, path, scores):
+        self.path, self.scores = path, scores
+
+    def on_train_end(self, trainer, pl_module):
+        values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("fid_")}
+        (self.path / f"{trainer.global_rank}.json").write_text(json.dumps([values, self.scores.records]))
+
+
+def test_two_processes(tmp_path):
+    def two(**more):
+        strategy = GANStrategy(process_group_backend="gloo", start_method="fork")
+        scores = Scores(n=150, every_n_steps=2, final_n=160)
+        train(tmp_path, scores, Ranks(tmp_path, scores), model=make(), strategy=strategy, devices=2, **more)
+        ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+        assert ranks[0] == ranks[1]
+        return ranks[0]
+
+    metrics, records = two()
+    values = history(tmp_path)
+    assert list(values) == [2, 4] and len(metrics) == 1
+    best = Path(tmp_path, "checkpoints", "best-fid.ckpt")
+    step = torch.load(best, weights_only=True)["global_step"]
+    assert measured(load(best), 150)["fid"] == values[step] == min(values.values()) == records["fid"]
+    assert Report.load(tmp_path / "scores.json").scores[0].name.endswith("_160")
+    assert two(steps=step + 1, ckpt_path=str(best))[1] == {
+        "fid": min(value for s, value in values.items() if s <= step)
+    }
