@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import pickle
+from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np

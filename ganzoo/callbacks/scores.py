@@ -17,7 +17,7 @@ from rich.progress import Progress as Bar
 
 from ganzoo.core.module import GANModule
 from ganzoo.metrics.base import Extractor
-from ganzoo.metrics.choice import CHEAP, Reference, usual_count
+from ganzoo.metrics.choice import Reference, cheap, usual_count
 from ganzoo.metrics.measure import Evaluation, Progress
 from ganzoo.metrics.record import Report, describe
 from ganzoo.metrics.sources import Fakes
@@ -131,7 +131,7 @@ class Scores(Callback):
         return self.n, self.every_n_steps, self.split, self.extractor, self.weights, self.seed, self.final_n
 
     def _asked(self, data: Any) -> list[str]:
-        return CHEAP.get(getattr(data, "extractor", "inception"), []) if self.metrics is None else self.metrics
+        return cheap(data) if self.metrics is None else self.metrics
 
     def _evaluation(
         self, model: GANModule, data: Any, metrics: list[str] | None, n: int, extractor: str | Extractor | None

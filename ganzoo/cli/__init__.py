@@ -21,7 +21,7 @@ VERBS = {
     "list": ("catalog", "the variants and the configs that come with ganzoo"),
     "info": ("catalog", "a variant, a config, a run or a checkpoint: info DCGAN"),
     "checks": ("checks", "versions, devices, what is missing; --data DIR looks at a folder of images"),
-    "bench": ("bench", "what a training step costs here, beside the loop that people write by hand"),
+    "bench": ("bench", "what training and scores cost here, beside other people's ways"),
 }
 
 

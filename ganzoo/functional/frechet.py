@@ -109,17 +109,17 @@ def frechet_standard_error(real: Gaussian, fake: Gaussian, sample: Tensor) -> fl
     Raises:
         ValueError: not more fakes than features: their covariance is singular, there the distance has no derivative.
     """
-    x = double(sample)
     if fake.cov is None or fake.n <= len(fake.mean):
         raise ValueError(f"a standard error needs more fakes than features: {fake.n} of {len(fake.mean)}; take more")
-    if len(x) < 2 or x.shape[1:] != fake.mean.shape:
-        raise ValueError(f"a standard error needs a sample [m >= 2, {len(fake.mean)}], not {list(x.shape)}")
+    if len(sample) < 2 or sample.shape[1:] != fake.mean.shape:
+        raise ValueError(f"a standard error needs a sample [m >= 2, {len(fake.mean)}], not {list(sample.shape)}")
     root = _root(real, fake)
     values, vectors = torch.linalg.eigh(root.T @ fake.cov @ root)
     seen = values > values[-1:] * len(values) * EPSILON
     transport = root @ (vectors[:, seen] * values[seen] ** -0.25)  # M = transport @ transport.T
-    x = x - fake.mean
-    influence = 2 * x @ (fake.mean - real.mean) + x.square().sum(1) - (x @ transport).square().sum(1)
+    shift = 2 * (fake.mean - real.mean)
+    parts = (double(part) - fake.mean for part in sample.split(500))
+    influence = torch.cat([x @ shift + x.square().sum(1) - (x @ transport).square().sum(1) for x in parts])
     return influence.std().item() / math.sqrt(fake.n)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ganzoo.functional.base import double
 
-BLOCK = 1024  # rows whose kernel with all others is held at once
+BLOCK = 128  # rows whose kernel with all others is held at once
 
 
 def mmd2(x: Tensor, y: Tensor) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ganzoo.functional.base import double
 
-BLOCK = 256  # rows whose distances to all others are held at once
+BLOCK = 64  # rows whose distances to all others are held at once
 EPSILON = torch.finfo(torch.float64).eps
 
 
@@ -116,7 +116,7 @@ def _blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
         block = x[start : start + BLOCK]
         scale = block.square().sum(1, keepdim=True) + squares
         distances = torch.addmm(scale, block, y.T, alpha=-2)
-        distances[distances < scale * ((x.shape[1] + 2) * EPSILON)] = 0  # the bound of what rounding makes of 0
+        distances.masked_fill_(distances < scale * ((x.shape[1] + 2) * EPSILON), 0)  # below what rounding makes of 0
         yield slice(start, start + len(block)), distances.float()
 
 

@@ -20,13 +20,6 @@ METRICS: dict[str, type[Metric]] = {
         *(scores.Parzen, scores.EBGANScore, PPL, LPIPSDiversity),
     )
 }
-# What costs next to nothing while training, by the data's own extractor.
-CHEAP: dict[str | None, list[str]] = {
-    "digits": ["fid"],
-    "mnist5k": ["fid"],
-    "mnist5k-stacked": ["modes"],
-    None: ["modes"],
-}
 USUAL = ("fid", "is", "kid", "pr", "dc", "memorisation", "accuracy", "modes")
 
 
@@ -97,12 +90,19 @@ def choose(names: Sequence[str], reference: Reference | None, lenient: bool) -> 
             raise ValueError(
                 f"no metric {name!r}; {f'did you mean {near[0]!r}?' if near else 'there are ' + ', '.join(METRICS)}"
             )
-        make = METRICS[name] if name != "modes" else _modes(reference)
+        make = METRICS[name] if name != "modes" else _modes(reference.data if reference else None)
         if make is not None:
             chosen.append(make(**dict(_setting(METRICS[name], setting) for setting in settings)))
         elif not lenient:
             raise ValueError("modes are counted on Gaussians and StackedMNIST; this data has none that are known")
     return chosen
+
+
+def cheap(data: Any) -> list[str]:
+    """What costs next to nothing while training: modes, where they are known, and FID by the data's own classifier."""
+    if _modes(data) is not None:
+        return ["modes"]
+    return ["fid"] if getattr(data, "extractor", None) in ("digits", "mnist5k") else []
 
 
 def _setting(metric: type[Metric], text: str) -> tuple[str, Any]:
@@ -118,8 +118,7 @@ def _setting(metric: type[Metric], text: str) -> tuple[str, Any]:
         raise ValueError(f"{metric.name}: {name} is {value!r}; write {kind}s, as in {name}={defaults[name]}") from error
 
 
-def _modes(reference: Reference | None) -> Any:
-    data: Any = None if reference is None else reference.data
+def _modes(data: Any) -> Any:
     if hasattr(data, "centers"):
         centers = tuple(map(tuple, data.centers.tolist()))
         return partial(scores.GaussianModes, centers, data.sigma, data.scale)
