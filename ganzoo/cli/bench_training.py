@@ -172,6 +172,7 @@ def _fit_setup(folder: Path) -> dict[str, Any]:
     from lightning.pytorch.callbacks import ModelCheckpoint
     from rich.console import Console
 
+    from ganzoo.callbacks.diagnostics import Diagnostics
     from ganzoo.callbacks.progress import GANProgress
     from ganzoo.callbacks.samples import Samples
     from ganzoo.callbacks.scores import Scores
@@ -180,4 +181,5 @@ def _fit_setup(folder: Path) -> dict[str, Any]:
     run, bar = RunFolder(folder, "", RunLog(folder)), GANProgress()
     bar.console = Console(file=io.StringIO(), force_terminal=True, width=100)
     checkpoint = ModelCheckpoint(run.last.parent, "{step:08d}", auto_insert_metric_name=False, every_n_train_steps=1000)
-    return {"logger": run.metrics, "callbacks": [run, bar, Samples(film_fps=0), Scores(), checkpoint]}
+    callbacks = [Diagnostics(), run, bar, Samples(film_fps=0), Scores(), checkpoint]
+    return {"logger": run.metrics, "callbacks": callbacks}
