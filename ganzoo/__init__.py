@@ -16,6 +16,7 @@ _LAZY = {
     **VARIANTS,
     "GANModule": "ganzoo.core.module",
     "GANStrategy": "ganzoo.core.strategy",
+    "evaluate": "ganzoo.evaluation",
     "load": "ganzoo.hub",
     "save_pretrained": "ganzoo.hub",
 }
@@ -23,6 +24,7 @@ _LAZY = {
 if TYPE_CHECKING:
     from ganzoo.core.module import GANModule as GANModule
     from ganzoo.core.strategy import GANStrategy as GANStrategy
+    from ganzoo.evaluation import evaluate as evaluate
     from ganzoo.hub import load as load
     from ganzoo.hub import save_pretrained as save_pretrained
     from ganzoo.variants.dcgan import DCGAN as DCGAN

@@ -31,6 +31,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     **{f"metrics/{name}": (RANK_0 | {"metrics"}, LIGHTNING) for name in ("choice", "extractors", "measure")},
     "variants": (RANK_0 | RANK_1 | CORE, {"torch", "lightning"}),
     "callbacks": (RANK_0 | RANK_1 | CORE | {"metrics"}, {*LIGHTNING, "rich"}),
+    "evaluation": (CORE | {"data", "metrics"}, {"torch"}),
     "hub": (CORE | {"", "variants"}, {"torch", "safetensors", "huggingface_hub"}),
 }
 

@@ -190,7 +190,7 @@ def _datamodule(file: Path) -> Any:
     own_files()
     parser = Parser()
     parser.add_subclass_arguments(LightningDataModule, "data", required=True)
-    return parser.instantiate_classes(parser.parse_object({"data": config["data"]})).data
+    return parser.instantiate(parser.parse_object({"data": config["data"]})).data
 
 
 def _pictures(name: str, size: int | None) -> Any:

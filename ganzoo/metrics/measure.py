@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from ganzoo.functional.frechet import Gaussian
@@ -100,7 +100,7 @@ class Evaluation:
         reference: Reference | None,
         metrics: Sequence[str] | None = None,
         *,
-        extractor: str | Extractor | None = None,
+        extractor: str | Extractor | nn.Module | None = None,
         weights: str | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
