@@ -242,6 +242,10 @@ def torchvisions(monkeypatch, tmp_path):
     from torchvision import models
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    sha256, claimed = extractors._sha256, lambda path: path.stem.rpartition("-")[2]
+    monkeypatch.setattr(
+        extractors, "_sha256", lambda path: (claimed if path.parent.name == "checkpoints" else sha256)(path)
+    )
 
     def put(name):
         with torch.random.fork_rng():
@@ -278,6 +282,29 @@ def test_torchvision_without_what_is_needed(torchvisions):
         Torchvision("squeezenet1_1")
     with pytest.raises(ValueError, match="no classifier 'resnet5'; did you mean .*'resnet50'"):
         Torchvision("resnet5")
+
+
+class Payload:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
+def test_torchvisions_files_are_checked_and_never_unpickled(torchvisions, monkeypatch, tmp_path):
+    torchvisions("resnet18")
+    (file,) = (tmp_path / "hub" / "checkpoints").iterdir()
+    torch.save({"conv1.weight": Payload(tmp_path / "ran")}, file)
+    with pytest.raises(ValueError, match="is not a file of tensors"):  # even if its hash were right
+        Torchvision("resnet18")
+    monkeypatch.undo()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(ValueError, match=f"{file} is damaged, or another file"):
+        Torchvision("resnet18")
+    assert not (tmp_path / "ran").exists()
 
 
 # the user's own

@@ -527,6 +527,16 @@ def test_bad_input_is_refused_in_one_line_before_anything_is_extracted(case):
     assert not eyes.seen
 
 
+def test_fid_infinity_takes_no_subset_smaller_than_the_features():
+    eyes = Eyes()
+    eyes.num_features = 200
+    with pytest.raises(
+        ValueError, match="fid_infinity with 200 features needs 2010 fake images or more, there are 2000"
+    ):
+        evaluation(["fid_infinity"], n=2000, eyes=eyes)
+    evaluation(["fid_infinity"], n=2010, eyes=eyes)
+
+
 def test_an_extractor_of_other_classes_or_channels_is_refused():
     labels = Digits().dataset("train").labels()
     eyes = Eyes()

@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 import ganzoo
-from ganzoo.callbacks.scores import FID, KID, InceptionScore, Scores
+from ganzoo.callbacks.scores import FID, KID, InceptionScore, Scores, keep_until
 from ganzoo.core.strategy import GANStrategy
 from ganzoo.data import Digits, Gaussians
 from ganzoo.hub import load
@@ -111,11 +111,12 @@ def test_every_so_often_and_at_the_end(tmp_path):
         def on_train_batch_end(self, trainer, pl_module, *_):
             names.append([name for name in trainer.callback_metrics if name.startswith("fid_")])
 
-    train(tmp_path, scores := Scores(n=20, every_n_steps=2, final_n=30), Keep(), steps=5, model=model)
-    assert list(history(tmp_path)) == [2, 4]
+    trainer = train(tmp_path, scores := Scores(n=20, every_n_steps=2, final_n=30), Keep(), steps=5, model=model)
+    assert list(history(tmp_path)) == [2, 4, 5]
     name = scores.evaluation.names["fid"]
     assert name == f"fid_{scores.evaluation.extractor.tag}_20"
     assert names == [[], [name], [name], [name], [name]]
+    assert set(trainer.callback_metrics) >= {"fid", name}
     report = Report.load(tmp_path / "scores.json")
     final = {score.figure: score.value for score in report.scores}
     assert {"fid", "is", "precision", "recall", "authenticity"} <= set(final) and "kid" not in final
@@ -327,7 +328,7 @@ def test_a_resumed_run_has_the_scores_of_one_that_never_stopped(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(whole, FID(**QUICK), steps=10)
     train(parts, SaveAt(4, parts / "a.ckpt"), FID(**QUICK), steps=7)
-    assert list(history(parts)) == [2, 4, 6]
+    assert list(history(parts)) == [2, 4, 6, 7]
     train(parts, FID(**QUICK), steps=10, model=make(), ckpt_path=str(parts / "a.ckpt"))
     assert history(parts) == history(whole)
     assert list(history(parts)) == [2, 4, 6, 8, 10]
@@ -384,9 +385,10 @@ def test_fit_again(tmp_path):
     first = scores.report
     train(tmp_path / "b", scores, steps=2)
     assert scores.report.subject["images_seen"] == 200 and first.subject["images_seen"] == 100
-    train(tmp_path / "c", default := Scores(n=20, every_n_steps=1, final_n=20), steps=1)
+    train(tmp_path / "c", default := Scores(n=20, every_n_steps=1, final_n=0), steps=1)
+    assert default.evaluation is not None
     train(tmp_path / "d", default, steps=1, data=OtherData())
-    assert default.report is None and not (tmp_path / "d").exists()
+    assert default.evaluation is None and not (tmp_path / "d").exists()
 
 
 # Elsewhere
@@ -449,3 +451,14 @@ def test_two_processes(tmp_path):
     assert two(steps=step + 1, ckpt_path=str(best))[1] == {
         "fid": min(value for s, value in values.items() if s <= step)
     }
+
+
+def test_a_log_goes_on_after_a_crash(tmp_path):
+    file = tmp_path / "scores.jsonl"
+    assert keep_until(file, 5) == [] and not file.exists()
+    file.write_text('{"step": 1}\n{"step": 5}\n{"step": 6}\n{"step": 5, "sco')
+    assert keep_until(file, 5) == [{"step": 1}, {"step": 5}]
+    assert file.read_text() == '{"step": 1}\n{"step": 5}\n'
+    file.write_text('{"step": 1}')  # whole, but for the end of its line
+    assert keep_until(file, 5) == [{"step": 1}]
+    assert file.read_text() == '{"step": 1}\n'

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from ganzoo.core.module import GANModule
-from ganzoo.metrics.base import Extractor
+from ganzoo.metrics.base import Extractor, Metric
 from ganzoo.metrics.choice import Reference, cheap, usual_count
 from ganzoo.metrics.measure import Evaluation, Progress
 from ganzoo.metrics.record import Report, describe
@@ -26,8 +26,9 @@ from ganzoo.metrics.sources import Fakes
 class Scores(Callback):
     """Scores of the present generator every so often and, after training, of more fakes.
 
-    Each figure is logged at its step under its whole name, such as `fid_digits@1a2b_1k`, for a `ModelCheckpoint` to
-    monitor, too. With its protocol it goes to the run's `scores.jsonl`, that of the end to `scores.json`. Several of
+    Each figure is logged at its step, and at the last one, under its whole name, such as `fid_digits@1a2b_1k`; a
+    `ModelCheckpoint` may monitor it as `fid`. With its protocol it goes to the run's `scores.jsonl`, that of the end to
+    `scores.json`. Several of
     these callbacks with the same settings share one pass.
 
     Args:
@@ -74,23 +75,27 @@ class Scores(Callback):
         self.evaluation = self.final = self.report = None
         peers = [c for c in trainer.callbacks if isinstance(c, Scores) and c._settings() == self._settings()]  # type: ignore[attr-defined]
         data = getattr(trainer, "datamodule", None)
-        if peers[0] is not self or not (asked := [name for peer in peers for name in peer._asked(data)]):
+        asked = [name for peer in peers for name in peer._asked(data)]
+        if peers[0] is not self or not (asked or self.final_n):
             return  # the first of them asks for what the others want
         if not hasattr(data, "dataset"):
             raise MisconfigurationException("scores need one of ganzoo's data modules, to know the real images")
         self.folder = Path(trainer.log_dir or trainer.default_root_dir)  # to be asked on all processes
         model = cast(GANModule, pl_module)
         try:
-            self.evaluation = self._evaluation(model, data, asked, self.n, self.extractor)
-            if self.final_n != 0:
+            eyes = self.extractor
+            if asked:
+                self.evaluation = self._evaluation(model, data, asked, self.n, eyes)
                 eyes = self.evaluation.extractor
-                n = self.final_n or usual_count(None if eyes is None else eyes.name)
+            if self.final_n != 0:
+                n = self.final_n or usual_count(eyes.name if isinstance(eyes, Extractor) else eyes)
                 whole = None if any(peer.metrics is None for peer in peers) else asked
                 self.final = self._evaluation(model, data, whole, n, eyes)
         except (ValueError, OSError) as error:
             raise MisconfigurationException(f"scores: {error}") from error
-        directions = {f: better for metric in self.evaluation.metrics for f, better in metric.figures.items() if better}
-        kept = [f for peer in peers for f in (list(directions)[:1] if peer.best is None else peer.best)]
+        metrics = self.evaluation.metrics if self.evaluation else []
+        directions = {f: better for metric in metrics for f, better in metric.figures.items() if better}
+        kept = [f for peer in peers for f in (peer._first(data, metrics) if peer.best is None else peer.best)]
         if unknown := set(kept) - set(directions):
             there = ", ".join(directions) or "none among these metrics"
             raise MisconfigurationException(
@@ -104,10 +109,13 @@ class Scores(Callback):
             self.records: dict[str, float] = trainer.strategy.broadcast(records)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        if self.evaluation is None or trainer.global_step % self.every_n_steps:
+        step = trainer.global_step
+        if self.evaluation is None or step % self.every_n_steps and step != trainer.max_steps:
             return
         report = self._measure(self.evaluation, trainer, cast(GANModule, pl_module))
-        pl_module.log_dict({score.name: score.value for score in report.scores}, logger=False)  # for who monitors
+        # For who monitors: under the figure's own name, too, as nobody knows a fingerprint by heart.
+        names = {name: score.value for score in report.scores for name in (score.name, score.figure)}
+        pl_module.log_dict(names, logger=False)
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / "scores.jsonl").open("a") as file:
@@ -126,6 +134,11 @@ class Scores(Callback):
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.report.save(self.folder / "scores.json")
+
+    def _first(self, data: Any, metrics: list[Metric]) -> list[str]:
+        """The first figure to be ranked by of those that this one asks for."""
+        asked = {name.partition(":")[0] for name in self._asked(data)}
+        return [f for metric in metrics if metric.name in asked for f, better in metric.figures.items() if better][:1]
 
     def _settings(self) -> tuple[Any, ...]:
         return self.n, self.every_n_steps, self.split, self.extractor, self.weights, self.seed, self.final_n
@@ -161,13 +174,9 @@ class Scores(Callback):
 
     def _history(self, evaluation: Evaluation, step: int) -> dict[str, float]:
         """The best so far; what was measured after the checkpoint that a run goes on from is forgotten."""
-        file = self.folder / "scores.jsonl"
-        lines = file.read_text().splitlines(keepends=True) if file.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
-        if kept != lines:
-            file.write_text("".join(kept))
+        kept = keep_until(self.folder / "scores.jsonl", step)
         records: dict[str, float] = {}
-        for score in (score for line in kept for score in json.loads(line)["scores"]):
+        for score in (score for report in kept for score in report["scores"]):
             figure, value = score["figure"], score["value"]
             known = figure in self.directions and score["protocol"] in evaluation.protocols and value is not None
             if known and self._is_best(records, figure, value):
@@ -194,6 +203,22 @@ class KID(Scores):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(["kid"], **settings)
+
+
+def keep_until(file: Path, step: int) -> list[dict[str, Any]]:
+    """Take out of a log of JSON lines what is of later steps, and what a crash left half written; return the rest."""
+    text = file.read_text() if file.exists() else ""
+    kept = []
+    for line in text.splitlines():
+        try:
+            content = json.loads(line)
+        except ValueError:
+            continue
+        if content["step"] <= step:
+            kept.append((line, content))
+    if (new := "".join(f"{line}\n" for line, _ in kept)) != text:
+        file.write_text(new)
+    return [content for _, content in kept]
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,10 +108,10 @@ def _prepare(options: Any) -> tuple[Evaluation, dict[str, Any], str]:
 
 def _missing(evaluation: Evaluation, reference: Reference | None) -> list[str]:
     """Usual metrics that someone might look for in vain."""
-    from ganzoo.metrics.choice import USUAL, choose
+    from ganzoo.metrics.choice import choose
 
     there = {metric.name for metric in evaluation.metrics}
-    looked_for = [metric.name for metric in choose(USUAL, reference, lenient=True)]
+    looked_for = [metric.name for metric in choose(None, reference)]
     conditional = getattr(evaluation.fakes, "labels", None) is not None
     return [name for name in looked_for if name not in there and (name != "accuracy" or conditional)]
 
@@ -201,7 +202,9 @@ def _pictures(name: str, size: int | None) -> Any:
 
 def _is_model(path: Path) -> bool:
     if path.is_dir():
-        return (path / "config.yaml").is_file() or (path / "config.json").is_file()
+        if path.name == "samples" and (path.parent / "config.yaml").is_file():
+            raise UserError(f"{path} holds grids of many samples each; name the run: {path.parent}")
+        return (path / "checkpoints").is_dir() or (path / "config.json").is_file()
     return path.suffix.lower() not in (*ARRAYS, *PICTURES)
 
 
@@ -228,7 +231,8 @@ def _processes(options: Any) -> Iterator[bool]:
     if cuda:
         options.device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(options.device)  # where NCCL sends from
-    dist.init_process_group("nccl" if cuda else "gloo")
+    # the others wait while the first computes, which may be longer than the ten minutes that NCCL has patience
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(days=1))
     try:
         yield dist.get_rank() == 0
     finally:
@@ -267,7 +271,7 @@ def figure(score: Score) -> str:
     """`5.31 +- 0.12`: as many decimals as the error has meaning."""
     if not score.error:
         return f"{score.value:.4g}"
-    decimals = max(0, 1 - int(f"{score.error:e}".partition("e")[2]))
+    decimals = min(6, max(0, 1 - int(f"{score.error:e}".partition("e")[2])))
     return f"{score.value:.{decimals}f} +- {score.error:.{decimals}f}"
 
 
@@ -294,7 +298,11 @@ def _compare(files: Sequence[Path]) -> int:
     for name in dict.fromkeys(score.figure for report in reports.values() for score in report.scores):
         found = {f: score for f, report in reports.items() for score in report.scores if score.figure == name}
         first, *others = found.values()
-        apart = {key: pair for o in others for key, pair in difference(first.protocol, o.protocol).items()}
+        apart = {
+            key: [str(x)[:12] for x in pair]
+            for o in others
+            for key, pair in difference(first.protocol, o.protocol).items()
+        }
         if missing := [str(file) for file in files if file not in found]:
             refused.append(f"{name}: not in {', '.join(missing)}")
         elif apart:

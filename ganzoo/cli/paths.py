@@ -32,20 +32,32 @@ def find_config(name: str) -> Path:
 
 
 def find_checkpoint(name: str) -> Path:
-    """A checkpoint by its path, or a run's newest; a folder written by `save_pretrained` is one, too."""
+    """A checkpoint by its path, or a run's last; a folder written by `save_pretrained` is one, too."""
     path = Path(name)
     if not path.exists():
         beside = [str(file) for file in path.parent.glob("*") if file.is_dir() or file.suffix == ".ckpt"]
         raise UserError(f"no checkpoint {name!r}{closest(name, beside, 'name a run, such as runs/001-dcgan-digits')}")
     if path.is_file() or (path / "config.json").is_file():
         return path
-    # `best-fid.ckpt` may be the newest, but whoever goes on, or samples, means the last state
-    checkpoints = sorted(
-        path.glob("checkpoints/*.ckpt"), key=lambda f: (not f.name.startswith("best-"), f.stat().st_mtime)
-    )
+    checkpoints = sorted(path.glob("checkpoints/*.ckpt"), key=_age)
     if not checkpoints:
         raise UserError(f"{name} has no checkpoints/*.ckpt; name a run, a .ckpt, or what save_pretrained wrote")
     return checkpoints[-1]
+
+
+def _age(file: Path) -> tuple[bool, int, bool]:
+    """By steps, as a copy of a run has other times; the best ones before all others, whoever names a run means its last
+    state."""
+    if match := re.search(r"(\d+)$", file.stem):
+        step = int(match[1])
+    else:
+        import torch
+
+        try:
+            step = int(torch.load(file, mmap=True, map_location="cpu", weights_only=True)["global_step"])
+        except Exception:  # a damaged file raises anything; whoever loads it will say so
+            step = sys.maxsize
+    return not file.name.startswith("best-"), step, file.name == "last.ckpt"
 
 
 def run_of(checkpoint: Path) -> Path | None:

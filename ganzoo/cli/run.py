@@ -17,7 +17,7 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from ganzoo.callbacks.diagnostics import Diagnostics
-from ganzoo.callbacks.scores import Scores
+from ganzoo.callbacks.scores import Scores, keep_until
 from ganzoo.cli.checks import environment
 from ganzoo.cli.evaluate import figure
 from ganzoo.core.arguments import variant_name
@@ -69,9 +69,7 @@ class RunLog(Logger):
 
     def truncate(self, step: int) -> None:
         """Forget what was logged after the checkpoint that a run goes on from."""
-        if self.path.exists():
-            lines = self.path.read_text().splitlines(keepends=True)
-            self.path.write_text("".join(line for line in lines if json.loads(line)["step"] <= step))
+        keep_until(self.path, step)
 
 
 class RunFolder(Callback):
@@ -145,6 +143,7 @@ class RunFolder(Callback):
             lines.append(f"Scores of {report.scores[0].protocol['fakes']:,} fakes:")
             ranked = [score for score in report.scores if score.better]
             lines += [f"  {score.name:<28}{figure(score)}" for score in ranked[:SHOWN]]
+            lines += [f"  and {more} more in scores.json"] if (more := len(report.scores) - SHOWN) > 0 else []
         folder, config = (shlex.quote(str(path)) for path in (self.folder, self.folder / "config.yaml"))
         name = variant_name(type(trainer.lightning_module))
         own = "" if name.startswith("ganzoo.") else f" --variant {name}"

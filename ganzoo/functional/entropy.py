@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -17,11 +15,11 @@ class SplitEntropy:
     p log p are kept, which is all that E_x KL(p(y|x) || p(y)) = H(p(y)) - E_x H(p(y|x)) needs.
 
     Args:
-        n: images that will come, at least `splits`; may be set later, before the first `update`.
+        n: images that will come, at least `splits`.
         splits: parts; 10 is the convention.
     """
 
-    def __init__(self, n: int | None = None, splits: int = 10) -> None:
+    def __init__(self, n: int, splits: int = 10) -> None:
         self.n, self.splits = n, splits
         self.seen = 0
         self.p = self.p_log_p = torch.zeros(())
@@ -30,10 +28,10 @@ class SplitEntropy:
         """The next images' logits [b, K].
 
         Raises:
-            ValueError: n is not known or too small for the splits, more than n came, or a logit is not finite.
+            ValueError: n is too small for the splits, more than n came, or a logit is not finite.
         """
         log_p = _log_softmax(logits)
-        if self.n is None or not 0 < self.splits <= self.n:
+        if not 0 < self.splits <= self.n:
             raise ValueError(
                 f"an Inception score of {self.splits} splits needs n >= {self.splits} images, not {self.n}"
             )
@@ -56,7 +54,7 @@ class SplitEntropy:
         Raises:
             ValueError: not all n have come.
         """
-        if self.n is None or self.seen < self.n:
+        if self.seen < self.n:
             raise ValueError(f"an Inception score of n = {self.n} got only {self.seen} rows of logits")
         edges = torch.arange(self.splits + 1, device=self.p.device) * self.n // self.splits
         count = edges.diff()
@@ -84,19 +82,6 @@ def ebgan_score(logits: Tensor) -> float:
     log_p = _log_softmax(logits)
     q = log_p.exp().mean(0)
     return (torch.xlogy(q, q) - q * log_p.mean(0)).sum().item()
-
-
-def kl_to_uniform(counts: Tensor) -> float:
-    """KL(counts / sum || uniform) in [0, log K] of counts [K] >= 0.
-
-    Raises:
-        ValueError: no counts, or some that are negative or not finite.
-    """
-    if not counts.isfinite().all() or (counts < 0).any() or not counts.sum() > 0:
-        raise ValueError("a KL to uniform needs finite counts >= 0 with a sum above 0")
-    q = counts.detach().cpu().double()
-    q = q / q.sum()
-    return torch.xlogy(q, q).sum().item() + math.log(len(q))
 
 
 def _log_softmax(logits: Tensor) -> Tensor:

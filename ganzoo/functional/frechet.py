@@ -130,7 +130,7 @@ def fid_infinity(real: Gaussian, fakes: Tensor, sizes: int = 15, seed: int = 0) 
     random subset each, and the regression's value at 1/N = 0 is read. The bias from few reals stays.
 
     Args:
-        fakes: [n, d], raw features, n >= 20.
+        fakes: [n, d], raw features, n >= 20; n / 10 > d, or the distances of the small subsets lie on no line.
         seed: of the subsets; the global random state is not touched.
 
     Returns:

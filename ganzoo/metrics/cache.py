@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ganzoo.functional.frechet import Gaussian
+from ganzoo.metrics.base import BLOCK
 
 SCHEMA = 1  # raise it when what a state means changes
 
@@ -27,7 +28,7 @@ def folder() -> Path:
 
 def path(**key: Any) -> Path:
     """Where the statistics of a key lie; every part of the key is a part of the name."""
-    text = json.dumps({"schema": SCHEMA, **key}, sort_keys=True)
+    text = json.dumps({"schema": SCHEMA, "block": BLOCK, **key}, sort_keys=True)
     return folder() / "statistics" / f"{hashlib.sha256(text.encode()).hexdigest()}.npz"
 
 

@@ -20,7 +20,7 @@ METRICS: dict[str, type[Metric]] = {
         *(scores.Parzen, scores.EBGANScore, PPL, LPIPSDiversity),
     )
 }
-USUAL = ("fid", "is", "kid", "pr", "dc", "memorisation", "accuracy", "modes")
+USUAL = ("fid", "is", "kid", "pr", "dc", "memorisation", "accuracy")  # where no modes can be counted
 
 
 def usual_count(extractor: str | None) -> int:
@@ -71,30 +71,35 @@ class Reference:
         return {"data": self.name, "split": self.split, "reals": len(real), "data_fingerprint": real.fingerprint()}
 
 
-def choose(names: Sequence[str], reference: Reference | None, lenient: bool) -> list[Metric]:
+def choose(names: Sequence[str] | None, reference: Reference | None) -> list[Metric]:
     """The metrics of these names, which may go on with settings, as in `kid:size=500:subsets=20`.
 
     Args:
-        names: of `METRICS`.
+        names: of `METRICS`; None for "modes" where those of the data are known, else `USUAL`.
         reference: the reals, for what a metric must know of them.
-        lenient: leave out what the data has no use for.
 
     Raises:
         ValueError: there is no metric of a name, no such setting, or the data has no modes to be counted.
     """
-    chosen = []
+    if isinstance(names, str):
+        raise ValueError(f"metrics are a list: [{names}]")
+    modes = _modes(reference.data if reference else None)
+    if names is None:
+        names = USUAL if modes is None else ["modes"]
+    chosen: list[Metric] = []
     for text in dict.fromkeys(names):
         name, *settings = text.split(":")
+        if any(metric.name == name for metric in chosen):
+            raise ValueError(f"{name} is asked for twice; its figures would have one name: evaluate twice")
         if name not in METRICS:
             near = difflib.get_close_matches(name, METRICS, 1, 0.4)
             raise ValueError(
                 f"no metric {name!r}; {f'did you mean {near[0]!r}?' if near else 'there are ' + ', '.join(METRICS)}"
             )
-        make = METRICS[name] if name != "modes" else _modes(reference.data if reference else None)
-        if make is not None:
-            chosen.append(make(**dict(_setting(METRICS[name], setting) for setting in settings)))
-        elif not lenient:
+        make: Any = METRICS[name] if name != "modes" else modes
+        if make is None:
             raise ValueError("modes are counted on Gaussians and StackedMNIST; this data has none that are known")
+        chosen.append(make(**dict(_setting(METRICS[name], setting) for setting in settings)))
     return chosen
 
 
@@ -112,10 +117,15 @@ def _setting(metric: type[Metric], text: str) -> tuple[str, Any]:
     if name not in defaults:
         raise ValueError(f"{metric.name} has no setting {name!r}; it has {', '.join(defaults) or 'none'}")
     try:
-        return name, type(defaults[name])(value)
+        found = type(defaults[name])(value)
+        if name != "seed" and not isinstance(found, str) and found <= 0:
+            raise ValueError
+        return name, found
     except ValueError as error:
         kind = type(defaults[name]).__name__
-        raise ValueError(f"{metric.name}: {name} is {value!r}; write {kind}s, as in {name}={defaults[name]}") from error
+        raise ValueError(
+            f"{metric.name}: {name} is {value!r}; write {kind}s above 0, as {name}={defaults[name]}"
+        ) from error
 
 
 def _modes(data: Any) -> Any:

@@ -9,8 +9,7 @@ import hashlib
 import io
 import socket
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Literal
@@ -41,13 +40,26 @@ def fingerprint(network: nn.Module, preprocessing: str) -> str:
     return digest.hexdigest()
 
 
-@contextmanager
-def _download(what: str, url: str, path: Path, otherwise: str = "") -> Iterator[None]:
-    """Whatever keeps a file from coming becomes one line that says where to put it."""
+# Files of weights
+
+
+def _fetch(what: str, url: str, hashed: str, otherwise: str = "") -> Path:
+    """The file in torch.hub's folder, downloaded if it is not there; its sha256 starts with `hashed`.
+
+    Whatever keeps a file from coming becomes one line that says where to put it.
+    """
+    path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
+    if path.is_file():
+        if not (found := _sha256(path)).startswith(hashed):
+            raise ValueError(f"{path} is damaged, or another file: its sha256 is {found[:8]}..., not {hashed}...; "
+                             "delete it, and the next run downloads it again")  # fmt: skip
+        return path
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(10)  # seconds; torch.hub sets none, and a dead network may swallow packets
     try:
-        yield
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # it writes another file, which gets this name when it is complete
+        torch.hub.download_url_to_file(url, str(path), hashed, progress=sys.stderr.isatty())
     except (OSError, HTTPException, RuntimeError) as error:  # torch.hub raises a RuntimeError for a wrong hash
         reason = " ".join(str(error).split())
         raise FileNotFoundError(
@@ -55,6 +67,21 @@ def _download(what: str, url: str, path: Path, otherwise: str = "") -> Iterator[
         ) from error
     finally:
         socket.setdefaulttimeout(timeout)
+    return path
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _tensors(path: Path, url: str) -> Any:
+    """What the file holds, if that is tensors alone: nothing else is ever unpickled."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # anything, from KeyError to UnpicklingError, whose message advises to trust the file
+        raise ValueError(f"{path} is not a file of tensors that torch.load(weights_only=True) reads: "
+                         f"name a copy of {url}") from error  # fmt: skip
 
 
 # Inception
@@ -68,23 +95,8 @@ def fetch_inception() -> Path:
         FileNotFoundError: it is not there and could not be downloaded.
         ValueError: what is there is another file.
     """
-    path = Path(torch.hub.get_dir(), "checkpoints", INCEPTION.rpartition("/")[2])
-    if not path.is_file():
-        with _download("Inception's weights", INCEPTION, path, ", name a copy of it with weights (--weights)"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # it writes another file, which gets this name when it is complete
-            torch.hub.download_url_to_file(INCEPTION, str(path), INCEPTION_HASH, progress=sys.stderr.isatty())
-        return path
-    found = _sha256(path)
-    if not found.startswith(INCEPTION_HASH):
-        raise ValueError(f"{path} is damaged, or another file: its sha256 is {found[:8]}..., not {INCEPTION_HASH}...; "
-                         "delete it, and the next run downloads it again")  # fmt: skip
-    return path
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    otherwise = ", name a copy of it with weights (--weights)"
+    return _fetch("Inception's weights", INCEPTION, INCEPTION_HASH, otherwise)
 
 
 class Inception(Extractor):
@@ -137,13 +149,8 @@ def _inception(path: Path) -> nn.Module:
 
     if not path.is_file():
         raise FileNotFoundError(f"no file of weights at {path}")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # anything, from KeyError to UnpicklingError, whose message advises to trust the file
-        raise ValueError(f"{path} is not a file of tensors that torch.load(weights_only=True) reads: "
-                         f"name a copy of {INCEPTION}") from error  # fmt: skip
     file = io.BytesIO()  # torch-fidelity would unpickle whatever a path leads to
-    torch.save(state, file)
+    torch.save(_tensors(path, INCEPTION), file)
     file.seek(0)
     try:
         with torch.random.fork_rng(devices=[]):
@@ -198,7 +205,7 @@ class Torchvision(Extractor):
 
     Raises:
         FileNotFoundError: the weights could not be downloaded.
-        ValueError: torchvision has no such classifier, or it has no Linear layer.
+        ValueError: torchvision has no such classifier, it has no Linear layer, or the file is another.
     """
 
     channels = 3
@@ -210,9 +217,10 @@ class Torchvision(Extractor):
         if name not in known:
             raise ValueError(f"torchvision has no classifier {name!r}{_closest(name, known)}")
         weights: Any = models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
-        path = Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])
-        with _download(f"{name}'s weights", weights.url, path), torch.random.fork_rng(devices=[]):
-            network = models.get_model(name, weights=weights, progress=sys.stderr.isatty())
+        hashed = Path(weights.url).stem.rpartition("-")[2]
+        _tensors(_fetch(f"{name}'s weights", weights.url, hashed), weights.url)  # torchvision would unpickle anything
+        with torch.random.fork_rng(devices=[]):
+            network = models.get_model(name, weights=weights)
         linear = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
         if not linear:
             raise ValueError(f"torchvision's {name} has no Linear layer to take features before; choose another, "

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 from ganzoo.functional.frechet import Gaussian
 from ganzoo.metrics import cache
 from ganzoo.metrics.base import BLOCK, EXTRACTED, Extractor, Figures, Given, Metric, Outputs, new_state
-from ganzoo.metrics.choice import USUAL, Reference, choose
+from ganzoo.metrics.choice import Reference, choose
 from ganzoo.metrics.extractors import make
 from ganzoo.metrics.record import Report, Score, made, protocol, score_name
 from ganzoo.metrics.sources import Fakes, Reals, Source
@@ -84,7 +84,7 @@ class Evaluation:
     Args:
         fakes: of a generator, or of a folder.
         reference: the reals; None for metrics of the fakes alone.
-        metrics: their names; None for all of `choice.USUAL` that can be computed.
+        metrics: their names; None for all usual ones that can be computed.
         extractor: its name or itself; None for the reference's own.
         weights: a file with the extractor's weights, for those that would be downloaded.
         device: where the extractor and the images go.
@@ -105,14 +105,15 @@ class Evaluation:
         device: torch.device | str = "cpu",
     ) -> None:
         self.fakes = fakes
-        first = fakes.block(0)["images"]  # which also shows that there are any
+        with _shared():
+            first = fakes.block(0)["images"]  # which also shows that there are any
         channels, height, width = first.shape[1:]
-        asked = choose(USUAL if metrics is None else metrics, reference, lenient=metrics is None)
-        for which in {which for metric in asked for which in metric.needs} - {"fake"}:
+        asked = choose(metrics, reference)
+        with _shared():
             if reference is not None:
-                reference.open(which)
-        if reference is not None:
-            self._compare(first, reference.sets["real"][0]["image"])
+                for which in {which for metric in asked for which in metric.needs} - {"fake"}:
+                    reference.open(which)
+                self._compare(first, reference.sets["real"][0]["image"])
         if extractor is None:
             grey = "inception-grey" if channels == 1 else "inception"
             extractor = grey if reference is None else reference.extractor
@@ -128,7 +129,10 @@ class Evaluation:
         split = "" if reference is None else reference.split
         given = Given(sizes, channels, (height, width), self.extractor, classes, made_here, split)
         self.metrics = _in_turn(lambda: [metric for metric in asked if self._can(metric, given, metrics is not None)])
-        shape = f"{height}x{width}, {channels} {'coordinates' if first.is_floating_point() else 'channels'}"
+        if not self.metrics:
+            raise ValueError("nothing to measure: none of the usual metrics can be computed from these images alone")
+        kind = "coordinate" if first.is_floating_point() else "channel"
+        shape = f"{height}x{width}, {channels} {kind}{'s' if channels > 1 else ''}"
         with _shared():
             about = reference.about() if reference is not None and _first() else None
         about = _broadcast(about)
