@@ -168,7 +168,7 @@ def test_scores_from_yaml():
     --scores.n many | scores.n is 'many' | a whole number
     --scores.metrics [fit] | no metric 'fit'; did you mean 'fid'
     --scores.metrics fid | scores.metrics is 'fid' | a list
-    --scores.metrics [kid] --scores.n 999 | kid with subsets of 1000 needs 1000 fake images or more, there are 999
+    --scores.metrics [kid] --scores.n 999 | kid:size=N takes others) needs 1000 fake images or more, there are 999
     --scores.extractor digit | no extractor 'digit'; did you mean 'digits'
     --scores.extractor inception | reads 3 channels, the images have 1 | inception-grey
     --scores.extractor inception-grey --scores.weights nowhere.pth | nowhere.pth

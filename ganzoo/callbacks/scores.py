@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -123,12 +124,14 @@ class Scores(Callback):
         for score in report.scores:
             if score.figure in self.directions and self._is_best(self.records, score.figure, score.value):
                 self.records[score.figure] = score.value
-                trainer.save_checkpoint(self.folder / "checkpoints" / f"best-{score.figure}.ckpt")
+                trainer.save_checkpoint(self.folder / "checkpoints" / f"best-{score.figure}.ckpt", weights_only=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.final is None or not self.final.metrics or not _finished(trainer):
             return
         show = trainer.is_global_zero and trainer.progress_bar_callback is not None
+        if show:
+            print(f"scoring {len(self.final.fakes):,} fakes", file=sys.stderr)
         with progress_bar(show) as progress:
             self.report = self._measure(self.final, trainer, cast(GANModule, pl_module), progress)
         if trainer.is_global_zero:

@@ -82,7 +82,7 @@ def user_errors() -> Iterator[None]:
     """Every exception inside is the user's to mend."""
     try:
         yield
-    except UserError:
+    except (UserError, BrokenPipeError):
         raise
     except Exception as error:
         raise UserError(describe(error)) from error

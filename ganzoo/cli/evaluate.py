@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import MISSING, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
 ARRAYS = (".npy", ".npz")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")  # a single one is none to be scored, nor a checkpoint
+READINGS = {  # of figures that are not to be ranked by
+    "authenticity": "0 for copies of training images",
+    "copying": "0.5 for new images, 1 for copies, 0 for bad ones",
+    "copying_z": "above 3: copies",
+}
 REALS = "a folder, a .npy/.npz, or a config such as dcgan/digits, whose data it is"
 
 
@@ -227,7 +233,7 @@ def _processes(options: Any) -> Iterator[bool]:
     import torch
     import torch.distributed as dist
 
-    cuda = options.device == "cuda"
+    cuda = options.device.startswith("cuda")
     if cuda:
         options.device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(options.device)  # where NCCL sends from
@@ -257,9 +263,10 @@ def _record(options: Any) -> Path:
 
 def _table(report: Report) -> str:
     width = max(len(score.name) for score in report.scores)
-    lines = [
-        f"  {s.name:<{width}}  {figure(s):<18}  {s.better and s.better + ' is better'}".rstrip() for s in report.scores
-    ]
+    lines = []
+    for s in report.scores:
+        reading = READINGS.get(s.figure) or s.better and f"{s.better} is better"
+        lines.append(f"  {s.name:<{width}}  {figure(s):<18}  {reading}".rstrip())
     kinds: dict[str, list[str]] = {}
     for score in report.scores:
         if score.error is not None:
@@ -280,7 +287,10 @@ def _list() -> int:
 
     for name, metric in METRICS.items():
         words = " ".join((metric.__doc__ or "").split("\n\n")[0].split())
-        print(f"  {name:<17}{'usual' if name in USUAL else '':<7}{words.partition('. ')[0].rstrip('.:')}")
+        settings = "".join(f" {f.name}={f.default}" for f in fields(metric) if f.default is not MISSING)
+        usual = "usual" if name in USUAL else ""
+        print(f"  {name:<17}{usual:<7}{words.partition('. ')[0].rstrip('.:')}{settings and ';' + settings}")
+    print("Settings go with the name, as in --metrics fid,kid:size=500:subsets=20")
     return 0
 
 
@@ -309,7 +319,8 @@ def _compare(files: Sequence[Path]) -> int:
             refused.append(f"{name}: " + "; ".join(f"{key} differs ({a} and {b})" for key, (a, b) in apart.items()))
         else:
             ranked += 1
-            print(_ranking(found))
+            weights = {file: report.subject.get("weights", "") for file, report in reports.items()}
+            print(_ranking(found, weights if len(set(weights.values())) > 1 else {}))
     for line in refused:
         print(f"not compared: {line}", file=sys.stderr)
     if not ranked:
@@ -317,7 +328,7 @@ def _compare(files: Sequence[Path]) -> int:
     return 0
 
 
-def _ranking(found: dict[Path, Score]) -> str:
+def _ranking(found: dict[Path, Score], weights: dict[Path, str]) -> str:
     """The best first; what lies within two standard errors of the one before it is said to."""
     some = next(iter(found.values()))
     sign = -1 if some.better == "higher" else 1
@@ -328,7 +339,7 @@ def _ranking(found: dict[Path, Score]) -> str:
     rank = 1
     for i, ((file, score), text) in enumerate(zip(order, texts, strict=True)):
         rank = rank if i and score.value == order[i - 1][1].value else i + 1  # equal scores share theirs
-        lines.append(f"  {rank if some.better else '-'}  {text:<{width}}  {file}")
+        lines.append(f"  {rank if some.better else '-'}  {text:<{width}}  {file}  {weights.get(file, '')}".rstrip())
         before = order[i - 1][1] if i else None
         if before and some.better and score.error and before.error and "standard error" in score.error_kind:
             near = abs(score.value - before.value) < 2 * (score.error**2 + before.error**2) ** 0.5

@@ -150,6 +150,7 @@ class RunFolder(Callback):
         lines += [
             "Next:",
             f"  python -m ganzoo sample {folder} --seeds 0-63{own}",
+            f"  python -m ganzoo evaluate {folder}{own}",
             f"  python -m ganzoo fit --config {config} --ckpt_path {folder}{self._more(trainer)}",
         ]
         return "\n".join(lines)

@@ -78,7 +78,7 @@ class SFID(Metric):
 
     def check(self, given: Given) -> None:
         at_least(given, 2, self.name)
-        if given.extractor is None or not given.extractor.name.startswith("inception"):
+        if given.extractor is None or "inception" not in given.extractor.name:
             raise ValueError("sfid is defined on Inception's mixed_6/conv; use --extractor inception")
 
     def compute(self, states: States) -> Figures:
@@ -152,7 +152,7 @@ class KID(Metric):
     paper = "Binkowski et al. 2018, arXiv:1801.01401, section 4"
 
     def check(self, given: Given) -> None:
-        at_least(given, self.size, f"{self.name} with subsets of {self.size}")
+        at_least(given, self.size, f"{self.name} with subsets of {self.size} (kid:size=N takes others)")
 
     def compute(self, states: States) -> Figures:
         real, fake = (states[side]["features.rows"] for side in ("real", "fake"))
