@@ -122,9 +122,9 @@ class IntraFID(Metric):
     paper = "Miyato & Koyama 2018, arXiv:1802.05637"
 
     def check(self, given: Given) -> None:
-        at_least(given, 2, self.name)
         if given.num_classes is None:
             raise ValueError("intra_fid needs fakes and reals with classes: a conditional model and labelled data")
+        at_least(given, 2 * given.num_classes, f"{self.name} of {given.num_classes} classes")
 
     def compute(self, states: States) -> Figures:
         (fake, y_fake), (real, y_real) = ((states[side]["features.rows"], states[side]["labels.rows"]) for side in BOTH)
