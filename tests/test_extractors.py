@@ -20,7 +20,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 from ganzoo.cli import classifier as command
 from ganzoo.data import Digits, MNIST5k
-from ganzoo.metrics import extractors
+from ganzoo.metrics import downloads, extractors
 from ganzoo.metrics.classifier import ARCHITECTURES, PINNED, WEIGHTS, DigitNet
 from ganzoo.metrics.extractors import Classifier, Custom, Grey, Inception, Stacked, Torchvision, fetch_inception, make
 
@@ -242,9 +242,9 @@ def torchvisions(monkeypatch, tmp_path):
     from torchvision import models
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    sha256, claimed = extractors._sha256, lambda path: path.stem.rpartition("-")[2]
+    sha256, claimed = downloads.sha256, lambda path: path.stem.rpartition("-")[2]
     monkeypatch.setattr(
-        extractors, "_sha256", lambda path: (claimed if path.parent.name == "checkpoints" else sha256)(path)
+        downloads, "sha256", lambda path: (claimed if path.parent.name == "checkpoints" else sha256)(path)
     )
 
     def put(name):

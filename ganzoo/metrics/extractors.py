@@ -7,10 +7,7 @@ import copy
 import difflib
 import hashlib
 import io
-import socket
-import sys
 from collections.abc import Callable
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +19,7 @@ from torch import Tensor, nn
 from ganzoo.core.images import to_float
 from ganzoo.metrics.base import Extractor, Outputs
 from ganzoo.metrics.classifier import ARCHITECTURES, PINNED, digit_input, pinned
+from ganzoo.metrics.downloads import fetch, sha256, tensors
 
 SCHEMA = "1"  # part of every fingerprint: another number where the same weights are read in another way
 
@@ -40,50 +38,6 @@ def fingerprint(network: nn.Module, preprocessing: str) -> str:
     return digest.hexdigest()
 
 
-# Files of weights
-
-
-def _fetch(what: str, url: str, hashed: str, otherwise: str = "") -> Path:
-    """The file in torch.hub's folder, downloaded if it is not there; its sha256 starts with `hashed`.
-
-    Whatever keeps a file from coming becomes one line that says where to put it.
-    """
-    path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
-    if path.is_file():
-        if not (found := _sha256(path)).startswith(hashed):
-            raise ValueError(f"{path} is damaged, or another file: its sha256 is {found[:8]}..., not {hashed}...; "
-                             "delete it, and the next run downloads it again")  # fmt: skip
-        return path
-    timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(10)  # seconds; torch.hub sets none, and a dead network may swallow packets
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # it writes another file, which gets this name when it is complete
-        torch.hub.download_url_to_file(url, str(path), hashed, progress=sys.stderr.isatty())
-    except (OSError, HTTPException, RuntimeError) as error:  # torch.hub raises a RuntimeError for a wrong hash
-        reason = " ".join(str(error).split())
-        raise FileNotFoundError(
-            f"{what} could not be downloaded ({reason}): put {url} at {path}{otherwise}, or connect to the internet"
-        ) from error
-    finally:
-        socket.setdefaulttimeout(timeout)
-    return path
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _tensors(path: Path, url: str) -> Any:
-    """What the file holds, if that is tensors alone: nothing else is ever unpickled."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # anything, from KeyError to UnpicklingError, whose message advises to trust the file
-        raise ValueError(f"{path} is not a file of tensors that torch.load(weights_only=True) reads: "
-                         f"name a copy of {url}") from error  # fmt: skip
-
-
 # Inception
 
 
@@ -96,7 +50,7 @@ def fetch_inception() -> Path:
         ValueError: what is there is another file.
     """
     otherwise = ", name a copy of it with weights (--weights)"
-    return _fetch("Inception's weights", INCEPTION, INCEPTION_HASH, otherwise)
+    return fetch("Inception's weights", INCEPTION, INCEPTION_HASH, otherwise)
 
 
 class Inception(Extractor):
@@ -126,7 +80,7 @@ class Inception(Extractor):
             raise ValueError(f"resize is 'tf' or 'clean', not {resize!r}")
         path = fetch_inception() if weights is None else Path(weights).expanduser()
         self.network = _inception(path)
-        own = "inception" if weights is None or _sha256(path).startswith(INCEPTION_HASH) else "other-inception"
+        own = "inception" if weights is None or sha256(path).startswith(INCEPTION_HASH) else "other-inception"
         self.name = own if resize == "tf" else f"{own}-clean"
         self._resize, words = RESIZES[resize]
         self.preprocessing = f"{words}, (x - 128) / 128"
@@ -150,7 +104,7 @@ def _inception(path: Path) -> nn.Module:
     if not path.is_file():
         raise FileNotFoundError(f"no file of weights at {path}")
     file = io.BytesIO()  # torch-fidelity would unpickle whatever a path leads to
-    torch.save(_tensors(path, INCEPTION), file)
+    torch.save(tensors(path, INCEPTION), file)
     file.seek(0)
     try:
         with torch.random.fork_rng(devices=[]):
@@ -218,7 +172,7 @@ class Torchvision(Extractor):
             raise ValueError(f"torchvision has no classifier {name!r}{_closest(name, known)}")
         weights: Any = models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
         hashed = Path(weights.url).stem.rpartition("-")[2]
-        _tensors(_fetch(f"{name}'s weights", weights.url, hashed), weights.url)  # torchvision would unpickle anything
+        tensors(fetch(f"{name}'s weights", weights.url, hashed), weights.url)  # torchvision would unpickle anything
         with torch.random.fork_rng(devices=[]):
             network = models.get_model(name, weights=weights)
         linear = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]

@@ -1,0 +1,53 @@
+"""Files of weights: downloaded once, checked each time, and never unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import sys
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def fetch(what: str, url: str, hashed: str, otherwise: str = "") -> Path:
+    """The file in torch.hub's folder, downloaded if it is not there; its sha256 starts with `hashed`.
+
+    Whatever keeps a file from coming becomes one line that says where to put it.
+    """
+    path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
+    if path.is_file():
+        if not (found := sha256(path)).startswith(hashed):
+            raise ValueError(f"{path} is damaged, or another file: its sha256 is {found[:8]}..., not {hashed}...; "
+                             "delete it, and the next run downloads it again")  # fmt: skip
+        return path
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(10)  # seconds; torch.hub sets none, and a dead network may swallow packets
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # it writes another file, which gets this name when it is complete
+        torch.hub.download_url_to_file(url, str(path), hashed, progress=sys.stderr.isatty())
+    except (OSError, HTTPException, RuntimeError) as error:  # torch.hub raises a RuntimeError for a wrong hash
+        reason = " ".join(str(error).split())
+        raise FileNotFoundError(
+            f"{what} could not be downloaded ({reason}): put {url} at {path}{otherwise}, or connect to the internet"
+        ) from error
+    finally:
+        socket.setdefaulttimeout(timeout)
+    return path
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tensors(path: Path, url: str) -> Any:
+    """What the file holds, if that is tensors alone: nothing else is ever unpickled."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # anything, from KeyError to UnpicklingError, whose message advises to trust the file
+        raise ValueError(f"{path} is not a file of tensors that torch.load(weights_only=True) reads: "
+                         f"name a copy of {url}") from error  # fmt: skip
