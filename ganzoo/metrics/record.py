@@ -49,7 +49,7 @@ class Report:
     Attributes:
         subject: what was measured: variant, weights, averaged or raw generator, seed of the fakes, or a folder.
         scores: one for each figure.
-        made: versions, commit, device: what should not matter, and is told apart if it does.
+        made: versions, commit, device: what should not matter; no comparison is refused for it.
     """
 
     subject: dict[str, Any]
