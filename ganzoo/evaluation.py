@@ -12,7 +12,7 @@ from ganzoo.core.module import GANModule
 from ganzoo.data import ArrayImages, GANDataModule, Images, Pictures
 from ganzoo.data.base import Split
 from ganzoo.metrics.base import Extractor
-from ganzoo.metrics.choice import Reference, usual_count
+from ganzoo.metrics.choice import Reference, usual_count, usual_split
 from ganzoo.metrics.measure import Evaluation, Progress
 from ganzoo.metrics.record import Report, describe
 from ganzoo.metrics.sources import Fakes, Reals, Source
@@ -24,7 +24,7 @@ def evaluate(
     metrics: Sequence[str] | None = None,
     *,
     n: int | None = None,
-    split: Split = "train",
+    split: Split | None = None,
     seed: int = 0,
     extractor: str | Extractor | nn.Module | None = None,
     weights: str | None = None,
@@ -38,7 +38,7 @@ def evaluate(
         reals: a data module, or images as above; None for metrics that need none.
         metrics: names of `ganzoo.metrics.choice.METRICS`, with settings as in "kid:size=500"; None for all usual ones.
         n: fakes of a model; None for what is usual.
-        split: of the data module that the fakes are held against.
+        split: of the data module that the fakes are held against; None for "train", or a translator's "val".
         seed: of a model's fakes.
         extractor: "inception", "digits", ..., or a network of your own; None for the data's own.
         weights: a file with Inception's weights, where they cannot be downloaded.
@@ -52,7 +52,8 @@ def evaluate(
     reference: Reference | None = None
     if isinstance(reals, GANDataModule):
         reals.prepare_data()
-        reference = Reference.of(reals, split)
+        usual = usual_split(fakes, reals) if isinstance(fakes, GANModule) else "train"
+        reference = Reference.of(reals, split or usual)
     elif reals is not None:
         images = _images(reals)
         channels = images[0]["image"].shape[0]
@@ -61,11 +62,9 @@ def evaluate(
     source: Source
     if isinstance(fakes, GANModule):
         device = device or fakes.device
-        labels = None
-        if fakes.num_classes is not None and reference is not None:
-            labels = reference.sets["real"].labels()
+        like = reference.sets["real"] if reference else None
         eyes = extractor if isinstance(extractor, str) else reference.extractor if reference else "inception"
-        source, subject = Fakes(fakes, n or usual_count(eyes), seed, labels), describe(fakes, seed)
+        source, subject = Fakes(fakes, n or usual_count(eyes), seed, like), describe(fakes, seed)
     else:
         source, subject = Reals(_images(fakes), device or "cpu"), {"name": _name(fakes)}
     evaluation = Evaluation(source, reference, metrics, extractor=extractor, weights=weights, device=device or "cpu")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +68,11 @@ def check_samples(make: Make) -> None:
     """Images are finite, in [-1, 1], and follow from their seeds, one by one; sampling changes nothing."""
     model = make().train()
     before = _state(model)
-    label = None if model.num_classes is None else 0
-    images = model.sample(seeds=[3, 1, 2], label=label)
+    source = sources(model, 3)
+    images = model.sample(seeds=[3, 1, 2], source=source)
     assert images.ndim == 4 and images.isfinite().all() and images.abs().max() <= 1
-    assert torch.allclose(images[1:2], model.sample(seeds=[1], label=label), atol=1e-5), "a seed is not an image"
+    alone = model.sample(seeds=[1], source=None if source is None else source[1:2])
+    assert torch.allclose(images[1:2], alone, atol=1e-5), "a seed is not an image"
     assert all(m.training for m in model.modules()), "sampling left a module in eval mode"
     _assert_equal(before, _state(model), "sampling moved")
 
@@ -142,14 +143,14 @@ def check_counting(make: Make) -> None:
 def check_files(make: Make) -> None:
     """A checkpoint, and a `save_pretrained` folder, give back the same samples."""
     model = make()
-    label = None if model.num_classes is None else 0
+    source = sources(model, 2)
     with tempfile.TemporaryDirectory() as folder:
         trainer = fit(model, steps=2)
         trainer.save_checkpoint(Path(folder, "a.ckpt"))
         save_pretrained(model, Path(folder, "b"))
         for name in ("a.ckpt", "b"):
             loaded = load(Path(folder, name), variant=type(model))
-            expected, images = (m.sample(seeds=[0, 1], label=label) for m in (model, loaded))
+            expected, images = (m.sample(seeds=[0, 1], source=source) for m in (model, loaded))
             assert torch.equal(images, expected), f"{name} gives other samples"
 
 
@@ -192,19 +193,41 @@ BATCH = 8
 
 
 class NoiseImages(GANDataModule):
-    """25 images of random bytes in the shape that a model makes, with labels: three batches of 8 an epoch."""
+    """25 images of random bytes in the shape that a model makes, with all that a batch can have beside them: three
+    batches of 8 an epoch."""
 
     def __init__(self, model: GANModule, batch_size: int = BATCH, num_workers: int = 0) -> None:
         super().__init__(batch_size=batch_size, num_workers=num_workers)
-        label = None if model.num_classes is None else 0
-        _, self.channels, self.image_size, _ = model.sample(1, seeds=[0], label=label).shape
-        self.num_classes = model.num_classes or 2
+        _, self.channels, self.image_size, _ = model.sample(seeds=[0], source=sources(model, 1)).shape
+        self.num_classes = model.hparams.get("num_classes") or 2
+        self.source_channels = model.source_channels
 
     def make_dataset(self, split: Split) -> Images:
-        source = torch.Generator().manual_seed(0)
-        shape = (3 * BATCH + 1, self.channels, self.image_size, self.image_size)
-        images = torch.randint(256, shape, generator=source, dtype=torch.uint8)
-        return ArrayImages(images, torch.arange(len(images)) % (self.num_classes or 1))
+        return _Noise(self.channels, self.source_channels or 1, self.image_size, self.num_classes or 2)
+
+
+class _Noise(ArrayImages):
+    def __init__(self, channels: int, source_channels: int, size: int, classes: int) -> None:
+        n, generator = 3 * BATCH + 1, torch.Generator().manual_seed(0)
+        shape = (n, channels + source_channels, size, size)
+        noise = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+        super().__init__(noise[:, :channels], torch.arange(n) % classes)
+        self.sources = noise[:, channels:]
+
+    def __getitems__(self, tickets: Sequence[int]) -> Batch:
+        batch = super().__getitems__(tickets)
+        batch["source"] = self.sources[torch.tensor(tickets) % len(self)]
+        batch["labelled"] = (batch["image"].flip(0), batch["label"].flip(0))
+        return batch
+
+
+def sources(model: GANModule, n: int, image_size: int | None = None) -> Tensor | None:
+    """n pictures for a translator to read, in the size that it was made for; None for other models."""
+    if model.source_channels is None:
+        return None
+    size = image_size or model.hparams.get("image_size", 32)
+    shape = (n, model.source_channels, size, size)
+    return 2 * torch.rand(shape, generator=torch.Generator().manual_seed(0)) - 1
 
 
 def fit(

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from ganzoo.core.images import to_float
+from ganzoo.callbacks.base import condition, floats, held_out
 from ganzoo.core.module import GANModule
 from ganzoo.core.still import Still, evaluating
 from ganzoo.core.turns import PLAYERS
@@ -161,8 +161,11 @@ class Diagnostics(Callback):
             self._weights[player] = weights
             self._judge(f"{player[0].upper()} is frozen", step, same and self.every_n_steps >= model.n_critic)
         with _undisturbed(model):
-            labels = None if model.num_classes is None else [i % model.num_classes for i in range(self.n)]
-            images = model.sample(self.n, seeds=range(self.n), label=labels, batch_size=PART)
+            given = self._given(trainer, model)
+            if model.source_channels is not None and given is None:
+                return  # nothing to translate
+            key = "label" if model.source_channels is None else "source"
+            images = model.sample(self.n, seeds=range(self.n), batch_size=PART, **{key: given})
             finite = bool(images.isfinite().all())
             broken = _broken_losses(trainer) or ("" if finite else "the fakes are not finite")
             self._judge("non-finite numbers", step, bool(broken), what=broken)
@@ -170,8 +173,8 @@ class Diagnostics(Callback):
                 self._fakes = None
                 return
             if self._reals is None:
-                self._reals = _Reals(trainer, self.n)
-            values = self._curves(model, images, labels)
+                self._reals = _Reals(trainer, model, self.n)
+            values = self._curves(model, images, given)
         # What else is wrong with a player who stands still, or with the other one, comes from that.
         judged = step > WARM_UP * self.every_n_steps and not {"D is frozen", "G is frozen"} & self.rung.keys()
         if values:
@@ -179,10 +182,17 @@ class Diagnostics(Callback):
         for name, wrong in _verdicts(values).items():
             self._judge(name, step, wrong and judged, missing=1 - values.get("modes", 1), **values)
 
-    def _curves(self, model: GANModule, images: Tensor, labels: list[int] | None) -> dict[str, float]:
+    def _given(self, trainer: Trainer, model: GANModule) -> Tensor | None:
+        """Every class in turn, or held-out sources."""
+        if model.num_classes is not None:
+            return torch.arange(self.n) % model.num_classes
+        batch = None if model.source_channels is None else held_out(trainer, self.n)
+        return None if batch is None else batch["source"]
+
+    def _curves(self, model: GANModule, images: Tensor, given: Tensor | None) -> dict[str, float]:
         """Those that there are data for; what is not finite is left out."""
         assert self._reals is not None
-        train, held_out = self._reals.train, self._reals.held_out
+        train, unseen = self._reals.train, self._reals.held_out
         fakes, before = small(images), self._fakes
         self._fakes = fakes
         values = {}
@@ -194,14 +204,13 @@ class Diagnostics(Callback):
             values["coverage"] = density_coverage(reals, fakes, NEIGHBOURS)[1]
             if before is not None and before.shape == fakes.shape:
                 values["drift"] = (fakes - before).norm(dim=1).mean().item() / scale
-            y = None if labels is None else torch.tensor(labels)
-            scores = scores_of(model, train.images, train.labels)
-            held_out_scores = scores_of(model, held_out.images, held_out.labels) if held_out else scores
-            values["D_accuracy"] = _folded(held_out_scores, scores_of(model, images, y))
-            if held_out is not None:
-                values["D_overfit"] = _folded(scores, held_out_scores)
-                values["copying"] = copying(train.small, held_out.small, fakes)[0]
-                values["near_held_out"] = near_held_out(train.small, held_out.small, fakes)
+            scores = scores_of(model, train.images, train.given)
+            unseen_scores = scores_of(model, unseen.images, unseen.given) if unseen else scores
+            values["D_accuracy"] = _folded(unseen_scores, scores_of(model, images, given))
+            if unseen is not None:
+                values["D_overfit"] = _folded(scores, unseen_scores)
+                values["copying"] = copying(train.small, unseen.small, fakes)[0]
+                values["near_held_out"] = near_held_out(train.small, unseen.small, fakes)
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
     def _judge(self, name: str, step: int, wrong: bool, **seen: Any) -> None:
@@ -243,16 +252,17 @@ class _Images:
 
     Args:
         data: one of ganzoo's data sets.
+        model: which says what D reads beside them.
         n: images that D sees.
         most: images in all.
     """
 
-    def __init__(self, data: Any, n: int, most: int) -> None:
+    def __init__(self, data: Any, model: GANModule, n: int, most: int) -> None:
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:most].tolist()
-        parts = [data.__getitems__(order[i : i + n]) for i in range(0, len(order), n)]
-        self.images = _floats(parts[0]["image"])
-        self.labels: Tensor | None = parts[0].get("label")
-        self.small = torch.cat([small(_floats(part["image"])) for part in parts])
+        parts = [floats(data.__getitems__(order[i : i + n])) for i in range(0, len(order), n)]
+        self.images = parts[0]["image"]
+        self.given = condition(model, parts[0])
+        self.small = torch.cat([small(part["image"]) for part in parts])
 
 
 class _Reals:
@@ -261,14 +271,14 @@ class _Reals:
     train: _Images | None = None
     held_out: _Images | None = None
 
-    def __init__(self, trainer: Trainer, n: int) -> None:
+    def __init__(self, trainer: Trainer, model: GANModule, n: int) -> None:
         dataset = getattr(getattr(trainer, "datamodule", None), "dataset", None)
         if not callable(dataset) or len(dataset("train")) <= CLUSTERS:
             return
-        self.train = _Images(dataset("train"), n, max(n, REFERENCE))
+        self.train = _Images(dataset("train"), model, n, max(n, REFERENCE))
         self.centres = clusters(self.train.small, CLUSTERS)
         if len(dataset("val")):
-            self.held_out = _Images(dataset("val"), n, n)
+            self.held_out = _Images(dataset("val"), model, n, n)
 
 
 def small(images: Tensor) -> Tensor:
@@ -277,12 +287,12 @@ def small(images: Tensor) -> Tensor:
     return adaptive_avg_pool2d(images, (min(height, SIDE), min(width, SIDE))).flatten(1)
 
 
-def scores_of(model: GANModule, images: Tensor, labels: Tensor | None) -> Tensor:
+def scores_of(model: GANModule, images: Tensor, given: Tensor | None) -> Tensor:
     """D's scores [N] on the CPU: the first tensor that it returns, and the mean of an image's patches."""
     scores = []
     for start in range(0, len(images), PART):
         part = slice(start, start + PART)
-        y = None if labels is None or model.num_classes is None else labels[part].to(model.device)
+        y = None if given is None else given[part].to(model.device)
         output = model.discriminate(images[part].to(model.device), y)
         output = output if isinstance(output, Tensor) else output[0]
         scores.append(output.float().reshape(len(output), -1).mean(1).cpu())
@@ -295,10 +305,6 @@ def _folded(a: Tensor, b: Tensor) -> float:
         return math.nan
     area = auc(a, b)
     return max(area, 1 - area)
-
-
-def _floats(images: Tensor) -> Tensor:
-    return to_float(images) if images.dtype == torch.uint8 else images
 
 
 def _broken_losses(trainer: Trainer) -> str:

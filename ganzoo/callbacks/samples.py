@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from ganzoo.callbacks.base import held_out
 from ganzoo.core.module import GANModule
 from ganzoo.core.pictures import picture, write_film
 from ganzoo.core.types import Batch
@@ -22,7 +23,8 @@ from ganzoo.core.types import Batch
 class Samples(Callback):
     """Writes `reals.png`, `samples/<step>.png` and, at the end, `interpolation.png` and `samples.mp4`.
 
-    They go to the trainer's log folder, and the grids to every logger that takes images.
+    They go to the trainer's log folder, and the grids to every logger that takes images. A translator's grids show
+    held-out sources, below each what it makes of it, and below that the image that it should be, where there is one.
 
     Args:
         every_n_steps: batches between two grids; one more is made before the first batch and one after the last.
@@ -58,17 +60,34 @@ class Samples(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_step % self.every_n_steps:
             self._draw(trainer, pl_module)
-        self._show(trainer, "interpolation", interpolation(cast(GANModule, pl_module), self.rows, self.columns))
+        model = cast(GANModule, pl_module)
+        if model.source_channels is None:
+            self._show(trainer, "interpolation", interpolation(model, self.rows, self.columns))
         frames = sorted((self.folder / "samples").glob("*.png"))
         if self.film_fps and len(frames) > 1:
             write_film(self.folder / "samples.mp4", frames, self.film_fps)
 
     def _draw(self, trainer: Trainer, model: Any) -> None:
-        n = self._count(model.sample(1, seeds=[0], label=None if model.num_classes is None else 0))
+        name = f"samples/{trainer.global_step:08d}"
+        if model.source_channels is not None:
+            if (images := self._translated(trainer, model)) is not None:
+                self._show(trainer, "samples", images, name)
+            return
+        n = self._count(model.sample(1, seeds=[0]))
         labels = None if model.num_classes is None else [i % self.columns % model.num_classes for i in range(n)]
-        self._show(
-            trainer, "samples", model.sample(n, seeds=range(n), label=labels), f"samples/{trainer.global_step:08d}"
-        )
+        self._show(trainer, "samples", model.sample(n, seeds=range(n), label=labels), name)
+
+    def _translated(self, trainer: Trainer, model: GANModule) -> Tensor | None:
+        """Rows of sources, translations and, if the data is paired, targets; None without ganzoo's data module."""
+        kinds = 3 if getattr(getattr(trainer, "datamodule", None), "paired", True) else 2
+        n = max(1, self.rows // kinds) * self.columns
+        if (batch := held_out(trainer, n)) is None:
+            return None
+        fakes = model.sample(n, seeds=range(n), source=batch["source"])
+        rows = [batch["source"], fakes, batch["image"]][:kinds]
+        most = max(images.shape[1] for images in rows)
+        rows = [images.expand(-1, most, -1, -1) if images.shape[1] == 1 else images for images in rows]
+        return torch.stack([images.unflatten(0, (-1, self.columns)) for images in rows], 1).flatten(0, 2)
 
     def _count(self, images: Tensor) -> int:
         return 2000 if images.shape[-1] == 1 else self.rows * self.columns  # points in the plane are small
@@ -82,7 +101,7 @@ class Samples(Callback):
 
 
 def interpolation(model: GANModule, rows: int, columns: int) -> Tensor:
-    """Images [rows * columns, C, H, W] on straight lines between latents of fixed seeds; class 0 where there is one."""
+    """Images [rows * columns, C, H, W] on straight lines between latents of fixed seeds; each row of one class."""
     start, end = model.seeded(range(rows)), model.seeded(range(rows, 2 * rows))
     steps = torch.linspace(0, 1, columns, device=model.device)
 
@@ -92,8 +111,10 @@ def interpolation(model: GANModule, rows: int, columns: int) -> Tensor:
         t = steps.view(1, -1, *[1] * (a.ndim - 1)).to(a.dtype)
         return torch.lerp(a[:, None], b[:, None], t).flatten(0, 1)
 
-    labels = torch.zeros(rows * columns, dtype=torch.long, device=model.device)
-    return model.generate(tree_map(line, start, end), {} if model.num_classes is None else {"label": labels})
+    given: Batch = {}
+    if model.num_classes is not None:
+        given["label"] = (torch.arange(rows, device=model.device) % model.num_classes).repeat_interleave(columns)
+    return model.generate(tree_map(line, start, end), given)
 
 
 def log_image(trainer: Trainer, key: str, image: Image.Image) -> None:

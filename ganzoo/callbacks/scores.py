@@ -18,7 +18,7 @@ from rich.progress import Progress as Bar
 
 from ganzoo.core.module import GANModule
 from ganzoo.metrics.base import Extractor, Metric
-from ganzoo.metrics.choice import Reference, cheap, usual_count
+from ganzoo.metrics.choice import Reference, cheap, usual_count, usual_split
 from ganzoo.metrics.measure import Evaluation, Progress
 from ganzoo.metrics.record import Report, describe
 from ganzoo.metrics.sources import Fakes
@@ -57,7 +57,7 @@ class Scores(Callback):
         n: int = 1000,
         every_n_steps: int = 1000,
         best: list[str] | None = None,
-        split: Literal["train", "val", "test"] = "train",
+        split: Literal["train", "val", "test"] | None = None,
         extractor: str | Extractor | None = None,
         weights: str | None = None,
         seed: int = 0,
@@ -152,9 +152,8 @@ class Scores(Callback):
     def _evaluation(
         self, model: GANModule, data: Any, metrics: list[str] | None, n: int, extractor: str | Extractor | None
     ) -> Evaluation:
-        reference = Reference.of(data, self.split)
-        labels = None if model.num_classes is None else reference.sets["real"].labels()
-        fakes = Fakes(model, n, self.seed, labels)
+        reference = Reference.of(data, self.split or usual_split(model, data))
+        fakes = Fakes(model, n, self.seed, reference.sets["real"])
         weights = self.weights if isinstance(extractor, str | None) else None
         return Evaluation(fakes, reference, metrics, extractor=extractor, weights=weights, device=model.device)
 

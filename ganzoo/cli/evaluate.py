@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ganzoo.cli.errors import Arguments, UserError, closest, user_errors
-from ganzoo.cli.paths import configs, find_checkpoint, find_config, own_files, run_of
+from ganzoo.cli.paths import configs, find_checkpoint, find_config, own_files, pretrained, record_of, run_of
 
 if TYPE_CHECKING:
     from ganzoo.metrics.choice import Reference
@@ -32,7 +32,9 @@ REALS = "a folder, a .npy/.npz, or a config such as dcgan/digits, whose data it 
 def main(verb: str, arguments: Sequence[str]) -> int:
     parser = Arguments(verb, "Scores of a model or of pictures, with their uncertainty and how they were measured.")
     parser.usage = f"{parser.prog} WHAT [REALS] [options]\n       {parser.prog} --compare JSON JSON ..."
-    parser.add_argument("what", nargs="?", help="a run, a checkpoint, a folder of pictures, or a .npy/.npz of them")
+    parser.add_argument(
+        "what", nargs="?", help="a run, a checkpoint, a trained model, a folder of pictures, or a .npy/.npz"
+    )
     parser.add_argument("reals", nargs="?", help=f"real images: {REALS} (default: the run's)")
     parser.add_argument("--metrics", metavar="fid,kid", help="default: all usual ones; --metrics list names them")
     parser.add_argument("-n", type=int, metavar="N", help="fakes (default: 50000 through Inception, else 10000)")
@@ -87,8 +89,10 @@ def _prepare(options: Any) -> tuple[Evaluation, dict[str, Any], str]:
 
     check_device(options.device)
     path = Path(options.what)
+    if not path.exists() and options.what in pretrained():
+        path = pretrained()[options.what]
     if not path.exists():
-        beside = [str(file) for file in path.parent.glob("*")]
+        beside = [*(str(file) for file in path.parent.glob("*")), *pretrained()]
         cure = "name a run, a checkpoint, a folder of pictures, or a .npy/.npz of them"
         raise UserError(f"there is no {options.what!r}{closest(options.what, beside, cure)}")
     if options.resize is not None and options.resize < 1:
@@ -133,22 +137,21 @@ def _model(options: Any) -> tuple[Any, dict[str, Any], str, Reference]:
         raise UserError(f"-n is {options.n}; it counts from 1")
     path = find_checkpoint(options.what)
     run = run_of(path) if path.is_file() else None
-    where = options.reals or (str(run) if run else None)
+    where = options.reals or (str(run) if run else record_of(path).get("config"))
     model = load(path, import_variant(options.variant)).to(options.device)
     if where is None:
         raise UserError(f"{path} lies in no run; name the real images after it: {REALS}")
     if options.raw:
         model.ema = None
-    reference = _reference(where, options)
+    reference = _reference(where, options, model)
     n = options.n or usual_count(options.extractor or reference.extractor)
-    labels = None if model.num_classes is None else reference.sets["real"].labels()
     seed = options.seed or 0
     subject = {**describe(model, seed), "file": path.name}
     title = (
         f"{n:,} fakes of {subject['name']}, seed {seed}: {subject['weights']} weights of {path} "
         f"({subject['images_seen']:,} training images seen)"
     )
-    return Fakes(model, n, seed, labels), subject, title, reference
+    return Fakes(model, n, seed, reference.sets["real"]), subject, title, reference
 
 
 def _folder(options: Any) -> tuple[Any, dict[str, Any], str, Reference | None]:
@@ -164,9 +167,9 @@ def _folder(options: Any) -> tuple[Any, dict[str, Any], str, Reference | None]:
     return Reals(pictures, options.device), subject, f"{len(pictures):,} images of {options.what}", reference
 
 
-def _reference(name: str, options: Any) -> Reference:
+def _reference(name: str, options: Any, model: Any = None) -> Reference:
     """Real images: of a folder, an array, or the data of a config or a run."""
-    from ganzoo.metrics.choice import Reference
+    from ganzoo.metrics.choice import Reference, usual_split
 
     path = Path(name)
     if path.is_dir() and not (path / "config.yaml").is_file() or path.suffix.lower() in ARRAYS:
@@ -180,24 +183,30 @@ def _reference(name: str, options: Any) -> Reference:
         raise UserError(f"no folder or config {name!r}{closest(name, configs(), cure)}")
     data = _datamodule(path / "config.yaml" if path.is_dir() else find_config(name))
     data.prepare_data()
-    return Reference.of(data, options.split or "train")
+    return Reference.of(data, options.split or (usual_split(model, data) if model else "train"))
 
 
 def _datamodule(file: Path) -> Any:
     """What a config says under `data`."""
     import yaml
+
+    config = yaml.safe_load(file.read_text())
+    if not isinstance(config, dict) or not config.get("data"):
+        raise UserError(f"{file} has no data section; name a config of a training")
+    return datamodule(config["data"])
+
+
+def datamodule(settings: Any) -> Any:
+    """The data module of a config's `data` section."""
     from lightning.pytorch import LightningDataModule
 
     import ganzoo.data  # noqa: F401, so that its classes are found by their bare names
     from ganzoo.cli.parsing import Parser
 
-    config = yaml.safe_load(file.read_text())
-    if not isinstance(config, dict) or not config.get("data"):
-        raise UserError(f"{file} has no data section; name a config of a training")
     own_files()
     parser = Parser()
     parser.add_subclass_arguments(LightningDataModule, "data", required=True)
-    return parser.instantiate(parser.parse_object({"data": config["data"]})).data
+    return parser.instantiate(parser.parse_object({"data": settings})).data
 
 
 def _pictures(name: str, size: int | None) -> Any:

@@ -28,7 +28,8 @@ class GANModule(Turns):
     running mean, say) it changes only `if self.training`: validation asks the equations, too.
     """
 
-    num_classes: int | None = None  # None: not conditional
+    num_classes: int | None = None  # of the label that `generate` reads; None: it reads none
+    source_channels: int | None = None  # of the picture that `generate` translates; None: it translates none
 
     # 1. The equations: what most papers change
 
@@ -63,11 +64,15 @@ class GANModule(Turns):
     def schedule(self, images_seen: int) -> None:
         """Set learning rates, momenta or weights for the coming batch: functions of the images seen before it."""
 
-    # 4. Sampling
+    # 4. What is drawn, and sampling
 
     @abstractmethod
     def latent(self, n: int, generator: torch.Generator | None = None) -> Latent:
         """n latents, a pytree of tensors [n, ...], on the random generator's device; on this module's if it is None."""
+
+    def draw(self, n: int, generator: torch.Generator) -> Batch:
+        """What one update draws, for all processes together: latents, and whatever else its equation reads."""
+        return {"z": self.latent(n, generator)}
 
     @torch.no_grad()
     def generate(self, z: Latent, given: Batch | None = None) -> Tensor:
@@ -81,6 +86,18 @@ class GANModule(Turns):
         with evaluating(network):
             return network(z, (given or {}).get("label"))
 
+    def uniform(self, generator: torch.Generator | None, *shape: int) -> Tensor:
+        """Uniform numbers in (-1, 1), for `latent`."""
+        return torch.empty(shape, device=self.device_of(generator)).uniform_(-1, 1, generator=generator)
+
+    def normal(self, generator: torch.Generator | None, *shape: int) -> Tensor:
+        """Standard normal numbers, for `latent`."""
+        return torch.randn(shape, device=self.device_of(generator), generator=generator)
+
+    def device_of(self, generator: torch.Generator | None) -> torch.device:
+        """Where `latent` and `draw` put what they draw."""
+        return self.device if generator is None else generator.device
+
     def seeded(self, seeds: Sequence[int]) -> Latent:
         """One latent a seed, drawn on the CPU (GPUs of other models have other random numbers), on this device."""
         rows = [self.latent(1, torch.Generator().manual_seed(mix(seed))) for seed in seeds]
@@ -92,45 +109,64 @@ class GANModule(Turns):
         *,
         seeds: Sequence[int] | None = None,
         label: int | Sequence[int] | None = None,
+        source: Tensor | None = None,
         output_type: Literal["pt", "np", "pil"] = "pt",
         batch_size: int = 256,
     ) -> Any:
         """New images; the same seeds give the same images on every device and in any batch.
 
         Args:
-            n: how many; may be left out where the seeds or the labels say it.
+            n: how many; may be left out where the seeds, the labels or the sources say it.
             seeds: one an image; None draws new ones.
-            label: the class of all images, or of each.
+            label: the class of all images, or of each; None lets each seed choose.
+            source: the pictures [n, C', H, W] in [-1, 1] that a translator reads.
             output_type: "pt" a float tensor [n, C, H, W] in [-1, 1] on the CPU; "np" a uint8 array [n, H, W, C];
                 "pil" a list of pictures.
             batch_size: how many images are made at once.
 
         Raises:
-            ValueError: the numbers of images, seeds and labels disagree, or the model is not conditional.
+            ValueError: the numbers of images, seeds, labels and sources disagree, or the model reads no such thing.
         """
         labels = cast(Sequence[int] | None, [label] if isinstance(label, Integral) else label)
         if n is None:
-            n = len(seeds) if seeds is not None else len(labels) if labels is not None else 1
+            n = next((len(given) for given in (seeds, source, labels) if given is not None), 1)
         if n < 1:
             raise ValueError(f"n counts from 1, got {n}")
         seeds = torch.randint(2**31, (n,)).tolist() if seeds is None else [int(seed) for seed in seeds]
         if len(seeds) != n:
             raise ValueError(f"{n} images need {n} seeds, got {len(seeds)}")
-        y = None if labels is None else self._labels(labels, n)
+        given: dict[str, Tensor] = {}
+        if labels is not None or self.num_classes is not None:
+            given["label"] = self._labels(labels, seeds)
+        if source is not None or self.source_channels is not None:
+            given["source"] = self._sources(source, n)
         parts = []
         for start in range(0, n, batch_size):
             part = slice(start, start + batch_size)
-            given: Batch = {} if y is None else {"label": y[part]}
-            parts.append(self.generate(self.seeded(seeds[part]), given).float().cpu())
+            its_given = cast(Batch, {key: value[part].to(self.device) for key, value in given.items()})
+            parts.append(self.generate(self.seeded(seeds[part]), its_given).float().cpu())
         images = torch.cat(parts)
         if output_type == "np":
             return to_uint8(images).permute(0, 2, 3, 1).numpy()
         return to_pil(images) if output_type == "pil" else images
 
-    def _labels(self, labels: Sequence[int], n: int) -> Tensor:
+    def _labels(self, labels: Sequence[int] | None, seeds: Sequence[int]) -> Tensor:
         if self.num_classes is None:
             raise ValueError(f"{type(self).__name__} takes no label: it is not conditional")
+        if labels is None:
+            labels = [mix(seed, 1) % self.num_classes for seed in seeds]
+        n = len(seeds)
         labels = [int(label) for label in labels] * (n if len(labels) == 1 else 1)
         if len(labels) != n or not all(0 <= y < self.num_classes for y in labels):
             raise ValueError(f"give one label, or {n}, each from 0 to {self.num_classes - 1}; got {labels}")
-        return torch.tensor(labels, device=self.device)
+        return torch.tensor(labels)
+
+    def _sources(self, source: Tensor | None, n: int) -> Tensor:
+        name, channels = type(self).__name__, self.source_channels
+        if channels is None:
+            raise ValueError(f"{name} takes no source: it makes images from latents")
+        if source is None:
+            raise ValueError(f"{name} translates pictures: give source=[N, {channels}, H, W] in [-1, 1]")
+        if source.ndim != 4 or source.shape[:2] != (n, channels):
+            raise ValueError(f"{name} reads {n} sources [{n}, {channels}, H, W], not {list(source.shape)}")
+        return source

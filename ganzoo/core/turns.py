@@ -28,11 +28,17 @@ from ganzoo.core.means import Means
 from ganzoo.core.random import global_seed, mix
 from ganzoo.core.still import Still
 from ganzoo.core.strategy import GANStrategy, average
-from ganzoo.core.types import Batch, Latent, Terms
+from ganzoo.core.types import Batch, Terms
 
 Player = Literal["discriminator", "generator"]
 PLAYERS: tuple[Player, Player] = ("discriminator", "generator")  # in the order of their optimizers
 Equation = Callable[[Batch], Terms]
+DATA_SAYS = {  # arguments that must agree with the data's attributes, and what it means when the data has none
+    "image_size": "needs images of one size",
+    "channels": "needs images of one number of channels",
+    "num_classes": "needs labels, and the data has none: take other data, or ImageFolder's labels (--data.labels true)",
+    "source_channels": "translates pictures, and the data has no sources: take PairedFolder, UnpairedFolder or Pairs",
+}
 
 
 class Turns(LightningModule):
@@ -91,6 +97,8 @@ class Turns(LightningModule):
         self.register_buffer("images_seen", torch.tensor(0))
         self._means = Means()  # of training, since the last log
         self._held_out = Means()
+        self._held_out_images = 0  # of the held-out batch in hand
+        self._observed: list[tuple[str, Tensor, int]] = []
         self._seed = global_seed()
         self._latents = torch.Generator()
         self._compiled: dict[Any, Equation] = {}
@@ -102,7 +110,7 @@ class Turns(LightningModule):
 
         Args:
             loss: an equation; called once a microbatch.
-            batch: this process's share, to which fresh latents are added as `batch["z"]`.
+            batch: this process's share, to which is added what `draw` draws: fresh latents as `batch["z"]`.
             player: whose parameters move.
         """
         loss = self._compile(loss) if self.compile_losses else loss
@@ -110,8 +118,9 @@ class Turns(LightningModule):
         optimizer = self.trainer.optimizers[PLAYERS.index(player)]
         optimizer.zero_grad()
         with self._still[player].hold():
-            for part in self._parts({**batch, "z": self._draw(size(batch))}):
+            for part in self._parts({**batch, **self._draw(size(batch))}):
                 terms = loss(part)
+                self._collect(self._means)
                 loss_value = total(terms)
                 self.manual_backward(loss_value / self.microbatches if self.microbatches > 1 else loss_value)
                 self._means.add(f"{letter}/loss", loss_value)
@@ -124,11 +133,13 @@ class Turns(LightningModule):
         """Whether this batch, counted from 1 since the start of training, is an `every`-th one."""
         return (self.trainer.global_step + 1) % every == 0
 
-    @torch.compiler.disable
     def observe(self, name: str, value: Tensor) -> None:
-        """Log the mean of a scalar over the training batches until the next log; waits for no device."""
-        if self.training:
-            self._means.add(name, value)
+        """Log the mean of a scalar over the training batches until the next log; waits for no device.
+
+        In validation and test it is the mean over the held-out images, logged as `val/<name>` and `test/<name>`.
+        """
+        if self.training or self._held_out_images:  # a list, which does not break a compiled loss into graphs
+            self._observed.append((name, value.detach(), 1 if self.training else self._held_out_images))
 
     def publish(self, values: dict[str, float]) -> None:
         """Hand values to the loggers of a training, at this step.
@@ -167,9 +178,11 @@ class Turns(LightningModule):
         self._evaluate(batch, batch_idx)
 
     def on_validation_epoch_end(self) -> None:
+        self._collect(self._held_out)
         self._log({f"val/{name}": value for name, value in self._held_out.pop().items()})
 
     def on_test_epoch_end(self) -> None:
+        self._collect(self._held_out)
         self._log({f"test/{name}": value for name, value in self._held_out.pop().items()})
 
     # Lightning's hooks
@@ -194,9 +207,13 @@ class Turns(LightningModule):
                 f'{type(strategy).__name__} cannot train two networks in turns: use Trainer(strategy="gan")'
             )
         data = getattr(self.trainer, "datamodule", None)
-        for key in ("image_size", "channels"):
+        for key in DATA_SAYS:
             if (mine := self.hparams.get(key)) not in (None, theirs := getattr(data, key, mine)):
-                raise MisconfigurationException(f"{key} is {mine}, that of the data {theirs}: make them equal")
+                raise MisconfigurationException(
+                    f"{key} is {mine}, that of the data {theirs}: make them equal"
+                    if theirs is not None
+                    else f"{type(self).__name__} {DATA_SAYS[key]}"
+                )
         if self.trainer.precision.endswith("-true") and self.trainer.precision != "32-true":
             raise MisconfigurationException(f"precision {self.trainer.precision}: use 32-true, bf16-mixed or 16-mixed")
 
@@ -210,6 +227,7 @@ class Turns(LightningModule):
         self._seed = global_seed()
         self._images = int(self.images_seen)  # on the host: reading the buffer would wait for the device each step
         self._compiled = {}  # a deep copy would play with the original's losses
+        self._observed = []
         self._means.sums = {name: value.to(self.device) for name, value in self._means.sums.items()}
         self._schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
         networks = [self.generator, self.discriminator]
@@ -271,11 +289,17 @@ class Turns(LightningModule):
         progress.increment_ready()
         progress.increment_completed()
 
-    def _draw(self, n: int) -> Latent:
+    def _draw(self, n: int) -> Batch:
         """This process's n latents: its slice of those of the global batch, which are the same on all processes."""
         rank, world = self.trainer.global_rank, self.trainer.world_size
-        z = self.latent(n * world, self._latents)
-        return z if world == 1 else tree_map(lambda t: t[rank * n : (rank + 1) * n], z)
+        drawn = self.draw(n * world, self._latents)
+        return drawn if world == 1 else tree_map(lambda t: t[rank * n : (rank + 1) * n], drawn)
+
+    def _collect(self, means: Means) -> None:
+        """Move what was observed into the means that it belongs to."""
+        for name, value, weight in self._observed:
+            means.add(name, value, weight=weight)
+        self._observed.clear()
 
     def _parts(self, batch: dict[str, Any]) -> list[Batch]:
         k = self.microbatches
@@ -301,16 +325,17 @@ class Turns(LightningModule):
         fitting = self.trainer.state.fn == TrainerFn.FITTING
         if fitting:
             self.publish(values)
-        losses = {name: value for name, value in values.items() if name.endswith("/loss")}
-        self.log_dict(losses, prog_bar=prog_bar, logger=not fitting)  # for progress bars and callbacks that monitor
+        shown = {name: value for name, value in values.items() if not fitting or name.endswith("/loss")}
+        self.log_dict(shown, prog_bar=prog_bar, logger=not fitting)  # for progress bars and callbacks that monitor
 
     def _evaluate(self, batch: Batch, batch_idx: int) -> None:
         with torch.inference_mode(False), torch.enable_grad():  # gradient penalties differentiate
             self._seed_generators(batch_idx)
+            self._held_out_images = size(batch)
             batch = tree_map(torch.clone, batch)
-            batch["z"] = self.latent(size(batch), self._latents)
+            batch |= self.draw(size(batch), self._latents)
             for letter, loss in (("D", self.discriminator_loss), ("G", self.generator_loss)):
-                self._held_out.add(f"{letter}/loss", total(loss(batch)), weight=size(batch))
+                self._held_out.add(f"{letter}/loss", total(loss(batch)), weight=self._held_out_images)
 
     def average_statistics(self) -> None:
         """BatchNorm's running statistics are each process's own while training; replicas must save the same."""
@@ -333,7 +358,7 @@ class Turns(LightningModule):
     def schedule(self, images_seen: int) -> None: ...
 
     @abstractmethod
-    def latent(self, n: int, generator: torch.Generator | None = None) -> Latent: ...
+    def draw(self, n: int, generator: torch.Generator) -> Batch: ...
 
     @abstractmethod
     def discriminator_loss(self, batch: Batch) -> Terms: ...

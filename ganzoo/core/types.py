@@ -17,4 +17,6 @@ class Batch(TypedDict, total=False):
     label: Tensor  # [N] int64, of `image`
     source: Tensor  # [N, C', H, W] in [-1, 1]; what a translator (pix2pix, CycleGAN) reads
     labelled: tuple[Tensor, Tensor]  # (image, label): the few labelled images of semi-supervised learning
-    z: Latent  # added by `GANModule.minimize`: fresh latents for this update, so that an equation draws nothing
+    z: Latent  # fresh latents: `minimize` adds all that `GANModule.draw` draws, so an equation draws nothing
+    u: Tensor  # [N] uniform in [0, 1): places between reals and fakes, where a variant draws them
+    fakes: tuple[Tensor, Tensor]  # (image, source): those that CycleGAN shows its discriminators, some of them older

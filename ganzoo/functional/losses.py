@@ -14,3 +14,17 @@ def log_real(logits: Tensor) -> Tensor:
 def log_fake(logits: Tensor) -> Tensor:
     """E log(1 - D), a scalar; log(1 - D) = -softplus(logit)."""
     return -softplus(logits).mean()
+
+
+def log_smoothed(logits: Tensor, target: float) -> Tensor:
+    """target E log D + (1 - target) E log(1 - D): one-sided label smoothing, for real images alone.
+
+    Its optimum is D = target p / (p + q) for the densities p of reals and q of fakes (Salimans et al. 2016,
+    arXiv:1606.03498, section 3.4, with no smoothing of the fakes).
+    """
+    return target * log_real(logits) + (1 - target) * log_fake(logits)
+
+
+def half_square(scores: Tensor, target: float) -> Tensor:
+    """E (D - target)^2 / 2, a scalar (Mao et al. 2016, arXiv:1611.04076)."""
+    return (scores - target).square().mean() / 2

@@ -30,6 +30,12 @@ def usual_count(extractor: str | None) -> int:
     return 50_000 if "inception" in extractor else 26_000 if extractor.endswith("stacked") else 10_000
 
 
+def usual_split(model: Any, data: Any) -> str:
+    """The training images, as published scores have it; held-out ones, where there are any, for a translator: their
+    sources are new to it."""
+    return "val" if model.source_channels is not None and len(data.dataset("val")) else "train"
+
+
 @dataclass
 class Reference:
     """The real images that fakes are held against.

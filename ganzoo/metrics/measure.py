@@ -125,7 +125,7 @@ class Evaluation:
         self.statistics = Statistics(sets, self.extractor, device)
         sizes = {"fake": len(fakes), **{which: len(data) for which, data in sets.items()}}
         made_here = isinstance(fakes, Fakes)
-        classes = fakes.model.num_classes if isinstance(fakes, Fakes) and fakes.labels is not None else None
+        classes = fakes.num_classes if isinstance(fakes, Fakes) else None
         split = "" if reference is None else reference.split
         given = Given(sizes, channels, (height, width), self.extractor, classes, made_here, split)
         self.metrics = _in_turn(lambda: [metric for metric in asked if self._can(metric, given, metrics is not None)])
@@ -168,6 +168,8 @@ class Evaluation:
 
     def report(self, subject: dict[str, Any], outcome: Sequence[Figures]) -> Report:
         """The figures with their names and protocols."""
+        if isinstance(self.fakes, Fakes) and self.fakes.uniform:
+            subject = {**subject, "classes": "uniform"}
         found = [
             Score(score_name(figure, how), value, error, metric.error if error is not None else "", better, figure, how)
             for metric, how, figures in zip(self.metrics, self.protocols, outcome, strict=True)

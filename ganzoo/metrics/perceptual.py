@@ -99,6 +99,8 @@ class PPL(Metric):
         model = states["fake"]["model"]
         device = torch.device(model.device)
         z = model.latent(1, torch.Generator())
+        if model.source_channels is not None:
+            raise ValueError(f"ppl moves latents, and {type(model).__name__} translates pictures; leave ppl out")
         if not isinstance(z, Tensor) or z.ndim != 2:
             raise ValueError(f"ppl needs latents [n, z_dim]; those of {type(model).__name__} are others, leave ppl out")
         noise = seeded(mix(self.seed, 1), device)  # and classes; latents have mix(seed)

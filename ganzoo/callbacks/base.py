@@ -1,0 +1,35 @@
+"""What a model reads beside latents, for pictures and checks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from ganzoo.core.images import to_float
+from ganzoo.core.module import GANModule
+from ganzoo.core.types import Batch
+
+
+def condition(model: GANModule, batch: Batch) -> Tensor | None:
+    """What a generator and a discriminator read beside z and x: labels, sources, or nothing."""
+    key = "label" if model.num_classes is not None else "source" if model.source_channels is not None else None
+    return None if key is None else batch.get(key)  # type: ignore[return-value]
+
+
+def held_out(trainer: Any, n: int) -> Batch | None:
+    """n fixed images with all that comes with them, floats: of the validation split, or of the training images where it
+    has none; repeated where there are fewer. None where the data module is not ganzoo's."""
+    dataset = getattr(getattr(trainer, "datamodule", None), "dataset", None)
+    if not callable(dataset):
+        return None
+    data = dataset("val") if len(dataset("val")) else dataset("train")
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
+    return floats(data.__getitems__([int(order[i % len(data)]) for i in range(n)]))
+
+
+def floats(batch: Batch) -> Batch:
+    """Bytes as numbers in [-1, 1]."""
+    return tree_map(lambda x: to_float(x) if x.dtype == torch.uint8 else x, batch)

@@ -1,0 +1,39 @@
+"""The Laplacian pyramid (Burt and Adelson 1983) of images whose sides halve.
+
+Here d averages 2x2 pixels (it blurs and decimates) and u is bilinear (it smooths and expands). Any other pair would be
+as exact, since a residual is whatever u leaves over; with these all images stay in the range of x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
+
+
+def gaussian_pyramid(x: Tensor, levels: int) -> list[Tensor]:
+    """x [N, C, H, W] -> [I_0, ..., I_K] with I_0 = x and I_k = d(I_{k-1}) [N, C, H / 2^k, W / 2^k], K = levels."""
+    images = [x]
+    for _ in range(levels):
+        images.append(avg_pool2d(images[-1], 2))
+    return images
+
+
+def expand(x: Tensor) -> Tensor:
+    """u(x): [N, C, H, W] -> [N, C, 2 H, 2 W]."""
+    return interpolate(x, scale_factor=2, mode="bilinear")
+
+
+def laplacian_pyramid(x: Tensor, levels: int) -> list[Tensor]:
+    """x [N, C, H, W] -> [h_0, ..., h_{K-1}, I_K]: residuals h_k = I_k - u(I_{k+1}), then the coarsest image."""
+    images = gaussian_pyramid(x, levels)
+    return [fine - expand(coarse) for fine, coarse in zip(images, images[1:], strict=False)] + images[-1:]
+
+
+def collapse(pyramid: Sequence[Tensor]) -> Tensor:
+    """The image that a Laplacian pyramid was made of: I_k = u(I_{k+1}) + h_k from the coarsest to I_0."""
+    *residuals, image = pyramid
+    for residual in reversed(residuals):
+        image = expand(image) + residual
+    return image

@@ -1,0 +1,36 @@
+"""Historical averaging (Salimans et al. 2016, arXiv:1606.03498, section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
+
+
+class HistoricalAverage(nn.Module):
+    """|theta - 1/t sum_i theta[i]|^2, where theta[1] is as constructed and each `update` adds another.
+
+    The mean and t are buffers, so a checkpoint holds them.
+
+    Args:
+        parameters: theta; as many, in the same order, at every later call.
+    """
+
+    mean: Tensor
+    count: Tensor
+
+    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+        super().__init__()
+        self.register_buffer("mean", parameters_to_vector(parameters).detach().clone())
+        self.register_buffer("count", torch.tensor(1))
+
+    def forward(self, parameters: Iterable[nn.Parameter]) -> Tensor:
+        return (parameters_to_vector(parameters) - self.mean).square().sum()
+
+    @torch.no_grad()
+    def update(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Add one more theta[i] to the mean."""
+        self.count += 1
+        self.mean.lerp_(parameters_to_vector(parameters), 1 / self.count)

@@ -1,0 +1,112 @@
+"""Blocks and functions of Salimans et al. 2016 against loops and hand-made statistics."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from ganzoo.functional.losses import log_fake, log_smoothed
+from ganzoo.layers.history import HistoricalAverage
+from ganzoo.layers.minibatch import MinibatchDiscrimination
+from ganzoo.layers.noise import GaussianNoise
+from ganzoo.layers.virtual_norm import VirtualBatchNorm
+
+
+def test_minibatch_discrimination_is_the_papers_double_sum():
+    layer = MinibatchDiscrimination(4, kernels=3, dims=2)
+    x = torch.randn(5, 4)
+    t = layer.weight.detach().view(4, 3, 2)
+    expected = torch.zeros(5, 3)
+    for i in range(5):
+        for j in range(5):
+            for b in range(3):
+                distance = sum(abs(sum(x[i, a] * t[a, b, c] - x[j, a] * t[a, b, c] for a in range(4))) for c in (0, 1))
+                expected[i, b] += math.exp(-distance)
+    joined = layer(x)
+    torch.testing.assert_close(joined[:, :4], x)
+    torch.testing.assert_close(joined[:, 4:], expected)
+
+
+def test_minibatch_discrimination_sees_a_collapsed_batch():
+    layer = MinibatchDiscrimination(4, kernels=3)
+    one = torch.randn(1, 4)
+    torch.testing.assert_close(layer(one.expand(7, 4))[:, 4:], torch.full((7, 3), 7.0))
+    apart = layer(1000 * torch.randn(7, 4))[:, 4:]
+    assert (apart < 1.1).all()
+
+
+def test_minibatch_discrimination_starts_with_a_gradient():
+    x = torch.randn(32, 250).relu()
+    closeness = MinibatchDiscrimination(250)(x)[:, 250:] / 32
+    assert 0.1 < closeness.mean() < 0.9
+
+
+@pytest.mark.parametrize("pixels", [(), (3, 2)], ids=["rows", "images"])
+def test_virtual_batch_norm_adds_each_example_to_the_reference_batch(pixels):
+    norm = VirtualBatchNorm(4, reference=6, eps=0.0)
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+        norm.bias.copy_(torch.tensor([0.5, 0.0, -0.5, 1.0]))
+    reference, own = torch.randn(6, 4, *pixels), torch.randn(3, 4, *pixels) * 2 + 1
+    out = norm(torch.cat([reference, own]))
+
+    def normalised(x, by):
+        by = by.transpose(0, 1).flatten(1)  # [channels, values]
+        shape = (4, *[1] * len(pixels))
+        x = (x - by.mean(1).view(shape)) / by.std(1, correction=0).view(shape)
+        return x * norm.weight.view(shape) + norm.bias.view(shape)
+
+    torch.testing.assert_close(out[:6], normalised(reference, reference))
+    for i in range(3):
+        torch.testing.assert_close(out[6 + i], normalised(own[i], torch.cat([reference, own[i : i + 1]])))
+
+
+def test_virtual_batch_norm_does_not_see_the_neighbours():
+    norm, reference, own = VirtualBatchNorm(4, reference=6), torch.randn(6, 4), torch.randn(3, 4)
+    together = norm(torch.cat([reference, own]))
+    alone = norm(torch.cat([reference, own[1:2]]))
+    torch.testing.assert_close(together[:6], alone[:6])
+    torch.testing.assert_close(together[7], alone[6])
+
+
+def test_historical_average_is_that_of_the_list():
+    net = nn.Linear(3, 2)
+    history = HistoricalAverage(net.parameters())
+    past = [nn.utils.parameters_to_vector(net.parameters()).detach().clone()]
+    for _ in range(6):
+        with torch.no_grad():
+            for p in net.parameters():
+                p += torch.randn_like(p)
+        theta = nn.utils.parameters_to_vector(net.parameters())
+        penalty, expected = history(net.parameters()), theta - torch.stack(past).mean(0)
+        torch.testing.assert_close(penalty, expected.square().sum())
+        gradients = torch.cat([g.flatten() for g in torch.autograd.grad(penalty, list(net.parameters()))])
+        torch.testing.assert_close(gradients, 2 * expected.detach())
+        history.update(net.parameters())
+        past.append(theta.detach().clone())
+    assert set(history.state_dict()) == {"mean", "count"} and not list(history.parameters())
+
+
+def test_noise_has_its_deviation_and_rests_in_eval_mode():
+    noise, x = GaussianNoise(0.3), torch.ones(100_000)
+    assert noise(x).std().item() == pytest.approx(0.3, rel=0.02)
+    assert torch.equal(noise.eval()(x), x)
+
+
+def test_the_optimum_under_smoothing_is_the_smoothed_ratio():
+    """D = 0.9 p / (p + q) (section 3.4); D is a table on three atoms, p = 6, 3, 1 tenths, q = 2, 3, 5 tenths."""
+    p, q = torch.tensor([6, 3, 1]), torch.tensor([2, 3, 5])
+    logit = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+    optimizer = torch.optim.LBFGS([logit], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-14)
+
+    def loss():
+        optimizer.zero_grad()
+        value = -log_smoothed(logit.repeat_interleave(p), 0.9) - log_fake(logit.repeat_interleave(q))
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    torch.testing.assert_close(torch.sigmoid(logit.detach()), (0.9 * p / (p + q)).double(), rtol=1e-5, atol=0)

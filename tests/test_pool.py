@@ -1,0 +1,81 @@
+"""The pool of old fakes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ganzoo.core.pool import ImagePool
+
+
+def numbered(start, n):
+    return torch.arange(start, start + n).float().view(n, 1, 1, 1)
+
+
+def test_no_pool_gives_back_what_comes_in():
+    images = numbered(0, 5)
+    before = torch.get_rng_state()
+    assert ImagePool(0)(images) is images
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_while_it_fills_images_come_back_as_they_are():
+    pool = ImagePool(5)
+    assert torch.equal(pool(numbered(0, 3)), numbered(0, 3))
+    assert torch.equal(pool(numbered(3, 2)), numbered(3, 2))
+    assert torch.equal(torch.stack(pool.images), numbered(0, 5))
+
+
+def test_a_full_one_swaps_half_of_what_comes_in_for_any_of_its_own():
+    torch.manual_seed(0)
+    pool, n = ImagePool(4), 4000
+    pool(numbered(0, 4))
+    seen = list(range(4))
+    swapped, places = 0, [0] * 4
+    for i in range(4, n):
+        (out,) = pool(numbered(i, 1)).flatten().int().tolist()
+        if out != i:
+            places[seen.index(out)] += 1  # only what the pool held can come out
+            seen[seen.index(out)] = i
+            swapped += 1
+        assert [int(image) for image in pool.images] == seen
+    assert swapped / (n - 4) == pytest.approx(0.5, abs=0.03)
+    assert all(count / swapped == pytest.approx(0.25, abs=0.04) for count in places)
+
+
+def test_a_batch_is_its_images_one_after_the_other():
+    torch.manual_seed(0)
+    draws = torch.randint(4, (20,)).tolist()
+    torch.manual_seed(0)
+    pool, images, kept, expected = ImagePool(2), numbered(0, 20), [], []
+    for i, place in enumerate(draws):
+        if len(kept) < 2:
+            kept.append(i)
+        elif place < 2:
+            expected.append(kept[place])
+            kept[place] = i
+            continue
+        expected.append(i)
+    assert pool(images).flatten().int().tolist() == expected
+    assert [int(image) for image in pool.images] == kept
+    assert sorted(expected + kept) != list(range(20))
+
+
+def test_it_keeps_no_batch_and_no_later_change():
+    pool, images = ImagePool(3), numbered(0, 3)
+    pool(images)
+    images.fill_(9)
+    assert [int(image) for image in pool.images] == [0, 1, 2]
+    assert all(image.untyped_storage().nbytes() == 4 for image in pool.images)
+
+
+def test_it_gives_images_in_the_type_of_those_that_come_in():
+    torch.manual_seed(0)
+    pool = ImagePool(2)
+    pool(numbered(0, 2).bfloat16())
+    assert pool(numbered(2, 20)).dtype == torch.float32
+
+
+def test_a_negative_capacity_is_refused():
+    with pytest.raises(ValueError, match="0 for none; got -1"):
+        ImagePool(-1)
