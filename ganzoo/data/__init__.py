@@ -1,11 +1,13 @@
 """Data modules: `Digits()`, `CIFAR10()`, `ImageFolder("my/pictures")` and others; a Trainer is not needed."""
 
 from ganzoo.data.base import GANDataModule
+from ganzoo.data.derived import Pairs, SemiSupervised
 from ganzoo.data.digits import Digits, MNIST5k
 from ganzoo.data.folder import FolderReport, ImageFolder, scan
 from ganzoo.data.gaussians import Gaussians
 from ganzoo.data.images import ArrayImages, Flipped, Images
 from ganzoo.data.order import Loader, SequentialLoader
+from ganzoo.data.paired import PairedFolder, UnpairedFolder
 from ganzoo.data.pictures import Pictures
 from ganzoo.data.stacked import StackedImages, StackedMNIST
 from ganzoo.data.vision import CIFAR10, CIFAR100, LSUN, MNIST, STL10, SVHN, CelebA, FashionMNIST
@@ -29,9 +31,13 @@ __all__ = [
     "Images",
     "Loader",
     "MNIST5k",
+    "PairedFolder",
+    "Pairs",
     "Pictures",
+    "SemiSupervised",
     "SequentialLoader",
     "StackedImages",
     "StackedMNIST",
+    "UnpairedFolder",
     "scan",
 ]

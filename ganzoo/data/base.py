@@ -27,6 +27,7 @@ class GANDataModule(LightningDataModule):
         image_size: Height and width of the images in pixels.
         channels: Channels per image.
         num_classes: Number of labels, None where the batches carry none.
+        source_channels: Channels of the pictures to be translated, None where the batches have no "source".
         extractor: Name of what the images' scores look through unless told otherwise; None where nothing does. A
             subclass may set it: by default it is "inception" for colour and "inception-grey" for grey.
 
@@ -41,6 +42,8 @@ class GANDataModule(LightningDataModule):
     image_size: int
     channels: int
     num_classes: int | None
+    source_channels: int | None = None
+    paired: bool = True  # whether a batch's image and source show the same
 
     def __init__(
         self, *, batch_size: int = 64, num_workers: int = 0, flip: bool = False, seed: int | None = None
@@ -64,6 +67,18 @@ class GANDataModule(LightningDataModule):
             self._datasets[split] = self.make_dataset(split)
         return self._datasets[split]
 
+    def training_images(self, seed: int) -> Images:
+        """What the training batches are made of: the training split, with all that is drawn anew in every epoch.
+
+        Args:
+            seed: Of the batches' order, and of whatever else is drawn.
+        """
+        return self.flipped(self.dataset("train"), seed)
+
+    def flipped(self, data: Images, seed: int) -> Images:
+        """The images, half of them mirrored if `flip` asks for it."""
+        return Flipped(data, seed) if self.flip else data
+
     def train_dataloader(self) -> Loader:
         """Batches as a function of (seed, epoch).
 
@@ -71,14 +86,8 @@ class GANDataModule(LightningDataModule):
             ValueError: `batch_size` does not divide over the processes, or exceeds the number of images.
         """
         seed = global_seed() if self.seed is None else self.seed
-        data = self.dataset("train")
-        return Loader(
-            Flipped(data, seed) if self.flip else data,
-            self.batch_size,
-            seed=seed,
-            num_workers=self.num_workers,
-            **self._place(),
-        )
+        data = self.training_images(seed)
+        return Loader(data, self.batch_size, seed=seed, num_workers=self.num_workers, **self._place())
 
     def val_dataloader(self) -> SequentialLoader | list[Any]:
         """The validation split in order; an empty list where it has no image."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -62,17 +64,32 @@ def decode(file: Path, size: int | None, channels: int = 3, fit: Fit = "crop") -
     Raises:
         Exception: Whatever Pillow raises on a broken file.
     """
+    picture = upright(file, size and 2 * size)
+    picture = picture.convert("L" if channels == 1 else "RGB")
+    return square(picture, size, fit) if size else pixels(picture)
+
+
+def upright(file: Path, least: int | None = None) -> Image.Image:
+    """A picture as it is meant to be seen: turned as EXIF says, 8 bits, on white where it is transparent.
+
+    Args:
+        file: The picture.
+        least: A JPEG may be read at 1/2, 1/4 or 1/8 of its size, as long as its sides keep so many pixels; None reads
+            all of it.
+
+    Raises:
+        Exception: Whatever Pillow raises on a broken file.
+    """
     with Image.open(file) as opened:
-        if size:  # JPEG only: decode at 1/2, 1/4 or 1/8 of its size, still above ours
-            opened.draft(None, (2 * size, 2 * size))
+        if least:
+            opened.draft(None, (least, least))
         picture: Image.Image = ImageOps.exif_transpose(opened)
     if picture.mode.startswith("I"):  # 16 bits, which Pillow would clip, not scale
         picture = Image.fromarray((np.asarray(picture).clip(0, 65535) / 257).round().astype(np.uint8))
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    picture = picture.convert("L" if channels == 1 else "RGB")
-    return square(picture, size, fit) if size else pixels(picture)
+    return picture
 
 
 def header(file: Path) -> tuple[tuple[int, int], str] | str:
@@ -87,6 +104,30 @@ def header(file: Path) -> tuple[tuple[int, int], str] | str:
         return "not a picture"
     except Exception as error:  # Pillow raises anything on broken files
         return str(error)
+
+
+def grey(mode: str) -> bool:
+    """Whether Pillow's mode is one of grey pictures."""
+    return mode in ("1", "L", "LA", "La") or mode.startswith("I")
+
+
+def readable(root: Path, names: list[str], corrupt: str) -> dict[str, tuple[tuple[int, int], str]]:
+    """Headers, as `header` reads them, of the files that have one; the others are refused, or warned of."""
+    with ThreadPoolExecutor() as pool:
+        seen = dict(zip(names, pool.map(header, (root / name for name in names)), strict=True))
+    bad = {name: problem for name, problem in seen.items() if isinstance(problem, str)}
+    leave_out(bad, len(names), f"files in {root.absolute()} cannot be read as pictures", corrupt)
+    return {name: found for name, found in seen.items() if not isinstance(found, str)}
+
+
+def leave_out(bad: dict[str, str], n: int, what: str, corrupt: str) -> None:
+    """Refuses files, each with what is wrong with it, or warns of them if `corrupt` is "skip" and others are left."""
+    if not bad:
+        return
+    message = f"{len(bad)} of {n} {what}: {listing(bad)}"
+    if corrupt == "refuse" or len(bad) == n:
+        raise ValueError(f"{message}.\nRemove them, or set data.corrupt to skip, to train on the others.")
+    warnings.warn(f"skipped: {message}", stacklevel=4)
 
 
 def find(root: Path) -> tuple[list[str], int]:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split
-from ganzoo.data.files import Fit, decode, find, header, listing
+from ganzoo.data.files import Fit, decode, find, header, listing, readable
 from ganzoo.data.images import Images, combine, digest_files
 
 
@@ -71,13 +71,12 @@ class ImageFolder(GANDataModule):
     ) -> None:
         super().__init__(num_workers=min(8, os.cpu_count() or 1) if num_workers is None else num_workers, **kwargs)
         root = Path(path).expanduser()
-        names, _ = find(root)
-        names = _readable(root, names, corrupt)
+        names = list(readable(root, find(root)[0], corrupt))
         self.name, self.image_size, self.channels = root.resolve().name, image_size, channels
         self.classes = _classes(root, names) if labels else []
         self.num_classes = len(self.classes) or None
-        self._held_out = torch.tensor([_fraction(name) < val_fraction for name in names])
-        self._pictures = _Pictures(
+        self._held_out = torch.tensor([fraction(name) < val_fraction for name in names])
+        self._pictures = FolderPictures(
             [root / name for name in names],
             torch.tensor([self.classes.index(name.split("/")[0]) for name in names]) if labels else None,
             (channels, image_size, image_size),
@@ -92,32 +91,36 @@ class ImageFolder(GANDataModule):
         return FolderImages(self._pictures, chosen.nonzero()[:, 0].tolist())
 
 
-class _Pictures:
-    """A folder's decoded pictures: one store for all splits, and, through shared memory, for all workers."""
+class Store:
+    """Decoded pictures: one store for all splits, and, through shared memory, for all workers.
+
+    Args:
+        names: Of the pictures, for messages.
+        shape: (C, H, W) of the pictures.
+        skip: Whether those that cannot be decoded are warned of, not refused.
+        cache_gb: See `ImageFolder`.
+        shared: Whether workers share the memory.
+    """
 
     def __init__(
-        self,
-        files: list[Path],
-        labels: Tensor | None,
-        shape: tuple[int, int, int],  # C, H, W
-        fit: Fit,
-        *,
-        skip: bool,
-        cache_gb: float,
-        shared: bool,
+        self, names: Sequence[str], shape: tuple[int, int, int], *, skip: bool, cache_gb: float, shared: bool
     ) -> None:
-        self.files, self.labels, self.shape, self.fit, self.skip = files, labels, shape, fit, skip
-        size = len(files) * shape[0] * shape[1] * shape[2]
+        self.names, self.shape, self.skip = names, shape, skip
+        size = len(names) * shape[0] * shape[1] * shape[2]
         room = cache_gb * 1e9
         if shared and os.path.isdir("/dev/shm"):  # small in many containers; writing past its end kills the process
             room = min(room, shutil.disk_usage("/dev/shm").free / 2)
-        self.cache = torch.empty(len(files), *shape, dtype=torch.uint8) if size <= room else None
-        self.cached = torch.zeros(len(files), dtype=torch.bool)
-        self.broken = torch.zeros(len(files), dtype=torch.bool)
+        self.cache = torch.empty(len(names), *shape, dtype=torch.uint8) if size <= room else None
+        self.cached = torch.zeros(len(names), dtype=torch.bool)
+        self.broken = torch.zeros(len(names), dtype=torch.bool)
         if shared:
             for tensor in (self.cache, self.cached, self.broken):
                 if tensor is not None:
                     tensor.share_memory_()
+
+    def decode(self, i: int) -> Tensor:
+        """Picture i as uint8 [C, H, W]; raises anything where it cannot."""
+        raise NotImplementedError
 
     def read(self, i: int) -> Tensor | None:
         """Picture i as uint8 [C, H, W]; None if it cannot be decoded, which is warned of once, or refused."""
@@ -126,14 +129,14 @@ class _Pictures:
         if self.broken[i]:
             return None
         try:
-            image = decode(self.files[i], self.shape[1], self.shape[0], self.fit)
+            image = self.decode(i)
         except Exception as error:  # Pillow raises anything on broken files
             if not self.skip:
                 raise RuntimeError(
-                    f"{self.files[i]} cannot be decoded: {error}. Repair or remove it, or set data.corrupt to skip."
+                    f"{self.names[i]} cannot be decoded: {error}. Repair or remove it, or set data.corrupt to skip."
                 ) from error
             self.broken[i] = True
-            warnings.warn(f"skipped {self.files[i]}, which cannot be decoded: {error}", stacklevel=2)
+            warnings.warn(f"skipped {self.names[i]}, which cannot be decoded: {error}", stacklevel=2)
             return None
         if self.cache is not None:
             self.cache[i] = image
@@ -141,20 +144,51 @@ class _Pictures:
         return image
 
 
-class FolderImages(Images):
-    """Some of a folder's pictures; one that cannot be decoded is replaced by the next that can, in sorted order."""
+class FolderPictures(Store):
+    """The files of a folder, with their classes if they have any."""
 
-    def __init__(self, pictures: _Pictures, members: list[int]) -> None:
+    def __init__(
+        self, files: list[Path], labels: Tensor | None, shape: tuple[int, int, int], fit: Fit, **store: Any
+    ) -> None:
+        super().__init__([str(file) for file in files], shape, **store)
+        self.files, self.labels, self.fit = files, labels, fit
+
+    def decode(self, i: int) -> Tensor:
+        return decode(self.files[i], self.shape[1], self.shape[0], self.fit)
+
+
+class StoredImages(Images):
+    """Some of a store's pictures; one that cannot be decoded is replaced by the next that can, in sorted order."""
+
+    def __init__(self, pictures: Store, members: list[int]) -> None:
         self.pictures, self.members = pictures, members
 
     def __len__(self) -> int:
         return len(self.members)
 
-    def __getitems__(self, tickets: Sequence[int]) -> Batch:
+    def read(self, tickets: Sequence[int]) -> tuple[list[int], Tensor]:
+        """Which pictures of the store these tickets give, and the pictures, uint8 [N, C, H, W]."""
         found = [self._read(ticket % len(self)) for ticket in tickets]
-        batch = Batch(image=torch.stack([image for _, image in found]))
+        return [i for i, _ in found], torch.stack([image for _, image in found])
+
+    def _read(self, position: int) -> tuple[int, Tensor]:
+        for i in self.members[position:] + self.members[:position]:
+            image = self.pictures.read(i)
+            if image is not None:
+                return i, image
+        raise RuntimeError(f"None of these {len(self)} pictures can be decoded, {self.pictures.names[0]} and others.")
+
+
+class FolderImages(StoredImages):
+    """Some of a folder's pictures, with their classes if they have any."""
+
+    pictures: FolderPictures
+
+    def __getitems__(self, tickets: Sequence[int]) -> Batch:
+        chosen, images = self.read(tickets)
+        batch = Batch(image=images)
         if self.pictures.labels is not None:
-            batch["label"] = self.pictures.labels[[i for i, _ in found]]
+            batch["label"] = self.pictures.labels[chosen]
         return batch
 
     @cached_property
@@ -169,13 +203,6 @@ class FolderImages(Images):
         shape, fit, labels = self.pictures.shape, self.pictures.fit, self.pictures.labels
         files = digest_files(self.pictures.files[i] for i in self.members)
         return combine("folder 1", shape, fit, None if labels is None else labels[self.members].tolist(), *files)
-
-    def _read(self, position: int) -> tuple[int, Tensor]:
-        for i in self.members[position:] + self.members[:position]:
-            image = self.pictures.read(i)
-            if image is not None:
-                return i, image
-        raise RuntimeError(f"None of these {len(self)} pictures can be decoded, {self.pictures.files[0]} and others.")
 
 
 @dataclass
@@ -252,20 +279,6 @@ def _inspect(file: Path) -> tuple[tuple[int, int], str, int] | str:
         return str(error)
 
 
-def _readable(root: Path, names: list[str], corrupt: str) -> list[str]:
-    """The files whose header can be read; the others are refused or warned of."""
-    with ThreadPoolExecutor() as pool:
-        seen = dict(zip(names, pool.map(header, (root / name for name in names)), strict=True))
-    bad = {name: problem for name, problem in seen.items() if isinstance(problem, str)}
-    if not bad:
-        return names
-    message = f"{len(bad)} of {len(names)} files in {root.absolute()} cannot be read as pictures: {listing(bad)}"
-    if corrupt == "refuse" or len(bad) == len(names):
-        raise ValueError(f"{message}.\nRemove them, or set data.corrupt to skip, to train on the others.")
-    warnings.warn(f"skipped: {message}", stacklevel=3)
-    return [name for name in names if name not in bad]
-
-
 def _classes(root: Path, names: Iterable[str]) -> list[str]:
     beside = [name for name in names if "/" not in name]
     if beside:
@@ -276,6 +289,6 @@ def _classes(root: Path, names: Iterable[str]) -> list[str]:
     return sorted({name.split("/")[0] for name in names})
 
 
-def _fraction(name: str) -> float:
+def fraction(name: str) -> float:
     """A number in [0, 1) that only depends on the name."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest()) / 2**32

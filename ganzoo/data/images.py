@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ from torch.utils.data import Dataset
 
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
+
+PICTURES: tuple[Literal["image", "source"], ...] = ("image", "source")  # what is mirrored and cut alike
 
 
 class Images(Dataset[Batch]):
@@ -70,14 +73,23 @@ class Images(Dataset[Batch]):
 
 def digest(blocks: Iterable[Batch]) -> str:
     """The fingerprint of the images and labels of these batches, however they are divided."""
-    kind, n, images, labels = "", 0, hashlib.sha256(), hashlib.sha256()
+    kind, n, images, labels, sources = "", 0, hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
+    source_kind: list[str] = []
     for batch in blocks:
         image = batch["image"]
         kind, n = f"{image.dtype} {list(image.shape[1:])}", n + len(image)
-        images.update(image.contiguous().flatten().view(torch.uint8).numpy().data)
+        images.update(_bytes(image))
         if "label" in batch:
             labels.update(batch["label"].long().contiguous().numpy().data)
-    return combine("images 1", kind, n, images.hexdigest(), labels.hexdigest())
+        if "source" in batch:
+            source = batch["source"]
+            sources.update(_bytes(source))
+            source_kind = [f"{source.dtype} {list(source.shape[1:])}", sources.hexdigest()]
+    return combine("images 1", kind, n, images.hexdigest(), labels.hexdigest(), *source_kind)
+
+
+def _bytes(images: Tensor) -> memoryview:
+    return images.contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def combine(*parts: object) -> str:
@@ -136,7 +148,78 @@ class Flipped(Images):
     def __getitems__(self, tickets: Sequence[int]) -> Batch:
         batch = self.data.__getitems__(tickets)
         coin = torch.tensor([mix(self.seed, ticket) & 1 for ticket in tickets], dtype=torch.bool)[:, None, None, None]
-        for key in ("image", "source"):
+        for key in PICTURES:
             if key in batch:
                 batch[key] = torch.where(coin, batch[key].flip(-1), batch[key])
         return batch
+
+
+class Jittered(Images):
+    """Cuts a window out of each of another data set's images, and the same one out of its source: where, is a function
+    of (seed, ticket).
+
+    Args:
+        data: The images, larger than the window.
+        size: Pixels per side of the window.
+        seed: Of the windows' places.
+    """
+
+    def __init__(self, data: Images, size: int, seed: int) -> None:
+        self.data, self.size, self.seed = data, size, seed
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitems__(self, tickets: Sequence[int]) -> Batch:
+        batch = self.data.__getitems__(tickets)
+        for key in PICTURES:
+            if key in batch:
+                cut = [self._window(image, t) for image, t in zip(batch[key], tickets, strict=True)]
+                batch[key] = torch.stack(cut)
+        return batch
+
+    def _window(self, image: Tensor, ticket: int) -> Tensor:
+        places = image.shape[-1] - self.size + 1
+        top, left = (mix(self.seed, ticket, axis) % places for axis in (0, 1))
+        return image[:, top : top + self.size, left : left + self.size]
+
+
+class Chosen(Images):
+    """Some of another data set's images, by their indices."""
+
+    def __init__(self, data: Images, members: Sequence[int]) -> None:
+        self.data, self.members = data, members
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __getitems__(self, tickets: Sequence[int]) -> Batch:
+        return self.data.__getitems__([self.members[ticket % len(self)] for ticket in tickets])
+
+    @cached_property
+    def _labels(self) -> Tensor | None:
+        labels = self.data.labels()
+        return None if labels is None else labels[list(self.members)]
+
+    def _digest(self) -> str:
+        return combine("chosen 1", self.data.fingerprint(), list(self.members))
+
+
+class Merged(Images):
+    """What two data sets give for the same tickets, in one batch: as many images as the first has, with its labels."""
+
+    def __init__(self, data: Images, others: Images) -> None:
+        self.data, self.others = data, others
+
+    def __len__(self) -> int:
+        return len(self.data) if len(self.others) else 0
+
+    def __getitems__(self, tickets: Sequence[int]) -> Batch:
+        return Batch(**{**self.data.__getitems__(tickets), **self.others.__getitems__(tickets)})
+
+    @cached_property
+    def _labels(self) -> Tensor | None:
+        return self.data.labels()
+
+    def _digest(self) -> str:
+        return combine("merged 1", self.data.fingerprint(), self.others.fingerprint())

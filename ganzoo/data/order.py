@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -75,6 +76,48 @@ class SequentialLoader(_Batches):
         return len(self._parts)
 
 
+@lru_cache(maxsize=4)
+def shuffled(size: int, seed: int, epoch: int) -> Tensor:
+    """The order of an epoch: 0 to size - 1, shuffled as a function of the other two; kept, so not to be changed."""
+    return torch.randperm(size, generator=torch.Generator().manual_seed(mix(seed, epoch)))
+
+
+@lru_cache(maxsize=2)
+def places(size: int, seed: int, epoch: int) -> Tensor:
+    """The inverse of `shuffled`: where each image stands in the epoch."""
+    return shuffled(size, seed, epoch).argsort()
+
+
+class Repeated(Images):
+    """As many images as another data set has, from one with fewer: while that one's epoch lasts, they pass by again
+    and again, each time in another order.
+
+    A ticket's image is a function of (seed, ticket) alone: where the ticket stands in its epoch says which pass it
+    belongs to, and its place in that.
+
+    Args:
+        data: The images.
+        size: Number of images of the other data set.
+        seed: Of the other data set's order.
+    """
+
+    def __init__(self, data: Images, size: int, seed: int) -> None:
+        self.data, self.size, self.seed = data, size, seed
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitems__(self, tickets: Sequence[int]) -> Batch:
+        return self.data.__getitems__([self._inner(ticket) for ticket in tickets])
+
+    def _inner(self, ticket: int) -> int:
+        epoch, index = divmod(ticket, self.size)
+        n = len(self.data)
+        passed, place = divmod(int(places(self.size, self.seed, epoch)[index]), n)
+        passed += epoch * -(-self.size // n)  # passes per epoch, of which the last may be cut short
+        return passed * n + int(shuffled(n, mix(self.seed, 1), passed)[place])
+
+
 class Shuffle:
     """The tickets of the batches still to come in an epoch: a function of (seed, epoch) alone.
 
@@ -105,7 +148,7 @@ class Shuffle:
 
     def __iter__(self) -> Iterator[list[int]]:
         epoch = self.epoch
-        order = torch.randperm(self.size, generator=torch.Generator().manual_seed(mix(self.seed, epoch)))
+        order = shuffled(self.size, self.seed, epoch)
         for batch in range(self.batch, len(self)):
             start = batch * self.batch_size + self.offset
             yield (order[start : start + self.share] + epoch * self.size).tolist()

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from ganzoo.core.types import Batch
-from ganzoo.data.files import decode, find, header, listing, pixels, square
+from ganzoo.data.files import decode, find, grey, header, listing, pixels, square
 from ganzoo.data.images import Images, combine, digest_files
 
 SIZES = "convert them to one size, or score them at one with: python -m ganzoo evaluate ... --resize N"
@@ -136,7 +136,7 @@ def _check(root: Path, names: list[str], one_size: bool, one_kind: bool) -> tupl
             "Repair or remove them."
         )
     seen = {name: found for name, found in headers.items() if not isinstance(found, str)}
-    kinds = {name: (one_size and size, one_kind and _grey(mode)) for name, (size, mode) in seen.items()}
+    kinds = {name: (one_size and size, one_kind and grey(mode)) for name, (size, mode) in seen.items()}
     usual = Counter(kinds.values()).most_common(1)[0][0]
     typical = next(name for name in names if kinds[name] == usual)
     odd = [name for name in names if kinds[name] != usual]
@@ -148,8 +148,4 @@ def _check(root: Path, names: list[str], one_size: bool, one_kind: bool) -> tupl
             + (SIZES if kinds[odd[0]][0] != usual[0] else KINDS)
         )
     size, mode = seen[typical]
-    return size, 1 if _grey(mode) else 3
-
-
-def _grey(mode: str) -> bool:
-    return mode in ("1", "L", "LA", "La") or mode.startswith("I")
+    return size, 1 if grey(mode) else 3

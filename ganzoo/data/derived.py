@@ -1,0 +1,269 @@
+"""Data made of other data: pairs for translators, and few labels among many images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property, partial
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ganzoo.core.images import to_uint8
+from ganzoo.core.random import mix
+from ganzoo.core.types import Batch
+from ganzoo.data.base import GANDataModule, Split
+from ganzoo.data.images import Chosen, Images, Merged, combine
+from ganzoo.data.order import Repeated
+
+Task = Literal["edges", "grey", "low-resolution"]
+TAN = 0.41421356  # of 22.5 degrees: between the directions of two neighbours
+
+
+class _Derived(GANDataModule):
+    """A data module that is made of another one, whose images, labels and splits it takes over.
+
+    Args:
+        data: The other one; its batch_size, num_workers, flip and seed are not used.
+        **kwargs: See `GANDataModule`.
+    """
+
+    def __init__(self, data: GANDataModule, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not isinstance(data, GANDataModule):
+            raise ValueError(f"data is {data!r}; {type(self).__name__} is made of a data module, such as Digits")
+        self.data = data
+        self.image_size, self.channels, self.num_classes = data.image_size, data.channels, data.num_classes
+        self.extractor = data.extractor
+
+    def prepare_data(self) -> None:
+        """Download what is missing."""
+        self.data.prepare_data()
+
+
+class Pairs(_Derived):
+    """Pairs for translators from any images: "image" is the original, "source" is made of it.
+
+    - "edges": a drawing of its outlines, black on white, one channel.
+    - "grey": itself without colour, one channel.
+    - "low-resolution": itself as a mosaic of squares of `factor` x `factor` pixels, each of their mean colour.
+
+    Without `paired`, training batches are as CycleGAN has them: images and sources come from two fixed, disjoint halves
+    of the training images, each shuffled on its own, as a function of (seed, epoch); labels are those of "image". val
+    and test are paired all the same, so that translations can be held against the truth.
+
+    Args:
+        data: The data module whose images are taken; its batch_size, num_workers, flip and seed are not used.
+        task: What the sources are.
+        paired: Whether training batches are pairs.
+        factor: Pixels per side of the squares of "low-resolution".
+        **kwargs: See `GANDataModule`.
+
+    Raises:
+        ValueError: The images have neither one channel nor three, are grey already, or do not divide into squares; or
+            `data` is no data module.
+    """
+
+    source_channels: int
+
+    def __init__(
+        self, data: GANDataModule, task: Task = "edges", paired: bool = True, factor: int = 4, **kwargs: Any
+    ) -> None:
+        super().__init__(data, **kwargs)
+        size, known = self.image_size, {"edges": edges, "grey": grey, "low-resolution": partial(mosaic, factor=factor)}
+        if task not in known:
+            raise ValueError(f"task is {task!r}; it takes {', '.join(known)}")
+        if self.channels not in (1, 3):
+            raise ValueError(f"{data.name} has {self.channels} channels, and pairs are made of grey or colour images")
+        if task == "grey" and self.channels == 1:
+            raise ValueError(f"{data.name} is grey already: choose the task edges or low-resolution, or colour images")
+        if task == "low-resolution" and (factor < 2 or size % factor):
+            divisors = [d for d in range(2, size) if size % d == 0]
+            cure = f"choose one of {', '.join(map(str, divisors))}" if divisors else "choose another image_size"
+            raise ValueError(f"factor is {factor}, into which {size}x{size} pixels do not divide: {cure}")
+        self.task, self.paired = task, paired
+        self.name = f"{data.name}-{task}" + ("" if paired else "-unpaired")
+        self.source_channels = self.channels if task == "low-resolution" else 1
+        self._draw = known[task]
+        self._recipe = f"{task} {factor}" if task == "low-resolution" else task
+
+    def make_dataset(self, split: Split) -> Images:
+        images = self.data.dataset(split)
+        if self.paired or split != "train":
+            return Derived(images, self._draw, self._recipe)
+        return Merged(*self._halves(images))
+
+    def training_images(self, seed: int) -> Images:
+        if self.paired:
+            return super().training_images(seed)
+        images, sources = self._halves(self.data.dataset("train"))
+        sources = Repeated(self.flipped(sources, mix(seed, 1)), len(images), seed)
+        return Merged(self.flipped(images, seed), sources)
+
+    def _halves(self, data: Images) -> tuple[Images, Images]:
+        """The images, and the sources of others: the larger and the smaller half of a fixed shuffle."""
+        order = sorted(range(len(data)), key=mix)
+        middle = (len(data) + 1) // 2
+        images, others = (Chosen(data, sorted(part)) for part in (order[:middle], order[middle:]))
+        return images, Derived(others, self._draw, self._recipe, alone=True)
+
+
+class SemiSupervised(_Derived):
+    """Few labels among many images: training batches have "labelled", images with their labels, beside "image".
+
+    "image" are all training images, without labels. "labelled" are as many, drawn from the `labels_per_class` images of
+    each class whose labels are known: in every epoch they pass by again and again, each time in another order, a
+    function of (seed, epoch). In val and test all labels are known: there "labelled" are the images themselves.
+
+    Args:
+        data: The data module whose images and labels are taken; its batch_size, num_workers, flip and seed are not
+            used.
+        labels_per_class: How many training images of each class have a label.
+        label_seed: Which ones: a function of this and the data alone.
+        **kwargs: See `GANDataModule`.
+
+    Raises:
+        ValueError: The data has no labels, or a class fewer images than `labels_per_class`, which counts from 1; the
+            latter is raised when the data is first read.
+    """
+
+    def __init__(self, data: GANDataModule, labels_per_class: int = 10, label_seed: int = 0, **kwargs: Any) -> None:
+        super().__init__(data, **kwargs)
+        if labels_per_class < 1:
+            raise ValueError(f"labels_per_class counts from 1, got {labels_per_class}")
+        if self.num_classes is None:
+            raise ValueError(
+                f"{data.name} has no labels, of which SemiSupervised shows a few: take other data, or, of an "
+                "ImageFolder, set labels to true"
+            )
+        self.labels_per_class, self.label_seed = labels_per_class, label_seed
+        self.name = f"{data.name}-{labels_per_class}-labels"
+
+    def make_dataset(self, split: Split) -> Images:
+        images = self.data.dataset(split)
+        return images if split == "train" else Labelled(images, alone=False)
+
+    def training_images(self, seed: int) -> Images:
+        data = self.dataset("train")
+        labelled = Labelled(self.flipped(Chosen(data, self.members), mix(seed, 1)), alone=True)
+        return Merged(Unlabelled(self.flipped(data, seed)), Repeated(labelled, len(data), seed))
+
+    @cached_property
+    def members(self) -> list[int]:
+        """The indices of the training images whose labels are known."""
+        labels = self.dataset("train").labels()
+        assert labels is not None and self.num_classes is not None
+        counts = labels.bincount(minlength=self.num_classes)
+        if (least := int(counts.min())) < self.labels_per_class:
+            raise ValueError(
+                f"labels_per_class is {self.labels_per_class}, and class {int(counts.argmin())} of {self.data.name} "
+                f"has {least} training images: " + (f"lower it to {least} or less" if least else "add some")
+            )
+        chosen: list[int] = []
+        for label in range(self.num_classes):
+            found = (labels == label).nonzero()[:, 0].tolist()
+            chosen += sorted(found, key=lambda i: mix(self.label_seed, i))[: self.labels_per_class]
+        return sorted(chosen)
+
+
+class Derived(Images):
+    """A data set's batches with sources that are made of the images; the sources `alone`, if that is asked for."""
+
+    def __init__(self, data: Images, draw: Any, recipe: str, alone: bool = False) -> None:
+        self.data, self.draw, self.recipe, self.alone = data, draw, recipe, alone
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitems__(self, tickets: Sequence[int]) -> Batch:
+        batch = self.data.__getitems__(tickets)
+        image = batch["image"]
+        source = self.draw(image if image.dtype == torch.uint8 else to_uint8(image))
+        return Batch(source=source) if self.alone else Batch(**{**batch, "source": source})
+
+    @cached_property
+    def _labels(self) -> Tensor | None:
+        return self.data.labels()
+
+    def _digest(self) -> str:
+        return combine("derived 1", self.recipe, self.alone, self.data.fingerprint())
+
+
+class Labelled(Images):
+    """A data set's images with their labels, as "labelled"; these `alone`, if that is asked for."""
+
+    def __init__(self, data: Images, alone: bool) -> None:
+        self.data, self.alone = data, alone
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitems__(self, tickets: Sequence[int]) -> Batch:
+        batch = self.data.__getitems__(tickets)
+        labelled = batch["image"], batch["label"]
+        return Batch(labelled=labelled) if self.alone else Batch(**{**batch, "labelled": labelled})
+
+    @cached_property
+    def _labels(self) -> Tensor | None:
+        return self.data.labels()
+
+    def _digest(self) -> str:
+        return self.data.fingerprint()  # it says the same things twice
+
+
+class Unlabelled(Images):
+    """A data set's batches without their labels."""
+
+    _labels = None
+
+    def __init__(self, data: Images) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitems__(self, tickets: Sequence[int]) -> Batch:
+        batch = self.data.__getitems__(tickets)
+        batch.pop("label", None)
+        return batch
+
+
+def grey(images: Tensor) -> Tensor:
+    """uint8 [N, 3, H, W] -> uint8 [N, 1, H, W], weighted as for television (ITU-R 601)."""
+    weights = torch.tensor([299, 587, 114])[:, None, None]
+    return ((images * weights).sum(1, keepdim=True) / 1000).round().byte()
+
+
+def mosaic(images: Tensor, factor: int) -> Tensor:
+    """uint8 [N, C, H, W], each square of factor x factor pixels as its mean."""
+    means = F.avg_pool2d(images.float(), factor).round().byte()
+    return means.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+
+
+def edges(images: Tensor) -> Tensor:
+    """Outlines: uint8 [N, 1 or 3, H, W] -> uint8 [N, 1, H, W], 0 on them and 255 elsewhere.
+
+    Sobel's gradient, thinned to its ridges as in Canny's detector: an edge is where the gradient is larger than at both
+    neighbours in its direction, and than a quarter of the image's largest. All sums are of whole numbers, hence exact,
+    so that an image's edges do not depend on the batch that it is in.
+    """
+    shades = (grey(images) if images.shape[1] == 3 else images).float()
+    x = F.pad(shades, (1, 1, 1, 1), mode="replicate")
+    height, width = shades.shape[-2:]
+
+    def at(t: Tensor, down: int, right: int) -> Tensor:
+        return t[..., 1 + down : 1 + down + height, 1 + right : 1 + right + width]
+
+    def ridge(down: int, right: int) -> Tensor:  # of two equal neighbours one is the edge
+        return (strength > at(padded, -down, -right)) & (strength >= at(padded, down, right))
+
+    across = at(x, -1, 1) - at(x, -1, -1) + 2 * (at(x, 0, 1) - at(x, 0, -1)) + at(x, 1, 1) - at(x, 1, -1)
+    along = at(x, 1, -1) - at(x, -1, -1) + 2 * (at(x, 1, 0) - at(x, -1, 0)) + at(x, 1, 1) - at(x, -1, 1)
+    strength = across.square() + along.square()
+    padded = F.pad(strength, (1, 1, 1, 1))
+    flat, steep = along.abs() <= TAN * across.abs(), across.abs() <= TAN * along.abs()
+    diagonal = torch.where(across * along > 0, ridge(1, 1), ridge(1, -1))
+    edge = torch.where(flat, ridge(0, 1), torch.where(steep, ridge(1, 0), diagonal))
+    strong = strength > strength.amax((1, 2, 3), keepdim=True) / 16  # these are squares
+    return (~(edge & strong)).byte() * 255

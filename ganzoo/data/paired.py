@@ -1,0 +1,349 @@
+"""Folders for translators, which turn pictures of one kind into another: in pairs, or without."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ganzoo.core.random import mix
+from ganzoo.core.types import Batch
+from ganzoo.data.base import GANDataModule, Split
+from ganzoo.data.files import Fit, decode, find, grey, leave_out, readable, square, upright
+from ganzoo.data.folder import FolderImages, FolderPictures, Store, StoredImages, fraction
+from ganzoo.data.images import Images, Jittered, Merged, combine, digest_files
+from ganzoo.data.order import Repeated
+
+Side = Literal["left", "right"]
+Header = tuple[tuple[int, int], str]  # upright (width, height), Pillow's mode
+Found = dict[str, tuple[Path, Header]]  # a folder's pictures, by the names that decide their splits
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+class _Translation(GANDataModule):
+    """What `PairedFolder` and `UnpairedFolder` share.
+
+    Args:
+        image_size: Pixels per side that the pictures are resampled to.
+        channels: Of "image": 3 for colour, 1 for grey.
+        source_channels: Of "source": 3 for colour, 1 for grey.
+        fit: What to do with pictures that are not square: "crop" the centre, or "squeeze" all of it.
+        jitter: Training pictures are resampled to so many pixels more per side, and a window of `image_size` is cut out
+            of them, anew in every epoch; pix2pix and CycleGAN take 30 at 256.
+        corrupt: "refuse" stops at files that cannot be used and names them; "skip" warns and takes others instead.
+        val_fraction: Share of the files that is held out, 0 to 1, where no subfolders say which.
+        cache_gb: Decoded pictures are kept in memory if all of them fit into this many GB, so that nothing is decoded
+            twice.
+        num_workers: Worker processes that decode ahead; None takes the number of CPU cores, at most 8.
+        **kwargs: See `GANDataModule`.
+    """
+
+    num_classes = None
+    source_channels: int
+
+    def __init__(
+        self,
+        image_size: int = 256,
+        channels: Literal[1, 3] = 3,
+        source_channels: Literal[1, 3] = 3,
+        fit: Fit = "crop",
+        jitter: int = 0,
+        corrupt: Literal["refuse", "skip"] = "refuse",
+        val_fraction: float = 0.1,
+        cache_gb: float = 2.0,
+        num_workers: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(num_workers=min(8, os.cpu_count() or 1) if num_workers is None else num_workers, **kwargs)
+        if jitter < 0:
+            raise ValueError(f"jitter is {jitter}; it counts pixels from 0, such as 30 for an image_size of 256")
+        self.image_size, self.channels, self.source_channels = image_size, channels, source_channels
+        self.fit, self.jitter, self.corrupt, self.val_fraction = fit, jitter, corrupt, val_fraction
+        self.cache_gb = cache_gb
+        self._stores: dict[Any, Store] = {}
+
+    def find(self, path: str) -> Found:
+        """The pictures of a folder that can be used, in sorted order."""
+        root = Path(path).expanduser()
+        return {name: (root / name, seen) for name, seen in readable(root, find(root)[0], self.corrupt).items()}
+
+    def find_both(self, path: str, source_path: str) -> dict[str, Found]:
+        """The pictures of both folders, in this order."""
+        if Path(path).expanduser().resolve() == Path(source_path).expanduser().resolve():
+            raise ValueError(f"path and source_path are both {path}: name the folder of the images, and the sources'")
+        found = {folder: self.find(folder) for folder in (path, source_path)}
+        _check_colours(found, self.channels, self.source_channels)
+        return found
+
+    def store(self, key: Any, make: Callable[..., Store], share: float) -> Store:
+        """The store of this key, made at the first call, with this share of the memory."""
+        if key not in self._stores:
+            cache_gb = self.cache_gb * share / (2 if self.jitter else 1)  # another one holds the larger pictures
+            self._stores[key] = make(cache_gb=cache_gb, skip=self.corrupt == "skip", shared=self.num_workers > 0)
+        return self._stores[key]
+
+    def varied(self, read: Callable[[int], Images], seed: int) -> Images:
+        """Training images with their windows and flips; `read` gives them in a size in pixels."""
+        images = read(self.image_size + self.jitter)
+        return self.flipped(Jittered(images, self.image_size, seed) if self.jitter else images, seed)
+
+
+class PairedFolder(_Translation):
+    """Pictures in pairs, as pix2pix learns from: "source" is what it reads, "image" is what it is to make of that.
+
+    Either both stand side by side in one picture, as in pix2pix's own data sets, or the targets are in `path` and the
+    sources in `source_path`, under the same names but for the suffix. Files are read as `ImageFolder` reads them.
+
+    Fixed splits: where all pictures are in the top-level folders train and val, train and test, or all three, these are
+    the splits (where only one of val and test is there, it is both). Otherwise a hash of the target's path inside the
+    folder decides: val and test are the same `val_fraction`, train is the rest.
+
+    Args:
+        path: The folder; of the targets if there is a `source_path`.
+        source_path: The folder of the sources.
+        source_side: Which half of a picture is the source, where both stand side by side.
+        **kwargs: See `GANDataModule`.
+
+    Raises:
+        FileNotFoundError: A folder does not exist, or holds no pictures.
+        NotADirectoryError: A path is a file.
+        ValueError: Some files are no pictures, have no partner, or no two halves; or one folder's pictures are grey,
+            the other's are not, and both are to have three channels.
+    """
+
+    def __init__(self, path: str, source_path: str | None = None, source_side: Side = "left", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.name, self.source_side = Path(path).expanduser().resolve().name, source_side
+        self._files: dict[str, tuple[Path, ...]]
+        if source_path is None:
+            found = self.find(path)
+            bad = {name: f"{w} pixels wide" for name, (_, ((w, _), _)) in found.items() if w % 2}
+            leave_out(bad, len(found), f"pictures in {path} have no two halves, source and target", self.corrupt)
+            self._files = {name: (file,) for name, (file, _) in found.items() if name not in bad}
+        else:
+            self._files = _match(self.find_both(path, source_path), self.corrupt)
+        self._splits = _splits(list(self._files), self.val_fraction)
+
+    def make_dataset(self, split: Split) -> Images:
+        return self._read(split, self.image_size)
+
+    def training_images(self, seed: int) -> Images:
+        return self.varied(partial(self._read, "train"), seed)
+
+    def _read(self, split: Split, size: int) -> Images:
+        shape = self.channels, self.source_channels, size
+        make = partial(PairPictures, list(self._files.values()), shape, self.fit, self.source_side)
+        return PairImages(self.store(size, make, share=1), self._splits[split])
+
+
+class UnpairedFolder(_Translation):
+    """Two sets of pictures that are not paired, as CycleGAN learns from: "source" from one, "image" from the other.
+
+    Either `path` holds CycleGAN's folders trainA and testA (the sources), trainB and testB, or the sources are in
+    `source_path`, the others in `path`. Files are read as `ImageFolder` reads them.
+
+    A training epoch is as long as the larger set. Each set is shuffled on its own, as a function of (seed, epoch), and
+    the smaller one passes by again and again. The splits' data sets, which do not shuffle, have each picture of the
+    images once, beside the sources in order.
+
+    Fixed splits, of each set on its own, as in `PairedFolder`.
+
+    Args:
+        path: The folder of the images, CycleGAN's domain B; of both domains if there is no `source_path`.
+        source_path: The folder of the sources, CycleGAN's domain A.
+        **kwargs: See `GANDataModule`.
+
+    Raises:
+        FileNotFoundError: A folder does not exist, or holds no pictures.
+        NotADirectoryError: A path is a file.
+        ValueError: Some files are no pictures; there are no sources; or one folder's pictures are grey, the other's
+            are not, and both are to have three channels.
+    """
+
+    paired = False
+
+    def __init__(self, path: str, source_path: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.name = Path(path).expanduser().resolve().name
+        if source_path is None:
+            both = self.find(path)
+            found = {f"{path}/train{letter}": _domain(both, letter) for letter in "BA"}
+            if missing := [name for name, pictures in found.items() if not pictures]:
+                raise ValueError(
+                    f"no pictures in {' and '.join(missing)}: put the images into trainB and the sources into trainA, "
+                    "or name the folder of the sources with data.source_path"
+                )
+            _check_colours(found, self.channels, self.source_channels)
+        else:
+            found = self.find_both(path, source_path)
+        self._found = dict(zip(("image", "source"), found.values(), strict=True))
+        self._splits = {kind: _splits(list(pictures), self.val_fraction) for kind, pictures in self._found.items()}
+
+    def make_dataset(self, split: Split) -> Images:
+        images, sources = (self._read(kind, split, self.image_size) for kind in ("image", "source"))
+        return Merged(images, Sources(sources))
+
+    def training_images(self, seed: int) -> Images:
+        images = self.varied(partial(self._read, "image", "train"), seed)
+        sources = self.varied(partial(self._read, "source", "train"), mix(seed, 1))
+        if len(images) < len(sources):
+            images = Repeated(images, len(sources), seed)
+        else:
+            sources = Repeated(sources, len(images), seed)
+        return Merged(images, Sources(sources))
+
+    def _read(self, kind: str, split: Split, size: int) -> Images:
+        files = [file for file, _ in self._found[kind].values()]
+        channels = self.channels if kind == "image" else self.source_channels
+        store = self.store((kind, size), partial(FolderPictures, files, None, (channels, size, size), self.fit), 1 / 2)
+        return FolderImages(store, self._splits[kind][split])
+
+
+class PairPictures(Store):
+    """Targets, with their sources as further channels.
+
+    Args:
+        files: Of each pair: one picture with both side by side, or the target and the source.
+        shape: The target's channels, the source's, pixels per side.
+        fit: What to do with what is not square.
+        source_side: Which half is the source, where both stand side by side.
+        **store: See `Store`.
+    """
+
+    def __init__(
+        self, files: list[tuple[Path, ...]], shape: tuple[int, int, int], fit: Fit, source_side: Side, **store: Any
+    ) -> None:
+        self.pairs, self.fit, self.source_side = files, fit, source_side
+        self.channels, self.source_channels, self.size = shape
+        stacked = self.channels + self.source_channels, self.size, self.size
+        super().__init__([" or ".join(map(str, pair)) for pair in files], stacked, **store)
+
+    def decode(self, i: int) -> Tensor:
+        pair, channels = self.pairs[i], (self.channels, self.source_channels)
+        if len(pair) == 2:
+            return torch.cat([decode(file, self.size, c, self.fit) for file, c in zip(pair, channels, strict=True)])
+        picture = upright(pair[0])
+        middle, height = picture.width // 2, picture.height
+        halves = [picture.crop((0, 0, middle, height)), picture.crop((middle, 0, picture.width, height))]
+        if self.source_side == "left":
+            halves.reverse()
+        return torch.cat([self._convert(half, c) for half, c in zip(halves, channels, strict=True)])
+
+    def _convert(self, half: Image.Image, channels: int) -> Tensor:
+        return square(half.convert("L" if channels == 1 else "RGB"), self.size, self.fit)
+
+
+class PairImages(StoredImages):
+    """Some of the pairs."""
+
+    pictures: PairPictures
+
+    def __getitems__(self, tickets: Sequence[int]) -> Batch:
+        _, stacked = self.read(tickets)
+        image, source = stacked.split([self.pictures.channels, self.pictures.source_channels], dim=1)
+        return Batch(image=image, source=source)
+
+    _labels = None
+
+    def _digest(self) -> str:
+        """Of the files' bytes, which decides what they decode to."""
+        store = self.pictures
+        files = digest_files(file for i in self.members for file in store.pairs[i])
+        return combine("pairs 1", store.channels, store.shape, store.fit, store.source_side, *files)
+
+
+class Sources(Images):
+    """A data set's images as sources."""
+
+    _labels = None
+
+    def __init__(self, data: Images) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitems__(self, tickets: Sequence[int]) -> Batch:
+        return Batch(source=self.data.__getitems__(tickets)["image"])
+
+    def _digest(self) -> str:
+        return combine("sources 1", self.data.fingerprint())
+
+
+def _splits(names: Sequence[str], val_fraction: float) -> dict[Split, list[int]]:
+    """The positions of each split's names: by the top-level folders if these are splits, else by a hash of the name."""
+    folders = {name.split("/")[0] if "/" in name else "" for name in names}
+    if "train" in folders and len(folders) > 1 and folders <= set(SPLITS):
+        named = {split: [i for i, name in enumerate(names) if name.startswith(f"{split}/")] for split in SPLITS}
+        return {**named, "val": named["val"] or named["test"], "test": named["test"] or named["val"]}
+    held_out = [fraction(name) < val_fraction for name in names]
+    train, rest = ([i for i, held in enumerate(held_out) if held == which] for which in (False, True))
+    if not train:
+        raise ValueError(f"all {len(names)} pictures are held out: lower val_fraction, {val_fraction}, or add pictures")
+    return {"train": train, "val": rest, "test": rest}
+
+
+def _domain(found: Found, letter: str) -> Found:
+    """The pictures below trainA, valA and testA, as if these were train, val and test."""
+    return {
+        f"{split}/{name.partition('/')[2]}": picture
+        for split in SPLITS
+        for name, picture in found.items()
+        if name.startswith(f"{split}{letter}/")
+    }
+
+
+def _match(folders: dict[str, Found], corrupt: str) -> dict[str, tuple[Path, ...]]:
+    """The files of target and source, by the target's name: the source's is the same but for the suffix."""
+    bad: dict[str, str] = {}
+    (path, targets), (source_path, sources) = folders.items()
+    mine, theirs = (_stems(folder, found, bad) for folder, found in folders.items())
+    pairs: dict[str, tuple[Path, ...]] = {}
+    for stem in sorted({*mine, *theirs}):
+        if stem not in theirs:
+            bad[f"{path}/{mine[stem]}"] = "no source"
+        elif stem not in mine:
+            bad[f"{source_path}/{theirs[stem]}"] = "no target"
+        else:
+            (file, (size, _)), (source, (source_size, _)) = targets[mine[stem]], sources[theirs[stem]]
+            if _alike(size, source_size):
+                pairs[mine[stem]] = file, source
+            else:
+                bad[f"{path}/{mine[stem]}"] = "{}x{}, while its source is {}x{}".format(*size, *source_size)
+    what = "files are no pairs of one name and one shape"
+    leave_out(bad, len(targets) + len(sources), what, corrupt if pairs else "refuse")
+    return pairs
+
+
+def _stems(folder: str, found: Found, bad: dict[str, str]) -> dict[str, str]:
+    """Names by themselves without their suffix; adds to `bad` those that are there twice."""
+    stems: dict[str, str] = {}
+    for name in found:
+        first = stems.setdefault(os.path.splitext(name)[0], name)
+        if first != name:
+            bad[f"{folder}/{name}"] = f"of the same name as {first}"
+    return stems
+
+
+def _alike(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two pictures have the same proportions, to a pixel."""
+    return abs(size[0] * other[1] - size[1] * other[0]) <= max(*size, *other)
+
+
+def _check_colours(folders: dict[str, Found], channels: int, source_channels: int) -> None:
+    """Grey pictures read as colour beside real colour are mostly a mistake, which costs a network its size."""
+    (path, is_grey), (source_path, source_is_grey) = (
+        (folder, all(grey(mode) for _, (_, mode) in found.values())) for folder, found in folders.items()
+    )
+    if channels == source_channels == 3 and is_grey != source_is_grey:
+        name, key = (path, "channels") if is_grey else (source_path, "source_channels")
+        raise ValueError(
+            f"all pictures in {name} are grey, those in {source_path if is_grey else path} are not, and both are to "
+            f"have 3 channels: set data.{key} to 1"
+        )
