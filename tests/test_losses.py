@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy, softplus
 
 import ganzoo
-from ganzoo.functional.losses import log_fake, log_real
+from ganzoo.functional.losses import half_square, log_fake, log_real
 from ganzoo.layers.maxout import Maxout
 from ganzoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from ganzoo.networks.mlp import MaxoutDiscriminator, MLPGenerator
@@ -38,6 +38,10 @@ def test_value_is_minus_twice_the_mean_cross_entropy():
     d = torch.sigmoid(torch.cat([real, fake]))
     target = torch.cat([torch.ones(1000), torch.zeros(1000)]).double()
     torch.testing.assert_close(log_real(real) + log_fake(fake), -2 * binary_cross_entropy(d, target))
+
+
+def test_half_squares():
+    assert half_square(torch.tensor([1.0, -2.0]), 3.0) == (4 + 25) / 2 / 2
 
 
 def test_an_undecided_discriminator_has_value_minus_log_4():
@@ -83,7 +87,7 @@ def test_minimax_saturates_where_the_other_does_not():
     assert non_saturating.item() == pytest.approx(-1, rel=1e-3)
 
 
-@pytest.mark.parametrize("name", ganzoo.list_models())
+@pytest.mark.parametrize("name", ["GAN", "DCGAN", "MLPGAN"])
 def test_the_equations_are_those_of_the_paper(name):
     gan = getattr(ganzoo, name)(**small(name)).eval()
     x, z = torch.rand(5, 1, 16, 16) * 2 - 1, gan.latent(5)
@@ -95,7 +99,7 @@ def test_the_equations_are_those_of_the_paper(name):
     torch.testing.assert_close(sum(g.values()), -fake.log().mean())
 
 
-@pytest.mark.parametrize("name", ganzoo.list_models())
+@pytest.mark.parametrize("name", ["GAN", "DCGAN", "MLPGAN", "LSGAN", "WGAN", "WGANGP"])
 def test_the_generator_never_sees_data(name):
     gan = getattr(ganzoo, name)(**small(name))
     x = torch.rand(5, 1, 16, 16, requires_grad=True)

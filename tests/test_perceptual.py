@@ -50,7 +50,7 @@ def squares(monkeypatch):
 class Linear(nn.Module):
     """G(z) = A z, with normal latents."""
 
-    device, num_classes = torch.device("cpu"), None
+    device, num_classes, source_channels = torch.device("cpu"), None, None
 
     def __init__(self, channels=3, size=8, scale=0.05):
         super().__init__()

@@ -15,6 +15,7 @@ from torch.optim import SGD
 
 import ganzoo
 from ganzoo.core.strategy import GANStrategy
+from ganzoo.networks.ladder import Norm
 from ganzoo.testing import NoiseImages, fit
 from tests.variants import small
 
@@ -58,21 +59,38 @@ def without_batch_statistics(model):
     """BatchNorm cannot be equal over processes unless it is synchronised; dropout draws differ by rank."""
     for module in list(model.modules()):
         for name, child in module.named_children():
-            if isinstance(child, nn.BatchNorm2d | nn.Dropout):
+            if isinstance(child, Norm):
+                setattr(module, name, Standard())
+            elif isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d | nn.Dropout):
                 setattr(module, name, nn.Identity())
     return model
 
 
+class Standard(nn.Module):
+    """For a ladder's norm: mean 0 and standard deviation 1, whatever the batch."""
+
+    def forward(self, z, track=False):
+        return torch.zeros_like(z[0]), torch.ones_like(z[0])
+
+
 def make(name, **more):
     torch.manual_seed(0)
-    sgd = {"optimizer": lambda params: SGD(params, lr=0.05), "ema_half_life": 30.0}
+    lr = 0.05
+    if name == "CycleGAN":  # each process has a pool of its own; among many kinks only small steps stay comparable
+        more, lr = {"pool": 0, "cycle": 1.0, **more}, 1e-3
+    if name == "LadderEBGAN":  # its noise differs by rank, and its weighted costs have large gradients
+        more, lr = {"noise": 0.0, "denoising": (1.0,), "margin": 0.5, **more}, 1e-3
+    sgd = {"optimizer": lambda params: SGD(params, lr=lr), "ema_half_life": 30.0}
     return without_batch_statistics(getattr(ganzoo, name)(**small(name), **sgd, **more))
+
+
+ACROSS_THE_BATCH = {"ImprovedGAN"}  # whose features are matched over a process's share
 
 
 @pytest.mark.parametrize(
     "more", [{}, {"n_critic": 2, "microbatches": 2, "clip_norm": 0.1}], ids=["plain", "everything"]
 )
-@pytest.mark.parametrize("name", ganzoo.list_models())
+@pytest.mark.parametrize("name", sorted(set(ganzoo.list_models()) - ACROSS_THE_BATCH))
 def test_two_processes_of_half_the_batch_are_one(name, more, tmp_path):
     one = make(name, **more)
     fit(one, steps=4)
@@ -87,10 +105,11 @@ def test_two_processes_of_half_the_batch_are_one(name, more, tmp_path):
 
 @pytest.mark.parametrize("name", ganzoo.list_models())
 def test_only_the_stepping_player_is_sent(name, tmp_path):
-    model = make(name)
+    model = make(name, n_critic=1)
     size = {p: sum(w.numel() * 4 for w in getattr(model, p).parameters()) for p in ("discriminator", "generator")}
     ranks = two(model, tmp_path, steps=2)
-    assert [b for b in ranks[0]["bytes"] if b > 64] == [size["discriminator"], size["generator"]] * 2
+    turns = ["generator", "discriminator"] if name == "CycleGAN" else ["discriminator", "generator"]
+    assert [b for b in ranks[0]["bytes"] if b > 64] == [size[player] for player in turns] * 2
 
 
 def test_batch_norm_statistics_are_averaged_when_saved(tmp_path):

@@ -257,7 +257,7 @@ def test_compiled_losses_are_two_graphs_with_eager_gradients(name, monkeypatch):
 
     def make(**more):
         torch.manual_seed(0)
-        return getattr(ganzoo, name)(**small(name), optimizer=lambda p: SGD(p, lr=0.01), **more)
+        return getattr(ganzoo, name)(**small(name), optimizer=lambda p: SGD(p, lr=0.01), n_critic=1, **more)
 
     eager, compiled = make(), make(compile_losses=True)
     fit(eager, steps=4)
@@ -347,7 +347,7 @@ def test_the_schedule_is_set_before_each_batch_from_the_images_before_it():
     assert model.rates == [[1e-3 / (1 + images)] * 2 for images in (0, BATCH, 2 * BATCH)]
 
 
-@pytest.mark.parametrize("name", ganzoo.list_models())
+@pytest.mark.parametrize("name", ["GAN", "DCGAN", "LSGAN", "EBGAN", "ACGAN"])
 def test_latents_are_uniform_in_minus_one_to_one(name):
     z = getattr(ganzoo, name)(**small(name)).latent(10_000, torch.Generator().manual_seed(0))
     assert z.min() < -0.99 and z.max() > 0.99 and z.abs().max() <= 1
@@ -411,15 +411,37 @@ def test_clipping_under_bfloat16_with_the_default_optimizer():
     assert norms.norms == pytest.approx([0.005] * 4, rel=1e-2)
 
 
-def test_observe_is_for_training_and_counts_no_validation():
-    class Observing(ganzoo.DCGAN):
-        def discriminator_loss(self, batch):
-            self.observe("seen", batch["image"].new_tensor(float(self.training)))
-            return super().discriminator_loss(batch)
+class Observing(ganzoo.DCGAN):
+    def discriminator_loss(self, batch):
+        self.observe("training", batch["image"].new_tensor(float(self.training)))
+        self.observe("images", batch["image"].new_tensor(len(batch["image"])))
+        return super().discriminator_loss(batch)
 
+    def validation_step(self, batch, batch_idx):
+        super().validation_step(batch, batch_idx)
+        self.observe("extended", batch["image"].new_tensor(len(batch["image"])))
+
+
+def test_observe_keeps_training_and_validation_apart():
     logger = Remember()
     fit(Observing(**TINY), steps=6, logger=logger, log_every_n_steps=2, limit_val_batches=1)
-    assert {row["seen"] for _, row in logger.rows if "seen" in row} == {1.0}
+    assert {row["training"] for _, row in logger.rows if "training" in row} == {1.0}
+    assert {row["val/training"] for _, row in logger.rows if "val/training" in row} == {0.0}
+    assert not any("extended" in row for _, row in logger.rows)
+
+
+def test_observe_weighs_held_out_batches_by_their_images():
+    """25 images in batches of 10, 10 and 5: their mean batch has (10 * 10 + 10 * 10 + 5 * 5) / 25 = 9 images."""
+    logger, model = Remember(), Observing(**TINY)
+    fit(model, NoiseImages(model, batch_size=10), steps=2, logger=logger, limit_val_batches=3)
+    (row,) = (row for _, row in logger.rows if "val/images" in row)
+    assert row["val/images"] == row["val/extended"] == pytest.approx(9)
+
+
+def test_observe_outside_of_a_run_is_nothing():
+    model = Observing(**TINY).eval()
+    model.discriminator_loss({"image": torch.zeros(2, 1, 8, 8), "z": model.latent(2)})
+    assert not model._means.sums and not model._held_out.sums
 
 
 def test_validation_is_logged_at_the_step_it_was_made():

@@ -7,6 +7,7 @@ import inspect
 import ganzoo
 
 SMALL = {"image_size": 16, "channels": 1, "width": 4, "hidden": 16, "d_hidden": 8, "z_dim": 6}
+SMALL |= {"num_classes": 3, "source_channels": 2, "blocks": 1}
 
 
 def small(name: str) -> dict[str, int]:

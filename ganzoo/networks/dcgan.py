@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+from ganzoo.layers.init import normal_
+
+Norm = Literal["batch", "layer", "none"]
 
 
 class DCGANGenerator(nn.Module):
@@ -14,46 +21,66 @@ class DCGANGenerator(nn.Module):
         channels: of the image.
         z_dim: size of the latent.
         width: feature maps of the last hidden layer; each layer before it has twice as many.
+        num_classes: K of the labels y [N], which join z as one-hot vectors; None for none.
+        norm: after each hidden layer.
     """
 
-    def __init__(self, image_size: int = 64, channels: int = 3, z_dim: int = 100, width: int = 128) -> None:
+    def __init__(
+        self,
+        image_size: int = 64,
+        channels: int = 3,
+        z_dim: int = 100,
+        width: int = 128,
+        num_classes: int | None = None,
+        norm: Norm = "batch",
+    ) -> None:
         super().__init__()
+        self.num_classes = num_classes
+        bias = norm == "none"  # a norm has its own
         top = width * 2 ** (doublings(image_size) - 1)
-        self.project = nn.Linear(z_dim, top * 4 * 4, bias=False)  # the batch norm after it has the bias
-        layers: list[nn.Module] = [nn.Unflatten(1, (top, 4, 4)), nn.BatchNorm2d(top), nn.ReLU()]
+        self.project = nn.Linear(z_dim + (num_classes or 0), top * 4 * 4, bias=bias)
+        layers: list[nn.Module] = [nn.Unflatten(1, (top, 4, 4)), *_norm(norm, top), nn.ReLU()]
         while top > width:
-            layers += [_up(top, top // 2, bias=False), nn.BatchNorm2d(top // 2), nn.ReLU()]
+            layers += [_up(top, top // 2, bias=bias), *_norm(norm, top // 2), nn.ReLU()]
             top //= 2
         self.layers = nn.Sequential(*layers, _up(width, channels), nn.Tanh())
         normal_(self, 0.02)
         self.to(memory_format=torch.channels_last)  # a tenth faster on a CPU
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        if self.num_classes is not None:
+            assert y is not None
+            z = torch.cat([z, one_hot(y, self.num_classes).to(z.dtype)], 1)
         return self.layers(self.project(z))
 
 
 class DCGANDiscriminator(nn.Module):
-    """x [N, C, H, W] in [-1, 1] -> strided 5x5 convolutions -> 4x4 -> logits [N].
+    """x [N, C, H, W] in [-1, 1] -> strided 5x5 convolutions -> 4x4 -> logits [N], or [N, outputs] if there are more.
 
     Args:
         image_size: 8, 16, 32, 64, ...; each halving is one layer.
         channels: of the image.
         width: feature maps of the first layer; each layer after it has twice as many.
+        outputs: of the last, linear layer.
+        norm: after each hidden layer but the first.
     """
 
-    def __init__(self, image_size: int = 64, channels: int = 3, width: int = 128) -> None:
+    def __init__(
+        self, image_size: int = 64, channels: int = 3, width: int = 128, outputs: int = 1, norm: Norm = "batch"
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = [_down(channels, width), nn.LeakyReLU(0.2)]
         for _ in range(doublings(image_size) - 1):
-            layers += [_down(width, 2 * width, bias=False), nn.BatchNorm2d(2 * width), nn.LeakyReLU(0.2)]
+            layers += [_down(width, 2 * width, bias=norm == "none"), *_norm(norm, 2 * width), nn.LeakyReLU(0.2)]
             width *= 2
         self.layers = nn.Sequential(*layers)
-        self.score = nn.Linear(width * 4 * 4, 1)
+        self.score = nn.Linear(width * 4 * 4, outputs)
         normal_(self, 0.02)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.score(self.layers(x).flatten(1)).squeeze(1)
+        score = self.score(self.layers(x).flatten(1))
+        return score.squeeze(1) if score.shape[1] == 1 else score
 
 
 def doublings(image_size: int) -> int:
@@ -72,13 +99,10 @@ def doublings(image_size: int) -> int:
     return n
 
 
-def normal_(network: nn.Module, std: float) -> None:
-    """Weights from N(0, std), a batch norm's from N(1, std); biases 0; in place."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.BatchNorm2d):
-            nn.init.normal_(module.weight, 1.0 if isinstance(module, nn.BatchNorm2d) else 0.0, std)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+def _norm(kind: Norm, channels: int) -> list[nn.Module]:
+    if kind == "layer":
+        return [nn.GroupNorm(1, channels)]  # over channels and pixels of each image
+    return [nn.BatchNorm2d(channels)] if kind == "batch" else []
 
 
 def _up(n_in: int, n_out: int, bias: bool = True) -> nn.Module:

@@ -1,4 +1,4 @@
-"""The fully connected networks of Goodfellow et al. 2014 (arXiv:1406.2661), with the sizes of its MNIST settings."""
+"""Fully connected networks: those of Goodfellow et al. 2014 (arXiv:1406.2661), and plain stacks of ReLU layers."""
 
 from __future__ import annotations
 
@@ -52,6 +52,91 @@ class MaxoutDiscriminator(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return self.layers((x.flatten(1) + 1) / 2).squeeze(1)
+
+
+class ReLUGenerator(nn.Module):
+    """z [N, z_dim] -> linear layers, ReLU between them -> tanh -> images [N, C, H, W] in [-1, 1].
+
+    Args:
+        image_size: pixels, H = W.
+        channels: of the image.
+        z_dim: size of the latent.
+        hidden: units of each hidden layer.
+        layers: linear layers, the last one included.
+        batch_norm: whether after each hidden layer.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 28,
+        channels: int = 1,
+        z_dim: int = 100,
+        hidden: int = 512,
+        layers: int = 4,
+        batch_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.shape = (channels, image_size, image_size)
+        self.layers = nn.Sequential(*relu_stack(z_dim, hidden, channels * image_size**2, layers, batch_norm), nn.Tanh())
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.layers(z).unflatten(1, self.shape)
+
+
+class ReLUDiscriminator(nn.Module):
+    """x [N, C, H, W] in [-1, 1] -> linear layers, ReLU between them -> logits [N].
+
+    Args:
+        image_size: pixels, H = W.
+        channels: of the image.
+        hidden: units of each hidden layer.
+        layers: linear layers, the last one included.
+        batch_norm: whether after each hidden layer but the first.
+        dropout: probability that a hidden unit is left out.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 28,
+        channels: int = 1,
+        hidden: int = 512,
+        layers: int = 4,
+        batch_norm: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        n_in = channels * image_size**2
+        self.layers = nn.Sequential(*relu_stack(n_in, hidden, 1, layers, batch_norm, dropout, first_norm=False))
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.layers(x.flatten(1)).squeeze(1)
+
+
+def relu_stack(
+    n_in: int,
+    hidden: int,
+    n_out: int,
+    layers: int,
+    batch_norm: bool = False,
+    dropout: float = 0.0,
+    first_norm: bool = True,
+) -> list[nn.Module]:
+    """`layers` linear layers, with batch norm, ReLU and dropout after each but the last.
+
+    Without `first_norm` the first layer has no batch norm: a discriminator's, that reads the images themselves.
+
+    Raises:
+        ValueError: there is no layer.
+    """
+    if layers < 1:
+        raise ValueError(f"layers counts from 1, got {layers}")
+    stack: list[nn.Module] = []
+    for i in range(layers - 1):
+        norm = [nn.BatchNorm1d(hidden)] if batch_norm and (i > 0 or first_norm) else []
+        stack += [nn.Linear(n_in, hidden), *norm, nn.ReLU()]
+        stack += [nn.Dropout(dropout)] if dropout else []
+        n_in = hidden
+    return [*stack, nn.Linear(n_in, n_out)]
 
 
 def uniform_(network: nn.Module, bound: float) -> None:

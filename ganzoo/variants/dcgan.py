@@ -53,5 +53,4 @@ class DCGAN(GANModule):
         return {"fake": -log_real(fake)}
 
     def latent(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        device = generator.device if generator is not None else self.device
-        return torch.empty(n, self.z_dim, device=device).uniform_(-1, 1, generator=generator)
+        return self.uniform(generator, n, self.z_dim)

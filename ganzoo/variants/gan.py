@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import SGD
 
 from ganzoo.core.module import GANModule
+from ganzoo.core.schedule import anneal_sgd
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.losses import log_fake, log_real
 from ganzoo.networks.mlp import MaxoutDiscriminator, MLPGenerator
@@ -67,15 +68,8 @@ class GAN(GANModule):
         return {"fake": -log_real(fake)}
 
     def schedule(self, images_seen: int) -> None:
-        """SGD as in the paper's settings: lr / 1.000004^t after t updates of 100 images, at least 1e-6; momentum rises
-        by 0.2 over 250 epochs of 50,000 images. Other optimizers, and a given `lr_scheduler`, keep their rates."""
-        for optimizer in self.trainer.optimizers:
-            if isinstance(optimizer, SGD) and self.lr_scheduler is None:
-                start = optimizer.defaults
-                for group in optimizer.param_groups:
-                    group["lr"] = max(start["lr"] / 1.000004 ** (images_seen / 100), 1e-6)
-                    group["momentum"] = start["momentum"] + 0.2 * min(images_seen / (250 * 50_000), 1.0)
+        if self.lr_scheduler is None:
+            anneal_sgd(self.trainer.optimizers, images_seen, decay=1.000004)
 
     def latent(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        device = generator.device if generator is not None else self.device
-        return torch.empty(n, self.z_dim, device=device).uniform_(-1, 1, generator=generator)
+        return self.uniform(generator, n, self.z_dim)

@@ -1,0 +1,76 @@
+"""Auto-encoders whose reconstruction error is an energy (Zhao et al. 2016, arXiv:1609.03126)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Energy(nn.Module):
+    """x [N, C, H, W] -> (|Dec(Enc(x)) - x|, Enc(x)): energies [N], Euclidean norms over pixels; codes [N, d]."""
+
+    encoder: nn.Module
+    decoder: nn.Module
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        code = self.encoder(x)
+        return (self.decoder(code) - x).flatten(1).norm(dim=1), code.flatten(1)
+
+
+class MLPAutoEncoder(Energy):
+    """Linear layers, ReLU after each but the last; batch norm after each but the first and the last.
+
+    Args:
+        image_size: pixels, H = W.
+        channels: of the image.
+        hidden: units of each of the encoder's layers.
+        layers: linear layers of encoder and decoder together; the decoder is one.
+        dropout: probability that a unit of the encoder is left out.
+
+    Raises:
+        ValueError: there are fewer than two layers.
+    """
+
+    def __init__(
+        self, image_size: int = 28, channels: int = 1, hidden: int = 1024, layers: int = 2, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        if layers < 2:
+            raise ValueError(f"an auto-encoder has two layers or more, got {layers}")
+        pixels = channels * image_size**2
+        encoder: list[nn.Module] = [nn.Flatten(), nn.Linear(pixels, hidden), nn.ReLU(), nn.Dropout(dropout)]
+        for _ in range(layers - 2):
+            encoder += [nn.Linear(hidden, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Dropout(dropout)]
+        self.encoder = nn.Sequential(*encoder)
+        self.decoder = nn.Sequential(nn.Linear(hidden, pixels), nn.Unflatten(1, (channels, image_size, image_size)))
+
+
+class ConvAutoEncoder(Energy):
+    """Strided 4x4 convolutions and their mirror image; ReLU and batch norm as in `MLPAutoEncoder`.
+
+    64 pixels are three halvings, 64-128-256 feature maps at the default width; 128 are four.
+
+    Args:
+        image_size: 16, 32, 64 or 128.
+        channels: of the image.
+        width: feature maps of the first layer; each layer after it has twice as many.
+
+    Raises:
+        ValueError: another image size.
+    """
+
+    def __init__(self, image_size: int = 64, channels: int = 3, width: int = 64) -> None:
+        super().__init__()
+        if image_size not in (16, 32, 64, 128):
+            raise ValueError(
+                f"image_size {image_size}: the convolutional auto-encoder takes 16, 32, 64 or 128; others: mlp"
+            )
+        maps = [channels, *(width * 2**k for k in range(4 if image_size == 128 else 3))]
+        encoder: list[nn.Module] = []
+        decoder: list[nn.Module] = []
+        for k, (n_in, n_out) in enumerate(zip(maps[:-1], maps[1:], strict=True)):
+            norm_down, norm_up = ([nn.BatchNorm2d(n_out)], [nn.BatchNorm2d(n_in), nn.ReLU()]) if k else ([], [])
+            encoder += [nn.Conv2d(n_in, n_out, 4, stride=2, padding=1), *norm_down, nn.ReLU()]
+            decoder = [nn.ConvTranspose2d(n_out, n_in, 4, stride=2, padding=1), *norm_up, *decoder]
+        self.encoder, self.decoder = nn.Sequential(*encoder), nn.Sequential(*decoder)
+        self.to(memory_format=torch.channels_last)

@@ -1,0 +1,176 @@
+"""The networks of Salimans et al. 2016 (arXiv:1606.03498, section 5) for MNIST and CIFAR-10; sizes are its code's."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from ganzoo.layers.minibatch import MinibatchDiscrimination
+from ganzoo.layers.noise import GaussianNoise
+from ganzoo.layers.virtual_norm import VirtualBatchNorm
+
+
+class _Generator(nn.Module):
+    """z [N, z_dim] -> layers -> images [N, C, H, W] in [-1, 1]; a reference batch of latents goes along, if any.
+
+    Args:
+        layers: latents to images in [0, 1].
+        z_dim: size of the latent, uniform in [0, 1).
+        reference: latents in the reference batch of virtual batch norm, drawn here once and for all; 0 for plain
+            batch norm.
+    """
+
+    reference: Tensor
+
+    def __init__(self, layers: list[nn.Module], z_dim: int, reference: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+        self.register_buffer("reference", torch.rand(reference, z_dim))
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        return 2 * self.layers(torch.cat([self.reference, z]))[len(self.reference) :] - 1
+
+
+class SoftplusGenerator(_Generator):
+    """z [N, z_dim] -> two softplus layers with batch norm -> sigmoid -> images [N, C, H, W].
+
+    Args:
+        image_size: pixels, H = W.
+        channels: of the image.
+        z_dim: size of the latent.
+        hidden: units of each hidden layer.
+        reference: latents in the reference batch of virtual batch norm; 0 for plain batch norm.
+    """
+
+    def __init__(
+        self, image_size: int = 28, channels: int = 1, z_dim: int = 100, hidden: int = 500, reference: int = 0
+    ) -> None:
+        layers: list[nn.Module] = []
+        for n_in in (z_dim, hidden):
+            norm = VirtualBatchNorm(hidden, reference) if reference else nn.BatchNorm1d(hidden)
+            layers += [nn.Linear(n_in, hidden, bias=False), norm, nn.Softplus()]
+        layers += [weight_norm(nn.Linear(hidden, channels * image_size**2)), nn.Sigmoid()]
+        super().__init__([*layers, nn.Unflatten(1, (channels, image_size, image_size))], z_dim, reference)
+
+
+class DeconvolutionalGenerator(_Generator):
+    """z [N, z_dim] -> image_size / 8 squared -> three 5x5 transposed convolutions with batch norm -> images.
+
+    The paper's tanh is twice the sigmoid, less 1, of twice its input.
+
+    Args:
+        image_size: pixels, H = W, a multiple of 8.
+        channels: of the image.
+        z_dim: size of the latent.
+        hidden: feature maps of the last hidden layer; each layer before it has twice as many.
+        reference: latents in the reference batch of virtual batch norm; 0 for plain batch norm.
+
+    Raises:
+        ValueError: 8 does not divide the image's size.
+    """
+
+    def __init__(
+        self, image_size: int = 32, channels: int = 3, z_dim: int = 100, hidden: int = 128, reference: int = 0
+    ) -> None:
+        if image_size % 8:
+            raise ValueError(f"image_size {image_size}: three layers double the pixels, so it must be a multiple of 8")
+        size, maps = image_size // 8, [4 * hidden, 2 * hidden, hidden]
+        norms = [VirtualBatchNorm(m, reference) if reference else nn.BatchNorm2d(m) for m in maps]
+        layers = [nn.Linear(z_dim, maps[0] * size**2, bias=False), nn.Unflatten(1, (maps[0], size, size))]
+        for norm, n_in, n_out in zip(norms, maps, [*maps[1:], channels], strict=True):
+            up = nn.ConvTranspose2d(n_in, n_out, 5, stride=2, padding=2, output_padding=1, bias=norm is norms[-1])
+            layers += [norm, nn.ReLU(), up]
+        super().__init__([*layers[:-1], weight_norm(up, dim=1), nn.Sigmoid()], z_dim, reference)
+
+
+class _Discriminator(nn.Module):
+    """x [N, C, H, W] in [-1, 1] -> features -> logits of D and of K classes.
+
+    The class K + 1, "generated", has the logit 0, so D(x) = Z / (Z + 1) with Z = sum_k exp l_k, and log Z is D's logit.
+
+    Args:
+        layers: images to the features [N, d] of the last hidden layer.
+        last: what comes between features and minibatch discrimination.
+        size: d.
+        num_classes: K.
+        kernels: of the minibatch discrimination; 0 for none.
+
+    Returns:
+        D's logits [N], the classes' logits [N, K], and the features [N, d].
+    """
+
+    def __init__(self, layers: list[nn.Module], last: nn.Module, size: int, num_classes: int, kernels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+        minibatch = [MinibatchDiscrimination(size, kernels)] if kernels else []
+        self.classes = nn.Sequential(last, *minibatch, _normed(nn.Linear(size + kernels, num_classes)))
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        features = self.layers(x)
+        logits = self.classes(features)
+        return logits.logsumexp(1), logits, features
+
+
+class NoisyDiscriminator(_Discriminator):
+    """x [N, C, H, W] -> five ReLU layers, each with noise on its input -> logits of D, logits of K classes, features.
+
+    Args:
+        image_size: pixels, H = W.
+        channels: of the image.
+        num_classes: K.
+        hidden: units of the first layer; the others have 1/2, 1/4, 1/4 and 1/4 of it.
+        kernels: of the minibatch discrimination before the last layer; 0 for none.
+    """
+
+    def __init__(
+        self, image_size: int = 28, channels: int = 1, num_classes: int = 10, hidden: int = 1000, kernels: int = 0
+    ) -> None:
+        sizes = [channels * image_size**2, hidden, hidden // 2, hidden // 4, hidden // 4, hidden // 4]
+        layers: list[nn.Module] = [nn.Flatten(), GaussianNoise(0.3)]
+        for n_in, n_out in zip(sizes, sizes[1:], strict=False):
+            layers += [_normed(nn.Linear(n_in, n_out)), nn.ReLU(), GaussianNoise(0.5)]
+        super().__init__(layers[:-1], layers[-1], sizes[-1], num_classes, kernels)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        return super().forward((x + 1) / 2)  # the paper's pixels are in [0, 1]
+
+
+class ConvolutionalDiscriminator(_Discriminator):
+    """x [N, C, H, W] -> nine leaky convolutions with dropout -> mean -> logits of D, logits of K classes, features.
+
+    Args:
+        image_size: pixels, H = W.
+        channels: of the image.
+        num_classes: K.
+        hidden: feature maps of the first three layers; the other six have twice as many.
+        kernels: of the minibatch discrimination before the last layer; 0 for none.
+    """
+
+    def __init__(
+        self, image_size: int = 32, channels: int = 3, num_classes: int = 10, hidden: int = 96, kernels: int = 0
+    ) -> None:
+        layers: list[nn.Module] = [nn.Dropout(0.2)]
+        for n_in, n_out in ((channels, hidden), (hidden, 2 * hidden)):
+            for start, stride in ((n_in, 1), (n_out, 1), (n_out, 2)):
+                layers += [_normed(nn.Conv2d(start, n_out, 3, stride, padding=1), slope=0.2), nn.LeakyReLU(0.2)]
+            layers.append(nn.Dropout(0.5))
+        for kernel in (3, 1, 1):
+            layers += [_normed(nn.Conv2d(2 * hidden, 2 * hidden, kernel), slope=0.2), nn.LeakyReLU(0.2)]
+        layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        super().__init__(layers, nn.Identity(), 2 * hidden, num_classes, kernels)
+
+
+def _normed(layer: nn.Linear | nn.Conv2d, slope: float = 0.0) -> nn.Module:
+    """With weight norm. Weights start as He et al. (2015, arXiv:1502.01852) draw them: with torch's smaller ones the
+    noise buries the signal. (The paper's code scales them to the first images instead.)"""
+    nn.init.kaiming_normal_(layer.weight, slope, nonlinearity="leaky_relu")
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return weight_norm(layer)
+
+
+PLAYERS = {
+    "mlp": (SoftplusGenerator, NoisyDiscriminator),
+    "conv": (DeconvolutionalGenerator, ConvolutionalDiscriminator),
+}

@@ -1,0 +1,131 @@
+"""The ladder network (Rasmus et al. 2015, arXiv:1507.02672), fully connected, with its denoising cost as an energy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+
+class Ladder(nn.Module):
+    """x [N, C, H, W] in [-1, 1] -> denoising costs (bottom layer [N], all other layers together [N]), both weighted.
+
+    z^0 = (x + 1) / 2 climbs twice through layers that share their weights, h^l = relu(norm(W^l h^(l-1)) + beta^l): once
+    clean, once with Gaussian noise on every normalised z^l. From the top, with u^L = softmax, a decoder estimates the
+    clean z^l from the noisy one and from what comes from above, u^l = norm(V^l z_hat^(l+1)) (algorithm 1):
+    z_hat = (z_noisy - mu(u)) v(u) + mu(u), where mu and v have five parameters a unit each, so that with Gaussian z
+    they can be its conditional mean and the share of its variance. The cost of layer l is its weight times the mean
+    over units of (z_clean - norm_clean(z_hat))^2.
+
+    In training each batch is normalised by its own statistics; in eval mode by running ones, without noise, so that an
+    image's class and cost are its own.
+
+    Args:
+        image_size: pixels, H = W.
+        channels: of the image.
+        num_classes: K, units of the top layer.
+        hidden: units of the third to fifth layer; the second has twice as many, the first four times.
+        noise: standard deviation of what is added to the pixels, in [0, 1], and to every normalised layer.
+        denoising: weights of the layers' denoising costs, from the pixels upwards; layers without one have 0.
+
+    Raises:
+        ValueError: there is no weight, or there are more than layers, or one is negative.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 28,
+        channels: int = 1,
+        num_classes: int = 10,
+        hidden: int = 250,
+        noise: float = 0.3,
+        denoising: Sequence[float] = (5000.0,),
+    ) -> None:
+        super().__init__()
+        sizes = [channels * image_size**2, 4 * hidden, 2 * hidden, hidden, hidden, hidden, num_classes]
+        if not 1 <= len(denoising) <= len(sizes) or min(denoising) < 0:
+            raise ValueError(f"denoising: give 1 to {len(sizes)} weights, each 0 or more, got {list(denoising)}")
+        self.noise, self.denoising = noise, [float(weight) for weight in denoising]
+        pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
+        self.up = nn.ModuleList(nn.Linear(n, m, bias=False) for n, m in pairs)
+        self.beta = nn.ParameterList(torch.zeros(m) for m in sizes[1:])
+        self.gamma = nn.Parameter(torch.ones(num_classes))  # relu needs no scale: the next norm would undo it
+        self.norm_up = nn.ModuleList(Norm(m) for m in sizes[1:])
+        self.down = nn.ModuleList(nn.Linear(m, n, bias=False) for n, m in pairs)
+        self.norm_down = nn.ModuleList(Norm(m) for m in sizes)
+        self.combine = nn.ModuleList(Combinator(m) for m in sizes)
+        for layer in (*self.up, *self.down):
+            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+
+    def forward(self, x: Tensor, y: Tensor | None = None, track: bool = False) -> tuple[Tensor, Tensor]:
+        """The costs; the running statistics follow the batch where `track` says so."""
+        clean, means, stds, _ = self.encode(x, noise=0.0, track=track)
+        corrupted, _, _, logits = self.encode(x, noise=self.noise)
+        costs: list[Tensor] = []  # from the top
+        from_above = logits.softmax(1)
+        for k in reversed(range(len(clean))):
+            mean, std = self.norm_down[k](from_above, track)
+            estimate = self.combine[k](corrupted[k], (from_above - mean) / std)
+            if k < len(self.denoising):
+                error = clean[k] - (estimate - means[k]) / stds[k]
+                costs.append(self.denoising[k] * error.square().mean(1))
+            from_above = self.down[k - 1](estimate) if k else estimate
+        return costs[-1], torch.stack([torch.zeros_like(costs[-1]), *costs[:-1]]).sum(0)
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Logits [N, K]; of the noisy path in training."""
+        return self.encode(x, self.noise)[-1]
+
+    def encode(
+        self, x: Tensor, noise: float, track: bool = False
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor]:
+        """Each layer's z [N, m], the means and standard deviations [m] of its norm, and the logits [N, K]."""
+        noise = noise if self.training else 0.0
+        h = noisy((x.flatten(1) + 1) / 2, noise)
+        layers, means, stds = [h], [h.new_zeros(1)], [h.new_ones(1)]
+        for up, norm, beta in zip(self.up, self.norm_up, self.beta, strict=True):
+            z = up(h)
+            mean, std = norm(z, track)
+            z = noisy((z - mean) / std, noise)
+            h = relu(z + beta)
+            layers, means, stds = [*layers, z], [*means, mean], [*stds, std]
+        return layers, means, stds, self.gamma * (z + beta)
+
+
+class Norm(nn.BatchNorm1d):
+    """Statistics of each of n units; as batch norm's they are averaged over processes."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__(n, affine=False)
+
+    def forward(self, z: Tensor, track: bool = False) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """z [N, n] -> mean and standard deviation [n]: the batch's in training, running ones in eval mode."""
+        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+        mean, var = self.running_mean, self.running_var
+        if self.training:
+            var, mean = torch.var_mean(z.float(), 0, correction=0)
+            if track:
+                with torch.no_grad():
+                    self.running_mean.lerp_(mean, self.momentum)
+                    self.running_var.lerp_(var, self.momentum)
+        return mean, (var + self.eps).sqrt()
+
+
+class Combinator(nn.Module):
+    """z_hat = (z - mu(u)) v(u) + mu(u), with mu(u) = a1 sigmoid(a2 u + a3) + a4 u + a5 and likewise v: [N, n] each."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.zeros(10, n))
+        with torch.no_grad():
+            self.a[[1, 6]] = 1.0
+
+    def forward(self, z: Tensor, u: Tensor) -> Tensor:
+        mu, v = (a[0] * torch.sigmoid(a[1] * u + a[2]) + a[3] * u + a[4] for a in (self.a[:5], self.a[5:]))
+        return (z - mu) * v + mu
+
+
+def noisy(z: Tensor, std: float) -> Tensor:
+    return z + std * torch.randn_like(z) if std else z

@@ -1,0 +1,81 @@
+"""The PatchGAN of Isola et al. 2016 (arXiv:1611.07004, section 3.2.2 and appendix)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ganzoo.layers.init import normal_
+
+
+class PatchDiscriminator(nn.Module):
+    """x [N, C, H, W] in [-1, 1] -> logits [N, h, w], each of which sees a patch of x and nothing else.
+
+    4x4 convolutions, all but the last two with stride 2; 1x1 ones for the receptive field of one pixel ("PixelGAN").
+    Instance norm after each hidden layer but the first.
+
+    Args:
+        image_size: pixels, H = W.
+        channels: of x.
+        source_channels: of the picture y [N, C', H, W] that x is judged beside; None for none.
+        width: feature maps of the first layer; each layer after it has twice as many, up to 8 times.
+        receptive_field: r of the r x r pixels that a logit sees: 1, 7, 16, 34, 70, 142, 286, ... It may exceed the
+            image, which is padded with zeros, as the paper's 286 on 256 pixels does; None: 70, or the largest that
+            does not exceed the image.
+
+    Raises:
+        ValueError: no such receptive field, or the image is too small for it.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 256,
+        channels: int = 3,
+        source_channels: int | None = None,
+        width: int = 64,
+        receptive_field: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.source_channels = source_channels
+        n_in = channels + (source_channels or 0)
+        if receptive_field is None:
+            receptive_field = max((r for r in (7, 16, 34, 70) if r <= image_size), default=1)
+        if receptive_field == 1:
+            layers = [*_block(n_in, width, 1, norm=False), *_block(width, 2 * width, 1)]
+            last = nn.Conv2d(2 * width, 1, 1)
+        else:
+            halvings = _halvings(image_size, receptive_field)
+            layers = []
+            for i in range(halvings + 1):
+                n_out = width * min(2**i, 8)
+                layers += _block(n_in, n_out, 4, stride=2 if i < halvings else 1, norm=i > 0)
+                n_in = n_out
+            last = nn.Conv2d(n_in, 1, 4, padding=1)
+        self.layers = nn.Sequential(*layers, last)
+        normal_(self, 0.02)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        if self.source_channels is not None:
+            assert y is not None
+            x = torch.cat([y, x], 1)
+        return self.layers(x).squeeze(1)
+
+
+def _halvings(image_size: int, receptive_field: int) -> int:
+    """How many strided layers lie below the two last ones, which alone see 7 pixels: each doubles that and adds 2."""
+    seen = [7]
+    while seen[-1] < receptive_field:
+        seen.append(2 * seen[-1] + 2)
+    if seen[-1] != receptive_field:
+        raise ValueError(f"receptive_field {receptive_field}: stacked 4x4 convolutions see 1, 7, 16, 34, 70, 142, 286")
+    if image_size // 2 ** (len(seen) - 1) < 3:
+        largest = max((r for i, r in enumerate(seen) if image_size // 2**i >= 3), default=1)
+        raise ValueError(
+            f"receptive_field {receptive_field}: of {image_size} pixels no logit is left; take {largest} or less"
+        )
+    return len(seen) - 1
+
+
+def _block(n_in: int, n_out: int, kernel: int, stride: int = 1, norm: bool = True) -> list[nn.Module]:
+    conv = nn.Conv2d(n_in, n_out, kernel, stride, padding=kernel // 4, bias=not norm)
+    return [conv, *([nn.InstanceNorm2d(n_out, affine=True)] if norm else []), nn.LeakyReLU(0.2)]

@@ -1,0 +1,68 @@
+"""The residual translator of Johnson et al. 2016, as Zhu et al. 2017 (arXiv:1703.10593, appendix) use it."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ganzoo.layers.init import normal_
+
+
+class ResNetTranslator(nn.Module):
+    """x [N, C', H, W] -> c7s1-w, d2w, d4w, k residual blocks, u2w, uw, c7s1-C -> images [N, C, H, W] in [-1, 1].
+
+    Instance norm, reflection padding. Any H and W that 4 divides.
+
+    Args:
+        image_size: pixels, H = W; chooses the number of blocks.
+        channels: of the image.
+        source_channels: of x.
+        width: feature maps at full size, the paper's 64.
+        blocks: k; None: the paper's 9, or 6 below 256 pixels.
+
+    Raises:
+        ValueError: 4 does not divide image_size, it is below 8, or blocks below 0.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 256,
+        channels: int = 3,
+        source_channels: int = 3,
+        width: int = 64,
+        blocks: int | None = None,
+    ) -> None:
+        super().__init__()
+        if image_size % 4 or image_size < 8:
+            raise ValueError(f"image_size {image_size}: two halvings and reflection padding take 8, 12, 16, 20, ...")
+        if blocks is None:
+            blocks = 9 if image_size >= 256 else 6
+        if blocks < 0:
+            raise ValueError(f"blocks counts from 0, got {blocks}")
+        layers = [nn.ReflectionPad2d(3), *_norm_relu(nn.Conv2d(source_channels, width, 7, bias=False), width)]
+        for n in (width, 2 * width):
+            layers += _norm_relu(nn.Conv2d(n, 2 * n, 3, stride=2, padding=1, bias=False), 2 * n)
+        layers += [ResidualBlock(4 * width) for _ in range(blocks)]
+        for n in (4 * width, 2 * width):
+            up = nn.ConvTranspose2d(n, n // 2, 3, stride=2, padding=1, output_padding=1, bias=False)
+            layers += _norm_relu(up, n // 2)
+        self.layers = nn.Sequential(*layers, nn.ReflectionPad2d(3), nn.Conv2d(width, channels, 7), nn.Tanh())
+        normal_(self, 0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class ResidualBlock(nn.Module):
+    """x [N, n, H, W] + two 3x3 convolutions of it; the second has no ReLU."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        convs = [nn.Conv2d(n, n, 3, padding=1, padding_mode="reflect", bias=False) for _ in range(2)]
+        self.layers = nn.Sequential(*_norm_relu(convs[0], n), convs[1], nn.InstanceNorm2d(n, affine=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+def _norm_relu(conv: nn.Module, n: int) -> list[nn.Module]:
+    return [conv, nn.InstanceNorm2d(n, affine=True), nn.ReLU()]

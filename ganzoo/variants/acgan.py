@@ -1,0 +1,77 @@
+"""ACGAN: Conditional Image Synthesis with Auxiliary Classifier GANs (Odena et al. 2016, arXiv:1610.09585)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from ganzoo.core.module import GANModule
+from ganzoo.core.optim import FusedAdam
+from ganzoo.core.types import Batch, Terms
+from ganzoo.functional.losses import log_fake, log_real
+from ganzoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
+
+
+class ACGAN(GANModule):
+    """D tells real from fake, L_S (eq. 2), and names the class, L_C (eq. 3); it never reads the label.
+
+    L_S = E log P(real|x) + E log P(fake|G(z, c)) and L_C = E log P(c|x) + E log P(c|G(z, c)). D maximises L_S + L_C,
+    and G L_C - L_S; in practice G maximises E log P(real|G(z, c)) instead of minimising E log P(fake|G(z, c)).
+
+    The classes of an update's fakes are those of its real images: a draw from p_c whatever the classes' shares. G is
+    the paper's for CIFAR-10 but for the noise's distribution, which is DCGAN's. D is DCGAN's with K more outputs; the
+    paper's, of six layers, has dropout, and noise on its activations in some of the runs.
+
+    Args:
+        image_size: pixels, H = W: 8, 16, 32, 64, ...
+        channels: of the image.
+        num_classes: K of the labels.
+        z_dim: size of the latent, uniform in (-1, 1); the label joins it as a one-hot vector.
+        width: feature maps of the convolutions at half the image's size; they double with each halving.
+        optimizer: the paper's Adam.
+        game: what every variant takes.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 32,
+        channels: int = 3,
+        num_classes: int = 10,
+        z_dim: int = 100,
+        width: int = 96,
+        optimizer: OptimizerCallable = lambda params: FusedAdam(params, lr=2e-4, beta1=0.5),
+        **game: Any,
+    ) -> None:
+        super().__init__(optimizer=optimizer, **game)
+        self.num_classes = num_classes
+        self.z_dim = z_dim
+        self.generator = DCGANGenerator(image_size, channels, z_dim, width, num_classes)
+        self.discriminator = DCGANDiscriminator(image_size, channels, width, outputs=1 + num_classes)
+
+    def discriminate(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits of the source [N] and of the classes [N, K]."""
+        logits = super().discriminate(x)
+        return logits[:, 0], logits[:, 1:]
+
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        x, c = batch["image"], batch["label"]
+        real, real_class = self.discriminate(x)
+        fake, fake_class = self.discriminate(self.generator(batch["z"], c))
+        return {
+            "real": -log_real(real),
+            "fake": -log_fake(fake),
+            "real_class": cross_entropy(real_class, c),
+            "fake_class": cross_entropy(fake_class, c),
+        }
+
+    def generator_loss(self, batch: Batch) -> Terms:
+        c = batch["label"]
+        fake, fake_class = self.discriminate(self.generator(batch["z"], c))
+        return {"fake": -log_real(fake), "fake_class": cross_entropy(fake_class, c)}
+
+    def latent(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        return self.uniform(generator, n, self.z_dim)

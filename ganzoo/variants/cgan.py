@@ -1,0 +1,80 @@
+"""CGAN: Conditional Generative Adversarial Nets (Mirza & Osindero 2014, arXiv:1411.1784)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.optim import SGD
+
+from ganzoo.core.module import GANModule
+from ganzoo.core.schedule import anneal_sgd
+from ganzoo.core.types import Batch, Terms
+from ganzoo.functional.losses import log_fake, log_real
+from ganzoo.networks.cgan import CGANDiscriminator, CGANGenerator
+
+
+class CGAN(GANModule):
+    """min_G max_D V(D, G) = E log D(x|y) + E log(1 - D(G(z|y)|y)) (eq. 2), played by multilayer perceptrons.
+
+    The fakes of an update have the labels of its real images. G minimises -E log D(G(z|y)|y), as Goodfellow et al.
+    (2014) advise. The layers are the paper's; where it is silent (the initial weights, how fast the momentum rises)
+    they are as in `GAN`.
+
+    Args:
+        image_size: pixels, H = W.
+        channels: of the image.
+        num_classes: K of the labels.
+        z_dim: size of the latent, uniform in (0, 1).
+        z_hidden: units of G's layer on z.
+        y_hidden: units of G's layer on the label.
+        hidden: units of G's joint layer.
+        d_hidden: units of D's maxout layer on x, and of its joint one.
+        d_y_hidden: units of D's maxout layer on the label.
+        dropout: probability that a hidden unit of G is left out, in training; samples are made with all of them.
+        d_dropout: that of D.
+        optimizer: the paper's SGD; `schedule` moves its learning rate and momentum.
+        game: what every variant takes.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 28,
+        channels: int = 1,
+        num_classes: int = 10,
+        z_dim: int = 100,
+        z_hidden: int = 200,
+        y_hidden: int = 1000,
+        hidden: int = 1200,
+        d_hidden: int = 240,
+        d_y_hidden: int = 50,
+        dropout: float = 0.5,
+        d_dropout: float = 0.5,
+        optimizer: OptimizerCallable = lambda params: SGD(params, lr=0.1, momentum=0.5),
+        **game: Any,
+    ) -> None:
+        super().__init__(optimizer=optimizer, **game)
+        self.num_classes = num_classes
+        self.z_dim = z_dim
+        self.generator = CGANGenerator(image_size, channels, num_classes, z_dim, z_hidden, y_hidden, hidden, dropout)
+        self.discriminator = CGANDiscriminator(image_size, channels, num_classes, d_hidden, d_y_hidden, d_dropout)
+
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        y = batch["label"]
+        real = self.discriminate(batch["image"], y)
+        fake = self.discriminate(self.generator(batch["z"], y), y)
+        return {"real": -log_real(real), "fake": -log_fake(fake)}
+
+    def generator_loss(self, batch: Batch) -> Terms:
+        y = batch["label"]
+        fake = self.discriminate(self.generator(batch["z"], y), y)
+        return {"fake": -log_real(fake)}
+
+    def schedule(self, images_seen: int) -> None:
+        if self.lr_scheduler is None:
+            anneal_sgd(self.trainer.optimizers, images_seen, decay=1.00004)
+
+    def latent(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        return torch.rand(n, self.z_dim, device=self.device_of(generator), generator=generator)

@@ -1,0 +1,192 @@
+"""CycleGAN: Unpaired Image-to-Image Translation by Cycle-Consistent GANs (Zhu et al. 2017, arXiv:1703.10593)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+
+from ganzoo.core.module import GANModule
+from ganzoo.core.optim import FusedAdam
+from ganzoo.core.pool import ImagePool
+from ganzoo.core.still import evaluating
+from ganzoo.core.types import Batch, Terms
+from ganzoo.networks.patch import PatchDiscriminator
+from ganzoo.networks.resnet import ResNetTranslator
+
+
+class CycleGAN(GANModule):
+    """L_GAN(G, D_Y) + L_GAN(F, D_X) + 10 L_cyc(G, F) (eq. 3), on sources x and images y that form no pairs.
+
+    G: x -> y and F: y -> x, both in `generator`, play least squares against a patch discriminator each: G minimises
+    E (D_Y(G(x)) - 1)^2, D_Y half of E (D_Y(y) - 1)^2 + E D_Y(G(x))^2. L_cyc = E |F(G(x)) - x| + E |G(F(y)) - y|
+    (eq. 2). G and F step first; both D's are then shown the fakes of that step, mixed with older ones.
+
+    `sample(source=x)` is G(x), `translate_back(y)` is F(y).
+
+    Args:
+        image_size: pixels, H = W: 8, 12, 16, ...; of the source as well.
+        channels: of the image.
+        source_channels: of the source.
+        width: feature maps of all networks' first layers.
+        blocks: residual blocks of G and F; None: the paper's 9, or 6 below 256 pixels.
+        receptive_field: of the D's logits: 1, 7, 16, 34, 70, 142, 286; None: the paper's 70, or the largest that does
+            not exceed the image.
+        cycle: weight of L_cyc.
+        identity: weight of E |G(y) - y| + E |F(x) - x|; the paper's 5 (half of `cycle`) for photographs of paintings,
+            to keep their colours.
+        pool: fakes of each kind that each process keeps, of its own share of the batches; 0 for none.
+        constant_images: images seen before the learning rates begin to fall; the paper's 100 epochs.
+        decay_images: images over which they fall to 0 in a straight line; its other 100. None: they stay.
+        optimizer: Adam as in the appendix, "training details".
+        game: what every variant takes.
+
+    Raises:
+        ValueError: a weight or a number of images is out of its range, the identity term compares different numbers of
+            channels, two schedules are given, or the networks cannot be built for such images.
+    """
+
+    generator: nn.ModuleDict
+    discriminator: nn.ModuleDict
+    ema: nn.ModuleDict | None
+
+    def __init__(
+        self,
+        image_size: int = 256,
+        channels: int = 3,
+        source_channels: int = 3,
+        width: int = 64,
+        blocks: int | None = None,
+        receptive_field: int | None = None,
+        cycle: float = 10.0,
+        identity: float = 0.0,
+        pool: int = 50,
+        constant_images: int = 0,
+        decay_images: int | None = None,
+        optimizer: OptimizerCallable = lambda params: FusedAdam(params, lr=2e-4, beta1=0.5),
+        **game: Any,
+    ) -> None:
+        super().__init__(optimizer=optimizer, **game)
+        if min(cycle, identity) < 0:
+            raise ValueError(f"cycle and identity are weights, not below 0; got {cycle} and {identity}")
+        if identity and channels != source_channels:
+            raise ValueError(f"identity compares {channels} channels with the source's {source_channels}: set it to 0")
+        if constant_images < 0 or (decay_images is not None and decay_images < 1):
+            raise ValueError(
+                f"constant_images counts from 0, decay_images from 1: got {constant_images}, {decay_images}"
+            )
+        if decay_images is not None and self.lr_scheduler is not None:
+            raise ValueError("decay_images and lr_scheduler both set the learning rates: give one of them")
+        self.source_channels = source_channels
+        self.cycle = cycle
+        self.identity = identity
+        self.constant_images = constant_images
+        self.decay_images = decay_images
+        self.pools = {"image": ImagePool(pool), "source": ImagePool(pool)}
+        self.made: list[tuple[Tensor, Tensor]] = []  # fakes of this batch, a pair (image, source) a microbatch
+        self.generator = nn.ModuleDict(
+            {
+                "to_image": ResNetTranslator(image_size, channels, source_channels, width, blocks),
+                "to_source": ResNetTranslator(image_size, source_channels, channels, width, blocks),
+            }
+        )
+        self.discriminator = nn.ModuleDict(
+            {
+                "image": PatchDiscriminator(image_size, channels, None, width, receptive_field),
+                "source": PatchDiscriminator(image_size, source_channels, None, width, receptive_field),
+            }
+        )
+
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        fakes = batch["fakes"] if "fakes" in batch else self.translate(batch)
+        terms = {}
+        for domain, real, fake in zip(("image", "source"), (batch["image"], batch["source"]), fakes, strict=True):
+            terms[f"real_{domain}"] = (self.judge(domain, real) - 1).square().mean() / 2
+            terms[f"fake_{domain}"] = self.judge(domain, fake).square().mean() / 2
+        return terms
+
+    def generator_loss(self, batch: Batch) -> Terms:
+        to_image, to_source = self.generator["to_image"], self.generator["to_source"]
+        image, source = batch["image"], batch["source"]
+        fake_image, fake_source = self.translate(batch)
+        terms = {
+            "image": (self.judge("image", fake_image) - 1).square().mean(),
+            "source": (self.judge("source", fake_source) - 1).square().mean(),
+            "cycle": self.cycle * (l1(to_source(fake_image), source) + l1(to_image(fake_source), image)),
+        }
+        if self.identity:
+            terms["identity"] = self.identity * (l1(to_image(image), image) + l1(to_source(source), source))
+        return terms
+
+    def play(self, batch: Batch) -> None:
+        """The generators' step, if it is due; then the discriminators', on what the pools make of its fakes."""
+        self.made.clear()
+        if self.due(self.n_critic):
+            self.generator_step(batch)
+        else:
+            with torch.no_grad():
+                self.translate(batch)
+        image, source = (torch.cat(fakes) for fakes in zip(*self.made, strict=True))
+        self.made.clear()
+        self.discriminator_step({**batch, "fakes": (self.pools["image"](image), self.pools["source"](source))})
+
+    def schedule(self, images_seen: int) -> None:
+        if self.decay_images is not None:
+            left = 1 - max(images_seen - self.constant_images, 0) / self.decay_images
+            for optimizer in self.trainer.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = optimizer.defaults["lr"] * max(left, 0.0)
+
+    def translate(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The fake image of the batch's source and the fake source of its image; kept for the discriminators."""
+        fakes = self.generator["to_image"](batch["source"]), self.generator["to_source"](batch["image"])
+        if self.training:
+            self.made.append((fakes[0].detach(), fakes[1].detach()))
+        return fakes
+
+    def judge(self, domain: str, x: Tensor) -> Tensor:
+        """Logits [N, h, w] of the discriminator of images ("image") or sources ("source")."""
+        return self.discriminator[domain](self.augment(x))
+
+    def discriminate(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.judge("image", x)
+
+    def latent(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Nothing: the translation is a function of its picture."""
+        return torch.empty(n, 0, device=self.device_of(generator))
+
+    @torch.no_grad()
+    def generate(self, z: Any, given: Batch | None = None) -> Tensor:
+        """G's images of `given["source"]`; F's sources of `given["image"]` if there is no source. In eval mode."""
+        network, given = self.generator if self.ema is None else self.ema, given or {}
+        with evaluating(network):
+            if "source" in given:
+                return network["to_image"](given["source"])
+            return network["to_source"](given["image"])
+
+    def translate_back(self, image: Tensor) -> Tensor:
+        """F: images [N, C, H, W] -> pictures of the sources' kind [N, C', H, W], both in [-1, 1], on this device."""
+        return self.generate(self.latent(len(image)), {"image": image.to(self.device)})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        shares: list[Any] = [None] * self.trainer.world_size
+        shares[self.trainer.global_rank] = {
+            domain: [image.cpu() for image in pool.images] for domain, pool in self.pools.items()
+        }
+        if len(shares) > 1:
+            torch.distributed.all_gather_object(shares, shares[self.trainer.global_rank])
+        checkpoint["ganzoo"]["pools"] = shares
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        shares = checkpoint["ganzoo"]["pools"]
+        for domain, images in shares[self.trainer.global_rank % len(shares)].items():
+            self.pools[domain].images = images[: self.pools[domain].capacity]
+
+
+def l1(a: Tensor, b: Tensor) -> Tensor:
+    """E |a - b|, a scalar."""
+    return (a - b).abs().mean()

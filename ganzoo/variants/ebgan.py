@@ -1,0 +1,120 @@
+"""EBGAN: Energy-based Generative Adversarial Network (Zhao, Mathieu, LeCun 2016, arXiv:1609.03126)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.nn.functional import relu
+
+from ganzoo.core.module import GANModule
+from ganzoo.core.optim import FusedAdam
+from ganzoo.core.types import Batch, Terms
+from ganzoo.functional.penalties import pull_away
+from ganzoo.networks.autoencoder import ConvAutoEncoder, MLPAutoEncoder
+from ganzoo.networks.dcgan import DCGANGenerator, normal_
+from ganzoo.networks.mlp import ReLUGenerator
+
+
+class EBGAN(GANModule):
+    """D is an auto-encoder, and how badly it reconstructs an image is the image's energy D(x) = |Dec(Enc(x)) - x|.
+
+    L_D = E D(x) + E max(0, m - D(G(z)));  L_G = E D(G(z)), plus f_PT(Enc(G(z))) in EBGAN-PT. The gradient reaches G
+    through both sides of the difference: G(z) is what is encoded and what is to be reconstructed.
+
+    The energy is the Euclidean norm, as the paper writes it, not its square and no mean over pixels: a black MNIST
+    image then has 28, and m = 10 lies between it and that of a digit that is reconstructed well. A mean square cannot
+    exceed 4 for images that D does not exaggerate, so 10 would never be reached; a sum of squares starts at 784.
+    The norm grows with the square root of the number of pixels, and a margin with it.
+
+    Args:
+        image_size: pixels, H = W; "dcgan" takes 16, 32, 64 or 128.
+        channels: of the image.
+        z_dim: size of the latent, uniform in (-1, 1).
+        architecture: "mlp", the paper's for MNIST (section 4.1), or "dcgan", which has the paper's feature maps for
+            LSUN and CelebA; DCGAN's G convolves with 5x5 where the paper's does with 4x4.
+        layers_g: linear layers of G, the grid's nLayerG; of "mlp" alone.
+        layers_d: linear layers of Enc and Dec together, of which Dec is one: nLayerD; of "mlp" alone.
+        hidden: units of G's hidden layers, sizeG; "dcgan": feature maps at half the image's size.
+        d_hidden: units of Enc's layers, sizeD; "dcgan": feature maps at half the image's size.
+        dropout: probability that a unit of Enc is left out; of "mlp" alone.
+        margin: m, the energy above which D leaves a fake alone.
+        margin_images: images after which the margin has fallen to 0, linearly; None leaves it as it is.
+        pull_away_weight: of the pull-away term f_PT (EBGAN-PT has 0.1); pairs are those of a process's microbatch.
+        optimizer: Adam as in the grid.
+        game: what every variant takes.
+
+    Raises:
+        ValueError: the margin or `pull_away_weight` is negative, or `margin_images` is not positive.
+    """
+
+    margin: Tensor  # now; in checkpoints, so that a saved model is tested with its own
+
+    def __init__(
+        self,
+        image_size: int = 28,
+        channels: int = 1,
+        z_dim: int = 100,
+        architecture: Literal["mlp", "dcgan"] = "mlp",
+        layers_g: int = 5,
+        layers_d: int = 2,
+        hidden: int = 800,
+        d_hidden: int = 1024,
+        dropout: float = 0.0,
+        margin: float = 10.0,
+        margin_images: float | None = None,
+        pull_away_weight: float = 0.0,
+        optimizer: OptimizerCallable = lambda params: FusedAdam(params, lr=1e-3),
+        **game: Any,
+    ) -> None:
+        super().__init__(optimizer=optimizer, **game)
+        for name, value in {"margin": margin, "pull_away_weight": pull_away_weight}.items():
+            if value < 0:
+                raise ValueError(f"{name} is an energy's bound or a weight: 0 or more, got {value}")
+        if margin_images is not None and margin_images <= 0:
+            raise ValueError(f"margin_images must be positive, or None for a constant margin; got {margin_images}")
+        self.z_dim = z_dim
+        self.first_margin, self.margin_images = margin, margin_images
+        self.pull_away_weight = pull_away_weight
+        self.register_buffer("margin", torch.tensor(margin))
+        if architecture == "dcgan":
+            self.generator = DCGANGenerator(image_size, channels, z_dim, hidden)
+            self.discriminator = ConvAutoEncoder(image_size, channels, d_hidden)
+        else:
+            self.generator = ReLUGenerator(image_size, channels, z_dim, hidden, layers_g, batch_norm=True)
+            self.discriminator = MLPAutoEncoder(image_size, channels, d_hidden, layers_d, dropout)
+        normal_(self.generator, 0.02)
+        normal_(self.discriminator, 0.002)
+
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        real, _ = self.discriminate(batch["image"])
+        fake, _ = self.discriminate(self.generator(batch["z"]))
+        return {"real": real.mean(), "fake": relu(self.margin - fake).mean()}
+
+    def generator_loss(self, batch: Batch) -> Terms:
+        fake, code = self.discriminate(self.generator(batch["z"]))
+        terms = {"fake": fake.mean()}
+        if self.pull_away_weight:
+            terms["pull_away"] = self.pull_away_weight * pull_away(code)
+        return terms
+
+    def schedule(self, images_seen: int) -> None:
+        """The margin falls linearly, from `margin` to 0 at `margin_images`."""
+        if self.margin_images is not None:
+            self.margin.fill_(self.first_margin * max(0.0, 1 - images_seen / self.margin_images))
+
+    def latent(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        return self.uniform(generator, n, self.z_dim)
+
+
+def ebgan_b(**more: Any) -> EBGAN:
+    """The best EBGAN of the paper's grid on MNIST, figure 4 (b): nLayerG 5, nLayerD 2, sizeG 800, sizeD 1024, no
+    dropout, margin 10, which are EBGAN's defaults."""
+    return EBGAN(**more)
+
+
+def ebgan_c(**more: Any) -> EBGAN:
+    """The best EBGAN-PT of the paper's grid on MNIST, figure 4 (c)."""
+    return EBGAN(**{"pull_away_weight": 0.1, **more})

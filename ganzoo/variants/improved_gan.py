@@ -1,0 +1,136 @@
+"""ImprovedGAN: Improved Techniques for Training GANs (Salimans et al. 2016, arXiv:1606.03498)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ganzoo.core import ema
+from ganzoo.core.module import GANModule
+from ganzoo.core.optim import FusedAdam
+from ganzoo.core.types import Batch, Terms
+from ganzoo.functional.losses import log_fake, log_real, log_smoothed
+from ganzoo.layers.history import HistoricalAverage
+from ganzoo.networks import improved
+
+
+class ImprovedGAN(GANModule):
+    """D tells K classes apart, and generated images as class K + 1, whose logit is 0; G matches features.
+
+    D minimises -E log p(y | x, y <= K) - E log D(x) - E log(1 - D(G(z))), with D = Z / (Z + 1) and Z = sum_k exp l_k
+    (section 5); the first term needs `batch["labelled"]`, from the data module SemiSupervised. G minimises
+    |E f(x) - E f(G(z))|^2, where f is D's last hidden layer (section 3.1) and x what D has just seen. With one class
+    and no labels D is the ordinary one. The defaults are those of the semi-supervised MNIST.
+
+    `val/error` is the share of wrongly classified held-out images. What looks across the batch (feature matching,
+    minibatch discrimination, batch norm) sees a process's share of it, and of that a microbatch.
+
+    Args:
+        image_size: pixels, H = W.
+        channels: of the image.
+        num_classes: K, the data's; None as 1, for data without labels.
+        architecture: "mlp", the paper's for MNIST, or "conv", for CIFAR-10.
+        z_dim: size of the latent, uniform in [0, 1).
+        hidden: units of G's hidden layers; "conv": feature maps of the last one, of which the paper has 128.
+        d_hidden: units of D's first layer; "conv": feature maps, of which the paper has 96.
+        objective: G's: "feature-matching", for the best classifier; or "non-saturating", -E log D(G(z)), for the best
+            samples together with minibatch discrimination (the authors' code has E log(1 - D(G(z)))).
+        unsupervised_weight: of D's terms without labels; 0 leaves the supervised classifier, the baseline. The
+            authors' code has 0.5, half of the paper's equation.
+        kernels: B of minibatch discrimination (section 3.2); 0 for none.
+        historical_weight: of both players' historical averaging (section 3.3); 0 for none.
+        real_target: of D on real images; 0.9 is one-sided label smoothing (section 3.4), 1 none.
+        reference: images in the reference batch of G's virtual batch norm (section 3.5); 0 for plain batch norm.
+        averaging: share of D's weights that each batch adds to the classifier's, which are their moving average.
+        optimizer: the authors' Adam for MNIST.
+        game: what every variant takes.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 28,
+        channels: int = 1,
+        num_classes: int | None = 10,
+        architecture: Literal["mlp", "conv"] = "mlp",
+        z_dim: int = 100,
+        hidden: int = 500,
+        d_hidden: int = 1000,
+        objective: Literal["feature-matching", "non-saturating"] = "feature-matching",
+        unsupervised_weight: float = 1.0,
+        kernels: int = 0,
+        historical_weight: float = 0.0,
+        real_target: float = 1.0,
+        reference: int = 0,
+        averaging: float = 1e-4,
+        optimizer: OptimizerCallable = lambda params: FusedAdam(params, lr=3e-3, beta1=0.5),
+        **game: Any,
+    ) -> None:
+        super().__init__(optimizer=optimizer, **game)
+        for name, value, good, range_ in (
+            ("num_classes", num_classes, num_classes is None or num_classes >= 1, "at least 1"),
+            ("d_hidden", d_hidden, d_hidden >= 4, "at least 4, as some layers have a quarter of it"),
+            ("unsupervised_weight", unsupervised_weight, unsupervised_weight >= 0, "at least 0"),
+            ("kernels", kernels, kernels >= 0, "at least 0"),
+            ("historical_weight", historical_weight, historical_weight >= 0, "at least 0"),
+            ("real_target", real_target, 0 < real_target <= 1, "in (0, 1]"),
+            ("reference", reference, reference == 0 or reference >= 2, "at least 2, or 0 for plain batch norm"),
+            ("averaging", averaging, 0 < averaging <= 1, "in (0, 1]"),
+        ):
+            if not good:
+                raise ValueError(f"{name} must be {range_}; got {value}")
+        self.classes, self.z_dim, self.objective = num_classes or 1, z_dim, objective
+        self.unsupervised_weight, self.historical_weight = unsupervised_weight, historical_weight
+        self.real_target, self.averaging = real_target, averaging
+        generator, discriminator = improved.PLAYERS[architecture]
+        self.generator = generator(image_size, channels, z_dim, hidden, reference)
+        self.discriminator = discriminator(image_size, channels, self.classes, d_hidden, kernels)
+        self.classifier = ema.frozen_copy(self.discriminator)
+        players = {"discriminator": self.discriminator, "generator": self.generator} if historical_weight else {}
+        self.history = nn.ModuleDict({name: HistoricalAverage(net.parameters()) for name, net in players.items()})
+
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        real, _, _ = self.discriminate(batch["image"])  # apart from the fakes, as minibatch discrimination asks
+        fake, _, _ = self.discriminate(self.generator(batch["z"]))
+        terms = {
+            "real": -self.unsupervised_weight * log_smoothed(real, self.real_target),
+            "fake": -self.unsupervised_weight * log_fake(fake),
+        }
+        if "labelled" in batch and self.classes > 1:
+            x, y = batch["labelled"]
+            terms["labelled"] = cross_entropy(self.discriminate(x)[1], y)
+        if "label" in batch and self.classes > 1 and not self.training:
+            self.observe("error", (self.classify(batch["image"]) != batch["label"]).float().mean())
+        return terms | self._historical("discriminator")
+
+    def generator_loss(self, batch: Batch) -> Terms:
+        fake, _, features = self.discriminate(self.generator(batch["z"]))
+        if self.objective == "non-saturating":
+            return {"fake": -log_real(fake)} | self._historical("generator")
+        _, _, real = self.discriminate(batch["image"])
+        return {"features": (real.mean(0) - features.mean(0)).square().sum()} | self._historical("generator")
+
+    def play(self, batch: Batch) -> None:
+        super().play(batch)
+        ema.update(self.classifier, self.discriminator, 1 - self.averaging)
+        for player, average in self.history.items():
+            cast(HistoricalAverage, average).update(getattr(self, player).parameters())
+
+    @torch.no_grad()
+    def classify(self, x: Tensor) -> Tensor:
+        """Classes [N] of images [N, C, H, W] in [-1, 1], by the averaged discriminator."""
+        return self.classifier(x)[1].argmax(1)
+
+    def latent(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        return torch.rand(n, self.z_dim, device=self.device_of(generator), generator=generator)
+
+    def _historical(self, player: str) -> Terms:
+        if not self.history:
+            return {}
+        return {"history": self.historical_weight * self.history[player](getattr(self, player).parameters())}

@@ -1,0 +1,101 @@
+"""InfoGAN: Interpretable Representation Learning by Information Maximizing GANs (Chen et al. 2016, arXiv:1606.03657)"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from ganzoo.core.module import GANModule
+from ganzoo.core.optim import FusedAdam
+from ganzoo.core.types import Batch, Terms
+from ganzoo.functional.losses import log_fake, log_real
+from ganzoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
+from ganzoo.networks.infogan import CodedGenerator, RecognitionDiscriminator
+
+
+class InfoGAN(GANModule):
+    """min_{G,Q} max_D V(D, G) - lambda L_I(G, Q), where part of the latent, the codes c, must be seen in the image.
+
+    L_I = E log Q(c|G(z, c)) + H(c) <= I(c; G(z, c)), in nats: for the category at most its entropy, log K. Q has D's
+    trunk and two layers of its own; it moves with D, which therefore minimises -lambda L_I, too, as in the authors'
+    code. Q is a softmax for the category, and for each continuous code a Gaussian whose mean and variance are learned
+    (their code for MNIST fixes the variance at 1). G's part of V is the non-saturating one. The paper's networks for
+    MNIST are shallower, with 4x4 kernels and a hidden linear layer; here they are DCGAN's.
+
+    What the codes mean shows when one of them varies and the rest of the latent stays:
+
+        z = model.seeded([0] * 10)                        # ten times the same
+        z["category"] = torch.arange(10)                  # or z["codes"][:, 0] = torch.linspace(-2, 2, 10)
+        images = model.generate(z)                        # [10, C, H, W] in [-1, 1]
+
+    Args:
+        image_size: pixels, H = W: 8, 16, 32, 64, ...
+        channels: of the image.
+        z_dim: size of the latent's noise, uniform in (-1, 1).
+        categories: equally likely values of the categorical code; they are found without labels.
+        codes: number of continuous codes, uniform in (-1, 1).
+        category_weight: lambda of the category.
+        codes_weight: lambda of the continuous codes.
+        width: feature maps of the convolutions at half the image's size; they double with each halving.
+        optimizer: G's Adam.
+        discriminator_optimizer: that of D and Q.
+        game: what every variant takes.
+    """
+
+    discriminator: RecognitionDiscriminator
+
+    def __init__(
+        self,
+        image_size: int = 32,
+        channels: int = 1,
+        z_dim: int = 62,
+        categories: int = 10,
+        codes: int = 2,
+        category_weight: float = 1.0,
+        codes_weight: float = 0.1,
+        width: int = 64,
+        optimizer: OptimizerCallable = lambda params: FusedAdam(params, lr=1e-3, beta1=0.5),
+        discriminator_optimizer: OptimizerCallable | None = lambda params: FusedAdam(params, lr=2e-4, beta1=0.5),
+        **game: Any,
+    ) -> None:
+        super().__init__(optimizer=optimizer, discriminator_optimizer=discriminator_optimizer, **game)
+        if categories < 1 or codes < 0:
+            raise ValueError(f"categories counts from 1 and codes from 0, got {categories} and {codes}")
+        self.z_dim = z_dim
+        self.categories = categories
+        self.codes = codes
+        self.category_weight = category_weight
+        self.codes_weight = codes_weight
+        self.generator = CodedGenerator(DCGANGenerator(image_size, channels, z_dim + codes, width, categories))
+        d = DCGANDiscriminator(image_size, channels, width)
+        self.discriminator = RecognitionDiscriminator(d.layers, d.score, categories, codes)
+
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        real, _ = self.discriminate(batch["image"])
+        fake, features = self.discriminate(self.generator(batch["z"]))
+        return {"real": -log_real(real), "fake": -log_fake(fake), "info": -self.information(features, batch["z"])}
+
+    def generator_loss(self, batch: Batch) -> Terms:
+        fake, features = self.discriminate(self.generator(batch["z"]))
+        return {"fake": -log_real(fake), "info": -self.information(features, batch["z"])}
+
+    def information(self, features: Tensor, z: dict[str, Tensor]) -> Tensor:
+        """lambda L_I, a scalar, in nats; the bounds of the category and of the codes are logged one by one."""
+        logits, mean, log_variance = self.discriminator.recognise(features)
+        category = math.log(self.categories) - cross_entropy(logits, z["category"])
+        squares = (z["codes"] - mean).square() * (-log_variance).exp()
+        each = math.log(2) - (math.log(2 * math.pi) + log_variance + squares) / 2  # a code's entropy is log 2
+        codes = each.sum(1).mean()
+        self.observe("info/category", category)
+        self.observe("info/codes", codes)
+        return self.category_weight * category + self.codes_weight * codes
+
+    def latent(self, n: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        z, codes = (self.uniform(generator, n, size) for size in (self.z_dim, self.codes))
+        category = torch.randint(self.categories, (n,), device=z.device, generator=generator)
+        return {"z": z, "codes": codes, "category": category}

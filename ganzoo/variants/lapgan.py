@@ -1,0 +1,110 @@
+"""LAPGAN: Deep Generative Image Models using a Laplacian Pyramid of Adversarial Networks (Denton et al. 2015, arXiv:1506.05751)."""  # noqa: E501
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.optim import SGD
+
+from ganzoo.core.module import GANModule
+from ganzoo.core.types import Batch, Terms
+from ganzoo.functional.losses import log_fake, log_real
+from ganzoo.functional.pyramid import expand, gaussian_pyramid
+from ganzoo.networks.laplacian import Cascade, ResidualDiscriminator, ResidualGenerator
+from ganzoo.networks.mlp import ReLUDiscriminator, ReLUGenerator
+
+
+class LAPGAN(GANModule):
+    """A conditional GAN for each level of a Laplacian pyramid, a plain one for its coarsest image.
+
+    With I_0 = x, I_{k+1} = d(I_k), l_k = u(I_{k+1}) and h_k = I_k - l_k, level k < K plays (eq. 2)
+    min_G max_D E log D_k(h_k, l_k) + E log(1 - D_k(G_k(z_k, l_k), l_k)), G's side non-saturating; D_k reads the sum of
+    its arguments, and h_k + l_k is I_k. Level K has no l: it plays the plain game on I_K.
+
+    Levels learn from real l_k and share nothing, so playing all at once, as here, is playing one after the other (but
+    `clip_norm` is of their gradients together). New images go through them from the coarsest to the finest.
+
+    The paper's class-conditional version is left out.
+
+    Args:
+        image_size: pixels, H = W; a multiple of 2^levels.
+        channels: of the image.
+        levels: K, how often the image is halved. The paper's pyramids are 8, 14, 28 of CIFAR-10 and 4, ..., 64 of LSUN.
+        z_dim: size of the coarsest level's latent; the others' are planes of noise. All are uniform in (-1, 1).
+        width: feature maps of the convolutions.
+        hidden: units of each of the two hidden layers of the coarsest level's G.
+        d_hidden: the same of its D.
+        optimizer: the paper's SGD, whose learning rate and momentum `schedule` moves.
+        game: what every variant takes.
+
+    Raises:
+        ValueError: the image cannot be halved so often.
+    """
+
+    generator: Cascade
+    discriminator: nn.ModuleList
+
+    def __init__(
+        self,
+        image_size: int = 32,
+        channels: int = 3,
+        levels: int = 2,
+        z_dim: int = 100,
+        width: int = 64,
+        hidden: int = 1200,
+        d_hidden: int = 600,
+        optimizer: OptimizerCallable = lambda params: SGD(params, lr=0.02, momentum=0.5),
+        **game: Any,
+    ) -> None:
+        super().__init__(optimizer=optimizer, **game)
+        most = (image_size & -image_size).bit_length() - 1  # how often 2 divides it
+        if not 0 <= levels <= most:
+            raise ValueError(
+                f"levels {levels}: image_size {image_size} can be halved {most} times, so take 0 to {most}"
+            )
+        self.image_size = image_size
+        self.levels = levels
+        self.z_dim = z_dim
+        sizes = [image_size >> k for k in range(levels + 1)]
+        self.generator = Cascade([ResidualGenerator(channels, width) for _ in range(levels)])
+        self.generator.append(ReLUGenerator(sizes[-1], channels, z_dim, hidden, layers=3))
+        self.discriminator = nn.ModuleList([ResidualDiscriminator(size, channels, width) for size in sizes[:-1]])
+        self.discriminator.append(ReLUDiscriminator(sizes[-1], channels, d_hidden, layers=3, dropout=0.5))
+
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        reals = gaussian_pyramid(batch["image"], self.levels)
+        terms = {}
+        for k, (real, fake) in enumerate(zip(reals, self._fakes(reals, batch["z"]), strict=True)):
+            terms[f"real_{k}"] = -log_real(self.discriminate(real, level=k))
+            terms[f"fake_{k}"] = -log_fake(self.discriminate(fake, level=k))
+        return terms
+
+    def generator_loss(self, batch: Batch) -> Terms:
+        fakes = self._fakes(gaussian_pyramid(batch["image"], self.levels), batch["z"])
+        return {f"fake_{k}": -log_real(self.discriminate(fake, level=k)) for k, fake in enumerate(fakes)}
+
+    def discriminate(self, x: Tensor, y: Tensor | None = None, level: int = 0) -> Tensor:
+        return self.discriminator[level](self.augment(x))
+
+    def _fakes(self, reals: list[Tensor], z: list[Tensor]) -> list[Tensor]:
+        """l_k + G_k(z_k, l_k) of the real l_k at each level, then G_K(z_K)."""
+        lows = [expand(coarse) for coarse in reals[1:]]
+        *finer, coarsest = self.generator
+        return [low + g(z_k, low) for g, z_k, low in zip(finer, z, lows, strict=False)] + [coarsest(z[-1])]
+
+    def schedule(self, images_seen: int) -> None:
+        """SGD as in section 4.1, an epoch being 50,000 images: lr / (1 + 4e-5)^epochs; momentum rises by 0.0008 an
+        epoch to at most 0.8. Other optimizers, and a given `lr_scheduler`, keep their rates."""
+        epochs = images_seen // 50_000
+        for optimizer in self.trainer.optimizers:
+            if isinstance(optimizer, SGD) and self.lr_scheduler is None:
+                for group in optimizer.param_groups:
+                    group["lr"] = optimizer.defaults["lr"] / (1 + 4e-5) ** epochs
+                    group["momentum"] = min(optimizer.defaults["momentum"] + 0.0008 * epochs, 0.8)
+
+    def latent(self, n: int, generator: torch.Generator | None = None) -> list[Tensor]:
+        sizes = [self.image_size >> k for k in range(self.levels)]
+        return [self.uniform(generator, *shape) for shape in [*((n, 1, s, s) for s in sizes), (n, self.z_dim)]]

@@ -1,0 +1,70 @@
+"""LSGAN: Least Squares Generative Adversarial Networks (Mao et al. 2016, arXiv:1611.04076)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+
+from ganzoo.core.module import GANModule
+from ganzoo.core.optim import FusedAdam
+from ganzoo.core.types import Batch, Terms
+from ganzoo.functional.losses import half_square
+from ganzoo.networks.players import Architecture, players
+
+
+class LSGAN(GANModule):
+    """min_D E (D(x) - b)^2 / 2 + E (D(G(z)) - a)^2 / 2;  min_G E (D(G(z)) - c)^2 / 2 (eq. 2).
+
+    The best D is (b p_data + a p_g) / (p_data + p_g). With b - c = 1 and b - a = 2 the game minimises Pearson's
+    chi-square of p_data + p_g and 2 p_g: (a, b, c) = (-1, 1, 0) (eq. 8). With c = b fakes are to be taken for real:
+    (0, 1, 1) (eq. 9), the paper's choice for its experiments.
+
+    The networks are DCGAN's; the paper's G has more layers, of stride 1, and makes 112x112 pixels.
+
+    Args:
+        image_size: pixels, H = W: 8, 16, 32, 64, ...; any for "mlp".
+        channels: of the image.
+        z_dim: size of the latent, uniform in (-1, 1).
+        width: feature maps of DCGAN's convolutions at half the image's size, or units of a hidden layer of the MLP.
+        architecture: "dcgan", or "mlp" of four linear layers.
+        a: D's target for fakes.
+        b: D's target for reals.
+        c: G's target for fakes.
+        optimizer: Adam at the paper's rate for scenes; it took 2e-4 for Chinese characters.
+        game: what every variant takes.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 64,
+        channels: int = 3,
+        z_dim: int = 1024,
+        width: int = 64,
+        architecture: Architecture = "dcgan",
+        a: float = 0.0,
+        b: float = 1.0,
+        c: float = 1.0,
+        optimizer: OptimizerCallable = lambda params: FusedAdam(params, lr=1e-3, beta1=0.5),
+        **game: Any,
+    ) -> None:
+        super().__init__(optimizer=optimizer, **game)
+        if a == b:
+            raise ValueError(f"a and b are both {a}: D has to tell fakes from reals, so give them different targets")
+        self.z_dim = z_dim
+        self.a, self.b, self.c = a, b, c
+        self.generator, self.discriminator = players(architecture, image_size, channels, z_dim, width)
+
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        real = self.discriminate(batch["image"])
+        fake = self.discriminate(self.generator(batch["z"]))
+        return {"real": half_square(real, self.b), "fake": half_square(fake, self.a)}
+
+    def generator_loss(self, batch: Batch) -> Terms:
+        fake = self.discriminate(self.generator(batch["z"]))
+        return {"fake": half_square(fake, self.c)}
+
+    def latent(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        return self.uniform(generator, n, self.z_dim)

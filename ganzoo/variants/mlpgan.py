@@ -1,0 +1,60 @@
+"""MLPGAN: the GAN of Energy-based Generative Adversarial Network (Zhao et al. 2016, arXiv:1609.03126)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch.cli import OptimizerCallable
+from torch.optim import SGD
+
+from ganzoo.networks.dcgan import normal_
+from ganzoo.networks.mlp import ReLUDiscriminator, ReLUGenerator
+from ganzoo.variants.gan import GAN
+
+
+class MLPGAN(GAN):
+    """Goodfellow's non-saturating game, played by the fully connected ReLU networks of EBGAN's grid search on MNIST.
+
+    The defaults are the best of the 6144 GANs in that grid. Batch norm is everywhere but in G's output and behind D's
+    first layer, weights start from N(0, .02) in G and N(0, .002) in D. Without batch norm the signal would die in such
+    weights: they start as torch's do.
+
+    Args:
+        image_size: pixels, H = W.
+        channels: of the image.
+        z_dim: size of the latent, uniform in (-1, 1).
+        layers_g: linear layers of G, the grid's nLayerG.
+        layers_d: linear layers of D, nLayerD.
+        hidden: units of G's hidden layers, sizeG.
+        d_hidden: units of D's hidden layers, sizeD.
+        dropout: probability that a hidden unit of D is left out; the grid had D with (of 0.5, say) and without.
+        batch_norm: whether there is any.
+        optimizer: SGD at a constant rate; the grid had Adam, too, and both at .01, .001 and .0001.
+        game: what every variant takes.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 28,
+        channels: int = 1,
+        z_dim: int = 100,
+        layers_g: int = 5,
+        layers_d: int = 2,
+        hidden: int = 1600,
+        d_hidden: int = 1024,
+        dropout: float = 0.0,
+        batch_norm: bool = True,
+        optimizer: OptimizerCallable = lambda params: SGD(params, lr=0.01),
+        **game: Any,
+    ) -> None:
+        super(GAN, self).__init__(optimizer=optimizer, **game)  # GAN's own would build maxout networks
+        self.z_dim = z_dim
+        self.objective = "non-saturating"
+        self.generator = ReLUGenerator(image_size, channels, z_dim, hidden, layers_g, batch_norm)
+        self.discriminator = ReLUDiscriminator(image_size, channels, d_hidden, layers_d, batch_norm, dropout)
+        if batch_norm:
+            normal_(self.generator, 0.02)
+            normal_(self.discriminator, 0.002)
+
+    def schedule(self, images_seen: int) -> None:
+        """Rates stay as they are: the schedule of 2014 is not the grid's."""

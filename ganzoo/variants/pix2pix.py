@@ -1,0 +1,109 @@
+"""Pix2Pix: Image-to-Image Translation with Conditional Adversarial Networks (Isola et al. 2016, arXiv:1611.07004)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+
+from ganzoo.core.module import GANModule
+from ganzoo.core.optim import FusedAdam
+from ganzoo.core.still import evaluating
+from ganzoo.core.types import Batch, Terms
+from ganzoo.functional.losses import log_fake, log_real
+from ganzoo.networks.patch import PatchDiscriminator
+from ganzoo.networks.unet import UNet
+
+
+class Pix2Pix(GANModule):
+    """min_G max_D L_cGAN(G, D) + 100 L1(G) (eq. 4), on pairs of a source x and an image y.
+
+    L_cGAN = E log D(x, y) + E log(1 - D(x, G(x, z))) (eq. 1), L1 = E |y - G(x, z)| (eq. 3). D judges patches, and its
+    loss is halved, to slow it down; G maximises log D(x, G(x, z)). The noise z is dropout, in sampling too: `latent`
+    draws the masks, so a seed is an image here as everywhere.
+
+    The paper's ablation, by arguments: L1 (`gan=0`), GAN (`conditional=False, l1=0`), cGAN (`l1=0`), L1+GAN
+    (`conditional=False`), L1+cGAN.
+
+    Args:
+        image_size: pixels, H = W: 4, 8, 16, ...; of the source as well.
+        channels: of the image.
+        source_channels: of the source.
+        width: feature maps of both networks' first layers.
+        receptive_field: of D's logits: 1 ("PixelGAN"), 7, 16, 34, 70, 142, 286; None: the paper's 70, or the largest
+            that does not exceed the image.
+        conditional: D sees the source beside the image (eq. 1), or the image alone (eq. 2).
+        l1: weight of the L1 term.
+        gan: weight of the adversarial term; with 0, D still learns, and G does not listen.
+        optimizer: Adam as in section 3.3.
+        game: what every variant takes.
+
+    Raises:
+        ValueError: a weight is negative or both are 0, or the networks cannot be built for such images.
+    """
+
+    generator: UNet
+
+    def __init__(
+        self,
+        image_size: int = 256,
+        channels: int = 3,
+        source_channels: int = 3,
+        width: int = 64,
+        receptive_field: int | None = None,
+        conditional: bool = True,
+        l1: float = 100.0,
+        gan: float = 1.0,
+        optimizer: OptimizerCallable = lambda params: FusedAdam(params, lr=2e-4, beta1=0.5),
+        **game: Any,
+    ) -> None:
+        super().__init__(optimizer=optimizer, **game)
+        if min(l1, gan) < 0 or l1 == gan == 0:
+            raise ValueError(f"l1 and gan weigh G's two terms: neither below 0, not both 0; got {l1} and {gan}")
+        self.image_size = image_size
+        self.source_channels = source_channels
+        self.l1 = l1
+        self.gan = gan
+        self.generator = UNet(image_size, channels, source_channels, width)
+        given = source_channels if conditional else None
+        self.discriminator = PatchDiscriminator(image_size, channels, given, width, receptive_field)
+
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        source = batch["source"]
+        real = self.discriminate(batch["image"], source)
+        fake = self.discriminate(self.generator(batch["z"], source), source)
+        return {"real": -log_real(real) / 2, "fake": -log_fake(fake) / 2}
+
+    def generator_loss(self, batch: Batch) -> Terms:
+        source = batch["source"]
+        image = self.generator(batch["z"], source)
+        terms = {}
+        if self.gan:
+            terms["gan"] = -self.gan * log_real(self.discriminate(image, source))
+        if self.l1:
+            terms["l1"] = self.l1 * (batch["image"] - image).abs().mean()
+        return terms
+
+    def latent(self, n: int, generator: torch.Generator | None = None) -> list[Tensor]:
+        """Dropout's masks, one [n, C, h, w] for each layer of G that has it: half zeros, half twos."""
+        device = self.device_of(generator)
+        masks = (torch.randint(2, (n, *shape), generator=generator, device=device) for shape in self.generator.noise)
+        return [2.0 * mask for mask in masks]
+
+    @torch.no_grad()
+    def generate(self, z: Any, given: Batch | None = None) -> Tensor:
+        """Images [N, C, H, W] in [-1, 1] of the sources `given["source"]`, in eval mode.
+
+        Raises:
+            ValueError: the sources are not as large as the images.
+        """
+        source, size = (given or {})["source"], self.image_size
+        if source.shape[2:] != (size, size):
+            raise ValueError(
+                f"this Pix2Pix translates {size}x{size} pixels, not {'x'.join(map(str, source.shape[2:]))}"
+            )
+        network = self.generator if self.ema is None else self.ema
+        with evaluating(network):
+            return network(z, source)

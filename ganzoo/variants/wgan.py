@@ -1,0 +1,72 @@
+"""WGAN: Wasserstein GAN (Arjovsky et al. 2017, arXiv:1701.07875)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.optim import RMSprop
+
+from ganzoo.core.module import GANModule
+from ganzoo.core.types import Batch, Terms
+from ganzoo.networks.players import Architecture, players
+
+
+class WGAN(GANModule):
+    """min_G max_f E f(x) - E f(G(z)) over critics f with weights in [-clip, clip] (algorithm 1).
+
+    At the best f that difference is the Wasserstein-1 distance of data and fakes, times the Lipschitz constant that the
+    clip allows: the logged `wasserstein` may be compared within a run, not between critics. Every parameter of the
+    critic is clipped, batch norm's too, and no running statistic. Adam and other momentum made the authors' critic
+    unstable. Their code, not the paper, trains the critic for 100 batches at each of G's first 25 steps.
+
+    Args:
+        image_size: pixels, H = W: 8, 16, 32, 64, ...; any for "mlp".
+        channels: of the image.
+        z_dim: size of the latent, standard normal.
+        width: feature maps of DCGAN's convolutions at half the image's size, or units of a hidden layer of the MLP.
+        architecture: "dcgan", or "mlp" of four linear layers.
+        clip: largest absolute weight of the critic.
+        n_critic: batches, each with one update of the critic, per generator update.
+        optimizer: RMSProp as in algorithm 1.
+        game: what every variant takes.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 64,
+        channels: int = 3,
+        z_dim: int = 100,
+        width: int = 64,
+        architecture: Architecture = "dcgan",
+        clip: float = 0.01,
+        n_critic: int = 5,
+        optimizer: OptimizerCallable = lambda params: RMSprop(params, lr=5e-5),
+        **game: Any,
+    ) -> None:
+        super().__init__(optimizer=optimizer, n_critic=n_critic, **game)
+        if clip <= 0:
+            raise ValueError(f"clip must be positive, the paper's is 0.01; got {clip}")
+        self.z_dim = z_dim
+        self.clip = clip
+        self.generator, self.discriminator = players(architecture, image_size, channels, z_dim, width)
+
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        real = self.discriminate(batch["image"]).mean()
+        fake = self.discriminate(self.generator(batch["z"])).mean()
+        self.observe("wasserstein", real - fake)
+        return {"real": -real, "fake": fake}
+
+    def generator_loss(self, batch: Batch) -> Terms:
+        return {"fake": -self.discriminate(self.generator(batch["z"])).mean()}
+
+    def discriminator_step(self, batch: Batch) -> None:
+        super().discriminator_step(batch)
+        with torch.no_grad():
+            for p in self.discriminator.parameters():
+                p.clamp_(-self.clip, self.clip)
+
+    def latent(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        return self.normal(generator, n, self.z_dim)

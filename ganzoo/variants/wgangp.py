@@ -1,0 +1,74 @@
+"""WGAN-GP: Improved Training of Wasserstein GANs (Gulrajani et al. 2017, arXiv:1704.00028)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+
+from ganzoo.core.module import GANModule
+from ganzoo.core.optim import FusedAdam
+from ganzoo.core.types import Batch, Terms
+from ganzoo.functional.penalties import gradient_penalty
+from ganzoo.networks.players import Architecture, players
+
+
+class WGANGP(GANModule):
+    """min_G max_f E f(x) - E f(G(z)) - penalty * E (|grad f(x_u)| - 1)^2, x_u between a real and a fake (eq. 3).
+
+    The gradient of an image's score must be that image's alone, so the critic has no batch norm (section 4).
+
+    The networks are DCGAN's; the paper's scores on CIFAR-10 are those of its residual networks.
+
+    Args:
+        image_size: pixels, H = W: 8, 16, 32, 64, ...; any for "mlp".
+        channels: of the image.
+        z_dim: size of the latent, standard normal.
+        width: feature maps of DCGAN's convolutions at half the image's size, or units of a hidden layer of the MLP.
+        architecture: "dcgan", or "mlp" of four linear layers.
+        norm: of DCGAN's critic: "layer", which the paper recommends in batch norm's place, or "none".
+        penalty: weight of the gradient penalty, the paper's lambda.
+        n_critic: batches, each with one update of the critic, per generator update.
+        optimizer: Adam as in algorithm 1.
+        game: what every variant takes.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 64,
+        channels: int = 3,
+        z_dim: int = 128,
+        width: int = 64,
+        architecture: Architecture = "dcgan",
+        norm: Literal["layer", "none"] = "layer",
+        penalty: float = 10.0,
+        n_critic: int = 5,
+        optimizer: OptimizerCallable = lambda params: FusedAdam(params, lr=1e-4, beta1=0.0, beta2=0.9),
+        **game: Any,
+    ) -> None:
+        super().__init__(optimizer=optimizer, n_critic=n_critic, **game)
+        if penalty <= 0:
+            raise ValueError(f"penalty must be positive, the paper's is 10; got {penalty}")
+        if norm not in ("layer", "none"):
+            raise ValueError(f'norm "{norm}": the penalty is of each image\'s own gradient; choose "layer" or "none"')
+        self.z_dim = z_dim
+        self.penalty = penalty
+        self.generator, self.discriminator = players(architecture, image_size, channels, z_dim, width, d_norm=norm)
+
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        x, fakes = batch["image"], self.generator(batch["z"])
+        real, fake = self.discriminate(x).mean(), self.discriminate(fakes).mean()
+        penalty = gradient_penalty(self.discriminate, x, fakes, batch["u"])
+        self.observe("wasserstein", real - fake)
+        return {"real": -real, "fake": fake, "penalty": self.penalty * penalty}
+
+    def generator_loss(self, batch: Batch) -> Terms:
+        return {"fake": -self.discriminate(self.generator(batch["z"])).mean()}
+
+    def draw(self, n: int, generator: torch.Generator) -> Batch:
+        return {"z": self.latent(n, generator), "u": torch.rand(n, device=generator.device, generator=generator)}
+
+    def latent(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        return self.normal(generator, n, self.z_dim)

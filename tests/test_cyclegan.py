@@ -1,0 +1,250 @@
+"""CycleGAN: its networks against the paper's, its objective by hand, its pools through a training."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import nullcontext
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from torch import nn
+
+from ganzoo import CycleGAN, load, save_pretrained
+from ganzoo.core.strategy import GANStrategy
+from ganzoo.networks.patch import PatchDiscriminator
+from ganzoo.networks.resnet import ResNetTranslator
+from ganzoo.testing import check_resume, fit
+from tests.variants import small
+
+
+def make(**more):
+    torch.manual_seed(0)
+    return CycleGAN(**{**small("CycleGAN"), **more})
+
+
+def batch(model, n=3):
+    generator = torch.Generator().manual_seed(0)
+    shape = {"image": model.hparams["channels"], "source": model.source_channels}
+    return {key: 2 * torch.rand(n, c, 16, 16, generator=generator) - 1 for key, c in shape.items()}
+
+
+@pytest.mark.parametrize(("image_size", "published"), [(256, 11.378), (128, 7.838)])
+def test_parameters_of_the_published_networks(image_size, published):
+    """The public PyTorch port counts 11.378 M, 7.838 M and 2.765 M, with a bias in every convolution, which the norm
+    after it takes away again, and no scale and shift in the norm: one number a channel where there are two here."""
+    with torch.device("meta"):
+        resnet, patch = ResNetTranslator(image_size), PatchDiscriminator(256, 3, None, 64, 70)
+    for network, count in ((resnet, published), (patch, 2.765)):
+        norms = sum(m.num_features for m in network.modules() if isinstance(m, nn.InstanceNorm2d))
+        assert round((sum(p.numel() for p in network.parameters()) - norms) / 1e6, 3) == count
+
+
+def test_layers_are_the_appendix_s():
+    """c7s1-64, d128, d256, 9 x R256, u128, u64, c7s1-3."""
+    with torch.device("meta"):
+        resnet = ResNetTranslator(256)
+    convs = [m for m in resnet.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    assert [m.out_channels for m in convs] == [64, 128, 256, *[256] * 18, 128, 64, 3]
+    assert [m.kernel_size[0] for m in convs] == [7, *[3] * 22, 7]
+    assert [m.stride[0] for m in convs] == [1, 2, 2, *[1] * 18, 2, 2, 1]
+
+
+def test_a_residual_block_without_weights_is_the_identity():
+    network = ResNetTranslator(16, 1, 1, 4, blocks=1)
+    (block,) = (m for m in network.layers if type(m).__name__ == "ResidualBlock")
+    nn.init.zeros_(block.layers[-1].weight)
+    x = torch.randn(2, 16, 4, 4)
+    assert torch.equal(block(x), x)
+
+
+def test_any_size_that_4_divides():
+    network = ResNetTranslator(16, 1, 2, 4, blocks=1)
+    assert network(torch.randn(1, 2, 20, 28)).shape == (1, 1, 20, 28)
+
+
+def test_losses_by_hand():
+    model = make(channels=2, cycle=3.0, identity=2.0)
+    b = batch(model)
+    x, y = b["source"], b["image"]
+    g, f = model.generator["to_image"], model.generator["to_source"]
+    d_y, d_x = model.discriminator["image"], model.discriminator["source"]
+
+    def distance(a, b):
+        return (a - b).abs().sum() / a.numel()
+
+    terms = model.generator_loss(b)
+    torch.testing.assert_close(terms["image"], ((d_y(g(x)) - 1) ** 2).sum() / d_y(y).numel())
+    torch.testing.assert_close(terms["source"], ((d_x(f(y)) - 1) ** 2).sum() / d_x(x).numel())
+    torch.testing.assert_close(terms["cycle"], 3 * (distance(f(g(x)), x) + distance(g(f(y)), y)))
+    torch.testing.assert_close(terms["identity"], 2 * (distance(g(y), y) + distance(f(x), x)))
+    assert len(terms) == 4
+    expected = {"real_image": d_y(y) - 1, "fake_image": d_y(g(x)), "real_source": d_x(x) - 1, "fake_source": d_x(f(y))}
+    terms = model.discriminator_loss(b)
+    assert set(terms) == set(expected)
+    for name, error in expected.items():
+        torch.testing.assert_close(terms[name], (error**2).mean() / 2, msg=name)
+
+
+def test_the_identity_term_is_off_unless_asked_for():
+    model = make()
+    assert set(model.generator_loss(batch(model))) == {"image", "source", "cycle"}
+
+
+def test_discriminators_are_shown_the_fakes_that_they_are_given():
+    model = make()
+    b = batch(model)
+    terms = model.discriminator_loss({**b, "fakes": (b["image"], b["source"])})
+    for domain in ("image", "source"):
+        torch.testing.assert_close(terms[f"fake_{domain}"], model.discriminator[domain](b[domain]).square().mean() / 2)
+
+
+@pytest.mark.parametrize("microbatches", [1, 2])
+def test_the_generators_step_first_and_their_fakes_are_made_once(microbatches):
+    model, calls, turns = make(pool=0, microbatches=microbatches), [], []
+    made, shown = [], []
+    for name, network in model.generator.items():
+        network.register_forward_hook(lambda m, x, y, name=name: calls.append(name) or made.append(y.detach()))
+    minimize, d_loss = model.minimize, model.discriminator_loss
+
+    def watched(loss, batch, *, player):
+        turns.append((player, len(calls)))
+        minimize(loss, batch, player=player)
+
+    def looked(batch):
+        shown.append(batch["fakes"])
+        return d_loss(batch)
+
+    model.minimize, model.discriminator_loss = watched, looked
+    fit(model, steps=1)
+    # G(x), F(y) and the way back for each microbatch; then no more
+    assert turns == [("generator", len(calls) - 4 * microbatches), ("discriminator", len(calls))]
+    first = made[-4 * microbatches :]
+    for i, (image, source) in enumerate(shown):
+        assert torch.equal(image, first[4 * i]) and torch.equal(source, first[4 * i + 1])
+
+
+def test_on_other_batches_than_every_n_critic_th_the_fakes_are_fresh():
+    model = make(n_critic=2, pool=0)
+    before = copy.deepcopy(model.state_dict())
+    fit(model, steps=1)
+    moved = {key.split(".")[0] for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert moved == {"discriminator", "images_seen"}
+    assert model.made == []
+
+
+def test_pools_fill_with_the_training_s_fakes_and_not_with_validation_s():
+    model = make(pool=20)
+    fit(model, steps=2, limit_val_batches=1.0, val_check_interval=1)
+    assert [len(pool.images) for pool in model.pools.values()] == [16, 16] and model.made == []
+    assert model.pools["image"].images[0].shape == (1, 16, 16)
+    assert model.pools["source"].images[0].shape == (2, 16, 16)
+    fit(model, steps=2)
+    assert [len(pool.images) for pool in model.pools.values()] == [20, 20]
+
+
+@pytest.mark.parametrize("forget", [False, True])
+def test_a_resumed_run_has_the_pools_of_the_one_that_stopped(forget):
+    class Forgetful(CycleGAN):
+        def on_load_checkpoint(self, checkpoint):
+            super().on_load_checkpoint(checkpoint)
+            for pool in self.pools.values():
+                pool.images.clear()
+
+    def fill(**more):
+        torch.manual_seed(0)
+        return (Forgetful if forget else CycleGAN)(**small("CycleGAN"), pool=10, **more)
+
+    with pytest.raises(AssertionError, match="resumed at") if forget else nullcontext():
+        check_resume(fill)
+
+
+def test_weights_come_without_pools(tmp_path):
+    model = make(pool=10)
+    trainer = fit(model, steps=2)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    assert not any("pool" in key for key in model.state_dict())
+    for path in (tmp_path / "a.ckpt", save_pretrained(model, tmp_path / "b")):
+        assert load(path).pools["image"].images == []
+    share = torch.load(tmp_path / "a.ckpt", weights_only=True)["ganzoo"]["pools"]
+    assert [{domain: len(images) for domain, images in pools.items()} for pools in share] == [
+        {"image": 10, "source": 10}
+    ]
+
+
+def test_each_process_keeps_its_own_pools_and_gets_them_back(tmp_path):
+    class Keep(Callback):
+        def on_train_start(self, trainer, pl_module):
+            torch.save(contents(pl_module), tmp_path / f"start{trainer.global_rank}.pt")
+
+        def on_train_end(self, trainer, pl_module):
+            trainer.save_checkpoint(tmp_path / "a.ckpt")
+            torch.save(contents(pl_module), tmp_path / f"end{trainer.global_rank}.pt")
+
+    def contents(model):
+        return {domain: pool.images for domain, pool in model.pools.items()}
+
+    def two(**more):
+        strategy = GANStrategy(process_group_backend="gloo", start_method="fork")
+        fit(make(), strategy=strategy, devices=2, callbacks=[Keep()], **more)
+
+    fit(make(), steps=1, callbacks=[Keep()])
+    whole = torch.load(tmp_path / "end0.pt")
+    two(steps=1)
+    shares = [torch.load(tmp_path / f"end{rank}.pt") for rank in range(2)]
+    two(steps=2, ckpt_path=tmp_path / "a.ckpt")
+    again = [torch.load(tmp_path / f"start{rank}.pt") for rank in range(2)]
+    for domain in ("image", "source"):
+        torch.testing.assert_close(shares[0][domain] + shares[1][domain], whole[domain])
+        assert all(
+            torch.equal(torch.stack(a[domain]), torch.stack(b[domain])) for a, b in zip(shares, again, strict=True)
+        )
+
+
+def test_the_learning_rates_stay_and_then_fall_in_a_straight_line():
+    model = make(constant_images=100, decay_images=50)
+    trainer = fit(model, steps=1)
+    for images, rate in [(0, 2e-4), (100, 2e-4), (125, 1e-4), (140, 4e-5), (150, 0.0), (1000, 0.0)]:
+        model.schedule(images)
+        for optimizer in trainer.optimizers:
+            assert optimizer.param_groups[0]["lr"] == pytest.approx(rate, abs=1e-12)
+
+
+def test_without_decay_the_learning_rates_are_left_alone():
+    model = make(lr_scheduler=lambda opt: torch.optim.lr_scheduler.ExponentialLR(opt, 0.5))
+    trainer = fit(model, steps=2)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(5e-5)
+
+
+def test_both_directions():
+    model = make(ema_half_life=100.0)
+    model.configure_model()
+    b = batch(model)
+    with torch.no_grad():
+        for p in model.generator.parameters():
+            p.add_(0.1)  # samples come from the average
+    torch.testing.assert_close(model.sample(source=b["source"]), model.ema["to_image"](b["source"]))
+    back = model.translate_back(b["image"])
+    assert back.shape == (3, 2, 16, 16) and not back.requires_grad
+    torch.testing.assert_close(back, model.ema["to_source"](b["image"]))
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"cycle": -1.0}, "cycle and identity are weights"),
+        ({"identity": -1.0}, "cycle and identity are weights"),
+        ({"identity": 5.0}, "identity compares 1 channels with the source's 2"),
+        ({"pool": -1}, "0 for none; got -1"),
+        ({"constant_images": -1}, "counts from 0"),
+        ({"decay_images": 0}, "decay_images from 1"),
+        ({"decay_images": 9, "lr_scheduler": lambda optimizer: None}, "give one of them"),
+        ({"image_size": 18}, "take 8, 12, 16"),
+        ({"image_size": 4}, "take 8, 12, 16"),
+        ({"blocks": -1}, "blocks counts from 0"),
+        ({"receptive_field": 70}, "take 34 or less"),
+    ],
+)
+def test_bad_arguments(bad, words):
+    with pytest.raises(ValueError, match=words):
+        make(**bad)

@@ -1,0 +1,222 @@
+"""EBGAN: energies, the hinge, the margin's fall and the pull-away term against closed forms and the paper's sizes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import ganzoo
+from ganzoo.functional.penalties import pull_away
+from ganzoo.networks.autoencoder import ConvAutoEncoder, MLPAutoEncoder
+from ganzoo.testing import NoiseImages, fit
+from ganzoo.variants.ebgan import ebgan_b, ebgan_c
+
+TINY = {"image_size": 8, "hidden": 8, "d_hidden": 5, "z_dim": 4}
+
+
+def ebgan(**more):
+    torch.manual_seed(0)
+    return ganzoo.EBGAN(**{**TINY, **more})
+
+
+class Given(nn.Module):
+    """A discriminator with the given energies, so that gradients on them can be read."""
+
+    def __init__(self, *energies):
+        super().__init__()
+        self.energy = nn.Parameter(torch.tensor(energies))
+
+    def forward(self, x, y=None):
+        return self.energy, torch.zeros(len(self.energy), 3)
+
+
+def test_energy_is_the_norm_of_the_reconstructions_error():
+    d = MLPAutoEncoder(4, 3, hidden=5).double().eval()
+    x = torch.rand(6, 3, 4, 4, dtype=torch.float64) * 2 - 1
+    energy, code = d(x)
+    w, b, v, c = (p.detach().numpy() for p in d.parameters())
+    flat = x.flatten(1).numpy()
+    expected_code = np.maximum(flat @ w.T + b, 0)
+    np.testing.assert_allclose(code.detach().numpy(), expected_code)
+    error = expected_code @ v.T + c - flat
+    np.testing.assert_allclose(energy.detach().numpy(), np.sqrt((error**2).sum(1)))
+
+
+def test_an_unseen_black_image_has_28_and_the_margin_lies_below():
+    """What makes m = 10 meaningful on MNIST's 784 pixels: D starts by reconstructing nothing."""
+    model = ebgan_b().eval()
+    energy, _ = model.discriminator(-torch.ones(1, 1, 28, 28))
+    assert energy.item() == pytest.approx(28, rel=0.02) and model.margin == 10
+
+
+@pytest.mark.parametrize(
+    "network", [MLPAutoEncoder(4, 1, 7, layers=3), ConvAutoEncoder(16, 1, width=2)], ids=["mlp", "conv"]
+)
+def test_energys_gradient_has_the_targets_part(network):
+    """By finite differences; with the target held still, as a widely copied code has it, it is another one."""
+    d = network.double().eval()
+    size = 4 if isinstance(network, MLPAutoEncoder) else 16
+    x = (torch.rand(1, 1, size, size, dtype=torch.float64) * 2 - 1).requires_grad_()
+    (gradient,) = torch.autograd.grad(d(x)[0].sum(), x)
+    step, numeric = 1e-6, torch.zeros(size * size, dtype=torch.float64)
+    with torch.no_grad():
+        for i in range(size * size):
+            e = torch.zeros(size * size, dtype=torch.float64)
+            e[i] = step
+            e = e.view_as(x)
+            numeric[i] = (d(x + e)[0] - d(x - e)[0]).item() / (2 * step)
+    torch.testing.assert_close(gradient.flatten(), numeric, rtol=1e-5, atol=1e-7)
+    half = (d.decoder(d.encoder(x)) - x.detach()).flatten(1).norm()
+    (without_target,) = torch.autograd.grad(half, x)
+    assert not torch.allclose(gradient, without_target, rtol=0.1)
+
+
+def test_generator_learns_through_the_target_alone():
+    """A decoder that ignores its code: all that G is told comes from what is to be reconstructed."""
+    model = ebgan()
+    nn.init.zeros_(model.discriminator.decoder[0].weight)
+    (loss,) = model.generator_loss({"z": model.latent(4)}).values()
+    gradients = torch.autograd.grad(loss, list(model.generator.parameters()))
+    assert any(g.abs().max() > 1e-4 for g in gradients)
+
+
+def test_the_equations_are_those_of_the_paper():
+    model = ebgan(margin=4.0, pull_away_weight=0.1).eval()
+    x, z = torch.rand(5, 1, 8, 8) * 2 - 1, model.latent(5)
+    with torch.no_grad():
+        real, fake = model.discriminator(x)[0].numpy(), model.discriminator(model.generator(z))[0].numpy()
+        code = model.discriminator(model.generator(z))[1].numpy()
+        d, g = model.discriminator_loss({"image": x, "z": z}), model.generator_loss({"z": z})
+    assert sum(d.values()).item() == pytest.approx(real.mean() + np.maximum(0, 4.0 - fake).mean(), rel=1e-5)
+    cosines = [
+        (code[i] @ code[j] / np.linalg.norm(code[i]) / np.linalg.norm(code[j])) ** 2
+        for i in range(5)
+        for j in range(5)
+        if i != j
+    ]
+    assert g["fake"].item() == pytest.approx(fake.mean(), rel=1e-5)
+    assert g["pull_away"].item() == pytest.approx(0.1 * np.mean(cosines), rel=1e-3)
+
+
+def test_hinge_leaves_fakes_above_the_margin_to_the_generator():
+    """Of four fakes with energies 1, 9, 10.5 and 30 and m = 10, D lifts two, G lowers all."""
+    model = ebgan()
+    model.discriminator = Given(1.0, 9.0, 10.5, 30.0)
+    batch = {"image": torch.zeros(4, 1, 8, 8), "z": model.latent(4)}
+    (of_fakes,) = torch.autograd.grad(model.discriminator_loss(batch)["fake"], model.discriminator.energy)
+    assert of_fakes.tolist() == [-0.25, -0.25, 0, 0]
+    (of_g,) = torch.autograd.grad(model.generator_loss(batch)["fake"], model.discriminator.energy)
+    assert of_g.tolist() == [0.25] * 4
+
+
+def test_any_energy_up_to_the_margin_is_an_equilibrium():
+    """With p_data = p_G, a flat energy has the value m up to m, and a larger one above (theorem 2)."""
+    model = ebgan(margin=10.0)
+    value = {}
+    for constant in (0.0, 4.0, 10.0, 12.0):
+        model.discriminator = Given(*[constant] * 3)
+        terms = model.discriminator_loss({"image": torch.zeros(3, 1, 8, 8), "z": model.latent(3)})
+        value[constant] = sum(terms.values()).item()
+    assert value == {0.0: 10.0, 4.0: 10.0, 10.0: 10.0, 12.0: 12.0}
+
+
+@pytest.mark.parametrize(("images", "margin"), [(0, 10), (250, 7.5), (500, 5), (1000, 0), (10**9, 0)])
+def test_margin_falls_to_nought(images, margin):
+    model = ebgan(margin_images=1000)
+    model.schedule(images)
+    assert model.margin.item() == pytest.approx(margin)
+
+
+def test_margin_stays_and_is_kept_with_the_weights():
+    model = ebgan()
+    model.schedule(10**9)
+    assert model.margin == 10
+    falling = ebgan(margin_images=64)
+    fit(falling, NoiseImages(falling), steps=4)  # the last batch of 8 came after 24 images
+    assert falling.margin.item() == pytest.approx(10 * (1 - 24 / 64))
+    other = ebgan()
+    other.load_state_dict(falling.state_dict())
+    assert other.margin == falling.margin
+
+
+def test_pull_away_of_orthogonal_and_of_parallel_codes():
+    assert pull_away(torch.eye(5) * torch.arange(1.0, 6)[:, None]).item() == 0
+    same = torch.tensor([1.0, -2.0, 3.0])
+    assert pull_away(torch.stack([same, 3 * same, -same])).item() == pytest.approx(1)
+    half = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    assert pull_away(half).item() == pytest.approx(math.cos(math.pi / 4) ** 2)
+
+
+def test_pull_away_of_codes_that_rectifiers_shut_off():
+    codes = torch.zeros(3, 4)
+    codes[0] = 1
+    codes.requires_grad_()
+    value = pull_away(codes)
+    value.backward()
+    assert value == 0 and codes.grad.isfinite().all()
+    assert pull_away(torch.ones(1, 4)) == 0
+
+
+def linear(network):
+    return [(m.in_features, m.out_features) for m in network.modules() if isinstance(m, nn.Linear)]
+
+
+def test_the_grids_best_networks_have_the_published_shapes():
+    b, c = ebgan_b(), ebgan_c()
+    for model in (b, c):
+        assert linear(model.generator) == [(100, 800), *[(800, 800)] * 3, (800, 784)]  # nLayerG 5, sizeG 800
+        assert linear(model.discriminator) == [(784, 1024), (1024, 784)]  # nLayerD 2, sizeD 1024
+    norms = [m.num_features for m in b.generator.modules() if isinstance(m, nn.BatchNorm1d)]
+    assert norms == [800] * 4 and not any(isinstance(m, nn.BatchNorm1d) for m in b.discriminator.modules())
+    assert (b.pull_away_weight, c.pull_away_weight) == (0, 0.1)
+    (first, *_) = (m.weight for m in b.discriminator.modules() if isinstance(m, nn.Linear))
+    assert first.std().item() == pytest.approx(0.002, rel=0.02)
+    (first, *_) = (m.weight for m in b.generator.modules() if isinstance(m, nn.Linear))
+    assert first.std().item() == pytest.approx(0.02, rel=0.02)
+
+
+def test_deeper_discriminators_of_the_grid():
+    d = MLPAutoEncoder(28, 1, 256, layers=5, dropout=0.5)
+    assert linear(d) == [(784, 256), *[(256, 256)] * 3, (256, 784)]
+    assert [m.num_features for m in d.modules() if isinstance(m, nn.BatchNorm1d)] == [256] * 3  # not on D's input
+
+
+@pytest.mark.parametrize(("size", "maps"), [(16, [4, 8, 16]), (64, [4, 8, 16]), (128, [4, 8, 16, 32])])
+def test_convolutional_auto_encoder_mirrors_itself(size, maps):
+    d = ConvAutoEncoder(size, 3, width=4)
+    down = [m for m in d.encoder if isinstance(m, nn.Conv2d)]
+    up = [m for m in d.decoder if isinstance(m, nn.ConvTranspose2d)]
+    assert [m.out_channels for m in down] == maps and [m.out_channels for m in up] == [*maps[-2::-1], 3]
+    x = torch.rand(2, 3, size, size)
+    energy, code = d(x)
+    side = size // 2 ** len(maps)
+    assert energy.shape == (2,) and code.shape == (2, maps[-1] * side**2)
+    assert d.decoder(d.encoder(x)).shape == x.shape
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"margin": -1.0}, "margin is"),
+        ({"pull_away_weight": -0.1}, "pull_away_weight is"),
+        ({"margin_images": 0}, "margin_images must be positive"),
+        ({"layers_d": 1}, "two layers or more"),
+        ({"architecture": "dcgan", "image_size": 8}, "16, 32, 64 or 128"),
+    ],
+)
+def test_bad_arguments_are_named(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        ebgan(**wrong)
+
+
+@pytest.mark.parametrize("name", ["mlp", "dcgan"])
+def test_both_architectures_train(name):
+    model = ebgan(architecture=name, image_size=16, pull_away_weight=0.1)
+    before = model.generator.state_dict()
+    before = {key: value.clone() for key, value in before.items()}
+    fit(model, NoiseImages(model), steps=2)
+    assert any(not torch.equal(value, before[key]) for key, value in model.generator.state_dict().items())

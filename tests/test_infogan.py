@@ -1,0 +1,166 @@
+"""InfoGAN: its latents, the bound on the mutual information, and the codes."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Categorical, Normal
+
+import ganzoo
+from ganzoo.callbacks.samples import interpolation
+from ganzoo.testing import fit
+
+
+def infogan(**more):
+    torch.manual_seed(0)
+    return ganzoo.InfoGAN(**{"image_size": 8, "width": 4, "z_dim": 6, "categories": 3, **more})
+
+
+def exact(model, z, variance):
+    """Let Q answer with the codes themselves: probability 1 for the category, and a Gaussian around each code."""
+    logits = 100.0 * nn.functional.one_hot(z["category"], model.categories)
+    model.discriminator.recognise = lambda features: (logits, z["codes"], torch.full_like(z["codes"], variance).log())
+    return model
+
+
+def test_latents_are_the_papers():
+    model = ganzoo.InfoGAN()
+    z = model.latent(5000)
+    assert {key: tuple(value.shape) for key, value in z.items()} == {
+        "z": (5000, 62),
+        "codes": (5000, 2),
+        "category": (5000,),
+    }
+    assert model.generator.network.project.in_features == 74  # 62 + 2 + 10
+    for uniform in (z["z"], z["codes"]):
+        assert -1 <= uniform.min() < -0.99 and 0.99 < uniform.max() <= 1
+    assert z["category"].bincount().tolist() == pytest.approx([500] * 10, rel=0.25)
+
+
+def test_an_exact_q_has_the_entropy_of_the_category():
+    """E log Q = 0, so the bound is H(c) = log K; a code's is log 2 + log Q(c|x), Q's density at its mean."""
+    model = infogan(codes_weight=0.0)
+    z = model.latent(50)
+    assert exact(model, z, 1.0).information(torch.zeros(50, 1), z).item() == pytest.approx(math.log(3))
+    model = infogan(category_weight=0.0, codes_weight=1.0)
+    density = -0.5 * math.log(2 * math.pi * 0.09)
+    found = exact(model, z, 0.09).information(torch.zeros(50, 1), z).item()
+    assert found == pytest.approx(2 * (math.log(2) + density), rel=1e-5)
+
+
+def test_a_q_that_knows_nothing_has_no_information():
+    """The best that it can say of a category is the prior; of a uniform code the Gaussian of its mean and variance."""
+    model = infogan(categories=4, codes=1, category_weight=1.0, codes_weight=0.0)
+    z = model.latent(1000)
+    model.discriminator.recognise = lambda _: (torch.zeros(1000, 4), torch.zeros(1000, 1), torch.zeros(1000, 1))
+    assert model.information(torch.zeros(1000, 1), z).item() == pytest.approx(0, abs=1e-6)
+    model.codes_weight, third = 1.0, torch.full((1000, 1), math.log(1 / 3))
+    model.discriminator.recognise = lambda _: (torch.zeros(1000, 4), torch.zeros(1000, 1), third)
+    loss = 0.5 * math.log(2 * math.pi * math.e / 3) - math.log(2)  # KL of the uniform from the Gaussian
+    assert model.information(torch.zeros(1000, 1), z).item() == pytest.approx(-loss, abs=0.05)
+
+
+def test_the_bound_is_below_the_entropy_and_reached_by_the_posterior():
+    """x tells the category with errors: I(c; x) is known, the posterior reaches it, and no other Q passes it."""
+    generator = torch.Generator().manual_seed(0)
+    joint = torch.rand(3, 5, generator=generator)
+    channel = joint / joint.sum(1, keepdim=True)  # p(x|c), and c is uniform
+    posterior = (channel / channel.sum(0)).T  # p(c|x)
+    information = (channel / 3 * (3 * posterior.T).log()).sum().item()
+    n = 200_000
+    model = infogan(codes=0)
+    c = torch.randint(3, (n,), generator=generator)
+    x = torch.multinomial(channel[c], 1, generator=generator)[:, 0]
+    z = {"category": c, "codes": torch.zeros(n, 0)}
+
+    def bound(q):
+        model.discriminator.recognise = lambda _: (q.log()[x], torch.zeros(n, 0), torch.zeros(n, 0))
+        return model.information(torch.zeros(n, 1), z).item()
+
+    assert bound(posterior) == pytest.approx(information, abs=0.01) and information < math.log(3)
+    for _ in range(5):
+        other = torch.rand(5, 3, generator=generator)
+        assert bound(other / other.sum(1, keepdim=True)) < information
+
+
+def test_both_equations_carry_the_bound():
+    """Against torch's distributions."""
+    model = infogan(categories=3, codes=2).eval()
+    x, z = torch.rand(7, 1, 8, 8) * 2 - 1, model.latent(7)
+    with torch.no_grad():
+        d, g = (equation({"image": x, "z": z}) for equation in (model.discriminator_loss, model.generator_loss))
+        fake, features = model.discriminate(model.generator(z))
+        real, _ = model.discriminate(x)
+        logits, mean, log_variance = model.discriminator.recognise(features)
+        category = Categorical(logits=logits).log_prob(z["category"]).mean() + math.log(3)
+        density = Normal(mean, (log_variance / 2).exp()).log_prob(z["codes"])
+        codes = density.sum(1).mean() + 2 * math.log(2)
+    info = -(1.0 * category + 0.1 * codes)
+    torch.testing.assert_close(d["info"], info)
+    torch.testing.assert_close(g, {"fake": -torch.sigmoid(fake).log().mean(), "info": info})
+    torch.testing.assert_close(d["real"] + d["fake"], -(torch.sigmoid(real).log() + torch.sigmoid(-fake).log()).mean())
+
+
+def test_q_has_the_papers_layers_and_moves_with_d():
+    d = ganzoo.InfoGAN().discriminator
+    linear = [(m.in_features, m.out_features) for m in d.q if isinstance(m, nn.Linear)]
+    assert linear == [(256 * 4 * 4, 128), (128, 10 + 2 + 2)]
+    assert [type(m) for m in d.q][1:3] == [nn.BatchNorm1d, nn.LeakyReLU]
+    assert {id(p) for p in d.q.parameters()} < {id(p) for p in d.parameters()}
+
+
+def test_the_players_learn_at_their_own_rates():
+    trainer = fit(infogan(), steps=1)
+    assert [optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers] == [2e-4, 1e-3]
+
+
+def test_the_recipe_of_the_docstring():
+    """One latent whose category alone varies gives other images, and so does a code."""
+    model = infogan()
+    z = model.seeded([0] * 3)
+    same = model.generate(z)
+    assert torch.allclose(same[0], same[1], atol=1e-6)
+    z["category"] = torch.arange(3)
+    images = model.generate(z)
+    assert images.shape == (3, 1, 8, 8) and not torch.allclose(images[0], images[1])
+    z = model.seeded([0] * 3)
+    z["codes"][:, 0] = torch.linspace(-2, 2, 3)
+    images = model.generate(z)
+    assert not torch.allclose(images[0], images[1])
+
+
+def test_codes_that_have_nothing_in_between_stay_while_others_move():
+    model = infogan()
+    images = interpolation(model, rows=2, columns=4)
+    start, end = model.seeded([0]), model.seeded([2])
+    assert images.shape == (8, 1, 8, 8)
+    torch.testing.assert_close(images[:1], model.generate(start))
+    torch.testing.assert_close(images[3:4], model.generate({**end, "category": start["category"]}))
+
+
+def test_it_reads_no_labels():
+    assert infogan().num_classes is None
+    with pytest.raises(ValueError, match="InfoGAN takes no label"):
+        infogan().sample(label=1)
+
+
+@pytest.mark.parametrize("wrong", [{"categories": 0}, {"codes": -1}])
+def test_counts_that_make_no_code_are_refused(wrong):
+    with pytest.raises(ValueError, match="categories counts from 1 and codes from 0"):
+        infogan(**wrong)
+
+
+@pytest.mark.slow
+def test_the_category_is_recognised_after_training():
+    from ganzoo.data import Digits
+
+    model = ganzoo.InfoGAN(image_size=16, width=16)
+    fit(model, Digits(image_size=16, batch_size=100), steps=500)
+    model.eval()
+    with torch.no_grad():
+        z = model.latent(500, torch.Generator().manual_seed(0))
+        logits, _, _ = model.discriminator.recognise(model.discriminate(model.generator(z))[1])
+    assert (logits.argmax(1) == z["category"]).float().mean() > 0.8

@@ -1,0 +1,229 @@
+"""LadderEBGAN: the ladder's paths and costs, and what the variant makes of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+import ganzoo
+from ganzoo.networks.ladder import Combinator, Ladder
+from ganzoo.testing import NoiseImages, fit
+
+ALL = (1000.0, 10.0, 0.1, 0.1, 0.1, 0.1, 0.1)
+TINY = {"image_size": 8, "num_classes": 3, "hidden": 8, "d_hidden": 4, "z_dim": 4}
+
+
+def ladder(**more):
+    torch.manual_seed(0)
+    network = Ladder(4, 1, 3, **{"hidden": 4, "denoising": ALL, **more})
+    for p in network.parameters():  # nothing at its initial zero, so that every path counts
+        nn.init.normal_(p, std=0.5)
+    return network
+
+
+def model(**more):
+    torch.manual_seed(0)
+    return ganzoo.LadderEBGAN(**{**TINY, **more})
+
+
+def images(n=10, size=4):
+    return torch.rand(n, 1, size, size, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def test_the_ladder_has_the_published_sizes():
+    network = Ladder()
+    assert [(m.in_features, m.out_features) for m in network.up] == [
+        *[(784, 1000), (1000, 500), (500, 250)],
+        *[(250, 250), (250, 250), (250, 10)],
+    ]
+    assert [(m.out_features, m.in_features) for m in network.down] == [
+        (m.in_features, m.out_features) for m in network.up
+    ]
+    assert [len(m.a) for m in network.combine] == [10] * 7  # parameters a unit
+
+
+def test_without_noise_both_paths_are_one():
+    network = ladder(noise=0.0)
+    clean, *_, of_clean = network.encode(images(), noise=0.0)
+    corrupted, *_, of_corrupted = network.encode(images(), noise=network.noise)
+    assert all(torch.equal(a, b) for a, b in zip(clean, corrupted, strict=True))
+    assert torch.equal(of_clean, of_corrupted)
+
+
+def test_with_noise_they_differ_in_training_alone():
+    network = ladder(noise=0.3)
+    assert not torch.equal(network.classify(images()), network.classify(images()))
+    network.eval()
+    assert torch.equal(network.classify(images()), network.classify(images()))
+    assert torch.equal(network(images())[0], network(images())[0])
+
+
+def test_noise_has_its_deviation():
+    network = ladder(noise=0.3)
+    network.up[0].weight.data.zero_()  # then the first layer is noise and nothing else
+    layers, *_ = network.encode(torch.zeros(20_000, 1, 4, 4), noise=0.3)
+    assert (layers[0] - 0.5).std().item() == pytest.approx(0.3, rel=0.02)  # black to white is 0 to 1
+    assert layers[1].std().item() == pytest.approx(0.3, rel=0.02)
+
+
+def test_a_decoder_that_hands_the_clean_path_on_costs_nothing():
+    """v = 1 and mu = 0 return the noisy z; without noise that is the clean one, on every layer but for its norm."""
+    network = ladder(noise=0.0)
+    for k, combine in enumerate(network.combine):
+        combine.a.data.zero_()
+        combine.a.data[9] = 1.0
+        if k:  # the clean z is normalised already; the estimate will be, with the same statistics
+            _, means, stds, _ = network.encode(images(), noise=0.0)
+            with torch.no_grad():
+                combine.a[9] = stds[k]  # z_hat = std z; and norm undoes a further mean, which mu must add
+                combine.a[4] = means[k] / (1 - stds[k])
+    bottom, above = network(images())
+    assert bottom.abs().max() < 1e-6 * ALL[0] and above.abs().max() < 1e-3
+    network.combine[0].a.data[9] = 0.5
+    assert network(images())[0].min() > 1
+
+
+def test_costs_are_those_of_the_paper():
+    """An independent calculation, layer by layer, in numpy; no noise, so that it can be repeated."""
+    network = ladder(noise=0.0).double()
+    x = images().double()
+    bottom, above = network(x)
+    eps = 1e-5
+    p = {key: value.detach().numpy() for key, value in network.state_dict().items()}
+
+    def sigmoid(t):
+        return 1 / (1 + np.exp(-t))
+
+    z, mean, std = [(x.flatten(1).numpy() + 1) / 2], [0.0], [1.0]
+    h = z[0]
+    for k in range(6):
+        pre = h @ p[f"up.{k}.weight"].T
+        mean.append(pre.mean(0))
+        std.append(np.sqrt(pre.var(0) + eps))
+        z.append((pre - mean[-1]) / std[-1])
+        h = np.maximum(z[-1] + p[f"beta.{k}"], 0)
+    logits = p["gamma"] * (z[-1] + p["beta.5"])
+    u = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    costs = {}
+    for k in range(6, -1, -1):
+        u = (u - u.mean(0)) / np.sqrt(u.var(0) + eps)
+        a = p[f"combine.{k}.a"]
+        mu = a[0] * sigmoid(a[1] * u + a[2]) + a[3] * u + a[4]
+        v = a[5] * sigmoid(a[6] * u + a[7]) + a[8] * u + a[9]
+        estimate = (z[k] - mu) * v + mu
+        costs[k] = ALL[k] * (((estimate - mean[k]) / std[k] - z[k]) ** 2).mean(1)
+        u = estimate @ p[f"down.{k - 1}.weight"].T if k else None
+    # the statistics are float32
+    np.testing.assert_allclose(bottom.detach().numpy(), costs[0], rtol=1e-4)
+    np.testing.assert_allclose(above.detach().numpy(), sum(costs[k] for k in range(1, 7)), rtol=1e-4)
+
+
+def test_combinator_can_be_the_conditional_mean():
+    """z = s + n with s ~ N(mu, 1) and n ~ N(0, .09): E[s | z] = (z - mu) / 1.09 + mu."""
+    combine = Combinator(1)
+    combine.a.data.zero_()
+    combine.a.data[3], combine.a.data[9] = 1.0, 1 / 1.09  # mu(u) = u, v = 1 / 1.09
+    z, u = torch.tensor([[2.0]]), torch.tensor([[0.5]])
+    assert combine(z, u).item() == pytest.approx(1.5 / 1.09 + 0.5)
+
+
+def test_layers_without_a_weight_cost_nothing():
+    network = ladder(denoising=(1000.0,), noise=0.0)
+    full = ladder(noise=0.0)
+    assert torch.equal(network(images())[1], torch.zeros(10))
+    torch.testing.assert_close(network(images())[0], full(images())[0])
+
+
+def test_running_statistics_follow_real_images_alone():
+    network = ladder()
+    before = network.norm_up[0].running_mean.clone()
+    network(images()), network.classify(images())
+    assert torch.equal(network.norm_up[0].running_mean, before)
+    network(images(), track=True)
+    z = network.up[0]((images().flatten(1) + 1) / 2)
+    torch.testing.assert_close(network.norm_up[0].running_mean, 0.1 * z.mean(0).detach())
+    expected = 0.9 + 0.1 * z.var(0, correction=0).detach()
+    torch.testing.assert_close(network.norm_up[0].running_var, expected)
+
+
+def test_in_eval_mode_an_image_is_classified_by_itself():
+    network = ladder()
+    for _ in range(5):
+        network(images(), track=True)
+    network.eval()
+    torch.testing.assert_close(network.classify(images())[:1], network.classify(images(1)))
+    torch.testing.assert_close(network(images())[0][:1], network(images(1))[0])
+
+
+def test_the_equations():
+    gan = model(noise=0.0, margin=400.0, denoising=ALL)
+    x, z = images(6, 8), gan.latent(6)
+    label = torch.tensor([0, 1, 2, 0, 1, 2])
+    batch = {"image": x, "z": z, "labelled": (x.flip(0), label)}
+    d = {key: value.item() for key, value in gan.discriminator_loss(batch).items()}
+    with torch.no_grad():
+        real, above = gan.discriminator(x)
+        fake, _ = gan.discriminator(gan.generator(z))
+        logits = gan.discriminator.classify(x.flip(0))
+    assert d["real"] == pytest.approx(real.mean().item(), rel=1e-4)
+    assert d["above"] == pytest.approx(above.mean().item(), rel=1e-4)
+    assert d["fake"] == pytest.approx((400 - fake).clamp(min=0).mean().item(), rel=1e-4) and d["fake"] > 0
+    assert d["label"] == pytest.approx(cross_entropy(logits, label).item(), rel=1e-4)
+    assert gan.generator_loss(batch)["fake"].item() == pytest.approx(fake.mean().item(), rel=1e-4)
+
+
+def test_with_the_margin_at_nought_d_is_the_ladder_alone():
+    gan = model(margin_images=100)
+    gan.schedule(100)
+    x = images(6, 8)
+    batch = {"image": x, "z": gan.latent(6), "labelled": (x, torch.zeros(6, dtype=torch.long))}
+    fake = gan.discriminator_loss(batch)["fake"]
+    gradients = torch.autograd.grad(fake, list(gan.discriminator.parameters()), allow_unused=True)
+    assert fake == 0 and all(g is None or not g.any() for g in gradients)
+
+
+def test_the_gradient_of_the_energy_reaches_g_through_the_target():
+    """Combinators as initialised estimate 0 whatever they are given."""
+    gan = model()
+    (loss,) = gan.generator_loss({"z": gan.latent(6)}).values()
+    gradients = torch.autograd.grad(loss, list(gan.generator.parameters()))
+    assert any(g.abs().max() > 1e-3 for g in gradients)
+
+
+def test_the_held_out_error_is_that_of_the_clean_path():
+    class Rows:
+        def __init__(self):
+            self.values = {}
+
+        def __call__(self, values):
+            self.values |= values
+
+    gan, rows = model(), Rows()
+    gan.publish = rows
+    data = NoiseImages(gan)
+    trainer = fit(gan, data, steps=3, limit_val_batches=1.0, log_every_n_steps=1)
+    assert "error" in rows.values and 0 <= rows.values["error"] <= 1
+    gan.eval()
+    data.setup("validate")
+    wrong = total = 0
+    for batch in trainer.val_dataloaders:
+        image, label = batch["labelled"]
+        image = image if image.is_floating_point() else image / 127.5 - 1
+        wrong += (gan.discriminator.classify(image).argmax(1) != label).sum().item()
+        total += len(label)
+    assert rows.values["val/error"] == pytest.approx(wrong / total)
+
+
+def test_data_without_labels_is_refused_in_one_line():
+    gan = model()
+    with pytest.raises(ValueError, match="SemiSupervised"):
+        gan.discriminator_loss({"image": images(4, 8), "z": gan.latent(4)})
+
+
+@pytest.mark.parametrize("denoising", [(), (1.0,) * 8, (-1.0,)])
+def test_bad_weights_are_named(denoising):
+    with pytest.raises(ValueError, match="denoising"):
+        model(denoising=denoising)

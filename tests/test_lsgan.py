@@ -1,0 +1,90 @@
+"""LSGAN: both settings of its targets, their best discriminator, and the divergence that the paper proves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import ganzoo
+from ganzoo.functional.losses import half_square
+from tests.variants import small
+
+SETTINGS = [(-1.0, 1.0, 0.0), (0.0, 1.0, 1.0)]
+P = np.array([0.5, 0.2, 0.2, 0.1, 0.0])  # of data and fakes, on five atoms
+Q = np.array([0.1, 0.3, 0.2, 0.2, 0.2])
+
+
+class Table(nn.Module):
+    """A discriminator on five atoms: images are one-hot."""
+
+    def __init__(self):
+        super().__init__()
+        self.scores = nn.Parameter(torch.zeros(5, dtype=torch.float64))
+
+    def forward(self, x, y=None):
+        return x.flatten(1) @ self.scores
+
+
+def game(a, b, c):
+    """An LSGAN whose atoms come up as often, of ten, as P and Q say, and its batch."""
+    gan = ganzoo.LSGAN(**small("LSGAN"), a=a, b=b, c=c)
+    gan.generator, gan.discriminator = nn.Identity(), Table()
+    atoms = torch.eye(5, dtype=torch.float64)[:, :, None, None]
+    real, fake = (atoms.repeat_interleave(torch.from_numpy(10 * d).round().int(), 0) for d in (P, Q))
+    return gan, {"image": real, "z": fake}
+
+
+@pytest.mark.parametrize(("a", "b", "c"), SETTINGS)
+def test_the_best_discriminator_is_the_mean_target_under_the_densities(a, b, c):
+    gan, batch = game(a, b, c)
+    optimizer = torch.optim.LBFGS(gan.discriminator.parameters(), max_iter=200, tolerance_grad=1e-12)
+
+    def loss():
+        optimizer.zero_grad()
+        value = sum(gan.discriminator_loss(batch).values())
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    np.testing.assert_allclose(gan.discriminator.scores.detach().numpy(), (b * P + a * Q) / (P + Q), atol=1e-4)
+
+
+def test_the_game_is_pearsons_chi_square():
+    """With b - c = 1 and b - a = 2, E_p (D* - c)^2 + E_q (D* - c)^2 = chi^2(p + q || 2 q) = sum (q - p)^2 / (p + q)."""
+    a, b, c = SETTINGS[0]
+    gan, batch = game(a, b, c)
+    with torch.no_grad():
+        gan.discriminator.scores.copy_(torch.from_numpy((b * P + a * Q) / (P + Q)))
+    (fake,) = gan.generator_loss(batch).values()
+    real = half_square(gan.discriminator(batch["image"]), c)  # G cannot move it
+    mean = (P + Q) / 2
+    assert 2 * (real + fake).item() == pytest.approx(((Q - mean) ** 2 / mean).sum() * 2)
+
+
+@pytest.mark.parametrize(("a", "b", "c"), SETTINGS)
+def test_the_equations_are_those_of_the_paper(a, b, c):
+    gan = ganzoo.LSGAN(**small("LSGAN"), a=a, b=b, c=c).eval()
+    x, z = torch.rand(5, 1, 16, 16) * 2 - 1, gan.latent(5)
+    with torch.no_grad():
+        real, fake = (gan.discriminator(images).double().numpy() for images in (x, gan.generator(z)))
+        d, g = gan.discriminator_loss({"image": x, "z": z}), gan.generator_loss({"z": z})
+    assert sum(d.values()).item() == pytest.approx(((real - b) ** 2).mean() / 2 + ((fake - a) ** 2).mean() / 2)
+    assert g["fake"].item() == pytest.approx(((fake - c) ** 2).mean() / 2)
+
+
+def test_equal_targets_are_refused():
+    with pytest.raises(ValueError, match="a and b are both"):
+        ganzoo.LSGAN(**small("LSGAN"), a=1.0)
+
+
+def test_fully_connected_networks_take_any_size():
+    gan = ganzoo.LSGAN(image_size=7, channels=2, z_dim=3, width=4, architecture="mlp")
+    images = gan.generator(gan.latent(2))
+    assert images.shape == (2, 2, 7, 7) and gan.discriminator(images).shape == (2,)
+
+
+def test_another_architecture_is_refused():
+    with pytest.raises(ValueError, match='"dcgan" or "mlp"'):
+        ganzoo.LSGAN(**small("LSGAN"), architecture="vgg")

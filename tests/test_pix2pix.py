@@ -1,0 +1,233 @@
+"""Pix2Pix: its networks against the paper's, its objective against calculations by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits as bce
+
+from ganzoo import Pix2Pix
+from ganzoo.networks.patch import PatchDiscriminator
+from ganzoo.networks.unet import UNet
+from ganzoo.testing import NoiseImages, fit
+from tests.variants import small
+
+
+def parameters(network):
+    return sum(p.numel() for p in network.parameters())
+
+
+def make(**more):
+    torch.manual_seed(0)
+    return Pix2Pix(**{**small("Pix2Pix"), **more})
+
+
+def batch(model, n=3):
+    generator = torch.Generator().manual_seed(0)
+    size = model.hparams["image_size"]
+    image = 2 * torch.rand(n, model.hparams["channels"], size, size, generator=generator) - 1
+    source = 2 * torch.rand(n, model.source_channels, size, size, generator=generator) - 1
+    return {"image": image, "source": source, "z": model.latent(n, generator)}
+
+
+def test_parameters_of_the_published_networks():
+    """The public PyTorch port counts 54.414 M and 2.769 M: there the layers at 128 x 128 and 1 x 1 have no bias."""
+    with torch.device("meta"):
+        unet, patch = UNet(256, 3, 3, 64), PatchDiscriminator(256, 3, 3, 64, 70)
+    assert round((parameters(unet) - 64 - 512) / 1e6, 3) == 54.414
+    assert round(parameters(patch) / 1e6, 3) == 2.769
+
+
+def test_widths_are_the_appendix_s():
+    with torch.device("meta"):
+        unet = UNet(256)
+    encoder = [block[0].out_channels for block in unet.down]
+    assert encoder == [64, 128, 256, 512, 512, 512, 512, 512]
+    assert [block[0].in_channels for block in unet.up] == [512, 1024, 1024, 1024, 1024, 512, 256, 128]
+    assert [block[0].out_channels for block in unet.up] == [512, 512, 512, 512, 256, 128, 64, 3]
+    assert unet.noise == [(512, 2, 2), (512, 4, 4), (512, 8, 8)]
+    patch = [m.out_channels for m in PatchDiscriminator(receptive_field=286).layers if isinstance(m, nn.Conv2d)]
+    assert patch == [64, 128, 256, 512, 512, 512, 1]
+
+
+@pytest.mark.parametrize(
+    ("image_size", "noise"), [(4, [(4, 2, 2)]), (8, [(8, 2, 2), (4, 4, 4)]), (16, [(16, 2, 2), (8, 4, 4), (4, 8, 8)])]
+)
+def test_the_unet_goes_down_to_one_pixel(image_size, noise):
+    unet = UNet(image_size, channels=1, source_channels=2, width=4)
+    sizes = []
+    for block in unet.down:
+        block.register_forward_hook(lambda m, x, y: sizes.append(y.shape[-1]))
+    assert unet.noise == noise
+    image = unet([torch.ones(2, *shape) for shape in noise], torch.randn(2, 2, image_size, image_size))
+    assert image.shape == (2, 1, image_size, image_size) and image.abs().max() <= 1
+    assert sizes == [image_size // 2**i for i in range(1, len(unet.down) + 1)] and sizes[-1] == 1
+
+
+def test_the_source_reaches_the_image_through_the_bottleneck_and_through_each_skip():
+    torch.manual_seed(0)
+    unet = UNet(16, 1, 1, 4)
+    kept = {}
+    for i, block in enumerate(unet.down):
+        block.register_forward_hook(lambda m, x, y, i=i: kept.update({i: y}) or y.retain_grad())
+    unet([torch.ones(2, *shape) for shape in unet.noise], torch.randn(2, 1, 16, 16)).square().sum().backward()
+    assert all(kept[i].grad.abs().max() > 0 for i in range(4))
+    for up, n in zip(unet.up[1:], (16, 8, 4), strict=True):  # half of what it reads is the encoder's
+        assert up[0].weight.grad[n:].abs().max() > 0
+
+
+@pytest.mark.parametrize(("r", "image_size"), [(1, 16), (7, 32), (16, 32), (34, 64), (70, 128), (142, 256)])
+def test_a_logit_sees_its_receptive_field(r, image_size):
+    """Instance norm, which looks at the whole map, aside."""
+    torch.manual_seed(0)
+    network = PatchDiscriminator(image_size, 1, None, 2, r)
+    network.layers = nn.Sequential(*(m for m in network.layers if not isinstance(m, nn.InstanceNorm2d)))
+    x = torch.randn(1, 1, image_size, image_size, requires_grad=True)
+    logits = network.double()(x.double())
+    middle = logits.shape[-1] // 2
+    logits[0, middle, middle].backward()
+    rows, columns = x.grad[0, 0].nonzero().unbind(1)
+    for seen in (rows, columns):
+        assert seen.max() - seen.min() + 1 == r
+    assert len(rows) == r * r
+
+
+def test_the_papers_largest_patch_exceeds_its_images():
+    torch.manual_seed(0)
+    assert PatchDiscriminator(256, 3, None, 2, 286)(torch.randn(1, 3, 256, 256)).shape == (1, 6, 6)
+    with pytest.raises(ValueError, match="of 64 pixels no logit is left; take 142 or less"):
+        PatchDiscriminator(64, receptive_field=286)
+
+
+@pytest.mark.parametrize(("image_size", "shape"), [(256, 30), (128, 14), (64, 14), (32, 14), (16, 6), (8, 6), (4, 4)])
+def test_the_patch_unasked_is_70_or_fits_the_image(image_size, shape):
+    """A 70 x 70 patch on 256 pixels gives 30 x 30 logits, as in the paper's code."""
+    assert PatchDiscriminator(image_size, 1, None, 2)(torch.randn(2, 1, image_size, image_size)).shape == (
+        2,
+        shape,
+        shape,
+    )
+
+
+def test_losses_are_mean_cross_entropies_over_patches():
+    model = make(l1=7.0, gan=3.0)
+    b = batch(model)
+    image = model.generator(b["z"], b["source"])
+    real, fake = (model.discriminator(x, b["source"]) for x in (b["image"], image))
+    assert real.shape == (3, 6, 6)
+    terms = model.discriminator_loss(b)
+    torch.testing.assert_close(terms["real"], 0.5 * bce(real, torch.ones_like(real)))
+    torch.testing.assert_close(terms["fake"], 0.5 * bce(fake, torch.zeros_like(fake)))
+    terms = model.generator_loss(b)
+    torch.testing.assert_close(terms["gan"], 3 * bce(fake, torch.ones_like(fake)))
+    torch.testing.assert_close(terms["l1"], 7 * torch.nn.functional.l1_loss(image, b["image"]))
+
+
+def test_an_undecided_discriminator_costs_log_2():
+    model = make()
+    nn.init.zeros_(model.discriminator.layers[-1].weight)
+    terms = model.discriminator_loss(batch(model))
+    assert [term.item() for term in terms.values()] == pytest.approx([math.log(2) / 2] * 2)
+
+
+def test_the_l1_gradient_is_a_sign_of_equal_size_everywhere():
+    """d(100 mean |y - G|)/dG = 100 sign(G - y) / pixels."""
+    model = make(gan=0.0)
+    b, kept = batch(model), []
+    model.generator.register_forward_hook(lambda m, x, y: kept.append(y) or y.retain_grad())
+    (loss,) = model.generator_loss(b).values()
+    loss.backward()
+    torch.testing.assert_close(kept[0].grad, 100 * (kept[0] - b["image"]).sign() / kept[0].numel())
+
+
+@pytest.mark.parametrize(
+    ("arm", "terms"),
+    [
+        ({"gan": 0.0}, {"l1"}),
+        ({"conditional": False, "l1": 0.0}, {"gan"}),
+        ({"l1": 0.0}, {"gan"}),
+        ({"conditional": False}, {"gan", "l1"}),
+        ({}, {"gan", "l1"}),
+    ],
+    ids=["L1", "GAN", "cGAN", "L1+GAN", "L1+cGAN"],
+)
+def test_the_arms_of_the_ablation(arm, terms):
+    model = make(**arm)
+    b = batch(model)
+    assert set(model.generator_loss(b)) == terms
+    real = model.discriminator_loss(b)["real"]
+    other = model.discriminator_loss({**b, "source": -b["source"]})["real"]
+    assert torch.equal(real, other) != arm.get("conditional", True), "D sees the source, or it does not"
+
+
+def test_the_noise_is_dropout_of_one_half():
+    model = make()
+    masks = model.latent(500, torch.Generator().manual_seed(0))
+    assert [mask.shape for mask in masks] == [(500, 16, 2, 2), (500, 8, 4, 4), (500, 4, 8, 8)]
+    for mask in masks:
+        assert set(mask.unique().tolist()) == {0.0, 2.0}
+        assert mask.mean().item() == pytest.approx(1, abs=4 / math.sqrt(mask.numel()))
+
+
+def test_a_seed_is_an_image_and_another_seed_another_one():
+    model = make()
+    source = batch(model, 1)["source"].repeat(3, 1, 1, 1)
+    one, two, again = model.sample(seeds=[1, 2, 1], source=source)
+    torch.testing.assert_close(one, again)
+    assert (one - two).abs().max() > 1e-4
+
+
+def test_the_norm_is_each_images_own_in_training_and_in_sampling():
+    model = make()
+    b = batch(model, 3)
+    z = [mask[1:2] for mask in b["z"]]
+    alone = model.generate(z, {"source": b["source"][1:2]})
+    torch.testing.assert_close(alone, model.train().generator(b["z"], b["source"])[1:2])
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"l1": -1.0}, "neither below 0"),
+        ({"gan": -0.5}, "neither below 0"),
+        ({"l1": 0.0, "gan": 0.0}, "not both 0"),
+        ({"image_size": 24}, "takes 4, 8, 16"),
+        ({"image_size": 2}, "takes 4, 8, 16"),
+        ({"receptive_field": 50}, "convolutions see 1, 7, 16, 34, 70"),
+        ({"receptive_field": 70}, "of 16 pixels no logit is left; take 34 or less"),
+    ],
+)
+def test_bad_arguments(bad, words):
+    with pytest.raises(ValueError, match=words):
+        make(**bad)
+
+
+def test_a_source_of_another_size_is_refused():
+    model = make()
+    with pytest.raises(ValueError, match="16x16"):
+        model.sample(source=torch.zeros(1, 2, 32, 32))
+
+
+def test_data_without_sources_is_refused():
+    model = make()
+    data = NoiseImages(model)
+    data.source_channels = None
+    with pytest.raises(Exception, match="the data has no sources"):
+        fit(model, data, steps=1)
+
+
+def test_weights_and_slopes_are_the_appendix_s():
+    torch.manual_seed(0)
+    for network in (UNet(32, 3, 3, 32), PatchDiscriminator(64, 3, 3, 32, 34)):
+        for conv in (m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)):
+            assert conv.weight.std().item() == pytest.approx(0.02, rel=4 / math.sqrt(conv.weight.numel()))
+            assert conv.kernel_size == (4, 4) and (conv.bias is None or not conv.bias.any())
+    unet, patch = UNet(16), PatchDiscriminator()
+    assert [type(block[-1]) for block in unet.up] == [nn.ReLU] * 3 + [nn.Tanh]
+    leaky = [m for m in [*unet.down.modules(), *patch.modules()] if isinstance(m, nn.LeakyReLU)]
+    assert len(leaky) == 8 and all(m.negative_slope == 0.2 for m in leaky)
+    norms = [[type(m) for m in block].count(nn.InstanceNorm2d) for block in [*unet.down, *unet.up]]
+    assert norms == [0, 1, 1, 0, 1, 1, 1, 0]  # none at the first layer, at one pixel, and at the image

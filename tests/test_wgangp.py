@@ -1,0 +1,85 @@
+"""WGAN-GP: its equations, its penalty's draw, and what the critic may not have."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import ganzoo
+from ganzoo.core.module import GANModule
+from ganzoo.testing import fit
+from tests.test_turns import Remember
+from tests.variants import small
+
+
+def wgangp(**more):
+    torch.manual_seed(0)
+    return ganzoo.WGANGP(**small("WGANGP"), **more)
+
+
+@pytest.mark.parametrize("penalty", [10.0, 0.5])
+@pytest.mark.parametrize("architecture", ["dcgan", "mlp"])
+def test_the_equations_are_those_of_the_paper(architecture, penalty):
+    """The penalty one image at a time, by a derivative that is taken once."""
+    gan = wgangp(architecture=architecture, penalty=penalty).eval()
+    x, z, u = torch.rand(5, 1, 16, 16) * 2 - 1, gan.latent(5), torch.rand(5)
+    fakes = gan.generator(z).detach()
+    norms = []
+    for i in range(5):
+        between = (u[i] * x[[i]] + (1 - u[i]) * fakes[[i]]).requires_grad_()
+        (gradient,) = torch.autograd.grad(gan.discriminator(between).sum(), between)
+        norms.append(gradient.norm())
+    d, g = gan.discriminator_loss({"image": x, "z": z, "u": u}), gan.generator_loss({"z": z})
+    real, fake = gan.discriminator(x).mean(), gan.discriminator(fakes).mean()
+    torch.testing.assert_close(sum(d.values()), fake - real + penalty * (torch.stack(norms) - 1).square().mean())
+    torch.testing.assert_close(sum(g.values()), -fake)
+
+
+@pytest.mark.parametrize("norm", ["layer", "none"])
+def test_an_images_gradient_is_its_own(norm):
+    gan = wgangp(norm=norm).train()
+    x = torch.rand(3, 1, 16, 16, requires_grad=True)
+    (gradient,) = torch.autograd.grad(gan.discriminator(x)[0], x)
+    assert gradient[0].abs().max() > 0 and (gradient[1:] == 0).all()
+    assert any(isinstance(m, nn.GroupNorm) for m in gan.discriminator.modules()) == (norm == "layer")
+
+
+def test_it_does_not_clip():
+    assert ganzoo.WGANGP.__base__ is GANModule
+    gan = wgangp()
+    fit(gan, steps=2)
+    assert max(p.abs().max() for p in gan.discriminator.parameters()) > 0.01
+
+
+def test_every_update_draws_places_of_its_own():
+    gan, seen = wgangp(n_critic=1), []
+    equation = gan.discriminator_loss
+    gan.discriminator_loss = lambda batch: (seen.append(batch["u"]), equation(batch))[1]
+    fit(gan, steps=2)
+    first, second = seen
+    assert first.shape == (8,) and not torch.equal(first, second)
+    assert all(u.min() >= 0 and u.max() < 1 and len(u.unique()) == 8 for u in seen)
+
+
+def test_the_distance_is_logged_without_the_penalty():
+    logger = Remember()
+    fit(wgangp(), steps=2, logger=logger, log_every_n_steps=2)
+    ((_, row),) = logger.rows
+    assert row["wasserstein"] == pytest.approx(-row["D/real"] - row["D/fake"], rel=1e-4)
+    assert row["D/loss"] == pytest.approx(row["D/penalty"] - row["wasserstein"], rel=1e-4)
+
+
+def test_held_out_images_are_scored_with_the_penalty():
+    logger = Remember()
+    fit(wgangp(), steps=3, logger=logger, log_every_n_steps=100, limit_val_batches=1)
+    ((_, row),) = logger.rows
+    assert row["val/D/loss"] > -row["val/wasserstein"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"), [({"penalty": -1.0}, "penalty must be positive"), ({"norm": "batch"}, 'choose "layer" or "none"')]
+)
+def test_arguments_out_of_range(bad, words):
+    with pytest.raises(ValueError, match=words):
+        wgangp(**bad)
