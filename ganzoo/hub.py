@@ -1,16 +1,17 @@
-"""A checkpoint or a folder -> the right variant with its weights; nothing is ever unpickled that could run code."""
+"""A name, a checkpoint or a folder -> the right variant with its weights; nothing is unpickled that could run code."""
 
 from __future__ import annotations
 
+import difflib
 import json
 import pickle
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 import ganzoo
 from ganzoo.core.arguments import variant_name
@@ -21,11 +22,29 @@ class CheckpointError(ValueError):
     """A file that is damaged, unsafe, or of another variant; the message says which and what to do."""
 
 
+class Saved(NamedTuple):
+    """What a file holds of a model.
+
+    Attributes:
+        variant: `module.Class`.
+        arguments: of its constructor, plain values.
+        weights: by their names in the model.
+        slim: whether they are the generator's alone, as samples come from it; see `save_pretrained`.
+    """
+
+    variant: str
+    arguments: dict[str, Any]
+    weights: dict[str, torch.Tensor]
+    slim: bool
+
+
 def load(path: str | Path, variant: type[GANModule] | None = None, map_location: Any = "cpu") -> Any:
     """A trained model, in eval mode.
 
     Args:
-        path: a Lightning checkpoint, or a folder that `save_pretrained` wrote.
+        path: a Lightning checkpoint, a folder that `save_pretrained` wrote, or, where there is no such file or folder,
+            the name of a model that comes with ganzoo: `load("dcgan-digits")`. Most of these are slim: their
+            discriminators are untrained.
         variant: the class, for a checkpoint of your own variant. Only the zoo's classes are found by themselves: a
             file must not decide what code is imported.
         map_location: the device.
@@ -34,10 +53,10 @@ def load(path: str | Path, variant: type[GANModule] | None = None, map_location:
         An instance of the checkpoint's variant.
 
     Raises:
-        FileNotFoundError: there is nothing at `path`.
+        FileNotFoundError: there is nothing at `path`, and no model of that name; `ganzoo.list_pretrained()` has them.
         CheckpointError: it is no checkpoint of ganzoo, damaged, unsafe, or of another variant.
     """
-    name, arguments, weights = read(path)
+    name, arguments, weights, slim = read(path)
     cls = _resolve(name, variant, path)
     try:
         model = cls(**arguments)
@@ -45,36 +64,77 @@ def load(path: str | Path, variant: type[GANModule] | None = None, map_location:
         raise CheckpointError(f"{path}: {name} does not take its arguments ({error}); was its code changed?") from error
     model.configure_model()  # adds the averaged generator
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict(_completed(weights, model) if slim else weights)
     except (RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise CheckpointError(f"{path}: its weights do not fit {name} ({reason}); was its code changed?") from error
     return model.eval().to(map_location)
 
 
-def save_pretrained(model: GANModule, folder: str | Path) -> Path:
-    """Write `model.safetensors` (all weights) and `config.json` (variant and its plain arguments) into a folder."""
+def save_pretrained(
+    model: GANModule, folder: str | Path, *, slim: bool = False, dtype: torch.dtype | None = None
+) -> Path:
+    """Write `model.safetensors` (its weights) and `config.json` (variant and its plain arguments) into a folder.
+
+    Args:
+        model: any variant.
+        folder: made if it is not there.
+        slim: write only what samples come from: the averaged generator, or the generator where there is none, and the
+            model's own buffers. `load` gives a model that samples the same; its generator is the averaged one, and all
+            else, the discriminator above all, is as before training.
+        dtype: of the floating-point weights in the file, such as torch.float16; None leaves them as they are. `load`
+            gives them the model's own type again, rounded as they then are.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"variant": variant_name(type(model)), "arguments": dict(model.hparams)}
-    weights = {name: tensor.contiguous().clone() for name, tensor in model.state_dict().items()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config: dict[str, Any] = {"variant": variant_name(type(model)), "arguments": dict(model.hparams)}
+    weights = _sampled(model) if slim else model.state_dict()
+    if slim:
+        config["slim"] = True
+    if dtype is not None:
+        weights = {name: w.to(dtype) if w.is_floating_point() else w for name, w in weights.items()}
+    weights = {name: weight.contiguous().clone() for name, weight in weights.items()}
+    (folder / "model.safetensors").write_bytes(save(weights, {"format": "pt"}))
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     return folder
 
 
-def read(path: str | Path) -> tuple[str, dict[str, Any], dict[str, torch.Tensor]]:
-    """The variant's name, its arguments and all weights, of a Lightning checkpoint or a `save_pretrained` folder.
+def _sampled(model: GANModule) -> dict[str, torch.Tensor]:
+    """The generator's weights, averaged where there is an average, and the model's own buffers."""
+    weights = {name: weight for name, weight in model.state_dict().items() if _part(name) in ("", "generator")}
+    if model.ema is not None:
+        weights |= {f"generator.{name}": weight for name, weight in model.ema.state_dict().items()}
+    return weights
+
+
+def _completed(weights: dict[str, torch.Tensor], model: GANModule) -> dict[str, torch.Tensor]:
+    """Slim weights, the same for the averaged generator, and the untrained model's for all that they leave out."""
+    untrained = {name: w for name, w in model.state_dict().items() if _part(name) not in ("", "generator", "ema")}
+    averaged = {name.replace("generator", "ema", 1): weight for name, weight in weights.items() if _part(name)}
+    if model.ema is None:
+        averaged = {}
+    return {**untrained, **averaged, **weights}
+
+
+def _part(name: str) -> str:
+    """`generator` of `generator.layers.0.weight`, nothing for the model's own `images_seen`."""
+    return name.rpartition(".")[0].partition(".")[0]
+
+
+def read(path: str | Path) -> Saved:
+    """What a Lightning checkpoint, a `save_pretrained` folder or a model that comes with ganzoo holds.
 
     Raises:
-        FileNotFoundError: there is nothing at `path`.
+        FileNotFoundError: there is nothing at `path`, and no model of that name.
         CheckpointError: it is no checkpoint of ganzoo, damaged, or unsafe.
     """
-    path = Path(path)
+    name, path = str(path), Path(path)
+    if not path.exists() and name in ganzoo.list_pretrained():
+        path = ganzoo.PRETRAINED / name
     if path.is_dir():
         return _read_folder(path)
     checkpoint = read_checkpoint(path)
-    return checkpoint["ganzoo"]["variant"], checkpoint["hyper_parameters"], checkpoint["state_dict"]
+    return Saved(checkpoint["ganzoo"]["variant"], checkpoint["hyper_parameters"], checkpoint["state_dict"], slim=False)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -87,7 +147,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if path.is_dir():
         raise CheckpointError(f"{path} holds weights alone, no training to go on with; name a run or its .ckpt")
     if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint {path}; name a run's .ckpt, or a folder that save_pretrained wrote")
+        near = difflib.get_close_matches(str(path).lower(), ganzoo.list_pretrained(), n=1, cutoff=0.5)
+        cure = f"did you mean {near[0]!r}?" if near else "name a run's .ckpt, or a folder that save_pretrained wrote"
+        raise FileNotFoundError(f"no checkpoint {path}; {cure}")
     try:
         with warnings.catch_warnings(action="ignore"):  # of pickle's protocol, where the file is none of torch's
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -102,7 +164,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def _read_folder(folder: Path) -> tuple[str, dict[str, Any], dict[str, torch.Tensor]]:
+def _read_folder(folder: Path) -> Saved:
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} has no {name}; name a folder that save_pretrained wrote")
@@ -113,7 +175,11 @@ def _read_folder(folder: Path) -> tuple[str, dict[str, Any], dict[str, torch.Ten
         raise CheckpointError(f"{folder} is damaged ({error}); write or download it anew") from error
     config = config if isinstance(config, dict) else {}
     _check(folder, config.get("variant"), config.get("arguments"), weights)
-    return config["variant"], config["arguments"], weights
+    if not isinstance(slim := config.get("slim", False), bool):
+        raise CheckpointError(f"{folder} is damaged: slim is {slim!r}; write or download it anew")
+    if odd := [name for name in weights if slim and _part(name) not in ("", "generator")]:
+        raise CheckpointError(f"{folder} is damaged: it says that it is slim, and has {odd[0]}; write it anew")
+    return Saved(config["variant"], config["arguments"], weights, slim)
 
 
 def _check(path: Path, variant: Any, arguments: Any, weights: Any) -> None:

@@ -5,21 +5,22 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import ganzoo
 from ganzoo.cli.errors import Arguments, UserError, closest, user_errors
-from ganzoo.cli.paths import configs, find_checkpoint
+from ganzoo.cli.paths import configs, find_checkpoint, pretrained, record_of
 
 DESCRIPTIONS = {
-    "list": "The variants and the configs that come with ganzoo.",
-    "info": "A variant's paper and defaults, a config, or what is in a run or checkpoint.",
+    "list": "The variants, the configs and the trained models that come with ganzoo.",
+    "info": "A variant's paper and defaults, a config, a trained model's card, or what is in a run or checkpoint.",
 }
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
     parser = Arguments(verb, DESCRIPTIONS[verb])
     if verb == "info":
-        parser.add_argument("name", help="a variant, a config, a run's folder or a checkpoint")
+        parser.add_argument("name", help="a variant, a config, a trained model, a run's folder or a checkpoint")
     options = parser.parse_args(arguments)
     return _list() if verb == "list" else _info(options.name)
 
@@ -31,6 +32,10 @@ def _list() -> int:
     print("configs (python -m ganzoo fit --config NAME)")
     for name, path in configs().items():
         print(f"  {name:<20}{header(path)[0]}")
+    if pretrained():
+        print("trained models (python -m ganzoo sample NAME)")
+    for name, path in pretrained().items():
+        print(f"  {name:<20}{summary(record_of(path))}")
     return 0
 
 
@@ -45,8 +50,12 @@ def _info(name: str) -> int:
         return 0
     if Path(name).exists():
         return _checkpoint(find_checkpoint(name))
-    known = [*ganzoo.VARIANTS, *configs()]
-    raise UserError(f"no variant, config or file {name!r}{closest(name, known, 'python -m ganzoo list shows them')}")
+    if name in pretrained():
+        print((pretrained()[name] / "README.md").read_text(), end="")
+        return _checkpoint(pretrained()[name])
+    known = [*ganzoo.VARIANTS, *configs(), *pretrained()]
+    cure = "python -m ganzoo list shows them"
+    raise UserError(f"no variant, config or file {name!r}{closest(name, known, cure)}")
 
 
 def paper(module: str) -> str:
@@ -64,6 +73,14 @@ def header(path: Path) -> list[str]:
             break
         lines.append(line.lstrip("# "))
     return lines or [""]
+
+
+def summary(record: dict[str, Any]) -> str:
+    """A trained model in one line: variant, data, first score, training images, megabytes."""
+    score = record["scores"]["scores"][0]
+    size = f"{record['bytes'] / 1e6:.1f} MB"
+    figure = f"{score['name']} {score['value']:.3g}"
+    return f"{record['variant']} on {score['protocol']['data']}, {record['images_seen']:,} images: {figure}, {size}"
 
 
 def _variant(name: str) -> int:
@@ -92,10 +109,10 @@ def _checkpoint(path: Path) -> int:
     from ganzoo.hub import read
 
     with user_errors():
-        name, arguments, weights = read(path)
+        name, arguments, weights, slim = read(path)
     seen = int(weights.get("images_seen", 0))
     size = sum(file.stat().st_size for file in ([path] if path.is_file() else path.iterdir()))
-    print(f"{path}: {name}, {seen:,} images seen, {size / 1e6:.1f} MB")
+    print(f"{path}: {name}, {seen:,} images seen, {size / 1e6:.1f} MB{', the generator alone' if slim else ''}")
     for key, value in arguments.items():
         print(f"  {key:<24}{value}")
     return 0

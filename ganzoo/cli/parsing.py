@@ -76,7 +76,7 @@ def explain(text: str, chain: Sequence[BaseException], options: Sequence[str]) -
     if match := re.search(r"unrecognized arguments: (\S+)", text, re.I):
         return f"{match[1]!r} belongs to no option; write --KEY {match[1]}"
     if match := re.search(r"the following arguments are required: (.+)", text):
-        return _missing(match[1].split(", "))
+        return _missing(match[1].split(", "), whole="trainer" in options)
     if match := re.search(r"argument (\S+): expected", text):
         return f"{match[1].split('/')[-1]} or an option below it has no value; write the value after it"
     if not key:
@@ -111,8 +111,8 @@ def _unknown(name: str, options: Sequence[str]) -> str:
     return f"no option {AT}{name}; there are {', '.join(options[:20])}"
 
 
-def _missing(names: Sequence[str]) -> str:
-    if "model" in names or "data" in names:
+def _missing(names: Sequence[str], whole: bool) -> str:
+    if whole and ("model" in names or "data" in names):  # not those of one class, which may have such arguments
         say = " ".join({"model": "--model DCGAN", "data": "--data Digits"}[name] for name in names)
         return f"no {' and no '.join(names)}; add {say}, or a whole config: --config dcgan/digits"
     return f"{AT}{names[0]} is missing; add --{AT}{names[0]} VALUE"

@@ -1,10 +1,12 @@
-"""Where things are: shipped configs, runs, checkpoints."""
+"""Where things are: shipped configs and models, runs, checkpoints."""
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import ganzoo
 from ganzoo.cli.errors import UserError, closest
@@ -31,12 +33,27 @@ def find_config(name: str) -> Path:
     return shipped[key]
 
 
+def pretrained() -> dict[str, Path]:
+    """Every model that comes with ganzoo: `dcgan-digits` -> its folder."""
+    return {name: ganzoo.PRETRAINED / name for name in ganzoo.list_pretrained()}
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    """How a model that comes with ganzoo was trained; {} of any other folder or file."""
+    file = folder / "record.json"
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
 def find_checkpoint(name: str) -> Path:
-    """A checkpoint by its path, or a run's last; a folder written by `save_pretrained` is one, too."""
+    """A checkpoint by its path, or a run's last; a folder written by `save_pretrained` is one, too, and so is a model
+    that comes with ganzoo, by its name."""
     path = Path(name)
     if not path.exists():
+        if name in pretrained():
+            return pretrained()[name]
         beside = [str(file) for file in path.parent.glob("*") if file.is_dir() or file.suffix == ".ckpt"]
-        raise UserError(f"no checkpoint {name!r}{closest(name, beside, 'name a run, such as runs/001-dcgan-digits')}")
+        known = [*beside, *pretrained()]
+        raise UserError(f"no checkpoint {name!r}{closest(name, known, 'name a run, such as runs/001-dcgan-digits')}")
     if path.is_file() or (path / "config.json").is_file():
         return path
     checkpoints = sorted(path.glob("checkpoints/*.ckpt"), key=_age)

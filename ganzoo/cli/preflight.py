@@ -21,6 +21,7 @@ LINKED = {  # named once, under `data`
     "image_size": "set data.image_size instead",
     "channels": "leave it out",
     "num_classes": "leave it out",
+    "source_channels": "leave it out, or set data.source_channels",
 }
 REPLACED = {"gradient_clip_val": (None, "model.clip_norm"), "accumulate_grad_batches": (1, "model.microbatches")}
 EXAMPLE = "python -m ganzoo info dcgan/digits shows how one looks"
@@ -38,6 +39,7 @@ LEAST = {
     "data.init_args.batch_size": 1,
     "data.init_args.image_size": 1,
     "data.init_args.num_workers": 0,
+    "data.init_args.jitter": 0,
 }
 
 

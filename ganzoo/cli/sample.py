@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,22 @@ from ganzoo.cli.paths import find_checkpoint, own_files
 
 def main(verb: str, arguments: Sequence[str]) -> int:
     parser = Arguments(verb, "Images from a checkpoint; no data set and no GPU needed.")
-    parser.add_argument("checkpoint", help="a run's folder, a .ckpt file, or a folder written by save_pretrained")
+    parser.add_argument(
+        "checkpoint",
+        help="a trained model's name (python -m ganzoo list), a run, a .ckpt, or what save_pretrained wrote",
+    )
     parser.add_argument("--seeds", metavar="0,1,4-6", help="one image each; the same seed gives the same image")
-    parser.add_argument("-n", type=int, metavar="N", help="how many, with seeds from 0 on (default 64)")
+    parser.add_argument("-n", type=int, metavar="N", help="how many, with seeds from 0 on (default: about 64)")
     parser.add_argument("--class", dest="label", type=int, help="the class of all images, for a conditional model")
+    parser.add_argument(
+        "--source", nargs="+", type=Path, metavar="PATH", help="pictures or a folder of them, for a translator"
+    )
     parser.add_argument("--outdir", type=Path, default=Path("samples"), help="where to write (default: samples)")
     parser.add_argument(
         "--format",
         choices=("grid", "png", "npy"),
         default="grid",
-        help="one picture, one picture for each seed, or an array [N, H, W, C] of bytes",
+        help="one picture, one picture for each seed or source, or an array [N, H, W, C] of bytes",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps (default: cpu)")
     parser.add_argument("--variant", metavar="my_file.MyGAN", help="the class of a checkpoint of your own variant")
@@ -37,25 +44,99 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         from ganzoo.hub import load
 
         model = load(path, variant)
-        _check(model, options.label)
+        _check(model, options.label, options.source)
         check_device(options.device)
-        images = model.to(options.device).sample(seeds=seeds, label=options.label)
+        names, sources = _sources(model, options.source, options.n) if options.source else (None, None)
+        if seeds is None:
+            seeds = list(range(_usual(model, options) if names is None else len(names)))
+        if names is not None and len(names) != len(seeds):
+            raise UserError(f"{len(names)} pictures of --source and {len(seeds)} seeds; give one seed a picture")
+        label, columns = options.label, max(1, round(len(seeds) ** 0.5))
+        if options.format == "grid" and _in_columns(model, options):
+            columns = class_columns(model)
+            label = [i % model.num_classes for i in range(len(seeds))]
+        images = model.to(options.device).sample(seeds=seeds, label=label, source=sources)
+        if names is None:
+            names = [f"seed{seed:06d}" for seed in seeds]
+        if options.format == "grid" and sources is not None:
+            images = above(sources, images, columns)
         try:
-            options.outdir.mkdir(parents=True, exist_ok=True)
-            files = _write(images, seeds, options.outdir, options.format)
+            files = _write(images, names, options.outdir, options.format, columns, options.source or [])
         except OSError as error:
             raise UserError(f"--outdir {options.outdir}: {error.strerror}; choose another folder") from error
     print(f"{len(seeds)} images of {type(model).__name__} ({int(model.images_seen):,} training images seen): {files}")
     return 0
 
 
-def _check(model: Any, label: int | None) -> None:
+def _check(model: Any, label: int | None, source: Sequence[Path] | None) -> None:
     """What the command line can name in its own words."""
-    name = type(model).__name__
+    name, channels = type(model).__name__, model.source_channels
     if label is not None and model.num_classes is None:
         raise UserError(f"{name} was trained without classes; leave --class out")
     if label is not None and not 0 <= label < model.num_classes:
         raise UserError(f"{name} has no class {label}; choose one from 0 to {model.num_classes - 1}")
+    if source is not None and channels is None:
+        raise UserError(f"{name} makes images from seeds alone; leave --source out")
+    if source is None and channels is not None:
+        raise UserError(f"{name} translates pictures; name some, or a folder of them: --source DIR")
+    if source is not None and channels not in (1, 3):
+        raise UserError(f"{name} reads {channels} channels, and pictures have 1 or 3; use model.sample(source=...)")
+
+
+def _in_columns(model: Any, options: Any) -> bool:
+    """Whether each column of the grid shows one class: where nothing else says which classes there are to be."""
+    return model.num_classes is not None and options.label is None and options.seeds is None
+
+
+def class_columns(model: Any) -> int:
+    """Columns of a grid whose i-th image is of class `i % num_classes`: each shows one class, unless they are many."""
+    classes = model.num_classes
+    return classes * max(1, 8 // classes) if classes <= 20 else 10
+
+
+def _usual(model: Any, options: Any) -> int:
+    """How many images where nobody says it: whole rows of a grid."""
+    if not _in_columns(model, options) or options.format != "grid":
+        return 64
+    columns = class_columns(model)
+    return columns * max(64 // columns, -(-model.num_classes // columns))
+
+
+def _sources(model: Any, paths: Sequence[Path], n: int | None) -> tuple[list[str], Any]:
+    """Names without endings, and pictures [N, C', H, W] in [-1, 1] of the size and the channels that a model reads."""
+    import torch
+
+    from ganzoo.core.images import to_float
+    from ganzoo.data.files import decode, find
+
+    files: dict[Path, str] = {}
+    for path in paths:
+        found = [path / name for name in find(path)[0]] if path.is_dir() else [path]
+        files |= {file: str(file.relative_to(path if path.is_dir() else file.parent).with_suffix("")) for file in found}
+    if n is not None and n > len(files):
+        raise UserError(f"-n {n}, and --source has {len(files)} pictures; leave -n out")
+    files = dict(list(files.items())[:n])
+    if doubled := [name for name, count in Counter(files.values()).items() if count > 1]:
+        raise UserError(f"--source has several pictures that would be written as {doubled[0]}.png; rename them")
+    pictures = []
+    for file in files:
+        try:
+            pictures.append(to_float(decode(file, model.hparams.get("image_size"), model.source_channels)))
+        except Exception as error:  # Pillow raises anything on broken files
+            raise UserError(f"--source {file} cannot be read as a picture: {error}") from error
+    return list(files.values()), torch.stack(pictures)
+
+
+def above(sources: Any, images: Any, columns: int) -> Any:
+    """Sources [N, C', H, W] and images [N, C, H, W] -> rows of a grid in turn, each source above its translation."""
+    import torch
+
+    rows = []
+    for part in (sources, images):
+        part = part.expand(-1, max(sources.shape[1], images.shape[1]), -1, -1) if part.shape[1] == 1 else part
+        blank = part.new_full((-len(part) % columns, *part.shape[1:]), -1)
+        rows.append(torch.cat([part, blank]).unflatten(0, (-1, columns)))
+    return torch.stack(rows, 1).flatten(0, 2)
 
 
 def check_device(device: str) -> None:
@@ -69,13 +150,19 @@ def check_device(device: str) -> None:
         raise UserError(f"--device {device}: {reason}; python -m ganzoo checks shows the devices here") from error
 
 
-def _write(images: Any, seeds: Sequence[int], folder: Path, kind: str) -> str:
+def _write(images: Any, names: Sequence[str], folder: Path, kind: str, columns: int, sources: Sequence[Path]) -> str:
     from ganzoo.core.pictures import picture, to_pil
 
+    folder.mkdir(parents=True, exist_ok=True)
     if kind == "png":
-        for seed, image in zip(seeds, to_pil(images), strict=True):
-            image.save(folder / f"seed{seed:06d}.png")
-        return f"{folder}/seed*.png"
+        files = [folder / f"{name}.png" for name in names]
+        read = [source.resolve() for source in sources]
+        if any(file.exists() and {file.resolve(), *file.resolve().parents} & set(read) for file in files):
+            raise UserError(f"--outdir {folder} holds the pictures of --source; choose another folder")
+        for file, image in zip(files, to_pil(images), strict=True):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            image.save(file)
+        return f"{folder}/*.png" if sources else f"{folder}/seed*.png"
     if kind == "npy":
         import numpy as np
 
@@ -84,16 +171,16 @@ def _write(images: Any, seeds: Sequence[int], folder: Path, kind: str) -> str:
         points = images.shape[1] not in (1, 3)  # in the plane: bytes would be coarse
         np.save(folder / "samples.npy", (images if points else to_uint8(images)).permute(0, 2, 3, 1).numpy())
         return f"{folder}/samples.npy"
-    columns = max(1, round(len(seeds) ** 0.5))
     picture(images, columns).save(folder / "grid.png")
     return f"{folder}/grid.png"
 
 
-def _seeds(text: str | None, n: int | None) -> list[int]:
+def _seeds(text: str | None, n: int | None) -> list[int] | None:
+    """What the options say; None where they do not."""
+    if n is not None and n < 1:
+        raise UserError(f"-n is {n}; it counts from 1")
     if text is None:
-        if n is not None and n < 1:
-            raise UserError(f"-n is {n}; it counts from 1")
-        return list(range(64 if n is None else n))
+        return None if n is None else list(range(n))
     seeds = parse_seeds(text)
     if n not in (None, len(seeds)):
         raise UserError(f"-n {n} and the {len(seeds)} seeds of --seeds {text} disagree; leave -n out")

@@ -7,8 +7,9 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -28,6 +29,7 @@ from ganzoo.cli.paths import find_checkpoint, next_run, own_files, run_of
 from ganzoo.cli.run import RunFolder, RunLog
 from ganzoo.core.module import GANModule
 from ganzoo.core.strategy import GANStrategy
+from ganzoo.core.turns import DATA_SAYS
 from ganzoo.hub import read_checkpoint
 
 HELP = {
@@ -76,7 +78,10 @@ class GANCLI(LightningCLI):
         parser.add_argument("--ckpt_path", type=str | None, help="a checkpoint, or a run, whose newest is taken")
         for key in preflight.LINKED:
             parser.link_arguments(
-                "data", f"model.init_args.{key}", compute_fn=lambda d, key=key: _linked(d, key), apply_on="instantiate"
+                "data",
+                f"model.init_args.{key}",
+                compute_fn=lambda d, key=key: self._linked(d, key),
+                apply_on="instantiate",
             )
         parser.add_lightning_class_args(Samples, "samples")
         parser.add_lightning_class_args(Scores, "scores")
@@ -161,6 +166,19 @@ class GANCLI(LightningCLI):
         if self.verb == "fit" and 0 < most < step:
             raise UserError(f"{path} is at step {step} of {most}; to go on, add --trainer.max_steps {2 * step}")
 
+    def _linked(self, datamodule: Any, key: str) -> Any:
+        """What the data says of an argument of the model."""
+        if not hasattr(datamodule, key):
+            raise UserError(
+                f"{type(datamodule).__name__} has no {key}; set self.image_size, self.channels and self.num_classes in "
+                "its __init__, or derive it from ganzoo.data.GANDataModule"
+            )
+        value = getattr(datamodule, key)
+        module, _, name = self.config.model.class_path.rpartition(".")
+        if value is None and not _takes_none(getattr(import_module(module), name), key):
+            raise UserError(f"{name} {DATA_SAYS[key]}")
+        return value
+
     def _checkpoint(self, callback: ModelCheckpoint) -> ModelCheckpoint:
         assert self.run is not None
         if callback.dirpath is None:
@@ -203,13 +221,11 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     return 130 if cli.run.interrupted else 0
 
 
-def _linked(datamodule: Any, key: str) -> Any:
-    if not hasattr(datamodule, key):
-        raise UserError(
-            f"{type(datamodule).__name__} has no {key}; set self.image_size, self.channels and self.num_classes in "
-            "its __init__, or derive it from ganzoo.data.GANDataModule"
-        )
-    return getattr(datamodule, key)
+def _takes_none(cls: type, key: str) -> bool:
+    """Whether the constructor's argument may be None, as far as its type says; True where it has no such argument."""
+    hints = (get_type_hints(base.__init__) for base in cls.__mro__)  # type: ignore[misc]
+    hint = next((hint[key] for hint in hints if key in hint), None)
+    return hint in (None, Any) or type(None) in get_args(hint)
 
 
 def _processes(config: Any) -> int:

@@ -1,0 +1,156 @@
+"""`python -m ganzoo.cli.learning`: do the variants learn what their papers say? Whole trainings, on real images.
+
+A row is one arm of one experiment with one seed: `fit` with a committed config and options, and the figures of its last
+state. Rows are appended to a file as they are done; those that are there are not run again. A run that fails is a row,
+too. The page is made from the rows alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import shutil
+import statistics
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from ganzoo.cli.checks import environment
+from ganzoo.cli.learning_rows import EXPERIMENTS, LIMIT, Experiment, Figures, Found, command
+
+PLACE = Path(__file__).parents[2] / ".github" / "learning"
+FIT = ["fit", "--trainer.enable_progress_bar", "false", "--samples.film_fps", "0", "--diagnostics.every_n_steps", "0"]
+Row = dict[str, Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("python -m ganzoo.cli.learning", description=__doc__)
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"experiments (default: all): {', '.join(EXPERIMENTS)}"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, of one thread each (default: 1)")
+    parser.add_argument("--work", type=Path, default=Path("runs/learning"), help="where the runs go")
+    parser.add_argument("--place", type=Path, default=PLACE, help="where rows.jsonl and README.md are")
+    parser.add_argument("--page", action="store_true", help="write the page from the rows that there are; run nothing")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.names) - set(EXPERIMENTS):
+        parser.error(f"no experiment {', '.join(unknown)}; there are {', '.join(EXPERIMENTS)}")
+    options.place.mkdir(parents=True, exist_ok=True)
+    file, lock = options.place / "rows.jsonl", Lock()
+    done = {(row["experiment"], row["arm"], row["seed"]) for row in read(file)}
+    jobs = [
+        (name, arm, seed)
+        for name in options.names or EXPERIMENTS
+        for seed in range(EXPERIMENTS[name].seeds)  # all arms of a seed before the next, so that it can be judged
+        for arm in EXPERIMENTS[name].arms
+        if (name, arm, seed) not in done
+    ]
+
+    def one(job: tuple[str, str, int]) -> None:
+        row = run(*job, options.work)
+        with lock, file.open("a") as opened:
+            opened.write(json.dumps(row) + "\n")
+            print(f"{row['experiment']}, {row['arm']}, seed {row['seed']}, {row['cpu_seconds']:.0f} s:", flush=True)
+            print(f"  {row['failure'] or row['figures']}", flush=True)
+
+    if not options.page:
+        with ThreadPoolExecutor(options.jobs) as pool:
+            list(pool.map(one, jobs))
+    (options.place / "README.md").write_text(page(read(file)))
+    return 0
+
+
+def read(file: Path) -> list[Row]:
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def run(name: str, arm: str, seed: int, work: Path) -> Row:
+    """One training and its figures; none where it failed."""
+    experiment = EXPERIMENTS[name]
+    config, options = experiment.arms[arm]
+    asked = f"--config {config} --seed_everything {seed} {options.format(seed=seed)}".rstrip()
+    place = work / name / arm.replace(" ", "-") / str(seed)
+    shutil.rmtree(place, ignore_errors=True)  # what a killed one left
+    figures: Figures = {}
+    seconds, _, failure = command(*FIT, *shlex.split(asked), "--trainer.default_root_dir", str(place))
+    if not failure:
+        try:
+            figures = experiment.measure(next(place.iterdir()))
+        except (OSError, ValueError, KeyError, StopIteration) as error:
+            failure = f"no figures: {type(error).__name__} {error}"
+    made = environment()
+    return {
+        "experiment": name,
+        "arm": arm,
+        "seed": seed,
+        "command": f"python -m ganzoo fit {asked}",
+        "figures": figures,
+        "failure": failure,
+        "cpu_seconds": round(seconds, 1),
+        "made": {key: made[key] for key in ("ganzoo", "torch", "lightning", "platform", "time")},
+    }
+
+
+# The page
+
+
+def page(rows: list[Row]) -> str:
+    """All experiments as Markdown."""
+    parts = [
+        "# Do they learn what their papers say?",
+        "Whole trainings of committed configs on small real data, the last state of each, never the best one; "
+        f"at most {LIMIT // 60} minutes of one CPU core a row; runs that failed are counted. Written by "
+        "`python -m ganzoo.cli.learning` from [rows.jsonl](rows.jsonl), which has each row's command, figures and "
+        "versions. Mean and standard deviation over the seeds, or the values themselves where there are fewer than "
+        "three. Figures of other tables, data sets or extractors do not compare with these.",
+    ]
+    for name, experiment in EXPERIMENTS.items():
+        mine = [row for row in rows if row["experiment"] == name]
+        parts += [f"## {experiment.title}", experiment.note] if experiment.note else [f"## {experiment.title}"]
+        parts += [_table(experiment, mine), _claims(experiment, mine)] if mine else ["Not run yet."]
+        parts.append(f"`python -m ganzoo.cli.learning {name}`")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _table(experiment: Experiment, rows: list[Row]) -> str:
+    lines = [
+        " | ".join(["| arm", *experiment.figures, "runs", "failed", "CPU s |"]),
+        "|---" * (len(experiment.figures) + 4) + "|",
+    ]
+    for arm in experiment.arms:
+        mine = [row for row in rows if row["arm"] == arm]
+        good = [row["figures"] for row in mine if not row["failure"]]
+        cells = [_cell([found[figure] for found in good if figure in found]) for figure in experiment.figures]
+        seconds = statistics.mean(row["cpu_seconds"] for row in mine) if mine else 0.0
+        lines.append(f"| {arm} | {' | '.join(cells)} | {len(mine)} | {len(mine) - len(good)} | {seconds:.0f} |")
+    return "\n".join(lines)
+
+
+def _cell(values: list[float]) -> str:
+    if len(values) < 3:
+        return ", ".join(f"{value:.3g}" for value in values) or "-"
+    return f"{statistics.mean(values):.3g} ± {statistics.stdev(values):.2g}"
+
+
+def _claims(experiment: Experiment, rows: list[Row]) -> str:
+    """How often each claim came out, over the seeds of which all that it speaks of is there."""
+    lines = []
+    for claim in experiment.claims:
+        verdicts = []
+        for seed in range(experiment.seeds):
+            found: Found = {row["arm"]: row["figures"] for row in rows if row["seed"] == seed and not row["failure"]}
+            try:
+                verdicts.append(claim.holds(found))
+            except (KeyError, statistics.StatisticsError):
+                continue
+        if verdicts:
+            word = "comes out" if all(verdicts) else "does not come out" if not any(verdicts) else "comes out sometimes"
+            lines.append(f"- {claim.text}: **{word}** ({sum(verdicts)} of {len(verdicts)} seeds).")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

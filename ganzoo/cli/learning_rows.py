@@ -1,0 +1,274 @@
+"""The experiments of `python -m ganzoo.cli.learning`: which arms, which figures, which claims."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+LIMIT = 1200  # CPU seconds of a row
+Figures = dict[str, float]
+Found = dict[str, Figures]  # of one seed: arm -> figures
+
+
+class Arm(NamedTuple):
+    """A committed config and what it is run with; `{seed}` stands for the seed."""
+
+    config: str
+    options: str = ""
+
+
+class Claim(NamedTuple):
+    """What a paper says, and whether it holds of one seed's figures."""
+
+    text: str
+    holds: Callable[[Found], bool]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Arms that are compared.
+
+    Attributes:
+        title: one line.
+        arms: by name.
+        figures: the columns of the table.
+        claims: of the papers.
+        measure: the figures of a run's folder.
+        seeds: 0 to seeds - 1.
+        note: what a reader must know of the protocol.
+    """
+
+    title: str
+    arms: dict[str, Arm]
+    figures: tuple[str, ...]
+    claims: tuple[Claim, ...]
+    measure: Callable[[Path], Figures]
+    seeds: int = 3
+    note: str = ""
+
+
+def command(*arguments: str) -> tuple[float, str, str]:
+    """CPU seconds, what was printed, and what went wrong ("" for nothing) of `python -m ganzoo ARGUMENTS`."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "ganzoo", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:
+        resource.prlimit(process.pid, resource.RLIMIT_CPU, (LIMIT, LIMIT))
+        assert process.stdout is not None
+        printed = process.stdout.read()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    failure = f"exit {process.returncode}: {printed.strip()[-300:]}" if process.returncode else ""
+    return used.ru_utime + used.ru_stime, printed, failure
+
+
+# What is measured of a run
+
+
+def final(run: Path) -> Figures:
+    """The scores at the end of the training."""
+    scores = json.loads((run / "scores.json").read_text())["scores"]
+    return {score["figure"]: score["value"] for score in scores if score["value"] is not None}
+
+
+def with_held_out(run: Path) -> Figures:
+    """The scores at the end, and FID against the test split, which the model has never seen."""
+    record = run / "scores-test.json"
+    _, _, failure = command("evaluate", str(run), "--split", "test", "--metrics", "fid", "--json", str(record))
+    if failure:
+        raise ValueError(failure)
+    return {**final(run), "held_out_fid": json.loads(record.read_text())["scores"][0]["value"]}
+
+
+def test_error(run: Path) -> Figures:
+    """Share of the test images whose class D gets wrong."""
+    _, printed, failure = command("test", "--config", str(run / "config.yaml"), "--ckpt_path", str(run))
+    if failure:
+        raise ValueError(failure)
+    line = next(line for line in printed.splitlines() if "test/error" in line)
+    return {"error": float(line.split()[-1])}
+
+
+def course(run: Path) -> Figures:
+    """How D's value (its negative loss: of a critic the distance that it sees, of a discriminator an estimate of the
+    Jensen-Shannon divergence) goes with FID over a training: Spearman's rank correlation."""
+    from scipy.stats import spearmanr
+
+    quality, value = {}, {}
+    for line in (run / "scores.jsonl").read_text().splitlines():
+        report = json.loads(line)
+        quality[report["step"]] = next(score["value"] for score in report["scores"] if score["figure"] == "fid")
+    for line in (run / "metrics.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        if record.get("D/loss") is not None:
+            value[record["step"]] = -record["D/loss"]
+    steps = sorted(quality.keys() & value.keys())
+    found = spearmanr([value[step] for step in steps], [quality[step] for step in steps]).statistic
+    return {**final(run), "correlation": float(found)}
+
+
+# What is claimed
+
+
+def in_order(figure: str, *arms: str, higher: bool = False) -> Callable[[Found], bool]:
+    """The arms come in this order, the best first."""
+
+    def holds(found: Found) -> bool:
+        values = [found[arm][figure] * (-1 if higher else 1) for arm in arms]
+        return all(a < b for a, b in zip(values, values[1:], strict=False))
+
+    return holds
+
+
+def at_least(figure: str, least: float, *arms: str) -> Callable[[Found], bool]:
+    return lambda found: all(found[arm][figure] >= least for arm in arms)
+
+
+def mean_of(figure: str, kind: str, found: Found) -> float:
+    """Over the arms whose name begins with this word."""
+    return statistics.mean(figures[figure] for arm, figures in found.items() if arm.split()[0] == kind)
+
+
+# The experiments
+
+
+PLAYERS = ("MLPGAN", "LSGAN", "WGAN", "WGANGP", "EBGAN")
+MODES = (
+    "PacGAN's protocol shortened: 2,500 samples, of high quality within 3 sigma of the nearest mode, a mode counts "
+    "with one such sample; but three trials, not ten, of 6,000 batches of 256, and the same small ReLU networks in all "
+    "arms."
+)
+NETWORKS = [(layers_g, layers_d) for layers_g in (2, 4) for layers_d in (2, 4)]
+
+
+def grid_arms() -> dict[str, Arm]:
+    arms = {}
+    for g, d in NETWORKS:
+        sizes = f"--model.layers_g {g} --model.layers_d {d}"
+        arms[f"EBGAN {g}/{d}"] = Arm("ebgan/digits", sizes)
+        arms[f"EBGAN-PT {g}/{d}"] = Arm("ebgan/digits", f"{sizes} --model.pull_away_weight 0.1")
+        arms[f"GAN {g}/{d}"] = Arm("mlpgan/digits", sizes)
+    return arms
+
+
+EXPERIMENTS = {
+    "conditional": Experiment(
+        "Does a label give its digit?",
+        {"CGAN": Arm("cgan/digits"), "ACGAN": Arm("acgan/digits")},
+        ("accuracy", "fid", "held_out_fid", "authenticity", "copying"),
+        (
+            Claim("CGAN: 95 % of the images show the class that was asked for", at_least("accuracy", 0.95, "CGAN")),
+            Claim("ACGAN: 95 % of the images show the class that was asked for", at_least("accuracy", 0.95, "ACGAN")),
+        ),
+        with_held_out,
+        note="scikit-learn's digits, 10,000 fakes. `copying` is the probability that a fake is nearer to the training "
+        "images than a held-out real is: 0.5 is ideal, 1 copies.",
+    ),
+    "semi_supervised": Experiment(
+        "Do unlabelled images help a classifier with 100 labels?",
+        {
+            "ImprovedGAN": Arm("improvedgan/digits", "--data.label_seed {seed}"),
+            "supervised only": Arm("improvedgan/digits", "--data.label_seed {seed} --model.unsupervised_weight 0"),
+        },
+        ("error",),
+        (Claim("the game lowers the error", in_order("error", "ImprovedGAN", "supervised only")),),
+        test_error,
+        seeds=10,
+        note="Ten draws of 10 labels a class of 1,397 training digits, the same for both arms; share of the 200 test "
+        "digits that is wrong.",
+    ),
+    "ebgan_grid": Experiment(
+        "EBGAN beside GAN over networks",
+        grid_arms(),
+        ("ebgan_score", "fid"),
+        (
+            Claim(
+                "EBGAN has a higher mean I' than GAN",
+                lambda found: mean_of("ebgan_score", "EBGAN", found) > mean_of("ebgan_score", "GAN", found),
+            ),
+            Claim(
+                "the pull-away term raises the mean I'",
+                lambda found: mean_of("ebgan_score", "EBGAN-PT", found) > mean_of("ebgan_score", "EBGAN", found),
+            ),
+        ),
+        final,
+        note="A sub-grid of the paper's, on digits instead of MNIST: nLayerG/nLayerD in {2, 4}, one size and one "
+        "optimizer each (EBGAN's Adam 1e-3, of the GAN's twelve that of its best run, SGD 0.01).",
+    ),
+    "edges": Experiment(
+        "Edges to digits in four arms",
+        {
+            "L1": Arm("pix2pix/digits", "--model.gan 0"),
+            "GAN": Arm("pix2pix/digits", "--model.l1 0 --model.conditional false"),
+            "cGAN": Arm("pix2pix/digits", "--model.l1 0"),
+            "L1+cGAN": Arm("pix2pix/digits"),
+        },
+        ("accuracy", "fid"),
+        (
+            Claim("L1+cGAN is recognised best", in_order("accuracy", "L1+cGAN", "cGAN", higher=True)),
+            Claim("cGAN is recognised better than GAN", in_order("accuracy", "cGAN", "GAN", higher=True)),
+            Claim("L1 is recognised better than GAN", in_order("accuracy", "L1", "GAN", higher=True)),
+        ),
+        final,
+        note="Held-out edges. `accuracy`: how often a classifier of real digits finds in a translation the class of "
+        "its source, this experiment's counterpart of the FCN score; the paper's order (Cityscapes, IoU): L1+cGAN .17, "
+        "cGAN .16, L1 .11, GAN .01.",
+    ),
+    "ring": Experiment(
+        "Eight modes on a ring",
+        {name: Arm(f"{name.lower()}/ring") for name in PLAYERS},
+        ("modes", "high_quality", "kl"),
+        (Claim("WGANGP finds all eight modes", at_least("modes", 8, "WGANGP")),),
+        final,
+        note=MODES,
+    ),
+    "grid": Experiment(
+        "Twenty-five modes on a grid",
+        {name: Arm(f"{name.lower()}/grid") for name in PLAYERS},
+        ("modes", "high_quality", "kl"),
+        (Claim("WGANGP finds all 25 modes", at_least("modes", 25, "WGANGP")),),
+        final,
+        note=MODES,
+    ),
+    "pyramid": Experiment(
+        "LAPGAN beside a plain GAN",
+        {
+            "LAPGAN": Arm("lapgan/digits"),
+            "DCGAN": Arm("dcgan/digits"),
+            "GAN": Arm("gan/digits", "--data.image_size 16"),
+        },
+        ("fid", "precision", "recall", "coverage"),
+        (Claim("LAPGAN has the lower FID than GAN", in_order("fid", "LAPGAN", "GAN")),),
+        final,
+        note="Digits of 16x16 pixels, about the same CPU time for all arms.",
+    ),
+    "critic": Experiment(
+        "Does the critic's loss tell the quality?",
+        {
+            "WGAN": Arm("wgan/digits", "--scores.every_n_steps 250 --scores.final_n 1000"),
+            "DCGAN": Arm("dcgan/digits", "--scores.every_n_steps 250 --scores.final_n 1000"),
+        },
+        ("correlation", "fid"),
+        (
+            Claim("the critic's distance falls as FID falls", lambda found: found["WGAN"]["correlation"] > 0.5),
+            Claim(
+                "it tells more than GAN's estimate of the Jensen-Shannon divergence",
+                in_order("correlation", "WGAN", "DCGAN", higher=True),
+            ),
+        ),
+        course,
+        note="Spearman's rank correlation, over a training, of the value of D (its negative loss) with FID of 1,000 "
+        "fakes, every 250 batches.",
+    ),
+}

@@ -1,0 +1,225 @@
+"""The trained models that come with ganzoo: `python -m ganzoo.cli.pretrain` trains those that are not there yet.
+
+Each is a committed config and seed 0, trained on one CPU thread; its last state is shipped, never its best one. What is
+stopped goes on where it was; what is there, trained by the config as it now is, stays. `--page` trains nothing and
+writes the cards, the table and the pictures anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+import ganzoo
+from ganzoo.cli import pretrain_page
+from ganzoo.cli.errors import UserError
+from ganzoo.cli.evaluate import datamodule
+from ganzoo.cli.paths import find_checkpoint, find_config, record_of
+from ganzoo.core.images import to_float, to_uint8
+from ganzoo.core.module import GANModule
+from ganzoo.data import GANDataModule
+from ganzoo.evaluation import evaluate
+from ganzoo.hub import load, read_checkpoint, save_pretrained
+from ganzoo.metrics.choice import cheap
+from ganzoo.metrics.record import Report, made
+
+MODELS = (
+    *("gan/digits", "dcgan/digits", "mlpgan/digits", "cgan/digits", "cgan/mnist5k", "lsgan/digits", "wgan/digits"),
+    *("wgangp/digits", "ebgan/digits", "ladderebgan/digits", "improvedgan/digits", "lapgan/digits", "pix2pix/digits"),
+    *("cyclegan/digits", "acgan/digits", "infogan/digits"),
+)
+SEED = 0
+QUICK = 500  # fakes of the evaluation that the tests repeat
+SAMPLES = 64  # by which it is decided how weights are stored
+OPTIONS = ["--seed_everything", str(SEED), "--trainer.accelerator", "cpu", "--scores.final_n", "0"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("python -m ganzoo.cli.pretrain", description=__doc__)
+    parser.add_argument("configs", nargs="*", default=MODELS, help="names or files (default: all that are shipped)")
+    parser.add_argument(
+        "--out", type=Path, default=ganzoo.PRETRAINED, metavar="DIR", help="gets a folder for each model"
+    )
+    parser.add_argument("--work", type=Path, default=Path("runs/pretrained"), metavar="DIR", help="where they train")
+    parser.add_argument(
+        "--page", action="store_true", help="train nothing; cards, table and pictures from what is there"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        configs = [] if options.page else [find_config(name) for name in options.configs]
+    except UserError as error:
+        parser.error(str(error))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for config in configs:
+            make(config, options.out, options.work)
+        pretrain_page.write(options.out)
+    finally:
+        torch.set_num_threads(threads)
+    return 0
+
+
+def make(config: Path, out: Path, work: Path) -> Path:
+    """Train one model and ship it, or as much of this as is not done yet; its folder."""
+    name = f"{config.parent.name}/{config.stem}"
+    settings = json.loads(json.dumps(yaml.safe_load(config.read_text())))
+    folder = out / name.replace("/", "-")
+    if (record := record_of(folder)) and (record["settings"], record["seed"]) == (settings, SEED):
+        print(f"{folder}: is there", file=sys.stderr)
+        return folder
+    run, seconds = train(config, name, settings, work)
+    return ship(
+        run, folder, datamodule(settings["data"]), {"config": name, "settings": settings, "seed": SEED, **seconds}
+    )
+
+
+def train(config: Path, name: str, settings: dict[str, Any], work: Path) -> tuple[Path, dict[str, Any]]:
+    """The run's folder and what it took; a run that was stopped goes on, and its parts are added up."""
+    digest = hashlib.sha256(json.dumps([settings, SEED], sort_keys=True).encode()).hexdigest()
+    root = work / f"{name.replace('/', '-')}-{digest[:8]}"  # another config is another training
+    root.mkdir(parents=True, exist_ok=True)
+    clock = root / "seconds.json"
+    parts = json.loads(clock.read_text()) if clock.is_file() else []
+    command = [sys.executable, "-m", "ganzoo", "fit", "--config", str(config), *OPTIONS]
+    command += ["--trainer.default_root_dir", str(root), "--trainer.enable_progress_bar", "false"]
+    if (run := _newest(root)) is None or _steps(run) < settings["trainer"]["max_steps"]:
+        parts.append(None)  # and so it stays if this process is killed
+        clock.write_text(json.dumps(parts))
+        status, parts[-1] = _timed(command + ([] if run is None else ["--ckpt_path", str(run)]))
+        clock.write_text(json.dumps(parts))
+        run = _newest(root)
+        if status or run is None or _steps(run) < settings["trainer"]["max_steps"]:
+            raise SystemExit(f"{name}: the training ended early (status {status}); the same command goes on")
+    known = [part for part in parts if part]
+    seconds = {key: round(sum(part[key] for part in known), 1) for key in ("wall", "cpu")}
+    return run, {"seconds": {**seconds, "parts": len(parts), "parts_not_counted": len(parts) - len(known)}}
+
+
+def _newest(root: Path) -> Path | None:
+    """The last run that has a checkpoint."""
+    return max((file.parents[1] for file in root.glob("*/checkpoints/*.ckpt")), default=None)
+
+
+def _steps(run: Path) -> int:
+    return read_checkpoint(find_checkpoint(str(run)))["global_step"]
+
+
+def _timed(command: Sequence[str]) -> tuple[int, dict[str, float]]:
+    """A command's status and seconds, on one thread; it gets the signals that are meant to stop this process."""
+    wall, before = time.perf_counter(), os.times()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    stops = (signal.SIGINT, signal.SIGTERM)
+    handlers = {number: signal.signal(number, lambda sent, _: process.send_signal(sent)) for number in stops}
+    try:
+        status = process.wait()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    cpu = sum(os.times()[2:4]) - sum(before[2:4])  # of ended children
+    return status, {"wall": time.perf_counter() - wall, "cpu": cpu}
+
+
+def ship(run: Path, folder: Path, data: GANDataModule, facts: dict[str, Any]) -> Path:
+    """Write a run's last state, and the record that all that is said of it comes from."""
+    data.prepare_data()
+    checkpoint = find_checkpoint(str(run))
+    model = load(checkpoint)
+    stored = store(model, folder, data)
+    shipped = load(folder)
+    file = folder / "model.safetensors"
+    record = {
+        "variant": type(model).__name__,
+        **facts,
+        "command": " ".join(["python -m ganzoo fit --config", facts["config"], *OPTIONS]),
+        "steps": read_checkpoint(checkpoint)["global_step"],
+        "images_seen": int(model.images_seen),
+        "parameters": {
+            player: sum(w.numel() for w in getattr(model, player).parameters())
+            for player in ("generator", "discriminator")
+        },
+        "num_classes": model.num_classes,
+        "source_channels": model.source_channels,
+        **stored,
+        "bytes": file.stat().st_size,
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "made": {"python": platform.python_version(), **made("cpu"), "threads": 1},
+        "date": datetime.now(UTC).date().isoformat(),
+        "scores": evaluate(shipped, data).as_dict(),
+        "quick": quick(shipped, data).as_dict(),
+        "error": error(shipped, data),
+    }
+    (folder / "record.json").write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
+    return folder
+
+
+def store(model: GANModule, folder: Path, data: GANDataModule) -> dict[str, Any]:
+    """Write the weights as small as they can be, and return how.
+
+    The generator alone, unless the model is there to classify. In half precision if, of 64 samples, no byte is off by
+    more than 1 of 255, which cannot be seen, and no class of a test image changes; else as they are, bit for bit.
+    """
+    before, classes = to_uint8(shots(model, data)).int(), classified(model, data)
+    for dtype, most in ((torch.float16, 1), (None, 0)):
+        save_pretrained(model, folder, slim=classes is None, dtype=dtype)
+        copy = load(folder)
+        off = (to_uint8(shots(copy, data)).int() - before).abs()
+        again = classified(copy, data)
+        same = classes is None or again is None or torch.equal(classes, again)
+        if same and off.max() <= most:
+            break
+    else:
+        raise RuntimeError(f"{folder}: what was written does not give the samples of the model")
+    return {
+        "slim": classes is None,
+        "dtype": "float32" if dtype is None else "float16",
+        "samples_off": {"bytes": round((off > 0).double().mean().item(), 6), "by_at_most": int(off.max())},
+    }
+
+
+def shots(model: GANModule, data: GANDataModule) -> Tensor:
+    """The samples [64, C, H, W] by which it is decided how weights are stored."""
+    source = None if model.source_channels is None else pretrain_page.sources(model, data, SAMPLES)
+    return model.sample(seeds=range(SAMPLES), source=source)
+
+
+def quick(model: GANModule, data: GANDataModule) -> Report:
+    """What takes a second: FID, or modes, and whether the classes are those that were asked for."""
+    asked = model.num_classes is not None or (model.source_channels is not None and data.num_classes is not None)
+    return evaluate(model, data, [*cheap(data), *(["accuracy"] if asked else [])], n=QUICK)
+
+
+def classified(model: Any, data: GANDataModule) -> Tensor | None:
+    """Classes [N] of the test images, by a model that is there to classify them."""
+    if not hasattr(model, "classify"):
+        return None
+    images = data.dataset("test")
+    return model.classify(to_float(images.__getitems__(range(len(images)))["image"]))
+
+
+def error(model: GANModule, data: GANDataModule) -> dict[str, Any] | None:
+    """How many test images there are, and how many of them are given another class than theirs."""
+    classes, labels = classified(model, data), data.dataset("test").labels()
+    if classes is None or labels is None:
+        return None
+    return {"split": "test", "images": len(labels), "wrong": int((classes != labels).sum())}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
