@@ -201,6 +201,7 @@ class NoiseImages(GANDataModule):
         _, self.channels, self.image_size, _ = model.sample(seeds=[0], source=sources(model, 1)).shape
         self.num_classes = model.hparams.get("num_classes") or 2
         self.source_channels = model.source_channels
+        self.labelled = True
 
     def make_dataset(self, split: Split) -> Images:
         return _Noise(self.channels, self.source_channels or 1, self.image_size, self.num_classes or 2)

@@ -209,14 +209,14 @@ def test_commands(refuse, command, words):
     --trainer.logger TensorBoardLoger | no class | for trainer.logger | did you mean 'TensorBoardLogger'?
     --model.width eight | model.width is 'eight' | it takes a whole number
     --model.width | --model | no value
-    --model.width 0 | no weights | no size under model can be 0
+    --model.width 0 | model.width counts from 1
     --model.optimizer.lr fast | model.optimizer.lr is 'fast' | it takes a number
-    --model.n_critic 0 | n_critic counts from 1
+    --model.n_critic 0 | model.n_critic counts from 1
     --data.batch_size 1.5 | data.batch_size is '1.5' | it takes a whole number
     --data.batch_size 0 | data.batch_size is 0 | it takes 1 or more
     --data.batch_size 5000 | 5000 | 1397 training images | lower batch_size
     --data.flip perhaps | data.flip is 'perhaps' | true or false
-    --data.image_size 20 | image_size 20 | try 16
+    --data.image_size 20 | data.image_size 20 | try 16
     --model.microbatches 3 | data.batch_size 100 does not divide | a multiple of 3, such as 99
     --trainer.max_steps four | trainer.max_steps is 'four' | it takes a whole number
     --trainer.max_steps 0 | trainer.max_steps is 0 | set it higher
@@ -354,6 +354,7 @@ def test_unwritable_runs(refuse, place):
     --model my_slip.MyGAN --data Digits | my_slip.py, line 11 | KeyError: 'classes' | GANZOO_TRACEBACK=1
     --model my_blind.MyGAN --data Digits | MyGAN has no generator | set self.generator
     --model my_half.MyGAN --data Digits | MyGAN has no generator_loss | define it
+    --model my_gan.MyGAN --model.units 0 --data Digits | no weights | no size under model can be 0
     --model DCGAN --data my_data.MyData | MyData has no image_size | GANDataModule
     --model DCGAN --data my_data.Data | no class 'Data' in my_data | did you mean 'MyData'?
     """),
@@ -567,7 +568,7 @@ def test_sources_stand_above_their_translations(translator):
     ("options", "words"),
     table("""
     -n 4 | Pix2Pix translates pictures | --source DIR
-    --source nowhere.png | --source nowhere.png cannot be read as a picture | No such file
+    --source nowhere.png | --source nowhere.png does not exist | name pictures
     --source notes.txt | --source notes.txt cannot be read as a picture | cannot identify
     --source empty | No pictures in | empty
     --source photos -n 4 | -n 4, and --source has 3 pictures | leave -n out

@@ -172,6 +172,14 @@ def test_weights_come_without_pools(tmp_path):
     ]
 
 
+def test_lightning_loads_it_without_a_trainer(tmp_path):
+    model = make(pool=10)
+    fit(model, steps=1).save_checkpoint(tmp_path / "a.ckpt")
+    again = CycleGAN.load_from_checkpoint(tmp_path / "a.ckpt")
+    for domain, pool in model.pools.items():
+        assert torch.equal(torch.stack(again.pools[domain].images), torch.stack(pool.images))
+
+
 def test_each_process_keeps_its_own_pools_and_gets_them_back(tmp_path):
     class Keep(Callback):
         def on_train_start(self, trainer, pl_module):

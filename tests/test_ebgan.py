@@ -126,7 +126,7 @@ def test_any_energy_up_to_the_margin_is_an_equilibrium():
 
 @pytest.mark.parametrize(("images", "margin"), [(0, 10), (250, 7.5), (500, 5), (1000, 0), (10**9, 0)])
 def test_margin_falls_to_nought(images, margin):
-    model = ebgan(margin_images=1000)
+    model = ebgan(margin=10, margin_images=1000)  # whole numbers, and yet it falls through halves
     model.schedule(images)
     assert model.margin.item() == pytest.approx(margin)
 
@@ -141,6 +141,8 @@ def test_margin_stays_and_is_kept_with_the_weights():
     other = ebgan()
     other.load_state_dict(falling.state_dict())
     assert other.margin == falling.margin
+    other.schedule(32)
+    assert other.margin == 10, "training goes by the argument, whatever a checkpoint had"
 
 
 def test_pull_away_of_orthogonal_and_of_parallel_codes():
@@ -204,7 +206,8 @@ def test_convolutional_auto_encoder_mirrors_itself(size, maps):
         ({"margin": -1.0}, "margin is"),
         ({"pull_away_weight": -0.1}, "pull_away_weight is"),
         ({"margin_images": 0}, "margin_images must be positive"),
-        ({"layers_d": 1}, "two layers or more"),
+        ({"layers_d": 1}, "layers_d counts from 2"),
+        ({"architecture": "vgg"}, 'architecture "vgg": choose "mlp" or "dcgan"'),
         ({"architecture": "dcgan", "image_size": 8}, "16, 32, 64 or 128"),
     ],
 )

@@ -227,6 +227,13 @@ def test_validation_logs_the_share_of_wrong_classes():
     assert "test/error" in trainer.test(gan, data, verbose=False)[0]
 
 
+def test_classes_are_the_same_in_training_mode():
+    gan, x = make(), images(50)
+    assert torch.equal(gan.train().classify(x), gan.eval().classify(x))
+    gan.train().classify(x)
+    assert all(m.training for m in gan.modules())
+
+
 @pytest.mark.parametrize(
     ("argument", "words"),
     [
@@ -237,9 +244,11 @@ def test_validation_logs_the_share_of_wrong_classes():
         ({"historical_weight": -1.0}, "historical_weight must be at least 0"),
         ({"kernels": -1}, "kernels must be at least 0"),
         ({"reference": 1}, "reference must be at least 2"),
-        ({"num_classes": 0}, "num_classes must be at least 1"),
+        ({"num_classes": 0}, "num_classes counts from 1"),
         ({"d_hidden": 3}, "d_hidden must be at least 4"),
-        ({"architecture": "conv", "image_size": 28}, "must be a multiple of 8"),
+        ({"architecture": "vgg"}, 'architecture must be "mlp" or "conv"; got vgg'),
+        ({"objective": "hinge"}, 'objective must be "feature-matching" or "non-saturating"; got hinge'),
+        ({"architecture": "conv", "image_size": 28}, "it takes 16, 24, 32"),
     ],
 )
 def test_bad_arguments_are_named(argument, words):

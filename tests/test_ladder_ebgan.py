@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -217,9 +218,14 @@ def test_the_held_out_error_is_that_of_the_clean_path():
     assert rows.values["val/error"] == pytest.approx(wrong / total)
 
 
+def test_classes_are_the_same_in_training_mode():
+    gan, x = model(), images(50, 8)
+    assert torch.equal(gan.train().classify(x), gan.eval().classify(x))
+
+
 def test_data_without_labels_is_refused_in_one_line():
     gan = model()
-    with pytest.raises(ValueError, match="SemiSupervised"):
+    with pytest.raises(MisconfigurationException, match="SemiSupervised"):
         gan.discriminator_loss({"image": images(4, 8), "z": gan.latent(4)})
 
 

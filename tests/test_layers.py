@@ -72,6 +72,11 @@ def test_virtual_batch_norm_does_not_see_the_neighbours():
     torch.testing.assert_close(together[7], alone[6])
 
 
+def test_virtual_batch_norm_of_bfloat16_has_the_statistics_of_float32():
+    norm, x = VirtualBatchNorm(4, reference=6), (torch.randn(9, 4) + 20).bfloat16()
+    torch.testing.assert_close(norm(x), norm(x.float()), check_dtype=False)
+
+
 def test_historical_average_is_that_of_the_list():
     net = nn.Linear(3, 2)
     history = HistoricalAverage(net.parameters())

@@ -78,6 +78,11 @@ def test_generator_objectives_have_their_gradients(objective, gradient, logit):
     assert gan.discriminator.logit.grad.item() == pytest.approx(expected, rel=1e-4)
 
 
+def test_another_objective_is_refused():
+    with pytest.raises(ValueError, match='objective "hinge": choose one of non-saturating, minimax, max'):
+        ganzoo.GAN(**small("GAN"), objective="hinge")
+
+
 def test_minimax_saturates_where_the_other_does_not():
     """At logit -10, D rejecting a fake with confidence, the gradients are e^-10 and 1."""
     rejected = torch.tensor([-10.0], requires_grad=True)

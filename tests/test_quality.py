@@ -19,7 +19,7 @@ def test_dcgan_digits_finds_all_ten_classes(seed, tmp_path, monkeypatch):
     """A classifier trained on the real digits sees every class in at least 3 % of 1,000 samples."""
     monkeypatch.chdir(tmp_path)
     assert main(["fit", "--config", "dcgan/digits", "--seed_everything", str(seed)]) == 0
-    digits = Digits(image_size=16)
+    digits = Digits()
     real, held_out = digits.dataset("train"), digits.dataset("test")
     classifier = SVC().fit(to_float(real.images).flatten(1), real.labels())
     accuracy = classifier.score(to_float(held_out.images).flatten(1), held_out.labels())

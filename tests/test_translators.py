@@ -48,7 +48,7 @@ class Negative(GANModule):
             return self.generator(given["source"])
 
 
-class Pairs(GANDataModule):
+class Ramps(GANDataModule):
     """Ramps and their negatives: 40 to train with, 15 held out."""
 
     image_size, channels, source_channels, num_classes, extractor = 8, 1, 1, 5, "digits"
@@ -81,7 +81,7 @@ def test_sources_are_asked_for_and_fit():
 
 
 def test_pictures_show_held_out_sources_translations_and_targets(tmp_path):
-    fit(Negative(), Pairs(batch_size=8), steps=2, callbacks=[Samples(2, rows=3, columns=4)], default_root_dir=tmp_path)
+    fit(Negative(), Ramps(batch_size=8), steps=2, callbacks=[Samples(2, rows=3, columns=4)], default_root_dir=tmp_path)
     grid = np.asarray(Image.open(tmp_path / "samples" / "00000002.png").convert("L")).astype(int)
     rows = grid[34::66, 34::66]  # the middle of each tile of 64 and its frame of 2
     assert rows.shape == (3, 4)
@@ -91,7 +91,7 @@ def test_pictures_show_held_out_sources_translations_and_targets(tmp_path):
 
 
 def test_unpaired_pictures_show_no_targets(tmp_path):
-    data = Pairs(batch_size=8)
+    data = Ramps(batch_size=8)
     data.paired = False
     fit(Negative(), data, steps=2, callbacks=[Samples(2, rows=3, columns=4)], default_root_dir=tmp_path)
     height = Image.open(tmp_path / "samples" / "00000002.png").height
@@ -102,12 +102,12 @@ def test_alarms_look_at_pairs():
     checks = Diagnostics(1, n=12)
     model, curves = Negative(), []
     model.publish = lambda values: curves.append(values)
-    fit(model, Pairs(batch_size=8), steps=2, callbacks=[checks])
+    fit(model, Ramps(batch_size=8), steps=2, callbacks=[checks])
     assert {"diagnostics/D_accuracy", "diagnostics/coverage"} <= curves[0].keys()
 
 
 def test_fakes_translate_the_sources_in_order_and_keep_their_labels():
-    data = Pairs().dataset("val")
+    data = Ramps().dataset("val")
     fakes = Fakes(Negative(), 20, 0, data)
     block = fakes.block(0)
     order = torch.arange(64) % 15
@@ -118,9 +118,9 @@ def test_fakes_translate_the_sources_in_order_and_keep_their_labels():
 
 
 def test_a_translator_is_scored_on_held_out_sources():
-    assert usual_split(Negative(), Pairs()) == "val"
-    assert usual_split(ganzoo.GAN(image_size=8, hidden=8, d_hidden=4), Pairs()) == "train"
-    report = ganzoo.evaluate(Negative(), Pairs(), ["fid"], n=15)
+    assert usual_split(Negative(), Ramps()) == "val"
+    assert usual_split(ganzoo.GAN(image_size=8, hidden=8, d_hidden=4), Ramps()) == "train"
+    report = ganzoo.evaluate(Negative(), Ramps(), ["fid"], n=15)
     assert report.scores[0].protocol["split"] == "val"
     assert report.scores[0].value < 1e-3, "it translates perfectly"
 

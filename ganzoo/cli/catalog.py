@@ -26,16 +26,17 @@ def main(verb: str, arguments: Sequence[str]) -> int:
 
 
 def _list() -> int:
+    width = 2 + max(map(len, [*ganzoo.VARIANTS, *configs(), *pretrained()]))
     print("variants")
     for name, module in ganzoo.VARIANTS.items():
-        print(f"  {name:<12}{paper(module)}")
+        print(f"  {name:<{width}}{paper(module)}")
     print("configs (python -m ganzoo fit --config NAME)")
     for name, path in configs().items():
-        print(f"  {name:<20}{header(path)[0]}")
+        print(f"  {name:<{width}}{header(path)[0]}")
     if pretrained():
         print("trained models (python -m ganzoo sample NAME)")
     for name, path in pretrained().items():
-        print(f"  {name:<20}{summary(record_of(path))}")
+        print(f"  {name:<{width}}{summary(record_of(path))}")
     return 0
 
 
@@ -62,7 +63,7 @@ def paper(module: str) -> str:
     """The first line of a variant's file, after the variant's name; read, not imported."""
     path = Path(ganzoo.__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py")
     docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
-    return docstring.splitlines()[0].partition(": ")[2]
+    return docstring.splitlines()[0].partition(": ")[2].removesuffix(".")
 
 
 def header(path: Path) -> list[str]:

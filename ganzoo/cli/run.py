@@ -147,9 +147,10 @@ class RunFolder(Callback):
         folder, config = (shlex.quote(str(path)) for path in (self.folder, self.folder / "config.yaml"))
         name = variant_name(type(trainer.lightning_module))
         own = "" if name.startswith("ganzoo.") else f" --variant {name}"
+        what = "--seeds 0-63" if trainer.lightning_module.source_channels is None else "--source FOLDER"
         lines += [
             "Next:",
-            f"  python -m ganzoo sample {folder} --seeds 0-63{own}",
+            f"  python -m ganzoo sample {folder} {what}{own}",
             f"  python -m ganzoo evaluate {folder}{own}",
             f"  python -m ganzoo fit --config {config} --ckpt_path {folder}{self._more(trainer)}",
         ]

@@ -111,6 +111,8 @@ def _sources(model: Any, paths: Sequence[Path], n: int | None) -> tuple[list[str
 
     files: dict[Path, str] = {}
     for path in paths:
+        if not path.exists():
+            raise UserError(f"--source {path} does not exist; name pictures, or a folder of them")
         found = [path / name for name in find(path)[0]] if path.is_dir() else [path]
         files |= {file: str(file.relative_to(path if path.is_dir() else file.parent).with_suffix("")) for file in found}
     if n is not None and n > len(files):

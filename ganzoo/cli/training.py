@@ -6,7 +6,8 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -131,6 +132,10 @@ class GANCLI(LightningCLI):
             callbacks.append(self._checkpoint(self.config_init.checkpoint))
         return self._instantiate_trainer({**config, **kwargs}, callbacks)
 
+    def instantiate_classes(self) -> None:
+        with self._whole_names():
+            super().instantiate_classes()
+
     def after_instantiate_classes(self) -> None:
         preflight.check_model(self.model)
         if self.checkpoint is not None:
@@ -138,7 +143,8 @@ class GANCLI(LightningCLI):
             self.checkpoint = None
         if self.verb == "fit" and self.trainer.is_global_zero:
             processes = self.trainer.num_devices * self.trainer.num_nodes
-            preflight.check_data(self.datamodule, processes, self.model.microbatches)
+            with self._whole_names():
+                preflight.check_data(self.datamodule, processes, self.model.microbatches)
 
     def start(self) -> None:
         """Train, or look at the losses."""
@@ -178,6 +184,19 @@ class GANCLI(LightningCLI):
         if value is None and not _takes_none(getattr(import_module(module), name), key):
             raise UserError(f"{name} {DATA_SAYS[key]}")
         return value
+
+    @contextmanager
+    def _whole_names(self) -> Iterator[None]:
+        """An argument that a constructor's message begins with has the name by which it is set: `model.n_critic`."""
+        try:
+            yield
+        except ValueError as error:
+            text = describe(error)
+            word = re.match(r"\w*", text)[0]  # type: ignore[index]
+            sections = ("data.",) if word in preflight.LINKED else ("model.", "data.")
+            options = [key.replace(".init_args.", ".") for key, _ in self.config.items() if key.startswith(sections)]
+            whole = next((option for option in options if word and option.endswith(f".{word}")), word)
+            raise UserError(whole + text[len(word) :]) from error
 
     def _checkpoint(self, callback: ModelCheckpoint) -> ModelCheckpoint:
         assert self.run is not None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Integral
 from typing import Any, Literal, cast
 
@@ -82,9 +83,15 @@ class GANModule(Turns):
             z: latents, as `latent` draws them.
             given: what else the generator reads: `label`, or a translator's `source`.
         """
+        with self.sampler() as network:
+            return network(z, (given or {}).get("label"))
+
+    @contextmanager
+    def sampler(self) -> Iterator[Any]:
+        """The network that samples come from, in eval mode: the averaged generator where there is one."""
         network = self.generator if self.ema is None else self.ema
         with evaluating(network):
-            return network(z, (given or {}).get("label"))
+            yield network
 
     def uniform(self, generator: torch.Generator | None, *shape: int) -> Tensor:
         """Uniform numbers in (-1, 1), for `latent`."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
+
+Share = dict[str, list[Tensor]]  # the images of one process's pools, by the pools' names
 
 
 class ImagePool:
@@ -43,3 +46,20 @@ class ImagePool:
             else:
                 out.append(image)
         return torch.stack(out)
+
+
+def shares(pools: dict[str, ImagePool]) -> list[Share]:
+    """What the pools of each process hold, on the CPU: for a checkpoint, which one process writes for all."""
+    mine = {name: [image.cpu() for image in pool.images] for name, pool in pools.items()}
+    if not dist.is_initialized():
+        return [mine]
+    gathered = [mine] * dist.get_world_size()
+    dist.all_gather_object(gathered, mine)
+    return gathered
+
+
+def refill(pools: dict[str, ImagePool], saved: list[Share]) -> None:
+    """Give this process's pools their images again; where processes have become more, some get the same."""
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    for name, images in saved[rank % len(saved)].items():
+        pools[name].images = images[: pools[name].capacity]

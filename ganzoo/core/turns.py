@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ganzoo.core import ema
-from ganzoo.core.arguments import constructor_arguments, variant_name
+from ganzoo.core.arguments import check_sizes, constructor_arguments, variant_name
 from ganzoo.core.means import Means
 from ganzoo.core.random import global_seed, mix
 from ganzoo.core.still import Still
@@ -60,6 +60,8 @@ class Turns(LightningModule):
     discriminator: nn.Module
     ema: nn.Module | None  # the averaged generator
     augment: nn.Module  # of all that the discriminator sees
+    num_classes: int | None
+    source_channels: int | None
     images_seen: Tensor  # int64 scalar, over all processes; every schedule is a function of it
 
     def __init__(
@@ -75,13 +77,11 @@ class Turns(LightningModule):
         compile_losses: bool = False,
     ) -> None:
         super().__init__()
-        for name, count in {"n_critic": n_critic, "microbatches": microbatches}.items():
-            if count < 1:
-                raise ValueError(f"{name} counts from 1, got {count}")
+        arguments, self.not_saved = constructor_arguments(cast(FrameType, inspect.currentframe()))
+        check_sizes({"n_critic": n_critic, "microbatches": microbatches, **arguments})
         for name, bound in {"clip_norm": clip_norm, "ema_half_life": ema_half_life, "ema_ramp_up": ema_ramp_up}.items():
             if bound is not None and bound <= 0:
                 raise ValueError(f"{name} must be positive, or None for none; got {bound}")
-        arguments, self.not_saved = constructor_arguments(cast(FrameType, inspect.currentframe()))
         self.save_hyperparameters(arguments)
         self.automatic_optimization = False
         self.make_optimizer = {"discriminator": discriminator_optimizer or optimizer, "generator": optimizer}
@@ -159,6 +159,11 @@ class Turns(LightningModule):
         """Plays one batch and counts it; a variant overrides `play`."""
         if not isinstance(batch, dict):
             raise MisconfigurationException(f"a batch is a dict such as {{'image': x}}, not a {type(batch).__name__}")
+        for key, read in {"label": self.num_classes, "source": self.source_channels}.items():
+            if read is not None and key not in batch:
+                raise MisconfigurationException(
+                    f"{type(self).__name__} reads batch[{key!r}], and these batches have only {', '.join(batch)}"
+                )
         self._seed_generators(self.trainer.global_step)
         self.schedule(self._images)
         self.play(batch)

@@ -44,6 +44,7 @@ class GANDataModule(LightningDataModule):
     num_classes: int | None
     source_channels: int | None = None
     paired: bool = True  # whether a batch's image and source show the same
+    labelled: bool = False  # whether a batch has "labelled": images with their labels, beside "image"
 
     def __init__(
         self, *, batch_size: int = 64, num_workers: int = 0, flip: bool = False, seed: int | None = None

@@ -128,6 +128,8 @@ class SemiSupervised(_Derived):
             latter is raised when the data is first read.
     """
 
+    labelled = True
+
     def __init__(self, data: GANDataModule, labels_per_class: int = 10, label_seed: int = 0, **kwargs: Any) -> None:
         super().__init__(data, **kwargs)
         if labels_per_class < 1:

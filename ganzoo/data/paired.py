@@ -119,6 +119,8 @@ class PairedFolder(_Translation):
 
     def __init__(self, path: str, source_path: str | None = None, source_side: Side = "left", **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if source_side not in ("left", "right"):
+            raise ValueError(f"source_side is {source_side!r}; it is left or right")
         self.name, self.source_side = Path(path).expanduser().resolve().name, source_side
         self._files: dict[str, tuple[Path, ...]]
         if source_path is None:

@@ -135,6 +135,7 @@ def _setting(metric: type[Metric], text: str) -> tuple[str, Any]:
 
 
 def _modes(data: Any) -> Any:
+    data = getattr(data, "data", data)  # SemiSupervised has the images of another
     if hasattr(data, "centers"):
         centers = tuple(map(tuple, data.centers.tolist()))
         return partial(scores.GaussianModes, centers, data.sigma, data.scale)

@@ -58,7 +58,10 @@ class Fakes:
         self.num_classes: int | None = None if self.uniform else model.num_classes
         if model.source_channels is not None:
             if reals is None or "source" not in (first := reals.__getitems__([0])):
-                raise ValueError("the model translates pictures, and the real images come without sources to translate")
+                raise ValueError(
+                    "the model translates pictures, and the real images come without sources: take data that has them, "
+                    "such as PairedFolder, UnpairedFolder or Pairs"
+                )
             if "label" in first:
                 self.labels = reals.labels()
                 self.num_classes = int(self.labels.max()) + 1

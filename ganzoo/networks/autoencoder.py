@@ -36,7 +36,7 @@ class MLPAutoEncoder(Energy):
     ) -> None:
         super().__init__()
         if layers < 2:
-            raise ValueError(f"an auto-encoder has two layers or more, got {layers}")
+            raise ValueError(f"layers_d counts from 2 in an auto-encoder, got {layers}")
         pixels = channels * image_size**2
         encoder: list[nn.Module] = [nn.Flatten(), nn.Linear(pixels, hidden), nn.ReLU(), nn.Dropout(dropout)]
         for _ in range(layers - 2):

@@ -60,21 +60,21 @@ class DeconvolutionalGenerator(_Generator):
     The paper's tanh is twice the sigmoid, less 1, of twice its input.
 
     Args:
-        image_size: pixels, H = W, a multiple of 8.
+        image_size: pixels, H = W: 16, 24, 32, ...; D would have no pixel left of 8.
         channels: of the image.
         z_dim: size of the latent.
         hidden: feature maps of the last hidden layer; each layer before it has twice as many.
         reference: latents in the reference batch of virtual batch norm; 0 for plain batch norm.
 
     Raises:
-        ValueError: 8 does not divide the image's size.
+        ValueError: the image has another size.
     """
 
     def __init__(
         self, image_size: int = 32, channels: int = 3, z_dim: int = 100, hidden: int = 128, reference: int = 0
     ) -> None:
-        if image_size % 8:
-            raise ValueError(f"image_size {image_size}: three layers double the pixels, so it must be a multiple of 8")
+        if image_size % 8 or image_size < 16:
+            raise ValueError(f"image_size {image_size}: three layers double the pixels, so it takes 16, 24, 32, ...")
         size, maps = image_size // 8, [4 * hidden, 2 * hidden, hidden]
         norms = [VirtualBatchNorm(m, reference) if reference else nn.BatchNorm2d(m) for m in maps]
         layers = [nn.Linear(z_dim, maps[0] * size**2, bias=False), nn.Unflatten(1, (maps[0], size, size))]

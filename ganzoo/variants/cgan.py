@@ -20,8 +20,8 @@ class CGAN(GANModule):
     """min_G max_D V(D, G) = E log D(x|y) + E log(1 - D(G(z|y)|y)) (eq. 2), played by multilayer perceptrons.
 
     The fakes of an update have the labels of its real images. G minimises -E log D(G(z|y)|y), as Goodfellow et al.
-    (2014) advise. The layers are the paper's; where it is silent (the initial weights, how fast the momentum rises)
-    they are as in `GAN`.
+    (2014) advise. The layers are the paper's. Where it is silent, the momentum rises as fast as in `GAN`, and weights
+    start as torch's do.
 
     Args:
         image_size: pixels, H = W.

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from ganzoo.core.module import GANModule
 from ganzoo.core.optim import FusedAdam
-from ganzoo.core.pool import ImagePool
-from ganzoo.core.still import evaluating
+from ganzoo.core.pool import ImagePool, refill, shares
 from ganzoo.core.types import Batch, Terms
 from ganzoo.networks.patch import PatchDiscriminator
 from ganzoo.networks.resnet import ResNetTranslator
@@ -160,8 +159,8 @@ class CycleGAN(GANModule):
     @torch.no_grad()
     def generate(self, z: Any, given: Batch | None = None) -> Tensor:
         """G's images of `given["source"]`; F's sources of `given["image"]` if there is no source. In eval mode."""
-        network, given = self.generator if self.ema is None else self.ema, given or {}
-        with evaluating(network):
+        given = given or {}
+        with self.sampler() as network:
             if "source" in given:
                 return network["to_image"](given["source"])
             return network["to_source"](given["image"])
@@ -172,19 +171,11 @@ class CycleGAN(GANModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        shares: list[Any] = [None] * self.trainer.world_size
-        shares[self.trainer.global_rank] = {
-            domain: [image.cpu() for image in pool.images] for domain, pool in self.pools.items()
-        }
-        if len(shares) > 1:
-            torch.distributed.all_gather_object(shares, shares[self.trainer.global_rank])
-        checkpoint["ganzoo"]["pools"] = shares
+        checkpoint["ganzoo"]["pools"] = shares(self.pools)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        shares = checkpoint["ganzoo"]["pools"]
-        for domain, images in shares[self.trainer.global_rank % len(shares)].items():
-            self.pools[domain].images = images[: self.pools[domain].capacity]
+        refill(self.pools, checkpoint["ganzoo"]["pools"])
 
 
 def l1(a: Tensor, b: Tensor) -> Tensor:

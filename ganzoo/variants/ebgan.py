@@ -47,7 +47,8 @@ class EBGAN(GANModule):
         game: what every variant takes.
 
     Raises:
-        ValueError: the margin or `pull_away_weight` is negative, or `margin_images` is not positive.
+        ValueError: the margin or `pull_away_weight` is negative, `margin_images` is not positive, or there is no such
+            architecture.
     """
 
     margin: Tensor  # now; in checkpoints, so that a saved model is tested with its own
@@ -73,12 +74,14 @@ class EBGAN(GANModule):
         for name, value in {"margin": margin, "pull_away_weight": pull_away_weight}.items():
             if value < 0:
                 raise ValueError(f"{name} is an energy's bound or a weight: 0 or more, got {value}")
+        if architecture not in ("mlp", "dcgan"):
+            raise ValueError(f'architecture "{architecture}": choose "mlp" or "dcgan"')
         if margin_images is not None and margin_images <= 0:
             raise ValueError(f"margin_images must be positive, or None for a constant margin; got {margin_images}")
         self.z_dim = z_dim
         self.first_margin, self.margin_images = margin, margin_images
         self.pull_away_weight = pull_away_weight
-        self.register_buffer("margin", torch.tensor(margin))
+        self.register_buffer("margin", torch.tensor(float(margin)))
         if architecture == "dcgan":
             self.generator = DCGANGenerator(image_size, channels, z_dim, hidden)
             self.discriminator = ConvAutoEncoder(image_size, channels, d_hidden)
@@ -102,8 +105,8 @@ class EBGAN(GANModule):
 
     def schedule(self, images_seen: int) -> None:
         """The margin falls linearly, from `margin` to 0 at `margin_images`."""
-        if self.margin_images is not None:
-            self.margin.fill_(self.first_margin * max(0.0, 1 - images_seen / self.margin_images))
+        left = 1.0 if self.margin_images is None else max(0.0, 1 - images_seen / self.margin_images)
+        self.margin.fill_(self.first_margin * left)
 
     def latent(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         return self.uniform(generator, n, self.z_dim)

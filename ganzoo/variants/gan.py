@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -14,6 +14,8 @@ from ganzoo.core.schedule import anneal_sgd
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.losses import log_fake, log_real
 from ganzoo.networks.mlp import MaxoutDiscriminator, MLPGenerator
+
+Objective = Literal["non-saturating", "minimax", "maximum-likelihood"]
 
 
 class GAN(GANModule):
@@ -44,11 +46,13 @@ class GAN(GANModule):
         hidden: int = 1200,
         d_hidden: int = 240,
         pieces: int = 5,
-        objective: Literal["non-saturating", "minimax", "maximum-likelihood"] = "non-saturating",
+        objective: Objective = "non-saturating",
         optimizer: OptimizerCallable = lambda params: SGD(params, lr=0.1, momentum=0.5),
         **game: Any,
     ) -> None:
         super().__init__(optimizer=optimizer, **game)
+        if objective not in get_args(Objective):
+            raise ValueError(f'objective "{objective}": choose one of {", ".join(get_args(Objective))}')
         self.z_dim = z_dim
         self.objective = objective
         self.generator = MLPGenerator(image_size, channels, z_dim, hidden)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -12,10 +12,13 @@ from torch.nn.functional import cross_entropy
 from ganzoo.core import ema
 from ganzoo.core.module import GANModule
 from ganzoo.core.optim import FusedAdam
+from ganzoo.core.still import evaluating
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.losses import log_fake, log_real, log_smoothed
 from ganzoo.layers.history import HistoricalAverage
 from ganzoo.networks import improved
+
+Objective = Literal["feature-matching", "non-saturating"]
 
 
 class ImprovedGAN(GANModule):
@@ -62,7 +65,7 @@ class ImprovedGAN(GANModule):
         z_dim: int = 100,
         hidden: int = 500,
         d_hidden: int = 1000,
-        objective: Literal["feature-matching", "non-saturating"] = "feature-matching",
+        objective: Objective = "feature-matching",
         unsupervised_weight: float = 1.0,
         kernels: int = 0,
         historical_weight: float = 0.0,
@@ -74,7 +77,8 @@ class ImprovedGAN(GANModule):
     ) -> None:
         super().__init__(optimizer=optimizer, **game)
         for name, value, good, range_ in (
-            ("num_classes", num_classes, num_classes is None or num_classes >= 1, "at least 1"),
+            ("architecture", architecture, architecture in improved.PLAYERS, '"mlp" or "conv"'),
+            ("objective", objective, objective in get_args(Objective), '"feature-matching" or "non-saturating"'),
             ("d_hidden", d_hidden, d_hidden >= 4, "at least 4, as some layers have a quarter of it"),
             ("unsupervised_weight", unsupervised_weight, unsupervised_weight >= 0, "at least 0"),
             ("kernels", kernels, kernels >= 0, "at least 0"),
@@ -124,8 +128,9 @@ class ImprovedGAN(GANModule):
 
     @torch.no_grad()
     def classify(self, x: Tensor) -> Tensor:
-        """Classes [N] of images [N, C, H, W] in [-1, 1], by the averaged discriminator."""
-        return self.classifier(x)[1].argmax(1)
+        """Classes [N] of images [N, C, H, W] in [-1, 1], by the averaged discriminator in eval mode."""
+        with evaluating(self.classifier):
+            return self.classifier(x)[1].argmax(1)
 
     def latent(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         return torch.rand(n, self.z_dim, device=self.device_of(generator), generator=generator)

@@ -66,6 +66,8 @@ class InfoGAN(GANModule):
         super().__init__(optimizer=optimizer, discriminator_optimizer=discriminator_optimizer, **game)
         if categories < 1 or codes < 0:
             raise ValueError(f"categories counts from 1 and codes from 0, got {categories} and {codes}")
+        if min(category_weight, codes_weight) < 0:
+            raise ValueError(f"category_weight and codes_weight are 0 or more, got {category_weight}, {codes_weight}")
         self.z_dim = z_dim
         self.categories = categories
         self.codes = codes

@@ -6,13 +6,17 @@ from typing import Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn.functional import cross_entropy, relu
 
 from ganzoo.core.optim import FusedAdam
+from ganzoo.core.still import evaluating
 from ganzoo.core.types import Batch, Terms
 from ganzoo.networks.ladder import Ladder
 from ganzoo.variants.ebgan import EBGAN
+
+NEEDS = "LadderEBGAN learns from few labelled images: take SemiSupervised data, which is made of other data"
 
 
 class LadderEBGAN(EBGAN):
@@ -68,19 +72,28 @@ class LadderEBGAN(EBGAN):
             image_size,
             channels,
             z_dim,
+            architecture="mlp",
             layers_g=layers_g,
+            layers_d=2,
             hidden=hidden,
+            dropout=0.0,
             margin=margin,
             margin_images=margin_images,
+            pull_away_weight=0.0,
             optimizer=optimizer,
             discriminator_optimizer=discriminator_optimizer,
             **game,
         )
         self.discriminator = Ladder(image_size, channels, num_classes, d_hidden, noise, denoising)
 
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if not getattr(getattr(self.trainer, "datamodule", None), "labelled", True):
+            raise MisconfigurationException(NEEDS)
+
     def discriminator_loss(self, batch: Batch) -> Terms:
         if "labelled" not in batch:
-            raise ValueError("LadderEBGAN learns from a few labelled images: give it SemiSupervised data")
+            raise MisconfigurationException(NEEDS)
         # Real images alone move the running statistics by which held-out ones are classified.
         real, above = self.discriminator(self.augment(batch["image"]), track=True)
         fake, _ = self.discriminate(self.generator(batch["z"]))
@@ -96,5 +109,6 @@ class LadderEBGAN(EBGAN):
 
     @torch.no_grad()
     def classify(self, x: Tensor) -> Tensor:
-        """Classes [N] of images [N, C, H, W] in [-1, 1]."""
-        return self.discriminator.classify(x).argmax(1)
+        """Classes [N] of images [N, C, H, W] in [-1, 1], by the clean path in eval mode."""
+        with evaluating(self.discriminator):
+            return self.discriminator.classify(x).argmax(1)

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from ganzoo.core.module import GANModule
 from ganzoo.core.optim import FusedAdam
-from ganzoo.core.still import evaluating
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.losses import log_fake, log_real
 from ganzoo.networks.patch import PatchDiscriminator
@@ -70,6 +70,14 @@ class Pix2Pix(GANModule):
         given = source_channels if conditional else None
         self.discriminator = PatchDiscriminator(image_size, channels, given, width, receptive_field)
 
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if not getattr(getattr(self.trainer, "datamodule", None), "paired", True):
+            raise MisconfigurationException(
+                "Pix2Pix learns from pairs, and the data is unpaired: take PairedFolder, or Pairs with data.paired "
+                "true; CycleGAN needs none"
+            )
+
     def discriminator_loss(self, batch: Batch) -> Terms:
         source = batch["source"]
         real = self.discriminate(batch["image"], source)
@@ -104,6 +112,5 @@ class Pix2Pix(GANModule):
             raise ValueError(
                 f"this Pix2Pix translates {size}x{size} pixels, not {'x'.join(map(str, source.shape[2:]))}"
             )
-        network = self.generator if self.ema is None else self.ema
-        with evaluating(network):
+        with self.sampler() as network:
             return network(z, source)

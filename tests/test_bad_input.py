@@ -1,0 +1,207 @@
+"""What cannot be trained is refused at start, in one line that names cause and cure: typed, and in Python."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from PIL import Image
+
+import ganzoo
+from ganzoo.cli import main
+from ganzoo.data import Digits, ImageFolder, PairedFolder, Pairs, SemiSupervised, UnpairedFolder
+from ganzoo.hub import load
+from tests.variants import small
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Every test runs in a folder with a few pictures."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GANZOO_TRACEBACK", raising=False)
+    for mode, colour in {"L": 90, "RGB": (90, 30, 60)}.items():
+        Path(mode).mkdir()
+        for i in range(20):
+            Image.new(mode, (16, 16), colour).save(f"{mode}/{i}.png")
+
+
+UNPAIRED = "--data UnpairedFolder --data.path RGB --data.source_path L --data.image_size 16"
+# What is typed after `fit`, and what the one line says
+TYPED = {
+    "labels missing": (
+        "--model CGAN --data ImageFolder --data.path RGB --data.labels false",
+        "CGAN needs labels, and the data has none: take other data, or ImageFolder's labels (--data.labels true)",
+    ),
+    "other classes": (
+        "--model ACGAN --model.num_classes 11 --data Digits --data.image_size 16",
+        "model.num_classes follows from the data; leave it out",
+    ),
+    "too deep": (
+        "--model LAPGAN --model.levels 5 --data Digits --data.image_size 16",
+        "model.levels 5: image_size 16 can be halved 4 times, so take 0 to 4",
+    ),
+    "other channels": (
+        f"--model CycleGAN {UNPAIRED}",
+        "all pictures in L are grey, those in RGB are not, and both are to have 3 channels: set data.source_channels "
+        "to 1",
+    ),
+    "no critic": ("--model WGAN --model.n_critic 0 --data Digits", "model.n_critic counts from 1, got 0"),
+    "negative margin": (
+        "--model EBGAN --model.margin -1 --data Digits",
+        "model.margin is an energy's bound or a weight: 0 or more, got -1.0",
+    ),
+    # and what lies near
+    "no identity": (
+        f"--model CycleGAN --model.identity 5 --model.width 2 {UNPAIRED} --data.source_channels 1",
+        "model.identity compares 3 channels with the source's 1: set it to 0",
+    ),
+    "no sources": (
+        "--model Pix2Pix --data Digits",
+        "Pix2Pix translates pictures, and the data has no sources: take PairedFolder, UnpairedFolder or Pairs",
+    ),
+    "no pairs": (
+        f"--model Pix2Pix --model.width 4 {UNPAIRED} --data.source_channels 1 --data.batch_size 4",
+        "Pix2Pix learns from pairs, and the data is unpaired: take PairedFolder, or Pairs with data.paired true; "
+        "CycleGAN needs none",
+    ),
+    "no few labels": (
+        "--model LadderEBGAN --model.hidden 8 --data Digits",
+        "LadderEBGAN learns from few labelled images: take SemiSupervised data, which is made of other data",
+    ),
+    "too many labels": (
+        "--model LadderEBGAN --model.hidden 8 --data SemiSupervised --data.data Digits --data.labels_per_class 999",
+        "data.labels_per_class is 999, and class 8 of Digits has 134 training images: lower it to 134 or less",
+    ),
+    "nested size": (
+        "--model Pix2Pix --data Pairs --data.data Digits --data.data.image_size 7",
+        "data.data.image_size 7: a U-Net halves down to one pixel, so it takes 4, 8, 16, ...",
+    ),
+    "no width": ("--model CGAN --model.hidden -3 --data Digits", "model.hidden counts from 1, got -3"),
+    "sure to drop": (
+        "--model CGAN --model.d_dropout 1 --data Digits",
+        "model.d_dropout is a probability, from 0 to below 1, got 1.0",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TYPED)
+def test_typed(case, capfd):
+    command, message = TYPED[case]
+    assert main(["fit", *shlex.split(command), "--trainer.max_steps", "1"]) == 2
+    output = capfd.readouterr()
+    assert (output.out, output.err) == ("", f"ganzoo: error: {message}\n")
+    assert not Path("runs").exists()
+
+
+def fit(model, data):
+    """Ends in an error before the first update."""
+    model.manual_backward = lambda *_: pytest.fail("training has begun")
+    settings = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    source = {"datamodule": data} if hasattr(data, "prepare_data") else {"train_dataloaders": data}
+    Trainer(max_steps=1, accelerator="cpu", enable_model_summary=False, **settings).fit(model, **source)
+
+
+def make(name, **arguments):
+    return getattr(ganzoo, name)(**{**small(name), **arguments})
+
+
+def loader(**tensors):
+    return torch.utils.data.DataLoader([tensors] * 4, batch_size=2)
+
+
+# Calls that fail in Python, and what their errors say
+CALLED = {
+    "labels missing": (
+        lambda: fit(make("CGAN", channels=3), ImageFolder("RGB", image_size=16, batch_size=4, labels=False)),
+        "CGAN needs labels, and the data has none",
+    ),
+    "labels missing, own loader": (
+        lambda: fit(make("CGAN"), loader(image=torch.zeros(1, 16, 16))),
+        r"CGAN reads batch\['label'\], and these batches have only image",
+    ),
+    "other classes": (
+        lambda: fit(make("ACGAN", num_classes=9), Digits(image_size=16)),
+        "num_classes is 9, that of the data 10: make them equal",
+    ),
+    "too deep": (lambda: make("LAPGAN", levels=5), "levels 5: image_size 16 can be halved 4 times, so take 0 to 4"),
+    "other channels": (lambda: UnpairedFolder("RGB", "L", image_size=16), "set data.source_channels to 1"),
+    "other channels than the model's": (
+        lambda: fit(
+            make("CycleGAN", channels=3, source_channels=3),
+            UnpairedFolder("RGB", "L", image_size=16, source_channels=1, batch_size=4, num_workers=0),
+        ),
+        "source_channels is 3, that of the data 1: make them equal",
+    ),
+    "no critic": (lambda: make("WGAN", n_critic=0), "n_critic counts from 1, got 0"),
+    "negative margin": (lambda: make("EBGAN", margin=-1.0), "margin is .* 0 or more, got -1.0"),
+    # and what lies near
+    "no pairs": (
+        lambda: fit(make("Pix2Pix", source_channels=1), Pairs(Digits(image_size=16), paired=False)),
+        "Pix2Pix learns from pairs",
+    ),
+    "no few labels": (
+        lambda: fit(make("LadderEBGAN", num_classes=10), Digits(image_size=16)),
+        "LadderEBGAN learns from few labelled images",
+    ),
+    "few labels, own loader": (
+        lambda: fit(make("LadderEBGAN"), loader(image=torch.zeros(1, 16, 16))),
+        "LadderEBGAN learns from few labelled images",
+    ),
+    "sources missing, own loader": (
+        lambda: fit(make("Pix2Pix"), loader(image=torch.zeros(1, 16, 16))),
+        r"Pix2Pix reads batch\['source'\]",
+    ),
+    "other side": (lambda: PairedFolder("RGB", source_side="top"), "source_side is 'top'; it is left or right"),
+    "negative noise": (lambda: make("LadderEBGAN", noise=-0.1), "noise is a standard deviation, 0 or more"),
+    "negative lambda": (lambda: make("InfoGAN", codes_weight=-1.0), "codes_weight are 0 or more"),
+    "8 pixels": (lambda: make("ImprovedGAN", architecture="conv", image_size=8), "it takes 16, 24, 32"),
+}
+
+
+@pytest.mark.parametrize("case", CALLED)
+def test_called(case):
+    call, message = CALLED[case]
+    with pytest.raises((ValueError, MisconfigurationException), match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    assert {path.name for path in Path().iterdir()} == {"L", "RGB"}
+
+
+@pytest.mark.parametrize("name", [name for name in ganzoo.VARIANTS if name != "LadderEBGAN"])
+@pytest.mark.parametrize("value", [0, -3])
+def test_sizes_count_from_1(name, value):
+    sizes = {"z_dim", "width", "hidden", "d_hidden"} & set(small(name))
+    assert sizes
+    for size in sizes:
+        with pytest.raises(ValueError, match=f"^{size} counts from 1, got {value}$"):
+            make(name, **{size: value})
+
+
+def test_what_is_typed_next(capfd):
+    """A translator's images need sources, which the hint after a training says."""
+    fit = "fit --model Pix2Pix --model.width 2 --data Pairs --data.data Digits --trainer.max_steps 1"
+    assert main(shlex.split(f"{fit} --scores.final_n 0 --samples.film_fps 0")) == 0
+    hint = next(line for line in capfd.readouterr().err.splitlines() if "ganzoo sample" in line)
+    assert hint.split("ganzoo ")[1] == "sample runs/001-pix2pix-digits-edges --source FOLDER"
+    assert main(shlex.split(hint.split("ganzoo ")[1].replace("FOLDER", "L"))) == 0
+
+
+def test_nearest_name_of_a_trained_model(monkeypatch):
+    monkeypatch.setattr(ganzoo, "list_pretrained", lambda: ["cgan-mnist5k", "dcgan-digits"])
+    with pytest.raises(FileNotFoundError, match="did you mean 'dcgan-digits'?"):
+        load("dcgan-digit")
+    with pytest.raises(FileNotFoundError, match="name a run's .ckpt"):
+        load("nothing")
+
+
+def test_semi_supervised_points_have_modes():
+    """Their scores are those of the data that they are made of."""
+    from ganzoo.data import Gaussians
+    from ganzoo.metrics.choice import Reference, choose
+
+    data = SemiSupervised(Gaussians())
+    assert [metric.name for metric in choose(None, Reference.of(data))] == ["modes"]
