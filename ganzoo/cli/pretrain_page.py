@@ -73,7 +73,7 @@ def card(name: str, record: Record) -> str:
         MADE_BY,
         f"# {name}",
         "",
-        f"{variant}: {paper(ganzoo.VARIANTS[variant])} The config is `{config}`.",
+        f"{variant}: {paper(ganzoo.VARIANTS[variant])}. The config is `{config}`.",
         "",
         *table(("", ""), facts.items()),
         "",
