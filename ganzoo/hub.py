@@ -165,6 +165,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _read_folder(folder: Path) -> Saved:
+    if (last := folder / "checkpoints" / "last.ckpt").is_file():
+        raise FileNotFoundError(f"{folder} is a run's folder; name a checkpoint in it, such as {last}")
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} has no {name}; name a folder that save_pretrained wrote")

@@ -34,8 +34,8 @@ def test_the_readmes_commands_run_in_order(tmp_path, monkeypatch, capsys):
     """Shortened: three batches, tiny benchmarks; each command finds what the one before it left."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    (tmp_path / "pictures").mkdir()
-    make_pictures(tmp_path / "pictures")
+    for folder in ("pictures", "drawings", "photos", "horses", "zebras", "classes/cats", "classes/dogs"):
+        make_pictures(tmp_path / folder)
     lines = commands()
     assert len(lines) >= 8
     for line in lines:
@@ -48,6 +48,8 @@ def test_the_readmes_commands_run_in_order(tmp_path, monkeypatch, capsys):
             if "--trainer.devices" in arguments:
                 continue  # tests/test_processes.py
             arguments += ["--trainer.max_steps", "3", "--data.batch_size", "4"]
+            if "ImageFolder" in arguments:
+                arguments += ["--model.hidden", "8", "--model.d_hidden", "8", "--data.num_workers", "0"]
         assert main(arguments) == 0, f"{line}\n{capsys.readouterr().err}"
     assert (tmp_path / "runs" / "001-dcgan-digits" / "samples.mp4").exists()
 
@@ -55,6 +57,7 @@ def test_the_readmes_commands_run_in_order(tmp_path, monkeypatch, capsys):
 def make_pictures(folder: Path) -> None:
     from PIL import Image
 
+    folder.mkdir(parents=True)
     for i in range(8):
         Image.effect_noise((80, 70), 50 + i).convert("RGB").save(folder / f"{i}.jpg")
 

@@ -76,7 +76,10 @@ def _check_folder(path: str) -> int:
     (w0, w1, w2), (h0, h1, h2) = report.width, report.height
     kinds, modes = (", ".join(f"{n:,} {name}" for name, n in d.items()) for d in (report.extensions, report.modes))
     print(f"{report.images:,} images ({kinds}; {modes}), {report.others:,} other files")
-    print(f"width {w0} to {w2} (median {w1}), height {h0} to {h2} (median {h1}), {report.sizes:,} sizes")
+    if report.sizes == 1:
+        print(f"all {w0} pixels wide and {h0} high")
+    else:
+        print(f"width {w0} to {w2} (median {w1}), height {h0} to {h2} (median {h1}), {report.sizes:,} sizes")
     if len(report.classes) > 1:
         classes = {name or "(beside the folders)": count for name, count in report.classes.items()}
         print("folders: " + ", ".join(f"{name} {count:,}" for name, count in classes.items()))

@@ -49,7 +49,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--device", help="cpu, cuda, mps (default: cuda where there is one)")
     parser.add_argument("--variant", metavar="my_file.MyGAN", help="the class of a checkpoint of your own variant")
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="where the record goes (default: beside a run's config)"
+        "--json", type=Path, metavar="FILE", help="where the record goes (default: beside a run's config, else here)"
     )
     parser.add_argument("--compare", nargs="+", type=Path, metavar="JSON", help="rank records of scores instead")
     options = parser.parse_args(arguments)
@@ -318,7 +318,7 @@ def _compare(files: Sequence[Path]) -> int:
         found = {f: score for f, report in reports.items() for score in report.scores if score.figure == name}
         first, *others = found.values()
         apart = {
-            key: [str(x)[:12] for x in pair]
+            key: [str(x)[:12] if key.endswith("fingerprint") else str(x) for x in pair]
             for o in others
             for key, pair in difference(first.protocol, o.protocol).items()
         }
@@ -333,7 +333,10 @@ def _compare(files: Sequence[Path]) -> int:
     for line in refused:
         print(f"not compared: {line}", file=sys.stderr)
     if not ranked:
-        raise UserError("nothing was measured in the same way; evaluate with the same settings, then compare")
+        raise UserError(
+            "nothing was measured in the same way; evaluate with the same settings, models of the same image size and "
+            "data, then compare"
+        )
     return 0
 
 

@@ -217,7 +217,9 @@ EXPERIMENTS = {
         },
         ("accuracy", "fid"),
         (
-            Claim("L1+cGAN is recognised best", in_order("accuracy", "L1+cGAN", "cGAN", higher=True)),
+            Claim("L1+cGAN is recognised better than cGAN", in_order("accuracy", "L1+cGAN", "cGAN", higher=True)),
+            Claim("L1+cGAN is recognised better than L1", in_order("accuracy", "L1+cGAN", "L1", higher=True)),
+            Claim("cGAN is recognised better than L1", in_order("accuracy", "cGAN", "L1", higher=True)),
             Claim("cGAN is recognised better than GAN", in_order("accuracy", "cGAN", "GAN", higher=True)),
             Claim("L1 is recognised better than GAN", in_order("accuracy", "L1", "GAN", higher=True)),
         ),

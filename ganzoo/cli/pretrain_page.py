@@ -172,7 +172,8 @@ def use(name: str, record: Record) -> list[str]:
         return [*lines, f"images = model.sample(source=source)  # [N, {channels}, H, W] in [-1, 1], as the images are"]
     if classes := record["num_classes"]:
         return [*lines, f"images = model.sample(16, label=7)  # of the classes 0 to {classes - 1}; in [-1, 1]"]
-    return [*lines, "images = model.sample(16)  # [16, C, H, W] in [-1, 1]"]
+    lines.append("images = model.sample(16)  # [16, C, H, W] in [-1, 1]")
+    return [*lines, "classes = model.classify(images)  # [16]"] if record["error"] else lines
 
 
 def scores(record: Record, which: str) -> list[Score]:

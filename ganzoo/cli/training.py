@@ -272,6 +272,7 @@ def _quiet() -> None:
         ".*LeafSpec.*",
         ".*have no logger configured.*",
         ".*does not have many workers.*",
+        ".*DataLoader will create .* worker processes.*",
         ".*no pre-optimization state.*",
         ".*Checkpoint directory.*exists and is not empty.*",
         ".*number of training batches.*smaller than the logging interval.*",

@@ -125,7 +125,9 @@ def leave_out(bad: dict[str, str], n: int, what: str, corrupt: str) -> None:
     if not bad:
         return
     message = f"{len(bad)} of {n} {what}: {listing(bad)}"
-    if corrupt == "refuse" or len(bad) == n:
+    if len(bad) == n:
+        raise ValueError(f"{message}.\nNone is left to train on: check the path.")
+    if corrupt == "refuse":
         raise ValueError(f"{message}.\nRemove them, or set data.corrupt to skip, to train on the others.")
     warnings.warn(f"skipped: {message}", stacklevel=4)
 
@@ -159,4 +161,4 @@ def listing(files: Iterable[str] | dict[str, str], most: int = 10) -> str:
     """The first files, each on a line of its own, with what is said of it."""
     lines = [f"{name}: {why}" for name, why in files.items()] if isinstance(files, dict) else list(files)
     rest = [f"and {len(lines) - most} more"] if len(lines) > most else []
-    return "".join(f"\n  {line}" for line in lines[:most] + rest)
+    return ";".join(f"\n  {line}" for line in lines[:most] + rest)  # read on one line, too
