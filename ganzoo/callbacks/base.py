@@ -20,12 +20,16 @@ def condition(model: GANModule, batch: Batch) -> Tensor | None:
 
 
 def held_out(trainer: Any, n: int) -> Batch | None:
-    """n fixed images with all that comes with them, floats: of the validation split, or of the training images where it
-    has none; repeated where there are fewer. None where the data module is not ganzoo's."""
+    """n fixed images as `some` gives them: of the validation split, or of the training images where it has none."""
+    return some(trainer, n, "val") or some(trainer, n, "train")
+
+
+def some(trainer: Any, n: int, split: str) -> Batch | None:
+    """n fixed images of a split with all that comes with them, floats; repeated where there are fewer. None where there
+    are none, or the data module is not ganzoo's."""
     dataset = getattr(getattr(trainer, "datamodule", None), "dataset", None)
-    if not callable(dataset):
+    if not callable(dataset) or not len(data := dataset(split)):
         return None
-    data = dataset("val") if len(dataset("val")) else dataset("train")
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
     return floats(data.__getitems__([int(order[i % len(data)]) for i in range(n)]))
 

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from ganzoo.callbacks.base import held_out
+from ganzoo.callbacks.base import held_out, some
 from ganzoo.core.module import GANModule
 from ganzoo.core.pictures import picture, write_film
 from ganzoo.core.types import Batch
@@ -52,7 +52,9 @@ class Samples(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         if trainer.global_step == 1:
-            self._show(trainer, "reals", batch["image"][: self._count(batch["image"])])
+            n = self._count(batch["image"])
+            reals = some(trainer, n, "train") or batch  # which may be a single image
+            self._show(trainer, "reals", reals["image"][:n])
         if trainer.global_step % self.every_n_steps == 0:
             self._draw(trainer, pl_module)
 

@@ -147,11 +147,17 @@ class RunFolder(Callback):
         folder, config = (shlex.quote(str(path)) for path in (self.folder, self.folder / "config.yaml"))
         name = variant_name(type(trainer.lightning_module))
         own = "" if name.startswith("ganzoo.") else f" --variant {name}"
-        what = "--seeds 0-63" if trainer.lightning_module.source_channels is None else "--source FOLDER"
+        model = trainer.lightning_module
+        what = "--seeds 0-63" if model.source_channels is None else "--source FOLDER"
+        scored = any(isinstance(c, Scores) and c.report for c in trainer.callbacks)  # type: ignore[attr-defined]
         lines += [
             "Next:",
             f"  python -m ganzoo sample {folder} {what}{own}",
-            f"  python -m ganzoo evaluate {folder}{own}",
+            f"  python -m ganzoo evaluate {folder}{own}{'' if scored else '   # FID and others: none was measured'}",
+        ]
+        if hasattr(model, "classify"):
+            lines.append(f"  python -m ganzoo test --config {config} --ckpt_path {folder}   # share of wrong classes")
+        lines += [
             f"  python -m ganzoo fit --config {config} --ckpt_path {folder}{self._more(trainer)}",
         ]
         return "\n".join(lines)
