@@ -19,7 +19,6 @@ from ganzoo.hub import load
 
 NAMES = ganzoo.list_pretrained()
 every = pytest.mark.parametrize("name", NAMES)
-together = pytest.mark.skipif(not NAMES, reason="no trained models here")
 
 
 def data_of(name: str):
@@ -33,7 +32,6 @@ def test_there_is_a_config_to_train_every_variant_by():
     assert {name.partition("/")[0] for name in pretrain.MODELS} == {name.lower() for name in ganzoo.VARIANTS}
 
 
-@together
 def test_every_variant_is_there():
     records = [record_of(ganzoo.PRETRAINED / name) for name in NAMES]
     assert {record["variant"] for record in records} == set(ganzoo.VARIANTS)
@@ -78,14 +76,12 @@ def test_cards_say_what_the_records_say(name):
     assert (folder / "README.md").read_text() == pretrain_page.card(name, record_of(folder))
 
 
-@together
 def test_the_page_says_what_the_records_say():
     records = {folder.name: record_of(folder) for folder in pretrain_page.shipped(ganzoo.PRETRAINED)}
     assert list(records) == NAMES
     assert (ganzoo.PRETRAINED / "README.md").read_text() == pretrain_page.page(records)
 
 
-@together
 def test_the_wall_shows_the_models():
     """But for the names, whose font is Pillow's, and a level of grey here and there."""
     for name in NAMES:
@@ -109,7 +105,6 @@ def test_the_command_line_knows_it(name, tmp_path, monkeypatch, capsys):
         assert torch.equal(images, torch.from_numpy(model.sample(seeds=range(2), output_type="np")))
 
 
-@together
 def test_the_list_shows_all(capsys):
     assert main(["list"]) == 0
     out = capsys.readouterr().out

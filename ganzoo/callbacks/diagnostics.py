@@ -31,7 +31,7 @@ CLUSTERS = 10  # of the training images; with n = 256 each is due about 25 fakes
 DUE = 0.2  # a cluster with less than this share of the fakes that it is due is left out
 PART = 64  # images that go through a network at once
 
-# When it is wrong. Beside each: what healthy runs (dcgan/digits, seeds 0 and 1, every 500 batches) showed.
+# When it is wrong. Beside each: what healthy runs (DCGAN on 16x16 digits, seeds 0, 1, every 500 batches) showed.
 WARM_UP = 4  # checks that are not judged: an untrained G has low diversity, and D always wins at first
 COLLAPSED = 0.25  # diversity; healthy 0.93 to 0.99, while an untrained G has 0.05
 LEFT_OUT = 0.7  # modes; healthy 1.00, gan/ring with half of its modes lost 0.5

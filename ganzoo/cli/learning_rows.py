@@ -150,8 +150,8 @@ PLAYERS = ("MLPGAN", "LSGAN", "WGAN", "WGANGP", "EBGAN")
 FEW = "--data.label_seed {seed} --trainer.max_steps 3000 --scores.final_n 0"
 MODES = (
     "PacGAN's protocol shortened: 2,500 samples, of high quality within 3 sigma of the nearest mode, a mode counts "
-    "with one such sample; but three trials, not ten, of 6,000 batches of 256, and the same small ReLU networks in all "
-    "arms."
+    "with one such sample; but three trials, not ten, of 6,000 batches of 256. The networks are small ReLU ones, "
+    "EBGAN's D an auto-encoder; the rates are not tuned alike, WGANGP's penalty is 1: see the configs."
 )
 NETWORKS = [(layers_g, layers_d) for layers_g in (2, 4) for layers_d in (2, 4)]
 
