@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import pickle
-import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,12 +12,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 import ganzoo
+from ganzoo.core import checkpoint as checkpoints
 from ganzoo.core.arguments import variant_name
+from ganzoo.core.checkpoint import CheckpointError
 from ganzoo.core.module import GANModule
-
-
-class CheckpointError(ValueError):
-    """A file that is damaged, unsafe, or of another variant; the message says which and what to do."""
 
 
 class Saved(NamedTuple):
@@ -58,14 +54,11 @@ def load(path: str | Path, variant: type[GANModule] | None = None, map_location:
     """
     name, arguments, weights, slim = read(path)
     cls = _resolve(name, variant, path)
-    try:
-        model = cls(**arguments)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: {name} does not take its arguments ({error}); was its code changed?") from error
+    model = checkpoints.build(path, cls, arguments, weights, 20 if slim else 2)  # slim: D is at most five times G
     model.configure_model()  # adds the averaged generator
     try:
         model.load_state_dict(_completed(weights, model) if slim else weights)
-    except (RuntimeError, TypeError) as error:
+    except (AttributeError, RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise CheckpointError(f"{path}: its weights do not fit {name} ({reason}); was its code changed?") from error
     return model.eval().to(map_location)
@@ -129,6 +122,8 @@ def read(path: str | Path) -> Saved:
         CheckpointError: it is no checkpoint of ganzoo, damaged, or unsafe.
     """
     name, path = str(path), Path(path)
+    if "://" in name:
+        raise FileNotFoundError(f"{name} is no local file, and is not fetched; download it, and name the file")
     if not path.exists() and name in ganzoo.list_pretrained():
         path = ganzoo.PRETRAINED / name
     if path.is_dir():
@@ -150,15 +145,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         near = difflib.get_close_matches(str(path).lower(), ganzoo.list_pretrained(), n=1, cutoff=0.5)
         cure = f"did you mean {near[0]!r}?" if near else "name a run's .ckpt, or a folder that save_pretrained wrote"
         raise FileNotFoundError(f"no checkpoint {path}; {cure}")
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of pickle's protocol, where the file is none of torch's
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises anything: RuntimeError, EOFError, KeyError, struct.error, ...
-        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
-            raise CheckpointError(f"{path} wants to run code and was not loaded; take weights from it alone") from error
-        raise CheckpointError(f"{path} is damaged, unsafe, or no checkpoint; try the one before it") from error
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("ganzoo"), dict):
-        raise CheckpointError(f"{path} is no checkpoint of ganzoo; name one that fit wrote")
+    checkpoint = checkpoints.read(path)
     arguments = checkpoint.setdefault("hyper_parameters", {})  # Lightning leaves it out where there are none
     _check(path, checkpoint["ganzoo"].get("variant"), arguments, checkpoint.get("state_dict"))
     return checkpoint
@@ -173,7 +160,7 @@ def _read_folder(folder: Path) -> Saved:
     try:
         config = json.loads((folder / "config.json").read_text())
         weights = load_file(folder / "model.safetensors")
-    except (SafetensorError, ValueError) as error:
+    except (OSError, RecursionError, SafetensorError, ValueError) as error:
         raise CheckpointError(f"{folder} is damaged ({error}); write or download it anew") from error
     config = config if isinstance(config, dict) else {}
     _check(folder, config.get("variant"), config.get("arguments"), weights)
@@ -185,7 +172,8 @@ def _read_folder(folder: Path) -> Saved:
 
 
 def _check(path: Path, variant: Any, arguments: Any, weights: Any) -> None:
-    if not isinstance(variant, str) or not isinstance(arguments, dict) or not isinstance(weights, dict):
+    whole = isinstance(variant, str) and variant.isprintable()
+    if not whole or not isinstance(arguments, dict) or not isinstance(weights, dict):
         raise CheckpointError(f"{path} is damaged: it names no variant, arguments or weights; try another one")
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from ganzoo.core.module import GANModule
-from ganzoo.core.turns import PLAYERS
 from ganzoo.core.types import Batch
+from ganzoo.core.upkeep import PLAYERS
 from ganzoo.data.base import GANDataModule, Split
 from ganzoo.data.images import ArrayImages, Images
 from ganzoo.hub import load, save_pretrained

@@ -13,7 +13,7 @@ from PIL import Image
 
 import ganzoo
 from ganzoo.cli import main
-from ganzoo.data import Digits, ImageFolder, PairedFolder, Pairs, SemiSupervised, UnpairedFolder
+from ganzoo.data import Digits, Gaussians, ImageFolder, PairedFolder, Pairs, SemiSupervised, UnpairedFolder
 from ganzoo.hub import load
 from tests.variants import small
 
@@ -81,6 +81,23 @@ TYPED = {
         "data.data.image_size 7: a U-Net halves down to one pixel, so it takes 4, 8, 16, ...",
     ),
     "no width": ("--model CGAN --model.hidden -3 --data Digits", "model.hidden counts from 1, got -3"),
+    "points": (
+        "--model ACGAN --data Gaussians",
+        "image_size 1: DCGAN's layers take pictures of 8, 16, 32, 64, ... pixels, not points; take other data, or "
+        "fully connected networks (GAN, MLPGAN, or architecture mlp)",
+    ),
+    "larger than the memory": (
+        "--model DCGAN --model.width 1000000000 --data Digits",
+        "model.width 1000000000 makes DCGAN larger than this machine's memory; lower it, or what else is large",
+    ),
+    "frozen": (
+        "--model DCGAN --model.optimizer SGD --model.optimizer.lr 0 --data Digits",
+        "model.optimizer.lr is 0.0, and nothing would be learnt; it takes a number above 0",
+    ),
+    "torch's own ranges": (
+        "--model DCGAN --model.optimizer Adam --model.optimizer.betas [0.5,2] --data Digits",
+        "model.optimizer, of the discriminator: Invalid beta parameter at index 1: 2.0",
+    ),
     "sure to drop": (
         "--model CGAN --model.d_dropout 1 --data Digits",
         "model.d_dropout is a probability, from 0 to below 1, got 1.0",
@@ -155,7 +172,17 @@ CALLED = {
         lambda: fit(make("Pix2Pix"), loader(image=torch.zeros(1, 16, 16))),
         r"Pix2Pix reads batch\['source'\]",
     ),
-    "other side": (lambda: PairedFolder("RGB", source_side="top"), "source_side is 'top'; it is left or right"),
+    "other side": (lambda: PairedFolder("RGB", source_side="top"), "source_side is 'top'; it takes one of left, right"),
+    "other fit": (lambda: PairedFolder("RGB", fit="stretch"), "fit is 'stretch'; it takes one of crop, squeeze"),
+    "other way with broken files": (
+        lambda: UnpairedFolder("RGB", "L", source_channels=1, corrupt="ignore"),
+        "corrupt is 'ignore'; it takes one of refuse, skip",
+    ),
+    "text for a number": (lambda: make("DCGAN", width="4"), "width is '4'; it takes a whole number"),
+    "null": (lambda: Digits(batch_size=None), "batch_size is null; it takes a whole number"),
+    "not finite": (lambda: make("EBGAN", margin=float("nan")), "margin is nan; it takes a finite number"),
+    "more points than memory": (lambda: Gaussians(n=10**15), "n is 1000000000000000, which takes 64,000,000 GB"),
+    "more pixels than memory": (lambda: Digits(image_size=16384).dataset("train"), "image_size is 16384, which takes"),
     "negative noise": (lambda: make("LadderEBGAN", noise=-0.1), "noise is a standard deviation, 0 or more"),
     "negative lambda": (lambda: make("InfoGAN", codes_weight=-1.0), "codes_weight are 0 or more"),
     "8 pixels": (lambda: make("ImprovedGAN", architecture="conv", image_size=8), "it takes 16, 24, 32"),
@@ -200,7 +227,6 @@ def test_nearest_name_of_a_trained_model(monkeypatch):
 
 def test_semi_supervised_points_have_modes():
     """Their scores are those of the data that they are made of."""
-    from ganzoo.data import Gaussians
     from ganzoo.metrics.choice import Reference, choose
 
     data = SemiSupervised(Gaussians())

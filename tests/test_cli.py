@@ -165,7 +165,7 @@ def table(text: str) -> list:
     fit --model dcgan --data Digits | did you mean 'DCGAN'?
     fit --model DCGAN --data Digit | no class 'Digit' for data | did you mean 'Digits'?
     fit --model DCGAN --data Qwertz | no class 'Qwertz' for data | CIFAR10 | my_file.MyClass
-    fit --model torch.nn.Linear --data Digits | torch.nn.Linear is no class for model | DCGAN
+    fit --model torch.nn.Linear --data Digits | model names torch.nn.Linear, which is not ganzoo's | name a class
     fit --model.width 8 --data Digits | --model.width belongs to no class | --model DCGAN
     fit --config dcgan/digit | no config 'dcgan/digit' | did you mean 'dcgan/digits'?
     fit --config | no config '' | python -m ganzoo list
@@ -213,7 +213,7 @@ def test_commands(refuse, command, words):
     --model.optimizer.lr fast | model.optimizer.lr is 'fast' | it takes a number
     --model.n_critic 0 | model.n_critic counts from 1
     --data.batch_size 1.5 | data.batch_size is '1.5' | it takes a whole number
-    --data.batch_size 0 | data.batch_size is 0 | it takes 1 or more
+    --data.batch_size 0 | data.batch_size counts from 1, got 0
     --data.batch_size 5000 | 5000 | 1397 training images | lower batch_size
     --data.flip perhaps | data.flip is 'perhaps' | true or false
     --data.image_size 20 | data.image_size 20 | try 16
@@ -232,8 +232,7 @@ def test_commands(refuse, command, words):
     --model.init_args.num_classes=3 | model.num_classes follows from the data | leave it out
     --ckpt_path nowhere.ckpt | no checkpoint 'nowhere.ckpt' | name a run
     --trainer.default_root_dir /proc/nowhere | cannot be written | --trainer.default_root_dir DIR
-    --checkpoint.dirpath /proc/nowhere | cannot be written | --checkpoint.dirpath DIR
-    --samples.film_fps -1 | samples.film_fps is -1 | it takes 0 or more
+    --samples.film_fps -1 | samples.film_fps is -1 | it takes 0 to 100
     """),
 )
 def test_options(refuse, options, words):
@@ -347,7 +346,7 @@ def test_unwritable_runs(refuse, place):
     table("""
     --model my_nowhere.MyGAN --data Digits | no file or package 'my_nowhere' | my_nowhere.py
     --model my_gan.MyGANN --data Digits | no class 'MyGANN' in my_gan | did you mean 'MyGAN'?
-    --model my_gan.nn --data Digits | my_gan.nn | model
+    --model my_gan.nn --data Digits | model names torch.nn, which is not ganzoo's
     --model my_broken.MyGAN --data Digits | my_broken.py, line 2 | 'no_such_package' | GANZOO_TRACEBACK=1
     --model my_typo.MyGAN --data Digits | my_typo.py, line 8 | SyntaxError | GANZOO_TRACEBACK=1
     --model my_name.MyGAN --data Digits | my_name.py, line 2 | NameError | 'torhc'
@@ -429,8 +428,8 @@ def test_damaged_checkpoint(refuse, run, how):
     damage(run / "checkpoints" / "last.ckpt", how)
     for command in (f"fit {SMALL} --ckpt_path {run}", f"sample {run}", f"info {run}"):
         said = refuse(command, "last.ckpt")
-        assert "wants to run code" in said or "is damaged, unsafe, or no checkpoint; try the one before it" in said
-    if how.endswith("2"):
+        assert "wants to run code" in said or "is damaged, unsafe, or no checkpoint" in said
+    if how == "zip 2":
         assert "wants to run code" in said
     assert not Path("pwned").exists()
 

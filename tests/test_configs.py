@@ -13,7 +13,8 @@ from PIL import Image
 import ganzoo
 from ganzoo import data
 from ganzoo.cli import main
-from ganzoo.cli.paths import configs
+from ganzoo.cli.paths import configs, loggers
+from ganzoo.data.prepare import prepare
 
 ROOT = Path(__file__).parent.parent / "configs"
 EMBEDDED = {"Digits", "Gaussians", "MNIST5k"}
@@ -23,7 +24,9 @@ CONFIGS = configs()
 
 def test_configs_are_found():
     assert len(CONFIGS) >= 5
-    assert set(CONFIGS) == {path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.y*ml")}
+    assert set(CONFIGS) | set(loggers()) == {
+        path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.y*ml")
+    }
 
 
 @pytest.mark.parametrize("name", ganzoo.list_models())
@@ -56,6 +59,11 @@ def test_config_trains(name, tmp_path, monkeypatch):
             Path(side).mkdir(parents=True)
             for i in range(8):
                 Image.new("RGB", (140, 80), (i, 2 * i, 3 * i)).save(f"{side}/{i}.png")
+    elif cls == "Shards":
+        pytest.importorskip("pyarrow", reason='shards need pip install "ganzoo[shards]"')
+        for i in range(8):
+            Image.new("RGB", (140, 80), (i, 2 * i, 3 * i)).save(f"{i}.png")
+        prepare(".", config["data"]["init_args"]["path"], image_size=64)
     elif cls not in EMBEDDED:
         monkeypatch.setattr(getattr(data, cls), "prepare_data", lambda self: None)
         monkeypatch.setattr(getattr(data, cls), "make_dataset", noise)

@@ -7,7 +7,9 @@ import hashlib
 import pickle
 import socket
 import struct
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -159,7 +161,8 @@ def test_cifar_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(arrays(CIFAR10(root=str(tmp_path)), "val")) == 2
 
 
-def test_other_torchvision_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_torchvision_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     calls = []
 
     class Fake:
@@ -167,12 +170,19 @@ def test_other_torchvision_sets(monkeypatch: pytest.MonkeyPatch) -> None:
             calls.append(arguments)
             self.data = np.zeros((2, 3, 96, 96), np.uint8)
             self.labels = np.array([1, -1])
+            # CelebA's files
+            self.root, self.base_folder, self.filename = root, "celeba", ["0.png", "1.png"]
+            folder = Path(root, "celeba", "img_align_celeba")
+            folder.mkdir(parents=True, exist_ok=True)
+            for index, name in enumerate(self.filename):
+                Image.new("RGB", (178, 218), (index, 5, 9)).save(folder / name)
+            # LSUN's records
+            files = {name: (folder / name).read_bytes() for name in self.filename}
+            env = SimpleNamespace(begin=lambda: nullcontext(files))
+            self.dbs = [SimpleNamespace(env=env, keys=self.filename)]
 
         def __len__(self) -> int:
             return 2
-
-        def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-            return Image.new("RGB", (178, 218), (index, 5, 9)), 0
 
     for name in ("STL10", "SVHN", "CelebA", "LSUN"):
         monkeypatch.setattr(torchvision.datasets, name, Fake)

@@ -280,9 +280,9 @@ def test_labelled_follow_flip() -> None:
 @pytest.mark.parametrize(
     "make, words",
     [
-        (lambda: Pairs(None), "data is None; Pairs is made of a data module, such as Digits"),  # type: ignore[arg-type]
+        (lambda: Pairs(None), "data is null; it takes a GANDataModule"),  # type: ignore[arg-type]
         (lambda: SemiSupervised(3), "data is 3; SemiSupervised is made of"),  # type: ignore[arg-type]
-        (lambda: Pairs(Numbered(), "edge"), "task is 'edge'; it takes edges, grey, low-resolution"),  # type: ignore
+        (lambda: Pairs(Numbered(), "edge"), "task is 'edge'; it takes one of edges, grey, low-resolution"),  # type: ignore
         (lambda: Pairs(Numbered(), "grey"), "Numbered is grey already: choose the task edges"),
         (lambda: Pairs(Gaussians()), "Gaussians has 2 channels"),
         (lambda: Pairs(Numbered(), "low-resolution"), "factor is 4, into which 6x6 .*: choose one of 2, 3"),

@@ -18,6 +18,7 @@ from PIL import Image
 from torch.multiprocessing import start_processes
 
 from ganzoo.cli import main
+from ganzoo.core.checkpoint import CheckpointIO
 from ganzoo.data import Digits
 from ganzoo.hub import load, save_pretrained
 from ganzoo.metrics.record import Report
@@ -162,9 +163,9 @@ def test_scores_from_yaml():
 @pytest.mark.parametrize(
     ("options", "words"),
     table("""
-    --scores.n 0 | scores.n is 0 | it takes 1 or more
-    --scores.every_n_steps 0 | scores.every_n_steps is 0 | it takes 1 or more
-    --scores.final_n -1 | scores.final_n is -1 | it takes 0 or more
+    --scores.n 0 | scores.n is 0 | it takes 1
+    --scores.every_n_steps 0 | scores.every_n_steps is 0 | it takes 1
+    --scores.final_n -1 | scores.final_n is -1 | it takes 0
     --scores.n many | scores.n is 'many' | a whole number
     --scores.metrics [fit] | no metric 'fit'; did you mean 'fid'
     --scores.metrics fid | scores.metrics is 'fid' | a list
@@ -378,7 +379,7 @@ def test_a_generator_that_has_diverged(here, refuse):
     for value in checkpoint["state_dict"].values():
         if value.is_floating_point():
             value.fill_(float("nan"))
-    torch.save(checkpoint, f"{RUN}/checkpoints/last.ckpt")
+    CheckpointIO().save_checkpoint(checkpoint, f"{RUN}/checkpoints/last.ckpt")
     refuse(f"evaluate {RUN}/checkpoints/last.ckpt", "images are not finite")
 
 

@@ -246,8 +246,8 @@ def test_classes_are_the_same_in_training_mode():
         ({"reference": 1}, "reference must be at least 2"),
         ({"num_classes": 0}, "num_classes counts from 1"),
         ({"d_hidden": 3}, "d_hidden must be at least 4"),
-        ({"architecture": "vgg"}, 'architecture must be "mlp" or "conv"; got vgg'),
-        ({"objective": "hinge"}, 'objective must be "feature-matching" or "non-saturating"; got hinge'),
+        ({"architecture": "vgg"}, "architecture is 'vgg'; it takes one of mlp, conv"),
+        ({"objective": "hinge"}, "objective is 'hinge'; it takes one of feature-matching, non-saturating"),
         ({"architecture": "conv", "image_size": 28}, "it takes 16, 24, 32"),
     ],
 )

@@ -12,13 +12,26 @@ import pytest
 ROOT = Path(__file__).parent.parent / "ganzoo"
 FILES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.py"))
 
-RANK_0 = {"core/types", "core/random", "core/images", "functional", "layers"}
+RANK_0 = {
+    "core/bounds",
+    "core/files",
+    "core/finite",
+    "core/types",
+    "core/random",
+    "core/ranges",
+    "core/images",
+    "functional",
+    "layers",
+}
 RANK_1 = {"networks", "augment", "games"}
 RANK_1 |= {"core/ema", "core/means", "core/optim", "core/pool", "core/schedule", "core/still"}
-CORE = {"core/arguments", "core/module", "core/turns", "core/strategy", "core/pictures"}
+CORE = {"core/arguments", "core/checkpoint", "core/pictures", "core/strategy"}
+CORE |= {"core/module", "core/turns", "core/upkeep"}
 TORCH = {"torch", "numpy"}
 LIGHTNING = {*TORCH, "lightning", "torchvision", "torchmetrics", "torch_fidelity", "sklearn", "PIL", "av", "mlxtend"}
-DATA = {"core/types", "core/random", "core/images", "data/images", "data/order", "data/files"}
+LIGHTNING |= {"pyarrow"}
+DATA = {"core/bounds", "core/files", "core/types", "core/random", "core/ranges", "core/images"}
+DATA |= {"data/images", "data/order", "data/files"}
 ANYTHING = {"*"}
 
 # package or file -> (what of ours it may import beside its own base, which libraries)
@@ -28,7 +41,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "networks/players": ({"networks"}, TORCH),  # it pairs what the others build
     **{name: (RANK_0 | RANK_1 | CORE, LIGHTNING) for name in CORE},
     "data": (DATA, LIGHTNING),
-    **{f"data/{name}": (DATA | {"data"}, LIGHTNING) for name in ("derived", "paired", "stacked")},  # made of others
+    **{f"data/{name}": (DATA | {"data"}, LIGHTNING) for name in ("derived", "paired", "prepare", "shards", "stacked")},
     "metrics": (RANK_0, {*LIGHTNING, "safetensors"}),
     **{f"metrics/{name}": (RANK_0 | {"metrics"}, LIGHTNING) for name in ("choice", "extractors", "measure")},
     "variants": (RANK_0 | RANK_1 | CORE, {"torch", "lightning"}),

@@ -79,7 +79,7 @@ def test_generator_objectives_have_their_gradients(objective, gradient, logit):
 
 
 def test_another_objective_is_refused():
-    with pytest.raises(ValueError, match='objective "hinge": choose one of non-saturating, minimax, max'):
+    with pytest.raises(ValueError, match="objective is 'hinge'; it takes one of non-saturating, minimax, max"):
         ganzoo.GAN(**small("GAN"), objective="hinge")
 
 
@@ -160,7 +160,7 @@ def test_dcgan_makes_and_reads_its_size(size):
     assert images.shape == (2, 3, size, size) and d(images).shape == (2,)
 
 
-@pytest.mark.parametrize(("size", "hint"), [(28, 32), (4, 8), (48, 64), (100, 128), (65, 64), (1, 8)])
+@pytest.mark.parametrize(("size", "hint"), [(28, 32), (4, 8), (48, 64), (100, 128), (65, 64)])
 def test_dcgan_refuses_other_sizes_and_names_the_next(size, hint):
     with pytest.raises(ValueError, match=f"try {hint}"):
         ganzoo.DCGAN(image_size=size)

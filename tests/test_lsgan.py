@@ -86,5 +86,5 @@ def test_fully_connected_networks_take_any_size():
 
 
 def test_another_architecture_is_refused():
-    with pytest.raises(ValueError, match='"dcgan" or "mlp"'):
+    with pytest.raises(ValueError, match="architecture is 'vgg'; it takes one of dcgan, mlp"):
         ganzoo.LSGAN(**small("LSGAN"), architecture="vgg")

@@ -21,7 +21,8 @@ def blocks(name: str, language: str) -> list[str]:
 def commands() -> list[str]:
     """Every `python -m ganzoo` line of the README."""
     lines = "\n".join(blocks("README.md", "bash")).replace("\\\n", " ").splitlines()
-    return [line.partition("#")[0].split("&&")[-1].strip() for line in lines if "python -m ganzoo" in line]
+    lines = [line.partition("#")[0].split("&&")[-1] for line in lines if "python -m ganzoo" in line]
+    return [line.removeprefix("until ").partition(";")[0].strip() for line in lines]
 
 
 def test_the_two_lines():

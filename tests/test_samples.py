@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import av
@@ -15,7 +16,7 @@ import ganzoo
 from ganzoo.callbacks.progress import clock, short, status
 from ganzoo.callbacks.samples import Samples, interpolation
 from ganzoo.core.images import to_uint8
-from ganzoo.core.pictures import picture, write_film
+from ganzoo.core.pictures import animation, picture, write_film
 from ganzoo.data import Gaussians
 from ganzoo.testing import fit
 
@@ -108,6 +109,15 @@ def test_a_film_of_odd_size(tmp_path):
     write_film(tmp_path / "film.mp4", sorted(tmp_path.glob("*.png")), fps=2)
     with av.open(str(tmp_path / "film.mp4")) as film:
         assert (film.streams.video[0].width, film.streams.video[0].height) == (32, 20)
+
+
+def test_an_animation_is_short_and_ends_with_the_last_frame(tmp_path):
+    for i in range(130):
+        Image.new("L", (8, 8), i).save(tmp_path / f"{i:03d}.png")
+    gif = Image.open(BytesIO(animation(sorted(tmp_path.glob("*.png")), fps=8)))
+    assert 40 < gif.n_frames <= 64
+    gif.seek(gif.n_frames - 1)
+    assert gif.convert("L").getpixel((0, 0)) == 129 and gif.info["duration"] == 2000
 
 
 def test_the_same_seed_is_the_same_image_in_any_batch():

@@ -108,8 +108,8 @@ def test_all_of_mnist(tmp_path: Path) -> None:
 
 def test_unknown_names() -> None:
     options: list[tuple[dict[str, Any], str]] = [
-        ({"source": "Digits"}, "source is 'Digits'; it takes MNIST5k or MNIST"),
-        ({"protocol": "R3GAN"}, "protocol is 'R3GAN'; it takes pacgan or r3gan"),
+        ({"source": "Digits"}, "source is 'Digits'; it takes one of MNIST5k, MNIST"),
+        ({"protocol": "R3GAN"}, "protocol is 'R3GAN'; it takes one of pacgan, r3gan"),
     ]
     for option, words in options:
         with pytest.raises(ValueError, match=words):

@@ -78,7 +78,11 @@ def test_held_out_images_are_scored_with_the_penalty():
 
 
 @pytest.mark.parametrize(
-    ("bad", "words"), [({"penalty": -1.0}, "penalty must be positive"), ({"norm": "batch"}, 'choose "layer" or "none"')]
+    ("bad", "words"),
+    [
+        ({"penalty": -1.0}, "penalty must be positive"),
+        ({"norm": "batch"}, "norm is 'batch'; it takes one of layer, none"),
+    ],
 )
 def test_arguments_out_of_range(bad, words):
     with pytest.raises(ValueError, match=words):

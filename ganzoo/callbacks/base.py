@@ -1,16 +1,39 @@
-"""What a model reads beside latents, for pictures and checks."""
+"""What callbacks share: what a model reads beside latents, and saving without losing the run."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from ganzoo.core.images import to_float
 from ganzoo.core.module import GANModule
 from ganzoo.core.types import Batch
+
+
+@contextmanager
+def spared(what: Path | str) -> Iterator[None]:
+    """Days of training are worth more than a file that the disk does not take; it is told, and left out."""
+    try:
+        yield
+    except OSError as error:
+        print(f"{what} was not written: {error.strerror or error}; the training goes on", file=sys.stderr)
+
+
+def save(trainer: Trainer, path: Path) -> bool:
+    """Write a checkpoint, if the disk takes it; whether it did."""
+    with spared(path):
+        trainer.save_checkpoint(path)
+        return True
+    trainer.strategy.barrier("Trainer.save_checkpoint")  # where the other processes wait
+    return False
 
 
 def condition(model: GANModule, batch: Batch) -> Tensor | None:

@@ -17,8 +17,8 @@ from torch.nn.functional import adaptive_avg_pool2d
 from ganzoo.callbacks.base import condition, floats, held_out
 from ganzoo.core.module import GANModule
 from ganzoo.core.still import Still, evaluating
-from ganzoo.core.turns import PLAYERS
 from ganzoo.core.types import Batch
+from ganzoo.core.upkeep import PLAYERS
 from ganzoo.functional.alarms import auc, clusters, mean_distance, near_held_out, reached
 from ganzoo.functional.neighbours import copying, density_coverage
 from ganzoo.metrics.base import seeded
@@ -55,7 +55,7 @@ class Alarm(NamedTuple):
 
 ALARMS = {
     "non-finite numbers": Alarm(
-        1, "{what}, and will stay so; go back to an earlier checkpoint, with a lower learning rate"
+        1, "the fakes are not, though all weights are; go back to an earlier checkpoint, with a lower learning rate"
     ),
     "D is frozen": Alarm(
         2, "no weight has moved since the last check: no gradient reaches D, or its learning rate is 0; raise that"
@@ -145,13 +145,8 @@ class Diagnostics(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if self.every_n_steps == 0:
-            return
-        if step % self.every_n_steps == 0:
+        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
             self._check(trainer, pl_module)
-        elif every and step % every == 0 and (broken := _broken_losses(trainer)):
-            self._judge("non-finite numbers", step, True, what=broken)
 
     def _check(self, trainer: Trainer, model: Any) -> None:
         step = trainer.global_step
@@ -167,8 +162,7 @@ class Diagnostics(Callback):
             key = "label" if model.source_channels is None else "source"
             images = model.sample(self.n, seeds=range(self.n), batch_size=PART, **{key: given})
             finite = bool(images.isfinite().all())
-            broken = _broken_losses(trainer) or ("" if finite else "the fakes are not finite")
-            self._judge("non-finite numbers", step, bool(broken), what=broken)
+            self._judge("non-finite numbers", step, not finite)
             if not finite:
                 self._fakes = None
                 return
@@ -305,11 +299,6 @@ def _folded(a: Tensor, b: Tensor) -> float:
         return math.nan
     area = auc(a, b)
     return max(area, 1 - area)
-
-
-def _broken_losses(trainer: Trainer) -> str:
-    losses = {key: float(value) for key, value in trainer.callback_metrics.items() if key in ("D/loss", "G/loss")}
-    return " and ".join(f"{key} is {value}" for key, value in losses.items() if not math.isfinite(value))
 
 
 @contextmanager

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from ganzoo.callbacks.base import held_out, some
+from ganzoo.callbacks.base import held_out, some, spared
+from ganzoo.core.files import write_atomically
 from ganzoo.core.module import GANModule
-from ganzoo.core.pictures import picture, write_film
+from ganzoo.core.pictures import animation, picture, write_film
 from ganzoo.core.types import Batch
 
 
 class Samples(Callback):
     """Writes `reals.png`, `samples/<step>.png` and, at the end, `interpolation.png` and `samples.mp4`.
 
-    They go to the trainer's log folder, and the grids to every logger that takes images. A translator's grids show
-    held-out sources, below each what it makes of it, and below that the image that it should be, where there is one.
+    They go to the trainer's log folder, and to the loggers that take them. A translator's grids show held-out sources,
+    below each what it makes of it, and below that the image that it should be, where there is one.
 
     Args:
         every_n_steps: batches between two grids; one more is made before the first batch and one after the last.
@@ -41,9 +43,11 @@ class Samples(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.folder = Path(trainer.log_dir or trainer.default_root_dir)  # to be asked on all processes
+        self.played = False
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.played = True
         if trainer.global_step == 0:
             self._draw(trainer, pl_module)
 
@@ -59,7 +63,10 @@ class Samples(Callback):
             self._draw(trainer, pl_module)
 
     @rank_zero_only
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        film = self.folder / "samples.mp4"
+        if not self.played and (film.exists() or not self.film_fps):
+            return  # that run was at its end before; but perhaps it was killed over its film
         if trainer.global_step % self.every_n_steps:
             self._draw(trainer, pl_module)
         model = cast(GANModule, pl_module)
@@ -67,7 +74,9 @@ class Samples(Callback):
             self._show(trainer, "interpolation", interpolation(model, self.rows, self.columns))
         frames = sorted((self.folder / "samples").glob("*.png"))
         if self.film_fps and len(frames) > 1:
-            write_film(self.folder / "samples.mp4", frames, self.film_fps)
+            with spared(film):
+                write_film(film, frames, self.film_fps)
+                log_film(trainer, "film", film, animation(frames, self.film_fps))
 
     def _draw(self, trainer: Trainer, model: Any) -> None:
         name = f"samples/{trainer.global_step:08d}"
@@ -97,8 +106,9 @@ class Samples(Callback):
     def _show(self, trainer: Trainer, key: str, images: Tensor, name: str | None = None) -> None:
         image = picture(images, self.columns)
         path = self.folder / f"{name or key}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image.save(path)
+        with spared(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, lambda file: image.save(file, "png"))  # a frame of the film is whole
         log_image(trainer, key, image)
 
 
@@ -120,13 +130,30 @@ def interpolation(model: GANModule, rows: int, columns: int) -> Tensor:
 
 
 def log_image(trainer: Trainer, key: str, image: Image.Image) -> None:
-    """Hand a picture to every logger that takes pictures; one that fails is reported and does not stop the training."""
-    for logger in trainer.loggers:
-        try:
-            if isinstance(logger, WandbLogger):
-                logger.log_image(key, [image], step=trainer.global_step)
-            elif isinstance(logger, TensorBoardLogger):
-                pixels = np.atleast_3d(np.asarray(image))
-                logger.experiment.add_image(key, pixels, trainer.global_step, dataformats="HWC")
-        except Exception as error:
-            rank_zero_warn(f"{type(logger).__name__} did not take the picture {key!r}: {error}")
+    """Hand a picture to every logger that takes pictures."""
+
+    def hand_over(logger: Logger) -> None:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(key, [image], step=trainer.global_step)
+        elif isinstance(logger, TensorBoardLogger):
+            pixels = np.atleast_3d(np.asarray(image))
+            logger.experiment.add_image(key, pixels, trainer.global_step, dataformats="HWC")
+
+    cast(GANModule, trainer.lightning_module).each_logger(hand_over)
+
+
+def log_film(trainer: Trainer, key: str, film: Path, gif: bytes) -> None:
+    """Hand a film to every logger that takes films; TensorBoard takes a GIF, among its pictures."""
+
+    def hand_over(logger: Logger) -> None:
+        if isinstance(logger, WandbLogger):
+            logger.log_video(key, [str(film)], step=trainer.global_step, format=["mp4"])
+        elif isinstance(logger, TensorBoardLogger):
+            from torch.utils.tensorboard.summary import Summary
+
+            width, height = Image.open(BytesIO(gif)).size
+            shown = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
+            summary = Summary(value=[Summary.Value(tag=key, image=shown)])
+            logger.experiment.file_writer.add_summary(summary, trainer.global_step)
+
+    cast(GANModule, trainer.lightning_module).each_logger(hand_over)

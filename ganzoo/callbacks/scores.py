@@ -16,12 +16,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from ganzoo.callbacks.base import save, spared
+from ganzoo.core.files import write_atomically
 from ganzoo.core.module import GANModule
 from ganzoo.metrics.base import Extractor, Metric
 from ganzoo.metrics.choice import Reference, cheap, usual_count, usual_split
 from ganzoo.metrics.measure import Evaluation, Progress
 from ganzoo.metrics.record import Report, describe
 from ganzoo.metrics.sources import Fakes
+
+Records = dict[str, dict[int, float]]  # figure -> step -> value, of the best ones
 
 
 class Scores(Callback):
@@ -40,6 +44,7 @@ class Scores(Callback):
         every_n_steps: batches between two of them.
         best: figures, such as fid or recall, by which the best checkpoint is kept as `checkpoints/best-<figure>.ckpt`;
             None for the first that can be ranked, [] for none.
+        keep_best: how many of them are kept; if more than one, as `checkpoints/best-<figure>-<step>.ckpt`.
         split: of the data that the fakes are held against.
         extractor: what they look through; None for the data's own.
         weights: a file with the extractor's weights, where there is no network to download them by.
@@ -57,15 +62,16 @@ class Scores(Callback):
         n: int = 1000,
         every_n_steps: int = 1000,
         best: list[str] | None = None,
+        keep_best: int = 1,
         split: Literal["train", "val", "test"] | None = None,
         extractor: str | Extractor | None = None,
         weights: str | None = None,
         seed: int = 0,
         final_n: int | None = None,
     ) -> None:
-        if min(n, every_n_steps) < 1:
-            raise ValueError(f"n and every_n_steps count from 1, got {n} and {every_n_steps}")
-        self.metrics, self.n, self.every_n_steps, self.best = metrics, n, every_n_steps, best
+        if min(n, every_n_steps, keep_best) < 1:
+            raise ValueError(f"n, every_n_steps and keep_best count from 1, got {n}, {every_n_steps} and {keep_best}")
+        self.metrics, self.n, self.every_n_steps, self.best, self.keep_best = metrics, n, every_n_steps, best, keep_best
         self.split, self.extractor, self.weights, self.seed, self.final_n = split, extractor, weights, seed, final_n
         self.evaluation: Evaluation | None = None
         self.final: Evaluation | None = None
@@ -74,6 +80,7 @@ class Scores(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse here what cannot be measured: before the first batch, and before a run has a folder."""
         self.evaluation = self.final = self.report = None
+        self.played = False
         peers = [c for c in trainer.callbacks if isinstance(c, Scores) and c._settings() == self._settings()]  # type: ignore[attr-defined]
         data = getattr(trainer, "datamodule", None)
         asked = [name for peer in peers for name in peer._asked(data)]
@@ -105,9 +112,10 @@ class Scores(Callback):
         self.directions = {figure: directions[figure] for figure in kept}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.played = True
         if self.evaluation is not None:
             records = self._history(self.evaluation, trainer.global_step) if trainer.is_global_zero else {}
-            self.records: dict[str, float] = trainer.strategy.broadcast(records)
+            self.records: Records = trainer.strategy.broadcast(records)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         step = trainer.global_step
@@ -119,16 +127,17 @@ class Scores(Callback):
         pl_module.log_dict(names, logger=False)
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with (self.folder / "scores.jsonl").open("a") as file:
+            with spared("scores.jsonl"), (self.folder / "scores.jsonl").open("a") as file:
                 file.write(json.dumps({"step": trainer.global_step, **report.as_dict()}) + "\n")
         for score in report.scores:
-            if score.figure in self.directions and self._is_best(self.records, score.figure, score.value):
-                self.records[score.figure] = score.value
-                trainer.save_checkpoint(self.folder / "checkpoints" / f"best-{score.figure}.ckpt", weights_only=False)
+            if score.figure in self.directions and self._is_best(self.records, score.figure, step, score.value):
+                self._keep(trainer, score.figure)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.final is None or not self.final.metrics or not _finished(trainer):
             return
+        if not self.played and (self.folder / "scores.json").exists():
+            return  # that run was at its end before; but perhaps it was killed while it was scored
         show = trainer.is_global_zero and trainer.progress_bar_callback is not None
         if show:
             print(f"scoring {len(self.final.fakes):,} fakes", file=sys.stderr)
@@ -136,7 +145,8 @@ class Scores(Callback):
             self.report = self._measure(self.final, trainer, cast(GANModule, pl_module), progress)
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.report.save(self.folder / "scores.json")
+            with spared("scores.json"):
+                self.report.save(self.folder / "scores.json")
 
     def _first(self, data: Any, metrics: list[Metric]) -> list[str]:
         """The first figure to be ranked by of those that this one asks for."""
@@ -144,7 +154,16 @@ class Scores(Callback):
         return [f for metric in metrics if metric.name in asked for f, better in metric.figures.items() if better][:1]
 
     def _settings(self) -> tuple[Any, ...]:
-        return self.n, self.every_n_steps, self.split, self.extractor, self.weights, self.seed, self.final_n
+        return (
+            self.n,
+            self.every_n_steps,
+            self.keep_best,
+            self.split,
+            self.extractor,
+            self.weights,
+            self.seed,
+            self.final_n,
+        )
 
     def _asked(self, data: Any) -> list[str]:
         return cheap(data) if self.metrics is None else self.metrics
@@ -160,7 +179,6 @@ class Scores(Callback):
     def _measure(
         self, evaluation: Evaluation, trainer: Trainer, model: GANModule, progress: Progress | None = None
     ) -> Report:
-        model.average_statistics()
         subject = describe(model, self.seed)
         try:
             report = evaluation.run(subject, progress)
@@ -170,19 +188,35 @@ class Scores(Callback):
         model.publish({score.name: score.value for score in report.scores})
         return report
 
-    def _is_best(self, records: dict[str, float], figure: str, value: float) -> bool:
-        sign = 1 if self.directions[figure] == "higher" else -1
-        return value == value and (figure not in records or sign * value > sign * records[figure])
+    def _is_best(self, records: Records, figure: str, step: int, value: float) -> bool:
+        """Whether a figure is one of the best so far; the records are then those with it."""
+        if value != value:
+            return False
+        sign = -1 if self.directions[figure] == "higher" else 1
+        known = {**records.get(figure, {}), step: value}
+        best = sorted(known, key=lambda step: (sign * known[step], step))[: self.keep_best]
+        records[figure] = {step: known[step] for step in best}
+        return step in best
 
-    def _history(self, evaluation: Evaluation, step: int) -> dict[str, float]:
+    def _keep(self, trainer: Trainer, figure: str) -> None:
+        folder = self.folder / "checkpoints"
+        if self.keep_best == 1:
+            save(trainer, folder / f"best-{figure}.ckpt")
+            return
+        kept = {folder / f"best-{figure}-{step:08d}.ckpt" for step in self.records[figure]}
+        if save(trainer, folder / f"best-{figure}-{trainer.global_step:08d}.ckpt") and trainer.is_global_zero:
+            for old in set(folder.glob(f"best-{figure}-*.ckpt")) - kept:
+                old.unlink()
+
+    def _history(self, evaluation: Evaluation, step: int) -> Records:
         """The best so far; what was measured after the checkpoint that a run goes on from is forgotten."""
         kept = keep_until(self.folder / "scores.jsonl", step)
-        records: dict[str, float] = {}
-        for score in (score for report in kept for score in report["scores"]):
-            figure, value = score["figure"], score["value"]
-            known = figure in self.directions and score["protocol"] in evaluation.protocols and value is not None
-            if known and self._is_best(records, figure, value):
-                records[figure] = value
+        records: Records = {}
+        for past in kept:
+            for score in past["scores"]:
+                figure, value = score["figure"], score["value"]
+                if figure in self.directions and score["protocol"] in evaluation.protocols and value is not None:
+                    self._is_best(records, figure, past["step"], value)
         return records
 
 
@@ -214,12 +248,13 @@ def keep_until(file: Path, step: int) -> list[dict[str, Any]]:
     for line in text.splitlines():
         try:
             content = json.loads(line)
-        except ValueError:
+            earlier = content["step"] <= step
+        except (ValueError, TypeError, LookupError, RecursionError):  # half a line, or another program's
             continue
-        if content["step"] <= step:
+        if earlier:
             kept.append((line, content))
     if (new := "".join(f"{line}\n" for line, _ in kept)) != text:
-        file.write_text(new)
+        write_atomically(file, lambda opened: opened.write(new.encode()))
     return [content for _, content in kept]
 
 

@@ -6,10 +6,11 @@ import importlib
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 
 from ganzoo import __version__
-from ganzoo.cli.errors import UserError, closest
+from ganzoo.cli.errors import UserError, closest, printable
 
 # verb -> (module, one line of help); the module's `main(verb, arguments)` runs it
 VERBS = {
@@ -18,6 +19,7 @@ VERBS = {
     "test": ("training", "both losses on the test images"),
     "sample": ("sample", "images from a checkpoint: sample RUN --seeds 0-15"),
     "evaluate": ("evaluate", "scores: FID and others of a run, a checkpoint, or two folders of pictures"),
+    "data": ("data", "a folder of pictures as shards, for data larger than memory: data prepare FOLDER OUT"),
     "list": ("catalog", "the variants and the configs that come with ganzoo"),
     "info": ("catalog", "a variant, a config, a run or a checkpoint: info DCGAN"),
     "checks": ("checks", "versions, devices, what is missing; --data DIR looks at a folder of images"),
@@ -50,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[0] in ("-V", "--version"):
         print(__version__)
         return 0
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # `open_picture` refuses it
     try:
         verb, rest = arguments[0], arguments[1:]
         if verb not in VERBS:
@@ -60,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         if os.environ.get("GANZOO_TRACEBACK"):
             traceback.print_exc()
-        print(f"ganzoo: error: {error}", file=sys.stderr)
+        print(f"ganzoo: error: {printable(error)}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `info GAN | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

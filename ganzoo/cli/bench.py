@@ -30,6 +30,8 @@ MEASUREMENTS = {
     "start": Measurement("bench_training", 3, 1, "seconds until something happens"),
     "frechet": Measurement("bench_scores", 5, 1, "the Frechet distance beside torchmetrics' and scipy's"),
     "memory": Measurement("bench_scores", 3, 1, "what more fakes add to an evaluation's memory"),
+    "shards": Measurement("bench_shards", 7, 2, "batches from shards beside those from a folder", default=False),
+    "safety": Measurement("bench_safety", 9, 3, "what whole checkpoints and finite numbers cost"),
     "tracking": Measurement("bench_tracking", 10, 3, "what scores add to a training"),
     "evaluation": Measurement("bench_evaluation", 5, 1, "whole evaluations beside torch-fidelity's", default=False),
 }

@@ -19,6 +19,8 @@ GOALS = {
     "frechet, few rows": 8,
     "evaluation": 1.5,  # times the images/s of torch-fidelity, at least
     "memory": 5,  # MB that ten times the fakes add, at most
+    "shards": 5,  # MB that ten times the pictures add, at most
+    "safety": 1,  # % of a training's time, at most
     "tracking": 3,  # % of a training's time, at most
 }
 

@@ -14,7 +14,7 @@ from ganzoo.cli.bench_rows import GOALS, Time, cache_at, row, silence
 
 CONFIG = "dcgan/digits"
 EVERY = 100  # steps between two evaluations here, so that a short run has some
-HOOKS = ("on_fit_start", "on_train_start", "on_train_batch_end", "on_train_end")
+HOOKS = ("on_fit_start", "on_train_start", "on_train_batch_end", "on_fit_end")
 
 
 def tracking(device: str, repeats: int) -> dict[str, Any]:

@@ -169,9 +169,9 @@ def _race(
 
 def _fit_setup(folder: Path) -> dict[str, Any]:
     """What `fit` gives to the trainer by default, with the bar of a terminal."""
-    from lightning.pytorch.callbacks import ModelCheckpoint
     from rich.console import Console
 
+    from ganzoo.callbacks.checkpoints import Checkpoints
     from ganzoo.callbacks.diagnostics import Diagnostics
     from ganzoo.callbacks.progress import GANProgress
     from ganzoo.callbacks.samples import Samples
@@ -180,6 +180,5 @@ def _fit_setup(folder: Path) -> dict[str, Any]:
 
     run, bar = RunFolder(folder, "", RunLog(folder)), GANProgress()
     bar.console = Console(file=io.StringIO(), force_terminal=True, width=100)
-    checkpoint = ModelCheckpoint(run.last.parent, "{step:08d}", auto_insert_metric_name=False, every_n_train_steps=1000)
-    callbacks = [Diagnostics(), run, bar, Samples(film_fps=0), Scores(), checkpoint]
+    callbacks = [Diagnostics(), run, bar, Samples(film_fps=0), Scores(), Checkpoints()]
     return {"logger": run.metrics, "callbacks": callbacks}

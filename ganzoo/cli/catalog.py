@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import ganzoo
-from ganzoo.cli.errors import Arguments, UserError, closest, user_errors
-from ganzoo.cli.paths import configs, find_checkpoint, pretrained, record_of
+from ganzoo.cli.errors import Arguments, UserError, closest, printable, user_errors
+from ganzoo.cli.paths import configs, find_checkpoint, loggers, pretrained, record_of
 
 DESCRIPTIONS = {
     "list": "The variants, the configs and the trained models that come with ganzoo.",
@@ -26,12 +26,15 @@ def main(verb: str, arguments: Sequence[str]) -> int:
 
 
 def _list() -> int:
-    width = 2 + max(map(len, [*ganzoo.VARIANTS, *configs(), *pretrained()]))
+    width = 2 + max(map(len, [*ganzoo.VARIANTS, *configs(), *loggers(), *pretrained()]))
     print("variants")
     for name, module in ganzoo.VARIANTS.items():
         print(f"  {name:<{width}}{paper(module)}")
     print("configs (python -m ganzoo fit --config NAME)")
     for name, path in configs().items():
+        print(f"  {name:<{width}}{header(path)[0]}")
+    print("loggers (python -m ganzoo fit --config NAME --config LOGGER)")
+    for name, path in loggers().items():
         print(f"  {name:<{width}}{header(path)[0]}")
     if pretrained():
         print("trained models (python -m ganzoo sample NAME)")
@@ -43,18 +46,18 @@ def _list() -> int:
 def _info(name: str) -> int:
     if name in ganzoo.VARIANTS:
         return _variant(name)
-    if name in configs():
-        print(configs()[name].read_text(), end="")
+    if shipped := {**configs(), **loggers()}.get(name):
+        print(shipped.read_text(), end="")
         return 0
     if Path(name).suffix in (".yaml", ".yml") and Path(name).is_file():
-        print(Path(name).read_text(), end="")
+        print("\n".join(printable(line) for line in Path(name).read_text().splitlines()))
         return 0
     if Path(name).exists():
         return _checkpoint(find_checkpoint(name))
     if name in pretrained():
         print((pretrained()[name] / "README.md").read_text(), end="")
         return _checkpoint(pretrained()[name])
-    known = [*ganzoo.VARIANTS, *configs(), *pretrained()]
+    known = [*ganzoo.VARIANTS, *configs(), *loggers(), *pretrained()]
     cure = "python -m ganzoo list shows them"
     raise UserError(f"no variant, config or file {name!r}{closest(name, known, cure)}")
 
@@ -88,7 +91,7 @@ def _variant(name: str) -> int:
     import inspect
     import textwrap
 
-    from ganzoo.core.turns import Turns
+    from ganzoo.core.upkeep import Upkeep
 
     cls = getattr(ganzoo, name)
     print(f"{name}: {paper(cls.__module__)}\n")
@@ -97,7 +100,7 @@ def _variant(name: str) -> int:
     plain = [p for p in parameters if p.default is not p.empty and not callable(p.default)]
     print("\nDefaults: " + ", ".join(f"{p.name} {p.default}" for p in plain))
     print("What every variant takes:")
-    print(textwrap.indent(inspect.cleandoc(Turns.__doc__ or "").partition("Args:\n")[2], "  "))
+    print(textwrap.indent(inspect.cleandoc(Upkeep.__doc__ or "").partition("Args:\n")[2], "  "))
     model = cls()
     counts = [f"{p} {sum(w.numel() for w in getattr(model, p).parameters()):,}" for p in ("generator", "discriminator")]
     print(f"\nParameters with its defaults: {', '.join(counts)}")
@@ -111,9 +114,10 @@ def _checkpoint(path: Path) -> int:
 
     with user_errors():
         name, arguments, weights, slim = read(path)
-    seen = int(weights.get("images_seen", 0))
+        seen = int(weights.get("images_seen", 0))
+        lines = [f"  {printable(key):<24}{printable(value)}" for key, value in arguments.items()]
     size = sum(file.stat().st_size for file in ([path] if path.is_file() else path.iterdir()))
-    print(f"{path}: {name}, {seen:,} images seen, {size / 1e6:.1f} MB{', the generator alone' if slim else ''}")
-    for key, value in arguments.items():
-        print(f"  {key:<24}{value}")
+    kind = ", the generator alone" if slim else ""
+    print(f"{printable(path)}: {printable(name)}, {seen:,} images seen, {size / 1e6:.1f} MB{kind}")
+    print("\n".join(lines))
     return 0

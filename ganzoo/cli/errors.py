@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import os
 import re
 import sysconfig
@@ -16,6 +17,10 @@ from typing import Any, NoReturn
 import ganzoo
 
 SLIPS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError)  # not written for readers
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK = rf"\[Errno ({'|'.join(map(str, FULL))})\]|No space left|unexpected pos"  # the last one is torch.save's
+MEMORY = r"can't allocate memory|out of memory|Unable to allocate|bad_alloc"
+PEER = r"gloo.*(closed by peer|reset by peer|Timed out|Broken pipe|refused)|NCCL|Connection closed by peer"
 
 
 class UserError(Exception):
@@ -43,16 +48,21 @@ def closest(word: str, known: Iterable[str], otherwise: str) -> str:
     return f"; {otherwise}" if match is None else f"; did you mean {match!r}?"
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
     """The known word that is most like this one, whatever the case of its letters."""
     lower = {name.lower(): name for name in known}
-    match = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.5)
+    match = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=cutoff)
     return lower[match[0]] if match else None
 
 
 def one_line(text: Any) -> str:
     """Any text, on one line."""
     return " ".join(str(text).split())
+
+
+def printable(text: Any) -> str:
+    """Any text, on one line, with its control characters written out: a file's name may hold those of a terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in one_line(text))
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -98,3 +108,43 @@ def place(error: BaseException) -> str:
         if not frame.filename.startswith(others):
             return f"{Path(frame.filename).name}, line {frame.lineno}: "
     return ""
+
+
+def mid_run(error: BaseException) -> str | None:
+    """What stopped a training, in one line, where a user can mend it; None where it is a bug.
+
+    Args:
+        error: as it came out of the training, from a worker that loads data or from this process.
+    """
+    kind, text = _original(error)
+    for cause in (error, error.__cause__):
+        if isinstance(cause, OSError) and cause.errno in FULL:
+            text = f"[Errno {cause.errno}] {text}"
+    line = re.sub(r"\[enforce fail at \S+\] (\. |err == 0\. )?", "", one_line(text))
+    if re.search(r"cannot be decoded|can be decoded", text):
+        return line.rstrip(".")
+    if "/torch_" in text and "No space left" in text or "Bus error" in text or "shared memory" in text:
+        return "the workers' shared memory (/dev/shm) is full; lower data.num_workers, or set it to 0"
+    if kind == "MemoryError" or re.search(r"OutOfMemory|ArrayMemoryError", kind) or re.search(MEMORY, text, re.I):
+        what = re.split(r"(?<=\w)\. |; you tried", line)[0].rstrip(".")
+        cure = "lower data.batch_size, raise model.microbatches, or make the model smaller"
+        return f"out of memory{what and f' ({what})'}; {cure}"
+    if re.search(DISK, text):
+        return f"the disk is full, or its quota is used up ({line}); make room"
+    if match := re.search(r"DataLoader worker \(pid.*?\)( is killed by signal: \w+)?", text):
+        how = f"a process that loads data{match[1] or ' ended'}, as it does when memory runs out"
+        return f"{how}; lower data.num_workers, or set it to 0"
+    if kind in ("DistBackendError", "DistNetworkError") or re.search(PEER, text):
+        return f"another process has died, or cannot be reached; see its message above ({line[:120]})"
+    if isinstance(error, OSError) and (match := re.search(r"\[Errno \d+\] (.+?): ['\"](.+?)['\"]", text)):
+        return f"{match[2]}: {match[1]}; it was there, or could be used, when the training began"
+    return None
+
+
+def _original(error: BaseException) -> tuple[str, str]:
+    """The name and the text of an exception; of what a worker raised, without the traceback that torch puts before."""
+    name, text = type(error).__name__, str(error)
+    if "in DataLoader worker process" not in text.partition("\n")[0]:
+        return name, text
+    found = re.findall(r"^([\w.]+)(?:: (.*(?:\n(?! |Traceback|$).*)*))?$", text, re.MULTILINE)
+    return (found[-1][0].rpartition(".")[2], found[-1][1]) if found else (name, text)

@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ganzoo.cli import trust
 from ganzoo.cli.errors import Arguments, UserError, closest, user_errors
 from ganzoo.cli.paths import configs, find_checkpoint, find_config, own_files, pretrained, record_of, run_of
 
@@ -48,6 +49,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--resize", type=int, metavar="PIXELS", help="bring pictures of folders to one size")
     parser.add_argument("--device", help="cpu, cuda, mps (default: cuda where there is one)")
     parser.add_argument("--variant", metavar="my_file.MyGAN", help="the class of a checkpoint of your own variant")
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust.HELP)
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="where the record goes (default: beside a run's config, else here)"
     )
@@ -181,29 +183,33 @@ def _reference(name: str, options: Any, model: Any = None) -> Reference:
     if not path.exists() and path.suffix not in (".yaml", ".yml") and name not in configs():
         cure = "python -m ganzoo list shows the configs"
         raise UserError(f"no folder or config {name!r}{closest(name, configs(), cure)}")
-    data = _datamodule(path / "config.yaml" if path.is_dir() else find_config(name))
+    data = _datamodule(path / "config.yaml" if path.is_dir() else find_config(name), options.trust)
     data.prepare_data()
     return Reference.of(data, options.split or (usual_split(model, data) if model else "train"))
 
 
-def _datamodule(file: Path) -> Any:
+def _datamodule(file: Path, trusted: Sequence[str]) -> Any:
     """What a config says under `data`."""
-    import yaml
+    from ganzoo.cli.parsing import AT, OptionError
+    from ganzoo.cli.preflight import read_config
 
-    config = yaml.safe_load(file.read_text())
-    if not isinstance(config, dict) or not config.get("data"):
+    if not (settings := read_config(file).get("data")):
         raise UserError(f"{file} has no data section; name a config of a training")
-    return datamodule(config["data"])
+    try:
+        return datamodule(settings, trusted)
+    except OptionError as error:
+        raise UserError(f"{file}: {str(error).replace(AT, '')}") from error
 
 
-def datamodule(settings: Any) -> Any:
-    """The data module of a config's `data` section."""
+def datamodule(settings: Any, trusted: Sequence[str] = ()) -> Any:
+    """The data module of a config's `data` section; it may be of a trusted package."""
     from lightning.pytorch import LightningDataModule
 
     import ganzoo.data  # noqa: F401, so that its classes are found by their bare names
     from ganzoo.cli.parsing import Parser
 
     own_files()
+    trust.guard(trusted)
     parser = Parser()
     parser.add_subclass_arguments(LightningDataModule, "data", required=True)
     return parser.instantiate(parser.parse_object({"data": settings})).data

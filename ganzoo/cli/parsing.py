@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ganzoo.cli import trust
 from ganzoo.cli.errors import UserError, causes, closest, describe, nearest, one_line, place
 from ganzoo.core.module import GANModule
 from ganzoo.data import GANDataModule
@@ -69,6 +70,8 @@ def explain(text: str, chain: Sequence[BaseException], options: Sequence[str]) -
     for inner in chain:
         if isinstance(inner, OptionError):
             return _passed_up(str(inner), key, text)
+        if refused := trust.refusal(str(inner)):
+            return f"{AT}{key} {refused}"
     if match := re.search(r"Group '(\S+)' does not accept option '(\S+)'", text):
         return _unknown(f"{match[1]}.{match[2]}", options)
     if match := re.search(r"Option '(\S+)' is not accepted|unrecognized arguments: (--[^ =]+)", text, re.I):
@@ -142,7 +145,7 @@ def _no_class(key: str, path: str, chain: Sequence[BaseException]) -> str:
     base = next((base for suffix, base in BASES.items() if key.endswith(suffix)), None)
     known = list(dict.fromkeys(cls.__name__ for cls in _classes(base))) if base else []
     if not module:
-        own = f"there are {', '.join(known[:12])}; your own is written my_file.MyClass"
+        own = f"there are {', '.join(known[:12])}; " * bool(known) + "your own is written my_file.MyClass"
         return f"no class {path!r} for {AT}{key}{closest(path, known, own)}"
     if isinstance(root, ModuleNotFoundError) and f"{module}.".startswith(f"{root.name}."):
         return f"no file or package {root.name!r} for {AT}{key} {path}; run in the folder that has {root.name}.py in it"

@@ -9,11 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import ganzoo
-from ganzoo.cli.errors import UserError, closest
+from ganzoo.cli.errors import UserError, closest, one_line
 
 
 def configs() -> dict[str, Path]:
-    """Every shipped config: `dcgan/digits` -> its file; inside an installed wheel, beside the package in a checkout."""
+    """Every shipped training: `dcgan/digits` -> its file."""
+    return {name: path for name, path in _shipped().items() if not name.startswith("logging/")}
+
+
+def loggers() -> dict[str, Path]:
+    """Configs for beside a training's: `logging/wandb` -> its file."""
+    return {name: path for name, path in _shipped().items() if name.startswith("logging/")}
+
+
+def _shipped() -> dict[str, Path]:
+    """Inside an installed wheel; beside the package in a checkout."""
     package = Path(ganzoo.__file__).parent
     root = package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
     return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
@@ -24,7 +34,7 @@ def find_config(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    shipped = configs()
+    shipped = _shipped()
     key = re.sub(r"^(\./)?configs/|\.ya?ml$", "", path.as_posix())
     if key not in shipped:
         raise UserError(
@@ -41,7 +51,13 @@ def pretrained() -> dict[str, Path]:
 def record_of(folder: Path) -> dict[str, Any]:
     """How a model that comes with ganzoo was trained; {} of any other folder or file."""
     file = folder / "record.json"
-    return json.loads(file.read_text()) if file.is_file() else {}
+    try:
+        record = json.loads(file.read_text()) if file.is_file() else {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file} is damaged ({one_line(error)}); delete it") from error
+    if not isinstance(record, dict) or not isinstance(record.get("config", ""), str):
+        raise UserError(f"{file} is no record of a training; delete it")
+    return record
 
 
 def find_checkpoint(name: str) -> Path:
@@ -51,30 +67,18 @@ def find_checkpoint(name: str) -> Path:
     if not path.exists():
         if name in pretrained():
             return pretrained()[name]
+        if "://" in name:
+            raise UserError(f"{name} is no local file, and is not fetched; download it, and name the file")
         beside = [str(file) for file in path.parent.glob("*") if file.is_dir() or file.suffix == ".ckpt"]
         known = [*beside, *pretrained()]
         raise UserError(f"no checkpoint {name!r}{closest(name, known, 'name a run, such as runs/001-dcgan-digits')}")
     if path.is_file() or (path / "config.json").is_file():
         return path
-    checkpoints = sorted(path.glob("checkpoints/*.ckpt"), key=_age)
-    if not checkpoints:
+    from ganzoo.core.checkpoint import in_order  # which brings torch along
+
+    if not (checkpoints := in_order(path / "checkpoints")):
         raise UserError(f"{name} has no checkpoints/*.ckpt; name a run, a .ckpt, or what save_pretrained wrote")
     return checkpoints[-1]
-
-
-def _age(file: Path) -> tuple[bool, int, bool]:
-    """By steps, as a copy of a run has other times; the best ones before all others, whoever names a run means its last
-    state."""
-    if match := re.search(r"(\d+)$", file.stem):
-        step = int(match[1])
-    else:
-        import torch
-
-        try:
-            step = int(torch.load(file, mmap=True, map_location="cpu", weights_only=True)["global_step"])
-        except Exception:  # a damaged file raises anything; whoever loads it will say so
-            step = sys.maxsize
-    return not file.name.startswith("best-"), step, file.name == "last.ckpt"
 
 
 def run_of(checkpoint: Path) -> Path | None:
@@ -90,6 +94,12 @@ def next_run(root: Path, name: str) -> Path:
     """`root/NNN-name` with the first number that is larger than those in use."""
     numbers = [int(match[1]) for path in root.glob("*") if (match := re.match(r"(\d+)-", path.name))]
     return root / f"{max(numbers, default=0) + 1:03d}-{name}"
+
+
+def runs_of(root: Path, config: str) -> list[Path]:
+    """The runs of a resolved config, in the order of their numbers."""
+    files = [file for file in root.glob("*-*/config.yaml") if file.read_text() == config]
+    return sorted((file.parent for file in files), key=lambda run: (len(run.name.partition("-")[0]), run.name))
 
 
 def own_files() -> None:

@@ -9,19 +9,30 @@ import shutil
 import signal
 import sys
 import threading
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from ganzoo.callbacks.base import save
 from ganzoo.callbacks.diagnostics import Diagnostics
 from ganzoo.callbacks.scores import Scores, keep_until
 from ganzoo.cli.checks import environment
+from ganzoo.cli.errors import UserError
 from ganzoo.cli.evaluate import figure
+from ganzoo.cli.trust import check_links
 from ganzoo.core.arguments import variant_name
-from ganzoo.core.turns import PLAYERS
+from ganzoo.core.files import write_atomically
+from ganzoo.core.upkeep import PLAYERS
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
 
 CONTENTS = {
     "samples": "grids of the same latents while training",
@@ -29,11 +40,15 @@ CONTENTS = {
     "interpolation.png": "from latent to latent",
     "reals.png": "training images",
     "metrics.jsonl": "losses and scores",
+    "tensorboard": "the same and the pictures: tensorboard --logdir runs",
+    "wandb": "the same and the pictures, for wandb",
     "scores.json": "the scores at the end, and how they were measured",
     "checkpoints/last.ckpt": "the last state",
     "config.yaml": "the resolved config",
     "environment.json": "versions, devices, command",
 }
+CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 75}  # 75 is sysexits' EX_TEMPFAIL: run me again
+_locks: dict[Path, IO[str]] = {}  # of this process
 SHOWN = 6  # figures in the summary; scores.json has all
 
 
@@ -88,9 +103,15 @@ class RunFolder(Callback):
         self.last = folder / "checkpoints" / "last.ckpt"
         self.made: Path | None = None  # what this process has added to the disk, now
         self.started = False
-        self.interrupted = False
+        self.signal = 0  # that asked to stop
+        self.full = False  # whether the disk did not take the last state
         self._saved_step = -1
         self._handlers: dict[int, Any] = {}
+
+    @property
+    def code(self) -> int:
+        """What the command ends with."""
+        return 1 if self.full else CODES.get(self.signal, 0)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
@@ -102,7 +123,9 @@ class RunFolder(Callback):
             if trainer.max_steps < 0 and (trainer.max_epochs or -1) < 0:
                 print("no trainer.max_steps or trainer.max_epochs: training until Ctrl-C", file=sys.stderr)
         if threading.current_thread() is threading.main_thread():
-            self._handlers = {s: signal.signal(s, self._interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
+            self._handlers = {number: signal.signal(number, self._interrupt) for number in CODES}
+            if trainer.world_size > 1:  # in each step Lightning sends, and waits for, what `_stop` asks now and then
+                trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self.started = True
@@ -129,7 +152,7 @@ class RunFolder(Callback):
 
     def summary(self, trainer: Trainer) -> str:
         """Where everything is, and what to type next."""
-        state = "Stopped" if self.interrupted else "Done" if self.started else "Nothing to train, as it was already"
+        state = "Stopped" if self.signal else "Done" if self.started else "Nothing to train, as it was already"
         lines = [f"{state} at step {trainer.global_step:,}. In {self.folder}:"]
         for name, what in CONTENTS.items():
             if (self.folder / name).exists():
@@ -164,7 +187,7 @@ class RunFolder(Callback):
 
     def _more(self, trainer: Trainer) -> str:
         """What raises the limits that a training has reached."""
-        if self.interrupted:
+        if self.signal:
             return ""
         limits = {"max_steps": trainer.max_steps, "max_epochs": trainer.max_epochs}
         return "".join(f" --trainer.{name} {2 * limit}" for name, limit in limits.items() if limit and limit > 0)
@@ -173,14 +196,16 @@ class RunFolder(Callback):
         if not self.folder.exists():
             self.made = self.folder if self.folder.parent.exists() else self.folder.parent
         (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        (self.folder / "config.yaml").write_text(self.config.rstrip() + "\n")
-        (self.folder / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n")
+        lock(self.folder)
+        texts = {"config.yaml": self.config, "environment.json": json.dumps(environment(), indent=2) + "\n"}
+        for name, text in texts.items():
+            write_atomically(self.folder / name, partial(_text, text))
 
     def _interrupt(self, signum: int, frame: Any) -> None:
-        if self.interrupted:
+        if self.signal:
             raise KeyboardInterrupt
-        self.interrupted = True
-        what = "Ctrl-C" if signum == signal.SIGINT else "asked to end"
+        self.signal = signum
+        what = "Ctrl-C" if signum == signal.SIGINT else "SIGTERM"
         os.write(2, f"\n{what}: stopping after this batch; once more to stop at once\n".encode())
 
     def _restore_handler(self) -> None:
@@ -190,12 +215,40 @@ class RunFolder(Callback):
 
     def _stop(self, trainer: Trainer) -> bool:
         if trainer.world_size == 1:
-            return self.interrupted
+            return bool(self.signal)
         # The processes agree, but not at the price of every step.
         if trainer.global_step % max(1, trainer.log_every_n_steps):  # type: ignore[attr-defined]
             return False
-        return trainer.strategy.reduce_boolean_decision(self.interrupted, all=False)
+        asked = torch.tensor(self.signal, device=trainer.strategy.root_device)
+        self.signal = int(trainer.strategy.reduce(asked, reduce_op="max"))  # one of them may have been told alone
+        return bool(self.signal)
 
     def _save(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(self.last)
+        self.full = not save(trainer, self.last)
         self._saved_step = trainer.global_step
+
+
+def _text(text: str, file: BinaryIO) -> None:
+    file.write(text.encode())
+
+
+def lock(folder: Path) -> None:
+    """Keep a run for this process, until that ends.
+
+    Raises:
+        UserError: another one has it.
+    """
+    check_links(folder)
+    file = (folder / ".lock").absolute()
+    if fcntl is None or file in _locks:
+        return
+    _locks[file] = opened = file.open("w")  # closing it would end the lock
+    try:
+        fcntl.lockf(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which workers would inherit and keep
+    except BlockingIOError as error:
+        del _locks[file]
+        raise UserError(
+            f"another process trains in {folder}; wait until it has ended, or start anew without --ckpt_path"
+        ) from error
+    except OSError:  # a file system without locks
+        pass

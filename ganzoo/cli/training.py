@@ -12,25 +12,28 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from jsonargparse import add_instantiator
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import ganzoo
+from ganzoo.callbacks.checkpoints import Checkpoints
 from ganzoo.callbacks.diagnostics import Diagnostics
 from ganzoo.callbacks.progress import GANProgress
 from ganzoo.callbacks.samples import Samples
 from ganzoo.callbacks.scores import Scores
-from ganzoo.cli import preflight
-from ganzoo.cli.errors import UserError, describe, one_line, user_errors
+from ganzoo.cli import loggers, preflight, trust
+from ganzoo.cli.errors import UserError, describe, mid_run, one_line, user_errors
 from ganzoo.cli.parsing import AT, OptionError, Parser
-from ganzoo.cli.paths import find_checkpoint, next_run, own_files, run_of
-from ganzoo.cli.run import RunFolder, RunLog
+from ganzoo.cli.paths import find_checkpoint, next_run, own_files, run_of, runs_of
+from ganzoo.cli.run import RunFolder, RunLog, lock
+from ganzoo.core.checkpoint import in_order, newest
+from ganzoo.core.finite import NonFiniteError
 from ganzoo.core.module import GANModule
 from ganzoo.core.strategy import GANStrategy
-from ganzoo.core.turns import DATA_SAYS
+from ganzoo.core.upkeep import DATA_SAYS
 from ganzoo.hub import read_checkpoint
 
 HELP = {
@@ -38,7 +41,10 @@ HELP = {
     "validate": "Both losses on the validation images: --config RUN/config.yaml --ckpt_path RUN",
     "test": "Both losses on the test images: --config RUN/config.yaml --ckpt_path RUN",
 }
-MORE = "What a class takes: --model.help DCGAN, --data.help ImageFolder, --model.optimizer.help SGD."
+MORE = (
+    "What a class takes: --model.help DCGAN, --data.help ImageFolder, --model.optimizer.help SGD. "
+    f"--trust PACKAGE: {trust.HELP}."
+)
 
 
 class GANCLI(LightningCLI):
@@ -52,6 +58,7 @@ class GANCLI(LightningCLI):
     def __init__(self, verb: str, arguments: Sequence[str]) -> None:
         self.verb = verb
         self.run: RunFolder | None = None
+        self.begun: Path | None = None  # the run that the same command began
         self.checkpoint: dict[str, Any] | None = None
         super().__init__(
             GANModule,
@@ -76,7 +83,11 @@ class GANCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--ckpt_path", type=str | None, help="a checkpoint, or a run, whose newest is taken")
+        parser.add_argument(
+            "--ckpt_path",
+            type=str | None,
+            help="a checkpoint, or a run, whose newest is taken; last for the run that the same command began, if any",
+        )
         for key in preflight.LINKED:
             parser.link_arguments(
                 "data",
@@ -87,23 +98,19 @@ class GANCLI(LightningCLI):
         parser.add_lightning_class_args(Samples, "samples")
         parser.add_lightning_class_args(Scores, "scores")
         parser.add_lightning_class_args(Diagnostics, "diagnostics")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.set_defaults(
-            {
-                "checkpoint.filename": "{step:08d}",
-                "checkpoint.auto_insert_metric_name": False,
-                "checkpoint.every_n_train_steps": 1000,
-            }
-        )
+        parser.add_lightning_class_args(Checkpoints, "checkpoint")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         try:
             self.config = parser.parse_args(args)
         except OptionError as error:
             raise UserError(str(error).replace(AT, "")) from error
+        preflight.check_values(self.config)
 
     def before_instantiate_classes(self) -> None:
         preflight.check_trainer(self.config)
+        if self.verb == "fit" and self.config.ckpt_path == "last":
+            self._find_last()
         if self.config.ckpt_path:
             self._read_checkpoint()
         elif self.verb != "fit":
@@ -120,16 +127,17 @@ class GANCLI(LightningCLI):
         self.run = self._make_run()
         if config.limit_val_batches is None:
             kwargs["limit_val_batches"] = 0  # the losses on held-out images are nothing to wait for
+        given, late = loggers.split(config.logger)
         if config.logger is not False:
-            given = config.logger if isinstance(config.logger, list) else [config.logger]
-            kwargs["logger"] = [self.run.metrics, *[logger for logger in given if isinstance(logger, Logger)]]
+            kwargs["logger"] = [self.run.metrics, *given]
         kwargs["default_root_dir"] = str(self.run.folder)
         # What has a state comes before the run, whose last checkpoint holds it
         callbacks = [self.config_init.diagnostics, self.run, self.config_init.samples, self.config_init.scores]
         if config.enable_progress_bar is not False:
             callbacks.insert(2, GANProgress())
+        callbacks.insert(2, loggers.Loggers(self.run.folder, self.run.config, late))
         if config.enable_checkpointing is not False:
-            callbacks.append(self._checkpoint(self.config_init.checkpoint))
+            callbacks.append(self.config_init.checkpoint)
         return self._instantiate_trainer({**config, **kwargs}, callbacks)
 
     def instantiate_classes(self) -> None:
@@ -154,15 +162,20 @@ class GANCLI(LightningCLI):
         except SystemExit as error:  # Lightning's answer to Ctrl-C
             raise KeyboardInterrupt from error
         except Exception as error:
-            if self.run and self.run.started and not isinstance(error, MisconfigurationException):
+            if not (self.run and self.run.started) or isinstance(error, MisconfigurationException):
+                raise UserError(describe(error)) from error
+            bad = isinstance(error, NonFiniteError)
+            if (line := str(error) if bad else mid_run(error)) is None:
                 raise
-            raise UserError(describe(error)) from error
+            raise UserError(line + self._way_on(bad)) from error
         finally:
             if self.run:
                 self.run.discard()
 
     def _read_checkpoint(self) -> None:
         path = self.config.ckpt_path = str(find_checkpoint(self.config.ckpt_path))
+        if self.verb == "fit" and (run := run_of(Path(path))):
+            self._lock(run)
         self.checkpoint = read_checkpoint(Path(path))
         names = self.checkpoint["ganzoo"]["variant"], self.config.model.class_path
         saved, cls = (name.rpartition(".")[2] for name in names)
@@ -198,30 +211,54 @@ class GANCLI(LightningCLI):
             whole = next((option for option in options if word and option.endswith(f".{word}")), word)
             raise UserError(whole + text[len(word) :]) from error
 
-    def _checkpoint(self, callback: ModelCheckpoint) -> ModelCheckpoint:
+    def _find_last(self) -> None:
+        """The newest run of this very config, and its last whole checkpoint."""
+        self.config.ckpt_path = None
+        runs = runs_of(Path(self.config.trainer.default_root_dir), self._text())
+        if not runs:
+            return
+        self.begun = runs[-1]
+        self._lock(self.begun)
+        files = in_order(self.begun / "checkpoints")
+        if (last := newest(self.begun / "checkpoints")) is not None:
+            self.config.ckpt_path = str(last)
+        for file in files[files.index(last) + 1 :] if last else files:
+            if not file.name.startswith("best-"):
+                print(f"{file} is damaged; going on from {last or 'the start'}", file=sys.stderr)
+
+    def _lock(self, run: Path) -> None:
+        """Before it is looked at, as whoever trains in it may remove what was found."""
+        rank_zero_only(lock)(run)
+
+    def _way_on(self, lower: bool) -> str:
+        """What to do after a training was stopped in the middle."""
         assert self.run is not None
-        if callback.dirpath is None:
-            callback.dirpath = str(self.run.last.parent)
-        preflight.check_folder(Path(callback.dirpath), "checkpoint.dirpath")
-        return callback
+        if (last := newest(self.run.last.parent)) is None:
+            return "; there is no checkpoint yet"
+        cure = " and a lower learning rate, or let the run go back by itself: --checkpoint.rollbacks 3" if lower else ""
+        return f"; the last good state is {last}: go on with --ckpt_path {last}{cure}"
 
     def _make_run(self) -> RunFolder:
         config = self.config
-        folder = run_of(Path(config.ckpt_path)) if config.ckpt_path else None
+        folder = run_of(Path(config.ckpt_path)) if config.ckpt_path else self.begun
         if folder is None:
             name = f"{type(self.model).__name__}-{getattr(self.datamodule, 'name', type(self.datamodule).__name__)}"
             folder = next_run(Path(config.trainer.default_root_dir), name.lower())
         preflight.check_folder(folder, "trainer.default_root_dir")
-        config = config.clone()
+        return RunFolder(folder, self._text(), RunLog(folder))
+
+    def _text(self) -> str:
+        """The resolved config as YAML."""
+        config = self.config.clone()
         config.ckpt_path = None  # so that the config starts anew
         with warnings.catch_warnings(action="ignore"):
             text = self.parser.dump(config, skip_unset=False)
         if match := re.search(r"(\w+): Unable to serialize", text):
             raise UserError(
-                f"{match[1]} of {type(self.model).__name__} has no type, so no config can hold it; write "
+                f"{match[1]} of {config.model.class_path} has no type, so no config can hold it; write "
                 f"{match[1]}: OptimizerCallable = lambda params: ..., imported from lightning.pytorch.cli"
             )
-        return RunFolder(folder, text, RunLog(folder))
+        return text.rstrip() + "\n"
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
@@ -229,7 +266,10 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     for name in ganzoo.VARIANTS:
         getattr(ganzoo, name)  # so that jsonargparse finds it by its bare name
     _quiet()
+    add_instantiator(preflight.affordable, GANModule)  # type: ignore[arg-type, type-abstract]
     with user_errors():
+        arguments, trusted = trust.take(arguments)
+        trust.guard(trusted)
         arguments = preflight.find_configs(arguments)
         preflight.check_arguments(arguments)
         cli = GANCLI(verb, arguments)
@@ -237,7 +277,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     if cli.run is None or not cli.trainer.is_global_zero:
         return 0
     print(cli.run.summary(cli.trainer), file=sys.stderr)
-    return 130 if cli.run.interrupted else 0
+    return cli.run.code
 
 
 def _takes_none(cls: type, key: str) -> bool:
@@ -258,7 +298,7 @@ def _processes(config: Any) -> int:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-    except (MisconfigurationException, ValueError, RuntimeError) as error:
+    except Exception as error:  # Lightning and the accelerators raise anything
         asked = f"trainer.accelerator {config.accelerator} with trainer.devices {config.devices}"
         raise UserError(f"{asked}: {one_line(error)}; python -m ganzoo checks shows the devices here") from error
     return probe.num_devices * probe.num_nodes

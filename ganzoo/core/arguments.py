@@ -8,8 +8,6 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.parsing import collect_init_args
 
-SIZES = {"image_size", "channels", "source_channels", "num_classes", "z_dim", "width", "layers_g", "layers_d"}
-SIZES |= {"n_critic", "microbatches"}
 OPTIMISATION = {"optimizer", "discriminator_optimizer", "lr_scheduler"}  # a run's arguments, not a model's
 
 
@@ -23,21 +21,6 @@ def constructor_arguments(frame: FrameType) -> tuple[dict[str, Any], list[str]]:
     if left_out:
         rank_zero_warn(f"{', '.join(left_out)}: no plain values, so a checkpoint cannot hold them")
     return {name: value for name, value in arguments.items() if is_plain(value)}, left_out
-
-
-def check_sizes(arguments: dict[str, Any]) -> None:
-    """Refuse, by their names, sizes below 1 and dropouts that are no probability: torch would do it obscurely, or late.
-
-    Raises:
-        ValueError: one of them is out of its range.
-    """
-    for name, value in arguments.items():
-        if not isinstance(value, int | float):
-            continue
-        if value < 1 and (name in SIZES or name.endswith("hidden")):
-            raise ValueError(f"{name} counts from 1, got {value}")
-        if not 0 <= value < 1 and name.endswith("dropout"):
-            raise ValueError(f"{name} is a probability, from 0 to below 1, got {value}")
 
 
 def variant_name(variant: type) -> str:

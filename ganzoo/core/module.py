@@ -6,12 +6,14 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from ganzoo.core.arguments import variant_name
+from ganzoo.core.checkpoint import CheckpointError, build, read
 from ganzoo.core.images import to_uint8
 from ganzoo.core.pictures import to_pil
 from ganzoo.core.random import mix
@@ -156,6 +158,44 @@ class GANModule(Turns):
         if output_type == "np":
             return to_uint8(images).permute(0, 2, 3, 1).numpy()
         return to_pil(images) if output_type == "pil" else images
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Lightning's, for a checkpoint of this class in a local file; never runs code of the file's.
+
+        `ganzoo.load` finds the class by itself, and reads more kinds of files.
+
+        Args:
+            checkpoint_path: of a checkpoint of this class.
+            map_location: the device; None is the CPU.
+            hparams_file: None; the arguments are in the checkpoint.
+            strict: False allows weights that are missing or too many.
+            weights_only: it is True, whatever is given.
+            **kwargs: arguments of the constructor, which win over the checkpoint's.
+
+        Raises:
+            CheckpointError: it is damaged, unsafe, of another class, or no local file.
+            ValueError: there is an hparams_file.
+        """
+        if hparams_file is not None:
+            raise ValueError("the arguments are in the checkpoint; leave hparams_file out")
+        saved = read(checkpoint_path, map_location or "cpu")
+        if (name := saved["ganzoo"].get("variant")) != variant_name(cls):
+            raise CheckpointError(f"{checkpoint_path} is of {name}, not of {variant_name(cls)}; use ganzoo.load")
+        arguments = {**saved.get("hyper_parameters", {}), **kwargs}
+        model = build(checkpoint_path, cls, arguments, saved["state_dict"])
+        model.configure_model()
+        model.on_load_checkpoint(saved)
+        model.load_state_dict(saved["state_dict"], strict=strict is not False)
+        return model.to(map_location or "cpu")
 
     def _labels(self, labels: Sequence[int] | None, seeds: Sequence[int]) -> Tensor:
         if self.num_classes is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -65,3 +66,13 @@ def write_film(path: Path, frames: Sequence[Path], fps: int) -> None:
             pixels = np.asarray(Image.open(frame).convert("RGB"))[:height, :width]
             film.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")))
         film.mux(stream.encode())
+
+
+def animation(frames: Sequence[Path], fps: int, most: int = 64) -> bytes:
+    """PNG files, in order, as a GIF that begins again after two seconds; where there are more than `most`, some are
+    left out, never the last."""
+    shown = frames[:: -len(frames) // most][::-1]
+    first, *others = (Image.open(frame).convert("RGB") for frame in shown)
+    gif, durations = BytesIO(), [1000 // fps] * len(others) + [2000]  # milliseconds
+    first.save(gif, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
+    return gif.getvalue()

@@ -1,4 +1,4 @@
-"""Several processes without DDP's wrapper: only the gradients of the optimizer that steps are averaged.
+"""Several processes without DDP's wrapper: only what the player's step has made is averaged.
 
 Lightning's `ddp` wraps generator and discriminator in one reducer, which fails as soon as one of them takes no part in
 a backward pass; `find_unused_parameters` works but sends both players' gradients with every backward.
@@ -7,7 +7,6 @@ a backward pass; `find_unused_parameters` works but sends both players' gradient
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,11 +14,10 @@ import torch.distributed as dist
 from lightning.pytorch.overrides.distributed import _sync_module_states
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from torch import Tensor
-from torch.optim import Optimizer
 
 
 class GANStrategy(DDPStrategy):
-    """`Trainer(strategy="gan")`: replicas start equal and average gradients just before each optimizer step.
+    """`Trainer(strategy="gan")`: replicas start equal, and `Turns.minimize` averages just before each optimizer step.
 
     Any number of backward passes (penalties, double backward, accumulation) may come before it. A parameter without a
     gradient keeps `None`, so an optimizer skips it as it would in one process. In a notebook: start_method="fork"
@@ -37,12 +35,6 @@ class GANStrategy(DDPStrategy):
 
     def post_backward(self, loss: Tensor) -> None:
         pass
-
-    def optimizer_step(self, optimizer: Optimizer, closure: Callable[[], Any], model: Any = None, **kwargs: Any) -> Any:
-        # before the precision plugin, so that fp16's unscaling sees an infinity of any process, and clipping the mean
-        result = closure()
-        average([p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None])
-        return super().optimizer_step(optimizer, lambda: result, model, **kwargs)
 
     @classmethod
     def register_strategies(cls, strategy_registry: Any) -> None:

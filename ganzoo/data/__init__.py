@@ -9,6 +9,7 @@ from ganzoo.data.images import ArrayImages, Flipped, Images
 from ganzoo.data.order import Loader, SequentialLoader
 from ganzoo.data.paired import PairedFolder, UnpairedFolder
 from ganzoo.data.pictures import Pictures
+from ganzoo.data.shards import Shards
 from ganzoo.data.stacked import StackedImages, StackedMNIST
 from ganzoo.data.vision import CIFAR10, CIFAR100, LSUN, MNIST, STL10, SVHN, CelebA, FashionMNIST
 
@@ -36,6 +37,7 @@ __all__ = [
     "Pictures",
     "SemiSupervised",
     "SequentialLoader",
+    "Shards",
     "StackedImages",
     "StackedMNIST",
     "UnpairedFolder",

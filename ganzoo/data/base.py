@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from functools import cached_property
-from typing import Any, Literal
+from types import FrameType
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -12,6 +14,7 @@ from torch.utils._pytree import tree_map
 
 from ganzoo.core.images import to_float
 from ganzoo.core.random import global_seed, mix
+from ganzoo.core.ranges import check, constructor_of
 from ganzoo.data.images import Flipped, Images
 from ganzoo.data.order import Loader, SequentialLoader
 
@@ -36,6 +39,9 @@ class GANDataModule(LightningDataModule):
         num_workers: Worker processes per training process that load ahead; 0 loads in the training process.
         flip: Whether to mirror half of the training images left to right, anew in every epoch.
         seed: Seed of the order and the flips; None takes the one given to `seed_everything`.
+
+    Raises:
+        ValueError: An argument, of a subclass's own too, is not of its type, or is out of its range.
     """
 
     name: str
@@ -49,6 +55,7 @@ class GANDataModule(LightningDataModule):
     def __init__(
         self, *, batch_size: int = 64, num_workers: int = 0, flip: bool = False, seed: int | None = None
     ) -> None:
+        check(type(self), constructor_of(cast(FrameType, inspect.currentframe())))
         super().__init__()
         self.name = type(self).__name__
         self.batch_size, self.num_workers, self.flip, self.seed = batch_size, num_workers, flip, seed

@@ -72,8 +72,6 @@ class Pairs(_Derived):
     ) -> None:
         super().__init__(data, **kwargs)
         size, known = self.image_size, {"edges": edges, "grey": grey, "low-resolution": partial(mosaic, factor=factor)}
-        if task not in known:
-            raise ValueError(f"task is {task!r}; it takes {', '.join(known)}")
         if self.channels not in (1, 3):
             raise ValueError(f"{data.name} has {self.channels} channels, and pairs are made of grey or colour images")
         if task == "grey" and self.channels == 1:
@@ -124,16 +122,14 @@ class SemiSupervised(_Derived):
         **kwargs: See `GANDataModule`.
 
     Raises:
-        ValueError: The data has no labels, or a class fewer images than `labels_per_class`, which counts from 1; the
-            latter is raised when the data is first read.
+        ValueError: The data has no labels, or a class fewer images than `labels_per_class`; the latter is
+            raised when the data is first read.
     """
 
     labelled = True
 
     def __init__(self, data: GANDataModule, labels_per_class: int = 10, label_seed: int = 0, **kwargs: Any) -> None:
         super().__init__(data, **kwargs)
-        if labels_per_class < 1:
-            raise ValueError(f"labels_per_class counts from 1, got {labels_per_class}")
         if self.num_classes is None:
             raise ValueError(
                 f"{data.name} has no labels, of which SemiSupervised shows a few: take other data, or, of an "

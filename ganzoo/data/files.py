@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -15,14 +15,23 @@ import torch.nn.functional as F
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
+from ganzoo.core.ranges import check_memory
+
 Fit = Literal["crop", "squeeze"]
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")  # whatever a file's name: Pillow runs Ghostscript for an EPS
+MOST_PIXELS = 89_478_485  # Pillow's own limit, from which on it warns
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """Resample uint8 [N, C, H, W] to uint8 [N, C, size, size], bilinear and antialiased."""
+    """Resample uint8 [N, C, H, W] to uint8 [N, C, size, size], bilinear and antialiased.
+
+    Raises:
+        ValueError: no memory holds so many pixels.
+    """
     if images.shape[-2:] == (size, size):
         return images
+    check_memory("image_size", size, images[:, :, 0, 0].numel() * size**2)
     parts = [  # in parts, since floats take four times the memory
         F.interpolate(part.float(), (size, size), mode="bilinear", antialias=True).round().clamp(0, 255).byte()
         for part in images.split(1000)
@@ -80,7 +89,7 @@ def upright(file: Path, least: int | None = None) -> Image.Image:
     Raises:
         Exception: Whatever Pillow raises on a broken file.
     """
-    with Image.open(file) as opened:
+    with open_picture(file) as opened:
         if least:
             opened.draft(None, (least, least))
         picture: Image.Image = ImageOps.exif_transpose(opened)
@@ -92,10 +101,23 @@ def upright(file: Path, least: int | None = None) -> Image.Image:
     return picture
 
 
+def open_picture(file: Path | BinaryIO) -> Image.Image:
+    """The header of a picture, of the kinds that are read and of a size that memory holds.
+
+    Raises:
+        Exception: Whatever Pillow raises on a broken file.
+    """
+    picture = Image.open(file, formats=FORMATS)
+    if picture.width * picture.height > MOST_PIXELS:
+        picture.close()
+        raise ValueError(f"{picture.width}x{picture.height} pixels, more than {MOST_PIXELS:,}; make it smaller")
+    return picture
+
+
 def header(file: Path) -> tuple[tuple[int, int], str] | str:
     """Upright (width, height) and Pillow's mode, read from the header alone; or why the file is no usable picture."""
     try:
-        with Image.open(file) as picture:
+        with open_picture(file) as picture:
             if picture.mode == "F":
                 return "32-bit float pixels, whose range is not known"
             turned = "exif" in picture.info and picture.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
@@ -159,6 +181,7 @@ def find(root: Path) -> tuple[list[str], int]:
 
 def listing(files: Iterable[str] | dict[str, str], most: int = 10) -> str:
     """The first files, each on a line of its own, with what is said of it."""
-    lines = [f"{name}: {why}" for name, why in files.items()] if isinstance(files, dict) else list(files)
+    named = [f"{name}: {why}" for name, why in files.items()] if isinstance(files, dict) else files
+    lines = ["".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in named]  # a name may hold any
     rest = [f"and {len(lines) - most} more"] if len(lines) > most else []
     return ";".join(f"\n  {line}" for line in lines[:most] + rest)  # read on one line, too

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split
-from ganzoo.data.files import Fit, decode, find, header, listing, readable
+from ganzoo.data.files import Fit, decode, find, header, listing, open_picture, readable
 from ganzoo.data.images import Images, combine, digest_files
 
 
@@ -73,7 +72,7 @@ class ImageFolder(GANDataModule):
         root = Path(path).expanduser()
         names = list(readable(root, find(root)[0], corrupt))
         self.name, self.image_size, self.channels = root.resolve().name, image_size, channels
-        self.classes = _classes(root, names) if labels else []
+        self.classes = class_names(root, names) if labels else []
         self.num_classes = len(self.classes) or None
         self._held_out = torch.tensor([fraction(name) < val_fraction for name in names])
         self._pictures = FolderPictures(
@@ -271,7 +270,7 @@ def _inspect(file: Path) -> tuple[tuple[int, int], str, int] | str:
     if isinstance(problem := header(file), str):
         return problem
     try:
-        with Image.open(file) as picture:
+        with open_picture(file) as picture:
             found = picture.size, picture.mode, getattr(picture, "n_frames", 1)
             picture.load()
             return found
@@ -279,7 +278,7 @@ def _inspect(file: Path) -> tuple[tuple[int, int], str, int] | str:
         return str(error)
 
 
-def _classes(root: Path, names: Iterable[str]) -> list[str]:
+def class_names(root: Path, names: Iterable[str]) -> list[str]:
     beside = [name for name in names if "/" not in name]
     if beside:
         raise ValueError(

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 
 from ganzoo.core.random import mix
+from ganzoo.core.ranges import check_memory
 from ganzoo.data.base import GANDataModule, Split
 from ganzoo.data.images import ArrayImages
 
@@ -27,6 +28,9 @@ class Gaussians(GANDataModule):
         layout: Where the modes lie.
         n: Number of training points.
         **kwargs: See `GANDataModule`.
+
+    Raises:
+        ValueError: There are too few points, or more than the memory holds.
     """
 
     image_size = 1
@@ -35,6 +39,9 @@ class Gaussians(GANDataModule):
 
     def __init__(self, layout: Literal["ring", "grid"] = "ring", n: int = 50_000, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if n < 5:
+            raise ValueError(f"n is {n}; val and test have a fifth of it, so it takes 5 or more")
+        check_memory("n", n, 64 * n)
         self.n = n
         if layout == "ring":
             angle = torch.arange(8) * (math.pi / 4)

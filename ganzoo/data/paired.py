@@ -61,8 +61,6 @@ class _Translation(GANDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(num_workers=min(8, os.cpu_count() or 1) if num_workers is None else num_workers, **kwargs)
-        if jitter < 0:
-            raise ValueError(f"jitter is {jitter}; it counts pixels from 0, such as 30 for an image_size of 256")
         self.image_size, self.channels, self.source_channels = image_size, channels, source_channels
         self.fit, self.jitter, self.corrupt, self.val_fraction = fit, jitter, corrupt, val_fraction
         self.cache_gb = cache_gb
@@ -119,8 +117,6 @@ class PairedFolder(_Translation):
 
     def __init__(self, path: str, source_path: str | None = None, source_side: Side = "left", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if source_side not in ("left", "right"):
-            raise ValueError(f"source_side is {source_side!r}; it is left or right")
         self.name, self.source_side = Path(path).expanduser().resolve().name, source_side
         self._files: dict[str, tuple[Path, ...]]
         if source_path is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import zipfile
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ganzoo.core.bounds import read_npz
 from ganzoo.core.types import Batch
 from ganzoo.data.files import decode, find, grey, header, listing, pixels, square
 from ganzoo.data.images import Images, combine, digest_files
@@ -111,12 +113,14 @@ class Pictures(Images):
 def _load(file: Path) -> np.ndarray:
     """A file's images, uint8 [N, H, W, C]; those of a .npy stay on the disk."""
     try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
-        if not isinstance(array, np.ndarray):  # .npz
-            with array:
-                array = array["arr_0"]
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{file.absolute()} cannot be read as an array: {error}") from error
+        if zipfile.is_zipfile(file):
+            with file.open("rb") as opened:
+                array = read_npz(opened, "arr_0")["arr_0"]
+        else:
+            array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # numpy, zipfile and zlib raise anything on damaged files
+        why = re.split(r"\. |\n", str(error))[0]  # numpy goes on to say how it could be unpickled
+        raise ValueError(f"{file.absolute()} cannot be read as an array: {why}; write it with numpy.save") from error
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] not in (1, 3) or 0 in array.shape[1:]:
         raise ValueError(
             f"{file.absolute()} holds {array.dtype} {list(array.shape)}, not images as uint8 [N, H, W, 1 or 3]: "

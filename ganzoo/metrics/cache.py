@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganzoo.core.bounds import read_npz
 from ganzoo.functional.frechet import Gaussian
 from ganzoo.metrics.base import BLOCK
 
@@ -50,8 +51,8 @@ def save(file: Path, value: Gaussian | Tensor) -> None:
 def load(file: Path, n: int) -> Gaussian | Tensor | None:
     """The statistics of n images, or None where there are none, or none that are whole; nothing is ever unpickled."""
     try:
-        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
-            found = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        with file.open("rb") as opened:
+            found = {name: torch.from_numpy(array) for name, array in read_npz(opened).items()}
         value = found["rows_of_output"] if "rows_of_output" in found else Gaussian(int(found.pop("n")), **found)
         if not _is_whole(value, n):
             raise ValueError(f"not the finite statistics of {n} images")
@@ -59,7 +60,8 @@ def load(file: Path, n: int) -> Gaussian | Tensor | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:  # numpy, zipfile and zlib raise anything on damaged files
-        warnings.warn(f"{file} is damaged ({error}) and is computed anew", stacklevel=2)
+        why = str(error).partition("\n")[0]  # numpy goes on to say how it could be unpickled
+        warnings.warn(f"{file} is damaged ({why}) and is computed anew", stacklevel=2)
         return None
 
 

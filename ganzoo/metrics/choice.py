@@ -121,7 +121,7 @@ def _setting(metric: type[Metric], text: str) -> tuple[str, Any]:
     name, _, value = text.partition("=")
     defaults = {field.name: field.default for field in fields(metric) if field.default is not MISSING}
     if name not in defaults:
-        raise ValueError(f"{metric.name} has no setting {name!r}; it has {', '.join(defaults) or 'none'}")
+        raise ValueError(f"metrics: {metric.name} has no setting {name!r}; it has {', '.join(defaults) or 'none'}")
     try:
         found = type(defaults[name])(value)
         if name != "seed" and not isinstance(found, str) and found <= 0:

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ganzoo.core.files import write_atomically
 from ganzoo.metrics.base import EXTRACTED, Extractor, Metric
 
 SCHEMA = 1
@@ -57,7 +58,8 @@ class Report:
     made: dict[str, Any] = field(default_factory=dict)
 
     def save(self, file: Path) -> None:
-        file.write_text(json.dumps(self.as_dict(), indent=2, allow_nan=False) + "\n")
+        text = json.dumps(self.as_dict(), indent=2, allow_nan=False) + "\n"
+        write_atomically(file, lambda opened: opened.write(text.encode()))
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON can hold it, which has no NaN."""

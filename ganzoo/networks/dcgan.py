@@ -89,6 +89,11 @@ def doublings(image_size: int) -> int:
     Raises:
         ValueError: they do not, at least once.
     """
+    if image_size == 1:
+        raise ValueError(
+            "image_size 1: DCGAN's layers take pictures of 8, 16, 32, 64, ... pixels, not points; take other data, or "
+            "fully connected networks (GAN, MLPGAN, or architecture mlp)"
+        )
     n = max(image_size // 4, 1).bit_length() - 1
     if n < 1 or image_size != 4 * 2**n:
         below = 4 * 2 ** max(n, 1)

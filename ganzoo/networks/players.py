@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import nn
 
@@ -25,12 +25,7 @@ def players(
         z_dim: size of the latent.
         width: feature maps of DCGAN's convolutions at half the image's size; units of a hidden layer of the MLP.
         d_norm: of DCGAN's discriminator.
-
-    Raises:
-        ValueError: there is no such architecture.
     """
-    if architecture not in get_args(Architecture):
-        raise ValueError(f'architecture "{architecture}": choose "dcgan" or "mlp"')
     if architecture == "mlp":
         return ReLUGenerator(image_size, channels, z_dim, width), ReLUDiscriminator(image_size, channels, width)
     return (

@@ -47,8 +47,7 @@ class EBGAN(GANModule):
         game: what every variant takes.
 
     Raises:
-        ValueError: the margin or `pull_away_weight` is negative, `margin_images` is not positive, or there is no such
-            architecture.
+        ValueError: the margin or `pull_away_weight` is negative, or `margin_images` is not positive.
     """
 
     margin: Tensor  # now; in checkpoints, so that a saved model is tested with its own
@@ -74,8 +73,6 @@ class EBGAN(GANModule):
         for name, value in {"margin": margin, "pull_away_weight": pull_away_weight}.items():
             if value < 0:
                 raise ValueError(f"{name} is an energy's bound or a weight: 0 or more, got {value}")
-        if architecture not in ("mlp", "dcgan"):
-            raise ValueError(f'architecture "{architecture}": choose "mlp" or "dcgan"')
         if margin_images is not None and margin_images <= 0:
             raise ValueError(f"margin_images must be positive, or None for a constant margin; got {margin_images}")
         self.z_dim = z_dim

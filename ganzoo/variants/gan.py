@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -51,8 +51,6 @@ class GAN(GANModule):
         **game: Any,
     ) -> None:
         super().__init__(optimizer=optimizer, **game)
-        if objective not in get_args(Objective):
-            raise ValueError(f'objective "{objective}": choose one of {", ".join(get_args(Objective))}')
         self.z_dim = z_dim
         self.objective = objective
         self.generator = MLPGenerator(image_size, channels, z_dim, hidden)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -77,8 +77,6 @@ class ImprovedGAN(GANModule):
     ) -> None:
         super().__init__(optimizer=optimizer, **game)
         for name, value, good, range_ in (
-            ("architecture", architecture, architecture in improved.PLAYERS, '"mlp" or "conv"'),
-            ("objective", objective, objective in get_args(Objective), '"feature-matching" or "non-saturating"'),
             ("d_hidden", d_hidden, d_hidden >= 4, "at least 4, as some layers have a quarter of it"),
             ("unsupervised_weight", unsupervised_weight, unsupervised_weight >= 0, "at least 0"),
             ("kernels", kernels, kernels >= 0, "at least 0"),

@@ -51,8 +51,6 @@ class WGANGP(GANModule):
         super().__init__(optimizer=optimizer, n_critic=n_critic, **game)
         if penalty <= 0:
             raise ValueError(f"penalty must be positive, the paper's is 10; got {penalty}")
-        if norm not in ("layer", "none"):
-            raise ValueError(f'norm "{norm}": the penalty is of each image\'s own gradient; choose "layer" or "none"')
         self.z_dim = z_dim
         self.penalty = penalty
         self.generator, self.discriminator = players(architecture, image_size, channels, z_dim, width, d_norm=norm)

@@ -1,0 +1,84 @@
+"""`data prepare`: a folder of pictures becomes shards, from which more is trained on than the memory holds."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from argparse import ArgumentTypeError
+from collections.abc import Sequence
+from pathlib import Path
+
+from ganzoo.cli.errors import Arguments, UserError, closest, describe, user_errors
+
+
+def main(verb: str, arguments: Sequence[str]) -> int:
+    if arguments and not arguments[0].startswith("-") and arguments[0] != "prepare":
+        raise UserError(f"no data {arguments[0]!r}{closest(arguments[0], ['prepare'], 'there is data prepare')}")
+    parser = Arguments(
+        f"{verb} prepare",
+        "Writes a folder of pictures as shards, for data larger than memory. Stopped at any moment, the same command "
+        "goes on where it was; run on a finished folder, it checks every shard, and makes anew what is damaged or out "
+        "of date.",
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="of pictures, nested or not")
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder for the shards")
+    parser.add_argument("--image_size", type=positive, metavar="N", help="pixels per side (default: the pictures')")
+    parser.add_argument("--channels", type=int, choices=(1, 3), default=3, help="1 for grey (default: 3, colour)")
+    parser.add_argument(
+        "--fit", choices=("crop", "squeeze"), default="crop", help="what is not square (default: crop its centre)"
+    )
+    parser.add_argument("--labels", action="store_true", help="the folder's subfolders are the classes")
+    parser.add_argument(
+        "--corrupt", choices=("refuse", "skip"), default="refuse", help="what cannot be read (default: refuse)"
+    )
+    parser.add_argument("--jobs", type=positive, default=os.cpu_count() or 1, metavar="N", help="processes that decode")
+    options = parser.parse_args(arguments[1:] if arguments[:1] == ["prepare"] else arguments)
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from ganzoo.data.prepare import prepare
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    try:
+        with user_errors(), Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+            task = bar.add_task("pictures", total=None)
+            settings = {key: value for key, value in vars(options).items() if key not in ("folder", "out")}
+            index = prepare(
+                options.folder,
+                options.out,
+                **settings,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+    except UserError as error:
+        raise UserError(_options(describe(error))) from error
+    except KeyboardInterrupt:
+        print("ganzoo: run the same command again to go on", file=sys.stderr)
+        raise
+    assert index.shards is not None
+    n, size = sum(entry.images for entry in index.shards), index.image_size
+    what = f"{n:,} {'colour' if index.channels == 3 else 'grey'} pictures of {size}x{size}"
+    classes = f", {len(index.classes)} classes" if index.classes else ""
+    gigabytes = sum(file.stat().st_size for file in options.out.glob("*.arrow")) / 1e9
+    shards = "1 shard" if len(index.shards) == 1 else f"{len(index.shards):,} shards"
+    print(f"{options.out}: {what}{classes}, in {shards}, {gigabytes:,.2f} GB")
+    print(f"train on it: python -m ganzoo fit --config dcgan/shards --data.path {shlex.quote(str(options.out))}")
+    return 0
+
+
+def positive(text: str) -> int:
+    """A whole number from 1, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r} is no whole number from 1")
+    return int(text)
+
+
+def _options(message: str) -> str:
+    """The library's words for its arguments, as this command's options."""
+    changes = {"set data.corrupt to skip": "pass --corrupt skip", "with image_size, such as": "with --image_size"}
+    changes |= {"labels=True": "--labels", "pass labels=False": "leave --labels out"}
+    for library, option in changes.items():
+        message = message.replace(library, option)
+    return message

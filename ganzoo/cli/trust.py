@@ -1,0 +1,148 @@
+"""What a config may name. It imports classes and calls them, so that a stranger's must not choose which."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from collections.abc import Sequence
+from functools import cache
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+from yaml import YAMLError
+
+import ganzoo
+from ganzoo.cli.errors import UserError
+
+KNOWN = [
+    *(
+        f"ganzoo.{name}"
+        for name in (*ganzoo.VARIANTS, "callbacks", "cli.loggers", "core.optim", "core.strategy", "data", "variants")
+    ),
+    "ganzoo.GANModule",  # for --model.help
+    "ganzoo.core.module",
+    "torch.optim",
+    *(f"lightning.pytorch.{name}" for name in ("accelerators", "callbacks", "loggers", "plugins", "profilers")),
+    *(f"lightning.pytorch.{name}" for name in ("strategies", "LightningDataModule", "core.datamodule")),
+    "lightning.fabric.accelerators",  # where Lightning defines what it exports from the places above
+    "lightning.fabric.plugins",
+]
+NEVER = {*sys.stdlib_module_names, "jsonargparse"}
+MOST = 10_000  # values in a config; a whole one has 300
+HELP = "a package whose classes a config may name, beside ganzoo's, torch.optim's, Lightning's and this folder's"
+
+
+def guard(trusted: Sequence[str] = ()) -> None:
+    """From now on configs, and class paths among the arguments, name only what is known, trusted, or the user's own.
+
+    Nothing else is imported; where it hides behind a name that may be imported, it is not called.
+
+    Raises:
+        UserError: a trusted name is of no package, or of Python's own, with which one can do anything.
+    """
+    for name in trusted:
+        if not name.isidentifier() or name in NEVER:
+            raise UserError(f"--trust {name!r} is not the name of a package of GANs; write --trust PACKAGE")
+    from jsonargparse import set_parsing_settings
+
+    _guard_loader()
+    set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*KNOWN, *own_modules(), *trusted])
+
+
+def take(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Arguments without `--trust PACKAGE`, and the packages: no config can say what is to be trusted."""
+    others, trusted = [], []
+    rest = iter(arguments)
+    for argument in rest:
+        key, equals, value = argument.partition("=")
+        if key == "--trust":
+            trusted.append(value if equals else next(rest, ""))
+        else:
+            others.append(argument)
+    return others, trusted
+
+
+def check_links(folder: Path) -> None:
+    """What a training writes in its run stays there, though the run may have been a stranger's.
+
+    Raises:
+        UserError: a file of the run is a link that leads elsewhere.
+    """
+    for path in folder.rglob("*"):
+        if path.match("wandb/*/logs/*"):  # wandb links its own log there, and begins another folder at each start
+            continue
+        if path.is_symlink() and not path.is_dir() and not path.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{path} is a link to {path.resolve()}, which would be written to; delete the link")
+
+
+def check_values(content: Any) -> None:
+    """Hold what a YAML said against what a config can need: a few aliases of aliases make billions of values of it.
+
+    Raises:
+        ValueError: there are more than `MOST` values in it, or one beyond 64 bits.
+    """
+    left, rest = MOST, [content]
+    while rest:
+        value = rest.pop()
+        inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        left -= 1 + len(inner)
+        if left < 0:
+            raise ValueError(f"it holds more than {MOST:,} values")
+        for name, part in value.items() if isinstance(value, dict) else enumerate(inner):
+            if isinstance(part, int) and part.bit_length() > 64:
+                raise ValueError(f"it holds a whole number beyond 64 bits, {name}")
+        rest += [part for part in inner if isinstance(part, dict | list)]
+
+
+@cache
+def _guard_loader() -> None:
+    """jsonargparse reads configs, the files that they name, and options with this loader."""
+    from jsonargparse import get_loader, set_loader
+
+    load = get_loader("yaml")
+
+    def checked(text: str) -> Any:
+        try:
+            check_values(content := load(text))
+        except YAMLError:
+            raise  # jsonargparse takes the text itself, then
+        except (ValueError, RecursionError) as error:
+            start = text.strip().partition("\n")[0][:40]
+            raise UserError(f"the value that begins with {start!r} is no value of a config: {error}") from error
+        return content
+
+    set_loader("yaml", checked, exceptions=(YAMLError,))
+
+
+def refusal(text: str) -> str | None:
+    """What to say of a name that jsonargparse's message says was refused; None of another message."""
+    if (match := re.search(r"Importing '(\S+)' is not allowed", text)) is None:
+        return None
+    package = match[1].partition(".")[0]
+    if _spec(package) is None:
+        return f"{match[1]}: no file or package {package!r}; run in the folder that has {package}.py in it"
+    who = f"names {match[1]}, which is not ganzoo's, torch.optim's, Lightning's or this folder's, and was not imported"
+    if package in NEVER or package in ("ganzoo", "lightning", "torch"):
+        return f"{who}; name a class of those"
+    return f"{who}; if you trust that code as you do your own, add --trust {package}"
+
+
+def own_modules() -> list[str]:
+    """The modules and packages of the working folder; not those that only have the name of one."""
+    here = Path.cwd()
+    names = {path.stem for path in here.iterdir() if path.suffix == ".py" or path.is_dir() and not path.suffix}
+    return [name for name in sorted(names - {"ganzoo"}) if name.isidentifier() and _lies_in(here, _spec(name))]
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(name)
+    except (ImportError, ValueError):  # `__main__` has none
+        return None
+
+
+def _lies_in(folder: Path, spec: ModuleSpec | None) -> bool:
+    places = [] if spec is None else [spec.origin] if spec.has_location else spec.submodule_search_locations or []
+    return bool(places) and all(place and Path(place).absolute().is_relative_to(folder) for place in places)

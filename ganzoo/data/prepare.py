@@ -1,0 +1,231 @@
+"""From a folder of pictures to shards: stopped at any moment, it goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ganzoo.core.files import PARTIAL, write_atomically
+from ganzoo.data.files import Fit, decode, find, leave_out, readable
+from ganzoo.data.folder import class_names, fraction
+from ganzoo.data.order import identity
+from ganzoo.data.shards import INDEX, Entry, Index, Shard, arrow, read_index, schema, shard_file
+
+SHARD = 64 * 2**20  # bytes of pixels in a shard
+BLOCK = 2**20  # bytes of pixels that a process hands over at once
+UNREADABLE = "pictures cannot be decoded"
+
+
+def prepare(
+    folder: str,
+    out: str,
+    *,
+    image_size: int | None = None,
+    channels: Literal[1, 3] = 3,
+    fit: Fit = "crop",
+    labels: bool = False,
+    corrupt: Literal["refuse", "skip"] = "refuse",
+    jobs: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Index:
+    """Write the pictures of a folder as shards, which `Shards` reads; the arguments are those of `ImageFolder`.
+
+    What is there of an earlier call stays, if it is whole and neither the pictures nor the settings have changed, and
+    the rest is made: the same bytes, whenever it was stopped and however many processes there are.
+
+    Args:
+        folder: Of the pictures.
+        out: Folder for the shards; it is made.
+        image_size: Pixels per side; None keeps that of the pictures, which must all be squares of one size.
+        channels: 3 for colour, 1 for grey.
+        fit: "crop" the centre of what is not square, or "squeeze" all of it.
+        labels: Whether the folder's top-level subfolders are the classes.
+        corrupt: "refuse" stops at files that cannot be read; "skip" warns and leaves them out.
+        jobs: Processes that decode; 1 decodes in this one.
+        progress: Called with (pictures done, pictures in all).
+
+    Returns:
+        What is in `out`.
+
+    Raises:
+        FileNotFoundError: The folder does not exist, or holds no pictures.
+        NotADirectoryError: The folder, or `out`, is a file.
+        ImportError: pyarrow is not installed.
+        ValueError: Files are no pictures, sizes differ, classes are not laid out as subfolders, or `out` holds
+            something else.
+    """
+    arrow()
+    root, target = Path(folder).expanduser(), Path(out).expanduser()
+    headers = readable(root, find(root)[0], corrupt)
+    names = list(headers)
+    size = image_size or _own_size(root, {name: size for name, (size, _) in headers.items()})
+    classes = class_names(root, names) if labels else []
+    index = Index(root.resolve().name, size, channels, fit, classes, None)
+    known = _claim(target, index)
+
+    per_shard = max(1, SHARD // int(np.prod(index.shape)))
+    parts = [names[start : start + per_shard] for start in range(0, len(names), per_shard)]
+    sources = [_source(root, index, part) for part in parts]
+    entries: dict[int, Entry] = {}
+    done = 0
+
+    def advance(n: int) -> None:
+        nonlocal done
+        done += n
+        if progress is not None:
+            progress(done, len(names))
+
+    for number, part in enumerate(parts):
+        entry = _finished(shard_file(target, number), index, sources[number])
+        if entry is None or known.get(number, entry) != entry or corrupt == "refuse" and entry.images < len(part):
+            continue
+        entries[number] = entry
+        advance(len(part))
+
+    bad: dict[str, str] = {}
+    missing = [number for number in range(len(parts)) if number not in entries]
+    blocks = _decoded(root, index, [parts[number] for number in missing], jobs)
+    for number in missing:
+        file = shard_file(target, number)
+        made: list[_Block] = []
+        while sum(block.n for block in made) < len(parts[number]):
+            block = next(blocks)
+            made.append(block)
+            bad |= block.bad
+            if corrupt == "refuse":
+                leave_out(bad, len(names), UNREADABLE, corrupt)
+            advance(block.n)
+        write_atomically(file, partial(_write, index=index, blocks=made, source=sources[number]))
+        entries[number] = Shard(file, index.shape, labels).entry()
+    leave_out(bad, len(names), UNREADABLE, corrupt)
+
+    files = {shard_file(target, number) for number in range(len(parts))}
+    for file in set(target.glob("shard-*.arrow")) - files:  # of a folder that had more pictures
+        file.unlink()
+    index = index._replace(shards=[entries[number] for number in range(len(parts))])
+    _write_index(target, index)
+    return index
+
+
+def _own_size(root: Path, sizes: dict[str, tuple[int, int]]) -> int:
+    """The size that all pictures have."""
+    usual = next(iter(sizes.values()))
+    for name, size in sizes.items():
+        if size != usual or size[0] != size[1]:
+            raise ValueError(
+                f"the pictures in {root.absolute()} are no squares of one size, such as {name}, {size[0]}x{size[1]}, "
+                f"beside {next(iter(sizes))}, {usual[0]}x{usual[1]}: give them one with image_size, such as 64"
+            )
+    return usual[0]
+
+
+def _claim(target: Path, index: Index) -> dict[int, Entry]:
+    """Makes the folder, or refuses one that holds something else; what its index, if it is finished, says of shards."""
+    if target.exists() and not target.is_dir():
+        raise NotADirectoryError(f"{target.absolute()} is a file: name another folder for the shards")
+    if (target / INDEX).exists():
+        before = read_index(target)
+        for name, (old, new) in {k: (getattr(before, k), getattr(index, k)) for k in index._fields[1:-1]}.items():
+            if old != new:
+                raise ValueError(
+                    f"{target.absolute()} holds shards with {name} {old or 'none'}, not {new or 'none'}: "
+                    "name another folder, or remove this one"
+                )
+        return dict(enumerate(before.shards or ()))
+    if target.exists() and any(file.name != INDEX + PARTIAL for file in target.iterdir()):
+        raise ValueError(f"{target.absolute()} holds other files: name an empty folder, or one that is not there")
+    target.mkdir(parents=True, exist_ok=True)
+    _write_index(target, index)
+    return {}
+
+
+def _write_index(target: Path, index: Index) -> None:
+    write_atomically(target / INDEX, lambda file: file.write(index.text().encode()))
+
+
+def _source(root: Path, index: Index, names: Sequence[str]) -> str:
+    """Says whether a shard is still up to date: of what is made, and of the files that it is made from."""
+    digest = hashlib.sha256(repr(index[1:]).encode())
+    for name in names:
+        found = (root / name).stat()
+        digest.update(f"{name}\n{found.st_size} {found.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _finished(file: Path, index: Index, source: str) -> Entry | None:
+    """The entry of a shard that is there, whole and up to date."""
+    try:
+        shard = Shard(file, index.shape, bool(index.classes))
+        return shard.entry() if shard.source == source else None
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+class _Block(NamedTuple):
+    """Some files' pictures."""
+
+    n: int  # files
+    names: list[str]  # of those that can be decoded
+    images: Tensor  # uint8 [len(names), C, H, W]
+    crc32: list[int]
+    bad: dict[str, str]  # the others, with what is wrong with them
+
+
+class _Pictures(Dataset[_Block]):
+    """Decodes blocks of files."""
+
+    def __init__(self, root: Path, index: Index, names: list[str]) -> None:
+        self.root, self.index, self.names = root, index, names
+
+    def __getitems__(self, block: Sequence[int]) -> _Block:
+        images, bad = {}, {}
+        for name in (self.names[i] for i in block):
+            try:
+                images[name] = decode(self.root / name, self.index.image_size, self.index.channels, self.index.fit)
+            except Exception as error:  # Pillow raises anything on broken files
+                bad[name] = str(error)
+        stacked = torch.stack(list(images.values())) if images else torch.empty(0, *self.index.shape).byte()
+        return _Block(len(block), list(images), stacked, [zlib.crc32(x.numpy().data) for x in images.values()], bad)
+
+
+def _decoded(root: Path, index: Index, parts: Sequence[Sequence[str]], jobs: int) -> Iterator[_Block]:
+    """Blocks of each part's pictures in turn; none reaches over the end of a part."""
+    step = max(1, BLOCK // int(np.prod(index.shape)))
+    places: list[range] = []
+    start = 0
+    for part in parts:
+        stop = start + len(part)
+        places += [range(i, min(i + step, stop)) for i in range(start, stop, step)]
+        start = stop
+    pictures = _Pictures(root, index, [name for part in parts for name in part])
+    workers = 0 if jobs == 1 else min(jobs, len(places))
+    loader = DataLoader(pictures, batch_sampler=cast(Any, places), num_workers=workers, collate_fn=identity)
+    for block in loader:
+        yield block._replace(images=block.images.clone())  # the workers' shared memory is small in many containers
+
+
+def _write(file: BinaryIO, index: Index, blocks: Sequence[_Block], source: str) -> None:
+    """A shard of these pictures."""
+    pa = arrow()
+    names = [name for block in blocks for name in block.names]
+    pixels = pa.py_buffer(torch.cat([block.images for block in blocks]).numpy())
+    form = schema(index.shape, bool(index.classes)).with_metadata({"source": source})
+    columns = [
+        pa.Array.from_buffers(form.field("image").type, len(names), [None, pixels]),
+        pa.array(names, pa.string()),
+        pa.array([fraction(name) for name in names], pa.float64()),
+        pa.array([crc32 for block in blocks for crc32 in block.crc32], pa.uint32()),
+    ]
+    if index.classes:
+        columns.append(pa.array([index.classes.index(name.split("/")[0]) for name in names], pa.int64()))
+    with pa.ipc.new_stream(file, form) as writer:
+        writer.write_batch(pa.record_batch(columns, schema=form))

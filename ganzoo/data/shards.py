@@ -1,0 +1,300 @@
+"""Pictures as shards: Arrow files in which every picture is read where it lies, however many there are.
+
+A shard is one record batch: a row for each picture, its pixels as they are (uint8, [C, H, W]), its name in the folder
+that it came from, what decides its split, a checksum, and its class if there are any. `index.json`, written last, says
+how many shards there are, what is in them, and how they were made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import zlib
+from bisect import bisect_right
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ganzoo.core.types import Batch
+from ganzoo.data.base import GANDataModule, Split
+from ganzoo.data.files import Fit
+from ganzoo.data.images import Images, combine
+
+INDEX = "index.json"
+FORMAT = "ganzoo shards 1"
+CURE = "python -m ganzoo data prepare, run again as before, makes such shards anew"
+
+
+class Shards(GANDataModule):
+    """Pictures that `python -m ganzoo data prepare FOLDER OUT` made ready: more of them than the memory holds.
+
+    The batches are those of `ImageFolder` on the same folder: the same order, splits and labels. What a process keeps
+    in memory is less than 100 bytes a picture; the pixels stay in files, of which the operating system keeps what there
+    is room for. A picture whose bytes are not those that were written is refused when it is read.
+
+    Attributes:
+        classes: The names of the labels, in order; empty without labels.
+
+    Args:
+        path: The folder that `data prepare` wrote. Image size, channels and classes are what it was made with.
+        val_fraction: Share of the pictures that is held out, 0 to 1.
+        num_workers: Worker processes that read ahead; None takes the number of CPU cores, at most 8.
+        **kwargs: See `GANDataModule`.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or it has no index or not all of its shards.
+        ImportError: pyarrow is not installed.
+        ValueError: The folder is not finished, or a shard or the index is damaged.
+    """
+
+    def __init__(self, path: str, val_fraction: float = 0.1, num_workers: int | None = None, **kwargs: Any) -> None:
+        super().__init__(num_workers=min(8, os.cpu_count() or 1) if num_workers is None else num_workers, **kwargs)
+        root = Path(path).expanduser()
+        index = read_index(root)
+        if index.shards is None:
+            raise ValueError(f"{root.absolute()} is not finished: run the same python -m ganzoo data prepare again")
+        self.name, self.classes = index.name, index.classes
+        self.image_size, self.channels = index.image_size, index.channels
+        self.num_classes = len(self.classes) or None
+        self._stored = StoredShards(root, index)
+        self._held_out = torch.cat([torch.from_numpy(s.fraction < val_fraction) for s in self._stored.shards.values()])
+
+    def make_dataset(self, split: Split) -> Images:
+        chosen = ~self._held_out if split == "train" else self._held_out
+        return ShardImages(self._stored, chosen.nonzero()[:, 0])
+
+
+class Entry(NamedTuple):
+    """What the index says of a shard."""
+
+    images: int
+    bytes: int  # of the file
+    rows: str  # sha256 (hex) of all but the pixels
+    sha256: str  # of all
+
+
+class Index(NamedTuple):
+    """What `index.json` says."""
+
+    name: str
+    image_size: int
+    channels: int
+    fit: Fit
+    classes: list[str]
+    shards: list[Entry] | None  # None until all are written
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.channels, self.image_size, self.image_size
+
+    def text(self) -> str:
+        """The file."""
+        facts = {"format": FORMAT, "images": None, **self._asdict()}
+        if self.shards is not None:
+            facts["images"] = sum(entry.images for entry in self.shards)
+            facts["shards"] = [entry._asdict() for entry in self.shards]
+        return json.dumps(facts, indent=1) + "\n"
+
+
+def read_index(root: Path) -> Index:
+    """The index of a folder of shards.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is damaged, or something else.
+    """
+    file = root / INDEX
+    if not file.is_file():
+        what = "holds no shards" if root.is_dir() else "is no folder"
+        raise FileNotFoundError(
+            f"{root.absolute()} {what}: name a folder that python -m ganzoo data prepare PICTURES OUT has written"
+        )
+    try:
+        facts = json.loads(file.read_text())
+        if facts.pop("format") != FORMAT:
+            raise ValueError(f"its format is not {FORMAT!r}")
+        del facts["images"]
+        index = Index(**facts)
+        entries = None if index.shards is None else [Entry(**entry) for entry in facts["shards"]]
+        index = index._replace(shards=entries)
+        numbers = [index.image_size, index.channels, *itertools.chain(*(entry[:2] for entry in entries or ()))]
+        words = [index.name, index.fit, *index.classes, *itertools.chain(*(entry[2:] for entry in entries or ()))]
+        if not all(type(x) is int for x in numbers) or not all(isinstance(x, str) for x in words) or min(numbers) < 0:
+            raise ValueError("values of other types")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{file.absolute()} is damaged, or no index of shards ({error}): {CURE}") from error
+    return index
+
+
+def shard_file(root: Path, number: int) -> Path:
+    """Where a shard is."""
+    return root / f"shard-{number:05d}.arrow"
+
+
+def arrow() -> Any:
+    """pyarrow, which not everybody has."""
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise ImportError('shards are Arrow files, which pyarrow reads: pip install "ganzoo[shards]"') from error
+    return pyarrow
+
+
+def schema(shape: tuple[int, int, int], labels: bool) -> Any:
+    """The columns of a shard of pictures of this shape (C, H, W)."""
+    pa = arrow()
+    columns = {
+        "image": pa.binary(int(np.prod(shape))),
+        "name": pa.string(),
+        "fraction": pa.float64(),
+        "crc32": pa.uint32(),
+        **({"label": pa.int64()} if labels else {}),
+    }
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns.items()])
+
+
+class Shard:
+    """One shard, open: its columns are views of the file.
+
+    Attributes:
+        images: uint8 [N, C, H, W].
+        names: An Arrow array of N strings.
+        fraction: float64 [N].
+        crc32: uint32 [N], of the images.
+        label: int64 [N], or None.
+        bytes: Size of the file.
+        source: What says whether the pictures it was made from, or the settings, have changed.
+
+    Args:
+        path: The file.
+        shape: (C, H, W) of the pictures.
+        labels: Whether they have classes.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, int, int], labels: bool) -> None:
+        pa = arrow()
+        expected = schema(shape, labels)
+        try:
+            with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
+                if not reader.schema.equals(expected):
+                    raise pa.ArrowInvalid("other columns")
+                self._batch = reader.read_next_batch()
+                self.bytes = file.size()
+                self.source = (reader.schema.metadata or {}).get(b"source", b"").decode()
+            self._batch.validate(full=True)
+            pixels = self._batch["image"].buffers()[1]
+            n = len(self._batch)
+            self.images = np.frombuffer(pixels, np.uint8, n * int(np.prod(shape))).reshape(n, *shape)
+            self.names = self._batch["name"]
+            self.fraction, self.crc32 = self._batch["fraction"].to_numpy(), self._batch["crc32"].to_numpy()
+            self.label = self._batch["label"].to_numpy() if labels else None
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{path.absolute()} is missing: {CURE}") from None
+        except (OSError, StopIteration, ValueError, pa.ArrowException) as error:
+            raise ValueError(f"{path.absolute()} is damaged ({error}): {CURE}") from error
+
+    def rows(self) -> str:
+        """sha256 (hex) of all but the pixels."""
+        digest = hashlib.sha256()
+        for name, column in zip(self._batch.schema.names[1:], self._batch.columns[1:], strict=True):
+            digest.update(f"{name} {len(column)}".encode())
+            for part in column.buffers():
+                digest.update(part or b"")
+        return digest.hexdigest()
+
+    def entry(self) -> Entry:
+        """What the index says of this shard; reads all of it.
+
+        Raises:
+            ValueError: A picture is damaged.
+        """
+        for image, crc32, name in zip(self.images, self.crc32, self.names, strict=True):
+            if zlib.crc32(image.data) != crc32:
+                raise ValueError(f"the pixels of {name} are not those written")
+        rows = self.rows()
+        digest = hashlib.sha256(rows.encode())
+        digest.update(self.images.data)
+        return Entry(len(self.images), self.bytes, rows, digest.hexdigest())
+
+
+class StoredShards:
+    """All shards of a folder, each opened once in every process."""
+
+    def __init__(self, root: Path, index: Index) -> None:
+        assert index.shards is not None
+        self.root, self.index, self.entries = root, index, index.shards
+        self.starts = [0, *itertools.accumulate(entry.images for entry in self.entries)]
+        self.shards: dict[int, Shard] = {}
+        for number in range(len(self.entries)):
+            self.shard(number)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "shards": {}}  # a spawned worker opens them anew, rather than being sent the pixels
+
+    def shard(self, number: int) -> Shard:
+        """A shard that is as the index says, but for its pixels, which are held to their checksums as they are read."""
+        if number not in self.shards:
+            path = shard_file(self.root, number)
+            shard = Shard(path, self.index.shape, bool(self.index.classes))
+            if (len(shard.images), shard.bytes, shard.rows()) != self.entries[number][:3]:
+                raise ValueError(f"{path.absolute()} is damaged (not the rows of {INDEX}): {CURE}")
+            self.shards[number] = shard
+        return self.shards[number]
+
+    def read(self, indices: Sequence[int]) -> Batch:
+        """The pictures of these numbers, and their classes if they have any."""
+        images = torch.empty(len(indices), *self.index.shape, dtype=torch.uint8)
+        labels = torch.empty(len(indices), dtype=torch.int64)
+        for row, i in enumerate(indices):
+            number = bisect_right(self.starts, i) - 1
+            shard, place = self.shard(number), i - self.starts[number]
+            image = images[row].numpy()
+            image[:] = shard.images[place]
+            if zlib.crc32(image.data) != shard.crc32[place]:
+                path, name = shard_file(self.root, number).absolute(), shard.names[place]
+                raise ValueError(f"{path} is damaged (the pixels of {name} are not those written): {CURE}")
+            if shard.label is not None:
+                labels[row] = int(shard.label[place])
+        return Batch(image=images, label=labels) if self.index.classes else Batch(image=images)
+
+
+class ShardImages(Images):
+    """Some of the pictures of a folder of shards.
+
+    Args:
+        stored: The folder.
+        members: [N] their numbers.
+    """
+
+    def __init__(self, stored: StoredShards, members: Tensor) -> None:
+        self.stored, self.members = stored, members
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __getitems__(self, tickets: Sequence[int]) -> Batch:
+        return self.stored.read(self.members[torch.tensor(tickets) % len(self)].tolist())
+
+    @cached_property
+    def _labels(self) -> Tensor | None:
+        if not self.stored.index.classes:
+            return None
+        shards = (self.stored.shard(number) for number in range(len(self.stored.entries)))
+        return torch.cat([torch.from_numpy(np.array(shard.label)) for shard in shards])[self.members]
+
+    def _digest(self) -> str:
+        """Of the index's hashes, to which whatever is read is held."""
+        members = hashlib.sha256(self.members.numpy().data).hexdigest()
+        shards = [entry.sha256 for entry in self.stored.entries]
+        return combine("shards 1", self.stored.index.shape, self.stored.index.fit, members, *shards)

@@ -1,0 +1,613 @@
+"""Hostile files, built for real, given to whatever reads such files, in a process whose audit hook sees what they do.
+
+Run by `tests/test_hostile.py` as `python -m tests.hostile`, in an empty folder; prints a line of JSON for each case.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import pickletools
+import resource
+import signal
+import struct
+import sys
+import time
+import traceback
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from lightning.pytorch import LightningModule, Trainer
+from PIL import Image
+from safetensors.torch import save_file
+
+import ganzoo
+from ganzoo.cli import main
+from ganzoo.data import Digits, ImageFolder, PairedFolder
+from ganzoo.metrics import cache
+from ganzoo.metrics.perceptual import network
+
+CANARY = Path("canary").absolute()  # what every payload makes
+ROOM = 4 << 30  # bytes of address space above what is taken when the first case begins
+SECONDS = 60  # that a case may take before the process is killed
+BOMB = 600 << 20  # bytes that a bomb unpacks to
+Entry = Callable[[str], Any]
+Case = tuple[str, Entry, str, str]  # name, what reads, the file, words of the answer
+
+
+# What is watched
+
+EVENTS = {
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.fork",
+    "subprocess.Popen",
+    "socket.connect",
+    "pickle.find_class",
+}
+EVENTS |= {"os.remove", "os.rename", "os.chmod", "shutil.rmtree", "webbrowser.open"}
+seen: list[str] = []
+watching = False
+
+
+def watch(event: str, arguments: tuple[Any, ...]) -> None:
+    """Notes what no file may do, and stops it."""
+    if not watching:
+        return
+    bad = event in EVENTS
+    if event == "pickle.find_class":
+        bad = arguments[0].partition(".")[0] not in ("torch", "collections")  # torch-fidelity reads what was checked
+    if event == "import":
+        bad = "canary" in arguments[0]
+    elif event == "exec":
+        bad = CANARY.name in repr(arguments)
+    elif event == "open":
+        path, mode, flags = arguments
+        writes = any(letter in (mode or "") for letter in "wax+") or flags & (os.O_WRONLY | os.O_RDWR)
+        here = isinstance(path, int) or os.path.realpath(os.fsdecode(path)).startswith((os.getcwd(), os.devnull))
+        bad = bool(writes) and (not here or CANARY.name in os.path.realpath(os.fsdecode(path)))
+    if bad:
+        seen.append(f"{event} {arguments!r}"[:200])
+        raise RuntimeError("the canary was reached")
+
+
+class Evil:
+    """Pickled, it is a call."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return self.call
+
+
+TOUCH = f"touch {CANARY}"
+CALLS = Evil(os.system, TOUCH)
+
+
+# What reads
+
+OPTIONS = ["--model", "GAN", "--model.hidden", "8", "--model.d_hidden", "8", "--data", "Digits"]
+SHORT = ["--trainer.max_steps", "2", "--trainer.enable_progress_bar", "false"]
+
+
+def typed(*words: str) -> Entry:
+    """A command, with the file for each `{}`."""
+    return lambda file: main([word.replace("{}", file) for word in words])
+
+
+def tiny() -> ganzoo.GAN:
+    return ganzoo.GAN(image_size=8, channels=1, hidden=8, d_hidden=8)
+
+
+def quiet_trainer() -> Trainer:
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    return Trainer(max_steps=1, max_epochs=-1, **quiet)  # type: ignore[arg-type]
+
+
+def trained(file: str | None) -> None:
+    trainer = quiet_trainer()
+    trainer.fit(tiny(), Digits(), ckpt_path=file)
+    trainer.save_checkpoint("good.ckpt")
+
+
+READERS: dict[str, Entry] = {
+    "load": lambda file: ganzoo.load(file),
+    "load_from_checkpoint": lambda file: ganzoo.GAN.load_from_checkpoint(file),
+    "sample": typed("sample", "{}"),
+    "info": typed("info", "{}"),
+    "evaluate": typed("evaluate", "{}", "reals.npy"),
+}
+RESUME: dict[str, Entry] = {
+    "Trainer.fit": trained,
+    "Trainer.validate": lambda file: quiet_trainer().validate(tiny(), Digits(), ckpt_path=file, verbose=False),
+    "fit": typed("fit", *OPTIONS, *SHORT, "--ckpt_path", "{}"),
+    "validate": typed("validate", *OPTIONS, "--ckpt_path", "{}"),
+}
+FOLDERS: dict[str, Entry] = {
+    "checks": typed("checks", "--data", "{}"),
+    "ImageFolder": lambda file: ImageFolder(file, image_size=8).train_dataloader(),
+    "PairedFolder": lambda file: PairedFolder(file, source_path="pictures/good", image_size=8).train_dataloader(),
+    "fit": typed("fit", *OPTIONS[:-2], "--data", "ImageFolder", "--data.path", "{}", "--data.image_size", "8", *SHORT),
+    "evaluate": typed("evaluate", "{}", "reals.npy"),
+    "sample --source": typed("sample", "cyclegan-digits", "--source", "{}"),
+}
+
+
+# What is read
+
+
+def checkpoints() -> Iterator[Case]:
+    """Files of torch: what calls, what lies about its size, what names a class."""
+    good = torch.load("good.ckpt", weights_only=True)
+    good["ganzoo"].pop("sealed", None)
+    every = {**READERS, **RESUME}
+
+    def saved(name: str, content: Any, **how: Any) -> str:
+        torch.save(content, f"{name}.ckpt", **how)
+        return f"{name}.ckpt"
+
+    calls = {name: saved(f"calls-in-{name}", {**good, name: {"x": CALLS}}) for name in good if name != "ganzoo"}
+    calls["top"] = saved("calls", CALLS)
+    calls["ganzoo"] = saved("calls-in-ganzoo", {**good, "ganzoo": {**good["ganzoo"], "x": CALLS}})
+    calls["eval"] = saved("evals", {**good, "x": Evil(eval, f"open({str(CANARY)!r}, 'w')")})
+    calls["a global of numpy"] = saved("global", {**good, "x": Evil(np.memmap, str(CANARY), "u1", "w+", 0, (1,))})
+    calls["old format"] = saved("old", {**good, "x": CALLS}, _use_new_zipfile_serialization=False)
+    Path("plain.ckpt").write_bytes(pickle.dumps({**good, "x": CALLS}))
+    Path("stylegan.pkl").write_bytes(pickle.dumps({"G_ema": Evil(exec, f"open({str(CANARY)!r}, 'w')")}))
+    calls |= {"plain pickle": "plain.ckpt", "StyleGAN's pickle": "stylegan.pkl"}
+    for name, file in calls.items():
+        entries = READERS if name not in ("top", "callbacks", "loops") else every
+        yield from ((f"checkpoint, calls in {name}", entry, file, file) for entry in entries.items())
+
+    archive = zipfile.ZipFile("good.ckpt")
+    data = archive.read(next(name for name in archive.namelist() if name.endswith("/data.pkl")))
+    large = b"J" + struct.pack("<i", 2_000_000_000)
+    bad = {
+        "SETITEM on a class": _packed("setitem", {"data.pkl": b"\x80\x02ctorch\nFloatStorage\nX\x01\0\0\0aK\x01s."}),
+        "BUILD of a module": _packed("build", {"data.pkl": b"\x80\x02ctorch\nload\n}X\x01\0\0\0aK\x01sb."}),
+        "a storage that is claimed": _packed("storage", {"data.pkl": _grown(data, large)}, "good.ckpt"),
+        "a bomb in data.pkl": _packed("bomb", {"data.pkl": None}, "good.ckpt"),
+        "a bomb of a tensor": _packed("bomb-0", {"data/0": None}, "good.ckpt"),
+        "a damaged entry first": _packed("entry", {"data.pkl": data}, "good.ckpt", damage=True),
+        "a tensor folded up": saved("folded", {**good, "x": torch.zeros(1).expand(1 << 40)}),
+        "a tensor of nothing": saved("meta", {**good, "x": torch.empty(1 << 40, device="meta")}),
+    }
+    for name, value in {"lists of lists": _laughs(), "a list in itself": _itself()}.items():
+        file = saved(name, {**good, "hyper_parameters": {"x": value}})
+        yield from ((f"checkpoint, {name}", (reader, every[reader]), file, file) for reader in ("info", "fit"))
+    for name, file in bad.items():
+        yield from ((f"checkpoint, {name}", entry, file, file) for entry in every.items())
+    wide = {
+        "wide": {**good["hyper_parameters"], "hidden": 10**9},
+        "wider": {**good["hyper_parameters"], "hidden": 10**5},
+        "deep": {**good["hyper_parameters"], "layers_g": 10**9, "layers_d": 10**9},
+        "large": {**good["hyper_parameters"], "image_size": 2**30},
+        "instantiator": {**good["hyper_parameters"], "_instantiator": "os.system", "_class_path": "os.system"},
+    }
+    for name, arguments in wide.items():
+        file = saved(name, {**good, "hyper_parameters": arguments})
+        yield from ((f"checkpoint, {name}", entry, file, file) for entry in READERS.items() if entry[0] != "info")
+    Path("canary_module.py").write_text("class GAN: pass\n")
+    for variant in ("os.system", "builtins.eval", "canary_module.GAN", "../../etc/passwd", "ganzoo.cli.main", 7):
+        file = saved("variant", {**good, "ganzoo": {**good["ganzoo"], "variant": variant}})
+        for reader in ("load", "load_from_checkpoint", "sample", "evaluate"):
+            yield f"checkpoint, variant {variant!r}", (reader, READERS[reader]), file, file
+    for url in ("http://127.0.0.1:9/evil.ckpt", "https://127.0.0.1:9/e.ckpt", "s3://bucket/e.ckpt", "file:///e.ckpt"):
+        yield from ((f"checkpoint, {url}", entry, url, "") for entry in every.items())
+    Path("dcp").mkdir()
+    Path("dcp/.metadata").write_bytes(pickle.dumps(CALLS))
+    yield from (("checkpoint, DCP's metadata", entry, "dcp", "dcp") for entry in every.items())
+    ugly = "-\x1b[2J\nall is well\u202e.ckpt"
+    Path(ugly).write_bytes(b"PK\x03\x04")
+    for reader in ("sample", "info", "evaluate"):
+        yield "checkpoint, ugly name", (reader, READERS[reader]), f"./{ugly}", "\\x1b[2J"
+
+
+def _grown(data: bytes, number: bytes) -> bytes:
+    """A pickle in which the first storage claims so many values."""
+    places = [(op.name, position) for op, _, position in pickletools.genops(data)]
+    end = next(i for i, (name, _) in enumerate(places) if name == "BINPERSID")
+    start = next(i for i in range(end, 0, -1) if places[i][0].startswith("BININT"))
+    return data[: places[start][1]] + number + data[places[start + 1][1] :]
+
+
+def _packed(name: str, members: dict[str, bytes | None], base: str = "", damage: bool = False) -> str:
+    """An archive as torch writes it, with members of our own; None is a bomb."""
+    rest = {}
+    if base:
+        archive = zipfile.ZipFile(base)
+        rest = {member.partition("/")[2]: archive.read(member) for member in archive.namelist()}
+    with zipfile.ZipFile(f"{name}.ckpt", "w") as out:
+        if damage:
+            out.writestr("x/.data/first", b"0" * 100)
+        for member, content in {"version": b"3\n", "byteorder": b"little", **rest, **members}.items():
+            if content is None:
+                with out.open(_deflated(f"x/{member}"), "w") as opened:
+                    for _ in range(BOMB >> 20):
+                        opened.write(bytes(1 << 20))
+            else:
+                out.writestr(f"x/{member}", content)
+    if damage:
+        Path(f"{name}.ckpt").write_bytes(b"PK\x03\x04" + os.urandom(60) + Path(f"{name}.ckpt").read_bytes()[64:])
+    return f"{name}.ckpt"
+
+
+def _deflated(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)
+    info.compress_type, info._compresslevel = zipfile.ZIP_DEFLATED, 1  # type: ignore[attr-defined]
+    return info
+
+
+def _laughs() -> list[Any]:
+    value: list[Any] = ["ha"] * 10
+    for _ in range(20):
+        value = [value] * 10
+    return value
+
+
+def _itself() -> list[Any]:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+def folders() -> Iterator[Case]:
+    """What `save_pretrained` writes, written by somebody else."""
+    good = json.dumps({"variant": "ganzoo.variants.gan.GAN", "arguments": {}})
+    weights = {"images_seen": torch.tensor(0)}
+    header = lambda text, more=b"": struct.pack("<Q", len(text)) + text + more  # noqa: E731
+    entry = '"%s":{"dtype":"F32","shape":[%d],"data_offsets":[%d,%d]}'
+    save_file(weights, "plain.safetensors")
+    plain = Path("plain.safetensors").read_bytes()
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(CALLS))
+    overlap = ("{" + entry % ("a", 2, 0, 8) + "," + entry % ("b", 2, 0, 8) + "}").encode()
+    huge = ("{" + entry % ("a", 1 << 60, 0, 1 << 62) + "}").encode()
+    contents = {
+        "giant header": (good, struct.pack("<Q", 1 << 62) + b"{}"),
+        "long header": (good, header(b"{" + b" " * (110 << 20) + b"}")),
+        "overlap": (good, header(overlap, bytes(8))),
+        "claims": (good, header(huge, bytes(8))),
+        "polyglot": (good, plain + zipped.getvalue()),
+        "pickle": (good, pickle.dumps(CALLS)),
+        "nested header": (good, header(b"[" * 100_000)),
+        "nested config": ("[" * 100_000, plain),
+        "no text": ("\x00\ud800", plain),
+        "no object": ("[1]", plain),
+        "long number": ('{"variant": ' + "9" * 5000 + "}", plain),
+        "os.system": (json.dumps({"variant": "os.system", "arguments": {"command": TOUCH}}), plain),
+        "path": (json.dumps({"variant": "../../evil.GAN", "arguments": {}}), plain),
+        "own module": (json.dumps({"variant": "canary_module.GAN", "arguments": {}}), plain),
+        "wide": (json.dumps({"variant": "ganzoo.variants.gan.GAN", "arguments": {"hidden": 10**9}}), plain),
+        "slim wide": (
+            json.dumps({"variant": "ganzoo.variants.dcgan.DCGAN", "arguments": {"width": 10**6}, "slim": True}),
+            plain,
+        ),
+        "deep": (json.dumps({"variant": "ganzoo.variants.gan.GAN", "arguments": {"layers_g": 10**9}}), plain),
+        "escapes": (json.dumps({"variant": "\x1b[2J\nGAN", "arguments": {}}), plain),
+    }
+    for name, (config, tensors) in contents.items():
+        folder = Path("pretrained", name)
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_bytes(config.encode(errors="surrogatepass"))
+        (folder / "model.safetensors").write_bytes(tensors)
+        names = ("load", "sample", "evaluate")
+        for reader in names:
+            yield f"folder, {name}", (reader, READERS[reader]), str(folder), str(folder)
+    record = Path("pretrained/records")
+    ganzoo.save_pretrained(tiny(), record)
+    for i, text in enumerate(("[" * 100_000, "[1]", '{"config": 7}', '{"config": "canary.yaml"}')):
+        (record / "record.json").write_text(text)
+        yield f"folder, record {i}", ("evaluate", typed("evaluate", "{}")), str(record), "json" if i < 3 else "canary"
+
+
+def arrays() -> Iterator[Case]:
+    """numpy's files: pictures to be scored, and cached statistics of real ones."""
+    objects = np.array([CALLS, CALLS], dtype=object)
+    np.save("objects.npy", objects, allow_pickle=True)
+    np.savez("objects.npz", arr_0=objects)
+    Path("pickle.npy").write_bytes(pickle.dumps(CALLS))
+    Path("pickle.npz").write_bytes(pickle.dumps(CALLS))
+
+    def header(shape: str, descr: str = "|u1") -> bytes:
+        text = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}}}".ljust(117) + "\n"
+        return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode()
+
+    texts = {
+        "claims": header(f"({1 << 40}, 8, 8, 1)"),
+        "overflows": header(f"({1 << 62}, {1 << 62}, 8, 1)"),
+        "negative": header("(-5, 8, 8, 1)"),
+        "calls": header(f"__import__('os').system({TOUCH!r})"[:60]),
+        "nested": b"\x93NUMPY\x02\x00" + struct.pack("<I", 1 << 20) + b"[" * (1 << 20),
+        "ends": header("(4, 8, 8, 1)") + bytes(10),
+    }
+    for name, text in texts.items():
+        Path(f"{name}.npy").write_bytes(text)
+        with zipfile.ZipFile(f"{name}.npz", "w") as out:
+            out.writestr("arr_0.npy", text)
+    with zipfile.ZipFile("bomb.npz", "w") as out, out.open(_deflated("arr_0.npy"), "w") as opened:
+        opened.write(header(f"({BOMB >> 6}, 8, 8, 1)"))
+        for _ in range(BOMB >> 20):
+            opened.write(bytes(1 << 20))
+    with zipfile.ZipFile("path.npz", "w") as out:
+        out.writestr("../../canary.npy", header("(4, 8, 8, 1)") + bytes(256))
+    for file in sorted({*Path().glob("*.npy"), *Path().glob("*.npz")} - {Path("reals.npy"), Path("colour.npy")}):
+        yield f"array, {file}", ("evaluate", typed("evaluate", "{}", "reals.npy")), str(file), str(file)
+        yield f"array, {file}", ("reals", typed("evaluate", "reals.npy", "{}")), str(file), str(file)
+        if file.suffix == ".npz":
+            yield f"statistics, {file}", ("cache", _cached), str(file), str(file)
+
+
+def _cached(file: str) -> None:
+    with warnings.catch_warnings(record=True, action="always") as told:
+        assert cache.load(Path(file), 2) is None
+    raise ValueError(str(told[0].message))
+
+
+def weights() -> Iterator[Case]:
+    """Weights of extractors, from a stranger, or lying where a download would."""
+    torch.save({"a": CALLS}, "calls.pth")
+    torch.save({"a": CALLS}, "old.pth", _use_new_zipfile_serialization=False)
+    torch.save({"a": torch.zeros(1)}, "other.pth")
+    torch.save({"a": torch.zeros(1).expand(1 << 40)}, "folded.pth")
+    Path("bomb.pth").write_bytes(Path("bomb.ckpt").read_bytes())
+    score = typed("evaluate", "colour.npy", "colour.npy", "--metrics", "fid", "--weights", "{}")
+    for file in ("calls.pth", "old.pth", "other.pth", "folded.pth", "bomb.pth"):
+        yield f"weights, {file}", ("--weights", score), file, file
+    hub = Path(os.environ["TORCH_HOME"], "hub/checkpoints")
+    hub.mkdir(parents=True)
+    for name in ("alexnet-owt-7be5be79.pth", "resnet18-f37072fd.pth", "weights-inception-2015-12-05-6726825d.pth"):
+        (hub / name).write_bytes(Path("old.pth").read_bytes())
+    fid = ("evaluate", "colour.npy", "colour.npy", "--metrics", "fid")
+    yield "weights in the cache", ("inception", typed(*fid)), "", "inception"
+    yield "weights in the cache", ("torchvision", typed(*fid, "--extractor", "torchvision-resnet18")), "", "resnet18"
+    yield "weights in the cache", ("LPIPS", lambda file: network("alex")), "", "alexnet"
+
+
+def pictures() -> Iterator[Case]:
+    """Folders with one bad picture among good ones."""
+    Path("eps").write_bytes(
+        eps := b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(x) run\nshowpage\n%%EOF\n"
+    )
+    Path("gs").write_text(f"#!/bin/sh\n{TOUCH}\n")  # what Pillow would run
+    Path("gs").chmod(0o755)
+
+    def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
+        parts = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)), *chunks]
+        parts += [(b"IDAT", zlib.compress(bytes(min((width + 1) * height, 200 << 20)))), (b"IEND", b"")]
+        return b"\x89PNG\r\n\x1a\n" + b"".join(
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+            for kind, data in parts
+        )
+
+    def made(kind: str, **how: Any) -> bytes:
+        file = io.BytesIO()
+        Image.new("L", (8, 8)).save(file, kind, **how)
+        return file.getvalue()
+
+    bad = {
+        "postscript": eps,
+        "svg": b'<svg xmlns="http://www.w3.org/2000/svg"><script>canary</script></svg>',
+        "pickle": pickle.dumps(CALLS),
+        "bomb": png(60_000, 60_000),
+        "lesser bomb": png(12_000, 12_000),
+        "text bomb": png(8, 8, *[(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 20)))] * 90),
+        "gif": made("GIF").replace(struct.pack("<HH", 8, 8), struct.pack("<HH", 65_000, 65_000)),
+        "tiff": made("TIFF").replace(b"\x01\x01\x04\x00\x01\x00\x00\x00\x08", b"\x01\x01\x04\x00\x01\x00\x00\x00\xff")
+        + b"",
+        "bmp": b"BM" + struct.pack("<IIIIiiHHIIIIII", 54, 0, 54, 40, 2**30, 2**30, 1, 24, 0, 0, 0, 0, 0, 0),
+        "cut": made("PNG")[:40],
+        "ppm": b"P5 8 8 255\n" + bytes(64),
+    }
+    ugly = "-\x1b[2J\nbad.png"
+    for name, content in {"good": made("PNG"), **bad}.items():
+        folder = Path("pictures", name)
+        folder.mkdir(parents=True)
+        for i in range(3):
+            Image.new("L", (8, 8)).save(folder / f"{i}.png")
+        (folder / ugly).write_bytes(content)
+        if name == "good":
+            continue
+        for entry in FOLDERS.items():
+            if name == "tiff" or (name == "cut" and entry[0] not in ("checks", "sample --source")):
+                continue
+            yield f"picture, {name}", entry, str(folder), "-\\x1b[2J"
+
+
+GAN_AND_DATA = "model: {class_path: GAN, init_args: {hidden: 8, d_hidden: 8}}\ndata: {class_path: Digits}\n"
+
+
+def configs() -> Iterator[Case]:
+    """YAML that names code, or that says more than it holds."""
+    call = f"init_args: {{command: '{TOUCH}'}}"
+    lol = ["a0: &a0 [x,x,x,x,x,x,x,x,x,x]"]
+    lol += [f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 20)]
+    callback = "trainer: {{max_steps: 2, callbacks: [{{class_path: {}, init_args: {{{}}}}}]}}"
+    callbacks = {
+        "Popen": callback.format("subprocess.Popen", f"args: [touch, {CANARY}]"),
+        "reexported": callback.format("lightning.pytorch.trainer.os.system", f"command: {TOUCH}"),
+        "rmtree": callback.format("shutil.rmtree", "path: ."),
+        "hub": callback.format("torch.hub.load", "repo_or_dir: canary/canary, model: x"),
+        "function": callback.format("LambdaCallback", "on_fit_start: os.system"),
+        "function behind": callback.format("LambdaCallback", "on_fit_start: lightning.pytorch.callbacks.os.remove"),
+        "instantiator": callback.format("lightning.pytorch.cli.instantiate_class", "args: [], init: {}"),
+        "ours": callback.format("LambdaCallback", "on_fit_start: ganzoo.cli.main"),
+        "elsewhere": callback.format("canary_package.Canary", ""),
+        "profiler": "trainer: {profiler: {class_path: cProfile.runctx, init_args: {statement: x}}}",
+        "logger": "trainer: {logger: {class_path: logging.FileHandler, init_args: {filename: canary}}}",
+        "plugin": "trainer: {plugins: [{class_path: os.system, init_args: {command: x}}]}",
+        "strategy": "trainer: {strategy: {class_path: multiprocessing.Process, init_args: {target: os.system}}}",
+        "trust": "trust: [os]",
+        "bomb": "\n".join(lol),
+        "digits": f"seed_everything: {'9' * 5000}",
+        "power": "seed_everything: 10**10**10",
+        "hexadecimal": f"seed_everything: 0x{'f' * 5000}",
+        "another": "config: canary.yaml",
+        "itself": "config: itself.yaml",
+        "zeros": "ckpt_path: /dev/zero",
+        "url": "ckpt_path: http://127.0.0.1:9/evil.ckpt",
+        "escapes": '"\\e[2J": 1',
+    }
+    texts = {name: GAN_AND_DATA + text for name, text in callbacks.items()}
+    model = "data: {class_path: Digits}\ntrainer: {max_steps: 2}\nmodel: "
+    texts |= {
+        "model": f"{model}{{class_path: os.system, {call}}}",
+        "short": f"{model}os.system",
+        "optimizer": f"{model}{{class_path: GAN, init_args: {{optimizer: {{class_path: builtins.eval}}}}}}",
+        "lambda": f"{model}{{class_path: GAN, init_args: {{lr_scheduler: {{class_path: torch.optim.lr_scheduler."
+        "LambdaLR, init_args: {lr_lambda: os.system}}}}",
+        "torch.load": f"{model}{{class_path: torch.load, init_args: {{f: calls.ckpt, weights_only: false}}}}",
+        "unpickler": f"{model}{{class_path: pickle.load, init_args: {{file: x}}}}",
+        "tag": f'{model}!!python/object/apply:os.system ["{TOUCH}"]',
+        "new": f"{model}!!python/object/new:os.system [{TOUCH}]",
+        "name": f"{model}!!python/name:os.system",
+        "module": f"{model}!!python/module:canary_module",
+        "nested": f"{model}{'[' * 100_000}",
+        "device": f"{model}/dev/zero",
+        "bombs elsewhere": f"{model}bomb.yaml",
+        "no text": f"{model}\x00",
+    }
+    for name, text in texts.items():
+        file = f"{name}.yaml"
+        Path(file).write_text(text)
+        yield f"config, {name}", ("fit", typed("fit", "--config", "{}")), file, ""
+    data = {
+        "data": f"data: {{class_path: os.system, {call}}}",
+        "data tag": f'data: !!python/object/apply:os.system ["{TOUCH}"]',
+        "data elsewhere": "data: {class_path: canary_package.Canary}",
+        "data bomb": "\n".join(lol) + "\ndata: {class_path: Digits}",
+        "data of data": "data: {class_path: Pairs, init_args: {data: {class_path: os.system}}}",
+        "data nested": f"data: {'[' * 100_000}",
+    }
+    for name, text in data.items():
+        Path(f"{name}.yaml").write_text(text)
+        reals = typed("evaluate", "reals.npy", "{}", "--metrics", "fid")
+        yield f"config, {name}", ("evaluate", reals), f"{name}.yaml", ""
+        run = Path("stranger", name)
+        run.joinpath("checkpoints").mkdir(parents=True)
+        run.joinpath("checkpoints/last.ckpt").write_bytes(Path("good.ckpt").read_bytes())
+        run.joinpath("config.yaml").write_text(text)
+        yield f"run, {name}", ("evaluate", typed("evaluate", "{}", "--metrics", "fid")), str(run), ""
+    yield "argument", ("--trust os", typed("fit", "--trust", "os", *OPTIONS)), "", "--trust"
+    yield "argument", ("--model os.system", typed("fit", "--model", "os.system", *OPTIONS[2:])), "", "os.system"
+
+
+def records() -> Iterator[Case]:
+    """JSON that a run leaves, and links in its folder."""
+    texts = ("[" * 100_000, "[1]", '{"schema": 1}', '{"schema": ' + "9" * 5000 + "}", "\x1b[2J", "\x80")
+    for i, text in enumerate(texts):
+        Path(f"record{i}.json").write_bytes(text.encode("latin1"))
+        compare = typed("evaluate", "--compare", "{}", "{}x")
+        Path(f"record{i}.jsonx").write_bytes(text.encode("latin1"))
+        yield f"record {i}", ("--compare", compare), f"record{i}.json", f"record{i}.json"
+    run = Path("linked/checkpoints")
+    run.mkdir(parents=True)
+    run.joinpath("last.ckpt").write_bytes(Path("good.ckpt").read_bytes())
+    run.joinpath("../config.yaml").write_text(GAN_AND_DATA)
+    for name in ("metrics.jsonl", "checkpoints/last.ckpt.partial", "environment.json"):
+        run.parent.joinpath(name).symlink_to(CANARY)
+        fit = typed("fit", *OPTIONS, *SHORT, "--ckpt_path", "{}")
+        yield f"link, {name}", ("fit", fit), "linked", name
+        run.parent.joinpath(name).unlink()
+
+
+# What shows that the watch is awake
+
+
+def controls() -> Iterator[Case]:
+    """The ways that are not taken: each must be seen."""
+    yield "control, weights_only=False", ("", lambda f: torch.load(f, weights_only=False)), "calls.ckpt", ""
+    fetch = LightningModule.load_from_checkpoint.__func__  # type: ignore[attr-defined]
+    yield "control, Lightning's URL", ("", lambda f: fetch(ganzoo.GAN, f)), "http://127.0.0.1:9/evil.ckpt", ""
+    yield "control, allow_pickle", ("", lambda f: np.load(f, allow_pickle=True)), "pickle.npy", ""
+    yield "control, unsafe YAML", ("", lambda f: yaml.unsafe_load(Path(f).read_text())), "tag.yaml", ""
+    yield "control, Ghostscript", ("", lambda f: Image.open(f).load()), "eps", ""
+    yield "control, import", ("", lambda f: __import__("canary_module")), "", ""
+    yield "control, write", ("", lambda f: Path("../canary").write_text("")), "", ""
+
+
+def memory() -> int:
+    """Bytes at the peak."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def listing() -> dict[str, tuple[int, int]]:
+    return {str(path): (path.lstat().st_size, path.lstat().st_mtime_ns) for path in Path().rglob("*")}
+
+
+def attempt(name: str, entry: tuple[str, Entry], file: str, words: str) -> dict[str, Any]:
+    """One file, one reader: what came of it."""
+    global watching
+    out, err = io.StringIO(), io.StringIO()
+    before, started = listing(), time.perf_counter()
+    seen.clear()
+    signal.alarm(SECONDS)
+    outcome, said = "done", ""
+    with redirect_stdout(out), redirect_stderr(err):
+        watching = True
+        try:
+            code = entry[1](file)
+            outcome = {1: "told", 2: "refused"}.get(code, "done")  # `checks` tells of all that is wrong
+            said = err.getvalue() if code == 2 else out.getvalue()
+        except Exception as error:
+            watching = False
+            kind = type(error).__mro__
+            known = any(cls.__name__ in ("ValueError", "OSError", "MisconfigurationException") for cls in kind)
+            outcome = "refused" if known else "raised"
+            said = str(error) if known else traceback.format_exc()
+        finally:
+            watching = False
+    signal.alarm(0)
+    return {
+        "name": f"{name}; {entry[0]}",
+        "outcome": outcome,
+        "said": said,
+        "words": words,
+        "typed": said.startswith("ganzoo: error: "),
+        "did": list(seen),
+        "wrote": sorted(path for path, what in listing().items() if before.get(path) != what),
+        "seconds": round(time.perf_counter() - started, 2),
+        "memory": memory(),
+    }
+
+
+if __name__ == "__main__":
+    sys.dont_write_bytecode = True
+    warnings.simplefilter("ignore")
+    trained(None)
+    np.save("reals.npy", np.zeros((4, 8, 8, 1), np.uint8))
+    np.save("colour.npy", np.zeros((4, 8, 8, 3), np.uint8))
+    with redirect_stdout(io.StringIO()):
+        typed(
+            "evaluate", "reals.npy", "reals.npy", "--metrics", "fid", "--json", "scores.json", "--extractor", "digits"
+        )("")
+        typed("fit", *OPTIONS, *SHORT)("")
+    sys.addaudithook(watch)
+    peak = memory()
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, used + ROOM))
+    for group in sys.argv[1:] or (
+        "checkpoints",
+        "folders",
+        "arrays",
+        "weights",
+        "pictures",
+        "configs",
+        "records",
+        "controls",
+    ):
+        for case in globals()[group]():
+            print(json.dumps({"group": group, **attempt(*case), "peak": peak}), flush=True)

@@ -1,0 +1,310 @@
+"""What is saved, and kept; runs that are killed, and go on."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shlex
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from torch.utils._pytree import tree_flatten
+
+import ganzoo
+from ganzoo.callbacks import checkpoints as module
+from ganzoo.callbacks.checkpoints import Checkpoints
+from ganzoo.cli import main
+from ganzoo.core.checkpoint import read
+from ganzoo.testing import NoiseImages, fit
+from tests.variants import small
+
+RUN = Path("runs/001-gan-digits")
+COMMAND = (
+    "fit --model GAN --model.hidden 8 --model.d_hidden 4 --model.ema_half_life 100 --data Digits --data.image_size 8 "
+    "--data.batch_size 100 --data.flip true --trainer.max_steps 40 --trainer.log_every_n_steps 3 "
+    "--checkpoint.every_n_steps 7 --samples.every_n_steps 20 --samples.rows 2 --samples.columns 2 --scores.n 20 "
+    "--scores.every_n_steps 10 --scores.final_n 20 --diagnostics.every_n_steps 10 --diagnostics.n 20 "
+    "--trainer.accelerator cpu --ckpt_path last"
+)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def names():
+    return sorted(path.stem for path in Path("checkpoints").iterdir())
+
+
+def train(tmp_path, steps, resume=None, model=None, **settings):
+    torch.manual_seed(0)
+    model = model or ganzoo.DCGAN(**small("DCGAN"))
+    keep = Checkpoints(**settings)
+    path = {"default_root_dir": tmp_path, "enable_checkpointing": True, "ckpt_path": resume and str(resume)}
+    return fit(model, NoiseImages(model), steps=steps, callbacks=[keep], **path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        ({"every_n_steps": 2}, ["00000004", "00000006"]),
+        ({"every_n_steps": 2, "keep_last": 1}, ["00000006"]),
+        ({"every_n_steps": 3, "keep_last": 5}, ["00000003", "00000006"]),
+        # 8 images a step
+        ({"every_n_steps": None, "keep_every_n_images": 20}, ["kept-00000003", "kept-00000005"]),
+        ({"every_n_steps": 3, "keep_last": 1, "keep_every_n_images": 24}, ["kept-00000003", "kept-00000006"]),
+        ({"every_n_steps": None}, None),
+    ],
+)
+def test_what_is_kept(settings, kept, tmp_path):
+    train(tmp_path, 7, **settings)
+    assert (names() if kept else Path("checkpoints").exists()) == (kept or False)
+
+
+def test_saving_by_the_clock(tmp_path, monkeypatch):
+    now = iter(range(0, 10**6, 20))  # each look at it is 20 s later
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(now))
+    train(tmp_path, 12, every_n_steps=None, every_minutes=1, keep_last=9)
+    assert len(names()) >= 2
+    assert names() == sorted(names()) and all(name.isdigit() for name in names())
+
+
+def test_nothing_in_it_that_is_not_needed(tmp_path):
+    """Weights, average, optimizers, counters: twice the weights for Adam's moments, and a few kilobytes."""
+    model = ganzoo.DCGAN(image_size=16, channels=1, width=32, ema_half_life=10.0)
+    train(tmp_path, 1, every_n_steps=1, model=model)
+    checkpoint = read(Path("checkpoints/00000001.ckpt"))
+    assert set(checkpoint) == {
+        *("epoch", "global_step", "pytorch-lightning_version", "state_dict", "loops", "callbacks", "optimizer_states"),
+        *("lr_schedulers", "hparams_name", "hyper_parameters", "ganzoo"),
+    } | ({"datamodule_hparams_name", "datamodule_hyper_parameters"} & set(checkpoint))
+    weights = sum(p.numel() * 4 for player in (model.generator, model.discriminator) for p in player.parameters())
+    average = sum(p.numel() * 4 for p in model.ema.parameters())
+    size = Path("checkpoints/00000001.ckpt").stat().st_size
+    assert size < 3 * weights + average + 40_000
+
+
+def test_what_was_saved_after_the_state_that_a_run_goes_on_from_is_removed(tmp_path):
+    """Or a later start would take the other future's."""
+    train(tmp_path, 8, every_n_steps=2, keep_last=4)
+    Path("checkpoints/last.ckpt").write_bytes(Path("checkpoints/00000008.ckpt").read_bytes())
+    Path("checkpoints/00000009.ckpt.partial").write_bytes(b"killed in the middle")
+    train(tmp_path, 5, resume="checkpoints/00000004.ckpt", every_n_steps=5, keep_last=4)
+    assert names() == ["00000002", "00000004", "00000005"]
+
+
+def test_a_last_state_that_is_written_anew_stays(tmp_path):
+    """In the very step of the first save after a resume."""
+    train(tmp_path, 2, every_n_steps=2)
+    last = Path("checkpoints/last.ckpt")
+    last.write_bytes(b"of a run that came further")
+
+    class Last(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            trainer.save_checkpoint(last)
+
+    model = ganzoo.DCGAN(**small("DCGAN"))
+    callbacks = [Last(), Checkpoints(every_n_steps=2)]
+    settings = {"default_root_dir": tmp_path, "enable_checkpointing": True}
+    fit(model, steps=4, ckpt_path="checkpoints/00000002.ckpt", callbacks=callbacks, **settings)
+    assert read(last)["global_step"] == 4
+
+
+def test_a_full_disk_stops_nothing(tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    model = ganzoo.DCGAN(**small("DCGAN"))
+    train(tmp_path, 2, every_n_steps=2)
+    monkeypatch.setattr("ganzoo.core.checkpoint.write_atomically", full)
+    capsys.readouterr()
+    trainer = train(tmp_path, 5, every_n_steps=2, keep_last=1, model=model)
+    assert "00000004.ckpt was not written: No space left on device; the training goes on" in capsys.readouterr().err
+    assert trainer.global_step == 5 and names() == ["00000002"], "the one that is there stays"
+
+
+@pytest.mark.parametrize("bad", ["every_n_steps", "keep_last", "keep_every_n_images", "every_minutes"])
+def test_settings_count_from_one(bad):
+    with pytest.raises(ValueError, match=f"{bad} is 0; it takes"):
+        Checkpoints(**{bad: 0})
+
+
+# Whole runs, each in a process of its own
+
+
+def start(command=COMMAND, prepare=None):
+    """A training in a child that has all modules already."""
+
+    def child():
+        os.setpgid(0, 0)
+        if prepare:
+            prepare()
+        sys.stdout = sys.stderr = open("said", "a", buffering=1)  # noqa: SIM115
+        os._exit(main(shlex.split(command)))
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    return process
+
+
+def run(command=COMMAND, prepare=None):
+    Path("said").unlink(missing_ok=True)
+    process = start(command, prepare)
+    process.join(120)
+    return process.exitcode
+
+
+def said():
+    return Path("said").read_text()
+
+
+def dies_at(step, number=signal.SIGKILL):
+    """Makes a child kill itself after so many batches."""
+    from ganzoo.core.turns import Turns
+
+    def prepare():
+        whole = Turns.training_step
+
+        def training_step(self, batch, batch_idx):
+            result = whole(self, batch, batch_idx)
+            if self.trainer.global_step == step:
+                os.kill(os.getpid(), number)
+            return result
+
+        Turns.training_step = training_step
+
+    return prepare
+
+
+def everything(path):
+    checkpoint = read(path)
+    checkpoint["hyper_parameters"] = None
+    leaves, spec = tree_flatten({k: v for k, v in checkpoint.items() if k != "loops"})
+    return leaves, str(spec)
+
+
+def logged(run):
+    return [
+        {k: v for k, v in json.loads(line).items() if k != "time"}
+        for line in (run / "metrics.jsonl").read_text().splitlines()
+    ]
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    here = Path.cwd()
+    try:
+        os.chdir(tmp_path_factory.mktemp("whole"))
+        assert run() == 0
+        return RUN.absolute()
+    finally:
+        os.chdir(here)
+
+
+def assert_equal_runs(whole, again):
+    (a, a_spec), (b, b_spec) = (everything(run / "checkpoints" / "last.ckpt") for run in (whole, again))
+    assert a_spec == b_spec
+    assert all(torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y for x, y in zip(a, b, strict=True))
+    assert logged(whole) == logged(again)
+    scores = [json.loads((run / "scores.json").read_text())["scores"] for run in (whole, again)]
+    assert [score["value"] for score in scores[0]] == [score["value"] for score in scores[1]]
+
+
+def test_the_same_command_again_and_again(reference):
+    """Killed before the first checkpoint, then in the middle of an epoch, then asked to end."""
+    assert run(prepare=dies_at(4)) == -signal.SIGKILL
+    assert not list(RUN.glob("checkpoints/*"))
+    assert run(prepare=dies_at(18)) == -signal.SIGKILL
+    assert sorted(p.name for p in RUN.glob("checkpoints/0*")) == ["00000007.ckpt", "00000014.ckpt"]
+    assert run(prepare=dies_at(30, signal.SIGTERM)) == 75
+    assert "Stopped at step 30" in said()
+    assert run() == 0
+    assert_equal_runs(reference, RUN)
+    assert [path.name for path in Path("runs").iterdir()] == [RUN.name]
+    assert run() == 0 and "already at step 40" in said()
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(reference):
+    assert run(prepare=dies_at(30)) == -signal.SIGKILL
+    last = RUN / "checkpoints" / "00000028.ckpt"
+    last.write_bytes(last.read_bytes()[:-1000])
+    assert run(COMMAND.replace("last", str(RUN))) == 2
+    assert "00000028.ckpt is damaged" in said() and "the one before it is whole" in said()
+    assert run() == 0
+    assert f"{last} is damaged; going on from {RUN}/checkpoints/00000021.ckpt" in said()
+    assert_equal_runs(reference, RUN)
+
+
+def test_killed_while_it_was_scored_at_its_end(reference):
+    """All batches are played, and the last state saved; what is missing is made up for."""
+
+    def prepare():
+        from ganzoo.callbacks.scores import Scores
+
+        Scores.on_fit_end = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+
+    assert run(prepare=prepare) == -signal.SIGKILL
+    assert not (RUN / "scores.json").exists()
+    assert run() == 0
+    assert_equal_runs(reference, RUN)
+
+
+def test_another_config_is_another_run():
+    assert run(f"{COMMAND} --trainer.max_steps 3") == 0
+    assert run(f"{COMMAND} --trainer.max_steps 4") == 0
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["001-gan-digits", "002-gan-digits"]
+
+
+def test_two_cannot_train_in_one_folder():
+    forever = f"{COMMAND} --trainer.max_steps -1"
+    first = start(forever)
+    try:
+        while not list(RUN.glob("checkpoints/0*")):
+            time.sleep(0.05)
+            assert first.is_alive()
+        Path("said").rename("first")
+        assert run(forever) == 2
+        assert "another process trains in runs/001-gan-digits" in said() and "Traceback" not in said()
+    finally:
+        first.kill()
+        first.join()
+    assert run(forever, prepare=dies_at(60, signal.SIGINT)) == 130, "the lock ended with its process"
+
+
+def test_a_disk_that_is_full_at_the_end_is_told():
+    """By a limit on the size of a file: what a process writes fails as on a full disk."""
+
+    def prepare():
+        import resource
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    assert run(prepare=prepare) == 1
+    assert "last.ckpt was not written: File too large" in said() and "Traceback" not in said()
+    assert not list(RUN.glob("checkpoints/*"))
+    assert run() == 0
+
+
+def test_bad_numbers_stop_the_run_and_say_how_to_go_on(reference):
+    def prepare():
+        whole = ganzoo.GAN.generator_loss
+
+        def generator_loss(self, batch):
+            terms = whole(self, batch)
+            return {name: t * (float("nan") if self.trainer.global_step == 29 else 1) for name, t in terms.items()}
+
+        ganzoo.GAN.generator_loss = generator_loss
+
+    assert run(prepare=prepare) == 2
+    assert "not finite at step 30: the generator's term 'fake'" in said()
+    assert f"go on with --ckpt_path {RUN}/checkpoints/00000028.ckpt" in said() and "--checkpoint.rollbacks 3" in said()
+    assert run() == 0
+    assert_equal_runs(reference, RUN)

@@ -1,0 +1,165 @@
+"""What stops a training in its middle: one line for what the user can mend, a traceback for a bug."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ganzoo.cli.errors import mid_run
+from ganzoo.data import ImageFolder
+from tests.test_folder import fill, truncate
+
+
+def caught(call):
+    with pytest.raises(BaseException) as error:
+        call()
+    return error.value
+
+
+class Failing(Dataset):
+    """Raises, or does, something where it is read."""
+
+    def __init__(self, act):
+        self.act = act
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, i):
+        self.act()
+
+
+def in_worker(act):
+    return caught(lambda: list(DataLoader(Failing(act), num_workers=1)))
+
+
+def full_disk():
+    raise OSError(errno.ENOSPC, "No space left on device", "cache/00.bin")
+
+
+def missing_file():
+    Path("/nowhere/a.bin").read_bytes()
+
+
+def slip():
+    return {}["key"]
+
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """A folder with a picture that has a header and not much after it."""
+    folder = fill(tmp_path / "pictures", 12)
+    truncate(folder / "07.png")
+    return folder, folder / "07.png"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_cannot_be_decoded(broken, workers):
+    folder, file = broken
+    data = ImageFolder(str(folder), image_size=8, batch_size=12, num_workers=workers, val_fraction=0.0)
+    line = mid_run(caught(lambda: list(data.train_dataloader())))
+    assert line.startswith(f"{file} cannot be decoded: ")
+    assert line.endswith("Repair or remove it, or set data.corrupt to skip")
+    assert "\n" not in line
+
+
+def test_a_worker_that_was_killed():
+    line = mid_run(in_worker(kill))
+    assert "a process that loads data" in line and line.endswith("lower data.num_workers, or set it to 0")
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [lambda: torch.empty(2**50), lambda: bytearray(2**46), lambda: np.empty(2**46)],
+    ids=["torch", "Python", "numpy"],
+)
+def test_out_of_memory(ask):
+    for error in (caught(ask), in_worker(ask)):
+        line = mid_run(error)
+        assert line.startswith("out of memory")
+        assert line.endswith("; lower data.batch_size, raise model.microbatches, or make the model smaller")
+        assert "\n" not in line and "enforce" not in line and len(line) < 250
+
+
+def test_out_of_memory_on_a_gpu():
+    text = (
+        "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.10 GiB of which 1 is free."
+    )
+    line = mid_run(torch.OutOfMemoryError(text))
+    assert line.startswith("out of memory (CUDA out of memory); lower data.batch_size")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's disk that is always full")
+def test_full_disk():
+    def text():
+        with open("/dev/full", "w") as file:
+            file.write("x" * 10**6)
+
+    for call in (text, lambda: torch.save(torch.zeros(10**6), "/dev/full"), full_disk):
+        line = mid_run(caught(call))
+        assert line.startswith("the disk is full, or its quota is used up (") and line.endswith("); make room")
+    assert mid_run(in_worker(full_disk)).startswith("the disk is full")
+    too_large = mid_run(OSError(errno.EFBIG, "File too large"))
+    assert too_large.startswith("the disk is full, or its quota is used up ([Errno")
+
+
+def test_a_file_that_has_gone():
+    for error in (caught(missing_file), in_worker(missing_file)):
+        assert mid_run(error).startswith("/nowhere/a.bin: No such file or directory; ")
+
+
+def test_shared_memory_is_full():
+    text = "unable to write to file </torch_123_456_7>: No space left on device (28)"
+    assert "set it to 0" in mid_run(RuntimeError(text)) and "/dev/shm" in mid_run(RuntimeError(text))
+
+
+def test_another_process_has_died():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    script = f"""
+        import os, sys, torch, torch.distributed as dist
+        from ganzoo.cli.errors import mid_run
+        rank = int(sys.argv[1])
+        dist.init_process_group("gloo", init_method="tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+        dist.all_reduce(torch.zeros(3))
+        if rank == 1:
+            os._exit(1)
+        try:
+            while True:
+                dist.all_reduce(torch.zeros(3))
+        except Exception as error:
+            print(mid_run(error))
+        os._exit(0)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    other = subprocess.Popen([*command, "1"], stderr=subprocess.DEVNULL)
+    output = subprocess.run([*command, "0"], capture_output=True, text=True, timeout=60)
+    other.wait(timeout=60)
+    assert output.stdout.startswith("another process has died, or cannot be reached; see its message above"), output
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("key"), RuntimeError("shapes differ"), ZeroDivisionError("mine"), OSError()]
+)
+def test_a_bug_stays_one(error):
+    assert mid_run(error) is None
+
+
+def test_a_bug_in_a_worker_stays_one():
+    assert mid_run(in_worker(slip)) is None

@@ -1,0 +1,247 @@
+"""Numbers that go bad: caught at their step, named, never saved, gone back from."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.distributed as dist
+from lightning.pytorch import Callback
+from lightning.pytorch.plugins import MixedPrecision
+from torch.optim import SGD
+
+import ganzoo
+from ganzoo.callbacks.checkpoints import Checkpoints
+from ganzoo.core.checkpoint import read
+from ganzoo.core.finite import NonFiniteError, Watch, check_weights
+from ganzoo.core.strategy import GANStrategy
+from ganzoo.core.upkeep import PLAYERS
+from ganzoo.testing import fit
+from tests.variants import small
+
+
+def make(name="DCGAN", **more):
+    torch.manual_seed(0)
+    return getattr(ganzoo, name)(**small(name), **more)
+
+
+class Inject(Callback):
+    """Makes a player's loss, gradient or weight not finite at a step; on one process alone, if asked."""
+
+    def __init__(self, what, step, player="discriminator", times=1, rank=None):
+        self.what, self.step, self.player, self.times, self.rank = what, step, player, times, rank
+
+    def on_train_start(self, trainer, model):
+        parameter = next(getattr(model, self.player).parameters())
+        equation = getattr(model, f"{self.player}_loss")
+
+        def now():
+            here = self.rank in (None, trainer.global_rank)
+            return here and model.training and self.step <= trainer.global_step + 1 < self.step + self.times
+
+        def loss(batch):
+            terms = equation(batch)
+            if now() and self.what == "loss":
+                name = next(iter(terms))
+                terms[name] = terms[name] * math.inf
+            return terms
+
+        setattr(model, f"{self.player}_loss", loss)
+        if self.what == "gradient":
+            parameter.register_hook(lambda grad: grad * math.nan if now() else grad)
+
+    def on_train_batch_start(self, trainer, model, batch, batch_idx):
+        if self.what == "weight" and trainer.global_step + 1 == self.step:
+            with torch.no_grad():
+                next(getattr(model, self.player).parameters())[0] = math.nan
+
+
+@pytest.mark.parametrize("player", PLAYERS)
+@pytest.mark.parametrize("what", ["loss", "gradient", "weight"])
+@pytest.mark.parametrize("name", ganzoo.list_models())
+def test_caught_at_the_step_and_named(name, what, player):
+    model = make(name, n_critic=1)
+    before = {}
+
+    class Keep(Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            before.update({key: value.clone() for key, value in model.state_dict().items()})
+
+    with pytest.raises(NonFiniteError, match="not finite at step 3: the ") as caught:
+        fit(model, steps=5, callbacks=[Inject(what, 3, player), Keep()])
+    assert caught.value.step == 3
+    first = next(name for name, _ in getattr(model, player).named_parameters())
+    said = str(caught.value)
+    if what == "gradient":
+        assert f"the {player}'s gradient of {player}.{first}" in said and "term" not in said
+    else:
+        assert "term '" in said
+    if what == "loss":
+        assert f"the {player}'s term" in said
+        own = {key: value for key, value in model.state_dict().items() if key.startswith(player)}
+        assert all(
+            torch.equal(value, before[key]) for key, value in own.items() if key in dict(model.named_parameters())
+        )
+
+
+def test_on_an_accelerator_nothing_is_read_before_it_is_asked():
+    """Looked at here through meta tensors, which cannot be read at all."""
+    watch = Watch()
+    for step in (1, 2):
+        watch.look(step, "generator", ["a", "b"], torch.zeros(2, device="meta"))
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        watch.check(3)
+
+
+def test_deferred_reading_finds_the_first_step_and_the_first_player(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "is_cpu", property(lambda _: False))
+    watch, nan = Watch(), math.nan
+    watch.look(1, "discriminator", ["a", "b"], torch.tensor([0.0, 1.0]))
+    watch.check(1)
+    watch.look(2, "discriminator", ["a", "b"], torch.tensor([0.0, nan]))
+    watch.look(2, "generator", ["c"], torch.tensor([nan]))
+    watch.look(3, "discriminator", ["a", "b"], torch.tensor([nan, nan]))
+    with pytest.raises(NonFiniteError, match="^not finite at step 2: the discriminator's b$"):
+        watch.check(3)
+    watch.check(3)  # it has been told
+
+
+def test_bad_weights_are_named():
+    model = make()
+    check_weights(1, model)
+    with torch.no_grad():
+        model.discriminator.layers[0].weight[0] = math.inf
+    with pytest.raises(NonFiniteError, match=r"step 7: weights discriminator\.layers\.0\.weight$"):
+        check_weights(7, model)
+
+
+def test_what_is_bad_is_not_saved(tmp_path):
+    class Break(Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            if trainer.global_step == 3:
+                with torch.no_grad():
+                    next(pl_module.generator.parameters()).fill_(math.nan)
+
+    callbacks = [Break(), Checkpoints(every_n_steps=1)]
+    with pytest.raises(NonFiniteError, match="step 3: weights generator"):
+        fit(make(), steps=5, callbacks=callbacks, default_root_dir=tmp_path, enable_checkpointing=True)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["00000001.ckpt", "00000002.ckpt"]
+
+
+# Going back
+
+
+def roll(tmp_path, inject, steps=8, rollbacks=3, **more):
+    model = make(more.pop("name", "DCGAN"), ema_half_life=50.0)
+    callbacks = [inject, Checkpoints(every_n_steps=3, rollbacks=rollbacks)]
+    settings = {"default_root_dir": tmp_path, "enable_checkpointing": True, **more}
+    return model, fit(model, steps=steps, callbacks=callbacks, **settings)
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient", "weight"])
+def test_both_players_go_back_and_on(what, tmp_path):
+    seen = {}
+
+    class Look(Inject):
+        def on_train_batch_end(self, trainer, model, *_):
+            seen[trainer.global_step] = {key: value.clone() for key, value in model.state_dict().items()}
+
+    model, trainer = roll(tmp_path, Look(what, 5))
+    assert trainer.global_step == 8 and int(model.images_seen) == 8 * 8
+    saved = read(tmp_path / "checkpoints" / "00000003.ckpt")["state_dict"]
+    for key, value in seen[5].items():
+        if key.startswith(PLAYERS):
+            assert torch.equal(value, saved[key]), key
+    assert int(seen[5]["images_seen"]) == 5 * 8, "steps and images are counted on"
+    assert any(not torch.equal(seen[6][key], seen[5][key]) for key in saved if key.startswith("generator"))
+    check_weights(8, model)
+
+
+def test_it_is_said_and_bounded(tmp_path, capsys):
+    with pytest.raises(NonFiniteError, match="step 6"):
+        roll(tmp_path, Inject("loss", 5, times=2), rollbacks=1)
+    capsys.readouterr()
+    model, trainer = roll(tmp_path, Inject("loss", 5, times=2), rollbacks=2)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2 and "step 6" in said[1] and "00000003.ckpt (time 2 of 2), and on" in said[1]
+    assert trainer.global_step == 8
+    with pytest.raises(NonFiniteError, match="step 2"):
+        roll(tmp_path / "new", Inject("loss", 2), rollbacks=2)  # there is nothing to go back to
+
+
+def test_how_often_is_kept_in_the_checkpoint(tmp_path):
+    roll(tmp_path, Inject("loss", 5), steps=6, rollbacks=2)
+    path = str(tmp_path / "checkpoints" / "00000006.ckpt")
+    with pytest.raises(NonFiniteError, match="step 8"):
+        roll(tmp_path, Inject("loss", 7, times=2), rollbacks=2, ckpt_path=path)
+
+
+def test_a_run_that_went_back_is_resumed_exactly(tmp_path):
+    whole, _ = roll(tmp_path / "a", Inject("gradient", 5, "generator"), steps=9)
+    again, _ = roll(
+        tmp_path / "b",
+        Inject("gradient", 99),
+        steps=9,
+        ckpt_path=str(tmp_path / "a" / "checkpoints" / "00000006.ckpt"),
+    )
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_processes_act_together(what, tmp_path):
+    """What is bad on one of them is bad for all."""
+
+    class Look(Inject):
+        def on_train_end(self, trainer, model):
+            weights = torch.cat([p.detach().flatten() for p in model.parameters()])
+            theirs = weights.clone()
+            dist.broadcast(theirs, 0)
+            assert torch.equal(weights, theirs)
+            torch.save((trainer.global_step, torch.isfinite(weights).all()), tmp_path / f"{trainer.global_rank}.pt")
+
+    strategy = GANStrategy(process_group_backend="gloo", start_method="fork")
+    roll(tmp_path, Look(what, 5, rank=1), strategy=strategy, devices=2)
+    for rank in range(2):
+        assert torch.load(tmp_path / f"{rank}.pt") == (8, True)
+
+
+# fp16's scaler
+
+
+class Overflow(Callback):
+    """Gradients of one player that are infinite while the scale is above a limit, as float16's would be."""
+
+    def __init__(self, limit):
+        self.limit, self.scales = limit, []
+
+    def on_train_start(self, trainer, model):
+        scaler = trainer.precision_plugin.scaler
+        weight = next(model.discriminator.parameters())
+        weight.register_hook(lambda g: g * math.inf if scaler.get_scale() > self.limit else g)
+
+    def on_train_batch_end(self, trainer, *_):
+        self.scales.append(trainer.precision_plugin.scaler.get_scale())
+
+
+def half():
+    return MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu", init_scale=2.0**8))
+
+
+def test_the_scaler_may_skip_steps():
+    overflow = Overflow(2.0**5)
+    model = make("MLPGAN", optimizer=lambda params: SGD(params, lr=0.1))
+    fit(model, steps=6, plugins=[half()], callbacks=[overflow])
+    assert overflow.scales[0] == 2.0**7 and overflow.scales[-1] == 2.0**5
+    check_weights(6, model)
+
+
+def test_an_infinite_loss_is_no_matter_of_the_scale():
+    with pytest.raises(NonFiniteError, match="step 3: the generator's term"):
+        fit(make("MLPGAN"), steps=6, plugins=[half()], callbacks=[Inject("loss", 3, "generator")])
+
+
+def test_a_scale_that_falls_without_end_is_trouble():
+    with pytest.raises(NonFiniteError, match="scale"):
+        fit(make("MLPGAN"), steps=40, log_every_n_steps=5, plugins=[half()], callbacks=[Overflow(0.0)])

@@ -1,0 +1,137 @@
+"""A stranger's files run no code, and are refused in one line, within bounds of memory and time: `tests/hostile.py`."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ganzoo.cli import main, trust
+from ganzoo.cli.errors import UserError
+from ganzoo.core.bounds import check_content, no_larger
+from ganzoo.data import LSUN
+
+ROOT = Path(__file__).parent.parent
+GROUPS = ("checkpoints", "folders", "arrays", "weights", "pictures", "configs", "records", "controls")
+MEMORY = 500 << 20  # bytes that all cases together may add to the process's peak; a bomb is larger
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are Linux's")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+    folder = tmp_path_factory.mktemp("hostile") / "here"
+    folder.mkdir()
+    places = {
+        "TORCH_HOME": folder / "torch",
+        "GANZOO_CACHE": folder / "cache",
+        "TMPDIR": folder,
+        "MPLCONFIGDIR": folder,
+    }
+    environment = {**os.environ, **{name: str(place) for name, place in places.items()}}
+    environment |= {"PYTHONPATH": str(ROOT), "PATH": f"{folder}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    environment.pop("GANZOO_TRACEBACK", None)
+    command = [sys.executable, "-m", "tests.hostile", *GROUPS]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert done.returncode == 0, (lines[-1:], done.stderr[-2000:])
+    assert not (folder / "canary").exists()
+    return {group: [line for line in lines if line["group"] == group] for group in GROUPS}
+
+
+@pytest.mark.parametrize("group", GROUPS[:-1])
+def test_refused_in_one_line_and_nothing_is_run_or_written(results, group):
+    assert results[group]
+    for case in results[group]:
+        assert not case["did"], case
+        assert not case["wrote"], case
+        assert case["outcome"] == ("told" if case["name"].endswith("; checks") else "refused"), case
+        assert case["words"] in case["said"], case
+        assert "allow_pickle" not in case["said"] and "weights_only=False" not in case["said"], case
+        if case["typed"]:
+            assert case["said"].count("\n") == 1 and case["said"].strip().isprintable(), case
+        assert case["memory"] - case["peak"] < MEMORY, case
+        assert case["seconds"] < 30, case
+
+
+def test_the_watch_sees_what_it_is_to_see(results):
+    assert len(results["controls"]) == 7
+    for case in results["controls"]:
+        assert case["did"], case
+
+
+def test_kinds(results):
+    """The issue asks for ten."""
+    kinds = {case["name"].partition(";")[0] for group in GROUPS[:-1] for case in results[group]}
+    assert len(kinds) > 100
+
+
+def test_own_modules(tmp_path, monkeypatch):
+    """Those of the working folder, not those that have another's name."""
+    for name in ("my_gan.py", "os.py", "torch.py", "ganzoo.py", "no-name.py", "my_package/__init__.py", "plain/x.py"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")
+    assert trust.own_modules() == ["my_gan", "my_package", "plain"]
+
+
+def test_trust_is_typed_and_opens_one_package(tmp_path, monkeypatch, capsys):
+    elsewhere, here = tmp_path / "elsewhere", tmp_path / "here"
+    elsewhere.mkdir()
+    here.mkdir()
+    (elsewhere / "their_gan.py").write_text("import ganzoo\n\nclass TheirGAN(ganzoo.GAN):\n    pass\n")
+    monkeypatch.chdir(here)
+    monkeypatch.syspath_prepend(str(elsewhere))
+    Path("theirs.yaml").write_text(
+        "model: {class_path: their_gan.TheirGAN, init_args: {hidden: 8, d_hidden: 8}}\ndata: {class_path: Digits}\n"
+        "trainer: {max_steps: 1}\n"
+    )
+    fit = ["fit", "--config", "theirs.yaml", "--trainer.enable_progress_bar", "false"]
+    assert main(fit) == 2
+    assert "model names their_gan.TheirGAN" in (told := capsys.readouterr().err) and "--trust their_gan" in told
+    assert "their_gan" not in sys.modules and not Path("runs").exists()
+    assert main([*fit, "--trust", "their_gan"]) == 0
+    (run,) = Path("runs").iterdir()
+    again = ["fit", "--config", f"{run}/config.yaml", "--ckpt_path", str(run), "--trainer.max_steps", "2"]
+    assert main([*again, "--trust=their_gan"]) == 0
+
+
+@pytest.mark.parametrize("name", ["os", "jsonargparse", "their-gan", "", "a.b"])
+def test_no_trust_in_what_can_do_anything(name):
+    with pytest.raises(UserError, match="--trust"):
+        trust.guard([name])
+
+
+def test_bounds():
+    weights = {"a": torch.zeros(4, 3), "b": torch.zeros(4)}
+    with no_larger(weights, 1):
+        torch.nn.Linear(3, 4)
+    with pytest.raises(ValueError, match="larger than its weights"), no_larger(weights, 1):
+        torch.nn.Linear(5000, 5000, device="meta")  # few are allowed
+    with pytest.raises(ValueError, match="larger than its weights"), no_larger(weights, 1):
+        [torch.nn.Linear(1, 1) for _ in range(2)]
+    torch.nn.Linear(30, 50)
+    check_content({"a": [weights, (1, "x")]}, size=48)
+    with pytest.raises(ValueError, match=r"\[4, 3\]"):
+        check_content({"a": [weights]}, size=47)
+
+
+def test_torchvisions_keys_of_lsun(tmp_path, monkeypatch):
+    """It unpickles what it finds in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    file = Path("_cache_databedroomtrainlmdb")
+    file.write_bytes(pickle.dumps(print))
+    with pytest.raises(ValueError, match="_cache_databedroomtrainlmdb is no list of LSUN's keys"):
+        LSUN().make_dataset("train")
+    file.write_bytes(pickle.dumps([b"a", b"b"]))
+    with pytest.raises(RuntimeError, match="LSUN was not found"):
+        LSUN().make_dataset("train")

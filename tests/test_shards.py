@@ -1,0 +1,241 @@
+"""Shards give the batches of the folder that they were made from, in any order of stops, and notice what is damaged."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ganzoo import DCGAN
+from ganzoo.cli import bench_shards, main
+from ganzoo.data import ImageFolder, Shards
+from ganzoo.data.prepare import prepare
+from ganzoo.data.shards import Shard
+from ganzoo.testing import _SaveAt, fit
+
+pa = pytest.importorskip("pyarrow", reason='shards need pip install "ganzoo[shards]"')
+SIZE, N = 8, 30
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    for i in range(N):
+        file = folder / "ab"[i % 2] / f"{i:02d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 256, (10, 12, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(file)
+    return folder
+
+
+@pytest.fixture
+def out(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Five shards, of seven pictures or the last two."""
+    monkeypatch.setattr("ganzoo.data.prepare.SHARD", 7 * 3 * SIZE * SIZE)
+    prepare(str(pictures), str(tmp_path / "out"), image_size=SIZE, labels=True)
+    return tmp_path / "out"
+
+
+def shards(out: Path, **options: Any) -> Shards:
+    return Shards(str(out), **{"batch_size": 4, "num_workers": 0, "flip": True, "val_fraction": 0.3, **options})
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_batches_are_those_of_the_folder(pictures: Path, out: Path, workers: int) -> None:
+    options: dict[str, Any] = {"batch_size": 4, "val_fraction": 0.3, "flip": True, "seed": 3}
+    folder = ImageFolder(str(pictures), SIZE, labels=True, num_workers=0, **options)
+    mine = shards(out, num_workers=workers, seed=3)
+    facts = ("name", "image_size", "channels", "classes", "num_classes", "extractor")
+    assert [getattr(mine, fact) for fact in facts] == [getattr(folder, fact) for fact in facts]
+    for name in ("train_dataloader", "val_dataloader", "test_dataloader", "train_dataloader"):
+        a, b = list(getattr(folder, name)()), list(getattr(mine, name)())
+        assert len(a) == len(b) > 0
+        for x, y in zip(a, b, strict=True):
+            assert x.keys() == y.keys() and all(torch.equal(x[key], y[key]) for key in x)
+    for split in ("train", "val"):
+        assert torch.equal(mine.dataset(split).labels(), folder.dataset(split).labels())
+        assert mine.dataset(split)[0]["image"].shape == (3, SIZE, SIZE)
+
+
+def test_no_labels_and_no_held_out_pictures(pictures: Path, tmp_path: Path) -> None:
+    prepare(str(pictures), str(tmp_path / "out"), image_size=SIZE)
+    module = shards(tmp_path / "out", val_fraction=0)
+    assert module.num_classes is None and module.val_dataloader() == [] and len(module.dataset("train")) == N
+    assert set(module.dataset("train")[0]) == {"image"} and module.dataset("train").labels() is None
+
+
+def test_fingerprint(pictures: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the index's hashes; another pixel, split or label gives another one, another folder of the same does not."""
+    found = shards(out).dataset("train").fingerprint()
+    assert found != shards(out).dataset("val").fingerprint()
+    assert found != shards(out, val_fraction=0.2).dataset("train").fingerprint()
+    for name in ("a", "b"):
+        for file in (pictures / name).iterdir():
+            file.touch()
+    prepare(str(pictures), str(tmp_path / "again"), image_size=SIZE, labels=True)
+    assert shards(tmp_path / "again").dataset("train").fingerprint() == found
+    Image.new("RGB", (9, 9)).save(pictures / "a" / "00.png")
+    prepare(str(pictures), str(out), image_size=SIZE, labels=True)
+    monkeypatch.setattr("ganzoo.data.shards.StoredShards.read", None)
+    assert shards(out).dataset("train").fingerprint() != found
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_goes_on_bit_for_bit(out: Path, tmp_path: Path, workers: int) -> None:
+    """An epoch has five batches; stopped within one, twice."""
+
+    def run(stop: int | None = None, **more: Any) -> list[Tensor]:
+        torch.manual_seed(0)
+        model = DCGAN(image_size=SIZE, channels=3, width=4)
+        fit(model, shards(out, num_workers=workers), steps=9, callbacks=[_SaveAt(str(tmp_path), (3, 7))], **more)
+        return [value.clone() for value in model.state_dict().values()]
+
+    whole = run()
+    assert all(map(torch.equal, whole, run(ckpt_path=str(tmp_path / "3.ckpt"))))
+    assert all(map(torch.equal, whole, run(ckpt_path=str(tmp_path / "7.ckpt"))))  # of the run that went on from 3
+
+
+def test_a_spawned_worker_is_not_sent_the_pixels(out: Path) -> None:
+    data = shards(out).dataset("train")
+    sent = pickle.dumps(data)
+    assert len(sent) < N * 3 * SIZE * SIZE / 2
+    assert torch.equal(pickle.loads(sent)[3]["image"], data[3]["image"])
+
+
+def test_files_are_closed(out: Path) -> None:
+    """A terabyte has more shards than a process may have files."""
+    if not (fds := Path("/proc/self/fd")).exists():
+        pytest.skip("no /proc")
+    before = len(list(fds.iterdir()))
+    module = shards(out)
+    assert len(module._stored.shards) == 5 and len(list(fds.iterdir())) == before
+    assert module.dataset("train")[0]["image"].shape
+
+
+def test_every_flipped_byte_is_noticed(pictures: Path, out: Path) -> None:
+    """Or changes nothing: padding, and what says when the picture's file was changed."""
+    for file in list((pictures / "a").iterdir())[2:] + list((pictures / "b").iterdir())[1:]:
+        file.unlink()
+    prepare(str(pictures), str(out), image_size=SIZE, labels=True)
+    file = out / "shard-00000.arrow"
+    whole = file.read_bytes()
+    expected = everything(out)
+    noticed = 0
+    for place in range(len(whole)):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
+        try:
+            assert torch.equal(everything(out), expected), place
+        except ValueError as error:
+            assert str(file) in str(error) and "data prepare, run again as before" in str(error), place
+            noticed += 1
+    assert noticed > 2 * 3 * SIZE * SIZE
+
+
+def everything(out: Path) -> Tensor:
+    """Every picture and label, as numbers."""
+    module = shards(out)
+    blocks = [block for split in ("train", "val") for block in module.dataset(split)._blocks()]
+    return torch.cat([torch.cat([b["image"].flatten(1).long(), b["label"][:, None]], 1) for b in blocks])
+
+
+def test_missing_cut_and_foreign_shards(out: Path, tmp_path: Path) -> None:
+    file = out / "shard-00001.arrow"
+    whole = file.read_bytes()
+    for size in (0, 10, 700, len(whole) // 2, len(whole) - 1):
+        file.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=r"shard-00001.arrow is damaged \(.*data prepare, run again"):
+            shards(out)
+    file.write_bytes((out / "shard-00002.arrow").read_bytes())
+    with pytest.raises(ValueError, match="shard-00001.arrow is damaged .not the rows of index.json"):
+        shards(out)
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match=r"shard-00001.arrow is missing: .*data prepare, run again"):
+        shards(out)
+    with pytest.raises(ValueError, match="other columns"):
+        Shard(out / "shard-00000.arrow", (3, 9, 9), True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": "ganzoo shards 9"},
+        {"shards": [{"images": 7}]},
+        {"shards": [{"images": "7", "bytes": 1, "rows": "", "sha256": ""}]},
+        {"shards": 5},
+        {"image_size": "8"},
+        {"image_size": -8},
+        {"classes": [1]},
+        {"classes": None},
+        {"more": 1},
+        [],
+        None,
+    ],
+)
+def test_damaged_index(out: Path, change: Any) -> None:
+    index = json.loads((out / "index.json").read_text())
+    text = json.dumps({**index, **change} if isinstance(change, dict) else change)
+    (out / "index.json").write_text(text)
+    with pytest.raises(ValueError, match=r"index.json is damaged, or no index of shards \(.*data prepare, run again"):
+        shards(out)
+
+
+def test_no_shards(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere is no folder: name a folder that python -m ganzoo data prep"):
+        shards(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="pictures holds no shards"):
+        shards(tmp_path / "pictures")
+    index = json.loads((out / "index.json").read_text())
+    (out / "index.json").write_text(json.dumps({**index, "shards": None}))
+    with pytest.raises(ValueError, match="out is not finished: run the same .*data prepare again"):
+        shards(out)
+    (out / "index.json").write_text(json.dumps(index))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ImportError, match=r'pip install "ganzoo\[shards\]"'):
+        shards(out)
+
+
+def test_one_line_when_training_meets_a_damaged_picture(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(out.parent)
+    shard = Shard(out / "shard-00000.arrow", (3, SIZE, SIZE), True)
+    place = (out / "shard-00000.arrow").read_bytes().index(shard.images[2].tobytes())
+    damaged = bytearray((out / "shard-00000.arrow").read_bytes())
+    damaged[place : place + 7 * 3 * SIZE * SIZE] = bytes(7 * 3 * SIZE * SIZE)
+    (out / "shard-00000.arrow").write_bytes(damaged)
+    for workers in (0, 1):
+        arguments = f"--data.path out --data.batch_size 20 --data.num_workers {workers} --trainer.max_steps 3"
+        assert main(["fit", "--config", "dcgan/shards", *arguments.split(), "--scores.final_n", "0"]) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert "shard-00000.arrow is damaged" in error and "data prepare, run again as before" in error, error
+
+
+def test_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(bench_shards, "SIZES", {8: 70})
+    monkeypatch.setattr(bench_shards, "PICTURES", (70, 140))
+    monkeypatch.setattr(bench_shards, "_memory", lambda out: bench_shards.anonymous())  # a process takes seconds
+    assert main(["bench", "--quick", "--only", "shards", "--json", str(tmp_path / "raw.json")]) == 0
+    raw = json.loads((tmp_path / "raw.json").read_text())["shards"]
+    assert all(len(rates) == 2 and min(rates) > 0 for rates in raw["rates"]["8"].values())
+    assert not raw["memory"] or raw["memory"].keys() == {"70", "140"}
+    assert "8x8: shards" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_memory_is_flat_in_the_number_of_pictures(tmp_path: Path) -> None:
+    """`bench --only shards` has the figures."""
+    if not Path("/proc/self/smaps_rollup").exists():
+        pytest.skip("this system does not say what is no file's")
+    found = []
+    for n in (1_000, 20_000):
+        pictures = bench_shards._pictures(tmp_path / f"{n}", n, 64)
+        found.append(bench_shards._memory(bench_shards._prepare(pictures, tmp_path / f"out-{n}", 64)))
+    assert found[1] - found[0] < 19_000 * 3 * 64 * 64 * 1e-6 / 20  # MB
