@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import subprocess
 import sys
@@ -143,6 +144,22 @@ def test_what_cannot_be_written_leaves_what_was_there(failing, tmp_path, monkeyp
     with pytest.raises(OSError, match="No space"):
         write_atomically(path, fail if failing == "write" else lambda file: file.write(b"after"))
     assert path.read_bytes() == b"before" and os.listdir(tmp_path) == ["a"]
+
+
+def test_a_disk_is_full_wherever_it_fills_up(tmp_path, monkeypatch):
+    """torch raises errors of its own in place of the file's."""
+
+    class Small(io.BytesIO):
+        def write(self, data):
+            if self.tell() + len(data) > self.size:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data)
+
+    whole = write(tmp_path / "a.ckpt").stat().st_size
+    monkeypatch.setattr(checkpoints, "write_atomically", lambda path, write: write(Small()))
+    for Small.size in range(0, whole, 50):
+        with pytest.raises(OSError, match="No space"):
+            write(tmp_path / "a.ckpt")
 
 
 def test_the_file_is_written_beside_its_place(tmp_path, monkeypatch):

@@ -14,13 +14,17 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils._pytree import tree_flatten
 
 import ganzoo
 from ganzoo.callbacks import checkpoints as module
+from ganzoo.callbacks.base import save
 from ganzoo.callbacks.checkpoints import Checkpoints
 from ganzoo.cli import main
-from ganzoo.core.checkpoint import read
+from ganzoo.core.checkpoint import intact, newest, read
+from ganzoo.core.optim import FusedAdam
 from ganzoo.testing import NoiseImages, fit
 from tests.variants import small
 
@@ -40,7 +44,8 @@ def folder(tmp_path, monkeypatch):
 
 
 def names():
-    return sorted(path.stem for path in Path("checkpoints").iterdir())
+    """Of all but the last state."""
+    return sorted(path.stem for path in Path("checkpoints").iterdir() if path.name != "last.ckpt")
 
 
 def train(tmp_path, steps, resume=None, model=None, **settings):
@@ -60,12 +65,12 @@ def train(tmp_path, steps, resume=None, model=None, **settings):
         # 8 images a step
         ({"every_n_steps": None, "keep_every_n_images": 20}, ["kept-00000003", "kept-00000005"]),
         ({"every_n_steps": 3, "keep_last": 1, "keep_every_n_images": 24}, ["kept-00000003", "kept-00000006"]),
-        ({"every_n_steps": None}, None),
+        ({"every_n_steps": None}, []),
     ],
 )
 def test_what_is_kept(settings, kept, tmp_path):
     train(tmp_path, 7, **settings)
-    assert (names() if kept else Path("checkpoints").exists()) == (kept or False)
+    assert names() == kept and read(Path("checkpoints/last.ckpt"))["global_step"] == 7
 
 
 def test_saving_by_the_clock(tmp_path, monkeypatch):
@@ -100,23 +105,6 @@ def test_what_was_saved_after_the_state_that_a_run_goes_on_from_is_removed(tmp_p
     assert names() == ["00000002", "00000004", "00000005"]
 
 
-def test_a_last_state_that_is_written_anew_stays(tmp_path):
-    """In the very step of the first save after a resume."""
-    train(tmp_path, 2, every_n_steps=2)
-    last = Path("checkpoints/last.ckpt")
-    last.write_bytes(b"of a run that came further")
-
-    class Last(Callback):
-        def on_train_batch_end(self, trainer, *_):
-            trainer.save_checkpoint(last)
-
-    model = ganzoo.DCGAN(**small("DCGAN"))
-    callbacks = [Last(), Checkpoints(every_n_steps=2)]
-    settings = {"default_root_dir": tmp_path, "enable_checkpointing": True}
-    fit(model, steps=4, ckpt_path="checkpoints/00000002.ckpt", callbacks=callbacks, **settings)
-    assert read(last)["global_step"] == 4
-
-
 def test_a_full_disk_stops_nothing(tmp_path, monkeypatch, capsys):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
@@ -127,7 +115,7 @@ def test_a_full_disk_stops_nothing(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     trainer = train(tmp_path, 5, every_n_steps=2, keep_last=1, model=model)
     assert "00000004.ckpt was not written: No space left on device; the training goes on" in capsys.readouterr().err
-    assert trainer.global_step == 5 and names() == ["00000002"], "the one that is there stays"
+    assert trainer.global_step == 5 and names() == ["00000002.ckpt", "last.ckpt"], "those of the run before stay"
 
 
 @pytest.mark.parametrize("bad", ["every_n_steps", "keep_last", "keep_every_n_images", "every_minutes"])
@@ -170,11 +158,12 @@ def dies_at(step, number=signal.SIGKILL):
     from ganzoo.core.turns import Turns
 
     def prepare():
-        whole = Turns.training_step
+        whole, done = Turns.training_step, []
 
         def training_step(self, batch, batch_idx):
             result = whole(self, batch, batch_idx)
-            if self.trainer.global_step == step:
+            if self.trainer.global_step >= step and not done:
+                done.append(True)
                 os.kill(os.getpid(), number)
             return result
 
@@ -308,3 +297,132 @@ def test_bad_numbers_stop_the_run_and_say_how_to_go_on(reference):
     assert f"go on with --ckpt_path {RUN}/checkpoints/00000028.ckpt" in said() and "--checkpoint.rollbacks 3" in said()
     assert run() == 0
     assert_equal_runs(reference, RUN)
+
+
+# Found by review
+
+
+def test_an_abandoned_future_is_neither_the_last_nor_gone_back_to(tmp_path):
+    train(tmp_path, 9, every_n_steps=3, keep_last=3, keep_every_n_images=72)
+    assert names() == ["00000003", "00000006", "kept-00000009"]
+    train(tmp_path, 5, resume="checkpoints/00000003.ckpt", every_n_steps=3)
+    assert newest(Path("checkpoints")).name == "last.ckpt" and read(Path("checkpoints/last.ckpt"))["global_step"] == 5
+    assert "kept-00000009.ckpt" in names(), "it is there, but out of the order"
+
+
+def test_time_that_is_up_is_resumed_exactly(tmp_path):
+    """Whatever stops a training in the middle of an epoch."""
+
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            trainer.should_stop = trainer.global_step == 4
+
+    def run(callbacks, steps, resume=None):
+        torch.manual_seed(0)
+        model = ganzoo.DCGAN(**small("DCGAN"))
+        settings = {"default_root_dir": tmp_path, "enable_checkpointing": True, "ckpt_path": resume}
+        fit(model, steps=steps, callbacks=[*callbacks, Checkpoints(every_n_steps=None)], **settings)
+        return model.state_dict()
+
+    whole = run([], 8)
+    run([Stop()], 8)
+    again = run([], 8, "checkpoints/last.ckpt")
+    assert all(torch.equal(again[key], value) for key, value in whole.items())
+
+
+def test_a_learning_rate_that_was_changed_counts(tmp_path):
+    train(tmp_path, 2, every_n_steps=2)
+    model = ganzoo.DCGAN(**small("DCGAN"), optimizer=lambda params: FusedAdam(params, lr=7e-4))
+    trainer = train(tmp_path, 4, resume="checkpoints/00000002.ckpt", model=model)
+    assert {group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups} == {7e-4}
+
+
+def test_asynchronous_saving_is_sealed_too(tmp_path):
+    model = ganzoo.DCGAN(**small("DCGAN"))
+    keep = {"callbacks": [Checkpoints(every_n_steps=1)], "enable_checkpointing": True, "default_root_dir": tmp_path}
+    fit(model, steps=2, plugins=[AsyncCheckpointIO()], **keep)
+    assert all(intact(path) for path in Path("checkpoints").iterdir())
+
+
+def test_what_the_best_is_saved_of_goes_back_too(tmp_path):
+    """Numbers that are found bad by another callback's save."""
+
+    class Break(Callback):
+        def on_train_batch_end(self, trainer, model, *_):
+            if trainer.global_step == 4:
+                with torch.no_grad():
+                    next(model.discriminator.parameters()).fill_(float("nan"))
+                save(trainer, tmp_path / "best.ckpt")
+
+    model = ganzoo.DCGAN(**small("DCGAN"))
+    callbacks = [Break(), Checkpoints(every_n_steps=3, rollbacks=1)]
+    trainer = fit(model, steps=6, callbacks=callbacks, default_root_dir=tmp_path, enable_checkpointing=True)
+    assert trainer.global_step == 6 and not (tmp_path / "best.ckpt").exists()
+
+
+def test_schedules_go_on_when_weights_go_back(tmp_path):
+    def decay(optimizer):
+        return torch.optim.lr_scheduler.StepLR(optimizer, 4, 0.1)
+
+    class Break(Callback):
+        def on_train_batch_start(self, trainer, model, *_):
+            if trainer.global_step == 5:
+                with torch.no_grad():
+                    next(model.generator.parameters()).fill_(float("nan"))
+
+    def run(callbacks):
+        model = ganzoo.DCGAN(**small("DCGAN"), lr_scheduler=decay)
+        keep = Checkpoints(every_n_steps=3, rollbacks=1)
+        trainer = fit(
+            model, steps=9, callbacks=[*callbacks, keep], default_root_dir=tmp_path, enable_checkpointing=True
+        )
+        return [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
+
+    assert run([Break()]) == run([])
+
+
+@pytest.mark.parametrize("when", ["on_fit_start", "on_fit_end"])
+def test_sigterm_outside_of_the_steps_says_run_me_again(when, reference):
+    def prepare():
+        from ganzoo.callbacks.scores import Scores
+
+        setattr(Scores, when, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+
+    assert run(prepare=prepare) == 75
+    assert "Traceback" not in said()
+    assert run() == 0
+    assert_equal_runs(reference, RUN)
+
+
+def test_a_longer_run_has_scores_and_a_film_of_its_own(reference):
+    short = f"{COMMAND} --trainer.max_steps 20"
+    assert run(short) == 0
+    before = (RUN / "scores.json").read_text()
+
+    def prepare():
+        from ganzoo.callbacks.scores import Scores
+
+        Scores.on_fit_end = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+
+    longer = COMMAND.replace("last", str(RUN))
+    assert run(longer, prepare=prepare) == -signal.SIGKILL
+    assert run(longer) == 0
+    assert (RUN / "scores.json").read_text() != before
+    values = [[s["value"] for s in json.loads((r / "scores.json").read_text())["scores"]] for r in (reference, RUN)]
+    assert values[0] == values[1]
+
+
+def test_other_runs_survive_one_that_is_refused():
+    """In a `runs/` that this one made."""
+
+    def prepare():
+        from ganzoo.callbacks.samples import Samples
+
+        def fail(*_):
+            Path("runs/002-other").mkdir()
+            raise MisconfigurationException("no")
+
+        Samples.on_train_start = fail
+
+    assert run(prepare=prepare) == 2
+    assert [path.name for path in Path("runs").iterdir()] == ["002-other"]

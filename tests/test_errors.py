@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+from multiprocessing import resource_sharer
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,11 @@ def test_a_worker_that_was_killed():
     assert "a process that loads data" in line and line.endswith("lower data.num_workers, or set it to 0")
 
 
+def test_a_worker_that_died_with_batches_not_yet_fetched(tmp_path):
+    error = caught(lambda: resource_sharer._ResourceSharer.get_connection((str(tmp_path / "gone"), 1)))
+    assert mid_run(error).startswith("a process that loads data ended")
+
+
 @pytest.mark.parametrize(
     "ask",
     [lambda: torch.empty(2**50), lambda: bytearray(2**46), lambda: np.empty(2**46)],
@@ -151,7 +157,9 @@ def test_another_process_has_died():
     other = subprocess.Popen([*command, "1"], stderr=subprocess.DEVNULL)
     output = subprocess.run([*command, "0"], capture_output=True, text=True, timeout=60)
     other.wait(timeout=60)
-    assert output.stdout.startswith("another process has died, or cannot be reached; see its message above"), output
+    assert output.stdout.splitlines()[-1].startswith(
+        "another process has died, or cannot be reached; see its message above"
+    ), output
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ RANK_0 = {
     "functional",
     "layers",
 }
-RANK_1 = {"networks", "augment", "games"}
+RANK_1 = {"networks", "augment", "games", "core/game_optim"}
 RANK_1 |= {"core/ema", "core/means", "core/optim", "core/pool", "core/schedule", "core/still"}
 CORE = {"core/arguments", "core/checkpoint", "core/pictures", "core/strategy"}
 CORE |= {"core/module", "core/turns", "core/upkeep"}
@@ -38,6 +38,8 @@ ANYTHING = {"*"}
 RULES: dict[str, tuple[set[str], set[str]]] = {
     **{name: (set(), TORCH) for name in RANK_0},
     **{name: (RANK_0, TORCH) for name in RANK_1},
+    "core/game_optim": (RANK_0 | {"core/optim"}, TORCH),
+    "games": (RANK_0, {*TORCH, "scipy"}),
     "networks/players": ({"networks"}, TORCH),  # it pairs what the others build
     **{name: (RANK_0 | RANK_1 | CORE, LIGHTNING) for name in CORE},
     "data": (DATA, LIGHTNING),

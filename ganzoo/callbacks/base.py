@@ -6,13 +6,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from ganzoo.core.finite import NonFiniteError
 from ganzoo.core.images import to_float
 from ganzoo.core.module import GANModule
 from ganzoo.core.types import Batch
@@ -28,10 +29,14 @@ def spared(what: Path | str) -> Iterator[None]:
 
 
 def save(trainer: Trainer, path: Path) -> bool:
-    """Write a checkpoint, if the disk takes it; whether it did."""
-    with spared(path):
-        trainer.save_checkpoint(path)
-        return True
+    """Write a checkpoint, if the disk takes it, and if all in it is finite; whether it is there."""
+    try:
+        with spared(path):
+            trainer.save_checkpoint(path)
+            return True
+    except NonFiniteError as error:
+        cast(GANModule, trainer.lightning_module).go_back(error)
+        return False
     trainer.strategy.barrier("Trainer.save_checkpoint")  # where the other processes wait
     return False
 

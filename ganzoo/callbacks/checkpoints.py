@@ -11,13 +11,16 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from ganzoo.callbacks.base import save
-from ganzoo.core.checkpoint import newest, read
+from ganzoo.core.checkpoint import in_order, newest, read, step_of
 from ganzoo.core.files import PARTIAL
 from ganzoo.core.finite import NonFiniteError
+from ganzoo.core.upkeep import set_all, settings
+
+LEFT = ".left"  # ends the name of a state of an abandoned future
 
 
 class Checkpoints(Checkpoint):
-    """Writes `checkpoints/<step>.ckpt` into the trainer's log folder, and removes the older ones.
+    """Writes `checkpoints/<step>.ckpt` into the trainer's log folder, removing older ones, and `last.ckpt` at the end.
 
     A file is written under its name only when the disk has all of it, and ends with a checksum. One that cannot be
     written is warned of; the training goes on, and so does what was saved before.
@@ -30,6 +33,9 @@ class Checkpoints(Checkpoint):
         rollbacks: how often the run may go back to the last of them when a number is not finite, rather than stop. The
             weights, optimizers and averages are then those of that checkpoint; steps and images go on being counted, so
             that what comes next is played with other images and other latents.
+
+    Attributes:
+        failed: whether the disk did not take `last.ckpt`.
     """
 
     def __init__(
@@ -50,6 +56,7 @@ class Checkpoints(Checkpoint):
         self.every_n_steps, self.every_minutes, self.keep_last = every_n_steps, every_minutes, keep_last
         self.keep_every_n_images, self.rollbacks = keep_every_n_images, rollbacks
         self.rolled_back = 0
+        self.failed = False
 
     def state_dict(self) -> dict[str, Any]:
         return {"rolled_back": self.rolled_back}
@@ -59,19 +66,17 @@ class Checkpoints(Checkpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.folder = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"  # to be asked on all processes
-        self._left: dict[
-            Path, int
-        ] = {}  # what a run has left that came further than the state that this one starts from
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        self._saved_at = time.monotonic()
+        self._saved_at, self._last_step = time.monotonic(), -1
+        self._resumed = trainer.global_step > 0
         self._kept = self._images_due(pl_module)
-        later = [file for file in rolling(self.folder) if int(file.stem) > trainer.global_step]
-        left = [file for file in [self.folder / "last.ckpt", *later] if file.exists()]
-        self._left = {file: file.stat().st_mtime_ns for file in left}
         if trainer.is_global_zero:
             for file in self.folder.glob(f"*{PARTIAL}"):
                 file.unlink(missing_ok=True)
+            for file in in_order(self.folder):  # of a run that came further than the state that this one goes on from
+                if step_of(file) > trainer.global_step and not file.name.startswith("best-"):
+                    file.replace(file.with_name(file.name + LEFT))
         if self.rollbacks:
             pl_module.rescue = lambda error: self._go_back(trainer, pl_module, error)
 
@@ -79,23 +84,27 @@ class Checkpoints(Checkpoint):
         pl_module.rescue = None  # which knows the trainer, and so would stand in a copy's way
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        if trainer.should_stop or trainer.global_step == trainer.max_steps:
+            # Here, not at the end of training: Lightning would by then count the epoch as finished.
+            self._save_last(trainer)
         keeps = self._images_due(pl_module) > self._kept
         if not (keeps or self._due(trainer)):
             return
         self._kept, self._saved_at = self._images_due(pl_module), time.monotonic()
         path = self.folder / f"{'kept-' if keeps else ''}{trainer.global_step:08d}.ckpt"
-        try:
-            saved = save(trainer, path)
-        except NonFiniteError as error:
-            pl_module.go_back(error)
-            return
-        if saved and trainer.is_global_zero:
-            for old, time_ns in self._left.items():
-                if old.exists() and old.stat().st_mtime_ns == time_ns:  # not written anew
-                    old.unlink()
-            for old in rolling(self.folder)[: -self.keep_last]:
-                old.unlink(missing_ok=True)
-            self._left = {}
+        if save(trainer, path) and trainer.is_global_zero:
+            left = self.folder.glob(f"*{LEFT}") if self._resumed else ()
+            old = [file for file in left if not file.name.startswith("kept-")]
+            for file in [*old, *rolling(self.folder)[: -self.keep_last]]:
+                file.unlink(missing_ok=True)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step != self._last_step:
+            self._save_last(trainer)
+
+    def _save_last(self, trainer: Trainer) -> None:
+        self.failed = not save(trainer, self.folder / "last.ckpt")
+        self._last_step = trainer.global_step
 
     def _due(self, trainer: Trainer) -> bool:
         if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
@@ -119,7 +128,12 @@ class Checkpoints(Checkpoint):
         checkpoint = read(path)
         model.on_load_checkpoint(checkpoint)
         model.load_state_dict(checkpoint["state_dict"])
+        now = settings(trainer.optimizers)  # where schedules have come to
         trainer.strategy.load_optimizer_state_dict(checkpoint)
+        set_all(trainer.optimizers, now)
+        precision = trainer.precision_plugin
+        if (scale := checkpoint.get(type(precision).__qualname__)) is not None:
+            precision.load_state_dict(scale)
         if trainer.is_global_zero:
             times = f"time {self.rolled_back} of {self.rollbacks}"
             print(f"{error}; went back to {path} ({times}), and on with other images", file=sys.stderr)

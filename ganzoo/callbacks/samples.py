@@ -48,6 +48,7 @@ class Samples(Callback):
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.played = True
+        (self.folder / "samples.mp4").unlink(missing_ok=True)  # of another end
         if trainer.global_step == 0:
             self._draw(trainer, pl_module)
 

@@ -113,6 +113,8 @@ class Scores(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.played = True
+        if self.final is not None and trainer.is_global_zero:
+            (self.folder / "scores.json").unlink(missing_ok=True)  # of another end
         if self.evaluation is not None:
             records = self._history(self.evaluation, trainer.global_step) if trainer.is_global_zero else {}
             self.records: Records = trainer.strategy.broadcast(records)
@@ -136,7 +138,7 @@ class Scores(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.final is None or not self.final.metrics or not _finished(trainer):
             return
-        if not self.played and (self.folder / "scores.json").exists():
+        if not self.played and trainer.strategy.broadcast((self.folder / "scores.json").exists()):
             return  # that run was at its end before; but perhaps it was killed while it was scored
         show = trainer.is_global_zero and trainer.progress_bar_callback is not None
         if show:

@@ -131,14 +131,20 @@ def mid_run(error: BaseException) -> str | None:
         return f"out of memory{what and f' ({what})'}; {cure}"
     if re.search(DISK, text):
         return f"the disk is full, or its quota is used up ({line}); make room"
-    if match := re.search(r"DataLoader worker \(pid.*?\)( is killed by signal: \w+)?", text):
-        how = f"a process that loads data{match[1] or ' ended'}, as it does when memory runs out"
+    match = re.search(r"DataLoader worker \(pid.*?\)( is killed by signal: \w+)?", text)
+    if match or _fetching(error):
+        how = f"a process that loads data{match and match[1] or ' ended'}, as it does when memory runs out"
         return f"{how}; lower data.num_workers, or set it to 0"
     if kind in ("DistBackendError", "DistNetworkError") or re.search(PEER, text):
         return f"another process has died, or cannot be reached; see its message above ({line[:120]})"
     if isinstance(error, OSError) and (match := re.search(r"\[Errno \d+\] (.+?): ['\"](.+?)['\"]", text)):
         return f"{match[2]}: {match[1]}; it was there, or could be used, when the training began"
     return None
+
+
+def _fetching(error: BaseException) -> bool:
+    """Whether it came up when a batch was fetched from the process that loaded it."""
+    return any("resource_sharer" in frame.filename for frame in traceback.extract_tb(error.__traceback__))
 
 
 def _original(error: BaseException) -> tuple[str, str]:

@@ -9,6 +9,8 @@ import shutil
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -18,7 +20,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from ganzoo.callbacks.base import save
+from ganzoo.callbacks.checkpoints import Checkpoints
 from ganzoo.callbacks.diagnostics import Diagnostics
 from ganzoo.callbacks.scores import Scores, keep_until
 from ganzoo.cli.checks import environment
@@ -47,7 +49,8 @@ CONTENTS = {
     "config.yaml": "the resolved config",
     "environment.json": "versions, devices, command",
 }
-CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 75}  # 75 is sysexits' EX_TEMPFAIL: run me again
+AGAIN = 75  # sysexits' EX_TEMPFAIL: run me again
+CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: AGAIN}
 _locks: dict[Path, IO[str]] = {}  # of this process
 SHOWN = 6  # figures in the summary; scores.json has all
 
@@ -101,17 +104,15 @@ class RunFolder(Callback):
         self.config = config
         self.metrics = metrics
         self.last = folder / "checkpoints" / "last.ckpt"
-        self.made: Path | None = None  # what this process has added to the disk, now
+        self.made: list[Path] = []  # folders that this process has added to the disk, now
         self.started = False
         self.signal = 0  # that asked to stop
-        self.full = False  # whether the disk did not take the last state
-        self._saved_step = -1
         self._handlers: dict[int, Any] = {}
 
     @property
     def code(self) -> int:
         """What the command ends with."""
-        return 1 if self.full else CODES.get(self.signal, 0)
+        return CODES.get(self.signal, 0)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
@@ -131,29 +132,29 @@ class RunFolder(Callback):
         self.started = True
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        done = trainer.global_step == trainer.max_steps
-        if done or self._stop(trainer):
-            # Here, not at the end of training: Lightning would by then count the epoch as finished.
-            self._save(trainer)
-            trainer.should_stop = True
+        if self._stop(trainer):
+            trainer.should_stop = True  # after this batch, whose state `Checkpoints` then keeps
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restore_handler()
-        if trainer.global_step != self._saved_step:
-            self._save(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._restore_handler()
 
     def discard(self) -> None:
         """Take away a new folder in which nothing has begun."""
-        if self.made is not None and not self.started:
-            shutil.rmtree(self.made, ignore_errors=True)
+        if self.made and not self.started:
+            shutil.rmtree(self.made[0], ignore_errors=True)
+            for folder in self.made[1:]:
+                with suppress(OSError):  # another run has begun in it
+                    folder.rmdir()
 
     def summary(self, trainer: Trainer) -> str:
         """Where everything is, and what to type next."""
         state = "Stopped" if self.signal else "Done" if self.started else "Nothing to train, as it was already"
-        lines = [f"{state} at step {trainer.global_step:,}. In {self.folder}:"]
+        full = failed(trainer)
+        lost = ", but the last state was not written: make room, and go on with --ckpt_path last" if full else ""
+        lines = [f"{state} at step {trainer.global_step:,}{lost}. In {self.folder}:"]
         for name, what in CONTENTS.items():
             if (self.folder / name).exists():
                 lines.append(f"  {name:<26}{what}")
@@ -193,10 +194,10 @@ class RunFolder(Callback):
         return "".join(f" --trainer.{name} {2 * limit}" for name, limit in limits.items() if limit and limit > 0)
 
     def _make(self) -> None:
-        if not self.folder.exists():
-            self.made = self.folder if self.folder.parent.exists() else self.folder.parent
+        made = [path for path in (self.folder, self.folder.parent) if not path.exists()]
         (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         lock(self.folder)
+        self.made = made
         texts = {"config.yaml": self.config, "environment.json": json.dumps(environment(), indent=2) + "\n"}
         for name, text in texts.items():
             write_atomically(self.folder / name, partial(_text, text))
@@ -223,9 +224,27 @@ class RunFolder(Callback):
         self.signal = int(trainer.strategy.reduce(asked, reduce_op="max"))  # one of them may have been told alone
         return bool(self.signal)
 
-    def _save(self, trainer: Trainer) -> None:
-        self.full = not save(trainer, self.last)
-        self._saved_step = trainer.global_step
+
+@contextmanager
+def told_to_end() -> Iterator[None]:
+    """SIGTERM before the first batch, or while the end is scored, when there is nothing to save: run me again."""
+
+    def again(signum: int, frame: Any) -> None:
+        raise SystemExit(AGAIN)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, again)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def failed(trainer: Trainer) -> bool:
+    """Whether the disk did not take the last state."""
+    return any(c.failed for c in trainer.callbacks if isinstance(c, Checkpoints))  # type: ignore[attr-defined]
 
 
 def _text(text: str, file: BinaryIO) -> None:

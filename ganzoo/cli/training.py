@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 import warnings
@@ -28,7 +29,7 @@ from ganzoo.cli import loggers, preflight, trust
 from ganzoo.cli.errors import UserError, describe, mid_run, one_line, user_errors
 from ganzoo.cli.parsing import AT, OptionError, Parser
 from ganzoo.cli.paths import find_checkpoint, next_run, own_files, run_of, runs_of
-from ganzoo.cli.run import RunFolder, RunLog, lock
+from ganzoo.cli.run import AGAIN, RunFolder, RunLog, failed, lock, told_to_end
 from ganzoo.core.checkpoint import in_order, newest
 from ganzoo.core.finite import NonFiniteError
 from ganzoo.core.module import GANModule
@@ -159,8 +160,10 @@ class GANCLI(LightningCLI):
         method = getattr(self.trainer, self.verb)
         try:
             method(self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path, weights_only=True)
-        except SystemExit as error:  # Lightning's answer to Ctrl-C
-            raise KeyboardInterrupt from error
+        except SystemExit as error:
+            if error.code == AGAIN:
+                raise
+            raise KeyboardInterrupt from error  # Lightning's answer to Ctrl-C
         except Exception as error:
             if not (self.run and self.run.started) or isinstance(error, MisconfigurationException):
                 raise UserError(describe(error)) from error
@@ -222,13 +225,18 @@ class GANCLI(LightningCLI):
         files = in_order(self.begun / "checkpoints")
         if (last := newest(self.begun / "checkpoints")) is not None:
             self.config.ckpt_path = str(last)
-        for file in files[files.index(last) + 1 :] if last else files:
+        elif files:
+            raise UserError(f"{files[-1]} is damaged, and so are all before it; start anew without --ckpt_path")
+        for file in files[files.index(last) + 1 :] if last else ():
             if not file.name.startswith("best-"):
-                print(f"{file} is damaged; going on from {last or 'the start'}", file=sys.stderr)
+                print(f"{file} is damaged; going on from {last}", file=sys.stderr)
 
     def _lock(self, run: Path) -> None:
         """Before it is looked at, as whoever trains in it may remove what was found."""
-        rank_zero_only(lock)(run)
+        if not getattr(rank_zero_only, "rank", 0) and not int(
+            os.environ.get("NODE_RANK") or 0
+        ):  # the Trainer is not there yet
+            lock(run)
 
     def _way_on(self, lower: bool) -> str:
         """What to do after a training was stopped in the middle."""
@@ -267,17 +275,19 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         getattr(ganzoo, name)  # so that jsonargparse finds it by its bare name
     _quiet()
     add_instantiator(preflight.affordable, GANModule)  # type: ignore[arg-type, type-abstract]
-    with user_errors():
-        arguments, trusted = trust.take(arguments)
-        trust.guard(trusted)
-        arguments = preflight.find_configs(arguments)
-        preflight.check_arguments(arguments)
-        cli = GANCLI(verb, arguments)
-    cli.start()
-    if cli.run is None or not cli.trainer.is_global_zero:
+    with told_to_end():
+        with user_errors():
+            arguments, trusted = trust.take(arguments)
+            trust.guard(trusted)
+            arguments = preflight.find_configs(arguments)
+            preflight.check_arguments(arguments)
+            cli = GANCLI(verb, arguments)
+        cli.start()
+    if cli.run is None or cli.trainer.local_rank:  # Lightning takes another code of the processes it starts for a fault
         return 0
-    print(cli.run.summary(cli.trainer), file=sys.stderr)
-    return cli.run.code
+    if cli.trainer.is_global_zero:
+        print(cli.run.summary(cli.trainer), file=sys.stderr)
+    return 1 if failed(cli.trainer) else cli.run.code
 
 
 def _takes_none(cls: type, key: str) -> bool:

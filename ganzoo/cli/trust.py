@@ -19,8 +19,19 @@ from ganzoo.cli.errors import UserError
 KNOWN = [
     *(
         f"ganzoo.{name}"
-        for name in (*ganzoo.VARIANTS, "callbacks", "cli.loggers", "core.optim", "core.strategy", "data", "variants")
+        for name in (
+            *ganzoo.VARIANTS,
+            "callbacks",
+            "cli.loggers",
+            "core.game_optim",
+            "core.optim",
+            "core.strategy",
+            "data",
+            "variants",
+        )
     ),
+    "ganzoo.data",
+    "ganzoo.variants",
     "ganzoo.GANModule",  # for --model.help
     "ganzoo.core.module",
     "torch.optim",

@@ -109,18 +109,22 @@ def in_order(folder: Path) -> list[Path]:
     whoever names a run means its last state."""
 
     def age(file: Path) -> tuple[bool, int, bool]:
-        if match := re.search(r"(\d+)$", file.stem):
-            step = int(match[1])
-        else:
-            try:
-                with file.open("rb") as opened:
-                    check_archive(opened)
-                step = int(torch.load(file, mmap=True, map_location="cpu", weights_only=True)["global_step"])
-            except Exception:  # a damaged file raises anything; whoever loads it will say so
-                step = sys.maxsize
-        return not file.name.startswith("best-"), step, file.name == "last.ckpt"
+        return not file.name.startswith("best-"), step_of(file), file.name == "last.ckpt"
 
     return sorted(folder.glob("*.ckpt"), key=age)
+
+
+def step_of(file: Path) -> int:
+    """The step of a checkpoint, by the name that `Checkpoints` gives it or what is in it; that of a damaged one, of
+    which whoever loads it will speak, is beyond all others."""
+    if match := re.fullmatch(r"(?:kept-|best-.+-)?(\d{8,})", file.stem):
+        return int(match[1])
+    try:
+        with file.open("rb") as opened:
+            check_archive(opened)
+        return int(torch.load(file, mmap=True, map_location="cpu", weights_only=True)["global_step"])
+    except Exception:  # a damaged file raises anything
+        return sys.maxsize
 
 
 def newest(folder: Path) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,6 +37,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], A
     if os.name == "posix":
         folder = os.open(path.parent, os.O_RDONLY)
         try:
-            os.fsync(folder)  # the name
+            with suppress(OSError):  # not every file system can
+                os.fsync(folder)  # the name
         finally:
             os.close(folder)

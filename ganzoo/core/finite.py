@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,15 +67,16 @@ class Watch:
 
 
 def check_weights(step: int, network: nn.Module) -> None:
-    """Of a network, after a step: all its floating-point parameters and buffers.
+    """Of a network, after a step: all its parameters, and its buffers, which may be infinite (a mask), but a number.
 
     Raises:
-        NonFiniteError: one of them is not finite.
+        NonFiniteError: one of them is not.
     """
-    named = {name: t for name, t in network.state_dict().items() if t.is_floating_point() and t.numel()}
-    norms = torch.stack(torch._foreach_norm([t.detach() for t in named.values()]))
-    if not norms.isfinite().all():
-        bad = [name for name, norm in zip(named, norms.tolist(), strict=True) if not norm < float("inf")]
+    named = {name: t.detach() for name, t in network.named_parameters() if t.numel()}
+    norms = torch.stack(torch._foreach_norm(list(named.values()))) if named else torch.zeros(0)
+    bad = [name for name, norm in zip(named, norms.tolist(), strict=True) if not math.isfinite(norm)]
+    bad += [name for name, t in network.named_buffers() if t.is_floating_point() and t.isnan().any()]
+    if bad:
         raise NonFiniteError(step, f"weights {_listed(bad)}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, Literal, cast
 
@@ -13,6 +13,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.io.wrapper import _WrappingCheckpointIO
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
@@ -160,8 +161,11 @@ class Upkeep(LightningModule):
             raise MisconfigurationException(
                 f'{type(strategy).__name__} cannot train two networks in turns: use Trainer(strategy="gan")'
             )
-        if type(strategy.checkpoint_io) is TorchCheckpointIO:
+        plugin = strategy.checkpoint_io
+        if type(plugin) is TorchCheckpointIO:
             strategy.checkpoint_io = CheckpointIO()
+        elif isinstance(plugin, _WrappingCheckpointIO) and type(plugin.checkpoint_io) is TorchCheckpointIO:
+            plugin._checkpoint_io = CheckpointIO()  # its setter does nothing any more
         data = getattr(self.trainer, "datamodule", None)
         for key in DATA_SAYS:
             if (mine := self.hparams.get(key)) not in (None, theirs := getattr(data, key, mine)):
@@ -187,6 +191,7 @@ class Upkeep(LightningModule):
         self._means.sums = {name: value.to(self.device) for name, value in self._means.sums.items()}
         self._schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
         self._watch = Watch()
+        self._asked = settings(self.trainer.optimizers)
         networks = [self.generator, self.discriminator]
         names = {p: name for name, p in self.named_parameters()}
         self._moving, self._statistics, self._still = {}, {}, {}
@@ -197,6 +202,8 @@ class Upkeep(LightningModule):
             self._still[player] = Still(networks, moving)
 
     def on_train_start(self) -> None:
+        if not self._schedulers:  # a learning rate that was changed since the checkpoint counts
+            set_all(self.trainer.optimizers, self._asked)
         loop = self.trainer.fit_loop
         epoch = loop.epoch_progress.current
         if loop.restarted_mid_epoch and epoch.completed == epoch.ready:
@@ -217,7 +224,7 @@ class Upkeep(LightningModule):
         Raises:
             NonFiniteError: there is something not finite, so that the file that is there is worth more.
         """
-        self._watch.check(self.trainer.global_step)
+        self._watch.check(self.trainer.global_step, self._scaler)
         check_weights(self.trainer.global_step, self)
         own = {"variant": variant_name(type(self)), "seed": self._seed, "means": self._means.shares()}
         checkpoint["ganzoo"] = own
@@ -258,6 +265,18 @@ class Upkeep(LightningModule):
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
+
+
+def settings(optimizers: Sequence[Optimizer]) -> list[list[dict[str, Any]]]:
+    """Learning rates and all else that the optimizers' constructors were given, for each of their groups."""
+    return [[{key: group[key] for key in o.defaults} for group in o.param_groups] for o in optimizers]
+
+
+def set_all(optimizers: Sequence[Optimizer], given: list[list[dict[str, Any]]]) -> None:
+    """Set what `settings` gave."""
+    for optimizer, groups in zip(optimizers, given, strict=True):
+        for group, own in zip(optimizer.param_groups, groups, strict=True):
+            group.update(own)
 
 
 def _statistics(network: nn.Module) -> list[Tensor]:

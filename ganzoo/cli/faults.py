@@ -1,0 +1,292 @@
+"""`python -m ganzoo.cli.faults`: does a run that was struck end as the run that never was?
+
+A row is one variant and one fault: the same command is started, meets the fault, and is started again until it ends.
+Its last checkpoint, logs, scores and pictures are then compared, bit by bit, with those of a run that was left alone.
+Rows are appended to a file as they are done; those that are there are not run again. The page is made from the rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import re
+import resource
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch.utils._pytree import tree_flatten_with_path
+
+import ganzoo
+import ganzoo.cli.training  # all of it, once, for the forks
+from ganzoo.cli.checks import environment
+from ganzoo.cli.errors import one_line
+from ganzoo.cli.faults_kinds import FAULTS, HELD_OUT, SAVES, STEPS, Course, Dies
+from ganzoo.cli.paths import find_config
+from ganzoo.core.checkpoint import read as read_checkpoint
+from ganzoo.core.images import to_float
+from ganzoo.core.pictures import to_pil
+from ganzoo.data import Digits
+
+PLACE = Path(__file__).parents[2] / ".github" / "faults"
+PAIRS = ("GAN", "DCGAN", "WGANGP")  # that are trained by two processes, which takes long to start
+SMALL = {"width": 4, "hidden": 16, "d_hidden": 8, "z_hidden": 8, "y_hidden": 8, "z_dim": 6, "blocks": 1}
+MOST_STARTS = 6
+Row = dict[str, Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("python -m ganzoo.cli.faults", description=__doc__)
+    names = ", ".join(FAULTS)
+    parser.add_argument("faults", nargs="*", metavar="FAULT", help=f"default: all; {names}")
+    parser.add_argument("--variants", nargs="+", default=ganzoo.list_models(), metavar="NAME", help="default: all")
+    parser.add_argument("--place", type=Path, default=PLACE, help="where rows.jsonl and README.md are")
+    parser.add_argument("--page", action="store_true", help="write the page from the rows that there are; run nothing")
+    options = parser.parse_args(arguments)
+    if unknown := {*options.faults} - {*FAULTS} | {*options.variants} - {*ganzoo.list_models()}:
+        parser.error(f"no {', '.join(unknown)}; faults are {names}; variants are {', '.join(ganzoo.list_models())}")
+    torch.set_num_threads(1)  # others do not live on in a fork
+    options.place.mkdir(parents=True, exist_ok=True)
+    file = options.place / "rows.jsonl"
+    done = {(row["variant"], row["fault"]) for row in read(file)}
+    for variant in () if options.page else options.variants:
+        asked = [f for f in options.faults or FAULTS if (variant, f) in cells() and (variant, f) not in done]
+        with tempfile.TemporaryDirectory() as work:
+            for fault in asked:
+                row = strike(variant, fault, Path(work))
+                with file.open("a") as opened:
+                    opened.write(json.dumps(row) + "\n")
+                print(f"{variant}, {fault}: {_cell(row)} ({row['cpu_seconds']:.0f} s)", flush=True)
+    (options.place / "README.md").write_text(page(read(file)))
+    return 0
+
+
+def cells() -> list[tuple[str, str]]:
+    """All that belongs into the table."""
+    return [(v, f) for v in ganzoo.list_models() for f in FAULTS if f != "dead rank" or v in PAIRS]
+
+
+def read(file: Path) -> list[Row]:
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+# A row
+
+
+def strike(variant: str, fault: str, work: Path) -> Row:
+    """One variant's run that meets one fault, held against one that does not, which is kept in the folder `work`."""
+    used = _cpu_seconds()
+    kind = {"corrupt image": "folder", "dead rank": "two"}.get(fault, "one")
+    whole = reference(variant, kind, work)
+    course = _course(variant, kind, work / variant / fault.replace(" ", "-"), workers=fault == "dead worker")
+    FAULTS[fault].strike(course)
+    _end(course, kind)
+    trouble = [f"exit code {code}" for code, _ in course.starts[:-1] if code not in FAULTS[fault].codes]
+    trouble += ["it does not end"] if course.starts[-1][0] else []
+    trouble += [word for word in ("Traceback", "hung") if any(word in text for _, text in course.starts)]
+    made = environment()
+    return {
+        "variant": variant,
+        "fault": fault,
+        "starts": [{"code": code, "said": _said(text)} for code, text in course.starts],
+        "steps_lost": course.played - STEPS,
+        "different": differences(whole, course.run),
+        "trouble": trouble,
+        "cpu_seconds": round(_cpu_seconds() - used, 1),
+        "made": {key: made[key] for key in ("ganzoo", "torch", "lightning", "platform", "time")},
+    }
+
+
+def reference(variant: str, kind: str, work: Path) -> Path:
+    """The run that was left alone; made at the first call."""
+    place = work / variant / kind
+    if not place.exists():
+        course = _course(variant, kind, place)
+        _end(course, kind)
+        if [code for code, _ in course.starts] != [0]:
+            raise RuntimeError(f"{variant} does not train, with nothing in its way: {course.starts}")
+    return next(place.glob("runs/*"))
+
+
+def _course(variant: str, kind: str, place: Path, workers: bool = False) -> Course:
+    course = Course(place, command(variant, kind, workers), f"{variant}, {place.name}")
+    if kind == "folder":
+        _write_digits(place / "digits")
+    if kind == "two":
+        # a config may name the folder's own
+        (place / "dies.py").write_text(f"from {Dies.__module__} import Dies as Base\n\n\nclass Dies(Base):\n    pass\n")
+    return course
+
+
+def command(variant: str, kind: str, workers: bool = False) -> list[str]:
+    """A variant's shipped config with small networks, D's more frequent updates, accumulation, flips and scores.
+
+    Args:
+        variant: its name.
+        kind: what it is trained on: "one" process with digits, with a "folder" of pictures, or "two" processes.
+        workers: whether processes of their own load the data.
+    """
+    name = f"{variant.lower()}/digits"
+    data = yaml.safe_load(find_config(name).read_text())["data"]
+    below = "data.data" if "data" in data.get("init_args", {}) else "data"
+    given = inspect.signature(getattr(ganzoo, variant)).parameters
+    options = {
+        **{f"model.{key}": value for key, value in SMALL.items() if key in given},
+        "model.microbatches": 2,
+        **({} if "n_critic" in given else {"model.n_critic": 2}),  # those that name it have more
+        **({below: "ImageFolder", f"{below}.path": "digits", f"{below}.labels": "true"} if kind == "folder" else {}),
+        **(
+            {f"{below}.channels": 1, f"{below}.cache_gb": 0, f"{below}.val_fraction": HELD_OUT}
+            if kind == "folder"
+            else {}
+        ),
+        f"{below}.image_size": 16,
+        "data.batch_size": 16,
+        "data.flip": "true",
+        **({"data.num_workers": 2 if workers else 0}),
+        **({"data.labels_per_class": 3} if data["class_path"] == "SemiSupervised" else {}),
+        # half of them with averages and schedules
+        **({"model.ema_half_life": 100, "model.lr_scheduler": "StepLR"} if len(variant) % 2 else {}),
+        **({"model.lr_scheduler.step_size": 5} if len(variant) % 2 else {}),
+        "trainer.max_steps": STEPS,
+        "trainer.log_every_n_steps": 3,
+        "trainer.accelerator": "cpu",
+        "trainer.enable_progress_bar": "false",
+        "checkpoint.every_n_steps": SAVES,
+        "samples.every_n_steps": 10,
+        "samples.rows": 2,
+        "samples.columns": 2,
+        "samples.film_fps": 0,
+        "diagnostics.every_n_steps": 10,
+        "diagnostics.n": 20,
+        "scores.every_n_steps": 10,
+        "scores.n": 20,
+        "scores.final_n": 0 if kind == "folder" else 20,
+        "ckpt_path": "last",
+    }
+    if kind == "two":
+        options |= {"trainer.devices": 2, "trainer.callbacks+": "dies.Dies"}
+    return ["fit", "--config", name, *(text for key, value in options.items() for text in (f"--{key}", str(value)))]
+
+
+def _write_digits(folder: Path) -> None:
+    """A hundred of the digits as PNGs, ten of each class in a folder of its own."""
+    data = Digits().dataset("train")
+    labels = data.labels()
+    assert labels is not None
+    for label in range(10):
+        (folder / str(label)).mkdir(parents=True)
+        members = (labels == label).nonzero()[:10, 0].tolist()
+        for i, picture in zip(members, to_pil(to_float(data.__getitems__(members)["image"])), strict=True):
+            picture.save(folder / str(label) / f"{i}.png")
+
+
+def _end(course: Course, kind: str) -> None:
+    """Start it until it ends."""
+    for _ in range(MOST_STARTS):
+        if not (course.processes() if kind == "two" else course.start()):
+            return
+
+
+def _cpu_seconds() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in used)
+
+
+def _said(text: str) -> str:
+    """The line that tells why a start ended, or did not go on from the newest checkpoint."""
+    lines = [one_line(line) for line in text.splitlines()]
+    otherwise = lines[-1] if "Traceback" in text else ""
+    return next((line for line in lines if re.match("ganzoo: error|Stopped|Done|.* is damaged", line)), otherwise)
+
+
+def differences(whole: Path, run: Path) -> list[str]:
+    """What of two runs' last states, logs, scores and pictures is not the same, to the bit."""
+    states = [_leaves(folder / "checkpoints" / "last.ckpt") for folder in (whole, run)]
+    found = [key for key in {**states[0], **states[1]} if not _same(*(state.get(key) for state in states))]
+    for name in ("metrics.jsonl", "scores.jsonl", "scores.json"):
+        logs = [_log(folder / name) for folder in (whole, run)]
+        found += [name] if logs[0] != logs[1] else []
+    pictures = [{file.name: file.read_bytes() for file in folder.glob("samples/*.png")} for folder in (whole, run)]
+    # a run that is asked to stop shows its last state, too
+    return [*found, *(["samples"] if not pictures[0].items() <= pictures[1].items() else [])]
+
+
+def _leaves(file: Path) -> dict[str, Any]:
+    """All of a checkpoint."""
+    leaves, _ = tree_flatten_with_path(read_checkpoint(file)) if file.exists() else ([], None)
+    return {"".join(map(str, path)): value for path, value in leaves}
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    return bool(a == b)
+
+
+def _log(file: Path) -> list[Any]:
+    """A log, or a record of scores, without times."""
+    text = file.read_text() if file.exists() else ""
+    lines = text.splitlines() if file.suffix == ".jsonl" else [text or "null"]
+    return [_timeless(json.loads(line)) for line in lines]
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _timeless(item) for key, item in value.items() if key not in ("time", "seconds")}
+    return [_timeless(item) for item in value] if isinstance(value, list) else value
+
+
+# The page
+
+
+def page(rows: list[Row]) -> str:
+    """All rows as Markdown."""
+    by = {(row["variant"], row["fault"]): row for row in rows}
+    lines = [f"| {' | '.join(['variant', *FAULTS])} |", "|---" * (1 + len(FAULTS)) + "|"]
+    for variant in ganzoo.list_models():
+        found = [by.get((variant, fault)) for fault in FAULTS]
+        lines.append(f"| {' | '.join([variant, *(_cell(row) if row else '-' for row in found)])} |")
+    faults = ["| fault | what happens | exit codes | seen, for example |", "|---|---|---|---|"]
+    for fault, kind in FAULTS.items():
+        mine = [row["starts"] for row in rows if row["fault"] == fault]
+        codes = ", ".join(map(str, sorted({start["code"] for starts in mine for start in starts[:-1]})))
+        texts = (start["said"] for starts in mine for start in starts)
+        said = next((text for text in texts if text and not text.startswith(f"Done at step {STEPS}. ")), "")
+        faults.append(f"| {fault} | {kind.text} | {codes} | {said.replace('|', '/')} |")
+    equal = sum(not row["different"] for row in rows)
+    parts = [
+        "# Runs that were struck, beside runs that were not",
+        f"Every variant's shipped config on digits, made small: {STEPS} batches of 16 in two microbatches, flips, two "
+        "or more updates of D for one of G, averages and schedules for half of the variants, scores, alarms and "
+        f"pictures; saved every {SAVES} batches. The command meets the fault at a random moment, and is started again, "
+        "as it is, until it ends. Compared with a run that was left alone: every tensor and every number of "
+        "`last.ckpt` (weights, optimizers, averages, schedules, callbacks, loops, means), `metrics.jsonl`, "
+        "`scores.jsonl` and `scores.json` without times, and the pictures. The number is that of batches that had to be "
+        f"played again. **{equal} of {len(rows)} are bit-equal.** CPU, {_versions(rows)}.",
+        "\n".join(lines),
+        "\n".join(faults),
+        "An exit code below zero is the signal that ended the process. A full disk is stood for by a limit on the size "
+        "of files; what a power cut leaves of a disk's own cache cannot be seen here. Two processes are compared with "
+        "two, for three variants.",
+        "Written by `python -m ganzoo.cli.faults` from [rows.jsonl](rows.jsonl), which has each start's exit code and "
+        "last message.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _versions(rows: list[Row]) -> str:
+    return "; ".join(sorted({f"torch {row['made']['torch']}, Lightning {row['made']['lightning']}" for row in rows}))
+
+
+def _cell(row: Row) -> str:
+    what = f"**not bit-equal** ({', '.join(row['different'][:3])})" if row["different"] else "bit-equal"
+    return ", ".join([f"{what}, {row['steps_lost']}", *(f"**{text}**" for text in row["trouble"])])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

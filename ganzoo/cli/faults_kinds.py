@@ -1,0 +1,284 @@
+"""The faults of `python -m ganzoo.cli.faults`: real signals, files and limits that a training meets."""
+
+from __future__ import annotations
+
+import io
+import math
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any, NamedTuple, cast
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from ganzoo.callbacks.checkpoints import rolling
+from ganzoo.cli import main
+from ganzoo.core import checkpoint
+from ganzoo.core.turns import Turns
+from ganzoo.core.upkeep import PLAYERS
+from ganzoo.data.folder import fraction
+
+STEPS, SAVES = 40, 7  # batches of a run, and between two checkpoints
+HELD_OUT = 0.1  # share of a folder that is not trained on
+LIMIT = 120  # seconds after which a start counts as hung
+RANK, STEP = "GANZOO_FAULT_RANK", "GANZOO_FAULT_STEP"  # environment variables that `Dies` reads
+Act = Callable[[Turns], None]
+
+
+class Fault(NamedTuple):
+    """What strikes a training."""
+
+    strike: Callable[[Course], None]  # starts the command, once or several times; who calls it starts it until it ends
+    text: str
+    codes: set[int]  # that a start may exit with
+
+
+class Course:
+    """One command in a folder of its own, started as often as it takes.
+
+    Args:
+        place: the folder; made here.
+        command: of `ganzoo fit`.
+        seed: of when and where the fault strikes.
+    """
+
+    def __init__(self, place: Path, command: list[str], seed: str) -> None:
+        place.mkdir(parents=True)
+        self.place, self.command, self.random = place, command, random.Random(seed)
+        self.starts: list[tuple[int, str]] = []  # exit code (minus a signal's number) and what was printed
+        self._played = multiprocessing.Value("i", 0)
+
+    @property
+    def run(self) -> Path:
+        return next(self.place.glob("runs/*"))
+
+    @property
+    def played(self) -> int:
+        """Batches, over all starts."""
+        counted = self.place / "played"  # by `Dies`
+        return self._played.value + (counted.stat().st_size if counted.exists() else 0)
+
+    def step(self, least: int = 2, most: int = STEPS - 2) -> int:
+        return self.random.randint(least, most)
+
+    def start(self, prepare: Callable[[], None] | None = None) -> int:
+        """Run the command in a fork of this process, which has imported everything, after `prepare` has been called."""
+        reader, writer = os.pipe()
+        process = multiprocessing.get_context("fork").Process(target=self._child, args=(writer, prepare))
+        process.start()
+        os.close(writer)
+        with os.fdopen(reader, errors="replace") as said:
+            text = _all_of(said, cast(int, process.pid))
+        process.join()
+        self.starts.append((process.exitcode or 0, text))
+        return process.exitcode or 0
+
+    def _child(self, writer: int, prepare: Callable[[], None] | None) -> None:
+        os.setpgid(0, 0)
+        os.chdir(self.place)
+        os.dup2(writer, 1)
+        os.dup2(writer, 2)
+        os.close(writer)
+        sys.stdout = sys.stderr = os.fdopen(2, "w", buffering=1)  # not what a test has put there
+
+        def count(_: Turns) -> None:
+            self._played.value += 1
+
+        _wrap("training_step", count, before=False)
+        if prepare:
+            prepare()
+        os._exit(main(self.command))
+
+    def processes(self, rank: int | None = None, step: int = 0) -> int:
+        """Run the command as a user does, in two processes of which one may kill itself after a batch."""
+        environment = os.environ | {"OMP_NUM_THREADS": "1", RANK: str(rank), STEP: str(step)}
+        command = [sys.executable, "-m", "ganzoo", *self.command]
+        how: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        with subprocess.Popen(command, cwd=self.place, env=environment, start_new_session=True, **how) as process:
+            text = _all_of(cast(IO[str], process.stdout), process.pid)
+        self.starts.append((process.returncode, text))
+        return process.returncode
+
+
+class Dies(Callback):
+    """Counts the batches of a training, and kills the process that its environment names, after the batch that it
+    names."""
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if trainer.is_global_zero:
+            with open("played", "a") as file:
+                file.write(".")
+        if os.environ[RANK] == str(trainer.global_rank) and os.environ[STEP] == str(trainer.global_step):
+            _kill()
+
+
+def _all_of(said: IO[str], group: int) -> str:
+    """What is printed by a group of processes, which is ended if it hangs."""
+    begun, timer = time.monotonic(), threading.Timer(LIMIT, os.killpg, (group, signal.SIGKILL))
+    timer.start()
+    text = said.read()
+    timer.cancel()
+    timer.join()
+    return text + "\nhung" * (time.monotonic() - begun > LIMIT)
+
+
+def _wrap(method: str, act: Act, *, before: bool) -> None:
+    """Call `act` before or after each call of a method of the model."""
+    whole = getattr(Turns, method)
+
+    def wrapped(self: Turns, *args: Any, **kwargs: Any) -> Any:
+        if before:
+            act(self)
+        result = whole(self, *args, **kwargs)
+        if not before:
+            act(self)
+        return result
+
+    setattr(Turns, method, wrapped)
+
+
+def at(step: int, act: Act, method: str = "training_step", before: bool = True) -> Callable[[], None]:
+    """Prepares a start: in the batch of this number, counted from 1, something happens."""
+
+    def once(model: Turns) -> None:
+        counted = model.trainer.global_step + (method == "minimize" or before)
+        if counted == step:
+            act(model)
+
+    return lambda: _wrap(method, once, before=before)
+
+
+def _kill(_: Any = None) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+# The faults
+
+
+def killed(course: Course) -> None:
+    for least in (2, STEPS // 2):
+        method, before = course.random.choice([("training_step", True), ("minimize", False), ("training_step", False)])
+        course.start(at(course.step(least, least + 17), _kill, method, before))
+
+
+def killed_while_saving(course: Course) -> None:
+    def prepare(where: str, nth: int, share: float) -> None:
+        whole, count = checkpoint.write_atomically, 0
+        replace = Path.replace
+
+        def half(write: Callable[[Any], Any], file: Any) -> None:
+            write(buffer := io.BytesIO())
+            file.write(buffer.getvalue()[: int(share * len(buffer.getvalue()))])
+            file.flush()
+            _kill()
+
+        def renamed(self: Path, target: Any) -> Any:
+            if where == "after the rename":
+                replace(self, target)
+            _kill()
+
+        def saved(path: Any, write: Callable[[Any], Any]) -> None:
+            nonlocal count
+            count += 1
+            if count == nth and where == "in the file":
+                whole(path, lambda file: half(write, file))
+            if count == nth:
+                Path.replace = renamed  # type: ignore[method-assign]
+            whole(path, write)
+
+        checkpoint.write_atomically = saved
+
+    for where in ("in the file", "before the rename", "after the rename"):
+        nth, share = course.random.randint(1, 2), course.random.random()
+        course.start(lambda where=where, nth=nth, share=share: prepare(where, nth, share))  # type: ignore[misc]
+
+
+def terminated(course: Course) -> None:
+    for least in (2, STEPS // 2):
+        step = course.step(least, least + 17)
+        course.start(at(step, lambda _: os.kill(os.getpid(), signal.SIGTERM), before=course.random.random() < 0.5))
+
+
+def full_disk(course: Course) -> None:
+    share = course.random.random()
+
+    def fill(model: Turns) -> None:
+        size = rolling(Path(model.trainer.log_dir or "") / "checkpoints")[0].stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(share * size), resource.RLIM_INFINITY))
+
+    course.start(at(course.step(SAVES + 1), fill))
+
+
+def bad_number(course: Course) -> None:
+    player = course.random.choice(PLAYERS)
+    what = course.random.choice(["gradient", "weight"])
+
+    def spoil(model: Turns) -> None:
+        weight = next(getattr(model, player).parameters())
+        if what == "weight":
+            with torch.no_grad():
+                weight[0] = math.nan
+        else:
+            weight.register_hook(lambda gradient: gradient * math.inf)
+
+    course.start(at(course.step(), spoil))
+
+
+def corrupt_image(course: Course) -> None:
+    folder = course.place / "digits"
+    trained = [f for f in sorted(folder.rglob("*.png")) if fraction(f.relative_to(folder).as_posix()) >= HELD_OUT]
+    file = course.random.choice(trained)
+    whole = file.read_bytes()
+    size = course.random.randint(20, len(whole) // 2)
+    course.start(at(course.step(2, 15), lambda _: os.truncate(file, size)))
+    file.write_bytes(whole)
+
+
+def truncated_checkpoint(course: Course) -> None:
+    course.start(at(course.step(2 * SAVES + 1), _kill))
+    last = rolling(course.run / "checkpoints")[-1]
+    os.truncate(last, course.random.randrange(last.stat().st_size))
+
+
+def dead_worker(course: Course) -> None:
+    which = course.random.randrange(2)
+    course.start(at(course.step(), lambda _: multiprocessing.active_children()[which].kill()))
+
+
+def dead_rank(course: Course) -> None:
+    for rank, least in enumerate((2, STEPS // 2)):
+        course.processes(rank, course.step(least, least + 17))
+
+
+FAULTS = {
+    "killed": Fault(killed, "SIGKILL twice: before, in or after a batch", {-9}),
+    "killed while saving": Fault(
+        killed_while_saving,
+        "SIGKILL in the middle of a checkpoint's file; when the disk has it, but not its name; right after the rename",
+        {-9},
+    ),
+    "SIGTERM": Fault(terminated, "twice", {75}),
+    "full disk": Fault(
+        full_disk, "from some batch on no file can grow beyond a part of a checkpoint (RLIMIT_FSIZE)", {1}
+    ),
+    "bad number": Fault(bad_number, "a gradient becomes infinite, or a weight not a number", {2}),
+    "corrupt image": Fault(
+        corrupt_image, "a PNG of the training's folder is truncated, and mended for the next start", {2}
+    ),
+    "truncated checkpoint": Fault(truncated_checkpoint, "SIGKILL; then the last checkpoint loses its end", {-9}),
+    "dead worker": Fault(dead_worker, "SIGKILL of one of two workers that load data", {2}),
+    "dead rank": Fault(
+        dead_rank,
+        "SIGKILL of one of two processes that train together: first of the one that was started, then of its child",
+        {2, -9},
+    ),
+}

@@ -1,0 +1,1 @@
+"""Games small enough to be solved: where the theory of GANs can be seen and measured. All in float64."""

@@ -1,0 +1,455 @@
+"""What the founding texts say of D, V and divergences, by quadrature, in closed form and by training.
+
+The tolerances are those of the table of claims: D within .03 of D*, V within .02 nat, Monte Carlo within 3 standard
+errors.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits, relu, softplus
+
+import ganzoo
+from ganzoo.data import Digits
+from ganzoo.functional.divergences import (
+    F_DIVERGENCES,
+    Gaussian,
+    gaussian_hellinger,
+    gaussian_kl,
+    gaussian_pearson,
+    gaussian_wasserstein_1,
+    gaussian_wasserstein_2,
+    integral,
+    jensen_shannon,
+    kl,
+    optimal_logits,
+    value,
+    wasserstein_1,
+)
+from ganzoo.functional.losses import log_fake, log_real
+from ganzoo.functional.parzen import parzen_log_likelihood
+from ganzoo.networks.autoencoder import MLPAutoEncoder
+from ganzoo.networks.mlp import MLPGenerator
+from ganzoo.testing import NoiseImages, fit
+
+X = torch.linspace(-16, 16, 20_001, dtype=torch.float64)
+PAIRS = [
+    (Gaussian(0.3, 1.1), Gaussian(-0.4, 0.9)),
+    (Gaussian(-1, 0.5), Gaussian(0, 1)),
+    (Gaussian(0.5, 1), Gaussian(0, 1)),
+]
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def logs(p, q):
+    return p.log_density(X), q.log_density(X)
+
+
+# Closed forms and bounds
+
+
+@pytest.mark.parametrize(("p", "q"), PAIRS)
+def test_closed_forms_are_the_integrals(p, q):
+    log_p, log_q = logs(p, q)
+    d = {name: member.divergence(log_p, log_q, X) for name, member in F_DIVERGENCES.items()}
+    assert gaussian_kl(p, q) == pytest.approx(kl(log_p, log_q, X), abs=1e-9)
+    assert d["kl"] == pytest.approx(gaussian_kl(p, q), abs=1e-9)
+    assert d["reverse-kl"] == pytest.approx(gaussian_kl(q, p), abs=1e-9)
+    assert d["pearson"] == pytest.approx(gaussian_pearson(p, q), abs=1e-9)
+    assert d["hellinger"] == pytest.approx(gaussian_hellinger(p, q), abs=1e-9)
+    assert d["jensen-shannon"] == pytest.approx(2 * jensen_shannon(log_p, log_q, X), abs=1e-9)
+    assert d["gan"] == pytest.approx(2 * jensen_shannon(log_p, log_q, X) - math.log(4), abs=1e-9)
+    assert gaussian_wasserstein_1(p, q) == pytest.approx(wasserstein_1(log_p, log_q, X), abs=1e-5)
+
+
+def test_pearsons_divergence_can_be_infinite():
+    assert gaussian_pearson(Gaussian(0, 1.5), Gaussian(0, 1)) == math.inf
+
+
+def test_wasserstein_distances_move_quantiles_to_each_other():
+    p, q = Gaussian(0.3, 1.1), Gaussian(-0.4, 0.9)
+    u = (torch.arange(1_000_000, dtype=torch.float64) + 0.5) / 1_000_000
+    z = torch.special.ndtri(u)
+    moved = (p.mean + p.std * z) - (q.mean + q.std * z)
+    assert gaussian_wasserstein_1(p, q) == pytest.approx(moved.abs().mean().item(), abs=1e-5)
+    assert gaussian_wasserstein_2(p, q) == pytest.approx(moved.square().mean().sqrt().item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", F_DIVERGENCES)
+@pytest.mark.parametrize(("p", "q"), PAIRS)
+def test_variational_bounds_are_reached_by_the_optimal_output_alone(name, p, q):
+    log_p, log_q = logs(p, q)
+    member = F_DIVERGENCES[name]
+    exact = member.divergence(log_p, log_q, X)
+    best = member.optimal(log_p - log_q)
+    assert member.bound(best, log_p, log_q, X) == pytest.approx(exact, abs=1e-9)
+    for other in (best + 0.1, best - 0.1 * torch.sin(X), 0.9 * best):
+        assert member.bound(other, log_p, log_q, X) < exact - 1e-4
+
+
+@pytest.mark.parametrize("name", F_DIVERGENCES)
+def test_conjugates_and_activations_are_those_of_f(name):
+    """f*(t) = sup u t - f(u), by search; g_f(V*) = f'(u); `fake` is f* of g_f."""
+    member = F_DIVERGENCES[name]
+    u = torch.linspace(0.2, 4, 20, dtype=torch.float64).requires_grad_()
+    (slope,) = torch.autograd.grad(member.f(u).sum(), u)
+    t = member.activation(member.optimal(u.detach().log()))
+    torch.testing.assert_close(t, slope)
+    candidates = torch.logspace(-4, 4, 200_001, dtype=torch.float64)
+    search = torch.stack([(candidates * one - member.f(candidates)).max() for one in t])
+    torch.testing.assert_close(member.conjugate(t), search, rtol=1e-6, atol=1e-6)
+    v = torch.linspace(-5, 5, 101, dtype=torch.float64)
+    torch.testing.assert_close(member.fake(v), member.conjugate(member.activation(v)))
+    assert (member.activation(v).diff() > 0).all()
+
+
+@pytest.mark.parametrize("name", ["reverse-kl", "hellinger", "jensen-shannon", "gan"])
+def test_what_d_says_of_fakes_does_not_overflow(name):
+    """f* of g_f by the table is infinite or not a number at outputs that large; composed by hand it is not."""
+    member, v = F_DIVERGENCES[name], torch.tensor([-200.0, 80.0])
+    assert member.fake(v).isfinite().all()
+    assert not member.conjugate(member.activation(v)).isfinite().all()
+
+
+def test_the_bounds_gradient_on_a_mean_is_the_divergences():
+    """With V* held still, as D is in G's step: by the envelope theorem the gradient is that of D_f itself."""
+    p, step = Gaussian(0.0, 1.0), 1e-5
+    for name, member in F_DIVERGENCES.items():
+        log_p, log_q = p.log_density(X), Gaussian(0.5, 0.8).log_density(X)
+        best = member.optimal(log_p - log_q)
+        up, down = (Gaussian(0.5 + sign * step, 0.8).log_density(X) for sign in (1, -1))
+        of_bound = (member.bound(best, log_p, up, X) - member.bound(best, log_p, down, X)) / (2 * step)
+        of_divergence = (member.divergence(log_p, up, X) - member.divergence(log_p, down, X)) / (2 * step)
+        assert of_bound == pytest.approx(of_divergence, rel=1e-4), name
+
+
+def nearest_gaussian(log_p, f):
+    """Mean and standard deviation of a q with the least D_f(p || q), from a start near p's larger mode."""
+    near = X.abs() < 6
+    weights = torch.tensor([1.2, -0.5], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe", tolerance_change=1e-12)
+
+    def loss():
+        optimizer.zero_grad()
+        mean, log_std = weights
+        log_q = -(((X[near] - mean) / log_std.exp()) ** 2) / 2 - log_std - math.log(2 * math.pi) / 2
+        total = torch.trapezoid(log_q.exp() * f((log_p[near] - log_q).exp()), X[near])
+        total.backward()
+        return total.detach()
+
+    optimizer.step(loss)
+    return weights[0].item(), weights[1].exp().item()
+
+
+def test_the_nearest_gaussian_covers_two_modes_or_sits_on_one():
+    """Nowozin et al. 2016, section 2.5, on another mixture: KL's is the one with the mixture's moments, exactly."""
+    modes = [Gaussian(mean, 0.5).log_density(X) + math.log(weight) for mean, weight in ((-1.5, 0.4), (1.5, 0.6))]
+    log_p = torch.stack(modes).logsumexp(0)
+    found = {name: nearest_gaussian(log_p, F_DIVERGENCES[name].f) for name in ("kl", "jensen-shannon", "reverse-kl")}
+    assert found["kl"] == pytest.approx((0.3, math.sqrt(0.5**2 + 1.5**2 - 0.3**2)), abs=1e-4)
+    assert found["reverse-kl"] == pytest.approx((1.5, 0.5), abs=0.05)
+
+
+# V and D*
+
+
+def test_the_value_at_the_optimum_is_the_jensen_shannon_divergence():
+    for p, q in PAIRS:
+        log_p, log_q = logs(p, q)
+        best = optimal_logits(log_p, log_q)
+        torch.testing.assert_close(torch.sigmoid(best), log_p.exp() / (log_p.exp() + log_q.exp()))
+        at_best = value(best, log_p, log_q, X)
+        assert at_best == pytest.approx(-math.log(4) + 2 * jensen_shannon(log_p, log_q, X), abs=1e-9)
+        assert value(0.9 * best, log_p, log_q, X) < at_best
+    assert value(torch.zeros_like(X), log_p, log_q, X) == pytest.approx(-math.log(4), abs=1e-9)
+    assert value(optimal_logits(log_p, log_p), log_p, log_p, X) == pytest.approx(-math.log(4), abs=1e-9)
+
+
+def test_densities_that_never_meet_are_log_2_apart():
+    """p on [-2, -1], q on [1, 2]: D* is 1 and 0, V is 0; what D says where neither is matters to nobody."""
+    log_p, log_q = (torch.where((X - middle).abs() < 0.5, 0.0, -math.inf).double() for middle in (-1.5, 1.5))
+    log_p, log_q = (log - math.log(integral(log.exp(), X)) for log in (log_p, log_q))
+    assert jensen_shannon(log_p, log_q, X) == pytest.approx(math.log(2))
+    assert value(optimal_logits(log_p, log_q), log_p, log_q, X) == 0
+    assert kl(log_p, log_q, X) == math.inf
+    assert wasserstein_1(log_p, log_q, X) == pytest.approx(3, abs=0.01)
+
+
+def test_the_value_is_minus_twice_the_mean_cross_entropy():
+    real, fake = (torch.randn(500, generator=seeded(seed), dtype=torch.float64) * 3 for seed in (0, 1))
+    targets = torch.cat([torch.ones(500), torch.zeros(500)]).double()
+    mean = binary_cross_entropy_with_logits(torch.cat([real, fake]), targets)
+    torch.testing.assert_close(log_real(real) + log_fake(fake), -2 * mean)
+
+
+def train(network, loss, steps, lr=1e-2):
+    """Adam with a learning rate that falls to 0 along half a cosine."""
+    optimizer = torch.optim.Adam(network.parameters(), lr=lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+        schedule.step()
+
+
+def mlp(inputs=1, width=32):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1), nn.Flatten(0)
+    )
+
+
+def test_a_trained_discriminator_is_the_ratio_of_the_densities():
+    """p a mixture, q one wide hump; G stands still, D learns from samples alone."""
+    generator = seeded()
+    d, n = mlp(), 2048
+
+    def real():
+        side = torch.randint(0, 2, (n, 1), generator=generator) * 2 - 1
+        return side + 0.5 * torch.randn(n, 1, generator=generator)
+
+    def fake():
+        return 0.5 + 1.2 * torch.randn(n, 1, generator=generator)
+
+    train(d, lambda: -log_real(d(real())) - log_fake(d(fake())), 800, lr=2e-2)
+    x = torch.linspace(-8, 8, 4001, dtype=torch.float64)
+    halves = torch.stack([Gaussian(mean, 0.5).log_density(x) for mean in (-1, 1)])
+    log_p, log_q = halves.logsumexp(0) - math.log(2), Gaussian(0.5, 1.2).log_density(x)
+    seen = (log_p > log_p.max() + math.log(0.01)) | (log_q > log_q.max() + math.log(0.01))
+    with torch.no_grad():
+        found = torch.sigmoid(d(x.float()[:, None]).double())
+        best = torch.sigmoid(optimal_logits(log_p, log_q))
+        assert (found - best)[seen].abs().max() < 0.03
+        estimates = [log_real(d(real())) + log_fake(d(fake())) for _ in range(50)]
+    assert torch.stack(estimates).mean().item() == pytest.approx(
+        -math.log(4) + 2 * jensen_shannon(log_p, log_q, x), abs=0.02
+    )
+
+
+# The objectives of G
+
+
+def test_the_minimax_gradient_dies_where_d_rejects_and_both_rest_at_the_same_point():
+    logit = torch.tensor([-10.0], dtype=torch.float64, requires_grad=True)
+    (minimax,) = torch.autograd.grad(log_fake(logit), logit)
+    (other,) = torch.autograd.grad(-log_real(logit), logit)
+    assert minimax.item() == pytest.approx(-math.exp(-10), rel=1e-4)
+    assert other.item() == pytest.approx(-1, rel=1e-4)
+    for gap, rests in ((0.0, True), (0.3, False)):  # q = N(theta, 1), p = N(0, 1): where do G's gradients vanish?
+        samples = gap + X  # G(z) = theta + z, integrated over z
+        weights = Gaussian(0, 1).log_density(X).exp()
+        y = samples.clone().requires_grad_()
+        log_p, log_q = Gaussian(0, 1).log_density(y), Gaussian(gap, 1).log_density(y)
+        logits = optimal_logits(log_p, log_q)
+        for loss in (-softplus(logits), softplus(-logits)):
+            (slope,) = torch.autograd.grad(loss.sum(), y, retain_graph=True)
+            assert (abs(integral(weights * slope, X)) < 1e-9) == rests
+
+
+def test_the_maximum_likelihood_game_follows_the_kl_noisily():
+    """G minimises -E exp(logit D) (Goodfellow 2016, eq. 14): with D*, E -(p / q)(G(z)), D held still.
+
+    p = N(0, 1), G(z) = theta + z: the expected gradient is -integral of q (p / q)' = integral of p q' / q by parts, and
+    that of KL(p || q) is -integral of p (dq / dtheta) / q, which is the same, as dq / dtheta = -q'. Its value is theta.
+    """
+    theta, n = 0.7, 400_000
+    p, q = Gaussian(0.0, 1.0), Gaussian(theta, 1.0)
+    y = (theta + torch.randn(n, generator=seeded(), dtype=torch.float64)).requires_grad_()
+    logits = optimal_logits(p.log_density(y), q.log_density(y))
+    likelihood, other = (
+        torch.autograd.grad(loss.sum(), y, retain_graph=True)[0] for loss in (-logits.exp(), softplus(-logits))
+    )
+    error = likelihood.std().item() / math.sqrt(n)
+    step = 1e-5
+    exact = (gaussian_kl(p, Gaussian(theta + step, 1)) - gaussian_kl(p, Gaussian(theta - step, 1))) / (2 * step)
+    assert exact == pytest.approx(theta, abs=1e-6)
+    assert abs(likelihood.mean().item() - exact) < 3 * error < 0.02
+    assert likelihood.var() > 3 * other.var()
+
+
+# Parallel lines
+
+
+@pytest.mark.parametrize("theta", [0.5, -1.0])
+def test_on_parallel_lines_the_distance_has_a_slope_and_the_divergence_has_none(theta):
+    """(0, u) against (theta, u), u uniform in [0, 1] (Arjovsky et al. 2017, example 1): W = |theta|, JSD = log 2.
+
+    A critic whose gradient has norm 1 (as WGAN-GP's has) says W; a logistic D says -log 4 + 2 log 2 = 0 of both.
+    """
+    generator = seeded()
+
+    def points(at):
+        return torch.stack([torch.full((256,), at), torch.rand(256, generator=generator)], 1)
+
+    critic, d = mlp(2), mlp(2)
+
+    def wasserstein():
+        return critic(points(0.0)).mean() - critic(points(theta)).mean()
+
+    def loss():
+        weight = torch.rand(256, 1, generator=generator)
+        between = (weight * points(0.0) + (1 - weight) * points(theta)).requires_grad_()
+        (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+        return -wasserstein() + 10 * (slope.norm(dim=1) - 1).square().mean()
+
+    train(critic, loss, 300)
+    train(d, lambda: -log_real(d(points(0.0))) - log_fake(d(points(theta))), 300)
+    with torch.no_grad():
+        assert wasserstein().item() == pytest.approx(abs(theta), rel=0.1)
+        v = (log_real(d(points(0.0))) + log_fake(d(points(theta)))).item()
+    assert (v + math.log(4)) / 2 == pytest.approx(math.log(2), abs=0.01)
+
+
+def test_lines_that_meet_have_no_divergence():
+    """theta = 0: with points that fall on the same line, D can say only 1/2."""
+    d, generator = mlp(2), seeded()
+
+    def points():
+        return torch.stack([torch.zeros(256), torch.rand(256, generator=generator)], 1)
+
+    train(d, lambda: -log_real(d(points())) - log_fake(d(points())), 300)
+    with torch.no_grad():
+        v = (log_real(d(points())) + log_fake(d(points()))).item()
+    assert (v + math.log(4)) / 2 == pytest.approx(0, abs=0.01)
+
+
+# What a game of networks does
+
+
+def test_d_is_in_train_mode_in_the_generators_step():
+    """Its dropout is on there, too (Goodfellow's code); how it does without is `ganzoo.cli.learning`'s to say."""
+    gan = ganzoo.GAN(image_size=8, hidden=8, d_hidden=8)
+    equation, seen = gan.generator_loss, []
+
+    def watched(batch):
+        seen.append((gan.discriminator.training, [m.training for m in gan.discriminator.modules()]))
+        return equation(batch)
+
+    gan.generator_loss = watched
+    fit(gan, NoiseImages(gan), steps=2)
+    assert len(seen) == 2 and all(mode and all(parts) for mode, parts in seen)
+
+
+@pytest.mark.parametrize("name", ["GAN", "EBGAN", "WGANGP"])
+def test_the_generator_is_told_nothing_of_the_data(name):
+    """No path from x to G's gradient: it is the same to the bit whatever x holds."""
+    small = {"image_size": 16, "channels": 1}
+    gradients = []
+    for fill in (0.0, 0.7):
+        torch.manual_seed(0)
+        gan = getattr(ganzoo, name)(**small).eval()
+        x = torch.full((4, 1, 16, 16), fill, requires_grad=True)
+        batch = {"image": x, **gan.draw(4, seeded())}
+        loss = sum(gan.generator_loss(batch).values())
+        of_x, *of_g = torch.autograd.grad(loss, [x, *gan.generator.parameters()], allow_unused=True)
+        assert of_x is None
+        gradients.append(of_g)
+    for one, other in zip(*gradients, strict=True):
+        assert torch.equal(one, other)
+
+
+def digits(split):
+    """[N, 1, 8, 8] in [-1, 1]."""
+    return Digits().make_dataset(split).images.float() / 127.5 - 1
+
+
+def effective_rank(rows):
+    """n^2 / sum of squared cosines: n for orthogonal rows, 1 for parallel ones."""
+    rows = nn.functional.normalize(rows.double())
+    return len(rows) ** 2 / (rows @ rows.T).square().sum().item()
+
+
+@pytest.mark.parametrize("steps", [0, 100])
+def test_an_energys_gradients_are_more_diverse_in_a_minibatch_than_a_logistic_losss(steps):
+    """Zhao et al. 2016, section 2.2: a logistic loss has two targets, a reconstruction as many as there are images.
+
+    Per-sample gradients on the weights of the same encoder, of reals, and on G's output; before and after D learns.
+    """
+    x = digits("train")[:64]
+    fakes = torch.rand(64, 1, 8, 8, generator=seeded()) * 2 - 1
+    torch.manual_seed(0)
+    auto_encoder = MLPAutoEncoder(8, 1, hidden=64)
+    logistic = nn.Sequential(MLPAutoEncoder(8, 1, hidden=64).encoder, nn.Linear(64, 1), nn.Flatten(0))
+    if steps:
+        train(auto_encoder, lambda: auto_encoder(x)[0].mean() + relu(10 - auto_encoder(fakes)[0]).mean(), steps, 1e-3)
+        train(logistic, lambda: -log_real(logistic(x)) - log_fake(logistic(fakes)), steps, 1e-3)
+
+    def ranks(loss, weight):
+        of_weights = torch.stack([torch.autograd.grad(loss(one[None]).sum(), weight)[0].flatten() for one in x])
+        g = fakes.clone().requires_grad_()
+        (of_output,) = torch.autograd.grad(loss(g).sum(), g)
+        return effective_rank(of_weights), effective_rank(of_output.flatten(1))
+
+    energy = ranks(lambda one: auto_encoder(one)[0], auto_encoder.encoder[1].weight)
+    entropy = ranks(lambda one: softplus(-logistic(one)), logistic[0][1].weight)
+    assert energy[0] > (5 if steps else 1.2) * entropy[0]  # measured, 4 seeds: 1.3 to 2.5 and 8
+    assert energy[1] > 1.5 * entropy[1]
+
+
+def test_an_auto_encoder_of_reals_alone_gives_noise_a_higher_energy():
+    """No fake was ever shown to it; reals that it never saw lie as low as those that it did."""
+    x, held_out = digits("train"), digits("test")
+    torch.manual_seed(0)
+    d = MLPAutoEncoder(8, 1, hidden=32)
+    train(d, lambda: d(x)[0].mean(), 300)
+    generator = seeded()
+    noise = torch.rand(len(held_out), 1, 8, 8, generator=generator) * 2 - 1
+    shuffled = torch.stack([one.flatten()[torch.randperm(64, generator=generator)].view(1, 8, 8) for one in held_out])
+    with torch.no_grad():
+        real, *others = (d(images)[0] for images in (held_out, noise, shuffled))
+        assert real.mean() < 1.3 * d(x)[0].mean()
+    for energies in others:
+        assert energies.min() > real.quantile(0.99) and energies.mean() > 2 * real.mean()
+
+
+# A density that is zero
+
+
+def test_a_generators_density_is_zero_off_its_support_and_noise_mends_it():
+    """G(z) = (z, 0) fills a line of the plane; with output noise its log-likelihood is finite, and has a best sigma.
+
+    The noisy density is N(x1; 0, 1 + sigma^2) N(x2; 0, sigma^2); a Parzen window over G's samples estimates it.
+    """
+    z = torch.special.ndtri((torch.arange(4000, dtype=torch.float64) + 0.5) / 4000)
+    fakes = torch.stack([z, torch.zeros_like(z)], 1)
+    test = torch.randn(500, 2, generator=seeded(), dtype=torch.float64) * torch.tensor([1.0, 0.3])
+    assert (test[:, 1] != 0).all()  # no test point is on the line: each has density 0, as every sigma -> 0 says
+    nearly = parzen_log_likelihood(fakes, test, 1e-3)
+    assert nearly.mean() < -1e4 and (nearly.exp() == 0).double().mean() > 0.8
+    found = {}
+    for sigma in (0.1, 0.3, 1.0):
+        likelihood = parzen_log_likelihood(fakes, test, sigma)
+        wide, narrow = Gaussian(0, math.hypot(1, sigma)), Gaussian(0, sigma)
+        torch.testing.assert_close(
+            likelihood, wide.log_density(test[:, 0]) + narrow.log_density(test[:, 1]), atol=0.02, rtol=0.01
+        )
+        found[sigma] = likelihood.mean().item()
+    assert max(found, key=lambda sigma: found[sigma]) == 0.3  # the data's own width
+
+
+def test_a_networks_images_fill_no_more_dimensions_than_its_latents():
+    """MLPGenerator of 3 latents in 64 pixels: rank 3; held-out digits have no density under it until noise is added."""
+    torch.manual_seed(0)
+    g = MLPGenerator(8, 1, z_dim=3, hidden=64).double()
+    z = torch.rand(3, dtype=torch.float64) * 2 - 1
+    jacobian = torch.autograd.functional.jacobian(lambda one: g(one[None]).flatten(), z)
+    assert torch.linalg.matrix_rank(jacobian) == 3
+    with torch.no_grad():
+        fakes = g(torch.rand(1000, 3, dtype=torch.float64) * 2 - 1).flatten(1)
+    test = digits("test").flatten(1)
+    assert (parzen_log_likelihood(fakes, test, 0.05).exp() == 0).all()
+    assert parzen_log_likelihood(fakes, test, 1.0).mean() > -200
+
+
+def test_noise_gives_the_divergence_of_parallel_lines_a_slope():
+    """Two points theta apart have JSD log 2; blurred by N(0, 1), less, and the more the closer they are."""
+    found = [jensen_shannon(*logs(Gaussian(0, 1), Gaussian(theta, 1)), X) for theta in (0.0, 0.5, 1.0, 2.0, 4.0)]
+    assert found[0] == pytest.approx(0, abs=1e-12) and found == sorted(found) and found[3] < 0.5 < math.log(2)
