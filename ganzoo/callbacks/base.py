@@ -25,7 +25,7 @@ def spared(what: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        print(f"{what} was not written: {error.strerror or error}; the training goes on", file=sys.stderr)
+        print(f"{what} was not written: {error.strerror or error}; what was there before stays", file=sys.stderr)
 
 
 def save(trainer: Trainer, path: Path) -> bool:

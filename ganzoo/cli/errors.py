@@ -136,7 +136,8 @@ def mid_run(error: BaseException) -> str | None:
         how = f"a process that loads data{match and match[1] or ' ended'}, as it does when memory runs out"
         return f"{how}; lower data.num_workers, or set it to 0"
     if kind in ("DistBackendError", "DistNetworkError") or re.search(PEER, text):
-        return f"another process has died, or cannot be reached; see its message above ({line[:120]})"
+        line = re.sub(r"\[/\S+\] ?", "", line)[:120]  # without the path of a source file that nobody has
+        return f"another process has died, or cannot be reached; see its message above ({line})"
     if isinstance(error, OSError) and (match := re.search(r"\[Errno \d+\] (.+?): ['\"](.+?)['\"]", text)):
         return f"{match[2]}: {match[1]}; it was there, or could be used, when the training began"
     return None

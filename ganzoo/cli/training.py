@@ -329,5 +329,6 @@ def _quiet() -> None:
         ".*callbacks used to create the checkpoint.*",
         ".*dirpath has changed.*",
         ".*in eval mode at the start of training.*",  # the averaged generator
+        ".*`lr_scheduler.step\\(\\)` before.*",  # of a generator that waits for its turn
     ):
         warnings.filterwarnings("ignore", message)
