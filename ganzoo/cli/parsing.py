@@ -145,7 +145,7 @@ def _no_class(key: str, path: str, chain: Sequence[BaseException]) -> str:
     base = next((base for suffix, base in BASES.items() if key.endswith(suffix)), None)
     known = list(dict.fromkeys(cls.__name__ for cls in _classes(base))) if base else []
     if not module:
-        own = f"there are {', '.join(known[:12])}; " * bool(known) + "your own is written my_file.MyClass"
+        own = f"there are {', '.join(known[:20])}; " * bool(known) + "your own is written my_file.MyClass"
         return f"no class {path!r} for {AT}{key}{closest(path, known, own)}"
     if isinstance(root, ModuleNotFoundError) and f"{module}.".startswith(f"{root.name}."):
         return f"no file or package {root.name!r} for {AT}{key} {path}; run in the folder that has {root.name}.py in it"
@@ -153,7 +153,7 @@ def _no_class(key: str, path: str, chain: Sequence[BaseException]) -> str:
         classes = [name for name, value in vars(sys.modules[module]).items() if inspect.isclass(value)]
         return f"no class {name!r} in {module} for {AT}{key}{closest(name, classes, 'it has ' + ', '.join(classes))}"
     if "subclass of" in str(root):
-        return f"{path} is no class for {AT}{key}; there are {', '.join(known[:12])}"
+        return f"{path} is no class for {AT}{key}; there are {', '.join(known[:20])}"
     return f"{AT}{key} {path} cannot be imported; {describe(root)}"
 
 
