@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from jsonargparse import add_instantiator
 from lightning.pytorch import LightningDataModule, Trainer
@@ -33,6 +33,7 @@ from ganzoo.cli.run import AGAIN, RunFolder, RunLog, failed, lock, told_to_end
 from ganzoo.core.checkpoint import in_order, newest
 from ganzoo.core.finite import NonFiniteError
 from ganzoo.core.module import GANModule
+from ganzoo.core.ranges import hints, takes_none
 from ganzoo.core.strategy import GANStrategy
 from ganzoo.core.upkeep import DATA_SAYS
 from ganzoo.hub import read_checkpoint
@@ -197,7 +198,7 @@ class GANCLI(LightningCLI):
             )
         value = getattr(datamodule, key)
         module, _, name = self.config.model.class_path.rpartition(".")
-        if value is None and not _takes_none(getattr(import_module(module), name), key):
+        if value is None and not takes_none(hints(getattr(import_module(module), name)).get(key, Any)):
             raise UserError(f"{name} {DATA_SAYS[key]}")
         return value
 
@@ -288,13 +289,6 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     if cli.trainer.is_global_zero:
         print(cli.run.summary(cli.trainer), file=sys.stderr)
     return 1 if failed(cli.trainer) else cli.run.code
-
-
-def _takes_none(cls: type, key: str) -> bool:
-    """Whether the constructor's argument may be None, as far as its type says; True where it has no such argument."""
-    hints = (get_type_hints(base.__init__) for base in cls.__mro__)  # type: ignore[misc]
-    hint = next((hint[key] for hint in hints if key in hint), None)
-    return hint in (None, Any) or type(None) in get_args(hint)
 
 
 def _processes(config: Any) -> int:
