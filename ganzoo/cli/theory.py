@@ -1,0 +1,56 @@
+"""`theory`: the pictures of the theory into a folder, drawn from what is computed and trained on the way."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ganzoo.cli.errors import UserError
+from ganzoo.theory import FIGURES
+
+
+def main(verb: str, arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        f"python -m ganzoo {verb}",
+        description=__doc__,
+        epilog="\n".join(["figures:", *(f"  {name:<24}{text}" for name, (_, text) in FIGURES.items())]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--outdir", type=Path, default=Path("theory"), metavar="DIR", help="default: theory")
+    parser.add_argument(
+        "--only", choices=tuple(FIGURES), metavar="NAME", nargs="+", default=tuple(FIGURES), help="some of the figures"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise UserError('figures are drawn with matplotlib: pip install "ganzoo[figures]"') from None
+    try:
+        options.outdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--outdir {options.outdir}: {error.strerror}") from None
+    for number, name in enumerate(options.only, start=1):
+        print(f"{number}/{len(options.only)} {name}", end="", flush=True)
+        start = time.monotonic()
+        drawing(name)().savefig(options.outdir / f"{name}.png")
+        print(f"  {time.monotonic() - start:.1f} s", flush=True)
+    page = options.outdir / "README.md"
+    page.write_text(gallery([name for name in FIGURES if (options.outdir / f"{name}.png").exists()]))
+    print(f"{page} has them all")
+    return 0
+
+
+def drawing(name: str) -> Callable[..., Any]:
+    """The function that draws a figure."""
+    return getattr(importlib.import_module(f"ganzoo.theory.{FIGURES[name][0]}"), name)
+
+
+def gallery(names: Sequence[str]) -> str:
+    """A page of pictures with their captions."""
+    parts = [f"## `{name}`\n\n{inspect.getdoc(drawing(name))}\n\n![{FIGURES[name][1]}]({name}.png)" for name in names]
+    return "\n\n".join(["# The theory, drawn", "By `python -m ganzoo theory`.", *parts]) + "\n"
