@@ -104,7 +104,7 @@ def check_turns(make: Make) -> None:
     model = make()
     moved: dict[str, bool] = dict.fromkeys(PLAYERS, False)
     playing: list[str] = []
-    minimize = model.minimize
+    minimize, at_once = model.minimize, model.minimize_at_once
 
     def watched(loss: Any, batch: Batch, *, player: Any) -> None:
         own, other = (getattr(model, name) for name in (player, *(p for p in PLAYERS if p != player)))
@@ -115,11 +115,17 @@ def check_turns(make: Make) -> None:
         _assert_equal(still, _state(other), f"the {player}'s update moved")
         moved[player] |= any(not torch.equal(before[key], value) for key, value in _state(own).items())
 
+    def together(batch: Batch, **more: Any) -> None:
+        before = {player: _state(getattr(model, player)) for player in PLAYERS}
+        at_once(batch, **more)
+        for player, state in before.items():
+            moved[player] |= any(not torch.equal(state[k], v) for k, v in _state(getattr(model, player)).items())
+
     def no_graph(module: Any, inputs: Any, output: Any) -> None:
         graph = any(isinstance(t, Tensor) and t.requires_grad for t in tree_leaves(output))
         assert playing != ["discriminator"] or not graph, "the discriminator's update builds G's graph"
 
-    model.minimize = watched  # type: ignore[method-assign]
+    model.minimize, model.minimize_at_once = watched, together  # type: ignore[method-assign]
     for module in model.generator.modules():
         if not list(module.children()):
             module.register_forward_hook(no_graph)

@@ -103,6 +103,17 @@ def test_two_processes_of_half_the_batch_are_one(name, more, tmp_path):
             )
 
 
+@pytest.mark.parametrize("gamma", [0.0, 5.0])
+def test_at_once_two_processes_are_one_too(gamma, tmp_path):
+    """|v|^2 is of the global batch's v, not a mean of those of the shares."""
+    one, pair = make("DCGAN", consensus=gamma), make("DCGAN", consensus=gamma)
+    fit(one, steps=4)
+    for rank in two(pair, tmp_path):
+        assert rank["equal"]
+        for key, value in one.state_dict().items():
+            torch.testing.assert_close(rank["state"][key], value, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ganzoo.list_models())
 def test_only_the_stepping_player_is_sent(name, tmp_path):
     model = make(name, n_critic=1)

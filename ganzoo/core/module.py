@@ -9,6 +9,7 @@ from numbers import Integral
 from typing import Any, Literal, Self, cast
 
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
@@ -20,6 +21,8 @@ from ganzoo.core.random import mix
 from ganzoo.core.still import evaluating
 from ganzoo.core.turns import Turns
 from ganzoo.core.types import Batch, Latent, Terms
+
+RULES = ("play", "discriminator_step", "generator_step")  # how the players move
 
 
 class GANModule(Turns):
@@ -59,7 +62,12 @@ class GANModule(Turns):
     # 3. The algorithm
 
     def play(self, batch: Batch) -> None:
-        """One batch of the game: a discriminator step, then a generator step after every `n_critic`-th."""
+        """One batch of the game: a discriminator step, then a generator step after every `n_critic`-th.
+
+        With `consensus` both at once instead.
+        """
+        if self.consensus is not None:
+            return self.minimize_at_once(batch, consensus=self.consensus)
         self.discriminator_step(batch)
         if self.due(self.n_critic):
             self.generator_step(batch)
@@ -158,6 +166,14 @@ class GANModule(Turns):
         if output_type == "np":
             return to_uint8(images).permute(0, 2, 3, 1).numpy()
         return to_pil(images) if output_type == "pil" else images
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        own = [name for name in RULES if getattr(type(self), name) is not getattr(GANModule, name)]
+        if self.consensus is not None and own:
+            raise MisconfigurationException(
+                f"consensus: {type(self).__name__} has its own {own[0]}; leave one of them out"
+            )
 
     @classmethod
     def load_from_checkpoint(

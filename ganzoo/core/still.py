@@ -24,18 +24,26 @@ class Still:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """No gradients for the parameters; running statistics, power iterations and other buffers end as they were."""
+        """No gradients for the parameters; the buffers are kept."""
         frozen = [p for p in self.parameters if p.requires_grad]
         for p in frozen:
             p.requires_grad_(False)
+        try:
+            with self.keep():
+                yield
+        finally:
+            for p in frozen:
+                p.requires_grad_(True)
+
+    @contextmanager
+    def keep(self) -> Iterator[None]:
+        """Running statistics, power iterations and other buffers end as they were."""
         kept = [buffer.clone() for buffer in self.buffers]
         try:
             yield
         finally:
-            for p in frozen:
-                p.requires_grad_(True)
             for buffer, value in zip(self.buffers, kept, strict=True):
-                buffer.copy_(value)
+                buffer.data.copy_(value)  # past autograd, for a graph that was built meanwhile and reads no buffer
 
 
 @contextmanager

@@ -1,0 +1,124 @@
+"""Both players at once, and consensus optimization, in networks as on f = xy."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
+from torch.optim import SGD
+
+from ganzoo import DCGAN, GAN, MLPGAN, WGAN
+from ganzoo.core.module import GANModule
+from ganzoo.games.games import Bilinear
+from ganzoo.games.rules import consensus, gradient, trajectory
+from ganzoo.testing import NoiseImages, check_bfloat16, check_resume, check_turns, fit
+
+
+class Product(GANModule):
+    """f = xy: G holds x, D holds y."""
+
+    def __init__(self, lr: float = 0.1, **game):
+        super().__init__(optimizer=lambda params: SGD(params, lr=lr), **game)
+        self.generator, self.discriminator = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+        for network in (self.generator, self.discriminator):
+            nn.init.ones_(network.weight)
+
+    def discriminator_loss(self, batch):
+        return {"fake": -(self.generator.weight * self.discriminator.weight).sum()}
+
+    def generator_loss(self, batch):
+        return {"fake": (self.generator.weight * self.discriminator.weight).sum()}
+
+    def latent(self, n, generator=None):
+        return self.normal(generator, n, 1)
+
+
+def images(n=400):
+    return torch.utils.data.DataLoader([{"image": torch.zeros(1, 8, 8)}] * n, batch_size=2)
+
+
+@pytest.mark.parametrize(("gamma", "rule", "settings"), [(0.0, gradient, {}), (1.0, consensus, {"gamma": 1.0})])
+def test_on_f_xy_networks_go_where_the_rule_goes(gamma, rule, settings):
+    model = Product(consensus=gamma)
+    fit(model, images(), steps=100)
+    end = torch.cat([model.generator.weight, model.discriminator.weight]).flatten().double()
+    expected = trajectory(Bilinear(), rule, (1, 1), 100, **settings)[-1]
+    torch.testing.assert_close(end, expected, rtol=1e-4, atol=1e-7)
+    assert (expected.norm() > 2) == (gamma == 0)
+
+
+@pytest.fixture
+def float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def test_a_step_is_v_less_gamma_times_the_gradient_of_its_half_square(float64):
+    """Of MLPGAN's networks, batch norm among them; second derivatives by differences smaller than the kinks are apart."""
+    gamma, size = 0.7, {"layers_g": 2, "layers_d": 2, "hidden": 8, "d_hidden": 8, "z_dim": 4, "image_size": 4}
+    torch.manual_seed(0)
+    model = MLPGAN(**size, optimizer=lambda params: SGD(params, lr=1.0), consensus=gamma, dropout=0.0)
+    x, z = torch.rand(16, 1, 4, 4) * 2 - 1, torch.rand(16, 4) * 2 - 1
+    model.draw = lambda n, generator: {"z": z}
+    players = {name: list(getattr(model, name).parameters()) for name in ("discriminator", "generator")}
+    both = [p for own in players.values() for p in own]
+
+    def v():
+        losses = {name: sum(getattr(model, f"{name}_loss")({"image": x, "z": z}).values()) for name in players}
+        return [g for name, own in players.items() for g in torch.autograd.grad(losses[name], own)]
+
+    def half_square():
+        return sum(g.square().sum().item() for g in v()) / 2
+
+    start, field = [p.detach().clone() for p in both], v()
+    fit(model, torch.utils.data.DataLoader([{"image": one} for one in x], batch_size=16), steps=1)
+    push = [(old - p.detach() - g) / gamma for p, old, g in zip(both, start, field, strict=True)]
+    probe = 1e-6 / math.sqrt(sum(one.square().sum().item() for one in push))
+    found = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            for p, old, one in zip(both, start, push, strict=True):
+                p.copy_(old + sign * probe * one)
+        found.append(half_square())
+    slope = sum(one.square().sum().item() for one in push)
+    assert slope > 1e-8 and (found[0] - found[1]) / (2 * probe) == pytest.approx(slope, rel=1e-4)
+
+
+def test_each_players_statistics_are_those_of_its_own_equation():
+    """As in turns: D's equation leaves G's batch norm alone, and G's that of D."""
+    torch.manual_seed(0)
+    model = DCGAN(16, 1, width=4, consensus=1.0)
+    fit(model, NoiseImages(model), steps=3)
+    counts = {
+        player: {int(b) for name, b in getattr(model, player).named_buffers() if name.endswith("batches_tracked")}
+        for player in ("discriminator", "generator")
+    }
+    assert counts == {"discriminator": {6}, "generator": {3}}  # D sees reals and fakes
+
+
+@pytest.mark.parametrize(("variant", "sizes"), [(GAN, {"hidden": 8, "d_hidden": 8}), (DCGAN, {"width": 4})])
+def test_a_variant_keeps_the_contract_with_it(variant, sizes):
+    def make(**more):
+        torch.manual_seed(0)
+        return variant(image_size=16, channels=1, consensus=0.5, **sizes, **more)
+
+    for check in (check_turns, check_resume, check_bfloat16):
+        check(make)
+
+
+@pytest.mark.parametrize("other", [{"n_critic": 2}, {"microbatches": 2}, {"compile_losses": True}])
+def test_what_does_not_go_with_it_is_refused(other):
+    with pytest.raises(ValueError, match=f"{next(iter(other))} does not go with consensus"):
+        Product(consensus=1.0, **other)
+
+
+def test_so_are_negative_weights_and_other_rules():
+    with pytest.raises(ValueError, match="consensus is -1.0; it takes 0 or more"):
+        Product(consensus=-1.0)
+    model = WGAN(16, 1, width=4, n_critic=1, consensus=1.0)
+    with pytest.raises(MisconfigurationException, match="WGAN has its own discriminator_step"):
+        fit(model, NoiseImages(model), steps=1)
