@@ -58,7 +58,7 @@ def float64():
 
 
 def test_a_step_is_v_less_gamma_times_the_gradient_of_its_half_square(float64):
-    """Of MLPGAN's networks, batch norm among them; second derivatives by differences smaller than the kinks are apart."""
+    """Of MLPGAN's networks, batch norm among them; by differences smaller than the rectifiers' kinks are apart."""
     gamma, size = 0.7, {"layers_g": 2, "layers_d": 2, "hidden": 8, "d_hidden": 8, "z_dim": 4, "image_size": 4}
     torch.manual_seed(0)
     model = MLPGAN(**size, optimizer=lambda params: SGD(params, lr=1.0), consensus=gamma, dropout=0.0)
