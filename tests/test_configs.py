@@ -13,7 +13,7 @@ from PIL import Image
 import ganzoo
 from ganzoo import data
 from ganzoo.cli import main
-from ganzoo.cli.paths import configs, loggers
+from ganzoo.cli.paths import additions, configs
 from ganzoo.data.prepare import prepare
 
 ROOT = Path(__file__).parent.parent / "configs"
@@ -24,7 +24,7 @@ CONFIGS = configs()
 
 def test_configs_are_found():
     assert len(CONFIGS) >= 5
-    assert set(CONFIGS) | set(loggers()) == {
+    assert set(CONFIGS) | set(additions()) == {
         path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.y*ml")
     }
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.optim import SGD
 
 from ganzoo import DCGAN, GAN, MLPGAN, WGAN
+from ganzoo.cli import main
+from ganzoo.cli.paths import additions
 from ganzoo.core.module import GANModule
 from ganzoo.games.games import Bilinear
 from ganzoo.games.rules import consensus, gradient, trajectory
@@ -122,3 +126,24 @@ def test_so_are_negative_weights_and_other_rules():
     model = WGAN(16, 1, width=4, n_critic=1, consensus=1.0)
     with pytest.raises(MisconfigurationException, match="WGAN has its own discriminator_step"):
         fit(model, NoiseImages(model), steps=1)
+
+
+@pytest.mark.parametrize("rule", [name for name in additions() if name.startswith("rules/")])
+def test_rules_are_added_to_a_config_in_any_order(rule, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = "--trainer.max_steps 2 --samples.every_n_steps 2 --scores.final_n 0 --model.width 8"
+    assert main(["fit", "--config", rule, "--config", "dcgan/digits", *options.split()]) == 0
+    (folder,) = Path("runs").iterdir()
+    ours = yaml.safe_load(additions()[rule].read_text())["model"]["init_args"]
+    arguments = yaml.safe_load((folder / "config.yaml").read_text())["model"]["init_args"]
+    assert arguments["optimizer"]["class_path"] == ours["optimizer"]["class_path"]
+    assert arguments["consensus"] == ours.get("consensus")
+
+
+def test_a_variant_with_rules_of_its_own_says_so_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "--config", "wgan/digits", "--config", "rules/consensus", "--model.n_critic", "1"]) == 2
+    assert "WGAN has its own discriminator_step: leave consensus out" in capsys.readouterr().err
+    assert main(["fit", "--config", "wgan/digits", "--config", "rules/consensus"]) == 2
+    assert "n_critic does not go with consensus" in capsys.readouterr().err
+    assert not Path("runs").exists()

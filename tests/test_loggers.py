@@ -18,7 +18,7 @@ import yaml
 from PIL import Image
 
 from ganzoo.cli import main
-from ganzoo.cli.paths import configs, loggers
+from ganzoo.cli.paths import additions, configs
 
 wandb = pytest.importorskip("wandb")
 pytest.importorskip("tensorboard")
@@ -238,9 +238,9 @@ def test_a_logger_that_fails_is_named_once(tmp_path, monkeypatch, recwarn):
 
 
 def test_they_are_listed_apart(capsys):
-    assert set(loggers()) == {"logging/tensorboard", "logging/wandb"} and not set(loggers()) & set(configs())
+    assert {"logging/tensorboard", "logging/wandb"} <= set(additions()) and not set(additions()) & set(configs())
     assert main(["list"]) == 0
-    assert capsys.readouterr().out.partition("\nloggers")[2].count("  logging/") == 2
+    assert capsys.readouterr().out.partition("\nadditions")[2].count("  logging/") == 2
     assert main(["info", "logging/wandb"]) == 0 and "RunWandb" in capsys.readouterr().out
     assert main(["fit", "--config", "logging/wandb"]) == 2 and "--config dcgan/digits" in capsys.readouterr().err
 

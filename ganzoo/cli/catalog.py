@@ -9,7 +9,7 @@ from typing import Any
 
 import ganzoo
 from ganzoo.cli.errors import Arguments, UserError, closest, printable, user_errors
-from ganzoo.cli.paths import configs, find_checkpoint, loggers, pretrained, record_of
+from ganzoo.cli.paths import additions, configs, find_checkpoint, pretrained, record_of
 
 DESCRIPTIONS = {
     "list": "The variants, the configs and the trained models that come with ganzoo.",
@@ -26,15 +26,15 @@ def main(verb: str, arguments: Sequence[str]) -> int:
 
 
 def _list() -> int:
-    width = 2 + max(map(len, [*ganzoo.VARIANTS, *configs(), *loggers(), *pretrained()]))
+    width = 2 + max(map(len, [*ganzoo.VARIANTS, *configs(), *additions(), *pretrained()]))
     print("variants")
     for name, module in ganzoo.VARIANTS.items():
         print(f"  {name:<{width}}{paper(module)}")
     print("configs (python -m ganzoo fit --config NAME)")
     for name, path in configs().items():
         print(f"  {name:<{width}}{header(path)[0]}")
-    print("loggers (python -m ganzoo fit --config NAME --config LOGGER)")
-    for name, path in loggers().items():
+    print("additions to a config (python -m ganzoo fit --config NAME --config ADDITION)")
+    for name, path in additions().items():
         print(f"  {name:<{width}}{header(path)[0]}")
     if pretrained():
         print("trained models (python -m ganzoo sample NAME)")
@@ -46,7 +46,7 @@ def _list() -> int:
 def _info(name: str) -> int:
     if name in ganzoo.VARIANTS:
         return _variant(name)
-    if shipped := {**configs(), **loggers()}.get(name):
+    if shipped := {**configs(), **additions()}.get(name):
         print(shipped.read_text(), end="")
         return 0
     if Path(name).suffix in (".yaml", ".yml") and Path(name).is_file():
@@ -57,7 +57,7 @@ def _info(name: str) -> int:
     if name in pretrained():
         print((pretrained()[name] / "README.md").read_text(), end="")
         return _checkpoint(pretrained()[name])
-    known = [*ganzoo.VARIANTS, *configs(), *loggers(), *pretrained()]
+    known = [*ganzoo.VARIANTS, *configs(), *additions(), *pretrained()]
     cure = "python -m ganzoo list shows them"
     raise UserError(f"no variant, config or file {name!r}{closest(name, known, cure)}")
 

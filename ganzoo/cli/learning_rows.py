@@ -166,6 +166,28 @@ def grid_arms() -> dict[str, Arm]:
     return arms
 
 
+RULES = {
+    "Adam": "rules/adam",
+    "Adam, at once": "rules/simultaneous",
+    "OptimisticAdam": "rules/optimistic-adam",
+    "ExtraAdam": "rules/extra-adam",
+    "Lookahead": "rules/lookahead",
+    "consensus": "rules/consensus",
+}
+RATES = (
+    "all with Adam's steps, lr 1e-3, betas .5 and .9: the configs are `configs/rules/`. ExtraAdam makes half as many "
+)
+RATES += "updates of the same batches; a step of consensus takes two to three times as long."
+
+
+def better_than_adam(figure: str) -> tuple[Claim, ...]:
+    return tuple(
+        Claim(f"{rule} ends with a lower {figure} than Adam", in_order(figure, rule, "Adam"))
+        for rule in RULES
+        if rule != "Adam"
+    )
+
+
 EXPERIMENTS = {
     "conditional": Experiment(
         "Does a label give its digit?",
@@ -246,6 +268,22 @@ EXPERIMENTS = {
         (Claim("WGANGP finds all 25 modes", at_least("modes", 25, "WGANGP")),),
         final,
         note=MODES,
+    ),
+    "rules_ring": Experiment(
+        "Update rules on a ring of Gaussians",
+        {rule: Arm("mlpgan/ring", f"--config {config} --trainer.max_steps 4000") for rule, config in RULES.items()},
+        ("modes", "high_quality", "kl"),
+        better_than_adam("kl"),
+        final,
+        note=f"MLPGAN, 4,000 batches, the protocol of the other rings; {RATES}",
+    ),
+    "rules_digits": Experiment(
+        "Update rules on digits",
+        {rule: Arm("mlpgan/digits", f"--config {config} --trainer.max_steps 4000") for rule, config in RULES.items()},
+        ("fid", "precision", "recall", "coverage"),
+        better_than_adam("fid"),
+        final,
+        note=f"MLPGAN, 8x8 digits, 4,000 batches; {RATES}",
     ),
     "pyramid": Experiment(
         "LAPGAN beside a plain GAN",

@@ -11,15 +11,17 @@ from typing import Any
 import ganzoo
 from ganzoo.cli.errors import UserError, closest, one_line
 
+ADDED = ("logging/", "rules/")  # folders of configs that are parts of one
+
 
 def configs() -> dict[str, Path]:
     """Every shipped training: `dcgan/digits` -> its file."""
-    return {name: path for name, path in _shipped().items() if not name.startswith("logging/")}
+    return {name: path for name, path in _shipped().items() if not name.startswith(ADDED)}
 
 
-def loggers() -> dict[str, Path]:
+def additions() -> dict[str, Path]:
     """Configs for beside a training's: `logging/wandb` -> its file."""
-    return {name: path for name, path in _shipped().items() if name.startswith("logging/")}
+    return {name: path for name, path in _shipped().items() if name.startswith(ADDED)}
 
 
 def _shipped() -> dict[str, Path]:

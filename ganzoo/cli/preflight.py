@@ -25,7 +25,7 @@ from ganzoo.callbacks.samples import Samples
 from ganzoo.callbacks.scores import Scores
 from ganzoo.cli import trust
 from ganzoo.cli.errors import UserError, closest, describe, mid_run, nearest, one_line
-from ganzoo.cli.paths import find_config
+from ganzoo.cli.paths import additions, find_config
 from ganzoo.core.ranges import check, machine_memory
 from ganzoo.core.strategy import GANStrategy
 from ganzoo.core.upkeep import PLAYERS
@@ -75,17 +75,22 @@ GROUPS = {
 
 
 def find_configs(arguments: Sequence[str]) -> list[str]:
-    """The configs first, so that the command line wins over them, and shipped ones by their files."""
-    configs: list[str] = []
+    """The configs first, so that the command line wins over them, and shipped ones by their files.
+
+    Those that are added to others come after them, since the later one wins.
+    """
+    configs: list[Path] = []
     others: list[str] = []
     rest = iter(arguments)
     for argument in rest:
         key, equals, value = argument.partition("=")
         if key in ("--config", "-c"):
-            configs += ["--config", str(find_config(value if equals else next(rest, "")))]
+            configs.append(find_config(value if equals else next(rest, "")))
         else:
             others.append(argument)
-    return [*configs, *others]
+    added = set(additions().values())
+    configs.sort(key=lambda path: path in added)
+    return [*(word for path in configs for word in ("--config", str(path))), *others]
 
 
 def check_arguments(arguments: Sequence[str]) -> None:

@@ -171,9 +171,7 @@ class GANModule(Turns):
         super().setup(stage)
         own = [name for name in RULES if getattr(type(self), name) is not getattr(GANModule, name)]
         if self.consensus is not None and own:
-            raise MisconfigurationException(
-                f"consensus: {type(self).__name__} has its own {own[0]}; leave one of them out"
-            )
+            raise MisconfigurationException(f"{type(self).__name__} has its own {own[0]}: leave consensus out")
 
     @classmethod
     def load_from_checkpoint(
