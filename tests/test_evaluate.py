@@ -405,6 +405,11 @@ def test_records_are_ranked(here, evaluate, capsys):
     Path("a.json").write_text(content.replace(f'"value": {scores["a.json"]["fid"]}', '"value": null'))
     assert main(shlex.split(f"evaluate --compare a.json {RUN}")) == 0
     assert capsys.readouterr().out.splitlines()[2].split()[:2] == ["2", "nan"]
+    Path("b.json").write_text(content.replace('"name": "fid', '"name": "\\u001b[2Jfid'))
+    Path("c.json").write_text(content.replace('"name": "fid', '"name": "\\u001b[2Jfid'))
+    assert main(shlex.split("evaluate --compare b.json c.json")) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and "\\x1b[2Jfid" in out
 
 
 @pytest.mark.parametrize(

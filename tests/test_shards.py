@@ -175,13 +175,16 @@ def test_missing_cut_and_foreign_shards(out: Path, tmp_path: Path) -> None:
         {"classes": [1]},
         {"classes": None},
         {"more": 1},
+        "[" * 100_000,
         [],
         None,
     ],
 )
 def test_damaged_index(out: Path, change: Any) -> None:
     index = json.loads((out / "index.json").read_text())
-    text = json.dumps({**index, **change} if isinstance(change, dict) else change)
+    text = (
+        change if isinstance(change, str) else json.dumps({**index, **change} if isinstance(change, dict) else change)
+    )
     (out / "index.json").write_text(text)
     with pytest.raises(ValueError, match=r"index.json is damaged, or no index of shards \(.*data prepare, run again"):
         shards(out)

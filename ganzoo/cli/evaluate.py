@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ganzoo.cli import trust
-from ganzoo.cli.errors import Arguments, UserError, closest, user_errors
+from ganzoo.cli.errors import Arguments, UserError, closest, printable, user_errors
 from ganzoo.cli.paths import configs, find_checkpoint, find_config, own_files, pretrained, record_of, run_of
 
 if TYPE_CHECKING:
@@ -334,10 +334,10 @@ def _compare(files: Sequence[Path]) -> int:
             refused.append(f"{name}: " + "; ".join(f"{key} differs ({a} and {b})" for key, (a, b) in apart.items()))
         else:
             ranked += 1
-            weights = {file: report.subject.get("weights", "") for file, report in reports.items()}
+            weights = {file: printable(report.subject.get("weights", "")) for file, report in reports.items()}
             print(_ranking(found, weights if len(set(weights.values())) > 1 else {}))
     for line in refused:
-        print(f"not compared: {line}", file=sys.stderr)
+        print(f"not compared: {printable(line)}", file=sys.stderr)
     if not ranked:
         raise UserError(
             "nothing was measured in the same way; evaluate with the same settings, models of the same image size and "
@@ -351,9 +351,9 @@ def _ranking(found: dict[Path, Score], weights: dict[Path, str]) -> str:
     some = next(iter(found.values()))
     sign = -1 if some.better == "higher" else 1
     order = sorted(found.items(), key=lambda pair: (pair[1].value != pair[1].value, sign * pair[1].value))
-    texts = [figure(score) for _, score in order]
+    texts = [printable(figure(score)) for _, score in order]
     width = max(map(len, texts))
-    lines = [f"{some.name} ({some.better and some.better + ' is better' or 'not to be ranked by'})"]
+    lines = [f"{printable(some.name)} ({some.better and some.better + ' is better' or 'not to be ranked by'})"]
     rank = 1
     for i, ((file, score), text) in enumerate(zip(order, texts, strict=True)):
         rank = rank if i and score.value == order[i - 1][1].value else i + 1  # equal scores share theirs

@@ -128,7 +128,7 @@ def read_index(root: Path) -> Index:
         words = [index.name, index.fit, *index.classes, *itertools.chain(*(entry[2:] for entry in entries or ()))]
         if not all(type(x) is int for x in numbers) or not all(isinstance(x, str) for x in words) or min(numbers) < 0:
             raise ValueError("values of other types")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{file.absolute()} is damaged, or no index of shards ({error}): {CURE}") from error
     return index
 
