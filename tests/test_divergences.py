@@ -11,10 +11,9 @@ import math
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import binary_cross_entropy_with_logits, relu, softplus
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 import ganzoo
-from ganzoo.data import Digits
 from ganzoo.functional.divergences import (
     F_DIVERGENCES,
     Gaussian,
@@ -32,9 +31,12 @@ from ganzoo.functional.divergences import (
 )
 from ganzoo.functional.losses import log_fake, log_real
 from ganzoo.functional.parzen import parzen_log_likelihood
-from ganzoo.networks.autoencoder import MLPAutoEncoder
 from ganzoo.networks.mlp import MLPGenerator
 from ganzoo.testing import NoiseImages, fit
+from ganzoo.theory.divergences import nearest_gaussian
+from ganzoo.theory.energies import energies_of, reals_alone, strangers
+from ganzoo.theory.minibatch import diversity
+from ganzoo.theory.parts import train
 
 X = torch.linspace(-16, 16, 20_001, dtype=torch.float64)
 PAIRS = [
@@ -130,29 +132,14 @@ def test_the_bounds_gradient_on_a_mean_is_the_divergences():
         assert of_bound == pytest.approx(of_divergence, rel=1e-4), name
 
 
-def nearest_gaussian(log_p, f):
-    """Mean and standard deviation of a q with the least D_f(p || q), from a start near p's larger mode."""
-    near = X.abs() < 6
-    weights = torch.tensor([1.2, -0.5], dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe", tolerance_change=1e-12)
-
-    def loss():
-        optimizer.zero_grad()
-        mean, log_std = weights
-        log_q = -(((X[near] - mean) / log_std.exp()) ** 2) / 2 - log_std - math.log(2 * math.pi) / 2
-        total = torch.trapezoid(log_q.exp() * f((log_p[near] - log_q).exp()), X[near])
-        total.backward()
-        return total.detach()
-
-    optimizer.step(loss)
-    return weights[0].item(), weights[1].exp().item()
-
-
 def test_the_nearest_gaussian_covers_two_modes_or_sits_on_one():
     """Nowozin et al. 2016, section 2.5, on another mixture: KL's is the one with the mixture's moments, exactly."""
     modes = [Gaussian(mean, 0.5).log_density(X) + math.log(weight) for mean, weight in ((-1.5, 0.4), (1.5, 0.6))]
     log_p = torch.stack(modes).logsumexp(0)
-    found = {name: nearest_gaussian(log_p, F_DIVERGENCES[name].f) for name in ("kl", "jensen-shannon", "reverse-kl")}
+    near, start = X.abs() < 6, Gaussian(1.2, 0.6)
+    found = {
+        name: nearest_gaussian(log_p[near], F_DIVERGENCES[name].f, X[near], start) for name in ("kl", "reverse-kl")
+    }
     assert found["kl"] == pytest.approx((0.3, math.sqrt(0.5**2 + 1.5**2 - 0.3**2)), abs=1e-4)
     assert found["reverse-kl"] == pytest.approx((1.5, 0.5), abs=0.05)
 
@@ -187,17 +174,6 @@ def test_the_value_is_minus_twice_the_mean_cross_entropy():
     targets = torch.cat([torch.ones(500), torch.zeros(500)]).double()
     mean = binary_cross_entropy_with_logits(torch.cat([real, fake]), targets)
     torch.testing.assert_close(log_real(real) + log_fake(fake), -2 * mean)
-
-
-def train(network, loss, steps, lr=1e-2):
-    """Adam with a learning rate that falls to 0 along half a cosine."""
-    optimizer = torch.optim.Adam(network.parameters(), lr=lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        loss().backward()
-        optimizer.step()
-        schedule.step()
 
 
 def mlp(inputs=1, width=32):
@@ -356,56 +332,22 @@ def test_the_generator_is_told_nothing_of_the_data(name):
         assert torch.equal(one, other)
 
 
-def digits(split):
-    """[N, 1, 8, 8] in [-1, 1]."""
-    return Digits().make_dataset(split).images.float() / 127.5 - 1
-
-
-def effective_rank(rows):
-    """n^2 / sum of squared cosines: n for orthogonal rows, 1 for parallel ones."""
-    rows = nn.functional.normalize(rows.double())
-    return len(rows) ** 2 / (rows @ rows.T).square().sum().item()
-
-
 @pytest.mark.parametrize("steps", [0, 100])
 def test_an_energys_gradients_are_more_diverse_in_a_minibatch_than_a_logistic_losss(steps):
     """Zhao et al. 2016, section 2.2: a logistic loss has two targets, a reconstruction as many as there are images.
 
-    Per-sample gradients on the weights of the same encoder, of reals, and on G's output; before and after D learns.
+    Effective ranks of per-sample gradients on the weights of the same encoder, of reals, before and after D learns; on
+    fakes the energy's lead does not last.
     """
-    x = digits("train")[:64]
-    fakes = torch.rand(64, 1, 8, 8, generator=seeded()) * 2 - 1
-    torch.manual_seed(0)
-    auto_encoder = MLPAutoEncoder(8, 1, hidden=64)
-    logistic = nn.Sequential(MLPAutoEncoder(8, 1, hidden=64).encoder, nn.Linear(64, 1), nn.Flatten(0))
-    if steps:
-        train(auto_encoder, lambda: auto_encoder(x)[0].mean() + relu(10 - auto_encoder(fakes)[0]).mean(), steps, 1e-3)
-        train(logistic, lambda: -log_real(logistic(x)) - log_fake(logistic(fakes)), steps, 1e-3)
-
-    def ranks(loss, weight):
-        of_weights = torch.stack([torch.autograd.grad(loss(one[None]).sum(), weight)[0].flatten() for one in x])
-        g = fakes.clone().requires_grad_()
-        (of_output,) = torch.autograd.grad(loss(g).sum(), g)
-        return effective_rank(of_weights), effective_rank(of_output.flatten(1))
-
-    energy = ranks(lambda one: auto_encoder(one)[0], auto_encoder.encoder[1].weight)
-    entropy = ranks(lambda one: softplus(-logistic(one)), logistic[0][1].weight)
-    assert energy[0] > (5 if steps else 1.2) * entropy[0]  # measured, 4 seeds: 1.3 to 2.5 and 8
-    assert energy[1] > 1.5 * entropy[1]
+    energy, logistic = (one.ranks() for one in diversity(steps)[steps].values())
+    assert energy[0] > (5 if steps else 1.2) * logistic[0]  # measured, 4 seeds: 1.3 to 2.8 and 6.9 to 8
+    assert energy[1] > (1 if steps else 5) * logistic[1]
 
 
 def test_an_auto_encoder_of_reals_alone_gives_noise_a_higher_energy():
     """No fake was ever shown to it; reals that it never saw lie as low as those that it did."""
-    x, held_out = digits("train"), digits("test")
-    torch.manual_seed(0)
-    d = MLPAutoEncoder(8, 1, hidden=32)
-    train(d, lambda: d(x)[0].mean(), 300)
-    generator = seeded()
-    noise = torch.rand(len(held_out), 1, 8, 8, generator=generator) * 2 - 1
-    shuffled = torch.stack([one.flatten()[torch.randperm(64, generator=generator)].view(1, 8, 8) for one in held_out])
-    with torch.no_grad():
-        real, *others = (d(images)[0] for images in (held_out, noise, shuffled))
-        assert real.mean() < 1.3 * d(x)[0].mean()
+    seen, real, *others = energies_of(reals_alone(300), strangers()).values()
+    assert real.mean() < 1.3 * seen.mean()
     for energies in others:
         assert energies.min() > real.quantile(0.99) and energies.mean() > 2 * real.mean()
 
@@ -444,7 +386,7 @@ def test_a_networks_images_fill_no_more_dimensions_than_its_latents():
     assert torch.linalg.matrix_rank(jacobian) == 3
     with torch.no_grad():
         fakes = g(torch.rand(1000, 3, dtype=torch.float64) * 2 - 1).flatten(1)
-    test = digits("test").flatten(1)
+    test = strangers()["held-out digits"].flatten(1)
     assert (parzen_log_likelihood(fakes, test, 0.05).exp() == 0).all()
     assert parzen_log_likelihood(fakes, test, 1.0).mean() > -200
 

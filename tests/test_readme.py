@@ -43,8 +43,8 @@ def test_the_readmes_commands_run_in_order(tmp_path, monkeypatch, capsys):
         arguments = shlex.split(line)[3:]
         verb = arguments[0]
         assert verb in VERBS, line
-        if verb == "bench":
-            continue  # tests/test_bench.py
+        if verb in ("bench", "theory"):
+            continue  # tests/test_bench.py, tests/test_theory.py
         if verb == "fit":
             if "--trainer.devices" in arguments:
                 continue  # tests/test_processes.py

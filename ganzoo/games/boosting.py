@@ -11,6 +11,7 @@ and a round adds units to it. Contrastive divergence then moves all weights at o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -117,29 +118,26 @@ def classify(
 def boost(
     data: Tensor,
     held_out: Tensor,
-    rounds: int,
     units: int = 2,
     steps: int = 100,
     decay: float = 3e-3,
     generator: torch.Generator | None = None,
-) -> tuple[RBM, list[float]]:
-    """Self-supervised boosting from independent pixels on; each feature's coefficient is 1.
+) -> Iterator[tuple[RBM, float]]:
+    """Self-supervised boosting from independent pixels on, for ever; each feature's coefficient is 1.
 
     Args:
         data, held_out: [N, d] and [M, d], of zeros and ones, float64.
-        rounds: features to add.
         units: of each feature.
         steps: of Gibbs sampling a round; the chains go on from the last round's.
         decay: see `classify`.
 
-    Returns:
-        The field, and each round's loss of the classifier on `held_out` and fantasies that it was not fitted to.
+    Yields:
+        After each round the field, and its classifier's loss on `held_out` and fantasies that it was not fitted to.
     """
-    rbm, losses = RBM.of_pixels(data), []
+    rbm = RBM.of_pixels(data)
     fantasies = rbm.draw(len(data) + len(held_out), 0, generator)
-    for _ in range(rounds):
+    while True:
         fantasies = rbm.gibbs(fantasies[torch.randperm(len(fantasies), generator=generator)], steps, generator)
         d = classify(data, fantasies[: len(data)], units, decay, generator)
-        losses.append(d.loss(held_out, fantasies[len(data) :]).item())
         rbm = rbm.plus(d.feature)
-    return rbm, losses
+        yield rbm, d.loss(held_out, fantasies[len(data) :]).item()

@@ -2,27 +2,190 @@
 
 from __future__ import annotations
 
-from matplotlib.figure import Figure
+import math
 
-from ganzoo.games.games import Bilinear
-from ganzoo.games.rules import RULES, trajectory
-from ganzoo.theory.base import panels
+import torch
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ganzoo.games.base import array
+from ganzoo.games.flow import flow
+from ganzoo.games.games import Bilinear, DiracGAN
+from ganzoo.games.rules import RULES, averaged, gradient, trajectory
+from ganzoo.theory.base import DATA, GENERATOR, panels
+
+START, LR = (1.0, 1.0), 0.1
+FATES = {  # of the rules on f = xy, in the 1000 steps of the usual picture
+    "they leave or orbit": (
+        "momentum 0.3, alternating",
+        "simultaneous",
+        "momentum -0.3, simultaneous",
+        "alternating",
+        "infinitely small steps",
+    ),
+    "they converge": (
+        "momentum -0.3, alternating",
+        "lookahead",
+        "extragradient",
+        "optimistic",
+        "alternating, averaged",
+        "historical averaging",
+        "consensus",
+    ),
+    "Adam's: neither": ("Adam", "optimistic Adam", "ExtraAdam"),
+}
+FACTORS = {  # with z = x + iy the field is iz, and each step multiplies z by this (lookahead's do in the mean of five)
+    "simultaneous": 1 + 1j * LR,
+    "infinitely small steps": 1.0,
+    "extragradient": 1 + 1j * LR - LR**2,
+    "consensus": 1 + 1j * LR - LR,
+    "lookahead": (0.5 + 0.5 * (1 + 1j * LR) ** 5) ** (1 / 5),
+}
+DIRAC = {
+    "minimax": DiracGAN(),
+    "non-saturating": DiracGAN("non-saturating"),
+    "Wasserstein": DiracGAN("wasserstein"),
+    "WGAN-GP": DiracGAN("wasserstein", penalty="wgan-gp"),
+    "minimax with R1, weight 1/2": DiracGAN(penalty="r1", weight=0.5),
+    "minimax with instance noise, sigma 1": DiracGAN(noise=1.0),
+}
+
+
+def orbits(steps: int) -> dict[str, Tensor]:
+    """The points [steps + 1, 2] on f = xy from (1, 1) of every rule, of the flow, and the means of alternating ones."""
+    found = {name: trajectory(Bilinear(), rule, START, steps) for name, rule in RULES.items()}
+    means = averaged(found["alternating"])
+    found["alternating, averaged"] = torch.cat([array(START)[None], means])
+    found["infinitely small steps"] = flow(Bilinear(), START, LR * torch.arange(steps + 1, dtype=torch.float64))
+    return found
+
+
+def shares(points: Tensor) -> Tensor:
+    """Distances from the equilibrium [n], as shares of the first one."""
+    return points.norm(dim=1) / points[0].norm()
 
 
 def bilinear(steps: int = 1000) -> Figure:
-    """f = xy under every update rule, from (1, 1); one player moves x down f, the other y up.
+    """f = xy under every update rule, from (1, 1): G moves x down f, D moves y up.
 
-    Above each picture the distance from the equilibrium at the end, as a share of that at the start. Simultaneous
-    steps leave; alternating ones orbit, and do not converge; of the others, some converge.
+    Paths go from the circle (dark) to the end (light). The number is the distance from the equilibrium, the cross,
+    after all steps, as a multiple of the first one; the farthest come first. Simultaneous steps leave; alternating
+    and infinitely small ones orbit for ever, and only the mean of the orbit's points comes to rest; what looks ahead,
+    back or at second derivatives converges. Adam's lr is 0.01, all others 0.1 (Goodfellow 2016, arXiv:1701.00160,
+    section 8.2; Gidel et al. 2019, arXiv:1802.10551).
     """
-    figure, grid = panels(5, 3, 2.2, 2.4, sharex=True, sharey=True)
-    for axes, (name, rule) in zip(grid.flat, RULES.items(), strict=False):
-        points = trajectory(Bilinear(), rule, (1, 1), steps)
-        radius = points.norm(dim=1)
-        axes.plot(*points.T, linewidth=0.7)
+    figure, grid = panels(5, 3, 2.5, 2.6, sharex=True, sharey=True)
+    found = sorted(orbits(steps).items(), key=lambda item: -shares(item[1])[-1])
+    for axes, (name, points) in zip(grid.flat, found, strict=True):
+        path = LineCollection(list(torch.stack([points[:-1], points[1:]], 1).numpy()), cmap="plasma", linewidth=0.8)
+        path.set_array(range(steps))
+        axes.add_collection(path)
+        axes.plot(*START, "o", color="black", markersize=4)
         axes.plot(0, 0, "+", color="black")
         axes.set(xlim=(-2, 2), ylim=(-2, 2), aspect="equal")
-        axes.set_title(f"{name}\n{radius[-1] / radius[0]:.2g}", fontsize=9)
-    for axes in grid.flat[len(RULES) :]:
-        axes.set_visible(False)
+        axes.set_title(f"{name}\ndistance × {shares(points)[-1]:.4g}", fontsize=9)
+    for axes in grid[-1]:
+        axes.set_xlabel("x (G)")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("y (D)")
+    figure.colorbar(path, ax=grid, label="step", aspect=40)
     return figure
+
+
+def radius(steps: int = 1000) -> Figure:
+    """How far f = xy's players are from the equilibrium, step by step; dots are closed forms.
+
+    With z = x + iy the field is iz, so that most rules multiply z by a number at each step: |1 + i lr| > 1 for
+    simultaneous steps, |1 + i lr - lr^2| < 1 for extragradient. Alternating steps keep x^2 + y^2 + lr xy, an ellipse.
+    Consensus, which sees second derivatives, falls out of the picture, to 8e-44. Adam, whose lr is 0.01 (and whose
+    scale here is another), divides by the gradient's size, and does not settle.
+    """
+    figure, grid = panels(3, 1, 4.2, 4.2, sharex=True)
+    found = orbits(steps)
+    for axes, (fate, names) in zip(grid.flat, FATES.items(), strict=True):
+        for name in names:
+            (line,) = axes.plot(shares(found[name]), label=name, linewidth=1.2)
+            if name in FACTORS:
+                at = torch.arange(0, steps + 1, max(5, steps // 100 * 5))
+                axes.plot(at, abs(FACTORS[name]) ** at.double(), ".", color=line.get_color(), markersize=5)
+        axes.axhline(1, color="grey", linewidth=0.5)
+        axes.set(title=fate, xlabel="step", yscale="log", ylim=(1e-3, 1e4))
+        axes.legend(fontsize=8, frameon=False)
+    grid[0, 2].set(yscale="linear", ylim=(0, 1.5))
+    grid[0, 0].set_ylabel("distance from the equilibrium / first one")
+    return figure
+
+
+def doubling(lr: float) -> int:
+    """Simultaneous steps on f = xy after which the distance from the equilibrium has doubled."""
+    return next(n for n, point in enumerate(gradient(Bilinear(), array(START), lr), 1) if point.norm() >= math.sqrt(8))
+
+
+def learning_rate(steps: int = 1000) -> Figure:
+    """A smaller learning rate only delays: simultaneous steps on f = xy leave at any of them.
+
+    Left and middle, against lr * steps, the time in which the flow of infinitely small steps (grey) stays at 1:
+    simultaneous steps leave it as (1 + lr^2)^(steps / 2), alternating ones stay between 1 and
+    sqrt((2 + lr) / (2 - lr)), and never come nearer. Right: the steps until the distance has doubled, about
+    1.39 / lr^2: half the rate takes four times the steps, and leaves as well.
+    """
+    figure, (grid,) = panels(3, 1, 4, 3.6)
+    time = LR * steps
+    for axes, alternating in zip(grid, (False, True), strict=False):
+        for lr in (0.2, 0.1, 0.05, 0.02):
+            r = shares(trajectory(Bilinear(), gradient, START, round(time / lr), lr=lr, alternating=alternating))
+            axes.plot(lr * torch.arange(len(r)), r, label=f"lr {lr}", linewidth=1)
+        axes.plot([0, time], [1, 1], color="grey", label="flow")
+        axes.set(title=("alternating" if alternating else "simultaneous") + " steps", xlabel="lr · steps")
+        axes.set_ylabel("distance from the equilibrium / first one")
+        axes.legend(fontsize=8, frameon=False, loc="upper left")
+    grid[0].set(yscale="log", ylim=(0.8, 2e4))
+    grid[1].set(ylim=(0.99, 1.17))
+    rates = [0.4, 0.2, 0.1, 0.05, 0.02]
+    grid[2].loglog(rates, [doubling(lr) for lr in rates], "o", color=DATA, label="counted")
+    grid[2].loglog(rates, [math.log(4) / lr**2 for lr in rates], ":", color=DATA, label="log 4 / lr²")
+    grid[2].set(title="simultaneous: until it has doubled", xlabel="lr", ylabel="steps")
+    grid[2].set_xticks(rates, rates, minor=False)
+    grid[2].minorticks_off()
+    grid[2].legend(fontsize=8, frameon=False)
+    return figure
+
+
+def eigenvalues(game: DiracGAN) -> list[complex]:
+    """Of the field's Jacobian at the equilibrium 0; negative real parts draw the players in."""
+    return torch.linalg.eigvals(game.jacobian(array((0.0, 0.0)))).tolist()
+
+
+def dirac(steps: int = 400) -> Figure:
+    """The Dirac-GAN: data at 0, G puts all it has at theta, D's logit is psi x; where do both go?
+
+    Arrows are the field, the line alternating steps of 0.1 from the circle, and the lambdas the eigenvalues of the
+    field's Jacobian at the equilibrium, the cross. Without a penalty they are imaginary: the players turn, the
+    non-saturating ones inwards, ever more slowly. R1 and instance noise give them a negative real part (here the
+    same) and the players arrive. WGAN-GP pulls psi to 1 or -1, where nothing is at rest (Mescheder et al. 2018,
+    arXiv:1801.04406).
+    """
+    figure, grid = panels(3, 2, 3.2, 3.65, sharex=True, sharey=True)
+    axis = torch.linspace(-2, 2, 40, dtype=torch.float64)
+    points = torch.cartesian_prod(axis, axis)
+    for axes, (name, game) in zip(grid.flat, DIRAC.items(), strict=True):
+        theta, psi = torch.vmap(game.v)(points).T.reshape(2, 40, 40).mT  # rows: psi
+        axes.streamplot(axis.numpy(), axis.numpy(), theta.numpy(), psi.numpy(), color="lightgrey", density=0.8)
+        axes.plot(*trajectory(game, gradient, START, steps, alternating=True).T, color=GENERATOR, linewidth=1)
+        axes.plot(*START, "o", color=GENERATOR, markersize=5)
+        axes.plot(0, 0, "+", color=DATA, markersize=9)
+        axes.set(xlim=(-2, 2), ylim=(-2, 2), aspect="equal")
+        axes.set_title(f"{name}\n{_spectrum(game)}", fontsize=9)
+    for axes in grid[-1]:
+        axes.set_xlabel("theta (G)")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("psi (D)")
+    return figure
+
+
+def _spectrum(game: DiracGAN) -> str:
+    if game.penalty == "wgan-gp":
+        return "no λ: the field jumps at psi = 0"
+    real, imaginary = (max(getattr(one, part) for one in eigenvalues(game)) for part in ("real", "imag"))
+    return f"λ = {f'{real:.2f} ' if real < -1e-9 else ''}± {imaginary:.2f} i"

@@ -12,10 +12,11 @@ from torch.optim import SGD
 from ganzoo.core.module import GANModule
 from ganzoo.core.schedule import anneal_sgd
 from ganzoo.core.types import Batch, Terms
-from ganzoo.functional.losses import log_fake, log_real
+from ganzoo.functional.divergences import F_DIVERGENCES
 from ganzoo.networks.mlp import MaxoutDiscriminator, MLPGenerator
 
 Objective = Literal["non-saturating", "minimax", "maximum-likelihood"]
+Divergence = Literal["gan", "kl", "reverse-kl", "pearson", "hellinger", "jensen-shannon"]
 
 
 class GAN(GANModule):
@@ -25,6 +26,13 @@ class GAN(GANModule):
     `n_critic`; it used 1. Losses and turns are the text's (eq. 1, algorithm 1); the authors' code halves D's loss and
     lets both players step on the same samples.
 
+    Another `divergence` makes it an f-GAN (Nowozin et al. 2016, arXiv:1606.00709): D's output V is no logit, and D
+    maximises E g_f(V(x)) - E f*(g_f(V(G(z)))) (eq. 6; `F_DIVERGENCES`), which for "gan" is eq. 1. With V at its best it
+    is the divergence of data and fakes, otherwise less: minus `D/loss` is a lower bound, and all that G is told of the
+    divergence. With r = log p_data / p_g the best V is r for "gan", "jensen-shannon" (the losses of "gan" but for
+    a constant) and "reverse-kl", 1 + r for "kl", r / 2 for "hellinger", and 2 (e^r - 1) for "pearson", which is the
+    integral of (p_data - p_g)^2 / p_g.
+
     Args:
         image_size: pixels, H = W.
         channels: of the image.
@@ -33,10 +41,18 @@ class GAN(GANModule):
         d_hidden: units of each of D's two maxout layers.
         pieces: linear pieces of a maxout unit.
         objective: G minimises -E log D(G(z)) ("non-saturating", the paper's advice), E log(1 - D(G(z))) ("minimax",
-            eq. 1), or -E exp(logit D(G(z))) ("maximum-likelihood", Goodfellow 2016, arXiv:1701.00160, eq. 14).
+            eq. 1), or -E exp(logit D(G(z))) ("maximum-likelihood", Goodfellow 2016, arXiv:1701.00160, eq. 14). Of
+            another divergence the first is -E g_f(V(G(z))) (Nowozin's section 3.2), the second -E f*(g_f(V(G(z)))).
+        divergence: which one D estimates. With losses that are exponentials or squares (all but "gan" and
+            "jensen-shannon") the paper's SGD diverges: give it another optimizer, as configs/gan/digits-kl.yaml does.
         optimizer: the paper's SGD; `schedule` moves its learning rate and momentum.
         game: what every variant takes.
+
+    Raises:
+        ValueError: `objective` is "maximum-likelihood", which reads a logit, and `divergence` is not "gan".
     """
+
+    divergence: Divergence = "gan"  # also of a subclass that does not call this constructor
 
     def __init__(
         self,
@@ -47,27 +63,38 @@ class GAN(GANModule):
         d_hidden: int = 240,
         pieces: int = 5,
         objective: Objective = "non-saturating",
+        divergence: Divergence = "gan",
         optimizer: OptimizerCallable = lambda params: SGD(params, lr=0.1, momentum=0.5),
         **game: Any,
     ) -> None:
         super().__init__(optimizer=optimizer, **game)
+        if objective == "maximum-likelihood" and divergence != "gan":
+            raise ValueError(f"maximum-likelihood reads a logit: its divergence is 'gan', not {divergence!r}")
         self.z_dim = z_dim
-        self.objective = objective
+        self.objective, self.divergence = objective, divergence
         self.generator = MLPGenerator(image_size, channels, z_dim, hidden)
         self.discriminator = MaxoutDiscriminator(image_size, channels, d_hidden, pieces)
 
     def discriminator_loss(self, batch: Batch) -> Terms:
         real = self.discriminate(batch["image"])
         fake = self.discriminate(self.generator(batch["z"]))
-        return {"real": -log_real(real), "fake": -log_fake(fake)}
+        return {"real": -self.log_real(real), "fake": -self.log_fake(fake)}
 
     def generator_loss(self, batch: Batch) -> Terms:
         fake = self.discriminate(self.generator(batch["z"]))
         if self.objective == "minimax":
-            return {"fake": log_fake(fake)}
+            return {"fake": self.log_fake(fake)}
         if self.objective == "maximum-likelihood":
             return {"fake": -fake.exp().mean()}
-        return {"fake": -log_real(fake)}
+        return {"fake": -self.log_real(fake)}
+
+    def log_real(self, output: Tensor) -> Tensor:
+        """E log D for D's logits [N], a scalar; of another divergence E g_f(V)."""
+        return F_DIVERGENCES[self.divergence].activation(output).mean()
+
+    def log_fake(self, output: Tensor) -> Tensor:
+        """E log(1 - D); of another divergence -E f*(g_f(V))."""
+        return -F_DIVERGENCES[self.divergence].fake(output).mean()
 
     def schedule(self, images_seen: int) -> None:
         if self.lr_scheduler is None:

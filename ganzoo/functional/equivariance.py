@@ -1,0 +1,130 @@
+"""Signal processing that keeps a network equivariant to translation, and the measure of how much it is one.
+
+Karras et al. 2021 (arXiv:2106.12423). Images are samples [N, C, H, W] of signals in the plane; a pixel is the unit of
+length, so frequencies are in cycles a pixel, and half a cycle is the most that the grid can hold.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d, leaky_relu, pad
+
+Padding = Literal["circular", "constant"]  # the image goes on periodically, or with zeros
+
+
+def low_pass(cutoff: float, half_width: float, taps: int, rate: float = 1.0) -> Tensor:
+    """A sinc under a Kaiser window (section 3.2 and appendix B), float64 [taps], symmetric, of sum 1.
+
+    Its response is 1/2 at `cutoff` and falls within `half_width` to either side of it.
+
+    Args:
+        cutoff: cycles a pixel, below rate / 2.
+        half_width: of the transition, in cycles a pixel; the more taps, the less is left beyond it.
+        taps: its length in samples.
+        rate: samples a pixel where it is applied.
+    """
+    nyquist = rate / 2
+    attenuation = 2.285 * (taps - 1) * math.pi * 2 * half_width / nyquist + 7.95  # dB, Kaiser's estimate
+    if attenuation > 50:
+        beta = 0.1102 * (attenuation - 8.7)
+    else:
+        beta = 0.5842 * max(attenuation - 21, 0) ** 0.4 + 0.07886 * max(attenuation - 21, 0)
+    at = torch.arange(taps, dtype=torch.float64) - (taps - 1) / 2
+    kernel = torch.sinc(at * cutoff / nyquist) * torch.kaiser_window(taps, False, beta, dtype=torch.float64)
+    return kernel / kernel.sum()
+
+
+def resample(
+    x: Tensor, kernel: Tensor, up: int = 1, down: int = 1, ahead: int | None = None, padding: Padding = "circular"
+) -> Tensor:
+    """`up` - 1 zeros after each sample, `kernel` along both axes, every `down`-th sample: [N, C, H up/down, W up/down].
+
+    Args:
+        x: [N, C, H, W].
+        kernel: [taps], symmetric, of sum 1; what zeros take from the mean is given back.
+        up, down: whole numbers.
+        ahead: how many samples the filter sees ahead; None takes its middle. An even number of taps has none: it
+            leaves the image half a sample further right and down, which the next filter can undo.
+        padding: beyond the borders.
+    """
+    n, c, h, w = x.shape
+    if up > 1:
+        spread = x.new_zeros(n, c, h, up, w, up)
+        spread[:, :, :, 0, :, 0] = x
+        x = spread.view(n, c, h * up, w * up)
+    taps = len(kernel)
+    ahead = (taps - 1) // 2 if ahead is None else ahead
+    x = pad(x, (taps - 1 - ahead, ahead) * 2, mode=padding)
+    weight = (kernel.to(x) * up).expand(c, 1, 1, taps)
+    x = conv2d(x, weight, stride=(1, down), groups=c)
+    return conv2d(x, weight.mT, stride=(down, 1), groups=c)
+
+
+def filtered_leaky_relu(
+    x: Tensor,
+    up_filter: Tensor,
+    down_filter: Tensor,
+    up: int = 2,
+    down: int = 2,
+    slope: float = 0.2,
+    gain: float = math.sqrt(2),
+    padding: Padding = "circular",
+) -> Tensor:
+    """A leaky ReLU of the signal, not of its samples: on a finer grid, whose new frequencies are filtered out again.
+
+    Args:
+        x: [N, C, H, W].
+        up_filter, down_filter: [taps], applied at the finer rate; both of even or both of odd length, so that the image
+            stays where it is.
+        up, down: to the finer grid and from it.
+        slope: of negative values.
+        gain: keeps the variance.
+        padding: beyond the borders.
+    """
+    delay = len(up_filter) + len(down_filter) - 2
+    if delay % 2:
+        raise ValueError(f"filters of {len(up_filter)} and {len(down_filter)} taps leave the image half a sample away")
+    ahead = (len(up_filter) - 1) // 2
+    x = gain * leaky_relu(resample(x, up_filter, up, ahead=ahead, padding=padding), slope)
+    return resample(x, down_filter, down=down, ahead=delay // 2 - ahead, padding=padding)
+
+
+def translate(x: Tensor, dx: float, dy: float) -> Tensor:
+    """The periodic signal of x [N, C, H, W], dx pixels to the right and dy down; whole pixels are `torch.roll`.
+
+    Exact where it holds frequencies below half a cycle a pixel only.
+    """
+    h, w = x.shape[-2:]
+    fy, fx = (torch.fft.fftfreq(n, dtype=x.dtype, device=x.device) for n in (h, w))
+    turns = fy[:, None] * dy + fx * dx
+    return torch.fft.ifft2(torch.fft.fft2(x) * torch.polar(torch.ones_like(turns), -2 * math.pi * turns)).real
+
+
+def equivariance_db(
+    f: Callable[[Tensor], Tensor], x: Tensor, shifts: Iterable[tuple[float, float]], span: float = 2.0
+) -> float:
+    """EQ-T (eq. 3) in dB: 10 log10 span^2 / mean (f(t[x]) - t[f(x)])^2 over images, pixels, channels and shifts.
+
+    Infinite where they are equal to the bit.
+
+    The paper's shifts are whole pixels of the output, and its mean leaves out what comes in at the borders; periodic
+    images have none.
+
+    Args:
+        f: images [N, C, H, W] -> images [N, C', H', W'], which move by H' / H and W' / W as much.
+        x: [N, C, H, W], periodic.
+        shifts: (dx, dy) in pixels of x.
+        span: of f's values; 2 for [-1, 1].
+    """
+    y = f(x)
+    scale = [after / before for after, before in zip(y.shape[-2:], x.shape[-2:], strict=True)]
+    errors = [
+        (f(translate(x, dx, dy)) - translate(y, dx * scale[1], dy * scale[0])).double().square().mean()
+        for dx, dy in shifts
+    ]
+    return 10 * torch.log10(span**2 / torch.stack(errors).mean()).item()

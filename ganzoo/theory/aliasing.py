@@ -1,0 +1,176 @@
+"""A signal that moves: why textures stick to the pixels (Karras et al. 2021, arXiv:2106.12423)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.nn.functional import conv2d, leaky_relu, pad
+
+from ganzoo.functional.equivariance import equivariance_db, filtered_leaky_relu, low_pass, translate
+from ganzoo.theory.base import DATA, DISCRIMINATOR, GENERATOR, panels
+
+NETWORKS = {
+    "strided": "stride 2, nearest upsampling",
+    "pointwise": "pointwise leaky ReLU",
+    "filtered": "filtered leaky ReLU",
+}
+
+
+def band_limited(size: int, highest: float, seed: int, channels: int = 4) -> Tensor:
+    """White noise [1, channels, size, size], periodic, of frequencies up to `highest` cycles a pixel; variance 1."""
+    generator = torch.Generator().manual_seed(seed)
+    spectrum = torch.fft.rfft2(torch.randn(1, channels, size, size, generator=generator, dtype=torch.float64))
+    down, right = torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)
+    signal = torch.fft.irfft2(spectrum * (torch.hypot(down, right) <= highest), s=(size, size))
+    return signal / signal.std()
+
+
+def network(kind: str, seed: int, channels: int = 4, depth: int = 3) -> Callable[[Tensor], Tensor]:
+    """Untrained 3x3 convolutions and leaky ReLUs on periodic images, then one to a single channel.
+
+    Args:
+        kind: "pointwise": leaky ReLUs of the samples; "strided": of every second one, each copied to its neighbours;
+            "filtered": of the signal (Karras et al. 2021, arXiv:2106.12423, section 3.2).
+        seed: of the weights, which all kinds share.
+        channels: of every layer but the last.
+        depth: how many convolutions have a leaky ReLU.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    shape = (depth, channels, channels, 3, 3)
+    weights = torch.randn(shape, generator=generator, dtype=torch.float64) / math.sqrt(9 * channels)
+    last = torch.randn(1, channels, 1, 1, generator=generator, dtype=torch.float64) / math.sqrt(channels)
+    keeps = low_pass(cutoff=0.25, half_width=0.15, taps=12, rate=2)
+
+    def f(x: Tensor) -> Tensor:
+        for weight in weights:
+            x = conv2d(pad(x, (1, 1, 1, 1), mode="circular"), weight)
+            if kind == "filtered":
+                x = filtered_leaky_relu(x, keeps, keeps)
+                continue
+            x = math.sqrt(2) * leaky_relu(x, 0.2)
+            if kind == "strided":
+                x = x[..., ::2, ::2].repeat_interleave(2, 2).repeat_interleave(2, 3)
+        return conv2d(x, last)
+
+    return f
+
+
+def equivariance(kind: str, seed: int = 0, size: int = 16, shifts: int = 4) -> float:
+    """EQ-T in dB of an untrained network, its output scaled to [-1, 1], over random shifts of up to 2 pixels."""
+    x, f = band_limited(size, 0.2, seed), network(kind, seed)
+    largest = f(x).abs().max()
+    some = torch.rand(shifts, 2, generator=torch.Generator().manual_seed(seed)) * 4 - 2
+    return equivariance_db(lambda moved: f(moved) / largest, x, [(dx, dy) for dx, dy in some.tolist()])
+
+
+def moving(kind: str, shifts: Tensor, seed: int = 0, size: int = 16) -> tuple[Tensor, Tensor]:
+    """A network's output while its input moves to the right.
+
+    Returns:
+        Its middle row [shifts, size], and how far the whole output is from its unmoved one moved along, root mean
+        square [shifts]; both as a share of its largest value.
+    """
+    x, f = band_limited(size, 0.2, seed), network(kind, seed)
+    y = f(x)
+    moved = [f(translate(x, shift, 0)) for shift in shifts.tolist()]
+    errors = [
+        (one - translate(y, shift, 0)).square().mean().sqrt() for one, shift in zip(moved, shifts.tolist(), strict=True)
+    ]
+    rows = torch.stack([one[0, 0, size // 2] for one in moved])
+    return rows / y.abs().max(), torch.stack(errors) / y.abs().max()
+
+
+def rectified(size: int = 32, finer: int = 16) -> dict[str, Tensor]:
+    """A band-limited signal on a line and its leaky ReLU.
+
+    Returns:
+        "signal" and "truth": it and its leaky ReLU on a grid `finer` times as fine [size * finer]; "sampled" and
+        "later": the curves [size * finer] without frequencies above half a cycle a pixel through the truth at whole
+        pixels, and at those half a pixel on; "filtered" and "filtered, later": the same of the filtered leaky ReLU.
+    """
+    coarse = band_limited(size, 0.3, 4, 1)[:, :, :1].expand(1, 1, size, size)  # a signal that is the same in all rows
+    keeps = low_pass(cutoff=0.25, half_width=0.15, taps=12, rate=2)
+
+    def pointwise(x: Tensor) -> Tensor:
+        return math.sqrt(2) * leaky_relu(x, 0.2)
+
+    def fine(x: Tensor) -> Tensor:
+        spectrum = torch.fft.rfft(x[0, 0, 0])
+        spectrum[-1] /= 2  # half a cycle a pixel stands for both of its signs
+        return torch.fft.irfft(spectrum, n=size * finer) * finer
+
+    def later(f: Callable[[Tensor], Tensor]) -> Tensor:
+        return fine(f(translate(coarse, -0.5, 0))).roll(finer // 2)
+
+    def filtered(x: Tensor) -> Tensor:
+        return filtered_leaky_relu(x, keeps, keeps)
+
+    return {
+        "signal": fine(coarse),
+        "truth": pointwise(fine(coarse)),
+        "sampled": fine(pointwise(coarse)),
+        "later": later(pointwise),
+        "filtered": fine(filtered(coarse)),
+        "filtered, later": later(filtered),
+    }
+
+
+def aliasing() -> Figure:
+    """Why textures stick to the pixels: a leaky ReLU of samples is none of the signal (Karras et al. 2021).
+
+    Above: its kinks have frequencies that the grid cannot hold (grey); sampled, they come back as wrong low ones, and
+    others when the signal lies half a pixel further: the two curves through the samples differ. On a finer grid and
+    filtered (arXiv:2106.12423, section 3.2) they hardly do. Below: rows of an untrained network's output while its
+    input moves. What should drift along the diagonals stands still and jumps with strides and nearest upsampling. At
+    right how far the output is from the one that moves along: as far as the pixel lattice lets it, unless filtered.
+    EQ-T (eq. 3) is that in decibels.
+    """
+    figure, grid = panels(3, 2, 4.4, 3.4)
+    curves = rectified()
+    finer, size = 16, 32
+    at = torch.arange(size * finer) / finer
+    grid[0, 0].plot(at, curves["truth"], color=DATA, label="leaky ReLU of the signal")
+    grid[0, 0].plot(at, curves["sampled"], color=GENERATOR, label="through its samples")
+    grid[0, 0].plot(at, curves["later"], color=DISCRIMINATOR, label="half a pixel later")
+    grid[0, 0].plot(at[::finer], curves["truth"][::finer], ".", color=GENERATOR)
+    grid[0, 0].plot(at[finer // 2 :: finer], curves["truth"][finer // 2 :: finer], ".", color=DISCRIMINATOR)
+    grid[0, 0].set(
+        xlim=(0, 8), ylim=(-0.8, 1.8), xlabel="pixels", ylabel="value", title="the kinks fall between the samples"
+    )
+    grid[0, 0].legend(fontsize=8)
+    frequencies = torch.arange(size * finer // 2 + 1) / size
+
+    def decibels(signal: Tensor) -> Tensor:
+        return 20 * (torch.fft.rfft(signal).abs() / len(signal) + 1e-7).log10()
+
+    grid[0, 1].plot(frequencies, decibels(curves["truth"]), color=DATA, label="after the leaky ReLU")
+    grid[0, 1].plot(frequencies, decibels(curves["signal"]), color="tab:green", label="the signal")
+    grid[0, 1].axvspan(0.5, 1.5, color="lightgray")
+    grid[0, 1].set(xlim=(0, 1.5), ylim=(-90, 0), xlabel="cycles a pixel", ylabel="amplitude, dB")
+    grid[0, 1].set_title("new frequencies do not fit the grid")
+    changes = {"pointwise": curves["sampled"] - curves["later"]}
+    changes["filtered"] = curves["filtered"] - curves["filtered, later"]
+    colours = {"strided": "tab:red", "pointwise": GENERATOR, "filtered": "tab:green"}
+    for kind, change in changes.items():
+        grid[0, 2].plot(frequencies, decibels(change), color=colours[kind], label=NETWORKS[kind])
+    grid[0, 2].set(xlim=(0, 0.5), ylim=(-120, 0), xlabel="cycles a pixel", ylabel="amplitude, dB")
+    grid[0, 2].set_title("what half a pixel changes")
+    shifts = torch.linspace(0, 6, 121)
+    for axes, kind in zip(grid[1], ("strided", "filtered"), strict=False):
+        rows, _ = moving(kind, shifts)
+        axes.imshow(rows, cmap="RdBu", vmin=-1, vmax=1, aspect="auto", origin="lower", extent=(0, 16, 0, 6))
+        axes.set(xlabel="pixel", ylabel="the input's shift, pixels")
+        axes.set_title(f"{NETWORKS[kind]}: {equivariance(kind):.0f} dB")
+    for kind, name in NETWORKS.items():
+        _, errors = moving(kind, shifts)
+        grid[1, 2].plot(shifts, errors, color=colours[kind], label=f"{name}: {equivariance(kind):.0f} dB")
+    grid[1, 2].set(
+        yscale="log", ylim=(1e-5, 20), xlabel="the input's shift, pixels", ylabel="rms error, share of the largest"
+    )
+    for axes in (grid[0, 1], grid[0, 2], grid[1, 2]):
+        axes.legend(fontsize=8)
+    return figure

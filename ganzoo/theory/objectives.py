@@ -1,0 +1,265 @@
+"""What the objectives of GANs ask for, and where games of networks get with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torch.optim import RMSprop
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from ganzoo.core.module import GANModule
+from ganzoo.core.optim import FusedAdam
+from ganzoo.core.random import global_seed
+from ganzoo.data.base import GANDataModule, Split
+from ganzoo.data.gaussians import Gaussians
+from ganzoo.data.images import ArrayImages
+from ganzoo.functional.divergences import F_DIVERGENCES, FDivergence, Gaussian
+from ganzoo.functional.modes import GaussianModes, gaussian_modes
+from ganzoo.networks.mlp import ReLUDiscriminator
+from ganzoo.testing import fit
+from ganzoo.theory.base import DATA, DISCRIMINATOR, GENERATOR, panels
+from ganzoo.theory.divergences import MODES, X, nearest, two_modes
+from ganzoo.variants.ebgan import EBGAN
+from ganzoo.variants.gan import GAN, Divergence
+from ganzoo.variants.lsgan import LSGAN
+from ganzoo.variants.mlpgan import MLPGAN
+from ganzoo.variants.wgan import WGAN
+from ganzoo.variants.wgangp import WGANGP
+
+# "jensen-shannon" plays as "gan" does
+ON_THE_LINE: tuple[Divergence, ...] = ("pearson", "kl", "gan", "hellinger", "reverse-kl")
+NEAR = X[X.abs() < 6]  # beyond, p / q overflows
+STARTS = (Gaussian(0.5, 1.0), Gaussian(1.2, 0.6))  # of G: between the modes, and on the larger one
+
+
+# The family of f-GANs
+
+
+def wishes(member: FDivergence, ratio: Tensor) -> tuple[Tensor, Tensor]:
+    """How much G wants a higher log p / q [n] at its samples, where D is at its best: minimax, and the heuristic."""
+    ratio = ratio.clone().requires_grad_()
+    told = member.fake(member.optimal(ratio)), member.activation(member.optimal(ratio))
+    (minimax,), (heuristic,) = (torch.autograd.grad(one.sum(), ratio) for one in told)
+    return minimax, heuristic
+
+
+def f_divergences() -> Figure:
+    """Six members of the f-GAN family: what f asks for, what D maximises, and what G is told.
+
+    D_f(p || q) is the mean of f(p / q) under q. D maximises the mean of the solid curve over data plus that of the
+    dashed one over fakes; its best output is V*, and where p = q that is the dotted line. G's samples are told to
+    raise log p / q, this much each, where D is at its best: in minimax reverse KL tells all alike and Pearson hardly
+    those that D rejects; by the heuristic it is KL that tells all alike (Nowozin et al. 2016, arXiv:1606.00709, table
+    2, figure 1, section 3.2).
+    """
+    figure, grid = panels(3, 3, 3.8, 2.9)
+    u, ratio, v = (torch.linspace(a, b, 301, dtype=torch.float64) for a, b in ((0.01, 4), (-6, 3), (-4, 4)))
+    for name, member in F_DIVERGENCES.items():
+        curves = member.f(u), *wishes(member, ratio)
+        for axes, x, curve in zip(grid[0], (u, ratio, ratio), curves, strict=True):
+            axes.plot(x, curve, ":" if name == "gan" else "-", label=name)
+    grid[0, 0].set(title="f", xlabel="u = p / q", ylabel="f(u)", ylim=(-3, 5))
+    for axes, title in zip(grid[0, 1:], ("what G is told: minimax", "what G is told: heuristic"), strict=True):
+        axes.set(title=title, xlabel="log p / q at a sample", yscale="log", ylim=(1e-3, 1e3))
+    grid[0, 1].set_ylabel("wish for a higher log p / q")
+    grid[0, 0].legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(0.08, 1.05))
+    for axes, (name, member) in zip(grid[1:].flat, F_DIVERGENCES.items(), strict=True):
+        axes.plot(v, member.activation(v), color=DATA, label="of data, g(V)")
+        axes.plot(v, -member.fake(v), "--", color=GENERATOR, label="of fakes, -f*(g(V))")
+        best = member.optimal(torch.zeros(())).item()
+        axes.axvline(best, color=DISCRIMINATOR, linestyle=":", label="best V where p = q")
+        axes.set(title=name, ylim=(-6, 6))
+    for axes in grid[1:, 0]:
+        axes.set_ylabel("what D maximises")
+    for axes in grid[2]:
+        axes.set_xlabel("D's output V")
+    grid[1, 0].legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, 1.05))
+    return figure
+
+
+# A generator of two numbers
+
+
+class Bell(nn.Module):
+    """G(z) = mean + std z, as images [N, 1, 1, 1]."""
+
+    def __init__(self, mean: float, std: float) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.tensor(mean))
+        self.log_std = nn.Parameter(torch.tensor(std).log())
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        return (self.mean + self.log_std.exp() * z)[:, :, None, None]
+
+    def density(self) -> Gaussian:
+        return Gaussian(self.mean.item(), self.log_std.exp().item())
+
+
+class LineGAN(GAN):
+    """A GAN whose generator is one Gaussian on a line, so that its density is known."""
+
+    generator: Bell
+
+    def __init__(self, mean: float, std: float, width: int = 64, **game: Any) -> None:
+        super().__init__(image_size=1, channels=1, z_dim=1, hidden=1, d_hidden=1, **game)
+        self.generator = Bell(mean, std)
+        self.discriminator = ReLUDiscriminator(1, 1, width, layers=3)
+
+    def latent(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        return self.normal(generator, n, 1)
+
+    def bound(self, log_p: Tensor, x: Tensor) -> float:
+        """E_p g_f(V) - E_q f*(g_f(V)) by quadrature, for a log density [n] over x [n]."""
+        with torch.no_grad():
+            output = self.discriminator(x.float()[:, None]).double()
+        return F_DIVERGENCES[self.divergence].bound(output, log_p, self.generator.density().log_density(x), x)
+
+
+class Line(GANDataModule):
+    """50,000 draws from a mixture of Gaussians (mean, std, weight) on a line, as "images" [1, 1, 1]."""
+
+    image_size = 1
+    channels = 1
+    num_classes = None
+    extractor = None
+
+    def __init__(self, *mixture: tuple[float, float, float], batch_size: int = 256) -> None:
+        super().__init__(batch_size=batch_size)
+        self.mixture = torch.tensor(mixture)
+
+    def make_dataset(self, split: Split) -> ArrayImages:
+        generator = torch.Generator().manual_seed(0)
+        mode = torch.multinomial(self.mixture[:, 2], 50_000, replacement=True, generator=generator)
+        mean, std, _ = self.mixture[mode].unbind(1)
+        return ArrayImages((mean + std * torch.randn(len(mode), generator=generator))[:, None, None, None])
+
+
+class Watch(Callback):
+    """Mean and standard deviation of G's density after each batch."""
+
+    def __init__(self) -> None:
+        self.path: list[Gaussian] = []
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        self.path.append(pl_module.generator.density())  # type: ignore[union-attr, operator]
+
+
+def play(divergence: Divergence, start: Gaussian, steps: int) -> list[Gaussian]:
+    """G's density from the start on, in the minimax game on two modes: D takes two steps to one of G's."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(global_seed())
+        gan = LineGAN(
+            *start,
+            divergence=divergence,
+            objective="minimax",
+            n_critic=2,
+            optimizer=lambda params: FusedAdam(params, lr=2e-2, beta1=0.5),
+            discriminator_optimizer=lambda params: FusedAdam(params, lr=5e-3, beta1=0.5),
+            lr_scheduler=partial(CosineAnnealingLR, T_max=steps),
+        )
+        watch = Watch()
+        fit(gan, Line(*((mean, 0.5, weight) for mean, weight in MODES)), steps=steps, callbacks=[watch])
+    return [start, *watch.path]
+
+
+def landscape(divergence: Divergence, mean: Tensor, std: Tensor) -> Tensor:
+    """D_f [n, m] of the two modes and every Gaussian of those means [m] and standard deviations [n]."""
+    member, log_p = F_DIVERGENCES[divergence], two_modes(NEAR)
+    return torch.tensor(
+        [
+            [member.divergence(log_p, Gaussian(m, s).log_density(NEAR), NEAR) for m in mean.tolist()]
+            for s in std.tolist()
+        ]
+    )
+
+
+def f_gans(steps: int = 800) -> Figure:
+    """A generator of two numbers against two modes: which Gaussian the game of each divergence finds.
+
+    Contours: the divergence of data and N(mean, std^2), by quadrature; crosses: its minima. Curves: minimax games of a
+    network D with G(z) = mean + std z, from two starts. The games end near minima of their divergences. Pearson and KL
+    have one, which covers both modes (KL's game is slow where G has no samples). Reverse KL is least on one mode, and
+    has a worse minimum that covers. A GAN and Hellinger are least where G covers; theirs on a mode is shallow, and
+    whether a game stays there is luck. "jensen-shannon" plays the game of "gan" (after the univariate example of
+    Nowozin et al. 2016, arXiv:1606.00709, with another mixture and two steps of D to one of G).
+    """
+    figure, (grid,) = panels(len(ON_THE_LINE), 1, 2.9, 3.6, sharex=True, sharey=True)
+    mean, std = torch.linspace(-2.2, 2.2, 45), torch.linspace(0.36, 2.2, 40)
+    exact = nearest()
+    for axes, name in zip(grid, ON_THE_LINE, strict=True):
+        heights = landscape(name, mean, std)
+        heights -= heights.min()
+        axes.contour(mean, std, heights, levels=[0.01 * 2**i for i in range(9)], colors="lightgrey", linewidths=0.8)
+        for start in STARTS:
+            axes.plot(*zip(*play(name, start, steps), strict=True), color=GENERATOR, linewidth=1, label="game")
+            axes.plot(*start, "o", color=GENERATOR, markersize=4, label="start")
+        for _, q in exact[name]:
+            axes.plot(*q, "x", color=DATA, label="divergence least")
+        axes.set(title=name, xlabel="mean of G", xlim=(-2.2, 2.2), ylim=(0.36, 2.2))
+    grid[0].set_ylabel("standard deviation of G")
+    lines = dict(zip(*reversed(grid[0].get_legend_handles_labels()), strict=True))
+    grid[0].legend(lines.values(), lines.keys(), fontsize=8, frameon=False, loc="lower left")
+    return figure
+
+
+# A ring in the plane
+
+
+def adam(lr: float, beta2: float = 0.999) -> Callable[[Any], FusedAdam]:
+    return lambda params: FusedAdam(params, lr=lr, beta1=0.5, beta2=beta2)
+
+
+PLANE: dict[str, Any] = {"image_size": 1, "channels": 2, "z_dim": 2}
+MLP: dict[str, Any] = {**PLANE, "architecture": "mlp", "width": 64}
+MAXOUT: dict[str, Any] = {**PLANE, "hidden": 64, "d_hidden": 32, "pieces": 3, "optimizer": adam(2e-3)}
+RELU: dict[str, Any] = {**PLANE, "hidden": 64, "d_hidden": 64, "layers_g": 4, "layers_d": 4, "batch_norm": False}
+ON_THE_RING: dict[str, Callable[[], GANModule]] = {
+    "GAN, non-saturating": lambda: GAN(**MAXOUT),
+    "GAN, minimax": lambda: GAN(**MAXOUT, objective="minimax"),
+    "MLPGAN": lambda: MLPGAN(**RELU, optimizer=adam(2e-3)),
+    "LSGAN": lambda: LSGAN(**MLP, optimizer=adam(2e-3)),
+    "WGAN": lambda: WGAN(**MLP, clip=0.1, n_critic=2, optimizer=lambda params: RMSprop(params, lr=1e-3)),
+    "WGANGP": lambda: WGANGP(**MLP, penalty=1.0, n_critic=2, optimizer=adam(2e-3, beta2=0.9)),
+    "EBGAN": lambda: EBGAN(**PLANE, layers_g=3, hidden=64, d_hidden=64, margin=0.5, optimizer=adam(1e-3)),
+}
+
+
+def on_the_ring(make: Callable[[], GANModule], steps: int) -> tuple[Tensor, GaussianModes]:
+    """A short training: 2,000 samples [N, 2] in the ring's units, and how many modes they have."""
+    ring = Gaussians(layout="ring", batch_size=256)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(global_seed())
+        gan = make()
+        fit(gan, ring, steps=steps)
+    points = gan.sample(seeds=range(2000)).flatten(1) * ring.scale
+    return points, gaussian_modes(points, ring.centers, ring.sigma)
+
+
+def objectives(steps: int = 600) -> Figure:
+    """Seven objectives on a ring of eight narrow Gaussians, after the same short training.
+
+    Samples, and circles about the modes; above, how many modes have a sample within three of their standard
+    deviations, and what share of the samples lies within three of any. One seed, a few hundred steps, small networks,
+    rates that suit so few: it shows what samples look like on the way, and ranks nothing.
+    """
+    figure, grid = panels(4, 2, 2.7, 2.9, sharex=True, sharey=True)
+    ring = Gaussians(layout="ring")
+    for axes, (name, make) in zip(grid.flat, ON_THE_RING.items(), strict=False):
+        points, (modes, quality, _) = on_the_ring(make, steps)
+        axes.plot(*points.T, ".", color=GENERATOR, markersize=2, alpha=0.3)
+        axes.plot(*ring.centers.T, "o", color=DATA, markersize=6, markerfacecolor="none")
+        axes.set(xlim=(-1.4, 1.4), ylim=(-1.4, 1.4), aspect="equal", xticks=(-1, 0, 1), yticks=(-1, 0, 1))
+        axes.set_title(f"{name}\n{modes} of 8 modes, {quality:.0%} near", fontsize=9)
+    for axes in grid[1]:
+        axes.set_xlabel("x")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("y")
+    for axes in grid.flat[len(ON_THE_RING) :]:
+        axes.set_visible(False)
+    return figure

@@ -1,0 +1,165 @@
+"""Filters, shifts and how much of a translation a network lets through (Karras et al. 2021, arXiv:2106.12423)."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from scipy.signal import firwin, kaiser_beta
+from torch.nn.functional import leaky_relu
+
+from ganzoo.functional.equivariance import equivariance_db, filtered_leaky_relu, low_pass, resample, translate
+from ganzoo.theory.aliasing import band_limited, equivariance, moving, rectified
+
+KEEPS = low_pass(cutoff=0.25, half_width=0.15, taps=12, rate=2)
+
+
+def waves(size, dx=0.0, dy=0.0):
+    """A sum of three periodic waves, moved by (dx, dy) pixels, in closed form: [1, 1, size, size]."""
+    at = torch.arange(size, dtype=torch.float64)
+    y, x = torch.meshgrid(at - dy, at - dx, indexing="ij")
+    turns = [(3, 1, 0.2), (0, 4, 1.0), (5, -2, 2.0)]
+    return sum(torch.cos(2 * math.pi * (a * x + b * y) / size + phase) for a, b, phase in turns)[None, None]
+
+
+def response(kernel, frequency, rate=1.0):
+    at = torch.arange(len(kernel)) - (len(kernel) - 1) / 2
+    return (kernel * torch.cos(2 * math.pi * frequency / rate * at)).sum().item()
+
+
+# The filter
+
+
+@pytest.mark.parametrize(
+    ("cutoff", "half_width", "taps", "rate"),
+    [(0.3, 0.1, 12, 2), (0.25, 0.2, 7, 1), (0.35, 0.15, 13, 2), (2, 1.7, 24, 16)],
+)
+def test_the_filter_is_scipys(cutoff, half_width, taps, rate):
+    expected = firwin(taps, cutoff, width=2 * half_width, fs=rate)
+    torch.testing.assert_close(low_pass(cutoff, half_width, taps, rate), torch.from_numpy(expected))
+
+
+def test_kaisers_windows_cover_the_three_cases_of_beta():
+    """A short filter has a rectangular window, a long one of 50 dB and more another formula."""
+    betas = [kaiser_beta(2.285 * (taps - 1) * math.pi * 0.2 / 0.5 + 7.95) for taps in (3, 12, 40)]
+    assert betas[0] == 0 < betas[1] < 4.5 < betas[2]
+    for taps in (3, 12, 40):
+        expected = firwin(taps, 0.25, width=0.2, fs=1)
+        torch.testing.assert_close(low_pass(0.25, 0.1, taps), torch.from_numpy(expected))
+
+
+def test_it_passes_what_is_low_halves_the_cutoff_and_stops_the_rest():
+    kernel = low_pass(cutoff=0.25, half_width=0.1, taps=41)
+    assert response(kernel, 0.0) == pytest.approx(1, abs=1e-12)
+    assert response(kernel, 0.25) == pytest.approx(0.5, abs=0.01)
+    assert all(abs(response(kernel, f) - 1) < 1e-3 for f in (0.05, 0.1, 0.15))
+    assert all(abs(response(kernel, f)) < 1e-3 for f in (0.35, 0.4, 0.5))
+
+
+# Resampling
+
+
+@pytest.mark.parametrize("taps", [64, 65])
+def test_upsampling_reads_the_signal_between_the_samples(taps):
+    """An even number of taps reads it a quarter of a pixel, half a sample of the finer grid, further left and up."""
+    fine = resample(waves(32), low_pass(0.5, 0.3, taps, rate=2), up=2)
+    offset = 0.0 if taps % 2 else -0.25
+    expected = torch.stack([waves(32, -offset - i, -offset - j) for j in (0, 0.5) for i in (0, 0.5)])
+    woven = fine.view(32, 2, 32, 2).permute(1, 3, 0, 2).reshape(4, 1, 1, 32, 32)
+    torch.testing.assert_close(woven, expected, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_up_and_down_again_leaves_a_band_limited_image_where_it_is(dtype):
+    x = waves(32).to(dtype)
+    kernel = low_pass(0.5, 0.3, 32, rate=2)
+    again = filtered_leaky_relu(x, kernel, kernel, slope=1.0, gain=1.0)
+    assert again.dtype == dtype and again.shape == x.shape
+    torch.testing.assert_close(again, x, atol=2e-3, rtol=0)
+
+
+def test_zeros_can_lie_beyond_the_borders():
+    x = torch.ones(2, 3, 16, 8)
+    kernel = low_pass(0.5, 0.3, 12, rate=2)
+    kept, faded = (filtered_leaky_relu(x, kernel, kernel, padding=p) for p in ("circular", "constant"))
+    torch.testing.assert_close(kept, math.sqrt(2) * x, atol=0.02, rtol=0)
+    torch.testing.assert_close(faded[:, :, 8, 4], kept[:, :, 8, 4], atol=0.02, rtol=0)
+    assert (faded[:, :, 0, 0] < 0.9 * kept[:, :, 0, 0]).all()
+
+
+def test_filters_that_would_move_the_image_are_refused():
+    with pytest.raises(ValueError, match="half a sample away"):
+        filtered_leaky_relu(waves(16), low_pass(0.5, 0.3, 12, 2), low_pass(0.5, 0.3, 13, 2))
+
+
+def test_a_filtered_leaky_relu_has_gradients_of_gradients():
+    x = torch.randn(1, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    kernel = low_pass(0.25, 0.2, 6, rate=2)
+    torch.autograd.gradcheck(lambda x: filtered_leaky_relu(x, kernel, kernel), x)
+    torch.autograd.gradgradcheck(lambda x: filtered_leaky_relu(x, kernel, kernel).square(), x)
+
+
+# Shifts
+
+
+@pytest.mark.parametrize("shift", [(0.3, 0.0), (0.0, -1.7), (2.5, 0.25)])
+def test_a_shift_by_parts_of_a_pixel_is_the_waves_own(shift):
+    torch.testing.assert_close(translate(waves(16), *shift), waves(16, *shift))
+
+
+def test_a_shift_by_whole_pixels_only_rolls():
+    x = torch.randn(2, 3, 8, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(translate(x, 2, -3), x.roll((-3, 2), (2, 3)))
+
+
+def test_decibels_are_those_of_the_formula():
+    """An f that forgets to move is off by what the shift changes; an image twice as large moves by twice as many."""
+    x = waves(16)
+    error = (x - waves(16, 1, 0)).square().mean().item()
+    assert equivariance_db(lambda _: x, x, [(1, 0)]) == pytest.approx(10 * math.log10(4 / error))
+    assert equivariance_db(lambda _: x, x, [(1, 0)], span=1) == pytest.approx(10 * math.log10(1 / error))
+    doubled = low_pass(0.5, 0.3, 65, rate=2)
+    assert equivariance_db(lambda y: resample(y, doubled, up=2), x, [(0.7, 1.3)]) > 60
+    assert equivariance_db(lambda y: y, x, [(0.7, 1.3)]) == math.inf
+
+
+# What lets a translation through
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_filters_make_an_untrained_network_equivariant(seed):
+    """EQ-T in dB; measured, 5 seeds: strided 19 to 22, pointwise 36 to 42, filtered 64 to 69."""
+    strided, pointwise, filtered = (equivariance(kind, seed) for kind in ("strided", "pointwise", "filtered"))
+    assert strided + 10 < pointwise < 45
+    assert filtered > pointwise + 20 and filtered > 55
+
+
+def test_whole_pixels_do_not_show_what_is_wrong_between_them():
+    """Without strides nothing depends on where the lattice lies, until the signal moves by less than a pixel."""
+    shifts = torch.tensor([0.5, 1.0, 2.0])
+    strided, pointwise, filtered = (moving(kind, shifts)[1] for kind in ("strided", "pointwise", "filtered"))
+    assert pointwise[0] > 0.02 and pointwise[1:].max() < 1e-10
+    assert strided[:2].min() > 0.05 and strided[2] < 1e-10
+    assert filtered[0] < 0.003 and filtered[1:].max() < 1e-10
+
+
+def test_a_row_of_a_filtered_network_drifts_along():
+    rows, _ = moving("filtered", torch.tensor([0.0, 3.0]))
+    torch.testing.assert_close(rows[1], rows[0].roll(3))
+
+
+def test_a_leaky_relu_of_samples_is_another_half_a_pixel_later():
+    curves = rectified()
+    torch.testing.assert_close(curves["truth"], math.sqrt(2) * leaky_relu(curves["signal"], 0.2))
+    torch.testing.assert_close(curves["sampled"][::16], curves["truth"][::16])
+    torch.testing.assert_close(curves["later"][8::16], curves["truth"][8::16])
+    pointwise = (curves["sampled"] - curves["later"]).square().mean().sqrt()
+    filtered = (curves["filtered"] - curves["filtered, later"]).square().mean().sqrt()
+    assert pointwise > 10 * filtered
+
+
+def test_the_input_holds_no_frequency_above_its_highest():
+    spectrum = torch.fft.fft2(band_limited(16, 0.2, 0)).abs()
+    at = torch.fft.fftfreq(16)
+    assert spectrum[..., torch.hypot(at[:, None], at) > 0.2].max() < 1e-10
