@@ -22,7 +22,8 @@ from ganzoo.functional.divergences import (
 )
 from ganzoo.testing import check_variant, fit
 from ganzoo.theory.divergences import X, nearest
-from ganzoo.theory.objectives import ON_THE_LINE, STARTS, Line, LineGAN, play, wishes
+from ganzoo.theory.objectives import ON_THE_LINE, STARTS, LineGAN, play, wishes
+from ganzoo.theory.parts import Line
 from ganzoo.variants.gan import Divergence
 from tests.variants import small
 
@@ -106,7 +107,7 @@ def test_a_trained_d_says_how_far_two_gaussians_are_apart(name, monkeypatch):
     steps = 300
     schedule = partial(CosineAnnealingLR, T_max=steps)
     gan = LineGAN(*Q, divergence=name, n_critic=steps + 1, optimizer=adam(1e-2), lr_scheduler=schedule)
-    fit(gan, Line((*P, 1.0)), steps=steps)
+    fit(gan, Line([P], [1.0], batch_size=256), steps=steps)
     jsd = jensen_shannon(P.log_density(X), Q.log_density(X), X)
     exact = {
         "kl": gaussian_kl(P, Q),

@@ -13,23 +13,11 @@ from ganzoo.core.optim import FusedAdam
 from ganzoo.data import Digits
 from ganzoo.functional.divergences import integral
 from ganzoo.testing import NoiseImages, fit
-from ganzoo.theory.networks import (
-    DROPOUT,
-    HUMPS,
-    Freeze,
-    Line,
-    Look,
-    Snapshot,
-    X,
-    critics,
-    dropout,
-    frozen,
-    log_data,
-    ring_gan,
-    snapshots,
-    train,
-    transport,
-)
+from ganzoo.theory.critics import critics, transport
+from ganzoo.theory.dropout import DROPOUT, dropout
+from ganzoo.theory.frozen import Freeze, frozen, ring_gan
+from ganzoo.theory.line import HUMPS, Snapshot, X, log_data, snapshots
+from ganzoo.theory.parts import Line, Look, trained
 from tests.test_diagnostics import Curves
 
 SEEDS = [0, 1, 2]
@@ -39,7 +27,7 @@ SEEDS = [0, 1, 2]
 
 
 def test_the_line_has_the_density_that_is_drawn():
-    points = Line().dataset("train").images.flatten().double()
+    points = Line(HUMPS, (0.5, 0.5)).dataset("train").images.flatten().double()
     found = torch.histogram(points, torch.linspace(-1, 1, 101, dtype=torch.float64), density=True).hist
     assert integral(log_data(X).exp(), X) == pytest.approx(1, abs=0.002)
     assert (found - log_data(X).exp()).abs().mean() < 0.03
@@ -170,7 +158,7 @@ def mlpgan():
 def test_alarms_of_a_d_that_stands_still(make, freeze, alarms, least, most, seed):
     """On digits. That D is frozen silences all that comes of it; where D hardly moves, the collapse rings."""
     curves, diagnostics = Curves(), Diagnostics(40, 64)
-    train(make, Digits(batch_size=64, seed=seed), 480, seed, *freeze, diagnostics, logger=curves)
+    trained(make, Digits(batch_size=64, seed=seed), 480, seed, *freeze, diagnostics, logger=curves)
     assert set(diagnostics.rung) == alarms
     assert least < curves.at[480]["diversity"] < most
 

@@ -69,6 +69,30 @@ def test_g_steps_after_every_n_critic_d_steps():
     assert "".join(order) == "dddgdddgd"
 
 
+class Taken(Callback):
+    """Counts the optimizers' own steps, D's and G's."""
+
+    def __init__(self):
+        self.steps = [0, 0]
+
+    def on_train_start(self, trainer, pl_module):
+        for player, optimizer in enumerate(trainer.optimizers):
+            optimizer.register_step_post_hook(lambda *_, player=player: self.count(player))
+
+    def count(self, player):
+        self.steps[player] += 1
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_optimizers_take_k_d_steps_and_one_g_step_also_over_a_resume(k, tmp_path):
+    whole, first, second = Taken(), Taken(), Taken()
+    fit(dcgan(n_critic=k), steps=11, callbacks=[whole])
+    assert whole.steps == [11, 11 // k]
+    fit(dcgan(n_critic=k), steps=7, callbacks=[first]).save_checkpoint(tmp_path / "7.ckpt")
+    fit(dcgan(n_critic=k), steps=11, callbacks=[second], ckpt_path=tmp_path / "7.ckpt")
+    assert first.steps == [7, 7 // k] and second.steps == [4, 11 // k - 7 // k]
+
+
 def test_logs_are_means_at_exact_steps():
     """Every 4 batches, the mean of the 4; the x-axis is the number of batches, beside it that of images."""
     model, logger, terms = dcgan(), Remember(), []

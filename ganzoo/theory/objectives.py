@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.optim import RMSprop
@@ -16,15 +15,13 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from ganzoo.core.module import GANModule
 from ganzoo.core.optim import FusedAdam
 from ganzoo.core.random import global_seed
-from ganzoo.data.base import GANDataModule, Split
 from ganzoo.data.gaussians import Gaussians
-from ganzoo.data.images import ArrayImages
 from ganzoo.functional.divergences import F_DIVERGENCES, FDivergence, Gaussian
 from ganzoo.functional.modes import GaussianModes, gaussian_modes
 from ganzoo.networks.mlp import ReLUDiscriminator
-from ganzoo.testing import fit
 from ganzoo.theory.base import DATA, DISCRIMINATOR, GENERATOR, panels
 from ganzoo.theory.divergences import MODES, X, nearest, two_modes
+from ganzoo.theory.parts import Line, Look, trained
 from ganzoo.variants.ebgan import EBGAN
 from ganzoo.variants.gan import GAN, Divergence
 from ganzoo.variants.lsgan import LSGAN
@@ -86,6 +83,10 @@ def f_divergences() -> Figure:
 # A generator of two numbers
 
 
+def adam(lr: float, beta2: float = 0.999) -> Callable[[Any], FusedAdam]:
+    return lambda params: FusedAdam(params, lr=lr, beta1=0.5, beta2=beta2)
+
+
 class Bell(nn.Module):
     """G(z) = mean + std z, as images [N, 1, 1, 1]."""
 
@@ -121,51 +122,24 @@ class LineGAN(GAN):
         return F_DIVERGENCES[self.divergence].bound(output, log_p, self.generator.density().log_density(x), x)
 
 
-class Line(GANDataModule):
-    """50,000 draws from a mixture of Gaussians (mean, std, weight) on a line, as "images" [1, 1, 1]."""
-
-    image_size = 1
-    channels = 1
-    num_classes = None
-    extractor = None
-
-    def __init__(self, *mixture: tuple[float, float, float], batch_size: int = 256) -> None:
-        super().__init__(batch_size=batch_size)
-        self.mixture = torch.tensor(mixture)
-
-    def make_dataset(self, split: Split) -> ArrayImages:
-        generator = torch.Generator().manual_seed(0)
-        mode = torch.multinomial(self.mixture[:, 2], 50_000, replacement=True, generator=generator)
-        mean, std, _ = self.mixture[mode].unbind(1)
-        return ArrayImages((mean + std * torch.randn(len(mode), generator=generator))[:, None, None, None])
-
-
-class Watch(Callback):
-    """Mean and standard deviation of G's density after each batch."""
-
-    def __init__(self) -> None:
-        self.path: list[Gaussian] = []
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        self.path.append(pl_module.generator.density())  # type: ignore[union-attr, operator]
-
-
 def play(divergence: Divergence, start: Gaussian, steps: int) -> list[Gaussian]:
     """G's density from the start on, in the minimax game on two modes: D takes two steps to one of G's."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(global_seed())
-        gan = LineGAN(
+
+    def make() -> LineGAN:
+        return LineGAN(
             *start,
             divergence=divergence,
             objective="minimax",
             n_critic=2,
-            optimizer=lambda params: FusedAdam(params, lr=2e-2, beta1=0.5),
-            discriminator_optimizer=lambda params: FusedAdam(params, lr=5e-3, beta1=0.5),
+            optimizer=adam(2e-2),
+            discriminator_optimizer=adam(5e-3),
             lr_scheduler=partial(CosineAnnealingLR, T_max=steps),
         )
-        watch = Watch()
-        fit(gan, Line(*((mean, 0.5, weight) for mean, weight in MODES)), steps=steps, callbacks=[watch])
-    return [start, *watch.path]
+
+    watch = Look(range(1, steps + 1), lambda gan: gan.generator.density())
+    means, weights = zip(*MODES, strict=True)
+    trained(make, Line([Gaussian(mean, 0.5) for mean in means], weights, batch_size=256), steps, global_seed(), watch)
+    return [start, *watch.found.values()]
 
 
 def landscape(divergence: Divergence, mean: Tensor, std: Tensor) -> Tensor:
@@ -211,10 +185,6 @@ def f_gans(steps: int = 800) -> Figure:
 # A ring in the plane
 
 
-def adam(lr: float, beta2: float = 0.999) -> Callable[[Any], FusedAdam]:
-    return lambda params: FusedAdam(params, lr=lr, beta1=0.5, beta2=beta2)
-
-
 PLANE: dict[str, Any] = {"image_size": 1, "channels": 2, "z_dim": 2}
 MLP: dict[str, Any] = {**PLANE, "architecture": "mlp", "width": 64}
 MAXOUT: dict[str, Any] = {**PLANE, "hidden": 64, "d_hidden": 32, "pieces": 3, "optimizer": adam(2e-3)}
@@ -233,10 +203,7 @@ ON_THE_RING: dict[str, Callable[[], GANModule]] = {
 def on_the_ring(make: Callable[[], GANModule], steps: int) -> tuple[Tensor, GaussianModes]:
     """A short training: 2,000 samples [N, 2] in the ring's units, and how many modes they have."""
     ring = Gaussians(layout="ring", batch_size=256)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(global_seed())
-        gan = make()
-        fit(gan, ring, steps=steps)
+    gan = trained(make, ring, steps, global_seed())
     points = gan.sample(seeds=range(2000)).flatten(1) * ring.scale
     return points, gaussian_modes(points, ring.centers, ring.sigma)
 

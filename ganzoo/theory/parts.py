@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, cast
 
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from ganzoo.core.images import to_float
-from ganzoo.data import Digits
+from ganzoo.core.module import GANModule
+from ganzoo.core.random import mix
+from ganzoo.data import ArrayImages, Digits, GANDataModule
 from ganzoo.data.base import Split
+from ganzoo.functional.divergences import Gaussian
+from ganzoo.testing import fit
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -33,3 +38,47 @@ def digits(split: Split) -> Tensor:
     """scikit-learn's [N, 1, 8, 8] in [-1, 1], ordered by class."""
     data = Digits().make_dataset(split)
     return to_float(data.images[cast(Tensor, data.labels()).argsort(stable=True)])
+
+
+class Look(Callback):
+    """Keeps what `look` finds in the model after each of the batches `at`, counted from 1."""
+
+    def __init__(self, at: Collection[int], look: Callable[[Any], Any]) -> None:
+        self.at, self.look = at, look
+        self.found: dict[int, Any] = {}
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if trainer.global_step in self.at:
+            self.found[trainer.global_step] = self.look(pl_module)
+
+
+def trained(
+    make: Callable[[], GANModule], data: GANDataModule, steps: int, seed: int, *callbacks: Callback, **trainer: Any
+) -> GANModule:
+    """A model, its weights drawn from the seed, after so many batches."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = make()
+        fit(model, data, steps=steps, callbacks=callbacks, **trainer)
+    return model
+
+
+class Line(GANDataModule):
+    """50,000 draws from a mixture of Gaussians on a line, as "images" [1, 1, 1]; the label is the Gaussian."""
+
+    image_size = 1
+    channels = 1
+    extractor = None  # points, no images
+
+    def __init__(self, mixture: Sequence[Gaussian], weights: Sequence[float], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.mixture, self.weights = torch.tensor(mixture), torch.tensor(weights)
+        self.num_classes = len(mixture)
+
+    def make_dataset(self, split: Split) -> ArrayImages:
+        generator = seeded(mix(("train", "val", "test").index(split)))
+        which = torch.multinomial(self.weights, 50_000, replacement=True, generator=generator)
+        mean, std = self.mixture[which].T
+        points = mean + std * torch.randn(len(which), generator=generator)
+        return ArrayImages(points.view(-1, 1, 1, 1), which)
