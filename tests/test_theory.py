@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from ganzoo.cli import main
-from ganzoo.cli.theory import drawing
+from ganzoo.cli.theory import drawing, gallery
 from ganzoo.theory import FIGURES
 
 
@@ -34,3 +35,9 @@ def test_a_folder_that_cannot_be_is_named(tmp_path, capsys):
     (tmp_path / "file").touch()
     assert main(["theory", "--outdir", str(tmp_path / "file")]) == 2
     assert "--outdir" in capsys.readouterr().err
+
+
+def test_the_committed_gallery_has_every_figure():
+    place = Path(__file__).parents[1] / ".github" / "theory"
+    assert (place / "README.md").read_text() == gallery(list(FIGURES))
+    assert {path.stem for path in place.glob("*.png")} == set(FIGURES)
