@@ -38,9 +38,9 @@ def load(path: str | Path, variant: type[GANModule] | None = None, map_location:
     """A trained model, in eval mode.
 
     Args:
-        path: a Lightning checkpoint, a folder that `save_pretrained` wrote, or, where there is no such file or folder,
-            the name of a model that comes with ganzoo: `load("dcgan-digits")`. Most of these are slim: their
-            discriminators are untrained.
+        path: a Lightning checkpoint, a run's folder, whose last one is taken, a folder that `save_pretrained` wrote,
+            or, where there is no such file or folder, the name of a model that comes with ganzoo:
+            `load("dcgan-digits")`. Most of these are slim: their discriminators are untrained.
         variant: the class, for a checkpoint of your own variant. Only the zoo's classes are found by themselves: a
             file must not decide what code is imported.
         map_location: the device.
@@ -127,7 +127,9 @@ def read(path: str | Path) -> Saved:
     if not path.exists() and name in ganzoo.list_pretrained():
         path = ganzoo.PRETRAINED / name
     if path.is_dir():
-        return _read_folder(path)
+        if not (of_a_run := checkpoints.in_order(path / "checkpoints")):
+            return _read_folder(path)
+        path = of_a_run[-1]
     checkpoint = read_checkpoint(path)
     return Saved(checkpoint["ganzoo"]["variant"], checkpoint["hyper_parameters"], checkpoint["state_dict"], slim=False)
 
@@ -152,11 +154,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _read_folder(folder: Path) -> Saved:
-    if (last := folder / "checkpoints" / "last.ckpt").is_file():
-        raise FileNotFoundError(f"{folder} is a run's folder; name a checkpoint in it, such as {last}")
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} has no {name}; name a folder that save_pretrained wrote")
+            raise FileNotFoundError(f"{folder} has no {name}; name a run's folder, or one that save_pretrained wrote")
     try:
         config = json.loads((folder / "config.json").read_text())
         weights = load_file(folder / "model.safetensors")

@@ -87,6 +87,7 @@ def check_terms(make: Make) -> None:
 
                 def watched(batch: Batch, equation: Any = equation, name: str = name) -> Any:
                     terms = equation(batch)
+                    assert isinstance(terms, dict), f"{name} returns a {type(terms).__name__}, no dict of named terms"
                     assert terms, f"{name} has no terms"
                     for key, term in terms.items():
                         assert isinstance(term, Tensor) and term.shape == (), f"{name}: {key} is no scalar"

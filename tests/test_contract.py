@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import ganzoo
-from ganzoo.testing import CHECKS, check_variant
+from ganzoo.testing import CHECKS, NoiseImages, check_variant, fit
 from tests.variants import small
 
 
@@ -50,6 +51,11 @@ class Vector(ganzoo.DCGAN):
         return {"fake": self.discriminate(self.generator(batch["z"]))}
 
 
+class Bare(ganzoo.DCGAN):
+    def generator_loss(self, batch):
+        return self.discriminate(self.generator(batch["z"])).mean()
+
+
 class Forgetful(ganzoo.DCGAN):
     def latent(self, n, generator=None):
         return torch.randn(n, self.z_dim)
@@ -68,6 +74,7 @@ class Carried(ganzoo.DCGAN):
     [
         (Leaky, "generator's update moved"),
         (Vector, "is no scalar"),
+        (Bare, "generator_loss returns a Tensor, no dict of named terms"),
         (Forgetful, "latent draws"),
         (Carried, "resumed at"),
     ],
@@ -75,3 +82,9 @@ class Carried(ganzoo.DCGAN):
 def test_check_variant_finds(broken, words):
     with pytest.raises(AssertionError, match=words):
         check_variant(broken, image_size=8, channels=1, width=4)
+
+
+def test_a_forgotten_mean_is_named_in_any_training():
+    model = Vector(8, 1, width=4)
+    with pytest.raises(MisconfigurationException, match=r"generator's terms are scalars, and 'fake' has shape \[\d+\]"):
+        fit(model, NoiseImages(model), steps=1)

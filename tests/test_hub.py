@@ -76,6 +76,13 @@ def test_checkpoint(model):
     assert torch.equal(loaded.sample(seeds=range(5)), model.sample(seeds=range(5)))
 
 
+def test_a_runs_folder_is_its_last_checkpoint(model):
+    Path("run/checkpoints").mkdir(parents=True)
+    for name in ("best-fid", "step=000000001", "last"):
+        Path(f"run/checkpoints/{name}.ckpt").symlink_to(Path("model.ckpt").absolute())
+    assert same(load("run"), model)
+
+
 def test_folder(model):
     """Also after a second round, so that nothing is lost on the way."""
     for source in (model, load("model.ckpt"), load(save_pretrained(model, "first"))):

@@ -178,6 +178,9 @@ class Turns(Upkeep):
         terms = loss(batch)
         self._collect(self._means)
         loss_value, letter = total(terms), player[0].upper()
+        if loss_value.ndim:
+            wrong = next(f"{name!r} has shape {list(term.shape)}" for name, term in terms.items() if term.ndim)
+            raise MisconfigurationException(f"the {player}'s terms are scalars, and {wrong}: take its mean")
         self._means.add(f"{letter}/loss", loss_value)
         for name, term in terms.items() if len(terms) > 1 else ():
             self._means.add(f"{letter}/{name}", term)
