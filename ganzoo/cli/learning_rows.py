@@ -173,6 +173,7 @@ RULES = {
     "ExtraAdam": "rules/extra-adam",
     "Lookahead": "rules/lookahead",
     "consensus": "rules/consensus",
+    "consensus, gamma 0.1": "rules/consensus --model.consensus 0.1",
 }
 RATES = (
     "all with Adam's steps, lr 1e-3, betas .5 and .9: the configs are `configs/rules/`. ExtraAdam makes half as many "

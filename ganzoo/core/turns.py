@@ -81,7 +81,7 @@ class Turns(Upkeep):
                 average(fixed)
             push = torch.autograd.grad(curved, both, fixed, allow_unused=True)  # J'v: the gradient of |v|^2 / 2
         for p, gradient, more in zip(both, v, push, strict=True):
-            p.grad = None if gradient is None else gradient.detach()
+            p.grad = None if gradient is None else gradient.detach().clone()  # a view of one number cannot be averaged
             if more is not None:
                 p.grad = consensus * more if p.grad is None else p.grad.add(more, alpha=consensus)
         for player, own in terms.items():
