@@ -92,10 +92,50 @@ def test_a_step_is_v_less_gamma_times_the_gradient_of_its_half_square(float64):
     assert slope > 1e-8 and (found[0] - found[1]) / (2 * probe) == pytest.approx(slope, rel=1e-4)
 
 
+class Linear(Product):
+    """Each player's loss is linear in its own weight: its gradient does not depend on anybody's."""
+
+    def discriminator_loss(self, batch):
+        return {"fake": -2 * self.discriminator.weight.sum()}
+
+    def generator_loss(self, batch):
+        return {"fake": 3 * self.generator.weight.sum()}
+
+
+def test_gradients_that_nobody_changes_push_nobody():
+    model = Linear(consensus=1.0)
+    fit(model, images(), steps=1)
+    assert (model.generator.weight.item(), model.discriminator.weight.item()) == pytest.approx((0.7, 1.2))
+
+
+def test_both_play_the_same_latents_and_the_next_batch_has_others():
+    model, seen = small_dcgan(consensus=1.0), []
+    for name in ("discriminator_loss", "generator_loss"):
+        equation = getattr(model, name)
+        setattr(model, name, lambda batch, equation=equation: seen.append(batch["z"]) or equation(batch))
+    fit(model, NoiseImages(model), steps=2)
+    assert torch.equal(seen[0], seen[1]) and torch.equal(seen[2], seen[3]) and not torch.equal(seen[0], seen[2])
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0])
+def test_a_weight_that_is_frozen_stays(gamma):
+    model = small_dcgan(consensus=gamma)
+    weights = [next(network.parameters()) for network in (model.generator, model.discriminator)]
+    before = [weight.requires_grad_(False).clone() for weight in weights]
+    moving = model.generator.get_parameter(list(dict(model.generator.named_parameters()))[-1])
+    start = moving.detach().clone()
+    fit(model, NoiseImages(model), steps=2)
+    assert all(torch.equal(a, b) for a, b in zip(before, weights, strict=True)) and not torch.equal(start, moving)
+
+
+def small_dcgan(**more):
+    torch.manual_seed(0)
+    return DCGAN(16, 1, width=4, **more)
+
+
 def test_each_players_statistics_are_those_of_its_own_equation():
     """As in turns: D's equation leaves G's batch norm alone, and G's that of D."""
-    torch.manual_seed(0)
-    model = DCGAN(16, 1, width=4, consensus=1.0)
+    model = small_dcgan(consensus=1.0)
     fit(model, NoiseImages(model), steps=3)
     counts = {
         player: {int(b) for name, b in getattr(model, player).named_buffers() if name.endswith("batches_tracked")}
@@ -116,8 +156,19 @@ def test_a_variant_keeps_the_contract_with_it(variant, sizes):
 
 @pytest.mark.parametrize("other", [{"n_critic": 2}, {"microbatches": 2}, {"compile_losses": True}])
 def test_what_does_not_go_with_it_is_refused(other):
-    with pytest.raises(ValueError, match=f"{next(iter(other))} does not go with consensus"):
+    with pytest.raises(ValueError, match=f"consensus, whose players move at once, needs {next(iter(other))}"):
         Product(consensus=1.0, **other)
+
+
+@pytest.mark.parametrize("game", [{"microbatches": 2}, {"compile_losses": True}])
+def test_a_play_of_ones_own_is_told_as_well(game):
+    class AtOnce(DCGAN):
+        def play(self, batch):
+            self.minimize_at_once(batch)
+
+    model = AtOnce(16, 1, width=4, **game)
+    with pytest.raises(MisconfigurationException, match=f"who move at once do without {next(iter(game))}"):
+        fit(model, NoiseImages(model), steps=1)
 
 
 def test_so_are_negative_weights_and_other_rules():
@@ -140,10 +191,18 @@ def test_rules_are_added_to_a_config_in_any_order(rule, tmp_path, monkeypatch):
     assert arguments["consensus"] == ours.get("consensus")
 
 
+def test_a_file_of_ones_own_wins_over_an_addition_before_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text("model: {init_args: {consensus: 1.5}}")
+    for order in (["mlpgan/ring", "rules/consensus", "mine.yaml"], ["rules/consensus", "mlpgan/ring", "mine.yaml"]):
+        assert main(["fit", *(word for name in order for word in ("--config", name)), "--print_config"]) == 0
+        assert yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["consensus"] == 1.5
+
+
 def test_a_variant_with_rules_of_its_own_says_so_in_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["fit", "--config", "wgan/digits", "--config", "rules/consensus", "--model.n_critic", "1"]) == 2
     assert "WGAN has its own discriminator_step: leave consensus out" in capsys.readouterr().err
     assert main(["fit", "--config", "wgan/digits", "--config", "rules/consensus"]) == 2
-    assert "n_critic does not go with consensus" in capsys.readouterr().err
+    assert "consensus, whose players move at once, needs n_critic 1" in capsys.readouterr().err
     assert not Path("runs").exists()

@@ -84,6 +84,22 @@ def test_wasserstein_distances_move_quantiles_to_each_other():
     assert gaussian_wasserstein_2(p, q) == pytest.approx(moved.square().mean().sqrt().item(), abs=1e-5)
 
 
+@pytest.mark.parametrize(("p", "q"), PAIRS)
+def test_a_critic_of_slope_one_reaches_the_wasserstein_distance_and_no_other_exceeds_it(p, q):
+    """Kantorovich and Rubinstein: W1 = sup E_p f - E_q f; the best f climbs wherever q's mass has to move up."""
+    log_p, log_q = logs(p, q)
+    ahead = torch.cumulative_trapezoid(log_q.exp() - log_p.exp(), X)
+
+    def told(slope):
+        f = torch.cat([torch.zeros(1), (slope * X.diff()).cumsum(0)])
+        return integral((log_p.exp() - log_q.exp()) * f, X)
+
+    exact = gaussian_wasserstein_1(p, q)
+    assert told(ahead.sign()) == pytest.approx(exact, abs=1e-3)
+    for other in (torch.ones_like(ahead), -torch.ones_like(ahead), torch.tanh(50 * ahead), torch.sin(X[1:])):
+        assert told(other) < exact + 1e-3
+
+
 @pytest.mark.parametrize("name", F_DIVERGENCES)
 @pytest.mark.parametrize(("p", "q"), PAIRS)
 def test_variational_bounds_are_reached_by_the_optimal_output_alone(name, p, q):

@@ -122,13 +122,12 @@ def test_a_trained_d_says_how_far_two_gaussians_are_apart(name, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ON_THE_LINE)
-def test_games_end_at_minima_of_their_divergences(name, monkeypatch):
+def test_games_end_at_minima_of_their_divergences(name):
     """From between the modes G ends where it covers both; from one of them there, too, or, with reverse KL, on it.
 
     Measured, seeds 0 to 2, distances of (mean, std) from a minimum: .01 to .05 but for reverse KL's wide one (.1), and
     for KL's game from the mode (.15 to .35), which has not arrived yet. "gan" stayed on the mode for one seed of three.
     """
-    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
     minima = [q for _, q in nearest()[name]]
     wide, narrow = (play(name, start, steps=800)[-1] for start in STARTS)
     covering = max(minima, key=lambda q: q.std)

@@ -336,7 +336,9 @@ def test_damaged_folders(model):
     changed["arguments"] = {"colour": 1}
     refused("does not take its arguments", json=json.dumps(changed).encode())
     os.remove("folder/model.safetensors")
-    with pytest.raises(FileNotFoundError, match=r"no model\.safetensors; name a run's folder, or one that save_pretrained wrote"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no model\.safetensors; name a run's folder, or one that save_pretrained wrote"
+    ):
         load("folder")
 
 

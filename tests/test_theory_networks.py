@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from scipy.stats import pearsonr
@@ -15,7 +17,7 @@ from ganzoo.functional.divergences import integral
 from ganzoo.testing import NoiseImages, fit
 from ganzoo.theory.critics import critics, transport
 from ganzoo.theory.dropout import DROPOUT, dropout
-from ganzoo.theory.frozen import Freeze, frozen, ring_gan
+from ganzoo.theory.frozen import Freeze, frozen, ring, ring_gan
 from ganzoo.theory.line import HUMPS, Snapshot, X, log_data, snapshots
 from ganzoo.theory.parts import Line, Look, trained
 from tests.test_diagnostics import Curves
@@ -55,6 +57,25 @@ def test_a_model_is_looked_at_after_the_batches_that_are_named():
     look = Look({1, 3}, lambda model: int(model.images_seen))
     fit(gan := ganzoo.GAN(image_size=8, hidden=8, d_hidden=8), NoiseImages(gan), steps=4, callbacks=[look])
     assert look.found == {1: 8, 3: 24}
+
+
+def test_all_that_is_drawn_follows_from_the_seed_alone(monkeypatch):
+    def drawn(seed):
+        seen = []
+
+        def make():
+            gan = ring_gan()
+            draw = gan.draw
+            gan.draw = lambda *how: seen.append(draw(*how)["z"]) or {"z": seen[-1]}
+            return gan
+
+        gan = trained(make, ring(4), 1, seed)
+        return torch.cat([seen[0].flatten(), *(p.detach().flatten() for p in gan.parameters())])
+
+    first = drawn(0)
+    monkeypatch.setenv("PL_GLOBAL_SEED", "7")
+    assert torch.equal(drawn(0), first) and os.environ["PL_GLOBAL_SEED"] == "7"
+    assert not torch.equal(drawn(1)[:8], first[:8])
 
 
 def test_a_frozen_discriminator_moves_until_then():

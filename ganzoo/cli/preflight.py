@@ -25,7 +25,8 @@ from ganzoo.callbacks.samples import Samples
 from ganzoo.callbacks.scores import Scores
 from ganzoo.cli import trust
 from ganzoo.cli.errors import UserError, closest, describe, mid_run, nearest, one_line
-from ganzoo.cli.paths import additions, find_config
+from ganzoo.cli.paths import configs as shipped_trainings
+from ganzoo.cli.paths import find_config
 from ganzoo.core.ranges import check, machine_memory
 from ganzoo.core.strategy import GANStrategy
 from ganzoo.core.upkeep import PLAYERS
@@ -77,7 +78,7 @@ GROUPS = {
 def find_configs(arguments: Sequence[str]) -> list[str]:
     """The configs first, so that the command line wins over them, and shipped ones by their files.
 
-    Those that are added to others come after them, since the later one wins.
+    Shipped trainings come first of all, since what is added to them wins if it is later.
     """
     configs: list[Path] = []
     others: list[str] = []
@@ -88,8 +89,8 @@ def find_configs(arguments: Sequence[str]) -> list[str]:
             configs.append(find_config(value if equals else next(rest, "")))
         else:
             others.append(argument)
-    added = set(additions().values())
-    configs.sort(key=lambda path: path in added)
+    trainings = set(shipped_trainings().values())
+    configs.sort(key=lambda path: path not in trainings)
     return [*(word for path in configs for word in ("--config", str(path))), *others]
 
 

@@ -6,7 +6,8 @@ import argparse
 import importlib
 import inspect
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +31,35 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         import matplotlib  # noqa: F401
     except ImportError:
         raise UserError('figures are drawn with matplotlib: pip install "ganzoo[figures]"') from None
-    try:
+    with writing(options.outdir):
         options.outdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--outdir {options.outdir}: {error.strerror}") from None
-    for number, name in enumerate(options.only, start=1):
-        print(f"{number}/{len(options.only)} {name}", end="", flush=True)
+        (options.outdir / "gallery.md").touch()
+    page, names = options.outdir / "gallery.md", list(dict.fromkeys(options.only))
+    for number, name in enumerate(names, start=1):
+        print(f"{number}/{len(names)} {name}", end="", flush=True)
         start = time.monotonic()
-        drawing(name)().savefig(options.outdir / f"{name}.png")
+        try:
+            figure = drawing(name)()
+        except SystemExit as error:
+            raise KeyboardInterrupt from error  # Lightning's answer to Ctrl-C
+        with writing(options.outdir):
+            figure.savefig(options.outdir / f"{name}.png")
+            page.write_text(gallery([name for name in FIGURES if (options.outdir / f"{name}.png").exists()]))
         print(f"  {time.monotonic() - start:.1f} s", flush=True)
-    page = options.outdir / "README.md"
-    page.write_text(gallery([name for name in FIGURES if (options.outdir / f"{name}.png").exists()]))
-    print(f"{page} has them all")
+    print(f"{page} shows them, with captions")
     return 0
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """
+    Raises:
+        UserError: the folder takes no files.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"--outdir {folder}: {error.strerror or error}: {error.filename or folder}") from None
 
 
 def drawing(name: str) -> Callable[..., Any]:

@@ -58,14 +58,22 @@ class Turns(Upkeep):
         """One optimizer step of both players from the same weights and latents, which is simultaneous play.
 
         With `consensus` gamma above 0 both also go down gamma / 2 |v|^2, v being each player's gradient of its own loss
-        by its own parameters, of the global batch (Mescheder et al. 2017, arXiv:1705.10461, algorithm 1). That takes
+        by its own parameters, of the global batch (Mescheder et al. 2017, arXiv:1705.10461, algorithm 2). That takes
         second derivatives: two to three times the time.
 
         Raises:
             NonFiniteError: as in `minimize`.
+            MisconfigurationException: there are microbatches, compiled losses, or fp16's scaled ones.
         """
+        for name, given in {
+            "microbatches": self.microbatches > 1,
+            "compile_losses": self.compile_losses,
+            "fp16 (take bf16-mixed)": self._scaler is not None,
+        }.items():
+            if given:
+                raise MisconfigurationException(f"players who move at once do without {name}")
         batch = cast(Batch, {**batch, **self._draw(size(batch))})
-        moving = {player: list(self._moving[player].values()) for player in PLAYERS}
+        moving = {player: [p for p in self._moving[player].values() if p.requires_grad] for player in PLAYERS}
         both = [p for player in PLAYERS for p in moving[player]]
         v: list[Tensor | None] = []
         terms: dict[Player, Terms] = {}

@@ -58,7 +58,7 @@ class Upkeep(LightningModule):
         ema_ramp_up: the half-life is at most this share of the images seen; None for a constant half-life.
         compile_losses: compile both equations with `torch.compile`.
         consensus: both players move at once, and along the consensus direction times this weight (gamma in Mescheder et
-            al. 2017, arXiv:1705.10461; 0 is simultaneous gradient descent); None: they move in turns.
+            al. 2017, arXiv:1705.10461; 0 is simultaneous play); None: they move in turns.
 
     Raises:
         ValueError: an argument is out of its range, or does not go with another one.
@@ -92,10 +92,10 @@ class Upkeep(LightningModule):
         for name, bound in {"clip_norm": clip_norm, "ema_half_life": ema_half_life, "ema_ramp_up": ema_ramp_up}.items():
             if bound is not None and bound <= 0:
                 raise ValueError(f"{name} must be positive, or None for none; got {bound}")
-        whole = {"n_critic": n_critic == 1, "microbatches": microbatches == 1, "compile_losses": not compile_losses}
-        if consensus is not None and not all(whole.values()):
-            name = next(name for name, fits in whole.items() if not fits)
-            raise ValueError(f"{name} does not go with consensus, whose players move at once: leave one of them out")
+        whole = {"n_critic 1": n_critic, "microbatches 1": microbatches, "compile_losses false": 1 + compile_losses}
+        if consensus is not None and any(value > 1 for value in whole.values()):
+            name = next(name for name, value in whole.items() if value > 1)
+            raise ValueError(f"consensus, whose players move at once, needs {name}")
         self.save_hyperparameters(arguments)
         self.automatic_optimization = False
         self.make_optimizer = {"discriminator": discriminator_optimizer or optimizer, "generator": optimizer}
@@ -187,8 +187,6 @@ class Upkeep(LightningModule):
                 )
         if self.trainer.precision.endswith("-true") and self.trainer.precision != "32-true":
             raise MisconfigurationException(f"precision {self.trainer.precision}: use 32-true, bf16-mixed or 16-mixed")
-        if self.consensus is not None and self.trainer.precision == "16-mixed":
-            raise MisconfigurationException("consensus does not know fp16's scaled losses: use bf16-mixed or 32-true")
 
     def on_fit_start(self) -> None:
         # Lightning sets it to "1"; then each `Optimizer.step` asks the driver anew whether there is a GPU: 0.2 ms.

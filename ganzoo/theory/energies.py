@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -15,9 +14,8 @@ from ganzoo.core.still import evaluating
 from ganzoo.data import Digits, Gaussians
 from ganzoo.games.tabular import ebgan_play, ebgan_value
 from ganzoo.networks.autoencoder import Energy, MLPAutoEncoder
-from ganzoo.testing import fit
 from ganzoo.theory.base import DATA, DISCRIMINATOR, GENERATOR, panels, show
-from ganzoo.theory.parts import digits, seeded, train
+from ganzoo.theory.parts import Look, digits, seeded, seeding, train, trained
 from ganzoo.variants.ebgan import EBGAN
 
 # The margin
@@ -146,34 +144,6 @@ class Moment(NamedTuple):
 AXIS = torch.linspace(-1.2, 1.2, 97)
 
 
-class Look(Callback):
-    """Energies at the start and after every `every` steps, and after `steps`."""
-
-    def __init__(self, real: Tensor, every: int) -> None:
-        self.real, self.every = real, every
-        self.moments: list[Moment] = []
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.look(trainer, pl_module)
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        if trainer.global_step % self.every == 0:
-            self.look(trainer, pl_module)
-
-    @torch.no_grad()
-    def look(self, trainer: Trainer, model: Any) -> None:
-        plane = torch.cartesian_prod(AXIS, AXIS)[:, :, None, None]
-        fakes = model.sample(seeds=range(400))
-        with evaluating(model.discriminator):
-            everywhere, real, fake = (model.discriminator(x)[0] for x in (plane, self.real, fakes))
-        shape = (len(AXIS), len(AXIS))
-        self.moments.append(
-            Moment(
-                trainer.global_step, everywhere.view(shape), fakes.flatten(1), real.mean().item(), fake.mean().item()
-            )
-        )
-
-
 def landscape(steps: int, seed: int = 0) -> tuple[Tensor, float, list[Moment]]:
     """An EBGAN on the ring of eight Gaussians: some reals [400, 2], the margin, and 30 moments of its training.
 
@@ -181,12 +151,20 @@ def landscape(steps: int, seed: int = 0) -> tuple[Tensor, float, list[Moment]]:
     """
     data = Gaussians(layout="ring", n=10_000, batch_size=256, seed=seed)
     reals = data.make_dataset("train").images[:400]
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = EBGAN(image_size=1, channels=2, z_dim=2, layers_g=3, layers_d=3, hidden=128, d_hidden=128, margin=0.5)
-        look = Look(reals, max(1, steps // 30))
-        fit(model, data, steps=steps, callbacks=[look])
-    return reals.flatten(1), 0.5, look.moments
+    plane = torch.cartesian_prod(AXIS, AXIS)[:, :, None, None]
+
+    def look(model: EBGAN) -> tuple[Tensor, Tensor, float, float]:
+        fakes = model.sample(seeds=range(400))
+        with evaluating(model.discriminator):
+            everywhere, real, fake = (model.discriminator(x)[0] for x in (plane, reals, fakes))
+        return everywhere.view(len(AXIS), len(AXIS)), fakes.flatten(1), real.mean().item(), fake.mean().item()
+
+    def make() -> EBGAN:
+        return EBGAN(image_size=1, channels=2, z_dim=2, layers_g=3, layers_d=3, hidden=128, d_hidden=128, margin=0.5)
+
+    camera = Look(range(0, steps + 1, max(1, steps // 30)), look)
+    trained(make, data, steps, seed, camera)
+    return reals.flatten(1), 0.5, [Moment(step, *seen) for step, seen in camera.found.items()]
 
 
 def energy_landscape(steps: int = 1500) -> Figure:
@@ -240,8 +218,7 @@ def strangers() -> dict[str, Tensor]:
 def reals_alone(steps: int, seed: int = 0) -> Energy:
     """An auto-encoder of 32 units that learnt to reconstruct digits; no fake was ever shown to it."""
     x = digits("train")
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeding(seed):
         d = MLPAutoEncoder(8, 1, hidden=32)
     train(d, lambda: d(x)[0].mean(), steps)
     return d
@@ -249,13 +226,8 @@ def reals_alone(steps: int, seed: int = 0) -> Energy:
 
 def ebgan_digits(steps: int, seed: int = 0, **more: Any) -> EBGAN:
     """`configs/ebgan/digits.yaml`, without the averaged generator."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = EBGAN(
-            **{"image_size": 8, "z_dim": 32, "layers_g": 4, "hidden": 256, "d_hidden": 64, "margin": 3.0, **more}
-        )
-        fit(model, Digits(seed=seed), steps=steps)
-    return model.eval()
+    sizes = {"image_size": 8, "z_dim": 32, "layers_g": 4, "hidden": 256, "d_hidden": 64, "margin": 3.0, **more}
+    return cast(EBGAN, trained(lambda: EBGAN(**sizes), Digits(seed=seed), steps, seed).eval())
 
 
 def energies_of(d: nn.Module, sets: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -156,7 +156,7 @@ def latent_arithmetic() -> Figure:
     ]
     _mosaic(grid[0, 0], torch.cat(rows), 4)
     size = pool.images.shape[-1] + 1
-    grid[0, 0].set_yticks([(i + 0.5) * size for i in range(3)], ["leaning 7\na", "upright 7\n- b", "any 1\n+ c"])
+    grid[0, 0].set_yticks([(i + 0.5) * size for i in range(3)], ["leaning 7\na", "upright 7\n- b", "usual 1\n+ c"])
     grid[0, 0].set_xticks([1.5 * size, 3.5 * size], ["three exemplars", "G(mean z)"])
     for axes, pixels in zip(grid[0, 1:], (False, True), strict=True):
         a, b, c = ((pool.images if pixels else pool.latents)[rows].mean(1) for rows in drawn[:3])

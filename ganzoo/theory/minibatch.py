@@ -15,7 +15,7 @@ from ganzoo.functional.penalties import pull_away as f_pt
 from ganzoo.networks.autoencoder import MLPAutoEncoder
 from ganzoo.theory.base import DISCRIMINATOR, panels, show
 from ganzoo.theory.energies import ebgan_digits
-from ganzoo.theory.parts import digits, seeded
+from ganzoo.theory.parts import digits, seeded, seeding
 
 # Many targets
 
@@ -42,8 +42,7 @@ def diversity(steps: int, seed: int = 0) -> dict[int, dict[str, Diversity]]:
     """
     x = digits("train")[::22][:64]
     fakes = torch.rand(64, 1, 8, 8, generator=seeded(0)) * 2 - 1
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeding(seed):
         auto_encoder: Any = MLPAutoEncoder(8, 1, hidden=64)
         logistic: Any = nn.Sequential(MLPAutoEncoder(8, 1, hidden=64).encoder, nn.Linear(64, 1), nn.Flatten(0))
     optimizer = torch.optim.Adam([*auto_encoder.parameters(), *logistic.parameters()], 1e-3)  # each has its own weights

@@ -14,7 +14,6 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from ganzoo.core.module import GANModule
 from ganzoo.core.optim import FusedAdam
-from ganzoo.core.random import global_seed
 from ganzoo.data.gaussians import Gaussians
 from ganzoo.functional.divergences import F_DIVERGENCES, FDivergence, Gaussian
 from ganzoo.functional.modes import GaussianModes, gaussian_modes
@@ -122,7 +121,7 @@ class LineGAN(GAN):
         return F_DIVERGENCES[self.divergence].bound(output, log_p, self.generator.density().log_density(x), x)
 
 
-def play(divergence: Divergence, start: Gaussian, steps: int) -> list[Gaussian]:
+def play(divergence: Divergence, start: Gaussian, steps: int, seed: int = 0) -> list[Gaussian]:
     """G's density from the start on, in the minimax game on two modes: D takes two steps to one of G's."""
 
     def make() -> LineGAN:
@@ -138,7 +137,7 @@ def play(divergence: Divergence, start: Gaussian, steps: int) -> list[Gaussian]:
 
     watch = Look(range(1, steps + 1), lambda gan: gan.generator.density())
     means, weights = zip(*MODES, strict=True)
-    trained(make, Line([Gaussian(mean, 0.5) for mean in means], weights, batch_size=256), steps, global_seed(), watch)
+    trained(make, Line([Gaussian(mean, 0.5) for mean in means], weights, batch_size=256), steps, seed, watch)
     return [start, *watch.found.values()]
 
 
@@ -174,7 +173,7 @@ def f_gans(steps: int = 800) -> Figure:
             axes.plot(*zip(*play(name, start, steps), strict=True), color=GENERATOR, linewidth=1, label="game")
             axes.plot(*start, "o", color=GENERATOR, markersize=4, label="start")
         for _, q in exact[name]:
-            axes.plot(*q, "x", color=DATA, label="divergence least")
+            axes.plot(*q, "x", color=DATA, label="minima of the divergence")
         axes.set(title=name, xlabel="mean of G", xlim=(-2.2, 2.2), ylim=(0.36, 2.2))
     grid[0].set_ylabel("standard deviation of G")
     lines = dict(zip(*reversed(grid[0].get_legend_handles_labels()), strict=True))
@@ -203,7 +202,7 @@ ON_THE_RING: dict[str, Callable[[], GANModule]] = {
 def on_the_ring(make: Callable[[], GANModule], steps: int) -> tuple[Tensor, GaussianModes]:
     """A short training: 2,000 samples [N, 2] in the ring's units, and how many modes they have."""
     ring = Gaussians(layout="ring", batch_size=256)
-    gan = trained(make, ring, steps, global_seed())
+    gan = trained(make, ring, steps, seed=0)
     points = gan.sample(seeds=range(2000)).flatten(1) * ring.scale
     return points, gaussian_modes(points, ring.centers, ring.sigma)
 

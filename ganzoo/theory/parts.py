@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -23,6 +25,21 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+@contextmanager
+def seeding(seed: int) -> Iterator[None]:
+    """All that is drawn follows from the seed, whatever the caller's is, whose random numbers stay as they are."""
+    before = os.environ.pop("PL_GLOBAL_SEED", None)
+    with torch.random.fork_rng(devices=[]):
+        os.environ["PL_GLOBAL_SEED"] = str(seed)  # of latents and dropout: `ganzoo.core.random.global_seed`
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            del os.environ["PL_GLOBAL_SEED"]
+            if before is not None:
+                os.environ["PL_GLOBAL_SEED"] = before
+
+
 def train(network: nn.Module, loss: Callable[[], Tensor], steps: int, lr: float = 1e-2) -> None:
     """Adam with a learning rate that falls to 0 along half a cosine."""
     optimizer = torch.optim.Adam(network.parameters(), lr=lr)
@@ -41,11 +58,14 @@ def digits(split: Split) -> Tensor:
 
 
 class Look(Callback):
-    """Keeps what `look` finds in the model after each of the batches `at`, counted from 1."""
+    """Keeps what `look` finds in the model after each of the batches `at`, counted from 1; at 0 before the first."""
 
     def __init__(self, at: Collection[int], look: Callable[[Any], Any]) -> None:
         self.at, self.look = at, look
         self.found: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.on_train_batch_end(trainer, pl_module)
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
@@ -56,9 +76,8 @@ class Look(Callback):
 def trained(
     make: Callable[[], GANModule], data: GANDataModule, steps: int, seed: int, *callbacks: Callback, **trainer: Any
 ) -> GANModule:
-    """A model, its weights drawn from the seed, after so many batches."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    """A model after so many batches; weights, latents and dropout are drawn from the seed."""
+    with seeding(seed):
         model = make()
         fit(model, data, steps=steps, callbacks=callbacks, **trainer)
     return model
