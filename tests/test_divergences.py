@@ -350,7 +350,7 @@ def test_the_generator_is_told_nothing_of_the_data(name):
 
 @pytest.mark.parametrize("steps", [0, 100])
 def test_an_energys_gradients_are_more_diverse_in_a_minibatch_than_a_logistic_losss(steps):
-    """Zhao et al. 2016, section 2.2: a logistic loss has two targets, a reconstruction as many as there are images.
+    """Zhao et al. 2016, section 2.3: a logistic loss has two targets, a reconstruction as many as there are images.
 
     Effective ranks of per-sample gradients on the weights of the same encoder, of reals, before and after D learns; on
     fakes the energy's lead does not last.

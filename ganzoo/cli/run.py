@@ -157,10 +157,10 @@ class RunFolder(Callback):
         lines = [f"{state} at step {trainer.global_step:,}{lost}. In {self.folder}:"]
         for name, what in CONTENTS.items():
             if (self.folder / name).exists():
-                lines.append(f"  {name:<26}{what}")
+                lines.append(f"  {name:<30}{what}")
         for path in sorted(self.last.parent.glob("best-*.ckpt")):
             name = f"checkpoints/{path.name}"
-            lines.append(f"  {name:<26}the best by {path.stem.removeprefix('best-')}")
+            lines.append(f"  {name:<30}the best by {path.stem.removeprefix('best-')}")
         for alarms in (c.rung for c in trainer.callbacks if isinstance(c, Diagnostics)):  # type: ignore[attr-defined]
             lines += [f"Since step {step:,}: {name}" for name, step in alarms.items()]
         for report in (c.report for c in trainer.callbacks if isinstance(c, Scores) and c.report):  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ganzoo.cli.errors import UserError
+from ganzoo.cli.errors import UserError, closest
 from ganzoo.theory import FIGURES
 
 
@@ -23,10 +23,12 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--outdir", type=Path, default=Path("theory"), metavar="DIR", help="default: theory")
-    parser.add_argument(
-        "--only", choices=tuple(FIGURES), metavar="NAME", nargs="+", default=tuple(FIGURES), help="some of the figures"
-    )
+    parser.add_argument("names", nargs="*", metavar="FIGURE", help="default: all of them")
     options = parser.parse_args(arguments)
+    names = list(dict.fromkeys(options.names or FIGURES))
+    for name in names:
+        if name not in FIGURES:
+            raise UserError(f"no figure {name!r}{closest(name, FIGURES, f'python -m ganzoo {verb} --help lists them')}")
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -34,7 +36,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     with writing(options.outdir):
         options.outdir.mkdir(parents=True, exist_ok=True)
         (options.outdir / "gallery.md").touch()
-    page, names = options.outdir / "gallery.md", list(dict.fromkeys(options.only))
+    page = options.outdir / "gallery.md"
     for number, name in enumerate(names, start=1):
         print(f"{number}/{len(names)} {name}", end="", flush=True)
         start = time.monotonic()

@@ -9,7 +9,6 @@ from numbers import Integral
 from typing import Any, Literal, Self, cast
 
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
@@ -21,8 +20,6 @@ from ganzoo.core.random import mix
 from ganzoo.core.still import evaluating
 from ganzoo.core.turns import Turns
 from ganzoo.core.types import Batch, Latent, Terms
-
-RULES = ("play", "discriminator_step", "generator_step")  # how the players move
 
 
 class GANModule(Turns):
@@ -166,12 +163,6 @@ class GANModule(Turns):
         if output_type == "np":
             return to_uint8(images).permute(0, 2, 3, 1).numpy()
         return to_pil(images) if output_type == "pil" else images
-
-    def setup(self, stage: str) -> None:
-        super().setup(stage)
-        own = [name for name in RULES if getattr(type(self), name) is not getattr(GANModule, name)]
-        if self.consensus is not None and own:
-            raise MisconfigurationException(f"{type(self).__name__} has its own {own[0]}: leave consensus out")
 
     @classmethod
     def load_from_checkpoint(

@@ -92,10 +92,8 @@ class Upkeep(LightningModule):
         for name, bound in {"clip_norm": clip_norm, "ema_half_life": ema_half_life, "ema_ramp_up": ema_ramp_up}.items():
             if bound is not None and bound <= 0:
                 raise ValueError(f"{name} must be positive, or None for none; got {bound}")
-        whole = {"n_critic 1": n_critic, "microbatches 1": microbatches, "compile_losses false": 1 + compile_losses}
-        if consensus is not None and any(value > 1 for value in whole.values()):
-            name = next(name for name, value in whole.items() if value > 1)
-            raise ValueError(f"consensus, whose players move at once, needs {name}")
+        if consensus is not None:
+            _check_at_once(type(self), n_critic=n_critic, microbatches=microbatches, compile_losses=compile_losses)
         self.save_hyperparameters(arguments)
         self.automatic_optimization = False
         self.make_optimizer = {"discriminator": discriminator_optimizer or optimizer, "generator": optimizer}
@@ -276,6 +274,15 @@ class Upkeep(LightningModule):
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
+
+
+def _check_at_once(variant: type, **given: int) -> None:
+    for name in ("play", "discriminator_step", "generator_step"):
+        if getattr(variant, name).__module__ != "ganzoo.core.module":
+            raise ValueError(f"consensus, which moves players at once, has no place beside {variant.__name__}.{name}")
+    for name, allowed in {"n_critic": 1, "microbatches": 1, "compile_losses": False}.items():
+        if given[name] != allowed:
+            raise ValueError(f"consensus, which moves players at once, needs {name} {str(allowed).lower()}")
 
 
 def settings(optimizers: Sequence[Optimizer]) -> list[list[dict[str, Any]]]:

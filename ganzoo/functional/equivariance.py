@@ -18,7 +18,7 @@ Padding = Literal["circular", "constant"]  # the image goes on periodically, or 
 
 
 def low_pass(cutoff: float, half_width: float, taps: int, rate: float = 1.0) -> Tensor:
-    """A sinc under a Kaiser window (section 3.2 and appendix B), float64 [taps], symmetric, of sum 1.
+    """A sinc under a Kaiser window (section 3.2 and appendix C), float64 [taps], symmetric, of sum 1.
 
     Its response is 1/2 at `cutoff` and falls within `half_width` to either side of it.
 

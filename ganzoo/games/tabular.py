@@ -77,7 +77,7 @@ def ebgan_value(p: Tensor, q: Tensor, energy: Tensor, margin: float) -> Tensor:
 def ebgan_play(p: Tensor, q: Tensor, energy: Tensor, margin: float, lr: float = 1.0) -> Iterator[tuple[Tensor, Tensor]]:
     """EBGAN played by two tables: (q, energy) after each step, for ever. G minimises E_q D, D `ebgan_value`.
 
-    Section 2.3: at a Nash equilibrium q = p and V = m (theorem 1), and D is a constant almost everywhere (theorem 2);
+    Section 2.2: at a Nash equilibrium q = p and V = m (theorem 1), and D is a constant almost everywhere (theorem 2);
     but *any* constant in [0, m], not 0.5 or another of its own. Reals and fakes meet at the same energy, and nothing
     says at which: as long as no energy is held at 0 or m, D's gradient p - q sums to 0, so that the energies keep the
     mean of the start, and the constant is this mean.

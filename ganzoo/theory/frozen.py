@@ -100,7 +100,8 @@ def frozen_discriminator(steps: int = 800) -> Figure:
     wrong order, max_D min_G (Goodfellow 2016, arXiv:1701.00160, section 5.1.1). A learning D marks such a point down,
     and G moves on. Below, the diversity over training: the mean distance between two fakes over that between two reals.
     To a D without training G gives a single point. A trained one that is frozen has several peaks: with two of three
-    seeds the fakes fell on one, with the third they stayed on many.
+    seeds the fakes fell on one, with the third on a few. The alarm that rings is "D is frozen", or "collapse" where D
+    still moves a little.
     """
     found = frozen(steps)
     data = ring()

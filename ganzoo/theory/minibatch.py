@@ -72,7 +72,7 @@ def gradient_diversity(steps: int = 500) -> Figure:
     """Many targets: in a minibatch an energy's gradients point to many sides, a logistic loss's to few.
 
     Cosines between the gradients of 64 digits, by class, on D's first weights: a logistic loss has two targets, a
-    reconstruction as many as there are images (Zhao et al. 2016, arXiv:1609.03126, section 2.2). The effective rank is
+    reconstruction as many as there are images (Zhao et al. 2016, arXiv:1609.03126, section 2.3). The effective rank is
     n^2 over the sum of squared cosines, 64 if all are orthogonal. Before D learns, the losses are much alike; then they
     part. What G hears is another matter: on the pixels of 64 fakes, here of noise, an energy starts with many gradients
     and ends, as the logistic loss, with little more than one.

@@ -38,11 +38,11 @@ STARTS = (Gaussian(0.5, 1.0), Gaussian(1.2, 0.6))  # of G: between the modes, an
 
 
 def wishes(member: FDivergence, ratio: Tensor) -> tuple[Tensor, Tensor]:
-    """How much G wants a higher log p / q [n] at its samples, where D is at its best: minimax, and the heuristic."""
+    """How much G wants a higher log p / q [n] at its samples, where D is at its best: minimax, and non-saturating."""
     ratio = ratio.clone().requires_grad_()
     told = member.fake(member.optimal(ratio)), member.activation(member.optimal(ratio))
-    (minimax,), (heuristic,) = (torch.autograd.grad(one.sum(), ratio) for one in told)
-    return minimax, heuristic
+    (minimax,), (other,) = (torch.autograd.grad(one.sum(), ratio) for one in told)
+    return minimax, other
 
 
 def f_divergences() -> Figure:
@@ -51,7 +51,7 @@ def f_divergences() -> Figure:
     D_f(p || q) is the mean of f(p / q) under q. D maximises the mean of the solid curve over data plus that of the
     dashed one over fakes; its best output is V*, and where p = q that is the dotted line. G's samples are told to
     raise log p / q, this much each, where D is at its best: in minimax reverse KL tells all alike and Pearson hardly
-    those that D rejects; by the heuristic it is KL that tells all alike (Nowozin et al. 2016, arXiv:1606.00709, table
+    those that D rejects; non-saturating it is KL that tells all alike (Nowozin et al. 2016, arXiv:1606.00709, table
     2, figure 1, section 3.2).
     """
     figure, grid = panels(3, 3, 3.8, 2.9)
@@ -61,7 +61,7 @@ def f_divergences() -> Figure:
         for axes, x, curve in zip(grid[0], (u, ratio, ratio), curves, strict=True):
             axes.plot(x, curve, ":" if name == "gan" else "-", label=name)
     grid[0, 0].set(title="f", xlabel="u = p / q", ylabel="f(u)", ylim=(-3, 5))
-    for axes, title in zip(grid[0, 1:], ("what G is told: minimax", "what G is told: heuristic"), strict=True):
+    for axes, title in zip(grid[0, 1:], ("what G is told: minimax", "what G is told: non-saturating"), strict=True):
         axes.set(title=title, xlabel="log p / q at a sample", yscale="log", ylim=(1e-3, 1e3))
     grid[0, 1].set_ylabel("wish for a higher log p / q")
     grid[0, 0].legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(0.08, 1.05))
