@@ -172,7 +172,7 @@ def table(text: str) -> list:
     fit --config= | no config '' | python -m ganzoo list
     fit --config nowhere.yaml | no config 'nowhere.yaml' | python -m ganzoo list
     validate --model DCGAN --data Digits | validate needs trained weights | --ckpt_path RUN
-    info nonsense | no variant, config or file 'nonsense' | python -m ganzoo list
+    info qqq | no variant, config or file 'qqq' | python -m ganzoo list
     info DCGANN | did you mean 'DCGAN'?
     info | required: name | python -m ganzoo info --help
     list me | no option 'me' | python -m ganzoo list --help

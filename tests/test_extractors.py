@@ -404,10 +404,11 @@ def test_augmentation_moves_by_little_and_keeps_the_background():
     spot = torch.full((500, 1, 16, 16), -1.0)
     spot[:, :, 8, 8] = 1
     with torch.random.fork_rng():
+        torch.manual_seed(0)
         moved = (command.moved(spot) + 1)[:, 0]
     mass = moved.sum((1, 2))
     centre = (moved.sum(1) @ torch.arange(16.0) / mass - 8).abs()
-    assert centre.max() < 0.08 * 16 + 0.3 and centre.std() > 0.2
+    assert centre.max() < 0.08 * 16 + 0.5 and centre.std() > 0.2  # it turns and scales, too
     assert (moved[:, 0] == 0).all() and moved.min() == 0
 
 
