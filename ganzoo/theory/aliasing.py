@@ -12,6 +12,7 @@ from torch.nn.functional import conv2d, leaky_relu, pad
 
 from ganzoo.functional.equivariance import equivariance_db, filtered_leaky_relu, low_pass, translate
 from ganzoo.theory.base import DATA, DISCRIMINATOR, GENERATOR, panels
+from ganzoo.theory.parts import seeded
 
 NETWORKS = {
     "strided": "stride 2, nearest upsampling",
@@ -22,7 +23,7 @@ NETWORKS = {
 
 def band_limited(size: int, highest: float, seed: int, channels: int = 4) -> Tensor:
     """White noise [1, channels, size, size], periodic, of frequencies up to `highest` cycles a pixel; variance 1."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     spectrum = torch.fft.rfft2(torch.randn(1, channels, size, size, generator=generator, dtype=torch.float64))
     down, right = torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)
     signal = torch.fft.irfft2(spectrum * (torch.hypot(down, right) <= highest), s=(size, size))
@@ -39,7 +40,7 @@ def network(kind: str, seed: int, channels: int = 4, depth: int = 3) -> Callable
         channels: of every layer but the last.
         depth: how many convolutions have a leaky ReLU.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     shape = (depth, channels, channels, 3, 3)
     weights = torch.randn(shape, generator=generator, dtype=torch.float64) / math.sqrt(9 * channels)
     last = torch.randn(1, channels, 1, 1, generator=generator, dtype=torch.float64) / math.sqrt(channels)
@@ -63,7 +64,7 @@ def equivariance(kind: str, seed: int = 0, size: int = 16, shifts: int = 4) -> f
     """EQ-T in dB of an untrained network, its output scaled to [-1, 1], over random shifts of up to 2 pixels."""
     x, f = band_limited(size, 0.2, seed), network(kind, seed)
     largest = f(x).abs().max()
-    some = torch.rand(shifts, 2, generator=torch.Generator().manual_seed(seed)) * 4 - 2
+    some = torch.rand(shifts, 2, generator=seeded(seed)) * 4 - 2
     return equivariance_db(lambda moved: f(moved) / largest, x, [(dx, dy) for dx, dy in some.tolist()])
 
 

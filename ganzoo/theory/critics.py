@@ -16,7 +16,7 @@ from ganzoo.core.module import GANModule
 from ganzoo.core.optim import FusedAdam
 from ganzoo.theory.base import DATA, DISCRIMINATOR, panels
 from ganzoo.theory.frozen import RING, ring, ring_gan
-from ganzoo.theory.parts import Look, trained
+from ganzoo.theory.parts import Look, seeded, trained
 from ganzoo.variants.gan import GAN
 from ganzoo.variants.wgan import WGAN
 from ganzoo.variants.wgangp import WGANGP
@@ -62,7 +62,7 @@ def critics(name: str, steps: int, seed: int = 0) -> dict[int, Said]:
     reals = ring().make_dataset("val").images[:400]
 
     def look(model: GANModule) -> Said:
-        fakes = model.generate(model.latent(len(reals), torch.Generator().manual_seed(0)))
+        fakes = model.generate(model.latent(len(reals), seeded(0)))
         real, fake = model.discriminator(reals), model.discriminator(fakes)
         said = softplus(-real).mean() + softplus(fake).mean() if isinstance(model, GAN) else real.mean() - fake.mean()
         return Said(transport(reals.flatten(1), fakes.flatten(1)), said.item())

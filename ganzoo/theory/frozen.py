@@ -14,7 +14,7 @@ from ganzoo.data import Gaussians
 from ganzoo.functional.alarms import mean_distance
 from ganzoo.functional.modes import gaussian_modes
 from ganzoo.theory.base import DATA, GENERATOR, panels
-from ganzoo.theory.parts import Look, trained
+from ganzoo.theory.parts import Look, seeded, trained
 from ganzoo.variants.mlpgan import MLPGAN
 
 
@@ -77,7 +77,7 @@ def frozen(steps: int, seed: int = 0, side: int = 60) -> dict[str, dict[int, Sam
     places = torch.cartesian_prod(axis, axis)[:, :, None, None]
 
     def look(model: MLPGAN) -> Sample:
-        fakes = model.generate(model.latent(500, torch.Generator().manual_seed(0)))
+        fakes = model.generate(model.latent(500, seeded(0)))
         points = fakes.flatten(1)
         modes = gaussian_modes(points * data.scale, data.centers, data.sigma).modes
         diversity = mean_distance(points) / mean_distance(reals.flatten(1))

@@ -15,6 +15,7 @@ from ganzoo.core.module import GANModule
 from ganzoo.data import Digits
 from ganzoo.metrics.extractors import Classifier
 from ganzoo.theory.base import GENERATOR, panels
+from ganzoo.theory.parts import seeded
 
 TRAITS = ("slant", "height", "side", "ink")
 
@@ -54,7 +55,7 @@ class Samples(NamedTuple):
 
 def samples(model: GANModule, n: int = 2000, seed: int = 0) -> Samples:
     """n samples, of which those count that the classifier is 90 % sure of; a digit needs 50 of them."""
-    latents = model.latent(n, torch.Generator().manual_seed(seed))
+    latents = model.latent(n, seeded(seed))
     images = model.generate(latents)
     digit, sure = digits(images)
     rows = {k: ((digit == k) & (sure > 0.9)).nonzero()[:, 0] for k in range(10)}
@@ -79,7 +80,7 @@ class Draws(NamedTuple):
 
 def exemplars(pool: Samples, trait: str, k: int = 3, draws: int = 300, contrast: bool = True, seed: int = 0) -> Draws:
     """Without contrast, a and b are any samples of their digit."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     ordered = {digit: rows[pool.traits[trait][rows].argsort()] for digit, rows in pool.rows.items()}
 
     def some(rows: Tensor) -> Tensor:
@@ -149,7 +150,7 @@ def latent_arithmetic() -> Figure:
     pool = samples(ganzoo.load("dcgan-digits"))
     figure, grid = panels(3, 2, 4.2, 3.6)
     drawn = leaning(pool)
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded(0)
     means = [pool.latents[rows].mean(1) for rows in drawn[:3]]
     rows = [
         torch.cat([pool.images[row[0]], pool.model.generate(mean)]) for row, mean in zip(drawn[:3], means, strict=True)

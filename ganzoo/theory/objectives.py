@@ -20,6 +20,7 @@ from ganzoo.functional.modes import GaussianModes, gaussian_modes
 from ganzoo.networks.mlp import ReLUDiscriminator
 from ganzoo.theory.base import DATA, DISCRIMINATOR, GENERATOR, panels
 from ganzoo.theory.divergences import MODES, X, nearest, two_modes
+from ganzoo.theory.frozen import RING
 from ganzoo.theory.parts import Line, Look, trained
 from ganzoo.variants.ebgan import EBGAN
 from ganzoo.variants.gan import GAN, Divergence
@@ -184,10 +185,9 @@ def f_gans(steps: int = 800) -> Figure:
 # A ring in the plane
 
 
-PLANE: dict[str, Any] = {"image_size": 1, "channels": 2, "z_dim": 2}
-MLP: dict[str, Any] = {**PLANE, "architecture": "mlp", "width": 64}
-MAXOUT: dict[str, Any] = {**PLANE, "hidden": 64, "d_hidden": 32, "pieces": 3, "optimizer": adam(2e-3)}
-RELU: dict[str, Any] = {**PLANE, "hidden": 64, "d_hidden": 64, "layers_g": 4, "layers_d": 4, "batch_norm": False}
+MLP: dict[str, Any] = {**RING, "architecture": "mlp", "width": 64}
+MAXOUT: dict[str, Any] = {**RING, "hidden": 64, "d_hidden": 32, "pieces": 3, "optimizer": adam(2e-3)}
+RELU: dict[str, Any] = {**RING, "hidden": 64, "d_hidden": 64, "layers_g": 4, "layers_d": 4, "batch_norm": False}
 ON_THE_RING: dict[str, Callable[[], GANModule]] = {
     "GAN, non-saturating": lambda: GAN(**MAXOUT),
     "GAN, minimax": lambda: GAN(**MAXOUT, objective="minimax"),
@@ -195,7 +195,7 @@ ON_THE_RING: dict[str, Callable[[], GANModule]] = {
     "LSGAN": lambda: LSGAN(**MLP, optimizer=adam(2e-3)),
     "WGAN": lambda: WGAN(**MLP, clip=0.1, n_critic=2, optimizer=lambda params: RMSprop(params, lr=1e-3)),
     "WGANGP": lambda: WGANGP(**MLP, penalty=1.0, n_critic=2, optimizer=adam(2e-3, beta2=0.9)),
-    "EBGAN": lambda: EBGAN(**PLANE, layers_g=3, hidden=64, d_hidden=64, margin=0.5, optimizer=adam(1e-3)),
+    "EBGAN": lambda: EBGAN(**RING, layers_g=3, hidden=64, d_hidden=64, margin=0.5, optimizer=adam(1e-3)),
 }
 
 

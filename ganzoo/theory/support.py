@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ganzoo.functional.parzen import parzen_log_likelihood
 from ganzoo.theory.base import DATA, GENERATOR, panels
+from ganzoo.theory.parts import seeded
 
 SPREAD = (1.0, 0.3)  # the data's standard deviations
 
@@ -17,7 +18,7 @@ SPREAD = (1.0, 0.3)  # the data's standard deviations
 def on_a_line(n: int = 2000, test: int = 500) -> tuple[Tensor, Tensor]:
     """Fakes [n, 2] of G(z) = (z, 0), z ~ N(0, 1) by even quantiles; held-out data [test, 2] ~ N(0, diag(1, 0.3^2))."""
     z = torch.special.ndtri((torch.arange(n, dtype=torch.float64) + 0.5) / n)
-    data = torch.randn(test, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    data = torch.randn(test, 2, generator=seeded(0), dtype=torch.float64)
     return torch.stack([z, torch.zeros_like(z)], 1), data * torch.tensor(SPREAD)
 
 
