@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from ganzoo.core.module import GANModule
+from ganzoo.core.player import PLAYERS
 from ganzoo.core.types import Batch
-from ganzoo.core.upkeep import PLAYERS
-from ganzoo.data.base import GANDataModule, Split
+from ganzoo.data.base import GANDataModule, Split, scaled
 from ganzoo.data.images import ArrayImages, Images
 from ganzoo.hub import load, save_pretrained
 
@@ -77,6 +77,29 @@ def check_samples(make: Make) -> None:
     _assert_equal(before, _state(model), "sampling moved")
 
 
+def check_clamped(make: Make) -> None:
+    """Images are clamped where they leave the model, and only there: the equations see what G makes."""
+    model = make().eval()
+    outputs: list[tuple[torch.nn.Module, Any]] = []
+
+    def made(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+        outputs.append((module, output))
+
+    hooks = [module.register_forward_hook(made) for module in model.generator.modules()]
+    batch = _drawn(model)
+    fakes = tree_leaves(model.fakes(batch))
+    last = [module for module, output in outputs if any(output is fake for fake in fakes)]
+    for hook in hooks:
+        hook.remove()
+    assert last, "none of G's modules makes the fakes"
+    for module in last:
+        module.register_forward_hook(lambda module, inputs, output: 10 * output)
+    largest = max(fake.abs().max() for fake in tree_leaves(model.fakes(batch)))
+    assert largest > 2 * max(fake.abs().max() for fake in fakes), "the equations see clamped fakes"
+    images = model.sample(seeds=[0, 1, 2], source=sources(model, 3))
+    assert images.abs().max() <= 1, "images leave the model unclamped"
+
+
 def check_terms(make: Make) -> None:
     """Every term of both equations is a finite scalar."""
 
@@ -101,7 +124,7 @@ def check_terms(make: Make) -> None:
 
 
 def check_turns(make: Make) -> None:
-    """Each update moves its own player and nothing of the other's; the discriminator's builds no graph of G."""
+    """Each update moves its own player and nothing of the other's; no gradient of D's loss reaches G."""
     model = make()
     moved: dict[str, bool] = dict.fromkeys(PLAYERS, False)
     playing: list[str] = []
@@ -110,9 +133,12 @@ def check_turns(make: Make) -> None:
     def watched(loss: Any, batch: Batch, *, player: Any) -> None:
         own, other = (getattr(model, name) for name in (player, *(p for p in PLAYERS if p != player)))
         before, still = _state(own), _state(other)
+        gradients = [p.grad for p in other.parameters()]
         playing[:] = [player]
         minimize(loss, batch, player=player)
         playing.clear()
+        reached = any(p.grad is not old for p, old in zip(other.parameters(), gradients, strict=True))
+        assert not reached, f"a gradient of the {player}'s loss reaches the other player"
         _assert_equal(still, _state(other), f"the {player}'s update moved")
         moved[player] |= any(not torch.equal(before[key], value) for key, value in _state(own).items())
 
@@ -135,11 +161,29 @@ def check_turns(make: Make) -> None:
     assert all(p.requires_grad for name in PLAYERS for p in getattr(model, name).parameters())
 
 
+def check_shared_fakes(make: Make) -> None:
+    """With `share_fakes` the equations take the fakes that are there; they keep the contract of turns."""
+    try:
+        make(share_fakes=True, n_critic=1)
+    except (TypeError, ValueError):  # the variant refuses it
+        return
+    passes = []
+    for share in (False, True):
+        model, calls = make(share_fakes=share, n_critic=1), [0]
+        data = NoiseImages(model)
+        first = next(module for module in model.generator.modules() if not list(module.children()))
+        first.register_forward_hook(lambda *_, calls=calls: calls.__setitem__(0, calls[0] + 1))
+        fit(model, data, steps=2)
+        passes.append(calls[0])
+    assert passes[1] < passes[0], "share_fakes saves no forward pass: equations take their fakes from self.fakes(batch)"
+    check_turns(lambda: make(share_fakes=True, n_critic=1))
+
+
 def check_counting(make: Make) -> None:
     """One batch is one global step, whatever the number of optimizer steps; images are counted."""
-    for n_critic in (1, 3):
+    for game in ({"n_critic": 1}, {"n_critic": 3}, {"n_critic": 1, "n_generator": 2}):
         try:
-            model = make(n_critic=n_critic)
+            model = make(**game)
         except TypeError:  # the variant fixes it
             model = make()
         trainer = fit(model, steps=7)
@@ -179,7 +223,22 @@ def check_resume(make: Make) -> None:
 
 
 def check_bfloat16(make: Make) -> None:
-    """It trains under bf16-mixed."""
+    """It trains under bf16-mixed, on terms in float32 and on gradients that point where those of float32 do."""
+    model = make().eval()  # without dropout and noise, which differ
+    batch = _drawn(model)
+    for player in PLAYERS:
+        own = [p for p in getattr(model, player).parameters() if p.requires_grad]
+        found = []
+        for half in (False, True):
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                terms = getattr(model, f"{player}_loss")(batch)
+            for name, term in terms.items():
+                assert term.dtype == torch.float32, f"the {player}'s term {name!r} is a mean of {term.dtype}"
+            gradients = torch.autograd.grad(sum(terms.values()), own, allow_unused=True)
+            found.append(torch.cat([g.flatten().double() for g in gradients if g is not None]))
+        cosine = torch.cosine_similarity(found[0], found[1], dim=0)
+        dead = not any(gradient.any() for gradient in found)  # rectifiers of a small network may all be off
+        assert dead or cosine > 0.9, f"the {player}'s gradient has a cosine of {cosine:.2f} to float32's"
     model = make()
     fit(model, steps=model.n_critic, precision="bf16-mixed")
     assert all(p.isfinite().all() and p.dtype == torch.float32 for p in model.parameters())
@@ -189,8 +248,10 @@ CHECKS = (
     check_constructor,
     check_latent,
     check_samples,
+    check_clamped,
     check_terms,
     check_turns,
+    check_shared_fakes,
     check_counting,
     check_files,
     check_resume,
@@ -227,6 +288,12 @@ class _Noise(ArrayImages):
         batch["source"] = self.sources[torch.tensor(tickets) % len(self)]
         batch["labelled"] = (batch["image"].flip(0), batch["label"].flip(0))
         return batch
+
+
+def _drawn(model: GANModule) -> Batch:
+    """A training batch of `NoiseImages`, with all that one update draws."""
+    batch = scaled(next(iter(NoiseImages(model).train_dataloader())))
+    return {**batch, **model.draw(BATCH, torch.Generator().manual_seed(0))}
 
 
 def sources(model: GANModule, n: int, image_size: int | None = None) -> Tensor | None:

@@ -211,7 +211,7 @@ def test_sizes_count_from_1(name, value):
 def test_what_is_typed_next(capfd):
     """A translator's images need sources, which the hint after a training says."""
     fit = "fit --model Pix2Pix --model.width 2 --data Pairs --data.data Digits --trainer.max_steps 1"
-    assert main(shlex.split(f"{fit} --scores.final_n 0 --samples.film_fps 0")) == 0
+    assert main(shlex.split(f"{fit} --scores.final_n 0 --samples.video_fps 0")) == 0
     hint = next(line for line in capfd.readouterr().err.splitlines() if "ganzoo sample" in line)
     assert hint.split("ganzoo ")[1] == "sample runs/001-pix2pix-digits-edges --source FOLDER"
     assert main(shlex.split(hint.split("ganzoo ")[1].replace("FOLDER", "L"))) == 0

@@ -155,10 +155,10 @@ def said():
 
 def dies_at(step, number=signal.SIGKILL):
     """Makes a child kill itself after so many batches."""
-    from ganzoo.core.turns import Turns
+    from ganzoo.core.module import GANModule
 
     def prepare():
-        whole, done = Turns.training_step, []
+        whole, done = GANModule.training_step, []
 
         def training_step(self, batch, batch_idx):
             result = whole(self, batch, batch_idx)
@@ -167,7 +167,7 @@ def dies_at(step, number=signal.SIGKILL):
                 os.kill(os.getpid(), number)
             return result
 
-        Turns.training_step = training_step
+        GANModule.training_step = training_step
 
     return prepare
 
@@ -394,7 +394,7 @@ def test_sigterm_outside_of_the_steps_says_run_me_again(when, reference):
     assert_equal_runs(reference, RUN)
 
 
-def test_a_longer_run_has_scores_and_a_film_of_its_own(reference):
+def test_a_longer_run_has_scores_and_a_video_of_its_own(reference):
     short = f"{COMMAND} --trainer.max_steps 20"
     assert run(short) == 0
     before = (RUN / "scores.json").read_text()

@@ -30,7 +30,7 @@ from ganzoo.data.files import decode
 from ganzoo.hub import load, save_pretrained
 
 SMALL = "--model DCGAN --data Digits --data.image_size 8 --data.batch_size 100 --model.width 4 --trainer.max_steps 4"
-QUICK = f"{SMALL} --samples.rows 2 --samples.columns 2 --samples.film_fps 0 --scores.final_n 20 --scores.n 20"
+QUICK = f"{SMALL} --samples.rows 2 --samples.columns 2 --samples.video_fps 0 --scores.final_n 20 --scores.n 20"
 CONFIG = """\
 model:
   class_path: DCGAN
@@ -74,6 +74,7 @@ OWN = {  # name of a file -> what is in it
     "my_name.py": VARIANT.replace("import torch\n", "import torch\ntorhc\n", 1),
     "my_blind.py": VARIANT.replace("self.generator =", "self.generater ="),
     "my_half.py": VARIANT.replace("def generator_loss", "def generators_loss"),
+    "my_blank.py": VARIANT.replace("def latent", "def latents"),
     "my_slip.py": VARIANT.replace("self.num_classes = num_classes", "self.num_classes = {}['classes']"),
     "my_crash.py": VARIANT.replace('return {"fake"', 'raise ZeroDivisionError("mine")\n        return {"fake"'),
     "my_data.py": """\
@@ -232,7 +233,8 @@ def test_commands(refuse, command, words):
     --model.init_args.num_classes=3 | model.num_classes follows from the data | leave it out
     --ckpt_path nowhere.ckpt | no checkpoint 'nowhere.ckpt' | name a run
     --trainer.default_root_dir /proc/nowhere | cannot be written | --trainer.default_root_dir DIR
-    --samples.film_fps -1 | samples.film_fps is -1 | it takes 0 to 100
+    --samples.video_fps -1 | samples.video_fps is -1 | it takes 0 to 100
+    --samples.film_fps 8 | samples.film_fps | is now samples.video_fps
     """),
 )
 def test_options(refuse, options, words):
@@ -353,6 +355,7 @@ def test_unwritable_runs(refuse, place):
     --model my_slip.MyGAN --data Digits | my_slip.py, line 11 | KeyError: 'classes' | GANZOO_TRACEBACK=1
     --model my_blind.MyGAN --data Digits | MyGAN has no generator | set self.generator
     --model my_half.MyGAN --data Digits | MyGAN has no generator_loss | define it
+    --model my_blank.MyGAN --data Digits | MyGAN has no z_dim | set self.z_dim
     --model my_gan.MyGAN --model.units 0 --data Digits | no weights | no size under model can be 0
     --model DCGAN --data my_data.MyData | MyData has no image_size | GANDataModule
     --model DCGAN --data my_data.Data | no class 'Data' in my_data | did you mean 'MyData'?
@@ -367,7 +370,7 @@ def test_own_files(refuse, command, words):
 def test_own_variant(refuse, capsys):
     """It trains unedited; its checkpoint is not loaded without the user's word for the class."""
     Path("my_gan.py").write_text(VARIANT)
-    fit = "fit --model my_gan.MyGAN --data Digits --trainer.max_steps 2 --samples.film_fps 0"
+    fit = "fit --model my_gan.MyGAN --data Digits --trainer.max_steps 2 --samples.video_fps 0"
     assert main(shlex.split(fit)) == 0
     run = "runs/001-mygan-digits"
     assert f"sample {run} --seeds 0-63 --variant my_gan.MyGAN" in capsys.readouterr().err

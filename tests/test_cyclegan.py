@@ -14,7 +14,7 @@ from ganzoo import CycleGAN, load, save_pretrained
 from ganzoo.core.strategy import GANStrategy
 from ganzoo.networks.patch import PatchDiscriminator
 from ganzoo.networks.resnet import ResNetTranslator
-from ganzoo.testing import check_resume, fit
+from ganzoo.testing import NoiseImages, check_resume, fit
 from tests.variants import small
 
 
@@ -99,16 +99,17 @@ def test_discriminators_are_shown_the_fakes_that_they_are_given():
         torch.testing.assert_close(terms[f"fake_{domain}"], model.discriminator[domain](b[domain]).square().mean() / 2)
 
 
-@pytest.mark.parametrize("microbatches", [1, 2])
-def test_the_generators_step_first_and_their_fakes_are_made_once(microbatches):
-    model, calls, turns = make(pool=0, microbatches=microbatches), [], []
-    made, shown = [], []
-    for name, network in model.generator.items():
-        network.register_forward_hook(lambda m, x, y, name=name: calls.append(name) or made.append(y.detach()))
+@pytest.mark.parametrize(("game", "passes"), [({}, 4), ({"microbatches": 2}, 10), ({"n_generator": 2}, 10)])
+def test_the_generators_step_first_and_the_discriminators_see_the_fakes_from_before(game, passes):
+    """One step: G(x), F(y) and the way back are four forward passes. Several: G(x) and F(y) once more before them."""
+    model, made, turns, shown = make(pool=0, **game), [], [], []
+    data = NoiseImages(model)
+    for network in model.generator.values():
+        network.register_forward_hook(lambda m, x, y: made.append(y.detach()))
     minimize, d_loss = model.minimize, model.discriminator_loss
 
     def watched(loss, batch, *, player):
-        turns.append((player, len(calls)))
+        turns.append((player, len(made)))
         minimize(loss, batch, player=player)
 
     def looked(batch):
@@ -116,12 +117,16 @@ def test_the_generators_step_first_and_their_fakes_are_made_once(microbatches):
         return d_loss(batch)
 
     model.minimize, model.discriminator_loss = watched, looked
-    fit(model, steps=1)
-    # G(x), F(y) and the way back for each microbatch; then no more
-    assert turns == [("generator", len(calls) - 4 * microbatches), ("discriminator", len(calls))]
-    first = made[-4 * microbatches :]
-    for i, (image, source) in enumerate(shown):
-        assert torch.equal(image, first[4 * i]) and torch.equal(source, first[4 * i + 1])
+    fit(model, data, steps=1)
+    assert [player for player, _ in turns] == ["generator"] * model.n_generator + ["discriminator"]
+    assert turns[0][1] == 2 and turns[-1][1] == len(made) == passes, "the discriminators' step makes none"
+    for i, fakes in enumerate(made[:2]):
+        torch.testing.assert_close(torch.cat([part[i] for part in shown]), fakes, rtol=0, atol=0)
+
+
+def test_share_fakes_is_refused():
+    with pytest.raises(ValueError, match="share_fakes: leave it out"):
+        make(share_fakes=True)
 
 
 def test_on_other_batches_than_every_n_critic_th_the_fakes_are_fresh():
@@ -130,13 +135,12 @@ def test_on_other_batches_than_every_n_critic_th_the_fakes_are_fresh():
     fit(model, steps=1)
     moved = {key.split(".")[0] for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
     assert moved == {"discriminator", "images_seen"}
-    assert model.made == []
 
 
 def test_pools_fill_with_the_training_s_fakes_and_not_with_validation_s():
     model = make(pool=20)
     fit(model, steps=2, limit_val_batches=1.0, val_check_interval=1)
-    assert [len(pool.images) for pool in model.pools.values()] == [16, 16] and model.made == []
+    assert [len(pool.images) for pool in model.pools.values()] == [16, 16]
     assert model.pools["image"].images[0].shape == (1, 16, 16)
     assert model.pools["source"].images[0].shape == (2, 16, 16)
     fit(model, steps=2)

@@ -49,7 +49,7 @@ def watch(model, data=None, *, steps, every, n=64, callbacks=(), **trainer):
     """The alarms that last at the end, with the steps at which they rang, and the curves."""
     curves, diagnostics = Curves(), Diagnostics(every, n)
     fit(model, data, steps=steps, callbacks=[diagnostics, *callbacks], logger=curves, **trainer)
-    return diagnostics.rung, curves.at
+    return diagnostics.active, curves.at
 
 
 def adam(lr, beta1=0.5):

@@ -25,7 +25,7 @@ from ganzoo.metrics.record import Report
 
 FIT = (
     "fit --model DCGAN --data Digits --data.image_size 8 --data.batch_size 100 --model.width 4 --trainer.max_steps 6 "
-    "--model.ema_half_life 100 --samples.rows 2 --samples.columns 2 --samples.film_fps 0 --trainer.log_every_n_steps 1"
+    "--model.ema_half_life 100 --samples.rows 2 --samples.columns 2 --samples.video_fps 0 --trainer.log_every_n_steps 1"
 )
 SCORES = "--scores.n 60 --scores.every_n_steps 2 --scores.final_n 100"
 RUN = "runs/001-dcgan-digits"
@@ -149,7 +149,7 @@ def test_scores_from_yaml():
     Path("mine.yaml").write_text(
         "model: {class_path: DCGAN, init_args: {width: 4}}\n"
         "data: {class_path: Digits, init_args: {image_size: 8, batch_size: 100}}\n"
-        "samples: {rows: 2, columns: 2, film_fps: 0}\n"
+        "samples: {rows: 2, columns: 2, video_fps: 0}\n"
         "scores: {metrics: [is], n: 50, every_n_steps: 1, final_n: 0, best: [is], split: test}\n"
         "trainer: {max_steps: 1}\n"
     )

@@ -15,8 +15,8 @@ import ganzoo
 from ganzoo.callbacks.checkpoints import Checkpoints
 from ganzoo.core.checkpoint import read
 from ganzoo.core.finite import NonFiniteError, Watch, check_weights
+from ganzoo.core.player import PLAYERS
 from ganzoo.core.strategy import GANStrategy
-from ganzoo.core.upkeep import PLAYERS
 from ganzoo.testing import fit
 from tests.variants import small
 

@@ -25,7 +25,7 @@ COMMAND = (
     "fit --model GAN --model.hidden 8 --model.d_hidden 4 --data Digits --data.image_size 8 "
     f"--data.batch_size {BATCH} --data.flip true --trainer.max_steps {STEPS} --trainer.log_every_n_steps 5 "
     "--checkpoint.every_n_steps 5 --samples.every_n_steps 1000 --samples.rows 2 --samples.columns 2 "
-    "--samples.film_fps 0 --scores.metrics [] --scores.final_n 0 --diagnostics.every_n_steps 0 "
+    "--samples.video_fps 0 --scores.metrics [] --scores.final_n 0 --diagnostics.every_n_steps 0 "
     "--trainer.accelerator cpu --trainer.enable_progress_bar false --trainer.callbacks+ look.Look --ckpt_path last"
 )
 LOOK = '''
@@ -48,13 +48,13 @@ class Look(Callback):
             return batch
 
         trainer.train_dataloader.data.__getitems__ = getitems
-        draw = model._draw
+        with_draws = model.with_draws
 
-        def drawn(n):
-            self.z.append((d := draw(n))["z"].clone())
-            return d
+        def drawn(batch):
+            self.z.append((whole := with_draws(batch))["z"].clone())
+            return whole
 
-        model._draw, self.z = drawn, []
+        model.with_draws, self.z = drawn, []
         reduce, broadcast = dist.all_reduce, dist.broadcast
 
         def count(name, call):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import ganzoo
+
 ROOT = Path(__file__).parent.parent / "ganzoo"
 FILES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.py"))
 
@@ -23,10 +25,11 @@ RANK_0 = {
     "functional",
     "layers",
 }
-RANK_1 = {"networks", "augment", "games", "core/game_optim"}
-RANK_1 |= {"core/ema", "core/means", "core/optim", "core/pool", "core/schedule", "core/still"}
-CORE = {"core/arguments", "core/checkpoint", "core/pictures", "core/strategy"}
-CORE |= {"core/module", "core/turns", "core/upkeep"}
+RANK_1 = {"networks", "augment", "games", "core/game_optim", "core/compiler", "core/ema", "core/frozen"}
+RANK_1 |= {"core/optim", "core/pool", "core/schedule"}
+PARTS = {"arguments", "batch", "checkpoint", "consensus", "held_out", "lightning_fixes", "loss_log", "pickling"}
+PARTS |= {"pictures", "player", "sampling", "strategy", "training_state"}  # of `core/module`
+CORE = {"core/module", *(f"core/{part}" for part in PARTS)}
 TORCH = {"torch", "numpy"}
 LIGHTNING = {*TORCH, "lightning", "torchvision", "torchmetrics", "torch_fidelity", "sklearn", "PIL", "av", "mlxtend"}
 LIGHTNING |= {"pyarrow"}
@@ -105,6 +108,36 @@ def test_every_part_has_a_rule():
     assert {name for name in FILES if rule(name)[0] == ANYTHING} <= {
         name for name in FILES if name.split("/")[0] in free or name.endswith("__init__")
     }
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_class_reads_anothers_private_names(name):
+    """But for what works around Lightning, torch's own `_foreach_...`, and what named tuples call their methods."""
+    tree = ast.parse((ROOT / f"{name}.py").read_text())
+    defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}  # a class and its equals
+    free = {"_asdict", "_fields", "_replace", "_exit", *defined}
+    for node in ast.walk(tree) if name != "core/lightning_fixes" else ():
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
+            of = ast.unparse(node.value)
+            assert of in ("self", "cls", "super()", "torch") or node.attr in free, (
+                f"line {node.lineno}: {of}.{node.attr}"
+            )
+
+
+def test_no_base_knows_its_subclasses():
+    """The core names no variant, neither as a class nor as a module."""
+    names = {*ganzoo.list_models(), "ganzoo.variants"}
+    for path in (ROOT / "core").glob("*.py"):
+        strings = [n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant)]
+        assert not names & {value for value in strings if isinstance(value, str)}, path
+        assert "ganzoo.variants" not in path.read_text(), path
+
+
+def test_from_a_yaml_to_the_optimizers_step_there_are_four_files():
+    """The YAML, the variant, the module, the player; one can hold them in mind."""
+    parts = ["../configs/dcgan/digits.yaml", "variants/dcgan.py", "core/module.py", "core/player.py"]
+    lines = {part: len((ROOT / part).read_text().splitlines()) for part in parts}
+    assert sum(lines.values()) <= 700 and lines["core/module.py"] <= 375, lines
 
 
 def test_importing_the_package_imports_nothing_heavy():

@@ -80,27 +80,27 @@ def test_losses_scores_and_diagnostics_are_among_them(whole):
     assert any(step == 4 and key.startswith("precision") for step, key in logged(whole)), "only measured at the end"
 
 
-def test_wandb_gets_pictures_and_film(whole):
+def test_wandb_gets_pictures_and_video(whole):
     found = media(rows(read_wandb(whole)))
     assert list(found) == PICTURES
     (folder,) = whole.glob("wandb/offline-run-*/files")
     for (step, key), path in found.items():
-        if key == "film":
+        if key == "video":
             assert (folder / path).read_bytes() == (whole / "samples.mp4").read_bytes()
         else:
             assert same((folder / path).read_bytes(), file_of(whole, step, key)), (step, key)
 
 
-def test_tensorboard_gets_pictures_and_film(whole):
+def test_tensorboard_gets_pictures_and_video(whole):
     board = events(whole)
     found = {(e.step, key): e for key in board.Tags()["images"] for e in board.Images(key)}
     assert sorted(found) == sorted(PICTURES)
     for (step, key), event in found.items():
         assert Image.open(BytesIO(event.encoded_image_string)).size == (event.width, event.height)
-        if key != "film":
+        if key != "video":
             assert same(event.encoded_image_string, file_of(whole, step, key)), (step, key)
-    film = Image.open(BytesIO(found[4, "film"].encoded_image_string))
-    assert film.format == "GIF" and film.n_frames == 3
+    video = Image.open(BytesIO(found[4, "video"].encoded_image_string))
+    assert video.format == "GIF" and video.n_frames == 3
 
 
 def test_the_config_arrives(whole):
@@ -185,10 +185,10 @@ def test_lightnings_own_loggers_work_as_ever(name, tmp_path, monkeypatch):
     if name == "wandb":
         (file,) = Path("elsewhere/wandb").glob("offline-run-*/run-*.wandb")
         got = {key: value for key, value in values(rows(read(file))).items() if key[1] != "epoch"}
-        assert got == logged(RUN) and (2, "film") in media(rows(read(file)))
+        assert got == logged(RUN) and (2, "video") in media(rows(read(file)))
     else:
         board = EventAccumulator("elsewhere/lightning_logs/version_0", {"images": 0, "scalars": 0}).Reload()
-        assert logged(RUN).keys() <= scalars(board).keys() and "film" in board.Tags()["images"]
+        assert logged(RUN).keys() <= scalars(board).keys() and "video" in board.Tags()["images"]
 
 
 def test_without_wandb(tmp_path):
@@ -245,7 +245,7 @@ def test_they_are_listed_apart(capsys):
     assert main(["fit", "--config", "logging/wandb"]) == 2 and "--config dcgan/digits" in capsys.readouterr().err
 
 
-PICTURES = [(0, "samples"), (1, "reals"), (2, "samples"), (4, "samples"), (4, "interpolation"), (4, "film")]
+PICTURES = [(0, "samples"), (1, "reals"), (2, "samples"), (4, "samples"), (4, "interpolation"), (4, "video")]
 
 
 def logged(run):

@@ -40,7 +40,7 @@ CONFIGS = {  # those of networks, on data that needs no preparation
 SMALL = {"width": 4, "hidden": 16, "d_hidden": 8, "z_hidden": 8, "y_hidden": 8, "d_y_hidden": 8, "blocks": 1}
 QUICK: dict[str, Any] = {
     "trainer": {"max_steps": 1, "accelerator": "cpu", "enable_progress_bar": False, "limit_val_batches": 1},
-    "samples": {"every_n_steps": 100, "rows": 1, "columns": 2, "film_fps": 0},
+    "samples": {"every_n_steps": 100, "rows": 1, "columns": 2, "video_fps": 0},
     "scores": {"metrics": [], "final_n": 0},
     "diagnostics": {"every_n_steps": 500},
     "checkpoint": {"every_n_steps": 1000},
@@ -224,7 +224,7 @@ OPTIONS: dict[Key, list[Any]] = {
     ("samples", "every_n_steps"): [0, -1, "x", 1.5, None],
     ("samples", "rows"): [0, -1, HUGE, "x", 10**5],
     ("samples", "columns"): [0, -1, HUGE, "x"],
-    ("samples", "film_fps"): [-1, HUGE, "x", 1.5],
+    ("samples", "video_fps"): [-1, HUGE, "x", 1.5],
     ("scores", "metrics"): [["nope"], "fid", [3], ["fid:n=x"], ["fid", "fid"]],
     ("scores", "n"): [0, -1, HUGE, "x", None],
     ("scores", "every_n_steps"): [0, -1, "x"],
@@ -307,7 +307,7 @@ NOT_NEEDED = {"final_n", "enable_progress_bar", "limit_val_batches", "ema_half_l
 NOT_NEEDED |= {"margin_images", "source_path", "blocks", "num_workers"}
 COUNTS = {"width", "hidden", "d_hidden", "z_hidden", "y_hidden", "d_y_hidden", "z_dim", "rows", "columns", "batch_size"}
 COUNTS |= {"labels_per_class", "layers_g", "layers_d", "image_size", "n"}
-FROM_0 = {"num_workers", "film_fps", "final_n", "jitter", "blocks"}
+FROM_0 = {"num_workers", "video_fps", "final_n", "jitter", "blocks"}
 HARMLESS = [("trainer.min_steps", HUGE), ("scores.metrics", ["fid", "fid"]), ("scores.extractor", "eyes")]
 HARMLESS += [("data.init_args.seed", -1)]
 

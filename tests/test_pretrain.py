@@ -34,7 +34,7 @@ data:
   init_args:
     batch_size: 100
 samples:
-  film_fps: 0
+  video_fps: 0
   rows: 1
 scores:
   metrics: []

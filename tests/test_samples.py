@@ -1,4 +1,4 @@
-"""Pictures, films and who gets them."""
+"""Pictures, videos and who gets them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import ganzoo
 from ganzoo.callbacks.progress import clock, short, status
 from ganzoo.callbacks.samples import Samples, interpolation
 from ganzoo.core.images import to_uint8
-from ganzoo.core.pictures import animation, picture, write_film
+from ganzoo.core.pictures import animation, picture, write_video
 from ganzoo.data import Gaussians
 from ganzoo.testing import fit
 
@@ -30,8 +30,8 @@ def test_a_training_leaves_its_pictures(tmp_path):
     assert grids == ["00000000.png", "00000002.png", "00000004.png", "00000005.png"]
     for name in ("reals.png", "interpolation.png"):
         assert np.asarray(Image.open(tmp_path / name)).std() > 1
-    with av.open(str(tmp_path / "samples.mp4")) as film:
-        frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    with av.open(str(tmp_path / "samples.mp4")) as video:
+        frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
     assert len(frames) == 4 + 2 * 8
     last = np.asarray(Image.open(tmp_path / "samples" / "00000005.png").convert("RGB")).astype(float)
     height, width = frames[-1].shape[:2]
@@ -103,12 +103,12 @@ def test_other_channels_are_no_picture():
         picture(torch.zeros(1, 4, 8, 8))
 
 
-def test_a_film_of_odd_size(tmp_path):
+def test_a_video_of_odd_size(tmp_path):
     for i in range(3):
         Image.new("L", (33, 21), 80 * i).save(tmp_path / f"{i}.png")
-    write_film(tmp_path / "film.mp4", sorted(tmp_path.glob("*.png")), fps=2)
-    with av.open(str(tmp_path / "film.mp4")) as film:
-        assert (film.streams.video[0].width, film.streams.video[0].height) == (32, 20)
+    write_video(tmp_path / "video.mp4", sorted(tmp_path.glob("*.png")), fps=2)
+    with av.open(str(tmp_path / "video.mp4")) as video:
+        assert (video.streams.video[0].width, video.streams.video[0].height) == (32, 20)
 
 
 def test_an_animation_is_short_and_ends_with_the_last_frame(tmp_path):

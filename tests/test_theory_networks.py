@@ -180,7 +180,7 @@ def test_alarms_of_a_d_that_stands_still(make, freeze, alarms, least, most, seed
     """On digits. That D is frozen silences all that comes of it; where D hardly moves, the collapse rings."""
     curves, diagnostics = Curves(), Diagnostics(40, 64)
     trained(make, Digits(batch_size=64, seed=seed), 480, seed, *freeze, diagnostics, logger=curves)
-    assert set(diagnostics.rung) == alarms
+    assert set(diagnostics.active) == alarms
     assert least < curves.at[480]["diversity"] < most
 
 

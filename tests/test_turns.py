@@ -465,7 +465,7 @@ def test_observe_weighs_held_out_batches_by_their_images():
 def test_observe_outside_of_a_run_is_nothing():
     model = Observing(**TINY).eval()
     model.discriminator_loss({"image": torch.zeros(2, 1, 8, 8), "z": model.latent(2)})
-    assert not model._means.sums and not model._held_out.sums
+    assert model.loss_log.training.pop() == model.loss_log.held_out.pop() == {}
 
 
 def test_validation_is_logged_at_the_step_it_was_made():

@@ -16,12 +16,13 @@ from torch.utils._pytree import tree_map
 from ganzoo.core.finite import NonFiniteError
 from ganzoo.core.images import to_float
 from ganzoo.core.module import GANModule
+from ganzoo.core.training_state import recover
 from ganzoo.core.types import Batch
 
 
 @contextmanager
-def spared(what: Path | str) -> Iterator[None]:
-    """Days of training are worth more than a file that the disk does not take; it is told, and left out."""
+def warn_on_oserror(what: Path | str) -> Iterator[None]:
+    """Warn, instead of raising, when a write fails; the training goes on."""
     try:
         yield
     except OSError as error:
@@ -31,11 +32,11 @@ def spared(what: Path | str) -> Iterator[None]:
 def save(trainer: Trainer, path: Path) -> bool:
     """Write a checkpoint, if the disk takes it, and if all in it is finite; whether it is there."""
     try:
-        with spared(path):
+        with warn_on_oserror(path):
             trainer.save_checkpoint(path)
             return True
     except NonFiniteError as error:
-        cast(GANModule, trainer.lightning_module).go_back(error)
+        recover(cast(GANModule, trainer.lightning_module), error)
         return False
     trainer.strategy.barrier("Trainer.save_checkpoint")  # where the other processes wait
     return False

@@ -14,12 +14,13 @@ from ganzoo.callbacks.base import save
 from ganzoo.core.checkpoint import in_order, newest, read, step_of
 from ganzoo.core.files import PARTIAL
 from ganzoo.core.finite import NonFiniteError
-from ganzoo.core.upkeep import set_all, settings
+from ganzoo.core.lightning_fixes import BatchEndCallback
+from ganzoo.core.optim import set_all, settings
 
 LEFT = ".left"  # ends the name of a state of an abandoned future
 
 
-class Checkpoints(Checkpoint):
+class Checkpoints(BatchEndCallback, Checkpoint):
     """Writes `checkpoints/<step>.ckpt` into the trainer's log folder, removing older ones, and `last.ckpt` at the end.
 
     A file is written under its name only when the disk has all of it, and ends with a checksum. One that cannot be
@@ -78,10 +79,10 @@ class Checkpoints(Checkpoint):
                 if step_of(file) > trainer.global_step and not file.name.startswith("best-"):
                     file.replace(file.with_name(file.name + LEFT))
         if self.rollbacks:
-            pl_module.rescue = lambda error: self._go_back(trainer, pl_module, error)
+            pl_module.rollback = lambda error: self._rollback(trainer, pl_module, error)
 
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        pl_module.rescue = None  # which knows the trainer, and so would stand in a copy's way
+        pl_module.rollback = None  # which knows the trainer, and so would stand in a copy's way
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         if trainer.should_stop or trainer.global_step == trainer.max_steps:
@@ -118,9 +119,9 @@ class Checkpoints(Checkpoint):
         return trainer.global_step % every == 0 and trainer.strategy.reduce_boolean_decision(late, all=False)
 
     def _images_due(self, model: Any) -> int:
-        return model.images_played // self.keep_every_n_images if self.keep_every_n_images else 0
+        return model.images_seen // self.keep_every_n_images if self.keep_every_n_images else 0
 
-    def _go_back(self, trainer: Trainer, model: Any, error: NonFiniteError) -> None:
+    def _rollback(self, trainer: Trainer, model: Any, error: NonFiniteError) -> None:
         path = trainer.strategy.broadcast(newest(self.folder) if trainer.is_global_zero else None)
         if path is None or self.rolled_back >= self.rollbacks:
             raise error

@@ -9,16 +9,17 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from ganzoo.callbacks.base import condition, floats, held_out
+from ganzoo.core.frozen import evaluating, frozen, kept
+from ganzoo.core.lightning_fixes import BatchEndCallback
 from ganzoo.core.module import GANModule
-from ganzoo.core.still import Still, evaluating
+from ganzoo.core.player import PLAYERS
 from ganzoo.core.types import Batch
-from ganzoo.core.upkeep import PLAYERS
 from ganzoo.functional.alarms import auc, clusters, mean_distance, near_held_out, reached
 from ganzoo.functional.neighbours import copying, density_coverage
 from ganzoo.metrics.base import seeded
@@ -96,7 +97,7 @@ ALARMS = {
 }
 
 
-class Diagnostics(Callback):
+class Diagnostics(BatchEndCallback):
     """Logs `diagnostics/...` and says in one line what goes wrong, once, and again only after it had ended.
 
     It looks at what `sample` gives for the seeds 0 to n - 1, at fixed training images and at as many held-out ones, and
@@ -124,18 +125,19 @@ class Diagnostics(Callback):
             raise ValueError(f"n: {n} images tell nothing; take more than {CLUSTERS}, such as 256")
         self.every_n_steps = every_n_steps
         self.n = n
-        self.rung: dict[str, int] = {}  # the alarms that last, with the steps at which they rang
-        self._counts = dict.fromkeys(ALARMS, 0)  # checks in a row that contradict `rung`
+        self.active: dict[str, int] = {}  # the alarms that last, with the steps at which they began
+        self._counts = dict.fromkeys(ALARMS, 0)  # checks in a row that contradict `active`
         self._fakes: Tensor | None = None  # of the last check
         self._weights: dict[str, Tensor] = {}
         self._reals: _Reals | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        own = {"rung": dict(self.rung), "counts": dict(self._counts), "weights": dict(self._weights)}
+        own = {"active": dict(self.active), "counts": dict(self._counts), "weights": dict(self._weights)}
         return {**own, "fakes": self._fakes}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rung, self._counts = dict(state_dict["rung"]), {**self._counts, **state_dict["counts"]}
+        active = state_dict["active"] if "active" in state_dict else state_dict["rung"]  # its name until November 2026
+        self.active, self._counts = dict(active), {**self._counts, **state_dict["counts"]}
         self._fakes, self._weights = state_dict["fakes"], dict(state_dict["weights"])
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -170,7 +172,7 @@ class Diagnostics(Callback):
                 self._reals = _Reals(trainer, model, self.n)
             values = self._curves(model, images, given)
         # What else is wrong with a player who stands still, or with the other one, comes from that.
-        judged = step > WARM_UP * self.every_n_steps and not {"D is frozen", "G is frozen"} & self.rung.keys()
+        judged = step > WARM_UP * self.every_n_steps and not {"D is frozen", "G is frozen"} & self.active.keys()
         if values:
             model.publish({f"diagnostics/{name}": value for name, value in values.items()})
         for name, wrong in _verdicts(values).items():
@@ -209,15 +211,15 @@ class Diagnostics(Callback):
 
     def _judge(self, name: str, step: int, wrong: bool, **seen: Any) -> None:
         """Count what contradicts the alarm's state; ring or end it when that has lasted."""
-        self._counts[name] = self._counts[name] + 1 if wrong != (name in self.rung) else 0
+        self._counts[name] = self._counts[name] + 1 if wrong != (name in self.active) else 0
         if self._counts[name] < ALARMS[name].patience:
             return
         self._counts[name] = 0
         if wrong:
-            self.rung[name] = step
+            self.active[name] = step
             print(f"{name} at step {step:,}: {ALARMS[name].text.format(**seen)}", file=sys.stderr)
         else:
-            del self.rung[name]
+            del self.active[name]
 
 
 def _verdicts(values: dict[str, float]) -> dict[str, bool]:
@@ -305,5 +307,5 @@ def _folded(a: Tensor, b: Tensor) -> float:
 def _undisturbed(model: GANModule) -> Iterator[None]:
     """Eval mode without gradients; modes, buffers and random generators end as they were."""
     noise = seeded(0, model.device)  # a generator's own is the same at each check
-    with evaluating(model), Still([model], []).hold(), torch.no_grad(), noise:
+    with evaluating(model), frozen(model.parameters()), kept(model.buffers()), torch.no_grad(), noise:
         yield

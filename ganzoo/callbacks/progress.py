@@ -12,8 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
+from ganzoo.core.lightning_fixes import BatchEndCallback
 
-class GANProgress(ProgressBar):
+
+class GANProgress(BatchEndCallback, ProgressBar):
     """Images seen, images a second, time left and both losses; on a terminal as a bar, elsewhere a line now and then.
 
     Args:
@@ -36,9 +38,9 @@ class GANProgress(ProgressBar):
     def enable(self) -> None:
         self.enabled = True
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.first_step, self.start, self.shown = trainer.global_step, time.perf_counter(), time.perf_counter()
-        self.first_images = _images(pl_module)
+        self.first_images = pl_module.images_seen
         if self.enabled and self.console.is_terminal:
             wide = [BarColumn(40)] if self.console.width >= 120 else []
             text = TextColumn("{task.description}", table_column=Column(no_wrap=True))
@@ -61,14 +63,14 @@ class GANProgress(ProgressBar):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._close()
 
-    def _show(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _show(self, trainer: Trainer, pl_module: Any) -> None:
         text = status(
             step=trainer.global_step,
             steps=_total(trainer),
-            images=_images(pl_module),
+            images=pl_module.images_seen,
             seconds=time.perf_counter() - self.start,
             steps_done=trainer.global_step - self.first_step,
-            images_done=_images(pl_module) - self.first_images,
+            images_done=pl_module.images_seen - self.first_images,
             losses={k: float(v) for k, v in trainer.callback_metrics.items() if k in ("D/loss", "G/loss")},
         )
         if self.bar is not None:
@@ -80,10 +82,6 @@ class GANProgress(ProgressBar):
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
-
-
-def _images(pl_module: Any) -> int:
-    return int(pl_module.images_seen)
 
 
 def _total(trainer: Trainer) -> int | None:

@@ -1,4 +1,4 @@
-"""Pictures while a GAN trains: a grid of fixed latents, the reals beside it, an interpolation, a film."""
+"""Pictures while a GAN trains: a grid of fixed latents, the reals beside it, an interpolation, a video."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from ganzoo.callbacks.base import held_out, some, spared
+from ganzoo.callbacks.base import held_out, some, warn_on_oserror
 from ganzoo.core.files import write_atomically
+from ganzoo.core.lightning_fixes import BatchEndCallback
 from ganzoo.core.module import GANModule
-from ganzoo.core.pictures import animation, picture, write_film
+from ganzoo.core.pictures import animation, picture, write_video
 from ganzoo.core.types import Batch
 
 
-class Samples(Callback):
+class Samples(BatchEndCallback):
     """Writes `reals.png`, `samples/<step>.png` and, at the end, `interpolation.png` and `samples.mp4`.
 
     They go to the trainer's log folder, and to the loggers that take them. A translator's grids show held-out sources,
@@ -32,14 +33,14 @@ class Samples(Callback):
         every_n_steps: batches between two grids; one more is made before the first batch and one after the last.
         rows: of the grid.
         columns: of the grid; with a conditional model each column shows one class.
-        film_fps: frames a second of the film, which shows all grids; 0 for no film.
+        video_fps: frames a second of the video, which shows all grids; 0 for no video.
     """
 
-    def __init__(self, every_n_steps: int = 500, rows: int = 6, columns: int = 10, film_fps: int = 8) -> None:
+    def __init__(self, every_n_steps: int = 500, rows: int = 6, columns: int = 10, video_fps: int = 8) -> None:
         self.every_n_steps = every_n_steps
         self.rows = rows
         self.columns = columns
-        self.film_fps = film_fps
+        self.video_fps = video_fps
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.folder = Path(trainer.log_dir or trainer.default_root_dir)  # to be asked on all processes
@@ -65,19 +66,19 @@ class Samples(Callback):
 
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        film = self.folder / "samples.mp4"
-        if not self.played and (film.exists() or not self.film_fps):
-            return  # that run was at its end before; but perhaps it was killed over its film
+        video = self.folder / "samples.mp4"
+        if not self.played and (video.exists() or not self.video_fps):
+            return  # that run was at its end before; but perhaps it was killed over its video
         if trainer.global_step % self.every_n_steps:
             self._draw(trainer, pl_module)
         model = cast(GANModule, pl_module)
         if model.source_channels is None:
             self._show(trainer, "interpolation", interpolation(model, self.rows, self.columns))
         frames = sorted((self.folder / "samples").glob("*.png"))
-        if self.film_fps and len(frames) > 1:
-            with spared(film):
-                write_film(film, frames, self.film_fps)
-                log_film(trainer, "film", film, animation(frames, self.film_fps))
+        if self.video_fps and len(frames) > 1:
+            with warn_on_oserror(video):
+                write_video(video, frames, self.video_fps)
+                log_video(trainer, "video", video, animation(frames, self.video_fps))
 
     def _draw(self, trainer: Trainer, model: Any) -> None:
         name = f"samples/{trainer.global_step:08d}"
@@ -107,9 +108,9 @@ class Samples(Callback):
     def _show(self, trainer: Trainer, key: str, images: Tensor, name: str | None = None) -> None:
         image = picture(images, self.columns)
         path = self.folder / f"{name or key}.png"
-        with spared(path):
+        with warn_on_oserror(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, lambda file: image.save(file, "png"))  # a frame of the film is whole
+            write_atomically(path, lambda file: image.save(file, "png"))  # a frame of the video is whole
         log_image(trainer, key, image)
 
 
@@ -140,15 +141,15 @@ def log_image(trainer: Trainer, key: str, image: Image.Image) -> None:
             pixels = np.atleast_3d(np.asarray(image))
             logger.experiment.add_image(key, pixels, trainer.global_step, dataformats="HWC")
 
-    cast(GANModule, trainer.lightning_module).each_logger(hand_over)
+    cast(GANModule, trainer.lightning_module).loss_log.each_logger(trainer, hand_over)
 
 
-def log_film(trainer: Trainer, key: str, film: Path, gif: bytes) -> None:
-    """Hand a film to every logger that takes films; TensorBoard takes a GIF, among its pictures."""
+def log_video(trainer: Trainer, key: str, video: Path, gif: bytes) -> None:
+    """Hand a video to every logger that takes videos; TensorBoard takes a GIF, among its pictures."""
 
     def hand_over(logger: Logger) -> None:
         if isinstance(logger, WandbLogger):
-            logger.log_video(key, [str(film)], step=trainer.global_step, format=["mp4"])
+            logger.log_video(key, [str(video)], step=trainer.global_step, format=["mp4"])
         elif isinstance(logger, TensorBoardLogger):
             from torch.utils.tensorboard.summary import Summary
 
@@ -157,4 +158,4 @@ def log_film(trainer: Trainer, key: str, film: Path, gif: bytes) -> None:
             summary = Summary(value=[Summary.Value(tag=key, image=shown)])
             logger.experiment.file_writer.add_summary(summary, trainer.global_step)
 
-    cast(GANModule, trainer.lightning_module).each_logger(hand_over)
+    cast(GANModule, trainer.lightning_module).loss_log.each_logger(trainer, hand_over)

@@ -9,15 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from ganzoo.callbacks.base import save, spared
+from ganzoo.callbacks.base import save, warn_on_oserror
 from ganzoo.core.files import write_atomically
+from ganzoo.core.lightning_fixes import BatchEndCallback
 from ganzoo.core.module import GANModule
 from ganzoo.metrics.base import Extractor, Metric
 from ganzoo.metrics.choice import Reference, cheap, usual_count, usual_split
@@ -28,7 +29,7 @@ from ganzoo.metrics.sources import Fakes
 Records = dict[str, dict[int, float]]  # figure -> step -> value, of the best ones
 
 
-class Scores(Callback):
+class Scores(BatchEndCallback):
     """Scores of the present generator every so often and, after training, of more fakes.
 
     Each figure is logged at its step, and at the last one, under its whole name, such as `fid_digits@1a2b_1k`; a
@@ -129,7 +130,7 @@ class Scores(Callback):
         pl_module.log_dict(names, logger=False)
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with spared("scores.jsonl"), (self.folder / "scores.jsonl").open("a") as file:
+            with warn_on_oserror("scores.jsonl"), (self.folder / "scores.jsonl").open("a") as file:
                 file.write(json.dumps({"step": trainer.global_step, **report.as_dict()}) + "\n")
         for score in report.scores:
             if score.figure in self.directions and self._is_best(self.records, score.figure, step, score.value):
@@ -147,7 +148,7 @@ class Scores(Callback):
             self.report = self._measure(self.final, trainer, cast(GANModule, pl_module), progress)
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with spared("scores.json"):
+            with warn_on_oserror("scores.json"):
                 self.report.save(self.folder / "scores.json")
 
     def _first(self, data: Any, metrics: list[Metric]) -> list[str]:

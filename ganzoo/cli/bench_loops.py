@@ -103,32 +103,6 @@ def naive() -> LightningModule:
     return Naive()
 
 
-def dcgan_networks(width: int) -> tuple[nn.Module, nn.Module]:
-    """DCGAN's networks for 3x32x32 images, written without ganzoo."""
-    from torch import nn
-
-    def up(n_in: int, n_out: int, bias: bool) -> nn.Module:
-        return nn.ConvTranspose2d(n_in, n_out, 5, stride=2, padding=2, output_padding=1, bias=bias)
-
-    def down(n_in: int, n_out: int, bias: bool) -> nn.Module:
-        return nn.Conv2d(n_in, n_out, 5, stride=2, padding=2, bias=bias)
-
-    w, w2, w4 = width, 2 * width, 4 * width
-    generator = nn.Sequential(
-        *(nn.Linear(100, w4 * 16, bias=False), nn.Unflatten(1, (w4, 4, 4)), nn.BatchNorm2d(w4), nn.ReLU()),
-        *(up(w4, w2, False), nn.BatchNorm2d(w2), nn.ReLU()),
-        *(up(w2, w, False), nn.BatchNorm2d(w), nn.ReLU()),
-        *(up(w, 3, True), nn.Tanh()),
-    )
-    discriminator = nn.Sequential(
-        *(down(3, w, True), nn.LeakyReLU(0.2)),
-        *(down(w, w2, False), nn.BatchNorm2d(w2), nn.LeakyReLU(0.2)),
-        *(down(w2, w4, False), nn.BatchNorm2d(w4), nn.LeakyReLU(0.2)),
-        *(nn.Flatten(), nn.Linear(w4 * 16, 1), nn.Flatten(0)),
-    )
-    return generator, discriminator
-
-
 def noise(image_size: int, channels: int, batch_size: int) -> GANDataModule:
     """Random bytes as images with labels, in memory."""
     import torch

@@ -21,17 +21,17 @@ def safety(device: str, repeats: int) -> dict[str, Any]:
     from lightning.pytorch import Trainer
 
     from ganzoo.callbacks.checkpoints import Checkpoints
-    from ganzoo.core.turns import Turns
+    from ganzoo.core.player import Player
     from ganzoo.variants.dcgan import DCGAN
 
     print(f"\nsafety: DCGAN, 32x32, batch {BATCH}, width {WIDTH[device]}; median (p10 to p90) of {repeats}")
     raw: dict[str, list[float]] = {"step": [], "look": [], "save": []}
-    settle, batch_end = Turns._settle, Checkpoints.on_train_batch_end
+    check, batch_end = Player.check_finite, Checkpoints.on_train_batch_end
     for _ in range(repeats + 1):  # the first warms up
         looks: list[float] = []
         saves: list[float] = []
         try:
-            Turns._settle = _timed(settle, looks)  # type: ignore[method-assign]
+            Player.check_finite = _timed(check, looks)  # type: ignore[method-assign]
             Checkpoints.on_train_batch_end = _timed(batch_end, saves)  # type: ignore[method-assign]
             with tempfile.TemporaryDirectory() as folder, silence():
                 trainer = Trainer(
@@ -51,7 +51,7 @@ def safety(device: str, repeats: int) -> dict[str, Any]:
                 trainer.fit(model, datamodule=noise(32, 3, BATCH))
                 whole = time.perf_counter() - begin
         finally:
-            Turns._settle, Checkpoints.on_train_batch_end = settle, batch_end  # type: ignore[method-assign]
+            Player.check_finite, Checkpoints.on_train_batch_end = check, batch_end  # type: ignore[method-assign]
         raw["step"].append((whole - saves[-1]) / STEPS)
         raw["look"].append(sum(looks) / STEPS)
         raw["save"].append(saves[-1])
@@ -66,9 +66,9 @@ def safety(device: str, repeats: int) -> dict[str, Any]:
 
 
 def _timed(call: Callable[..., Any], seconds: list[float]) -> Callable[..., Any]:
-    def timed(*arguments: Any) -> Any:
+    def timed(*arguments: Any, **more: Any) -> Any:
         begin = time.perf_counter()
-        found = call(*arguments)
+        found = call(*arguments, **more)
         seconds.append(time.perf_counter() - begin)
         return found
 

@@ -91,7 +91,7 @@ def _variant(name: str) -> int:
     import inspect
     import textwrap
 
-    from ganzoo.core.upkeep import Upkeep
+    from ganzoo.core.module import GANModule
 
     cls = getattr(ganzoo, name)
     print(f"{name}: {paper(cls.__module__)}\n")
@@ -100,7 +100,7 @@ def _variant(name: str) -> int:
     plain = [p for p in parameters if p.default is not p.empty and not callable(p.default)]
     print("\nDefaults: " + ", ".join(f"{p.name} {p.default}" for p in plain))
     print("What every variant takes:")
-    print(textwrap.indent(inspect.cleandoc(Upkeep.__doc__ or "").partition("Args:\n")[2], "  "))
+    print(textwrap.indent(inspect.cleandoc(GANModule.__doc__ or "").partition("Args:\n")[2], "  "))
     model = cls()
     counts = [f"{p} {sum(w.numel() for w in getattr(model, p).parameters()):,}" for p in ("generator", "discriminator")]
     print(f"\nParameters with its defaults: {', '.join(counts)}")

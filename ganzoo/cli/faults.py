@@ -162,7 +162,7 @@ def command(variant: str, kind: str, workers: bool = False) -> list[str]:
         "samples.every_n_steps": 10,
         "samples.rows": 2,
         "samples.columns": 2,
-        "samples.film_fps": 0,
+        "samples.video_fps": 0,
         "diagnostics.every_n_steps": 10,
         "diagnostics.n": 20,
         "scores.every_n_steps": 10,

@@ -23,15 +23,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from ganzoo.callbacks.checkpoints import rolling
 from ganzoo.cli import main
 from ganzoo.core import checkpoint
-from ganzoo.core.turns import Turns
-from ganzoo.core.upkeep import PLAYERS
+from ganzoo.core.module import GANModule
+from ganzoo.core.player import PLAYERS
 from ganzoo.data.folder import fraction
 
 STEPS, SAVES = 40, 7  # batches of a run, and between two checkpoints
 HELD_OUT = 0.1  # share of a folder that is not trained on
 LIMIT = 120  # seconds after which a start counts as hung
 RANK, STEP = "GANZOO_FAULT_RANK", "GANZOO_FAULT_STEP"  # environment variables that `Dies` reads
-Act = Callable[[Turns], None]
+Act = Callable[[GANModule], None]
 
 
 class Fault(NamedTuple):
@@ -90,7 +90,7 @@ class Course:
         os.close(writer)
         sys.stdout = sys.stderr = os.fdopen(2, "w", buffering=1)  # not what a test has put there
 
-        def count(_: Turns) -> None:
+        def count(_: GANModule) -> None:
             self._played.value += 1
 
         _wrap("training_step", count, before=False)
@@ -133,9 +133,9 @@ def _all_of(said: IO[str], group: int) -> str:
 
 def _wrap(method: str, act: Act, *, before: bool) -> None:
     """Call `act` before or after each call of a method of the model."""
-    whole = getattr(Turns, method)
+    whole = getattr(GANModule, method)
 
-    def wrapped(self: Turns, *args: Any, **kwargs: Any) -> Any:
+    def wrapped(self: GANModule, *args: Any, **kwargs: Any) -> Any:
         if before:
             act(self)
         result = whole(self, *args, **kwargs)
@@ -143,13 +143,13 @@ def _wrap(method: str, act: Act, *, before: bool) -> None:
             act(self)
         return result
 
-    setattr(Turns, method, wrapped)
+    setattr(GANModule, method, wrapped)
 
 
 def at(step: int, act: Act, method: str = "training_step", before: bool = True) -> Callable[[], None]:
     """Prepares a start: in the batch of this number, counted from 1, something happens."""
 
-    def once(model: Turns) -> None:
+    def once(model: GANModule) -> None:
         counted = model.trainer.global_step + (method == "minimize" or before)
         if counted == step:
             act(model)
@@ -211,7 +211,7 @@ def terminated(course: Course) -> None:
 def full_disk(course: Course) -> None:
     share = course.random.random()
 
-    def fill(model: Turns) -> None:
+    def fill(model: GANModule) -> None:
         size = rolling(Path(model.trainer.log_dir or "") / "checkpoints")[0].stat().st_size
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(share * size), resource.RLIM_INFINITY))
 
@@ -222,7 +222,7 @@ def bad_number(course: Course) -> None:
     player = course.random.choice(PLAYERS)
     what = course.random.choice(["gradient", "weight"])
 
-    def spoil(model: Turns) -> None:
+    def spoil(model: GANModule) -> None:
         weight = next(getattr(model, player).parameters())
         if what == "weight":
             with torch.no_grad():

@@ -22,7 +22,7 @@ from ganzoo.cli.checks import environment
 from ganzoo.cli.learning_rows import EXPERIMENTS, LIMIT, Experiment, Figures, Found, command
 
 PLACE = Path(__file__).parents[2] / ".github" / "learning"
-FIT = ["fit", "--trainer.enable_progress_bar", "false", "--samples.film_fps", "0", "--diagnostics.every_n_steps", "0"]
+FIT = ["fit", "--trainer.enable_progress_bar", "false", "--samples.video_fps", "0", "--diagnostics.every_n_steps", "0"]
 Row = dict[str, Any]
 
 

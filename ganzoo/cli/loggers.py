@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from ganzoo.cli.errors import UserError, one_line
-from ganzoo.core.upkeep import PLAYERS
+from ganzoo.core.lightning_fixes import BatchEndCallback
+from ganzoo.core.player import PLAYERS
 
 
 class RunWandb(WandbLogger):
@@ -93,7 +94,7 @@ class RunTensorBoard(TensorBoardLogger):
             self.experiment.file_writer.add_summary(summary, step)
 
 
-class Loggers(Callback):
+class Loggers(BatchEndCallback):
     """Opens loggers as soon as a run has its folder, so that one that is refused before leaves no trace.
 
     Args:

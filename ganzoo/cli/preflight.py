@@ -27,9 +27,10 @@ from ganzoo.cli import trust
 from ganzoo.cli.errors import UserError, closest, describe, mid_run, nearest, one_line
 from ganzoo.cli.paths import configs as shipped_trainings
 from ganzoo.cli.paths import find_config
+from ganzoo.core.module import GANModule
+from ganzoo.core.player import PLAYERS
 from ganzoo.core.ranges import check, machine_memory
 from ganzoo.core.strategy import GANStrategy
-from ganzoo.core.upkeep import PLAYERS
 from ganzoo.data import GANDataModule
 
 LINKED = {  # named once, under `data`
@@ -38,6 +39,7 @@ LINKED = {  # named once, under `data`
     "num_classes": "leave it out",
     "source_channels": "leave it out, or set data.source_channels",
 }
+RENAMED = {"samples.film_fps": "samples.video_fps"}
 REPLACED = {"gradient_clip_val": (None, "model.clip_norm"), "accumulate_grad_batches": (1, "model.microbatches")}
 EXAMPLE = "python -m ganzoo info dcgan/digits shows how one looks"
 ANY = math.inf
@@ -55,7 +57,7 @@ RANGES = {  # of what belongs to no network and no data, whose own are in ganzoo
     "samples.every_n_steps": (1, ANY),
     "samples.rows": (1, 100),
     "samples.columns": (1, 100),
-    "samples.film_fps": (0, 100),
+    "samples.video_fps": (0, 100),
     "diagnostics.every_n_steps": (0, ANY),
     "diagnostics.n": (11, 10_000),
     "scores.n": (1, 1_000_000),
@@ -107,9 +109,13 @@ def check_arguments(arguments: Sequence[str]) -> None:
         for section in GROUPS:
             if not isinstance(options := config.get(section, {}), dict):
                 raise UserError(f"{value}: {section} is {_shown(options)}; write its options below it, indented")
+            given |= {f"{section}.{option}" for option in options}
         _check_shape(value, "", config, whole=arguments.count("--config") == 1 and not given & {"model", "data"})
         if isinstance(model := config.get("model"), dict):
             given |= {f"model.{key}" for key in {**model, **(model.get("init_args") or {})}}
+    for old, new in RENAMED.items():
+        if old in given:
+            raise UserError(f"{old} is now {new}; write that instead")
     for section, cls in {"model": "DCGAN", "data": "Digits"}.items():
         below = next(
             (key for key in sorted(given) if key.startswith(f"{section}.") and not key.endswith(".help")), None
@@ -204,9 +210,11 @@ def check_folder(folder: Path, option: str) -> None:
 def check_model(model: nn.Module) -> None:
     """A variant has all its parts."""
     cls = type(model)
-    for name in ("discriminator_loss", "generator_loss", "latent"):
+    for name in ("discriminator_loss", "generator_loss"):
         if getattr(getattr(cls, name), "__isabstractmethod__", False):
             raise UserError(f"{cls.__name__} has no {name}; define it, as ganzoo/variants/gan.py does")
+    if getattr(cls, "latent", None) is GANModule.latent and not hasattr(model, "z_dim"):
+        raise UserError(f"{cls.__name__} has no z_dim; set self.z_dim in its __init__, or define latent")
     for player in PLAYERS:
         if not isinstance(getattr(model, player, None), nn.Module):
             raise UserError(f"{cls.__name__} has no {player}; set self.{player} to a network in its __init__")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -29,7 +29,8 @@ from ganzoo.cli.evaluate import figure
 from ganzoo.cli.trust import check_links
 from ganzoo.core.arguments import variant_name
 from ganzoo.core.files import write_atomically
-from ganzoo.core.upkeep import PLAYERS
+from ganzoo.core.lightning_fixes import BatchEndCallback, skip_sigterm_broadcast
+from ganzoo.core.player import PLAYERS
 
 try:
     import fcntl
@@ -38,7 +39,7 @@ except ImportError:  # on Windows
 
 CONTENTS = {
     "samples": "grids of the same latents while training",
-    "samples.mp4": "the same as a film",
+    "samples.mp4": "the same as a video",
     "interpolation.png": "from latent to latent",
     "reals.png": "training images",
     "metrics.jsonl": "losses and scores",
@@ -90,7 +91,7 @@ class RunLog(Logger):
         keep_until(self.path, step)
 
 
-class RunFolder(Callback):
+class RunFolder(BatchEndCallback):
     """Makes the folder just before training, keeps the last state in it, and takes it away if no batch was played.
 
     Args:
@@ -125,11 +126,12 @@ class RunFolder(Callback):
                 print("no trainer.max_steps or trainer.max_epochs: training until Ctrl-C", file=sys.stderr)
         if threading.current_thread() is threading.main_thread():
             self._handlers = {number: signal.signal(number, self._interrupt) for number in CODES}
-            if trainer.world_size > 1:  # in each step Lightning sends, and waits for, what `_stop` asks now and then
-                trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+            if trainer.world_size > 1:
+                skip_sigterm_broadcast(trainer)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, *_: Any) -> None:  # type: ignore[override]
         self.started = True
+        self.on_train_batch_start = None  # type: ignore[assignment]
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if self._stop(trainer):
@@ -161,7 +163,7 @@ class RunFolder(Callback):
         for path in sorted(self.last.parent.glob("best-*.ckpt")):
             name = f"checkpoints/{path.name}"
             lines.append(f"  {name:<30}the best by {path.stem.removeprefix('best-')}")
-        for alarms in (c.rung for c in trainer.callbacks if isinstance(c, Diagnostics)):  # type: ignore[attr-defined]
+        for alarms in (c.active for c in trainer.callbacks if isinstance(c, Diagnostics)):  # type: ignore[attr-defined]
             lines += [f"Since step {step:,}: {name}" for name, step in alarms.items()]
         for report in (c.report for c in trainer.callbacks if isinstance(c, Scores) and c.report):  # type: ignore[attr-defined]
             lines.append(f"Scores of {report.scores[0].protocol['fakes']:,} fakes:")

@@ -30,12 +30,13 @@ from ganzoo.cli.errors import UserError, describe, mid_run, one_line, user_error
 from ganzoo.cli.parsing import AT, OptionError, Parser
 from ganzoo.cli.paths import find_checkpoint, next_run, own_files, run_of, runs_of
 from ganzoo.cli.run import AGAIN, RunFolder, RunLog, failed, lock, told_to_end
+from ganzoo.core.arguments import DATA_SAYS
 from ganzoo.core.checkpoint import in_order, newest
 from ganzoo.core.finite import NonFiniteError
+from ganzoo.core.lightning_fixes import NoProfiler
 from ganzoo.core.module import GANModule
 from ganzoo.core.ranges import hints, takes_none
 from ganzoo.core.strategy import GANStrategy
-from ganzoo.core.upkeep import DATA_SAYS
 from ganzoo.hub import read_checkpoint
 
 HELP = {
@@ -132,6 +133,8 @@ class GANCLI(LightningCLI):
         given, late = loggers.split(config.logger)
         if config.logger is not False:
             kwargs["logger"] = [self.run.metrics, *given]
+        if config.profiler is None:
+            kwargs["profiler"] = NoProfiler()
         kwargs["default_root_dir"] = str(self.run.folder)
         # What has a state comes before the run, whose last checkpoint holds it
         callbacks = [self.config_init.diagnostics, self.run, self.config_init.samples, self.config_init.scores]

@@ -1,14 +1,22 @@
-"""What a checkpoint says of a model: its class's name and the plain values it was constructed with."""
+"""A model's arguments: what a checkpoint holds of them, and which of them contradict each other, or the data."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.parsing import collect_init_args
 
 OPTIMISATION = {"optimizer", "discriminator_optimizer", "lr_scheduler"}  # a run's arguments, not a model's
+DATA_SAYS = {  # arguments that must agree with the data's attributes, and what it means when the data has none
+    "image_size": "needs images of one size",
+    "channels": "needs images of one number of channels",
+    "num_classes": "needs labels, and the data has none: take other data, or ImageFolder's labels (--data.labels true)",
+    "source_channels": "translates pictures, and the data has no sources: take PairedFolder, UnpairedFolder or Pairs",
+}
 
 
 def constructor_arguments(frame: FrameType) -> tuple[dict[str, Any], list[str]]:
@@ -35,3 +43,51 @@ def is_plain(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(map(is_plain, value))
     return value is None or type(value) in (bool, int, float, str)  # numpy's float is a float, and no plain one
+
+
+def check_game(variant: type, base: type, game: Mapping[str, Any]) -> None:
+    """Refuse settings of the game that contradict each other.
+
+    Args:
+        variant: the model's class.
+        base: `GANModule`, whose turns `consensus` replaces.
+        game: those of its constructor's arguments that say how the players take turns.
+
+    Raises:
+        ValueError: two of them do not go together.
+    """
+    for name in ("clip_norm", "ema_half_life", "ema_ramp_up"):
+        if game[name] is not None and game[name] <= 0:
+            raise ValueError(f"{name} must be positive, or None for none; got {game[name]}")
+    if game["n_critic"] > 1 and game["n_generator"] > 1:
+        raise ValueError(f"n_critic is {game['n_critic']} and n_generator {game['n_generator']}: one of them must be 1")
+    alone = {"n_critic": 1, "n_generator": 1, "microbatches": 1, "compile_losses": False}
+    if game["consensus"] is not None:
+        for name in ("play", "discriminator_step", "generator_step"):
+            if getattr(variant, name) is not getattr(base, name):
+                raise ValueError(
+                    f"consensus, which moves players at once, has no place beside {variant.__name__}.{name}"
+                )
+        _need(game, "consensus, which moves players at once,", alone)
+    if game["share_fakes"]:
+        _need(game, "share_fakes", {**alone, "consensus": None})
+
+
+def _need(game: Mapping[str, Any], option: str, needed: Mapping[str, Any]) -> None:
+    for name, value in needed.items():
+        if game[name] != value:
+            raise ValueError(f"{option} needs {name} {'null' if value is None else str(value).lower()}")
+
+
+def check_agreement(variant: str, arguments: Mapping[str, Any], data: Any) -> None:
+    """
+    Raises:
+        MisconfigurationException: an argument of the model is not what the data module says.
+    """
+    for key, meaning in DATA_SAYS.items():
+        if (mine := arguments.get(key)) not in (None, theirs := getattr(data, key, mine)):
+            raise MisconfigurationException(
+                f"{key} is {mine}, that of the data {theirs}: make them equal"
+                if theirs is not None
+                else f"{variant} {meaning}"
+            )

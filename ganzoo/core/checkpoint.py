@@ -97,6 +97,45 @@ def build(
         raise CheckpointError(f"{path}: {name} does not take its arguments ({error}); was its code changed?") from error
 
 
+def load_from_checkpoint(
+    cls: type[Any],
+    checkpoint_path: str | os.PathLike[str],
+    map_location: Any = None,
+    hparams_file: Any = None,
+    strict: bool | None = None,
+    weights_only: bool | None = None,
+    **kwargs: Any,
+) -> Any:
+    """Lightning's, for a checkpoint of this class in a local file; never runs code of the file's.
+
+    `ganzoo.load` finds the class by itself, and reads more kinds of files.
+
+    Args:
+        cls: the class.
+        checkpoint_path: of a checkpoint of this class.
+        map_location: the device; None is the CPU.
+        hparams_file: None; the arguments are in the checkpoint.
+        strict: False allows weights that are missing or too many.
+        weights_only: it is True, whatever is given.
+        **kwargs: arguments of the constructor, which win over the checkpoint's.
+
+    Raises:
+        CheckpointError: it is damaged, unsafe, of another class, or no local file.
+        ValueError: there is an hparams_file.
+    """
+    if hparams_file is not None:
+        raise ValueError("the arguments are in the checkpoint; leave hparams_file out")
+    saved = read(checkpoint_path, map_location or "cpu")
+    if (name := saved["ganzoo"].get("variant")) != variant_name(cls):
+        raise CheckpointError(f"{checkpoint_path} is of {name}, not of {variant_name(cls)}; use ganzoo.load")
+    arguments = {**saved.get("hyper_parameters", {}), **kwargs}
+    model = build(checkpoint_path, cls, arguments, saved["state_dict"])
+    model.configure_model()
+    model.on_load_checkpoint(saved)
+    model.load_state_dict(saved["state_dict"], strict=strict is not False)
+    return model.to(map_location or "cpu")
+
+
 def intact(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a sealed checkpoint of which no byte has changed; nothing of it is loaded."""
     with open(path, "rb") as file:

@@ -24,6 +24,12 @@ class NonFiniteError(ArithmeticError):
         self.step = step
 
 
+def surely_finite(values: Tensor) -> bool:
+    """Whether all values are finite; False where that is not known: on an accelerator, for which we do not wait, and if
+    the sum overflows."""
+    return values.is_cpu and math.isfinite(values.sum().item())
+
+
 class Watch:
     """Looks at every update of a player; on an accelerator without waiting for it, until `check` asks."""
 
@@ -37,8 +43,6 @@ class Watch:
             NonFiniteError: one of them is not, on a CPU, where looking costs nothing.
         """
         bad = ~values.isfinite()
-        if values.is_cpu and not bad.any():
-            return
         key = player, tuple(names)
         first = self._first.get(key, torch.zeros_like(bad, dtype=torch.int64))
         self._first[key] = torch.where(bad & (first == 0), step, first)

@@ -66,6 +66,11 @@ class ExtraAdam(CorrectedAdam):
     number of steps are those ahead, and `max_steps` and `n_critic` count halves. Both feed the moments.
     """
 
+    @property
+    def ahead(self) -> bool:
+        """Whether the weights are those ahead, from which the next step returns."""
+        return any("return_to" in state for state in self.state.values())
+
     def correct(self, p: Tensor, before: Tensor, state: dict[str, Any]) -> None:
         if "return_to" in state:
             p.add_(state.pop("return_to") - before)

@@ -1,40 +1,211 @@
-"""The contract: a variant overrides the smallest thing that its paper changes."""
+"""The contract: a variant overrides the smallest thing that its paper changes. One batch, from top to bottom."""
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from numbers import Integral
-from typing import Any, Literal, Self, cast
+from types import FrameType
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils._pytree import tree_map
 
-from ganzoo.core.arguments import variant_name
-from ganzoo.core.checkpoint import CheckpointError, build, read
-from ganzoo.core.images import to_uint8
-from ganzoo.core.pictures import to_pil
-from ganzoo.core.random import mix
-from ganzoo.core.still import evaluating
-from ganzoo.core.turns import Turns
-from ganzoo.core.types import Batch, Latent, Terms
+from ganzoo.core import consensus, ema, held_out, lightning_fixes, pickling, sampling, training_state
+from ganzoo.core.arguments import check_agreement, check_game, constructor_arguments
+from ganzoo.core.batch import check_batch, microbatches, share, size
+from ganzoo.core.checkpoint import load_from_checkpoint
+from ganzoo.core.compiler import Compiler
+from ganzoo.core.finite import NonFiniteError, Watch
+from ganzoo.core.frozen import evaluating
+from ganzoo.core.loss_log import Loss, LossLog
+from ganzoo.core.optim import set_all, settings
+from ganzoo.core.player import PLAYERS, Player, PlayerName, clip_gradients
+from ganzoo.core.random import Randomness
+from ganzoo.core.ranges import check
+from ganzoo.core.strategy import check_strategy
+from ganzoo.core.types import Batch, Equation, Latent, Terms, full_precision
 
 
-class GANModule(Turns):
+class GANModule(LightningModule):
     """A GAN: two networks, two equations, and the order of the updates.
 
-    A variant sets `self.generator` and `self.discriminator` in its `__init__` and writes the two equations. While one
-    is minimised only that player's parameters require gradients, so no `detach` is needed, and the fresh latents are in
-    `batch["z"]`, so an equation draws nothing: it is a function of the weights and the batch. What else it keeps (a
+    A variant sets `self.generator`, `self.discriminator` and `self.z_dim` in its `__init__` and writes the two
+    equations. While one is minimised only that player's parameters require gradients, so no `detach` is needed. All
+    random numbers of an equation are in the batch: it is a function of the weights and the batch. What else it keeps (a
     running mean, say) it changes only `if self.training`: validation asks the equations, too.
+
+    Args:
+        optimizer: makes the generator's optimizer from its parameters, and the discriminator's too.
+        discriminator_optimizer: the discriminator's own, where it differs.
+        lr_scheduler: makes a learning-rate scheduler for each optimizer; stepped once a batch.
+        n_critic: batches, each with one discriminator update, per generator update.
+        n_generator: generator updates per batch in which the generator moves; all on the same real images.
+        microbatches: parts a batch is split into, one after the other, to save memory; their gradients are averaged.
+        clip_norm: largest norm of the gradient of a player's update; None for no clipping.
+        ema_half_life: half-life, in images, of the averaged generator that samples then come from; None for none.
+        ema_ramp_up: the half-life is at most this share of the images seen; None for a constant half-life.
+        compile_losses: compile both equations with `torch.compile`.
+        consensus: both players move at once, and along the consensus direction times this weight (gamma in Mescheder et
+            al. 2017, arXiv:1705.10461; 0 is simultaneous play); None: they move in turns.
+        share_fakes: both players' updates of a batch use the same fakes: a forward pass of the generator less, and the
+            generator learns from latents that the discriminator has just learned from. False: fresh ones for each.
+
+    Raises:
+        ValueError: an argument is out of its range, or does not go with another one.
     """
 
-    num_classes: int | None = None  # of the label that `generate` reads; None: it reads none
-    source_channels: int | None = None  # of the picture that `generate` translates; None: it translates none
+    generator: nn.Module  # all that the generator's player moves
+    discriminator: nn.Module
+    ema: nn.Module | None  # the averaged generator
+    augment: nn.Module  # of all that the discriminator sees
+    z_dim: int
+    prior: str = "normal"  # of the latents: "normal", or "uniform" in (-1, 1)
+    num_classes: int | None = None  # of the label that the generator reads; None: it reads none
+    source_channels: int | None = None  # of the picture that it translates; None: it translates none
+    images_seen: int  # over all processes; every schedule is a function of it
+    players: dict[PlayerName, Player]  # while training
+    compiler: Compiler  # while training
+    asked: list[list[dict[str, Any]]]  # the optimizers' settings, before a checkpoint's are there
 
-    # 1. The equations: what most papers change
+    def __init__(
+        self,
+        optimizer: OptimizerCallable,
+        discriminator_optimizer: OptimizerCallable | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        n_critic: int = 1,
+        n_generator: int = 1,
+        microbatches: int = 1,
+        clip_norm: float | None = None,
+        ema_half_life: float | None = None,
+        ema_ramp_up: float | None = None,
+        compile_losses: bool = False,
+        consensus: float | None = None,
+        share_fakes: bool = False,
+    ) -> None:
+        game = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        super().__init__()
+        arguments, self.not_saved = constructor_arguments(cast(FrameType, inspect.currentframe()))
+        check(type(self), {**game, **arguments})
+        check_game(type(self), GANModule, game)
+        self.save_hyperparameters(arguments)
+        self.automatic_optimization = False
+        self.make_optimizer = {"discriminator": discriminator_optimizer or optimizer, "generator": optimizer}
+        self.lr_scheduler = lr_scheduler
+        self.n_critic, self.n_generator, self.microbatches = n_critic, n_generator, microbatches
+        self.clip_norm, self.ema_half_life, self.ema_ramp_up = clip_norm, ema_half_life, ema_ramp_up
+        self.compile_losses, self.consensus, self.share_fakes = compile_losses, consensus, share_fakes
+        self.ema, self.augment = None, nn.Identity()
+        self.images_seen = self.averaged_at = 0
+        self.players, self.asked = {}, []
+        self.randomness, self.loss_log, self.watch = Randomness(), LossLog(), Watch()
+        self.rollback: Callable[[NonFiniteError], None] | None = None  # of a callback that knows a good state
+        self.register_state_dict_post_hook(training_state.add_images_seen)
+        self.register_load_state_dict_pre_hook(training_state.take_images_seen)
+
+    # One batch
+
+    @lightning_fixes.inspected_once
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """Plays one batch and counts it; a variant overrides `play`."""
+        reads = {"label": self.num_classes, "source": self.source_channels}
+        check_batch(batch, type(self).__name__, [key for key, read in reads.items() if read is not None])
+        trainer = self.trainer
+        self.randomness.restart(self.device, trainer.global_step, rank=trainer.global_rank)
+        self.schedule(self.images_seen)
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        logs = every and self.due(every)
+        try:
+            self.play(batch)
+            if logs:
+                self.watch.check(trainer.global_step + 1, self.scaler)
+        except NonFiniteError as error:
+            training_state.recover(self, error)
+        self.images_seen += size(batch) * trainer.world_size
+        self.average_generator()
+        lightning_fixes.count_one_step(trainer)
+        for config in trainer.lr_scheduler_configs:
+            config.scheduler.step()  # type: ignore[call-arg]
+        if logs:
+            self.loss_log.log(self, self.loss_log.training.pop())
+
+    def play(self, batch: Batch) -> None:
+        """One batch of the game: a discriminator step, then, after every `n_critic`-th, `n_generator` generator steps.
+
+        With `consensus` both at once instead.
+        """
+        if self.consensus is not None:
+            return self.minimize_at_once(batch, consensus=self.consensus)
+        for_d, for_g = self.shared(batch) if self.share_fakes else (batch, batch)
+        self.discriminator_step(for_d)
+        if self.due(self.n_critic):
+            for _ in range(self.n_generator):
+                self.generator_step(for_g)
+
+    def discriminator_step(self, batch: Batch) -> None:
+        self.minimize(self.discriminator_loss, batch, player="discriminator")
+
+    def generator_step(self, batch: Batch) -> None:
+        self.minimize(self.generator_loss, batch, player="generator")
+
+    def minimize(self, loss: Equation, batch: Batch, *, player: PlayerName) -> None:
+        """One optimizer step of one player on the sum of the loss's terms; the other player stays as it is.
+
+        Args:
+            loss: an equation; called once a microbatch.
+            batch: this process's share, to which is added what `draw` draws, unless it has latents already.
+            player: whose parameters move.
+
+        Raises:
+            NonFiniteError: a term or a gradient is not finite; on an accelerator it waits for the next log.
+        """
+        loss, mover, k = self.compiler(loss), self.players[player], self.microbatches
+        mover.optimizer.zero_grad()
+        with mover.active():
+            terms = []
+            for part in microbatches(self.with_draws(batch), k):
+                found = self.compute_loss(loss, part, player)
+                self.manual_backward(found.total / k if k > 1 else found.total)
+                terms.append(found.values)
+            self.step(mover, found.names, terms[0] if k == 1 else torch.stack(terms).sum(0))
+
+    def compute_loss(self, loss: Equation, batch: Batch, player: PlayerName) -> Loss:
+        """An equation's terms and their sum, noted for the log."""
+        found = Loss.of(loss(batch), player)
+        self.loss_log.add(player, found)
+        return found
+
+    def step(self, mover: Player, names: list[str], terms: Tensor) -> None:
+        """The optimizer's step, on gradients that are those of all processes, and finite."""
+        trainer = self.trainer
+        mover.sync_gradients(terms, trainer.world_size)
+        mover.check_finite(self.watch, trainer.global_step + 1, names, terms, scaled=self.scaler is not None)
+        mover.step(trainer.strategy)
+
+    minimize_at_once = consensus.minimize_at_once  # both players from the same weights
+
+    def due(self, every: int) -> bool:
+        """Whether this batch, counted from 1 since the start of training, is an `every`-th one."""
+        return (self.trainer.global_step + 1) % every == 0
+
+    def average_generator(self) -> None:
+        """The averaged generator follows the generator when that has moved, by the images seen since the last time."""
+        mover = self.players["generator"]
+        if self.ema is None or self.ema_half_life is None or not mover.moved or mover.ahead:
+            return
+        images = self.images_seen - self.averaged_at
+        decay = ema.decay(images, self.images_seen, self.ema_half_life, self.ema_ramp_up)
+        ema.update(self.ema, self.generator, decay)
+        self.averaged_at, mover.moved = self.images_seen, False
+
+    # The equations
 
     @abstractmethod
     def discriminator_loss(self, batch: Batch) -> Terms:
@@ -45,60 +216,54 @@ class GANModule(Turns):
         """The weighted terms whose sum the generator minimises."""
 
     def discriminate(self, x: Tensor, y: Tensor | None = None) -> Any:
-        """D as the equations see it: x [N, C, H, W] -> logits [N], or whatever the variant's discriminator returns."""
-        return self.discriminator(self.augment(x), y)
+        """D as the equations see it: x [N, C, H, W] -> logits [N], or whatever D returns; at least in float32."""
+        return full_precision(self.discriminator(self.augment(x), y))
 
-    # 2. One player's update
+    def fakes(self, batch: Batch) -> Any:
+        """The fakes [N, C, H, W] of an update, not clamped: the batch's own, or what `make_fakes` makes of it."""
+        return batch["fakes"] if "fakes" in batch else self.make_fakes(batch)
 
-    def discriminator_step(self, batch: Batch) -> None:
-        self.minimize(self.discriminator_loss, batch, player="discriminator")
+    def make_fakes(self, batch: Batch) -> Any:
+        """What the generator makes of a training batch and its latents."""
+        return self.synthesize(self.generator, batch)
 
-    def generator_step(self, batch: Batch) -> None:
-        self.minimize(self.generator_loss, batch, player="generator")
-
-    # 3. The algorithm
-
-    def play(self, batch: Batch) -> None:
-        """One batch of the game: a discriminator step, then a generator step after every `n_critic`-th.
-
-        With `consensus` both at once instead.
-        """
-        if self.consensus is not None:
-            return self.minimize_at_once(batch, consensus=self.consensus)
-        self.discriminator_step(batch)
-        if self.due(self.n_critic):
-            self.generator_step(batch)
+    def shared(self, batch: Batch) -> tuple[Batch, Batch]:
+        """The batch with the fakes of both players: without their graph for D, with it for G."""
+        batch = self.with_draws(batch)
+        with self.players["generator"].active():
+            fakes = self.make_fakes(batch)
+        return {**batch, "fakes": tree_map(Tensor.detach, fakes)}, {**batch, "fakes": fakes}
 
     def schedule(self, images_seen: int) -> None:
         """Set learning rates, momenta or weights for the coming batch: functions of the images seen before it."""
 
-    # 4. What is drawn, and sampling
+    def observe(self, name: str, value: Tensor) -> None:
+        """Log the mean of a scalar over the training batches until the next log; waits for no device.
 
-    @abstractmethod
+        In validation and test it is the mean over the held-out images, logged as `val/<name>` and `test/<name>`.
+        """
+        self.loss_log.observe(name, value, self.training)
+
+    # What is drawn
+
     def latent(self, n: int, generator: torch.Generator | None = None) -> Latent:
-        """n latents, a pytree of tensors [n, ...], on the random generator's device; on this module's if it is None."""
+        """n latents, a pytree of tensors [n, ...], on the random generator's device; on this module's if it is None.
+
+        `z_dim` numbers of `prior`, unless a variant has other ones.
+        """
+        return {"normal": self.normal, "uniform": self.uniform}[self.prior](generator, n, self.z_dim)
 
     def draw(self, n: int, generator: torch.Generator) -> Batch:
         """What one update draws, for all processes together: latents, and whatever else its equation reads."""
         return {"z": self.latent(n, generator)}
 
-    @torch.no_grad()
-    def generate(self, z: Latent, given: Batch | None = None) -> Tensor:
-        """Images [N, C, H, W] in [-1, 1], in eval mode, from the averaged generator where there is one.
-
-        Args:
-            z: latents, as `latent` draws them.
-            given: what else the generator reads: `label`, or a translator's `source`.
-        """
-        with self.sampler() as network:
-            return network(z, (given or {}).get("label"))
-
-    @contextmanager
-    def sampler(self) -> Iterator[Any]:
-        """The network that samples come from, in eval mode: the averaged generator where there is one."""
-        network = self.generator if self.ema is None else self.ema
-        with evaluating(network):
-            yield network
+    def with_draws(self, batch: Batch) -> Batch:
+        """The batch, with this process's share of what one update draws; as it is if it has that already."""
+        if "z" in batch:
+            return batch
+        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        drawn = self.draw(size(batch) * world_size, self.randomness.shared)
+        return {**batch, **share(drawn, rank, world_size)}
 
     def uniform(self, generator: torch.Generator | None, *shape: int) -> Tensor:
         """Uniform numbers in (-1, 1), for `latent`."""
@@ -112,113 +277,97 @@ class GANModule(Turns):
         """Where `latent` and `draw` put what they draw."""
         return self.device if generator is None else generator.device
 
-    def seeded(self, seeds: Sequence[int]) -> Latent:
-        """One latent a seed, drawn on the CPU (GPUs of other models have other random numbers), on this device."""
-        rows = [self.latent(1, torch.Generator().manual_seed(mix(seed))) for seed in seeds]
-        return tree_map(lambda *row: torch.cat(row).to(self.device), *rows)
+    # Sampling
 
-    def sample(
-        self,
-        n: int | None = None,
-        *,
-        seeds: Sequence[int] | None = None,
-        label: int | Sequence[int] | None = None,
-        source: Tensor | None = None,
-        output_type: Literal["pt", "np", "pil"] = "pt",
-        batch_size: int = 256,
-    ) -> Any:
-        """New images; the same seeds give the same images on every device and in any batch.
+    def synthesize(self, network: Any, batch: Batch) -> Any:
+        """What a network, the generator or its average, makes of latents `z` and what else it reads."""
+        return network(batch["z"]) if self.num_classes is None else network(batch["z"], batch["label"])
+
+    @torch.no_grad()
+    def generate(self, z: Latent, given: Batch | None = None) -> Tensor:
+        """Images [N, C, H, W], float32 in [-1, 1], in eval mode, from the averaged generator where there is one.
+
+        Here, and only here, what a network makes is clamped.
 
         Args:
-            n: how many; may be left out where the seeds, the labels or the sources say it.
-            seeds: one an image; None draws new ones.
-            label: the class of all images, or of each; None lets each seed choose.
-            source: the pictures [n, C', H, W] in [-1, 1] that a translator reads.
-            output_type: "pt" a float tensor [n, C, H, W] in [-1, 1] on the CPU; "np" a uint8 array [n, H, W, C];
-                "pil" a list of pictures.
-            batch_size: how many images are made at once.
-
-        Raises:
-            ValueError: the numbers of images, seeds, labels and sources disagree, or the model reads no such thing.
+            z: latents, as `latent` draws them.
+            given: what else the generator reads: `label`, or a translator's `source`.
         """
-        labels = cast(Sequence[int] | None, [label] if isinstance(label, Integral) else label)
-        if n is None:
-            n = next((len(given) for given in (seeds, source, labels) if given is not None), 1)
-        if n < 1:
-            raise ValueError(f"n counts from 1, got {n}")
-        seeds = torch.randint(2**31, (n,)).tolist() if seeds is None else [int(seed) for seed in seeds]
-        if len(seeds) != n:
-            raise ValueError(f"{n} images need {n} seeds, got {len(seeds)}")
-        given: dict[str, Tensor] = {}
-        if labels is not None or self.num_classes is not None:
-            given["label"] = self._labels(labels, seeds)
-        if source is not None or self.source_channels is not None:
-            given["source"] = self._sources(source, n)
-        parts = []
-        for start in range(0, n, batch_size):
-            part = slice(start, start + batch_size)
-            its_given = cast(Batch, {key: value[part].to(self.device) for key, value in given.items()})
-            parts.append(self.generate(self.seeded(seeds[part]), its_given).float().cpu())
-        images = torch.cat(parts)
-        if output_type == "np":
-            return to_uint8(images).permute(0, 2, 3, 1).numpy()
-        return to_pil(images) if output_type == "pil" else images
+        batch = tree_map(lambda t: t.to(self.dtype) if t.is_floating_point() else t, {"z": z, **(given or {})})
+        with self.sampler() as network:
+            return self.synthesize(network, batch).float().clamp(-1, 1)
 
-    @classmethod
-    def load_from_checkpoint(
-        cls,
-        checkpoint_path: Any,
-        map_location: Any = None,
-        hparams_file: Any = None,
-        strict: bool | None = None,
-        weights_only: bool | None = None,
-        **kwargs: Any,
-    ) -> Self:
-        """Lightning's, for a checkpoint of this class in a local file; never runs code of the file's.
+    @contextmanager
+    def sampler(self) -> Iterator[Any]:
+        """The network that samples come from, in eval mode: the averaged generator where there is one."""
+        network = self.generator if self.ema is None else self.ema
+        with evaluating(network):
+            yield network
 
-        `ganzoo.load` finds the class by itself, and reads more kinds of files.
+    sample, seeded = sampling.sample, sampling.seeded  # by seeds
 
-        Args:
-            checkpoint_path: of a checkpoint of this class.
-            map_location: the device; None is the CPU.
-            hparams_file: None; the arguments are in the checkpoint.
-            strict: False allows weights that are missing or too many.
-            weights_only: it is True, whatever is given.
-            **kwargs: arguments of the constructor, which win over the checkpoint's.
+    # What Lightning asks
 
-        Raises:
-            CheckpointError: it is damaged, unsafe, of another class, or no local file.
-            ValueError: there is an hparams_file.
-        """
-        if hparams_file is not None:
-            raise ValueError("the arguments are in the checkpoint; leave hparams_file out")
-        saved = read(checkpoint_path, map_location or "cpu")
-        if (name := saved["ganzoo"].get("variant")) != variant_name(cls):
-            raise CheckpointError(f"{checkpoint_path} is of {name}, not of {variant_name(cls)}; use ganzoo.load")
-        arguments = {**saved.get("hyper_parameters", {}), **kwargs}
-        model = build(checkpoint_path, cls, arguments, saved["state_dict"])
-        model.configure_model()
-        model.on_load_checkpoint(saved)
-        model.load_state_dict(saved["state_dict"], strict=strict is not False)
-        return model.to(map_location or "cpu")
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            check_strategy(self.trainer.strategy)
+        lightning_fixes.write_sealed_checkpoints(self.trainer)
+        check_agreement(type(self).__name__, self.hparams, getattr(self.trainer, "datamodule", None))
+        if self.trainer.precision.endswith("-true") and self.trainer.precision != "32-true":
+            raise MisconfigurationException(f"precision {self.trainer.precision}: use 32-true, bf16-mixed or 16-mixed")
 
-    def _labels(self, labels: Sequence[int] | None, seeds: Sequence[int]) -> Tensor:
-        if self.num_classes is None:
-            raise ValueError(f"{type(self).__name__} takes no label: it is not conditional")
-        if labels is None:
-            labels = [mix(seed, 1) % self.num_classes for seed in seeds]
-        n = len(seeds)
-        labels = [int(label) for label in labels] * (n if len(labels) == 1 else 1)
-        if len(labels) != n or not all(0 <= y < self.num_classes for y in labels):
-            raise ValueError(f"give one label, or {n}, each from 0 to {self.num_classes - 1}; got {labels}")
-        return torch.tensor(labels)
+    def configure_model(self) -> None:
+        if self.ema is None and self.ema_half_life is not None:
+            self.ema = ema.frozen_copy(self.generator)
 
-    def _sources(self, source: Tensor | None, n: int) -> Tensor:
-        name, channels = type(self).__name__, self.source_channels
-        if channels is None:
-            raise ValueError(f"{name} takes no source: it makes images from latents")
-        if source is None:
-            raise ValueError(f"{name} translates pictures: give source=[N, {channels}, H, W] in [-1, 1]")
-        if source.ndim != 4 or source.shape[:2] != (n, channels):
-            raise ValueError(f"{name} reads {n} sources [{n}, {channels}, H, W], not {list(source.shape)}")
-        return source
+    def configure_optimizers(self) -> Any:
+        optimizers = [self.make_optimizer[player](getattr(self, player).parameters()) for player in PLAYERS]
+        self.asked = settings(optimizers)
+        schedulers = [] if self.lr_scheduler is None else [self.lr_scheduler(optimizer) for optimizer in optimizers]
+        if any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in schedulers):
+            raise MisconfigurationException(
+                "lr_scheduler: ReduceLROnPlateau needs a loss to watch, which a GAN has not"
+            )
+        return optimizers, [{"scheduler": scheduler} for scheduler in schedulers]
+
+    def on_train_start(self) -> None:
+        trainer, networks = self.trainer, {player: getattr(self, player) for player in PLAYERS}
+        lightning_fixes.skip_driver_lookup()
+        lightning_fixes.count_finished_epoch(trainer)
+        lightning_fixes.train_mode(self, *networks.values(), self.augment)
+        if (
+            self.asked and not trainer.lr_scheduler_configs
+        ):  # a learning rate that was changed since the checkpoint counts
+            set_all(trainer.optimizers, self.asked)
+        names = {p: name for name, p in self.named_parameters()}
+        movers = zip(PLAYERS, trainer.optimizers, strict=True)
+        self.players = {player: Player(player, networks, optimizer, names) for player, optimizer in movers}
+        self.loss_log.training.to(self.device)
+        self.randomness, self.watch, self.compiler = Randomness(), Watch(), Compiler(self.compile_losses)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        if self.clip_norm is not None:
+            clip_gradients(optimizer, self.clip_norm, self.scaler)
+
+    validation_step = test_step = held_out.evaluate
+
+    def on_validation_epoch_end(self) -> None:
+        held_out.report(self, "val")
+
+    def on_test_epoch_end(self) -> None:
+        held_out.report(self, "test")
+
+    def publish(self, values: dict[str, float]) -> None:
+        """Hand values to the loggers of a training, at this step."""
+        row = {"images": self.images_seen, **values}
+        self.loss_log.each_logger(self.trainer, lambda logger: logger.log_metrics(row, step=self.trainer.global_step))
+
+    @property
+    def scaler(self) -> Any:
+        """fp16's, or None."""
+        return getattr(self.trainer.precision_plugin, "scaler", None)
+
+    on_save_checkpoint, on_load_checkpoint = training_state.save, training_state.restore
+    load_from_checkpoint = classmethod(load_from_checkpoint)  # type: ignore[assignment]
+    __setattr__ = lightning_fixes.set_attribute
+    __getstate__, __setstate__ = pickling.get_state, pickling.set_state

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.optim import Optimizer
 
 
 class FusedAdam(torch.optim.Adam):
@@ -31,3 +33,15 @@ class FusedAdam(torch.optim.Adam):
         fused: bool = True,
     ) -> None:
         super().__init__(params, lr, (beta1, beta2), eps, weight_decay, fused=fused)
+
+
+def settings(optimizers: Sequence[Optimizer]) -> list[list[dict[str, Any]]]:
+    """Learning rates and all else that the optimizers' constructors were given, for each of their groups."""
+    return [[{key: group[key] for key in o.defaults} for group in o.param_groups] for o in optimizers]
+
+
+def set_all(optimizers: Sequence[Optimizer], given: list[list[dict[str, Any]]]) -> None:
+    """Set what `settings` gave."""
+    for optimizer, groups in zip(optimizers, given, strict=True):
+        for group, own in zip(optimizer.param_groups, groups, strict=True):
+            group.update(own)

@@ -53,19 +53,19 @@ def _plane(points: Tensor, size: int = 512, limit: float = 1.1) -> Image.Image:
     return Image.fromarray(canvas.numpy())
 
 
-def write_film(path: Path, frames: Sequence[Path], fps: int) -> None:
-    """PNG files of one size, in order, as an H.264 film; the last frame stays for two seconds."""
+def write_video(path: Path, frames: Sequence[Path], fps: int) -> None:
+    """PNG files of one size, in order, as an H.264 video; the last frame stays for two seconds."""
     import av
 
-    with av.open(str(path), "w") as film:
+    with av.open(str(path), "w") as video:
         first = np.asarray(Image.open(frames[0]).convert("RGB"))
         height, width = (length - length % 2 for length in first.shape[:2])  # the codec takes even sizes
-        stream = film.add_stream("libx264", rate=fps, options={"crf": "18"})
+        stream = video.add_stream("libx264", rate=fps, options={"crf": "18"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for frame in [*frames, *[frames[-1]] * 2 * fps]:
             pixels = np.asarray(Image.open(frame).convert("RGB"))[:height, :width]
-            film.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")))
-        film.mux(stream.encode())
+            video.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")))
+        video.mux(stream.encode())
 
 
 def animation(frames: Sequence[Path], fps: int, most: int = 64) -> bytes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 
+import torch
+
 
 def mix(*counters: int) -> int:
     """Hash integers into one seed in [0, 2**63) with the finaliser of SplitMix64.
@@ -23,3 +25,26 @@ def mix(*counters: int) -> int:
 def global_seed() -> int:
     """The seed given to `lightning.seed_everything` (the CLI's `seed_everything` key), or 0."""
     return int(os.environ.get("PL_GLOBAL_SEED", 0))
+
+
+class Randomness:
+    """The random generators of a model in training and validation, which `restart` sets as functions of counters.
+
+    Attributes:
+        seed: `global_seed()` when it was made.
+        shared: draws latents, and all else that is the same on every process, on the model's device.
+    """
+
+    def __init__(self) -> None:
+        self.seed = global_seed()
+        self.shared = torch.Generator()
+
+    def restart(self, device: torch.device, *counters: int, rank: int) -> None:
+        """What is drawn next is a function of (seed, counters); from torch's own generators, of the rank, too."""
+        if self.shared.device != device:
+            self.shared = torch.Generator(device)
+        self.shared.manual_seed(mix(self.seed, *counters))
+        noise = mix(self.seed, *counters, 1 + rank)
+        torch.default_generator.manual_seed(noise)  # microseconds; `torch.manual_seed` takes a hundred
+        if device.type != "cpu":
+            torch.get_device_module(device).manual_seed(noise)

@@ -12,7 +12,7 @@ from types import FrameType, NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 SIZES = {"image_size", "channels", "source_channels", "num_classes", "z_dim", "width", "layers_g", "layers_d"}
-SIZES |= {"n_critic", "microbatches", "batch_size", "labels_per_class"}
+SIZES |= {"n_critic", "n_generator", "microbatches", "batch_size", "labels_per_class"}
 NOT_NEGATIVE = {"weight_decay", "consensus", "momentum", "eps", "jitter", "cache_gb", "num_workers"}
 MOST = {  # far beyond what anybody trains; more would hang, or end in a full memory, hours later
     "image_size": 2**14,

@@ -7,6 +7,11 @@ from collections.abc import Iterable
 from torch.optim import SGD, Optimizer
 
 
+def falling(first: float, images_seen: int, images: float | None) -> float:
+    """From `first` in a straight line to 0 after so many images; constant where that is None."""
+    return first if images is None else first * max(0.0, 1 - images_seen / images)
+
+
 def anneal_sgd(optimizers: Iterable[Optimizer], images_seen: int, decay: float) -> None:
     """Set SGD as Goodfellow et al. (2014) and Mirza & Osindero (2014) train; other optimizers keep their rates.
 

@@ -11,24 +11,25 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch.overrides.distributed import _sync_module_states
-from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy, StrategyRegistry
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
+
+from ganzoo.core.lightning_fixes import sync_module_states
 
 
 class GANStrategy(DDPStrategy):
-    """`Trainer(strategy="gan")`: replicas start equal, and `Turns.minimize` averages just before each optimizer step.
+    """`Trainer(strategy="gan")`: replicas start equal, and gradients are averaged just before each optimizer step.
 
     Any number of backward passes (penalties, double backward, accumulation) may come before it. A parameter without a
-    gradient keeps `None`, so an optimizer skips it as it would in one process. In a notebook: start_method="fork"
-    ("spawn" pickles, which a default written as a lambda is not).
+    gradient keeps `None`, so an optimizer skips it as it would in one process. In a notebook: start_method="fork".
     """
 
     strategy_name = "gan"
 
     def configure_ddp(self) -> None:
         assert self.model is not None
-        _sync_module_states(self.model)
+        sync_module_states(self.model)
 
     def pre_backward(self, loss: Tensor) -> None:
         pass  # the parent prepares the wrapper's reducer here
@@ -51,6 +52,17 @@ def average(tensors: list[Tensor]) -> None:
         dist.all_reduce(flat)
         parts = (flat / dist.get_world_size()).split([tensor.numel() for tensor in group])
         torch._foreach_copy_(group, [part.view_as(tensor) for part, tensor in zip(parts, group, strict=True)])
+
+
+def check_strategy(strategy: Strategy) -> None:
+    """
+    Raises:
+        MisconfigurationException: it cannot train two networks in turns.
+    """
+    if not isinstance(strategy, SingleDeviceStrategy | GANStrategy):
+        raise MisconfigurationException(
+            f'{type(strategy).__name__} cannot train two networks in turns: use Trainer(strategy="gan")'
+        )
 
 
 if GANStrategy.strategy_name not in StrategyRegistry:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypedDict
 
+import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 Latent = Any  # what `GANModule.latent` returns: a tensor [n, z_dim], or any pytree of tensors with n as first size
 Terms = dict[str, Tensor]  # weighted scalar terms of one loss: their sum is minimised, each one is logged
@@ -19,4 +22,14 @@ class Batch(TypedDict, total=False):
     labelled: tuple[Tensor, Tensor]  # (image, label): the few labelled images of semi-supervised learning
     z: Latent  # fresh latents: `minimize` adds all that `GANModule.draw` draws, so an equation draws nothing
     u: Tensor  # [N] uniform in [0, 1): places between reals and fakes, where a variant draws them
-    fakes: tuple[Tensor, Tensor]  # (image, source): those that CycleGAN shows its discriminators, some of them older
+    fakes: Any  # what `GANModule.fakes` gives, where it was made before: shared by both players, or taken from a pool
+
+
+Equation = Callable[[Batch], Terms]
+
+
+def full_precision(output: Any) -> Any:
+    """A tensor, or a pytree of tensors, at least in float32: means and squares of half precision are too coarse."""
+    if isinstance(output, Tensor):
+        return output.float() if output.dtype in (torch.bfloat16, torch.float16) else output
+    return tree_map(full_precision, output)

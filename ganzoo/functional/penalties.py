@@ -32,6 +32,7 @@ def pull_away(codes: Tensor) -> Tensor:
     Orthogonal codes have 0, parallel ones 1; a code of zeros is orthogonal to all, and a single code has no pair: 0.
     """
     n = len(codes)
-    unit = normalize(codes, dim=1)
-    cosines = unit @ unit.T
+    with torch.autocast(codes.device.type, enabled=False):
+        unit = normalize(codes, dim=1)
+        cosines = unit @ unit.T
     return (cosines.square().sum() - cosines.diagonal().square().sum()) / max(n * (n - 1), 1)

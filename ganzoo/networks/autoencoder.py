@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ganzoo.core.types import full_precision
+
 
 class Energy(nn.Module):
     """x [N, C, H, W] -> (|Dec(Enc(x)) - x|, Enc(x)): energies [N], Euclidean norms over pixels; codes [N, d]."""
@@ -14,7 +16,8 @@ class Energy(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         code = self.encoder(x)
-        return (self.decoder(code) - x).flatten(1).norm(dim=1), code.flatten(1)
+        difference = full_precision(self.decoder(code)) - x
+        return difference.flatten(1).norm(dim=1), code.flatten(1)
 
 
 class MLPAutoEncoder(Energy):

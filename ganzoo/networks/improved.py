@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from ganzoo.core.types import full_precision
 from ganzoo.layers.minibatch import MinibatchDiscrimination
 from ganzoo.layers.noise import GaussianNoise
 from ganzoo.layers.virtual_norm import VirtualBatchNorm
@@ -108,7 +109,7 @@ class _Discriminator(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         features = self.layers(x)
-        logits = self.classes(features)
+        logits = full_precision(self.classes(features))
         return logits.logsumexp(1), logits, features
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ganzoo.core.types import full_precision
+
 
 class CodedGenerator(nn.Module):
     """A generator of latents {z [N, z_dim], codes [N, n], category [N]}.
@@ -50,5 +52,5 @@ class RecognitionDiscriminator(nn.Module):
 
     def recognise(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The category's logits [N, K], and the means and the logarithms of the variances [N, n] of the codes."""
-        logits, mean, log_variance = self.q(features).split(self.sizes, 1)
+        logits, mean, log_variance = full_precision(self.q(features)).split(self.sizes, 1)
         return logits, mean, log_variance

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from ganzoo.core.still import evaluating
+from ganzoo.core.frozen import evaluating
 from ganzoo.core.types import Batch
 from ganzoo.data import Digits
 from ganzoo.evaluation import evaluate

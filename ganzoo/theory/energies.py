@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from ganzoo.core.still import evaluating
+from ganzoo.core.frozen import evaluating
 from ganzoo.data import Digits, Gaussians
 from ganzoo.games.tabular import ebgan_play, ebgan_value
 from ganzoo.networks.autoencoder import Energy, MLPAutoEncoder

@@ -106,14 +106,12 @@ class LineGAN(GAN):
     """A GAN whose generator is one Gaussian on a line, so that its density is known."""
 
     generator: Bell
+    prior = "normal"
 
     def __init__(self, mean: float, std: float, width: int = 64, **game: Any) -> None:
         super().__init__(image_size=1, channels=1, z_dim=1, hidden=1, d_hidden=1, **game)
         self.generator = Bell(mean, std)
         self.discriminator = ReLUDiscriminator(1, 1, width, layers=3)
-
-    def latent(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        return self.normal(generator, n, 1)
 
     def bound(self, log_p: Tensor, x: Tensor) -> float:
         """E_p g_f(V) - E_q f*(g_f(V)) by quadrature, for a log density [n] over x [n]."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -36,6 +35,8 @@ class ACGAN(GANModule):
         game: what every variant takes.
     """
 
+    prior = "uniform"
+
     def __init__(
         self,
         image_size: int = 32,
@@ -60,7 +61,7 @@ class ACGAN(GANModule):
     def discriminator_loss(self, batch: Batch) -> Terms:
         x, c = batch["image"], batch["label"]
         real, real_class = self.discriminate(x)
-        fake, fake_class = self.discriminate(self.generator(batch["z"], c))
+        fake, fake_class = self.discriminate(self.fakes(batch))
         return {
             "real": -log_real(real),
             "fake": -log_fake(fake),
@@ -70,8 +71,5 @@ class ACGAN(GANModule):
 
     def generator_loss(self, batch: Batch) -> Terms:
         c = batch["label"]
-        fake, fake_class = self.discriminate(self.generator(batch["z"], c))
+        fake, fake_class = self.discriminate(self.fakes(batch))
         return {"fake": -log_real(fake), "fake_class": cross_entropy(fake_class, c)}
-
-    def latent(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        return self.uniform(generator, n, self.z_dim)

@@ -64,12 +64,12 @@ class CGAN(GANModule):
     def discriminator_loss(self, batch: Batch) -> Terms:
         y = batch["label"]
         real = self.discriminate(batch["image"], y)
-        fake = self.discriminate(self.generator(batch["z"], y), y)
+        fake = self.discriminate(self.fakes(batch), y)
         return {"real": -log_real(real), "fake": -log_fake(fake)}
 
     def generator_loss(self, batch: Batch) -> Terms:
         y = batch["label"]
-        fake = self.discriminate(self.generator(batch["z"], y), y)
+        fake = self.discriminate(self.fakes(batch), y)
         return {"fake": -log_real(fake)}
 
     def schedule(self, images_seen: int) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ganzoo.core.module import GANModule
 from ganzoo.core.optim import FusedAdam
 from ganzoo.core.pool import ImagePool, refill, shares
-from ganzoo.core.types import Batch, Terms
+from ganzoo.core.types import Batch, Terms, full_precision
 from ganzoo.networks.patch import PatchDiscriminator
 from ganzoo.networks.resnet import ResNetTranslator
 
@@ -76,6 +76,8 @@ class CycleGAN(GANModule):
             raise ValueError(
                 f"constant_images counts from 0, decay_images from 1: got {constant_images}, {decay_images}"
             )
+        if self.share_fakes:
+            raise ValueError("share_fakes: leave it out, as CycleGAN's discriminators see G's own fakes anyway")
         if decay_images is not None and self.lr_scheduler is not None:
             raise ValueError("decay_images and lr_scheduler both set the learning rates: give one of them")
         self.source_channels = source_channels
@@ -84,7 +86,6 @@ class CycleGAN(GANModule):
         self.constant_images = constant_images
         self.decay_images = decay_images
         self.pools = {"image": ImagePool(pool), "source": ImagePool(pool)}
-        self.made: list[tuple[Tensor, Tensor]] = []  # fakes of this batch, a pair (image, source) a microbatch
         self.generator = nn.ModuleDict(
             {
                 "to_image": ResNetTranslator(image_size, channels, source_channels, width, blocks),
@@ -99,9 +100,9 @@ class CycleGAN(GANModule):
         )
 
     def discriminator_loss(self, batch: Batch) -> Terms:
-        fakes = batch["fakes"] if "fakes" in batch else self.translate(batch)
         terms = {}
-        for domain, real, fake in zip(("image", "source"), (batch["image"], batch["source"]), fakes, strict=True):
+        reals = batch["image"], batch["source"]
+        for domain, real, fake in zip(("image", "source"), reals, self.fakes(batch), strict=True):
             terms[f"real_{domain}"] = (self.judge(domain, real) - 1).square().mean() / 2
             terms[f"fake_{domain}"] = self.judge(domain, fake).square().mean() / 2
         return terms
@@ -109,7 +110,7 @@ class CycleGAN(GANModule):
     def generator_loss(self, batch: Batch) -> Terms:
         to_image, to_source = self.generator["to_image"], self.generator["to_source"]
         image, source = batch["image"], batch["source"]
-        fake_image, fake_source = self.translate(batch)
+        fake_image, fake_source = self.fakes(batch)
         terms = {
             "image": (self.judge("image", fake_image) - 1).square().mean(),
             "source": (self.judge("source", fake_source) - 1).square().mean(),
@@ -121,15 +122,14 @@ class CycleGAN(GANModule):
 
     def play(self, batch: Batch) -> None:
         """The generators' step, if it is due; then the discriminators', on what the pools make of its fakes."""
-        self.made.clear()
-        if self.due(self.n_critic):
-            self.generator_step(batch)
-        else:
-            with torch.no_grad():
-                self.translate(batch)
-        image, source = (torch.cat(fakes) for fakes in zip(*self.made, strict=True))
-        self.made.clear()
-        self.discriminator_step({**batch, "fakes": (self.pools["image"](image), self.pools["source"](source))})
+        steps = self.n_generator if self.due(self.n_critic) else 0
+        once = steps == 1 and self.microbatches == 1 and not self.compile_losses  # one forward pass is enough
+        with torch.set_grad_enabled(once):
+            image, source = self.make_fakes(batch)
+        for _ in range(steps):
+            self.generator_step({**batch, "fakes": (image, source)} if once else batch)
+        shown = self.pools["image"](image.detach()), self.pools["source"](source.detach())
+        self.discriminator_step({**batch, "fakes": shown})
 
     def schedule(self, images_seen: int) -> None:
         if self.decay_images is not None:
@@ -138,16 +138,13 @@ class CycleGAN(GANModule):
                 for group in optimizer.param_groups:
                     group["lr"] = optimizer.defaults["lr"] * max(left, 0.0)
 
-    def translate(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The fake image of the batch's source and the fake source of its image; kept for the discriminators."""
-        fakes = self.generator["to_image"](batch["source"]), self.generator["to_source"](batch["image"])
-        if self.training:
-            self.made.append((fakes[0].detach(), fakes[1].detach()))
-        return fakes
+    def make_fakes(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The fake image of the batch's source and the fake source of its image."""
+        return self.generator["to_image"](batch["source"]), self.generator["to_source"](batch["image"])
 
     def judge(self, domain: str, x: Tensor) -> Tensor:
         """Logits [N, h, w] of the discriminator of images ("image") or sources ("source")."""
-        return self.discriminator[domain](self.augment(x))
+        return full_precision(self.discriminator[domain](self.augment(x)))
 
     def discriminate(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return self.judge("image", x)
@@ -156,14 +153,11 @@ class CycleGAN(GANModule):
         """Nothing: the translation is a function of its picture."""
         return torch.empty(n, 0, device=self.device_of(generator))
 
-    @torch.no_grad()
-    def generate(self, z: Any, given: Batch | None = None) -> Tensor:
-        """G's images of `given["source"]`; F's sources of `given["image"]` if there is no source. In eval mode."""
-        given = given or {}
-        with self.sampler() as network:
-            if "source" in given:
-                return network["to_image"](given["source"])
-            return network["to_source"](given["image"])
+    def synthesize(self, network: Any, batch: Batch) -> Tensor:
+        """G's images of `batch["source"]`; F's sources of `batch["image"]` if there is no source."""
+        if "source" in batch:
+            return network["to_image"](batch["source"])
+        return network["to_source"](batch["image"])
 
     def translate_back(self, image: Tensor) -> Tensor:
         """F: images [N, C, H, W] -> pictures of the sources' kind [N, C', H, W], both in [-1, 1], on this device."""

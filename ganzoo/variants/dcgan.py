@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor
 
 from ganzoo.core.module import GANModule
 from ganzoo.core.optim import FusedAdam
@@ -29,6 +27,8 @@ class DCGAN(GANModule):
         game: what every variant takes.
     """
 
+    prior = "uniform"
+
     def __init__(
         self,
         image_size: int = 64,
@@ -45,12 +45,9 @@ class DCGAN(GANModule):
 
     def discriminator_loss(self, batch: Batch) -> Terms:
         real = self.discriminate(batch["image"])  # a batch of its own for each, as batch norm's statistics differ
-        fake = self.discriminate(self.generator(batch["z"]))
+        fake = self.discriminate(self.fakes(batch))
         return {"real": -log_real(real), "fake": -log_fake(fake)}
 
     def generator_loss(self, batch: Batch) -> Terms:
-        fake = self.discriminate(self.generator(batch["z"]))
+        fake = self.discriminate(self.fakes(batch))
         return {"fake": -log_real(fake)}
-
-    def latent(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        return self.uniform(generator, n, self.z_dim)

@@ -11,6 +11,7 @@ from torch.nn.functional import relu
 
 from ganzoo.core.module import GANModule
 from ganzoo.core.optim import FusedAdam
+from ganzoo.core.schedule import falling
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.penalties import pull_away
 from ganzoo.networks.autoencoder import ConvAutoEncoder, MLPAutoEncoder
@@ -52,6 +53,8 @@ class EBGAN(GANModule):
 
     margin: Tensor  # now; in checkpoints, so that a saved model is tested with its own
 
+    prior = "uniform"
+
     def __init__(
         self,
         image_size: int = 28,
@@ -90,11 +93,11 @@ class EBGAN(GANModule):
 
     def discriminator_loss(self, batch: Batch) -> Terms:
         real, _ = self.discriminate(batch["image"])
-        fake, _ = self.discriminate(self.generator(batch["z"]))
+        fake, _ = self.discriminate(self.fakes(batch))
         return {"real": real.mean(), "fake": relu(self.margin - fake).mean()}
 
     def generator_loss(self, batch: Batch) -> Terms:
-        fake, code = self.discriminate(self.generator(batch["z"]))
+        fake, code = self.discriminate(self.fakes(batch))
         terms = {"fake": fake.mean()}
         if self.pull_away_weight:
             terms["pull_away"] = self.pull_away_weight * pull_away(code)
@@ -102,11 +105,7 @@ class EBGAN(GANModule):
 
     def schedule(self, images_seen: int) -> None:
         """The margin falls linearly, from `margin` to 0 at `margin_images`."""
-        left = 1.0 if self.margin_images is None else max(0.0, 1 - images_seen / self.margin_images)
-        self.margin.fill_(self.first_margin * left)
-
-    def latent(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        return self.uniform(generator, n, self.z_dim)
+        self.margin.fill_(falling(self.first_margin, images_seen, self.margin_images))
 
 
 def ebgan_b(**more: Any) -> EBGAN:

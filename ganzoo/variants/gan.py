@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.optim import SGD
@@ -52,7 +51,7 @@ class GAN(GANModule):
         ValueError: `objective` is "maximum-likelihood", which reads a logit, and `divergence` is not "gan".
     """
 
-    divergence: Divergence = "gan"  # also of a subclass that does not call this constructor
+    prior = "uniform"
 
     def __init__(
         self,
@@ -77,11 +76,11 @@ class GAN(GANModule):
 
     def discriminator_loss(self, batch: Batch) -> Terms:
         real = self.discriminate(batch["image"])
-        fake = self.discriminate(self.generator(batch["z"]))
+        fake = self.discriminate(self.fakes(batch))
         return {"real": -self.log_real(real), "fake": -self.log_fake(fake)}
 
     def generator_loss(self, batch: Batch) -> Terms:
-        fake = self.discriminate(self.generator(batch["z"]))
+        fake = self.discriminate(self.fakes(batch))
         if self.objective == "minimax":
             return {"fake": self.log_fake(fake)}
         if self.objective == "maximum-likelihood":
@@ -99,6 +98,3 @@ class GAN(GANModule):
     def schedule(self, images_seen: int) -> None:
         if self.lr_scheduler is None:
             anneal_sgd(self.trainer.optimizers, images_seen, decay=1.000004)
-
-    def latent(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        return self.uniform(generator, n, self.z_dim)

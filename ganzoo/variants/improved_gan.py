@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ganzoo.core import ema
+from ganzoo.core.frozen import evaluating
 from ganzoo.core.module import GANModule
 from ganzoo.core.optim import FusedAdam
-from ganzoo.core.still import evaluating
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.losses import log_fake, log_real, log_smoothed
 from ganzoo.layers.history import HistoricalAverage
@@ -99,7 +99,7 @@ class ImprovedGAN(GANModule):
 
     def discriminator_loss(self, batch: Batch) -> Terms:
         real, _, _ = self.discriminate(batch["image"])  # apart from the fakes, as minibatch discrimination asks
-        fake, _, _ = self.discriminate(self.generator(batch["z"]))
+        fake, _, _ = self.discriminate(self.fakes(batch))
         terms = {
             "real": -self.unsupervised_weight * log_smoothed(real, self.real_target),
             "fake": -self.unsupervised_weight * log_fake(fake),
@@ -112,7 +112,7 @@ class ImprovedGAN(GANModule):
         return terms | self._historical("discriminator")
 
     def generator_loss(self, batch: Batch) -> Terms:
-        fake, _, features = self.discriminate(self.generator(batch["z"]))
+        fake, _, features = self.discriminate(self.fakes(batch))
         if self.objective == "non-saturating":
             return {"fake": -log_real(fake)} | self._historical("generator")
         _, _, real = self.discriminate(batch["image"])

@@ -79,11 +79,11 @@ class InfoGAN(GANModule):
 
     def discriminator_loss(self, batch: Batch) -> Terms:
         real, _ = self.discriminate(batch["image"])
-        fake, features = self.discriminate(self.generator(batch["z"]))
+        fake, features = self.discriminate(self.fakes(batch))
         return {"real": -log_real(real), "fake": -log_fake(fake), "info": -self.information(features, batch["z"])}
 
     def generator_loss(self, batch: Batch) -> Terms:
-        fake, features = self.discriminate(self.generator(batch["z"]))
+        fake, features = self.discriminate(self.fakes(batch))
         return {"fake": -log_real(fake), "info": -self.information(features, batch["z"])}
 
     def information(self, features: Tensor, z: dict[str, Tensor]) -> Tensor:

@@ -10,16 +10,19 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn.functional import cross_entropy, relu
 
+from ganzoo.core.frozen import evaluating
+from ganzoo.core.module import GANModule
 from ganzoo.core.optim import FusedAdam
-from ganzoo.core.still import evaluating
-from ganzoo.core.types import Batch, Terms
+from ganzoo.core.schedule import falling
+from ganzoo.core.types import Batch, Terms, full_precision
+from ganzoo.layers.init import normal_
 from ganzoo.networks.ladder import Ladder
-from ganzoo.variants.ebgan import EBGAN
+from ganzoo.networks.mlp import ReLUGenerator
 
 NEEDS = "LadderEBGAN learns from few labelled images: take SemiSupervised data, which is made of other data"
 
 
-class LadderEBGAN(EBGAN):
+class LadderEBGAN(GANModule):
     """EBGAN whose D is a ladder network (Rasmus et al. 2015, arXiv:1507.02672), which learns from few labels, too.
 
     The energy is the denoising cost of the ladder's bottom layer, its pixels; with it D minimises the denoising costs
@@ -50,6 +53,8 @@ class LadderEBGAN(EBGAN):
     """
 
     discriminator: Ladder
+    margin: Tensor  # now; in checkpoints, so that a saved model is tested with its own
+    prior = "uniform"
 
     def __init__(
         self,
@@ -68,22 +73,16 @@ class LadderEBGAN(EBGAN):
         discriminator_optimizer: OptimizerCallable | None = lambda params: FusedAdam(params, lr=2e-3),
         **game: Any,
     ) -> None:
-        super().__init__(
-            image_size,
-            channels,
-            z_dim,
-            architecture="mlp",
-            layers_g=layers_g,
-            layers_d=2,
-            hidden=hidden,
-            dropout=0.0,
-            margin=margin,
-            margin_images=margin_images,
-            pull_away_weight=0.0,
-            optimizer=optimizer,
-            discriminator_optimizer=discriminator_optimizer,
-            **game,
-        )
+        super().__init__(optimizer=optimizer, discriminator_optimizer=discriminator_optimizer, **game)
+        if margin < 0:
+            raise ValueError(f"margin is an energy's bound: 0 or more, got {margin}")
+        if margin_images is not None and margin_images <= 0:
+            raise ValueError(f"margin_images must be positive, or None for a constant margin; got {margin_images}")
+        self.z_dim = z_dim
+        self.first_margin, self.margin_images = margin, margin_images
+        self.register_buffer("margin", torch.tensor(float(margin)))
+        self.generator = ReLUGenerator(image_size, channels, z_dim, hidden, layers_g, batch_norm=True)
+        normal_(self.generator, 0.02)
         self.discriminator = Ladder(image_size, channels, num_classes, d_hidden, noise, denoising)
 
     def setup(self, stage: str) -> None:
@@ -95,10 +94,10 @@ class LadderEBGAN(EBGAN):
         if "labelled" not in batch:
             raise MisconfigurationException(NEEDS)
         # Real images alone move the running statistics by which held-out ones are classified.
-        real, above = self.discriminator(self.augment(batch["image"]), track=True)
-        fake, _ = self.discriminate(self.generator(batch["z"]))
+        real, above = full_precision(self.discriminator(self.augment(batch["image"]), track=True))
+        fake, _ = self.discriminate(self.fakes(batch))
         image, label = batch["labelled"]
-        logits = self.discriminator.classify(self.augment(image))
+        logits = full_precision(self.discriminator.classify(self.augment(image)))
         self.observe("error", (logits.argmax(1) != label).float().mean())
         return {
             "real": real.mean(),
@@ -106,6 +105,14 @@ class LadderEBGAN(EBGAN):
             "above": above.mean(),
             "label": cross_entropy(logits, label),
         }
+
+    def generator_loss(self, batch: Batch) -> Terms:
+        fake, _ = self.discriminate(self.fakes(batch))
+        return {"fake": fake.mean()}
+
+    def schedule(self, images_seen: int) -> None:
+        """The margin falls linearly, from `margin` to 0 at `margin_images`."""
+        self.margin.fill_(falling(self.first_margin, images_seen, self.margin_images))
 
     @torch.no_grad()
     def classify(self, x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from ganzoo.core.module import GANModule
-from ganzoo.core.types import Batch, Terms
+from ganzoo.core.types import Batch, Terms, full_precision
 from ganzoo.functional.losses import log_fake, log_real
 from ganzoo.functional.pyramid import expand, gaussian_pyramid
 from ganzoo.networks.laplacian import Cascade, ResidualDiscriminator, ResidualGenerator
@@ -77,20 +77,21 @@ class LAPGAN(GANModule):
     def discriminator_loss(self, batch: Batch) -> Terms:
         reals = gaussian_pyramid(batch["image"], self.levels)
         terms = {}
-        for k, (real, fake) in enumerate(zip(reals, self._fakes(reals, batch["z"]), strict=True)):
+        for k, (real, fake) in enumerate(zip(reals, self.fakes(batch), strict=True)):
             terms[f"real_{k}"] = -log_real(self.discriminate(real, level=k))
             terms[f"fake_{k}"] = -log_fake(self.discriminate(fake, level=k))
         return terms
 
     def generator_loss(self, batch: Batch) -> Terms:
-        fakes = self._fakes(gaussian_pyramid(batch["image"], self.levels), batch["z"])
-        return {f"fake_{k}": -log_real(self.discriminate(fake, level=k)) for k, fake in enumerate(fakes)}
+        fakes = enumerate(self.fakes(batch))
+        return {f"fake_{k}": -log_real(self.discriminate(fake, level=k)) for k, fake in fakes}
 
     def discriminate(self, x: Tensor, y: Tensor | None = None, level: int = 0) -> Tensor:
-        return self.discriminator[level](self.augment(x))
+        return full_precision(self.discriminator[level](self.augment(x)))
 
-    def _fakes(self, reals: list[Tensor], z: list[Tensor]) -> list[Tensor]:
+    def make_fakes(self, batch: Batch) -> list[Tensor]:
         """l_k + G_k(z_k, l_k) of the real l_k at each level, then G_K(z_K)."""
+        z, reals = batch["z"], gaussian_pyramid(batch["image"], self.levels)
         lows = [expand(coarse) for coarse in reals[1:]]
         *finer, coarsest = self.generator
         return [low + g(z_k, low) for g, z_k, low in zip(finer, z, lows, strict=False)] + [coarsest(z[-1])]

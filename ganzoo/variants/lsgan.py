@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor
 
 from ganzoo.core.module import GANModule
 from ganzoo.core.optim import FusedAdam
@@ -37,6 +35,8 @@ class LSGAN(GANModule):
         game: what every variant takes.
     """
 
+    prior = "uniform"
+
     def __init__(
         self,
         image_size: int = 64,
@@ -59,12 +59,9 @@ class LSGAN(GANModule):
 
     def discriminator_loss(self, batch: Batch) -> Terms:
         real = self.discriminate(batch["image"])
-        fake = self.discriminate(self.generator(batch["z"]))
+        fake = self.discriminate(self.fakes(batch))
         return {"real": half_square(real, self.b), "fake": half_square(fake, self.a)}
 
     def generator_loss(self, batch: Batch) -> Terms:
-        fake = self.discriminate(self.generator(batch["z"]))
+        fake = self.discriminate(self.fakes(batch))
         return {"fake": half_square(fake, self.c)}
-
-    def latent(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        return self.uniform(generator, n, self.z_dim)

@@ -7,12 +7,14 @@ from typing import Any
 from lightning.pytorch.cli import OptimizerCallable
 from torch.optim import SGD
 
-from ganzoo.networks.dcgan import normal_
+from ganzoo.core.module import GANModule
+from ganzoo.core.types import Batch, Terms
+from ganzoo.functional.losses import log_fake, log_real
+from ganzoo.layers.init import normal_
 from ganzoo.networks.mlp import ReLUDiscriminator, ReLUGenerator
-from ganzoo.variants.gan import GAN
 
 
-class MLPGAN(GAN):
+class MLPGAN(GANModule):
     """Goodfellow's non-saturating game, played by the fully connected ReLU networks of EBGAN's grid search on MNIST.
 
     The defaults are the best of the 6144 GANs in that grid. Batch norm is everywhere but in G's output and behind D's
@@ -33,6 +35,8 @@ class MLPGAN(GAN):
         game: what every variant takes.
     """
 
+    prior = "uniform"
+
     def __init__(
         self,
         image_size: int = 28,
@@ -47,14 +51,18 @@ class MLPGAN(GAN):
         optimizer: OptimizerCallable = lambda params: SGD(params, lr=0.01),
         **game: Any,
     ) -> None:
-        super(GAN, self).__init__(optimizer=optimizer, **game)  # GAN's own would build maxout networks
+        super().__init__(optimizer=optimizer, **game)
         self.z_dim = z_dim
-        self.objective = "non-saturating"
         self.generator = ReLUGenerator(image_size, channels, z_dim, hidden, layers_g, batch_norm)
         self.discriminator = ReLUDiscriminator(image_size, channels, d_hidden, layers_d, batch_norm, dropout)
         if batch_norm:
             normal_(self.generator, 0.02)
             normal_(self.discriminator, 0.002)
 
-    def schedule(self, images_seen: int) -> None:
-        """Rates stay as they are: the schedule of 2014 is not the grid's."""
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        real = self.discriminate(batch["image"])
+        fake = self.discriminate(self.fakes(batch))
+        return {"real": -log_real(real), "fake": -log_fake(fake)}
+
+    def generator_loss(self, batch: Batch) -> Terms:
+        return {"fake": -log_real(self.discriminate(self.fakes(batch)))}

@@ -81,12 +81,12 @@ class Pix2Pix(GANModule):
     def discriminator_loss(self, batch: Batch) -> Terms:
         source = batch["source"]
         real = self.discriminate(batch["image"], source)
-        fake = self.discriminate(self.generator(batch["z"], source), source)
+        fake = self.discriminate(self.fakes(batch), source)
         return {"real": -log_real(real) / 2, "fake": -log_fake(fake) / 2}
 
     def generator_loss(self, batch: Batch) -> Terms:
         source = batch["source"]
-        image = self.generator(batch["z"], source)
+        image = self.fakes(batch)
         terms = {}
         if self.gan:
             terms["gan"] = -self.gan * log_real(self.discriminate(image, source))
@@ -100,17 +100,14 @@ class Pix2Pix(GANModule):
         masks = (torch.randint(2, (n, *shape), generator=generator, device=device) for shape in self.generator.noise)
         return [2.0 * mask for mask in masks]
 
-    @torch.no_grad()
-    def generate(self, z: Any, given: Batch | None = None) -> Tensor:
-        """Images [N, C, H, W] in [-1, 1] of the sources `given["source"]`, in eval mode.
-
+    def synthesize(self, network: Any, batch: Batch) -> Tensor:
+        """
         Raises:
             ValueError: the sources are not as large as the images.
         """
-        source, size = (given or {})["source"], self.image_size
+        source, size = batch["source"], self.image_size
         if source.shape[2:] != (size, size):
             raise ValueError(
                 f"this Pix2Pix translates {size}x{size} pixels, not {'x'.join(map(str, source.shape[2:]))}"
             )
-        with self.sampler() as network:
-            return network(z, source)
+        return network(batch["z"], source)

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor
 from torch.optim import RMSprop
 
 from ganzoo.core.module import GANModule
@@ -55,18 +54,15 @@ class WGAN(GANModule):
 
     def discriminator_loss(self, batch: Batch) -> Terms:
         real = self.discriminate(batch["image"]).mean()
-        fake = self.discriminate(self.generator(batch["z"])).mean()
+        fake = self.discriminate(self.fakes(batch)).mean()
         self.observe("wasserstein", real - fake)
         return {"real": -real, "fake": fake}
 
     def generator_loss(self, batch: Batch) -> Terms:
-        return {"fake": -self.discriminate(self.generator(batch["z"])).mean()}
+        return {"fake": -self.discriminate(self.fakes(batch)).mean()}
 
     def discriminator_step(self, batch: Batch) -> None:
         super().discriminator_step(batch)
         with torch.no_grad():
             for p in self.discriminator.parameters():
                 p.clamp_(-self.clip, self.clip)
-
-    def latent(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        return self.normal(generator, n, self.z_dim)

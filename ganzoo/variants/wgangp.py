@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor
 
 from ganzoo.core.module import GANModule
 from ganzoo.core.optim import FusedAdam
@@ -56,17 +55,14 @@ class WGANGP(GANModule):
         self.generator, self.discriminator = players(architecture, image_size, channels, z_dim, width, d_norm=norm)
 
     def discriminator_loss(self, batch: Batch) -> Terms:
-        x, fakes = batch["image"], self.generator(batch["z"])
+        x, fakes = batch["image"], self.fakes(batch)
         real, fake = self.discriminate(x).mean(), self.discriminate(fakes).mean()
         penalty = gradient_penalty(self.discriminate, x, fakes, batch["u"])
         self.observe("wasserstein", real - fake)
         return {"real": -real, "fake": fake, "penalty": self.penalty * penalty}
 
     def generator_loss(self, batch: Batch) -> Terms:
-        return {"fake": -self.discriminate(self.generator(batch["z"])).mean()}
+        return {"fake": -self.discriminate(self.fakes(batch)).mean()}
 
     def draw(self, n: int, generator: torch.Generator) -> Batch:
         return {"z": self.latent(n, generator), "u": torch.rand(n, device=generator.device, generator=generator)}
-
-    def latent(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        return self.normal(generator, n, self.z_dim)

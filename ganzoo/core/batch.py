@@ -1,0 +1,57 @@
+"""Batches: their size, their parts, and what a model asks of them."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from ganzoo.core.types import Batch
+
+
+def size(batch: Any) -> int:
+    """Images in a batch: the first size of its first tensor."""
+    return len(batch["image"]) if "image" in batch else len(tree_leaves(batch)[0])
+
+
+def check_batch(batch: Any, variant: str, needs: list[str]) -> None:
+    """Refuse a batch without the keys that the variant's generator reads.
+
+    Raises:
+        MisconfigurationException: it is no dict, or lacks one of the keys.
+    """
+    if not isinstance(batch, dict):
+        raise MisconfigurationException(f"a batch is a dict such as {{'image': x}}, not a {type(batch).__name__}")
+    for key in needs:
+        if key not in batch:
+            raise MisconfigurationException(
+                f"{variant} reads batch[{key!r}], and these batches have only {', '.join(batch)}"
+            )
+
+
+def microbatches(batch: Batch, k: int) -> list[Batch]:
+    """k equal parts of a batch, one after the other.
+
+    Raises:
+        MisconfigurationException: k does not divide the number of images.
+    """
+    if k == 1:
+        return [batch]
+    for tensor in tree_leaves(batch):
+        if len(tensor) % k:
+            raise MisconfigurationException(f"microbatches: {k} does not divide each process's {len(tensor)} images")
+    return [cast(Batch, tree_map(lambda t, i=i: t.chunk(k)[i], batch)) for i in range(k)]
+
+
+def share(drawn: Batch, rank: int, world_size: int) -> Batch:
+    """One process's slice of what was drawn for all of them together."""
+    if world_size == 1:
+        return drawn
+
+    def part(tensor: Tensor) -> Tensor:
+        n = len(tensor) // world_size
+        return tensor[rank * n : (rank + 1) * n]
+
+    return cast(Batch, tree_map(part, drawn))

@@ -1,0 +1,30 @@
+"""Equations compiled with `torch.compile`."""
+
+from __future__ import annotations
+
+from types import MethodType
+
+import torch
+
+from ganzoo.core.types import Equation
+
+
+class Compiler:
+    """Compiles the equations of a model, each of them once.
+
+    Args:
+        enabled: False gives them back as they are.
+    """
+
+    def __init__(self, enabled: bool) -> None:
+        self.enabled = enabled
+        self._known: dict[Equation, Equation] = {}
+
+    def __call__(self, loss: Equation) -> Equation:
+        if not self.enabled:
+            return loss
+        if not isinstance(loss, MethodType):
+            return torch.compile(loss)  # a lambda is new each time; the compiler knows it by its code
+        if loss not in self._known:
+            self._known[loss] = torch.compile(loss)
+        return self._known[loss]

@@ -1,0 +1,117 @@
+"""What works around Lightning, item by item: since which version it is needed, and why.
+
+`tests/test_lightning_fixes.py` has a test for each, which fails as soon as Lightning no longer needs it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.overrides.distributed import _sync_module_states
+from lightning.pytorch.plugins.io.wrapper import _WrappingCheckpointIO
+from lightning.pytorch.profilers import PassThroughProfiler
+
+from ganzoo.core.checkpoint import CheckpointIO
+
+
+def count_one_step(trainer: Trainer) -> None:
+    """One batch is one global step. Lightning (2.0 to 2.6.6) counts each step of each optimizer under manual
+    optimization, so we step the optimizers through the strategy, which counts none, and count here."""
+    progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+    progress.increment_ready()
+    progress.increment_completed()
+
+
+def count_finished_epoch(trainer: Trainer) -> None:
+    """Count the epoch after a checkpoint that was saved at an epoch's last batch. Lightning (2.5 to 2.6.6) does not:
+    checkpoints saved in it would claim to be at its end, and a second resume would see other batches."""
+    loop = trainer.fit_loop
+    epoch = loop.epoch_progress.current
+    if loop.restarted_mid_epoch and epoch.completed == epoch.ready:
+        loop.reset_restart_stage()
+
+
+def write_sealed_checkpoints(trainer: Trainer) -> None:
+    """All checkpoints of this Trainer, any callback's, are written by `CheckpointIO`. Of a plugin that wraps another
+    one (AsyncCheckpointIO), Lightning (2.0 to 2.6.6) has no way to set what is wrapped: its setter does nothing."""
+    strategy = trainer.strategy
+    plugin = strategy.checkpoint_io
+    if type(plugin) is TorchCheckpointIO:
+        strategy.checkpoint_io = CheckpointIO()
+    elif isinstance(plugin, _WrappingCheckpointIO) and type(plugin.checkpoint_io) is TorchCheckpointIO:
+        plugin._checkpoint_io = CheckpointIO()
+
+
+def train_mode(model: LightningModule, *networks: Any) -> None:
+    """A loaded model is in eval mode, to sample from. Lightning (2.2 to 2.6.6) trains it in the mode that it finds."""
+    if not model.training:
+        for network in networks:
+            network.train()
+        model.training = True
+
+
+def skip_driver_lookup() -> None:
+    """Lightning (2.0 to 2.6.6) sets this variable to "1" when it is imported; then each `Optimizer.step` asks the
+    driver whether there is a GPU, which takes 0.2 ms."""
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
+
+
+def inspected_once(step: Any) -> Any:
+    """Lightning (2.0 to 2.6.6) inspects the signature of `training_step` in every batch, which is quick only where it
+    is an attribute of the function."""
+    step.__signature__ = inspect.signature(step)
+    return step
+
+
+def set_attribute(module: Any, name: str, value: Any) -> None:
+    """A fast way for the one attribute that Lightning (2.0 to 2.6.6) sets before and after every hook: nn.Module's own
+    looks at each value for long."""
+    if name == "_current_fx_name":
+        object.__setattr__(module, name, value)
+    else:
+        LightningModule.__setattr__(module, name, value)
+
+
+def skip_sigterm_broadcast(trainer: Trainer) -> None:
+    """With several processes Lightning (2.6) asks, and waits for, all of them in every batch whether one was told to
+    stop; `RunFolder` asks now and then."""
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]
+
+
+def attached(model: LightningModule) -> bool:
+    """Whether a Trainer has the model. Lightning (2.0 to 2.6.6) has no public way to ask that does not raise."""
+    return model._trainer is not None
+
+
+def sync_module_states(module: Any) -> None:
+    """Replicas start equal. Lightning (2.0 to 2.6.6) has no public name for it."""
+    _sync_module_states(module)
+
+
+class BatchEndCallback(Callback):
+    """A callback that does nothing in a batch before its end. Lightning (2.0 to 2.6.6) calls each hook that can be
+    called, of each callback, some eight times a batch, also where it does nothing; None cannot be called."""
+
+    on_train_batch_start: Any = None
+    on_before_zero_grad: Any = None
+    on_before_backward: Any = None
+    on_after_backward: Any = None
+    on_before_optimizer_step: Any = None
+
+
+class NoProfiler(PassThroughProfiler):
+    """Lightning (2.0 to 2.6.6) enters a generator around each hook even where nothing is profiled."""
+
+    _nowhere: AbstractContextManager[Any] = nullcontext()
+
+    def profile(self, action_name: str) -> AbstractContextManager[Any]:  # type: ignore[override]
+        return self._nowhere
+
+
+def _nothing() -> None:
+    pass

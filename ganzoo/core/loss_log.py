@@ -1,0 +1,176 @@
+"""What a training logs: means of losses and other scalars, and the loggers that they go to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+from ganzoo.core.types import Terms
+
+
+class Loss(NamedTuple):
+    """What an equation says.
+
+    Attributes:
+        total: the sum of the terms, a scalar.
+        names: of the terms.
+        row: [1 + k], detached, float32: the total and the terms; [1], if there is one term.
+    """
+
+    total: Tensor
+    names: list[str]
+    row: Tensor
+
+    @property
+    def values(self) -> Tensor:
+        """[k] of the terms, detached."""
+        return self.row if len(self.names) == 1 else self.row[1:]
+
+    @classmethod
+    def of(cls, terms: Terms, player: str) -> Loss:
+        """
+        Raises:
+            MisconfigurationException: a term is no scalar.
+        """
+        first, *rest = terms.values()
+        total = sum(rest, first)
+        if total.ndim:
+            wrong = next(f"{name!r} has shape {list(term.shape)}" for name, term in terms.items() if term.ndim)
+            raise MisconfigurationException(f"the {player}'s terms are scalars, and {wrong}: take its mean")
+        shown = [total, *terms.values()] if rest else [total]
+        return cls(total, list(terms), torch.stack([term.detach().float() for term in shown]))
+
+
+class Means:
+    """Weighted means of named scalars, which stay on their device until they are read: one wait for all of them."""
+
+    def __init__(self) -> None:
+        self._sums: dict[tuple[str, ...], tuple[Tensor, int]] = {}  # names -> (weighted sums [k], sum of the weights)
+
+    def add(self, names: Sequence[str], values: Tensor, weight: int = 1) -> None:
+        """Add one value [k] of each of the names."""
+        names, values = tuple(names), values.detach().float()
+        values = values if weight == 1 else values * weight
+        if names in self._sums:
+            sums, weights = self._sums[names]
+            values, weight = sums + values, weights + weight
+        self._sums[names] = values, weight
+
+    def pop(self) -> dict[str, float]:
+        """The means over all processes; starts anew."""
+        if not self._sums:
+            return {}
+        sums = torch.cat([values for values, _ in self._sums.values()])
+        weights = [weight for names, (_, weight) in self._sums.items() for _ in names]
+        table = torch.stack([sums, torch.tensor(weights).to(sums)])
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(table)
+        found: dict[str, list[float]] = {}
+        for name, (value, weight) in zip((n for names in self._sums for n in names), table.T.tolist(), strict=True):
+            so_far = found.get(name, [0.0, 0.0])
+            found[name] = [so_far[0] + value, so_far[1] + weight]
+        self._sums = {}
+        return {name: value / weight for name, (value, weight) in found.items()}
+
+    def shares(self) -> list[list[dict[str, Any]]]:
+        """What each process holds, on the CPU: for a checkpoint, which one process writes for all."""
+        mine = [{"names": list(n), "sums": s.cpu(), "weight": w} for n, (s, w) in self._sums.items()]
+        if not dist.is_initialized():
+            return [mine]
+        gathered = [mine] * dist.get_world_size()
+        dist.all_gather_object(gathered, mine)
+        return gathered
+
+    def to(self, device: torch.device) -> None:
+        """Go on on another device."""
+        self._sums = {names: (sums.to(device), weight) for names, (sums, weight) in self._sums.items()}
+
+    def take(self, shares: list[Any]) -> None:
+        """Go on from what the processes held; the first takes all where there are more or fewer of them now."""
+        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        same = len(shares) == world
+        counts = int(same or rank == 0)  # the others have the same names, and add nothing
+        self._sums = {}
+        for row in (row for share in ([shares[rank]] if same else shares) for row in _rows(share)):
+            names, sums, weight = tuple(row["names"]), row["sums"] * counts, row["weight"] * counts
+            before = self._sums.get(names, (torch.zeros_like(sums), 0))
+            self._sums[names] = before[0] + sums, before[1] + weight
+
+
+class LossLog:
+    """The means of a training and of a validation, and the way to the loggers.
+
+    Attributes:
+        training: since the last log.
+        held_out: of the validation or test that is going on.
+        held_out_images: in the held-out batch in hand; 0 outside of a validation.
+    """
+
+    def __init__(self) -> None:
+        self.training, self.held_out, self.held_out_images = Means(), Means(), 0
+        self._observed: list[tuple[str, Tensor, int]] = []
+        self._failed: set[str] = set()  # loggers
+
+    def add(self, player: str, loss: Loss) -> None:
+        """Note a player's loss and, if it has several, its terms; before them what was observed on the way."""
+        self.collect(self.training)
+        names = ["loss", *loss.names] if len(loss.names) > 1 else ["loss"]
+        self.training.add([f"{player[0].upper()}/{name}" for name in names], loss.row)
+
+    def observe(self, name: str, value: Tensor, training: bool) -> None:
+        """Note a scalar, until `collect` knows where it belongs; outside of a run it is forgotten."""
+        if training or self.held_out_images:  # a list: it does not break a compiled loss into graphs
+            self._observed.append((name, value.detach(), 1 if training else self.held_out_images))
+
+    def collect(self, means: Means) -> None:
+        """Move what was observed into the means that it belongs to."""
+        for name, value, weight in self._observed:
+            means.add((name,), value[None], weight)
+        self._observed.clear()
+
+    def restart(self) -> None:
+        """Forget all that training has added since the last log."""
+        self.training = Means()
+        self._observed.clear()
+
+    def log(self, module: Any, values: dict[str, float]) -> None:
+        """Log values to the loggers, and to the progress bars and callbacks that monitor them.
+
+        While training, the loggers get them by `module.publish`: `self.log` would take a third of a millisecond a
+        value, and is a step off in validation.
+        """
+        trainer = module.trainer
+        if trainer.sanity_checking or not values:
+            return
+        fitting = trainer.state.fn == TrainerFn.FITTING
+        if fitting:
+            module.publish(values)
+        shown = {name: value for name, value in values.items() if not fitting or name.endswith("/loss")}
+        module.log_dict(shown, prog_bar=trainer.training, logger=not fitting)
+
+    def each_logger(self, trainer: Trainer, hand_over: Callable[[Logger], None]) -> None:
+        """Hand something to the loggers of a training; one that fails does not stop it, and is named once."""
+        for logger in trainer.loggers:
+            try:
+                hand_over(logger)
+                logger.save()  # a killed run has lost nothing that is older than its checkpoint
+            except Exception as error:  # a logger's service may raise anything
+                if (name := type(logger).__name__) not in self._failed:
+                    self._failed.add(name)
+                    rank_zero_warn(f"{name} did not take all of step {trainer.global_step}: {error}")
+
+
+def _rows(share: Any) -> list[dict[str, Any]]:
+    """One process's share; until November 2026 checkpoints had {"sums": {name: scalar}, "weights": {name: number}}."""
+    if isinstance(share, dict):
+        return [{"names": [n], "sums": s[None], "weight": share["weights"][n]} for n, s in share["sums"].items()]
+    return share

@@ -1,0 +1,109 @@
+"""A player while it trains: which parameters its update moves, and which of the opponent's it leaves alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
+
+from ganzoo.core.finite import Watch, surely_finite
+from ganzoo.core.frozen import frozen, kept
+from ganzoo.core.game_optim import ExtraAdam
+from ganzoo.core.strategy import average
+
+PlayerName = Literal["discriminator", "generator"]
+PLAYERS: tuple[PlayerName, PlayerName] = ("discriminator", "generator")  # in the order of their optimizers
+
+
+class Player:
+    """One side of the game.
+
+    Args:
+        name: of the player.
+        networks: both players' networks.
+        optimizer: moves this player's parameters.
+        names: of all parameters, for messages.
+
+    Attributes:
+        optimizer: as given.
+        parameters: what the optimizer moves.
+        opponent_parameters: all other parameters of the two networks.
+        opponent_buffers: the buffers of networks in which this player moves nothing.
+        moved: whether the optimizer has stepped since someone last set this to False.
+    """
+
+    def __init__(
+        self,
+        name: PlayerName,
+        networks: Mapping[PlayerName, nn.Module],
+        optimizer: Optimizer,
+        names: Mapping[nn.Parameter, str],
+    ) -> None:
+        self.name, self.optimizer = name, optimizer
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        own = {id(p) for p in self.parameters}
+        others = [net for net in networks.values() if not any(id(p) in own for p in net.parameters())]
+        self.opponent_parameters = [p for net in networks.values() for p in net.parameters() if id(p) not in own]
+        self.opponent_buffers = [buffer for net in others for buffer in net.buffers()]
+        self.moved = False
+        self._named = [(p, names[p]) for p in self.parameters]
+        norms = [m for m in networks[name].modules() if isinstance(m, _BatchNorm)]
+        running = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)]
+        self._statistics = [buffer for buffer in running if buffer is not None]  # each process makes its own
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Only this player learns: the opponent's parameters need no gradient, its buffers end as they were."""
+        with frozen(self.opponent_parameters), kept(self.opponent_buffers):
+            yield
+
+    @property
+    def ahead(self) -> bool:
+        """Whether the parameters are a look ahead, from which the optimizer will return."""
+        return isinstance(self.optimizer, ExtraAdam) and self.optimizer.ahead
+
+    def sync_gradients(self, terms: Tensor, world_size: int) -> None:
+        """Average gradients, BatchNorm's running statistics and the loss's terms [k] over the processes, in place."""
+        if world_size > 1:
+            average([*(p.grad for p in self.parameters if p.grad is not None), *self._statistics, terms])
+
+    def check_finite(self, watch: Watch, step: int, names: Sequence[str], terms: Tensor, scaled: bool) -> None:
+        """Look at the loss's terms and at the gradients' norms.
+
+        Args:
+            watch: remembers what it sees, or raises at once; see there.
+            step: the number of the batch.
+            names: [k] of the terms.
+            terms: [k].
+            scaled: whether a gradient scaler takes care of gradients that are not finite.
+
+        Raises:
+            NonFiniteError: one of them is not finite.
+        """
+        moving = [] if scaled else [(p.grad, name) for p, name in self._named if p.grad is not None]
+        norms = torch.stack(torch._foreach_norm([terms, *(gradient for gradient, _ in moving)]))
+        if not surely_finite(norms):
+            labels = [f"term {name!r}" for name in names] + [f"gradient of {name}" for _, name in moving]
+            watch.look(step, self.name, labels, torch.cat([terms, norms[1:]]))
+
+    def step(self, strategy: Any) -> None:
+        """One step of the optimizer, through the Trainer's strategy: not through Lightning's wrapper of the optimizer,
+        which would count it as a global step."""
+        strategy.optimizer_step(self.optimizer, closure=_nothing)
+        self.moved = True
+
+
+def clip_gradients(optimizer: Optimizer, norm: float, scaler: Any) -> None:
+    """Scale an optimizer's gradients down to a norm that they exceed; `scaler` is fp16's, or None."""
+    if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+        scaler.unscale_(optimizer)  # a fused optimizer would do it later, inside its step
+    nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], norm)
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,98 @@
+"""Samples by seeds: methods of `GANModule`, in a file of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from ganzoo.core.images import to_uint8
+from ganzoo.core.pictures import to_pil
+from ganzoo.core.random import mix
+from ganzoo.core.types import Batch, Latent
+
+if TYPE_CHECKING:
+    from ganzoo.core.module import GANModule
+
+
+def seeded(self: GANModule, seeds: Sequence[int]) -> Latent:
+    """One latent a seed, drawn on the CPU (GPUs of other models have other random numbers), on the model's device."""
+    rows = [self.latent(1, torch.Generator().manual_seed(mix(seed))) for seed in seeds]
+    return tree_map(lambda *row: torch.cat(row).to(self.device), *rows)
+
+
+def sample(
+    self: GANModule,
+    n: int | None = None,
+    *,
+    seeds: Sequence[int] | None = None,
+    label: int | Sequence[int] | None = None,
+    source: Tensor | None = None,
+    output_type: Literal["pt", "np", "pil"] = "pt",
+    batch_size: int = 256,
+) -> Any:
+    """New images; the same seeds give the same images on every device and in any batch.
+
+    Args:
+        n: how many; may be left out where the seeds, the labels or the sources say it.
+        seeds: one an image; None draws new ones.
+        label: the class of all images, or of each; None lets each seed choose.
+        source: the pictures [n, C', H, W] in [-1, 1] that a translator reads.
+        output_type: "pt" a float tensor [n, C, H, W] in [-1, 1] on the CPU; "np" a uint8 array [n, H, W, C];
+            "pil" a list of pictures.
+        batch_size: how many images are made at once.
+
+    Raises:
+        ValueError: the numbers of images, seeds, labels and sources disagree, or the model reads no such thing.
+    """
+    labels = cast(Sequence[int] | None, [label] if isinstance(label, Integral) else label)
+    if n is None:
+        n = next((len(given) for given in (seeds, source, labels) if given is not None), 1)
+    if n < 1:
+        raise ValueError(f"n counts from 1, got {n}")
+    seeds = torch.randint(2**31, (n,)).tolist() if seeds is None else [int(seed) for seed in seeds]
+    if len(seeds) != n:
+        raise ValueError(f"{n} images need {n} seeds, got {len(seeds)}")
+    given: dict[str, Tensor] = {}
+    if labels is not None or self.num_classes is not None:
+        given["label"] = labels_of(self, labels, seeds)
+    if source is not None or self.source_channels is not None:
+        given["source"] = sources_of(self, source, n)
+    parts = []
+    for start in range(0, n, batch_size):
+        part = slice(start, start + batch_size)
+        its_given = cast(Batch, {key: value[part].to(self.device) for key, value in given.items()})
+        parts.append(self.generate(seeded(self, seeds[part]), its_given).cpu())
+    images = torch.cat(parts)
+    if output_type == "np":
+        return to_uint8(images).permute(0, 2, 3, 1).numpy()
+    return to_pil(images) if output_type == "pil" else images
+
+
+def labels_of(model: GANModule, labels: Sequence[int] | None, seeds: Sequence[int]) -> Tensor:
+    """A class for each seed; the seed's own choice where none is given."""
+    if model.num_classes is None:
+        raise ValueError(f"{type(model).__name__} takes no label: it is not conditional")
+    if labels is None:
+        labels = [mix(seed, 1) % model.num_classes for seed in seeds]
+    n = len(seeds)
+    labels = [int(label) for label in labels] * (n if len(labels) == 1 else 1)
+    if len(labels) != n or not all(0 <= y < model.num_classes for y in labels):
+        raise ValueError(f"give one label, or {n}, each from 0 to {model.num_classes - 1}; got {labels}")
+    return torch.tensor(labels)
+
+
+def sources_of(model: GANModule, source: Tensor | None, n: int) -> Tensor:
+    """The sources, if they are as many and as deep as a translator needs them."""
+    name, channels = type(model).__name__, model.source_channels
+    if channels is None:
+        raise ValueError(f"{name} takes no source: it makes images from latents")
+    if source is None:
+        raise ValueError(f"{name} translates pictures: give source=[N, {channels}, H, W] in [-1, 1]")
+    if source.ndim != 4 or source.shape[:2] != (n, channels):
+        raise ValueError(f"{name} reads {n} sources [{n}, {channels}, H, W], not {list(source.shape)}")
+    return source

@@ -1,0 +1,92 @@
+"""What a checkpoint holds of a training beside weights and optimizers: counters, the seed, the losses' means."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+from ganzoo.core.arguments import variant_name
+from ganzoo.core.finite import NonFiniteError, Watch, check_weights
+from ganzoo.core.lightning_fixes import attached
+from ganzoo.core.random import global_seed
+
+if TYPE_CHECKING:
+    from ganzoo.core.module import GANModule
+
+SEEN = "images_seen"  # its name in a state_dict
+
+
+def save(model: GANModule, checkpoint: dict[str, Any]) -> None:
+    """
+    Raises:
+        NonFiniteError: there is something not finite, so that the file that is there is worth more.
+    """
+    step = model.trainer.global_step
+    model.watch.check(step, model.scaler)
+    check_weights(step, model)
+    checkpoint["state_dict"][SEEN] = torch.tensor(model.images_seen)  # a callback may have put another state there
+    checkpoint["ganzoo"] = {
+        "variant": variant_name(type(model)),
+        "seed": model.randomness.seed,
+        "averaged_at": model.averaged_at,
+        "means": model.loss_log.training.shares(),
+    }
+
+
+def restore(model: GANModule, checkpoint: dict[str, Any]) -> None:
+    """
+    Raises:
+        MisconfigurationException: the checkpoint is of another variant.
+    """
+    saved = checkpoint.get("ganzoo", {})
+    if (name := str(saved.get("variant")).rsplit(".", 1)[-1]) != type(model).__name__:
+        raise MisconfigurationException(f"the checkpoint is of {name}, not of {type(model).__name__}")
+    model.averaged_at = saved["averaged_at"] if "averaged_at" in saved else _averaged_at(model, checkpoint)
+    model.loss_log.training.take(saved["means"])
+    if attached(model) and saved["seed"] != global_seed():
+        rank_zero_warn(
+            f"the checkpoint's run had the seed {saved['seed']}, this one has {global_seed()}, and so other random "
+            f"numbers; for the same, call seed_everything({saved['seed']}) first"
+        )
+
+
+def _averaged_at(model: GANModule, checkpoint: dict[str, Any]) -> int:
+    """For a checkpoint from before November 2026: after the last batch in which the generator moved."""
+    seen, step = int(checkpoint["state_dict"].get(SEEN, 0)), int(checkpoint.get("global_step", 0))
+    return seen - seen // max(step, 1) * (step % model.n_critic)
+
+
+def recover(model: GANModule, error: NonFiniteError) -> None:
+    """Back to the last good state, if a callback knows one; steps and images, and so the randomness, count on.
+
+    Raises:
+        NonFiniteError: there is none.
+    """
+    if model.rollback is None:
+        raise error
+    seen = model.images_seen
+    model.rollback(error)
+    model.images_seen = model.averaged_at = seen
+    model.watch = Watch()
+    model.loss_log.restart()
+
+
+def add_images_seen(model: GANModule, state: dict[str, Any], prefix: str, _: Any) -> None:
+    """A hook of `state_dict`: the images seen are in it, though they are no buffer, which others might average."""
+    state[prefix + SEEN] = torch.tensor(model.images_seen)
+
+
+def take_images_seen(
+    model: GANModule, state: dict[str, Any], prefix: str, _: Any, __: bool, missing: list[str], *rest: list[str]
+) -> None:
+    """A hook of `load_state_dict`: the counterpart of `add_images_seen`."""
+    if (seen := state.pop(prefix + SEEN, None)) is None:
+        missing.append(prefix + SEEN)
+    elif isinstance(seen, Tensor) and seen.dtype == torch.int64 and seen.shape == ():
+        model.images_seen = int(seen)
+    else:
+        rest[-1].append(f"{prefix}{SEEN} is no whole number")

@@ -1,0 +1,396 @@
+"""How the players take turns, share fakes and are counted; what leaves the model; what others may do with it."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+import traceback
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import BatchSizeFinder, EMAWeightAveraging
+from torch import nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import StepLR
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import ganzoo
+from ganzoo.callbacks.diagnostics import Diagnostics
+from ganzoo.core.checkpoint import read
+from ganzoo.core.game_optim import ExtraAdam
+from ganzoo.core.optim import FusedAdam
+from ganzoo.core.strategy import GANStrategy
+from ganzoo.data import Digits
+from ganzoo.testing import BATCH, NoiseImages, fit, sources
+from tests.variants import small
+
+TINY = {"image_size": 8, "channels": 1, "width": 4}
+BEFORE = Path(__file__).parent / "data" / "gan-before-0.2.pt"  # written by the code of November 2026
+
+
+def make(name="DCGAN", **more):
+    torch.manual_seed(0)
+    return getattr(ganzoo, name)(**small(name), **more)
+
+
+# Turns
+
+
+class Turns(Callback):
+    """Who moves, in order, batch by batch."""
+
+    def __init__(self):
+        self.batches = []
+
+    def on_train_start(self, trainer, model):
+        for letter, optimizer in zip("dg", trainer.optimizers, strict=True):
+            optimizer.register_step_post_hook(lambda *_, letter=letter: self.batches.append(letter))
+
+    def on_train_batch_end(self, *_):
+        self.batches.append(" ")
+
+    def __str__(self):
+        return "".join(self.batches).strip()
+
+
+@pytest.mark.parametrize(
+    ("game", "turns"),
+    [
+        ({}, "dg dg dg"),
+        ({"n_critic": 2}, "d dg d"),
+        ({"n_generator": 3}, "dggg dggg dggg"),
+    ],
+)
+def test_turns(game, turns):
+    moves = Turns()
+    trainer = fit(make(**game), steps=3, callbacks=[moves])
+    assert str(moves) == turns and trainer.global_step == 3
+
+
+def test_each_of_several_generator_steps_has_latents_of_its_own_and_the_same_images():
+    model, seen = make(n_generator=2), []
+    equation = model.generator_loss
+    model.generator_loss = lambda batch: seen.append(batch) or equation(batch)
+    fit(model, steps=1)
+    assert torch.equal(seen[0]["image"], seen[1]["image"]) and not torch.equal(seen[0]["z"], seen[1]["z"])
+
+
+def test_several_of_both_are_refused():
+    with pytest.raises(ValueError, match="n_critic is 2 and n_generator 3: one of them must be 1"):
+        make(n_critic=2, n_generator=3)
+
+
+@pytest.mark.parametrize(("bad", "value"), [("n_generator", 0), ("n_generator", 1.5), ("share_fakes", "yes")])
+def test_bad_values_are_named(bad, value):
+    with pytest.raises(ValueError, match=f"^{bad} "):
+        make(**{bad: value})
+
+
+# Shared fakes
+
+
+def test_shared_fakes_are_one_forward_pass_and_both_players_see_them():
+    model = make(share_fakes=True)
+    data = NoiseImages(model)
+    made, d_saw, g_saw = [], [], []
+    model.generator.register_forward_hook(lambda module, inputs, output: made.append(output))
+    d_loss, g_loss = model.discriminator_loss, model.generator_loss
+    model.discriminator_loss = lambda batch: d_saw.append(batch) or d_loss(batch)
+    model.generator_loss = lambda batch: g_saw.append(batch) or g_loss(batch)
+    fit(model, data, steps=2)
+    assert len(made) == 2
+    for y, d, g in zip(made, d_saw, g_saw, strict=True):
+        assert g["fakes"] is y and y.requires_grad
+        assert torch.equal(d["fakes"], y) and not d["fakes"].requires_grad
+        assert torch.equal(d["z"], g["z"])
+
+
+def test_a_shared_step_is_that_of_the_loop_that_people_write():
+    """D on reals and on detached fakes, step; the same fakes through the new D, step."""
+    model = make(share_fakes=True, optimizer=lambda params: SGD(params, lr=0.1))
+    g, d = copy.deepcopy(model.generator), copy.deepcopy(model.discriminator)
+    seen = []
+    equation = model.discriminator_loss
+    model.discriminator_loss = lambda batch: seen.append(batch) or equation(batch)
+    fit(model, steps=2)
+    loss = nn.BCEWithLogitsLoss()
+    ones, zeros = torch.ones(BATCH), torch.zeros(BATCH)
+    optimizers = [SGD(network.parameters(), lr=0.1) for network in (d, g)]
+    for batch in seen:
+        fake = g(batch["z"])
+        d.zero_grad()
+        (loss(d(batch["image"]), ones) + loss(d(fake.detach()), zeros)).backward()
+        optimizers[0].step()
+        g.zero_grad()
+        before = {n: b.clone() for n, b in d.named_buffers()}
+        loss(d(fake), ones).backward()
+        optimizers[1].step()
+        for n, b in d.named_buffers():  # ganzoo's D keeps its running statistics while G moves
+            b.copy_(before[n])
+    for ours, theirs in ((model.generator, g), (model.discriminator, d)):
+        for key, value in theirs.state_dict().items():
+            torch.testing.assert_close(ours.state_dict()[key], value, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"n_critic": 2}, {"n_generator": 2}, {"microbatches": 2}, {"compile_losses": True}, {"consensus": 0.0}],
+    ids=lambda other: next(iter(other)),
+)
+def test_what_does_not_go_with_shared_fakes_is_refused(other):
+    # consensus speaks first where it can
+    with pytest.raises(ValueError, match=f"needs {next(iter(other))}"):
+        make(share_fakes=True, **other)
+
+
+def test_two_processes_share_fakes_as_one(tmp_path):
+    def gan():
+        torch.manual_seed(0)
+        model = ganzoo.GAN(8, 1, z_dim=4, hidden=8, d_hidden=8, share_fakes=True)
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        return model
+
+    class Keep(Callback):
+        def on_train_end(self, trainer, model):
+            torch.save(model.state_dict(), tmp_path / f"{trainer.world_size}.pt")
+
+    strategy = GANStrategy(process_group_backend="gloo", start_method="fork")
+    fit(gan(), steps=3, callbacks=[Keep()])
+    fit(gan(), steps=3, callbacks=[Keep()], strategy=strategy, devices=2)
+    one, two = (torch.load(tmp_path / f"{n}.pt") for n in (1, 2))
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, rtol=1e-5, atol=1e-6)
+
+
+# What is drawn
+
+
+@pytest.mark.parametrize("name", ["WGAN", "WGANGP"])
+def test_normal_latents(name):
+    z = make(name).latent(10_000, torch.Generator().manual_seed(0))
+    assert z.shape == (10_000, 6) and abs(z.mean()) < 0.02 and abs(z.std() - 1) < 0.02 and z.abs().max() > 3
+
+
+def test_a_prior_that_nobody_knows():
+    class Typo(ganzoo.DCGAN):
+        prior = "nromal"
+
+    with pytest.raises(KeyError, match="nromal"):
+        Typo(**TINY).latent(1)
+
+
+def test_held_out_latents_differ_between_processes(tmp_path):
+    class Look(ganzoo.DCGAN):
+        def discriminator_loss(self, batch):
+            if not self.training:
+                torch.save(batch["z"], tmp_path / f"{self.trainer.global_rank}.pt")
+            return super().discriminator_loss(batch)
+
+    torch.manual_seed(0)
+    strategy = GANStrategy(process_group_backend="gloo", start_method="fork")
+    fit(Look(**TINY), steps=3, limit_val_batches=1, strategy=strategy, devices=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert first.shape == second.shape and not torch.equal(first, second)
+
+
+# The averaged generator
+
+
+def test_weights_that_look_ahead_do_not_enter_the_average():
+    """Of ExtraAdam's four steps, the second and the fourth; each brings the images of two batches."""
+    model, weights = make(optimizer=lambda params: ExtraAdam(params, lr=0.05), ema_half_life=32.0), []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            weights.append(model.generator.project.weight.detach().clone())
+
+    expected = model.generator.project.weight.detach().clone()
+    fit(model, steps=5, callbacks=[Watch()])
+    keep = 0.5 ** (2 * BATCH / 32)
+    for weight in (weights[1], weights[3]):
+        expected = keep * expected + (1 - keep) * weight
+    torch.testing.assert_close(model.ema.project.weight, expected)
+    assert model.averaged_at == 4 * BATCH
+
+
+def test_the_average_goes_on_in_the_middle_of_an_interval(tmp_path):
+    """Saved between two G steps, when the images of one batch are not averaged yet."""
+    game = {"n_critic": 2, "ema_half_life": 20.0}
+    whole, again = make(**game), make(**game)
+
+    class Save(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.global_step == 3:
+                trainer.save_checkpoint(tmp_path / "a.ckpt")
+
+    fit(whole, steps=6, callbacks=[Save()])
+    fit(again, steps=6, ckpt_path=tmp_path / "a.ckpt")
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key]), key
+
+
+# What leaves the model
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", ganzoo.list_models())
+def test_a_model_in_half_precision_samples(name, dtype):
+    model = make(name, ema_half_life=10.0).to(dtype)
+    model.configure_model()
+    images = model.sample(seeds=[0, 1], source=sources(model, 2))
+    assert images.dtype == torch.float32 and images.isfinite().all() and images.abs().max() <= 1
+    whole = make(name).sample(seeds=[0, 1], source=sources(model, 2))
+    assert (images - whole).abs().mean() < 0.05
+
+
+WEIGHT_NORM = {"ImprovedGAN"}  # torch pickles no parametrised layers
+
+
+@pytest.mark.parametrize("name", sorted({*ganzoo.list_models()} - WEIGHT_NORM))
+def test_a_model_is_pickled_with_its_defaults(name):
+    model = make(name)
+    again = pickle.loads(pickle.dumps(model))
+    assert again.make_optimizer == model.make_optimizer and again.lr_scheduler is None
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key]), key
+
+
+def test_a_trained_model_is_pickled_and_trains_on():
+    """Also one whose losses are compiled, and that a callback would take back to a good state."""
+    model = make(ema_half_life=10.0)
+    fit(model, steps=2)
+    again = pickle.loads(pickle.dumps(model))
+    assert again.images_seen == 2 * BATCH and again.players == {}
+    fit(again, steps=2)
+    assert again.images_seen == 4 * BATCH and model.images_seen == 2 * BATCH
+
+
+def step_down(optimizer):
+    return StepLR(optimizer, 3)
+
+
+def test_what_the_user_gives_is_pickled_as_it_is():
+    again = pickle.loads(pickle.dumps(make(lr_scheduler=step_down)))
+    assert again.lr_scheduler is step_down
+    with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
+        pickle.dumps(make(optimizer=lambda params: SGD(params, lr=0.1)))
+
+
+@pytest.mark.slow
+def test_processes_may_be_spawned(tmp_path):
+    strategy = GANStrategy(process_group_backend="gloo", start_method="spawn")
+    trainer = fit(make(), Digits(image_size=16, batch_size=8), steps=2, strategy=strategy, devices=2)
+    assert trainer.global_step == 2
+
+
+# What others do with it
+
+
+def test_lightnings_average_leaves_the_images_alone(tmp_path):
+    model = make()
+    average = EMAWeightAveraging(decay=0.9)
+    trainer = fit(model, steps=400, callbacks=[average], max_epochs=-1)
+    assert model.images_seen == 400 * BATCH
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    assert int(read(tmp_path / "a.ckpt")["state_dict"]["images_seen"]) == 400 * BATCH
+    assert not any(name == "images_seen" for name, _ in model.named_buffers())
+
+
+def test_lightnings_average_saves_them_while_it_trains(tmp_path):
+    class Save(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            trainer.save_checkpoint(tmp_path / f"{trainer.global_step}.ckpt")
+
+    fit(make(), steps=3, callbacks=[EMAWeightAveraging(decay=0.9), Save()])
+    saved = read(tmp_path / "2.ckpt")
+    assert int(saved["state_dict"]["images_seen"]) == 2 * BATCH
+    again = make()
+    fit(again, steps=3, callbacks=[EMAWeightAveraging(decay=0.9)], ckpt_path=tmp_path / "2.ckpt")
+    assert again.images_seen == 3 * BATCH
+
+
+def test_the_batch_size_finder_finds_one(tmp_path):
+    """It plays before Lightning says that the fit starts, and takes everything back."""
+    model, data = make(), Digits(image_size=16, batch_size=8)
+    finder = BatchSizeFinder(steps_per_trial=2, init_val=4, max_trials=3)
+    trainer = fit(model, data, steps=3, callbacks=[finder], default_root_dir=tmp_path)
+    assert data.batch_size == 16 and trainer.global_step == 3
+    assert model.images_seen == 3 * 16
+
+
+@pytest.mark.parametrize("bad", [torch.tensor(1.5), torch.tensor([1, 2]), "many", None])
+def test_images_seen_that_are_no_number_are_refused(bad):
+    model = make()
+    state = {**model.state_dict(), "images_seen": bad}
+    with pytest.raises(RuntimeError, match="images_seen is no whole number|Missing key.*images_seen"):
+        model.load_state_dict(state)
+
+
+class Reads(TorchDispatchMode):
+    """Counts the times that a device would be waited for."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
+            lines = [frame.line or "" for frame in traceback.extract_stack()]
+            if not any("one_hot(" in line for line in lines):  # which looks at labels, but on a CPU alone
+                self.found.append(lines[-2:])
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("game", [{}, {"share_fakes": True}, {"clip_norm": 1.0, "ema_half_life": 10.0}], ids=str)
+@pytest.mark.parametrize("name", ganzoo.list_models())
+def test_a_step_waits_for_no_device(name, game, monkeypatch):
+    """On a CPU that takes itself for an accelerator."""
+    if name == "CycleGAN" and "share_fakes" in game:
+        pytest.skip("it shares them always")
+
+    class Look(Callback):
+        def on_train_batch_start(self, trainer, model, batch, batch_idx):
+            if trainer.global_step == 1:
+                self.mode = Reads()
+                self.mode.__enter__()
+
+        def on_train_batch_end(self, trainer, model, *_):
+            if trainer.global_step == 2:
+                self.mode.__exit__(None, None, None)
+
+    model, look = make(name, n_critic=1, **game), Look()
+    monkeypatch.setattr(torch.Tensor, "is_cpu", property(lambda _: False))
+    fit(model, steps=3, callbacks=[look], log_every_n_steps=50)
+    assert look.mode.found == []
+
+
+# A checkpoint from before
+
+
+def test_a_checkpoint_from_before_goes_on():
+    game = {"n_critic": 2, "ema_half_life": 100.0, "discriminator_optimizer": lambda params: FusedAdam(params, lr=0.0)}
+    model = ganzoo.GAN(image_size=8, hidden=4, d_hidden=4, z_dim=2, pieces=2, **game)
+    alarms, logged = Diagnostics(every_n_steps=100, n=12), []
+
+    class Look(Callback):
+        def on_train_start(self, trainer, pl_module):
+            logged.append((model.images_seen, model.averaged_at, dict(alarms.active)))
+
+    trainer = fit(
+        model, Digits(batch_size=32), steps=8, ckpt_path=BEFORE, callbacks=[alarms, Look()], log_every_n_steps=8
+    )
+    assert logged == [(7 * 32, 6 * 32, {"D is frozen": 6})]
+    assert model.images_seen == model.averaged_at == 8 * 32
+    # D did not move, so each of four batches (the three before it are in the file) has nearly the same loss
+    assert float(trainer.callback_metrics["D/loss"]) == pytest.approx(2 * math.log(2), rel=1e-2)
+
+
+def test_a_checkpoint_from_before_is_loaded():
+    for model in (ganzoo.load(BEFORE), ganzoo.GAN.load_from_checkpoint(BEFORE)):
+        assert model.images_seen == 7 * 32 and model.n_critic == 2
+        assert model.sample(2, seeds=[0, 1]).shape == (2, 1, 8, 8)

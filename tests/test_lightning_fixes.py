@@ -1,0 +1,185 @@
+"""What works around Lightning: each test fails as soon as Lightning needs it no longer."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loops import training_epoch_loop
+from lightning.pytorch.overrides import distributed
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
+from torch import nn
+from torch.optim import SGD
+
+import ganzoo
+from ganzoo.callbacks.samples import Samples
+from ganzoo.core import lightning_fixes
+from ganzoo.core.checkpoint import CheckpointIO
+from ganzoo.core.lightning_fixes import BatchEndCallback, NoProfiler
+from ganzoo.testing import NoiseImages, fit
+
+NO_LONGER = "Lightning needs this no longer: take it out of lightning_fixes"
+
+
+def dcgan():
+    torch.manual_seed(0)
+    return ganzoo.DCGAN(image_size=8, channels=1, width=4)
+
+
+class Plain(LightningModule):
+    """Two optimizers under manual optimization, as Lightning's documentation has it."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+        self.a, self.b = nn.Linear(1, 1), nn.Linear(1, 1)
+
+    def training_step(self, batch, batch_idx):
+        for optimizer, network in zip(self.optimizers(), (self.a, self.b), strict=True):
+            optimizer.zero_grad()
+            self.manual_backward(network(batch).sum())
+            optimizer.step()
+
+    def configure_optimizers(self):
+        return [SGD(self.a.parameters(), lr=0.1), SGD(self.b.parameters(), lr=0.1)]
+
+
+def plain(model=None, n=3, **more):
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    trainer = Trainer(accelerator="cpu", logger=False, max_epochs=1, **quiet, **more)
+    trainer.fit(model or Plain(), torch.utils.data.DataLoader(torch.ones(n, 1)))
+    return trainer
+
+
+def test_lightning_counts_every_optimizers_steps():
+    assert plain().global_step == 6, NO_LONGER
+    assert fit(dcgan(), steps=3).global_step == 3
+
+
+def test_lightning_does_not_count_the_epoch_after_a_checkpoint_at_an_epochs_end(tmp_path, monkeypatch):
+    class Save(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            trainer.save_checkpoint(tmp_path / f"{trainer.global_step}.ckpt")
+
+    def resumed_twice():
+        for path in tmp_path.iterdir():
+            path.unlink()
+        for ckpt_path in (None, tmp_path / "3.ckpt", tmp_path / "4.ckpt"):
+            trainer = fit(dcgan(), steps=-1, max_epochs=3, ckpt_path=ckpt_path, callbacks=[Save()])
+        return trainer.global_step
+
+    assert resumed_twice() == 9
+    monkeypatch.setattr(lightning_fixes, "count_finished_epoch", lambda trainer: None)
+    assert resumed_twice() != 9, NO_LONGER
+
+
+def test_lightning_cannot_set_what_a_plugin_wraps(tmp_path):
+    plugin = AsyncCheckpointIO(TorchCheckpointIO())
+    plugin.checkpoint_io = CheckpointIO()
+    assert type(plugin.checkpoint_io) is TorchCheckpointIO, NO_LONGER
+    trainer = fit(dcgan(), steps=1, plugins=[plugin])
+    assert type(trainer.strategy.checkpoint_io.checkpoint_io) is CheckpointIO
+
+
+def test_lightning_trains_a_model_in_the_mode_that_it_finds():
+    model = Plain().eval()
+    plain(model)
+    assert not model.training, NO_LONGER
+    model = dcgan().eval()
+    fit(model, steps=1)
+    assert model.training and model.discriminator.training
+
+
+def test_lightning_makes_torch_ask_the_driver():
+    name = "PYTORCH_NVML_BASED_CUDA_CHECK"
+    code = f"import lightning.pytorch, os; print(os.environ.get('{name}'))"
+    environment = {key: value for key, value in os.environ.items() if key != name}
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment).stdout
+    assert said.strip() == "1", NO_LONGER
+    fit(dcgan(), steps=1)
+    assert os.environ[name] == "0"
+
+
+def test_lightning_sets_one_attribute_around_every_hook(monkeypatch):
+    names = []
+
+    class Counted(Plain):
+        def __setattr__(self, name, value):
+            names.append(name)
+            super().__setattr__(name, value)
+
+    plain(Counted(), n=10)
+    assert names.count("_current_fx_name") > 10 * 10, NO_LONGER
+    model = dcgan()
+    model._current_fx_name, model.width = "training_step", nn.Linear(1, 1)
+    assert model._current_fx_name == "training_step" and "width" in dict(model.named_children())
+
+
+def test_lightning_inspects_the_training_step_in_every_batch(monkeypatch):
+    inspected = []
+    looks = training_epoch_loop.is_param_in_hook_signature
+    monkeypatch.setattr(
+        training_epoch_loop,
+        "is_param_in_hook_signature",
+        lambda hook, *args, **more: inspected.append(hook) or looks(hook, *args, **more),
+    )
+    plain(n=10)
+    assert len(inspected) >= 10, NO_LONGER
+    step = ganzoo.DCGAN.training_step
+    assert step.__signature__ is inspect.signature(step)
+    assert list(inspect.signature(dcgan().training_step).parameters) == ["batch", "batch_idx"]
+
+
+def test_lightning_calls_hooks_that_do_nothing():
+    """Unless they cannot be called."""
+
+    class Counting(Callback):
+        calls = 0
+
+        def __getattribute__(self, name):
+            if name in QUIET:
+                Counting.calls += 1
+            return super().__getattribute__(name)
+
+    QUIET = [name for name, value in vars(BatchEndCallback).items() if name.startswith("on_") and value is None]
+    assert len(QUIET) == 5
+    plain(callbacks=[Counting()])
+    assert Counting.calls >= 3 * 7, NO_LONGER
+    assert all(getattr(Samples(), name) is None for name in QUIET)
+    model, samples = dcgan(), BatchEndCallback()
+    assert fit(model, NoiseImages(model), steps=2, callbacks=[samples]).global_step == 2
+
+
+def test_lightning_enters_a_generator_where_nothing_is_profiled():
+    trainer = plain()
+    assert inspect.isgeneratorfunction(inspect.unwrap(type(trainer.profiler).profile)), NO_LONGER
+    with NoProfiler().profile("a"), NoProfiler().profile("b"):
+        pass
+    assert fit(dcgan(), steps=2, profiler=NoProfiler()).global_step == 2
+
+
+def test_lightning_asks_all_processes_in_every_batch():
+    loop = plain().fit_loop.epoch_loop
+    assert "_broadcast_sigterm_tensor" in inspect.getsource(type(loop).advance), NO_LONGER
+    trainer = plain()
+    lightning_fixes.skip_sigterm_broadcast(trainer)
+    assert trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor() is None
+
+
+def test_lightning_raises_where_a_model_has_no_trainer():
+    model = dcgan()
+    with pytest.raises(RuntimeError, match="not attached"):
+        _ = model.trainer
+    assert not lightning_fixes.attached(model)
+    fit(model, steps=1)
+    assert lightning_fixes.attached(model)
+
+
+def test_lightning_has_no_public_way_to_make_replicas_equal():
+    assert not hasattr(distributed, "sync_module_states"), NO_LONGER
