@@ -125,7 +125,7 @@ def test_the_generators_step_first_and_the_discriminators_see_the_fakes_from_bef
 
 
 def test_share_fakes_is_refused():
-    with pytest.raises(ValueError, match="share_fakes: leave it out"):
+    with pytest.raises(ValueError, match="share_fakes: CycleGAN always reuses"):
         make(share_fakes=True)
 
 

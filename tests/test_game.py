@@ -7,6 +7,7 @@ import math
 import pickle
 import traceback
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -18,11 +19,14 @@ from torch.optim.lr_scheduler import StepLR
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import ganzoo
+from ganzoo.callbacks.checkpoints import Checkpoints
 from ganzoo.callbacks.diagnostics import Diagnostics
 from ganzoo.core.checkpoint import read
 from ganzoo.core.game_optim import ExtraAdam
+from ganzoo.core.images import scaled
 from ganzoo.core.optim import FusedAdam
 from ganzoo.core.strategy import GANStrategy
+from ganzoo.core.types import full_precision
 from ganzoo.data import Digits
 from ganzoo.testing import BATCH, NoiseImages, fit, sources
 from tests.variants import small
@@ -215,7 +219,7 @@ def test_weights_that_look_ahead_do_not_enter_the_average():
     for weight in (weights[1], weights[3]):
         expected = keep * expected + (1 - keep) * weight
     torch.testing.assert_close(model.ema.project.weight, expected)
-    assert model.averaged_at == 4 * BATCH
+    assert model.unaveraged == BATCH
 
 
 def test_the_average_goes_on_in_the_middle_of_an_interval(tmp_path):
@@ -260,12 +264,19 @@ def test_a_model_is_pickled_with_its_defaults(name):
         assert torch.equal(value, again.state_dict()[key]), key
 
 
-def test_a_trained_model_is_pickled_and_trains_on():
-    """Also one whose losses are compiled, and that a callback would take back to a good state."""
-    model = make(ema_half_life=10.0)
-    fit(model, steps=2)
-    again = pickle.loads(pickle.dumps(model))
-    assert again.images_seen == 2 * BATCH and again.players == {}
+def test_a_model_is_pickled_while_it_trains_and_trains_on(tmp_path, monkeypatch):
+    """Also with compiled losses, and a callback that knows the way back to a good state."""
+    monkeypatch.setattr(torch, "compile", lambda loss: lambda batch: loss(batch))
+    pickled = []
+
+    class Pickle(Callback):
+        def on_train_batch_end(self, trainer, model, *_):
+            pickled.append(pickle.dumps(model))
+
+    model, saves = make(ema_half_life=10.0, compile_losses=True), Checkpoints(rollbacks=1)
+    fit(model, steps=2, callbacks=[Pickle(), saves], enable_checkpointing=True, default_root_dir=tmp_path)
+    again = pickle.loads(pickled[-1])
+    assert again.images_seen == 2 * BATCH and again.players == {} and again.rollback is None
     fit(again, steps=2)
     assert again.images_seen == 4 * BATCH and model.images_seen == 2 * BATCH
 
@@ -279,6 +290,59 @@ def test_what_the_user_gives_is_pickled_as_it_is():
     assert again.lr_scheduler is step_down
     with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
         pickle.dumps(make(optimizer=lambda params: SGD(params, lr=0.1)))
+
+
+def test_loaded_weights_begin_a_new_average(tmp_path):
+    """The images that were seen before say nothing of how old the average is."""
+    model = make(ema_half_life=1e6)
+    fit(model, steps=2).save_checkpoint(tmp_path / "a.ckpt")
+    loaded = ganzoo.load(tmp_path / "a.ckpt")
+    loaded.images_seen = 10**7
+    before = loaded.ema.project.weight.clone()
+    fit(loaded, steps=1)
+    assert loaded.unaveraged == 0
+    torch.testing.assert_close(loaded.ema.project.weight, before, atol=1e-5, rtol=0)
+
+
+def test_a_step_of_ones_own_moves_the_average():
+    class Own(ganzoo.DCGAN):
+        def generator_step(self, batch):
+            batch, optimizer = self.with_draws(batch), self.trainer.optimizers[1]
+            optimizer.zero_grad()
+            with self.players["generator"].active():
+                self.manual_backward(self.generator_loss(batch)["fake"])
+            self.trainer.strategy.optimizer_step(optimizer, closure=lambda: None)
+
+    model = Own(**TINY, ema_half_life=1.0)
+    fit(model, steps=2)
+    torch.testing.assert_close(model.ema.project.weight, model.generator.project.weight, atol=1e-3, rtol=0)
+
+
+def test_settings_of_an_overridden_configure_optimizers_stay():
+    class Own(ganzoo.DCGAN):
+        def configure_optimizers(self):
+            optimizers, schedulers = super().configure_optimizers()
+            optimizers[1].param_groups[0]["lr"] = 1e-6
+            return optimizers, schedulers
+
+    trainer = fit(Own(**TINY), steps=1)
+    assert [optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers] == [2e-4, 1e-6]
+
+
+def test_what_a_discriminator_returns_beside_tensors_stays():
+    seen = torch.ones(2, dtype=torch.bfloat16)
+    logits, features, n = full_precision((seen, {"f": seen, "none": None}, 3))
+    assert logits.dtype == features["f"].dtype == torch.float32 and features["none"] is None and n == 3
+    assert full_precision(seen.double()).dtype == torch.float64
+
+
+def test_a_named_tuple_of_bytes_is_scaled():
+    class Pair(NamedTuple):
+        image: torch.Tensor
+        label: torch.Tensor
+
+    pair = scaled(Pair(torch.tensor([0, 255], dtype=torch.uint8), torch.tensor([1, 2])))
+    assert isinstance(pair, Pair) and pair.image.tolist() == [-1.0, 1.0] and pair.label.dtype == torch.int64
 
 
 @pytest.mark.slow
@@ -331,19 +395,48 @@ def test_images_seen_that_are_no_number_are_refused(bad):
         model.load_state_dict(state)
 
 
-class Reads(TorchDispatchMode):
-    """Counts the times that a device would be waited for."""
+READS = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "is_nonzero", "equal"}
+FREE = "one_hot(", "torch.randint("  # the first looks at labels, but on a CPU alone; the pool's places are on a CPU
 
-    def __init__(self):
+
+class Reads(TorchDispatchMode):
+    """Notes where a device would be waited for."""
+
+    def __init__(self, monkeypatch):
         super().__init__()
-        self.found = []
+        self.found, self.on = [], False
+        for name in ("tolist", "cpu", "numpy"):
+            whole = getattr(torch.Tensor, name)
+            monkeypatch.setattr(torch.Tensor, name, lambda *args, whole=whole: self.note() or whole(*args))
+
+    def __enter__(self):
+        self.on = True
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        self.on = False
+        return super().__exit__(*error)
+
+    def note(self):
+        if not self.on:
+            return
+        lines = [frame.line or "" for frame in traceback.extract_stack()]
+        if not any(free in line for line in lines for free in FREE):
+            self.found.append(lines[-3:])
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
-            lines = [frame.line or "" for frame in traceback.extract_stack()]
-            if not any("one_hot(" in line for line in lines):  # which looks at labels, but on a CPU alone
-                self.found.append(lines[-2:])
+        name = function._schema.name.removeprefix("aten::")
+        masks = name == "index" and any(i is not None and i.dtype == torch.bool for i in args[1])
+        if name in READS or masks:
+            self.note()
         return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("read", [lambda t: t.tolist(), lambda t: t.cpu(), lambda t: t[t > 0], lambda t: bool(t.any())])
+def test_what_waits_for_a_device_is_noted(read, monkeypatch):
+    with Reads(monkeypatch) as reads:
+        read(torch.ones(3))
+    assert reads.found
 
 
 @pytest.mark.parametrize("game", [{}, {"share_fakes": True}, {"clip_norm": 1.0, "ema_half_life": 10.0}], ids=str)
@@ -356,7 +449,7 @@ def test_a_step_waits_for_no_device(name, game, monkeypatch):
     class Look(Callback):
         def on_train_batch_start(self, trainer, model, batch, batch_idx):
             if trainer.global_step == 1:
-                self.mode = Reads()
+                self.mode = Reads(monkeypatch)
                 self.mode.__enter__()
 
         def on_train_batch_end(self, trainer, model, *_):
@@ -379,13 +472,13 @@ def test_a_checkpoint_from_before_goes_on():
 
     class Look(Callback):
         def on_train_start(self, trainer, pl_module):
-            logged.append((model.images_seen, model.averaged_at, dict(alarms.active)))
+            logged.append((model.images_seen, model.unaveraged, dict(alarms.active)))
 
     trainer = fit(
         model, Digits(batch_size=32), steps=8, ckpt_path=BEFORE, callbacks=[alarms, Look()], log_every_n_steps=8
     )
-    assert logged == [(7 * 32, 6 * 32, {"D is frozen": 6})]
-    assert model.images_seen == model.averaged_at == 8 * 32
+    assert logged == [(7 * 32, 32, {"D is frozen": 6})]
+    assert (model.images_seen, model.unaveraged) == (8 * 32, 0)
     # D did not move, so each of four batches (the three before it are in the file) has nearly the same loss
     assert float(trainer.callback_metrics["D/loss"]) == pytest.approx(2 * math.log(2), rel=1e-2)
 

@@ -116,9 +116,12 @@ def test_lightning_sets_one_attribute_around_every_hook(monkeypatch):
 
     plain(Counted(), n=10)
     assert names.count("_current_fx_name") > 10 * 10, NO_LONGER
-    model = dcgan()
+    model, slow = dcgan(), []
+    setattr_ = nn.Module.__setattr__
+    monkeypatch.setattr(nn.Module, "__setattr__", lambda self, *item: slow.append(item[0]) or setattr_(self, *item))
     model._current_fx_name, model.width = "training_step", nn.Linear(1, 1)
     assert model._current_fx_name == "training_step" and "width" in dict(model.named_children())
+    assert "width" in slow and "_current_fx_name" not in slow
 
 
 def test_lightning_inspects_the_training_step_in_every_batch(monkeypatch):
@@ -169,7 +172,7 @@ def test_lightning_asks_all_processes_in_every_batch():
     assert "_broadcast_sigterm_tensor" in inspect.getsource(type(loop).advance), NO_LONGER
     trainer = plain()
     lightning_fixes.skip_sigterm_broadcast(trainer)
-    assert trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor() is None
+    assert trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor is lightning_fixes._nothing
 
 
 def test_lightning_raises_where_a_model_has_no_trainer():

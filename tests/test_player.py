@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import SGD
 
 from ganzoo.core.finite import NonFiniteError, Watch
-from ganzoo.core.game_optim import ExtraAdam
+from ganzoo.core.game_optim import ExtraAdam, Lookahead
 from ganzoo.core.player import PLAYERS, Player, clip_gradients
 
 
@@ -95,6 +95,13 @@ def test_extra_adam_is_ahead_after_every_odd_step():
         seen.append(mover.ahead)
     assert seen == [True, False, True, False]
     assert not player()[0].ahead
+
+
+def test_an_optimizer_inside_another_one_looks_ahead_too():
+    mover, nets = player(make=lambda params: Lookahead(params, lambda p: ExtraAdam(p, lr=0.1), k=3))
+    nets["discriminator"](torch.randn(4, 2)).square().sum().backward()
+    mover.step(Strategy())
+    assert mover.ahead
 
 
 @pytest.mark.parametrize(

@@ -465,7 +465,16 @@ def test_observe_weighs_held_out_batches_by_their_images():
 def test_observe_outside_of_a_run_is_nothing():
     model = Observing(**TINY).eval()
     model.discriminator_loss({"image": torch.zeros(2, 1, 8, 8), "z": model.latent(2)})
-    assert model.loss_log.training.pop() == model.loss_log.held_out.pop() == {}
+    model.loss_log.collect(model.loss_log.training)
+    assert model.loss_log.training.pop() == {}
+
+
+def test_what_was_observed_before_a_training_is_not_logged():
+    logger, model = Remember(), Observing(**TINY)
+    model.discriminator_loss({"image": torch.zeros(2, 1, 8, 8), "z": model.latent(2)})
+    fit(model, steps=2, logger=logger, log_every_n_steps=2, limit_val_batches=1)
+    assert logger.rows[0][1]["training"] == 1.0 and logger.rows[0][1]["images"] == BATCH  # of each batch
+    assert model.loss_log.held_out_images == 0
 
 
 def test_validation_is_logged_at_the_step_it_was_made():

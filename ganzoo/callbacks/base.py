@@ -11,10 +11,9 @@ from typing import Any, cast
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from ganzoo.core.finite import NonFiniteError
-from ganzoo.core.images import to_float
+from ganzoo.core.images import scaled
 from ganzoo.core.module import GANModule
 from ganzoo.core.training_state import recover
 from ganzoo.core.types import Batch
@@ -60,9 +59,4 @@ def some(trainer: Any, n: int, split: str) -> Batch | None:
     if not callable(dataset) or not len(data := dataset(split)):
         return None
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
-    return floats(data.__getitems__([int(order[i % len(data)]) for i in range(n)]))
-
-
-def floats(batch: Batch) -> Batch:
-    """Bytes as numbers in [-1, 1]."""
-    return tree_map(lambda x: to_float(x) if x.dtype == torch.uint8 else x, batch)
+    return scaled(data.__getitems__([int(order[i % len(data)]) for i in range(n)]))

@@ -14,8 +14,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from ganzoo.callbacks.base import condition, floats, held_out
+from ganzoo.callbacks.base import condition, held_out
 from ganzoo.core.frozen import evaluating, frozen, kept
+from ganzoo.core.images import scaled
 from ganzoo.core.lightning_fixes import BatchEndCallback
 from ganzoo.core.module import GANModule
 from ganzoo.core.player import PLAYERS
@@ -255,7 +256,7 @@ class _Images:
 
     def __init__(self, data: Any, model: GANModule, n: int, most: int) -> None:
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:most].tolist()
-        parts = [floats(data.__getitems__(order[i : i + n])) for i in range(0, len(order), n)]
+        parts = [scaled(data.__getitems__(order[i : i + n])) for i in range(0, len(order), n)]
         self.images = parts[0]["image"]
         self.given = condition(model, parts[0])
         self.small = torch.cat([small(part["image"]) for part in parts])

@@ -19,11 +19,12 @@ DATA_SAYS = {  # arguments that must agree with the data's attributes, and what 
 }
 
 
-def constructor_arguments(frame: FrameType) -> tuple[dict[str, Any], list[str]]:
+def constructor_arguments(frame: FrameType | None) -> tuple[dict[str, Any], list[str]]:
     """What the outermost constructor above a frame was given, and the names of what a checkpoint cannot hold.
 
     Anything but plain values could only be loaded with weights_only=False.
     """
+    assert frame is not None
     arguments = {k: v for k, v in collect_init_args(frame, [])[-1].items() if k not in OPTIMISATION}
     left_out = [name for name, value in arguments.items() if not is_plain(value)]
     if left_out:
@@ -50,7 +51,7 @@ def check_game(variant: type, base: type, game: Mapping[str, Any]) -> None:
 
     Args:
         variant: the model's class.
-        base: `GANModule`, whose turns `consensus` replaces.
+        base: `GANModule`; a variant that overrides its turns cannot use `consensus`.
         game: those of its constructor's arguments that say how the players take turns.
 
     Raises:

@@ -16,16 +16,16 @@ def size(batch: Any) -> int:
     return len(batch["image"]) if "image" in batch else len(tree_leaves(batch)[0])
 
 
-def check_batch(batch: Any, variant: str, needs: list[str]) -> None:
-    """Refuse a batch without the keys that the variant's generator reads.
+def check_batch(batch: Any, variant: str, **reads: int | None) -> None:
+    """Refuse a batch without the keys that the variant's generator reads: those that are not None.
 
     Raises:
         MisconfigurationException: it is no dict, or lacks one of the keys.
     """
     if not isinstance(batch, dict):
         raise MisconfigurationException(f"a batch is a dict such as {{'image': x}}, not a {type(batch).__name__}")
-    for key in needs:
-        if key not in batch:
+    for key, read in reads.items():
+        if read is not None and key not in batch:
             raise MisconfigurationException(
                 f"{variant} reads batch[{key!r}], and these batches have only {', '.join(batch)}"
             )

@@ -78,6 +78,13 @@ class ExtraAdam(CorrectedAdam):
             state["return_to"] = before
 
 
+def looks_ahead(optimizer: Optimizer) -> bool:
+    """Whether an optimizer's weights are a look ahead, from which it will return."""
+    if isinstance(optimizer, Lookahead):
+        return looks_ahead(optimizer.inner)
+    return isinstance(optimizer, ExtraAdam) and optimizer.ahead
+
+
 class Lookahead(Optimizer):
     """After k steps of another optimizer, back to the share alpha of the way (Zhang et al. 2019, arXiv:1907.08610).
 

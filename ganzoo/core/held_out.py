@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from ganzoo.core.module import GANModule
 
 
-def evaluate(self: GANModule, batch: Batch, batch_idx: int) -> None:
+def evaluate(model: GANModule, batch: Batch, batch_idx: int) -> None:
     """Both equations on a batch of held-out images, all networks in eval mode; each process draws its own latents."""
-    log = self.loss_log
+    log = model.loss_log
     with torch.inference_mode(False), torch.enable_grad():  # gradient penalties differentiate
-        rank = self.trainer.global_rank
-        self.randomness.restart(self.device, batch_idx, rank, rank=rank)
+        rank = model.trainer.global_rank
+        model.randomness.restart(model.device, batch_idx, rank, rank=rank)
         log.held_out_images = size(batch)
         batch = tree_map(torch.clone, batch)
-        batch |= self.draw(size(batch), self.randomness.shared)
-        for player, loss in (("discriminator", self.discriminator_loss), ("generator", self.generator_loss)):
+        batch |= model.draw(size(batch), model.randomness.shared)
+        for player, loss in (("discriminator", model.discriminator_loss), ("generator", model.generator_loss)):
             found = Loss.of(loss(batch), player)
             log.held_out.add((f"{player[0].upper()}/loss",), found.total[None], size(batch))
 
@@ -33,4 +33,5 @@ def report(model: GANModule, stage: str) -> None:
     """Log the means over all held-out images as `<stage>/<name>`."""
     log = model.loss_log
     log.collect(log.held_out)
+    log.held_out_images = 0
     log.log(model, {f"{stage}/{name}": value for name, value in log.held_out.pop().items()})

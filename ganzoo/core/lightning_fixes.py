@@ -69,8 +69,8 @@ def inspected_once(step: Any) -> Any:
 
 
 def set_attribute(module: Any, name: str, value: Any) -> None:
-    """A fast way for the one attribute that Lightning (2.0 to 2.6.6) sets before and after every hook: nn.Module's own
-    looks at each value for long."""
+    """Lightning (2.0 to 2.6.6) sets `_current_fx_name` before and after every hook, and nn.Module.__setattr__ checks
+    the type of every value, which is slow."""
     if name == "_current_fx_name":
         object.__setattr__(module, name, value)
     else:
@@ -78,8 +78,8 @@ def set_attribute(module: Any, name: str, value: Any) -> None:
 
 
 def skip_sigterm_broadcast(trainer: Trainer) -> None:
-    """With several processes Lightning (2.6) asks, and waits for, all of them in every batch whether one was told to
-    stop; `RunFolder` asks now and then."""
+    """With several processes, Lightning (2.6) broadcasts in every batch whether SIGTERM was received; `RunFolder` does
+    it at each log."""
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]
 
 
@@ -94,8 +94,8 @@ def sync_module_states(module: Any) -> None:
 
 
 class BatchEndCallback(Callback):
-    """A callback that does nothing in a batch before its end. Lightning (2.0 to 2.6.6) calls each hook that can be
-    called, of each callback, some eight times a batch, also where it does nothing; None cannot be called."""
+    """A callback with no hook in a batch but the one at its end. Lightning (2.0 to 2.6.6) calls every callable hook of
+    every callback, about eight per batch, even empty ones. A hook that is None is skipped."""
 
     on_train_batch_start: Any = None
     on_before_zero_grad: Any = None

@@ -32,8 +32,8 @@ class Loss(NamedTuple):
 
     @property
     def values(self) -> Tensor:
-        """[k] of the terms, detached."""
-        return self.row if len(self.names) == 1 else self.row[1:]
+        """[k] of the terms, detached; a copy, which may be averaged in place."""
+        return (self.row if len(self.names) == 1 else self.row[1:]).clone()
 
     @classmethod
     def of(cls, terms: Terms, player: str) -> Loss:
@@ -95,7 +95,7 @@ class Means:
         self._sums = {names: (sums.to(device), weight) for names, (sums, weight) in self._sums.items()}
 
     def take(self, shares: list[Any]) -> None:
-        """Go on from what the processes held; the first takes all where there are more or fewer of them now."""
+        """Go on from what the processes held; if their number has changed, the first one takes everything."""
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         same = len(shares) == world
         counts = int(same or rank == 0)  # the others have the same names, and add nothing
@@ -130,6 +130,11 @@ class LossLog:
         """Note a scalar, until `collect` knows where it belongs; outside of a run it is forgotten."""
         if training or self.held_out_images:  # a list: it does not break a compiled loss into graphs
             self._observed.append((name, value.detach(), 1 if training else self.held_out_images))
+
+    def start(self, device: torch.device) -> None:
+        """A training begins, or goes on, on a device: forget what was observed before it."""
+        self._observed.clear()
+        self.training.to(device)
 
     def collect(self, means: Means) -> None:
         """Move what was observed into the means that it belongs to."""

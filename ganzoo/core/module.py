@@ -1,4 +1,4 @@
-"""The contract: a variant overrides the smallest thing that its paper changes. One batch, from top to bottom."""
+"""The base class of all variants: how one training batch is played, and what a variant may override."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -31,7 +30,7 @@ from ganzoo.core.player import PLAYERS, Player, PlayerName, clip_gradients
 from ganzoo.core.random import Randomness
 from ganzoo.core.ranges import check
 from ganzoo.core.strategy import check_strategy
-from ganzoo.core.types import Batch, Equation, Latent, Terms, full_precision
+from ganzoo.core.types import Batch, Equation, Latent, Terms, floats_as, full_precision
 
 
 class GANModule(LightningModule):
@@ -47,7 +46,7 @@ class GANModule(LightningModule):
         discriminator_optimizer: the discriminator's own, where it differs.
         lr_scheduler: makes a learning-rate scheduler for each optimizer; stepped once a batch.
         n_critic: batches, each with one discriminator update, per generator update.
-        n_generator: generator updates per batch in which the generator moves; all on the same real images.
+        n_generator: generator updates per discriminator update, each with new latents.
         microbatches: parts a batch is split into, one after the other, to save memory; their gradients are averaged.
         clip_norm: largest norm of the gradient of a player's update; None for no clipping.
         ema_half_life: half-life, in images, of the averaged generator that samples then come from; None for none.
@@ -55,8 +54,8 @@ class GANModule(LightningModule):
         compile_losses: compile both equations with `torch.compile`.
         consensus: both players move at once, and along the consensus direction times this weight (gamma in Mescheder et
             al. 2017, arXiv:1705.10461; 0 is simultaneous play); None: they move in turns.
-        share_fakes: both players' updates of a batch use the same fakes: a forward pass of the generator less, and the
-            generator learns from latents that the discriminator has just learned from. False: fresh ones for each.
+        share_fakes: run the generator once per batch: the discriminator is trained on the detached fakes, and the
+            generator backpropagates through the same ones. False: new latents for each update.
 
     Raises:
         ValueError: an argument is out of its range, or does not go with another one.
@@ -71,6 +70,7 @@ class GANModule(LightningModule):
     num_classes: int | None = None  # of the label that the generator reads; None: it reads none
     source_channels: int | None = None  # of the picture that it translates; None: it translates none
     images_seen: int  # over all processes; every schedule is a function of it
+    unaveraged: int  # of them, since the averaged generator last moved
     players: dict[PlayerName, Player]  # while training
     compiler: Compiler  # while training
     asked: list[list[dict[str, Any]]]  # the optimizers' settings, before a checkpoint's are there
@@ -92,7 +92,7 @@ class GANModule(LightningModule):
     ) -> None:
         game = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
-        arguments, self.not_saved = constructor_arguments(cast(FrameType, inspect.currentframe()))
+        arguments, self.not_saved = constructor_arguments(inspect.currentframe())
         check(type(self), {**game, **arguments})
         check_game(type(self), GANModule, game)
         self.save_hyperparameters(arguments)
@@ -103,7 +103,7 @@ class GANModule(LightningModule):
         self.clip_norm, self.ema_half_life, self.ema_ramp_up = clip_norm, ema_half_life, ema_ramp_up
         self.compile_losses, self.consensus, self.share_fakes = compile_losses, consensus, share_fakes
         self.ema, self.augment = None, nn.Identity()
-        self.images_seen = self.averaged_at = 0
+        self.images_seen = self.unaveraged = 0
         self.players, self.asked = {}, []
         self.randomness, self.loss_log, self.watch = Randomness(), LossLog(), Watch()
         self.rollback: Callable[[NonFiniteError], None] | None = None  # of a callback that knows a good state
@@ -115,9 +115,8 @@ class GANModule(LightningModule):
     @lightning_fixes.inspected_once
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Plays one batch and counts it; a variant overrides `play`."""
-        reads = {"label": self.num_classes, "source": self.source_channels}
-        check_batch(batch, type(self).__name__, [key for key, read in reads.items() if read is not None])
         trainer = self.trainer
+        check_batch(batch, type(self).__name__, label=self.num_classes, source=self.source_channels)
         self.randomness.restart(self.device, trainer.global_step, rank=trainer.global_rank)
         self.schedule(self.images_seen)
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -128,7 +127,8 @@ class GANModule(LightningModule):
                 self.watch.check(trainer.global_step + 1, self.scaler)
         except NonFiniteError as error:
             training_state.recover(self, error)
-        self.images_seen += size(batch) * trainer.world_size
+        n = size(batch) * trainer.world_size
+        self.images_seen, self.unaveraged = self.images_seen + n, self.unaveraged + n
         self.average_generator()
         lightning_fixes.count_one_step(trainer)
         for config in trainer.lr_scheduler_configs:
@@ -160,7 +160,7 @@ class GANModule(LightningModule):
 
         Args:
             loss: an equation; called once a microbatch.
-            batch: this process's share, to which is added what `draw` draws, unless it has latents already.
+            batch: this process's share, to which is added what `draw` draws.
             player: whose parameters move.
 
         Raises:
@@ -174,7 +174,8 @@ class GANModule(LightningModule):
                 found = self.compute_loss(loss, part, player)
                 self.manual_backward(found.total / k if k > 1 else found.total)
                 terms.append(found.values)
-            self.step(mover, found.names, terms[0] if k == 1 else torch.stack(terms).sum(0))
+            self.settle(mover, found.names, terms[0] if k == 1 else torch.stack(terms).sum(0))
+            mover.step(self.trainer.strategy)
 
     def compute_loss(self, loss: Equation, batch: Batch, player: PlayerName) -> Loss:
         """An equation's terms and their sum, noted for the log."""
@@ -182,12 +183,11 @@ class GANModule(LightningModule):
         self.loss_log.add(player, found)
         return found
 
-    def step(self, mover: Player, names: list[str], terms: Tensor) -> None:
-        """The optimizer's step, on gradients that are those of all processes, and finite."""
-        trainer = self.trainer
+    def settle(self, mover: Player, names: list[str], terms: Tensor) -> None:
+        """Average gradients and terms over the processes, and check that they are finite."""
+        trainer, scaled = self.trainer, self.scaler is not None
         mover.sync_gradients(terms, trainer.world_size)
-        mover.check_finite(self.watch, trainer.global_step + 1, names, terms, scaled=self.scaler is not None)
-        mover.step(trainer.strategy)
+        mover.check_finite(self.watch, trainer.global_step + 1, names, terms, scaled)
 
     minimize_at_once = consensus.minimize_at_once  # both players from the same weights
 
@@ -200,10 +200,9 @@ class GANModule(LightningModule):
         mover = self.players["generator"]
         if self.ema is None or self.ema_half_life is None or not mover.moved or mover.ahead:
             return
-        images = self.images_seen - self.averaged_at
-        decay = ema.decay(images, self.images_seen, self.ema_half_life, self.ema_ramp_up)
+        decay = ema.decay(self.unaveraged, self.images_seen, self.ema_half_life, self.ema_ramp_up)
         ema.update(self.ema, self.generator, decay)
-        self.averaged_at, mover.moved = self.images_seen, False
+        self.unaveraged, mover.moved = 0, False
 
     # The equations
 
@@ -258,8 +257,8 @@ class GANModule(LightningModule):
         return {"z": self.latent(n, generator)}
 
     def with_draws(self, batch: Batch) -> Batch:
-        """The batch, with this process's share of what one update draws; as it is if it has that already."""
-        if "z" in batch:
+        """The batch, with this process's share of what one update draws; with shared fakes it has that already."""
+        if self.share_fakes and "fakes" in batch:
             return batch
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
         drawn = self.draw(size(batch) * world_size, self.randomness.shared)
@@ -287,13 +286,13 @@ class GANModule(LightningModule):
     def generate(self, z: Latent, given: Batch | None = None) -> Tensor:
         """Images [N, C, H, W], float32 in [-1, 1], in eval mode, from the averaged generator where there is one.
 
-        Here, and only here, what a network makes is clamped.
+        This is the one place where images are clamped.
 
         Args:
             z: latents, as `latent` draws them.
             given: what else the generator reads: `label`, or a translator's `source`.
         """
-        batch = tree_map(lambda t: t.to(self.dtype) if t.is_floating_point() else t, {"z": z, **(given or {})})
+        batch = floats_as(self.dtype, {"z": z, **(given or {})})
         with self.sampler() as network:
             return self.synthesize(network, batch).float().clamp(-1, 1)
 
@@ -309,6 +308,7 @@ class GANModule(LightningModule):
     # What Lightning asks
 
     def setup(self, stage: str) -> None:
+        self.asked = []
         if stage == "fit":
             check_strategy(self.trainer.strategy)
         lightning_fixes.write_sealed_checkpoints(self.trainer)
@@ -322,13 +322,15 @@ class GANModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizers = [self.make_optimizer[player](getattr(self, player).parameters()) for player in PLAYERS]
-        self.asked = settings(optimizers)
         schedulers = [] if self.lr_scheduler is None else [self.lr_scheduler(optimizer) for optimizer in optimizers]
         if any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in schedulers):
             raise MisconfigurationException(
                 "lr_scheduler: ReduceLROnPlateau needs a loss to watch, which a GAN has not"
             )
         return optimizers, [{"scheduler": scheduler} for scheduler in schedulers]
+
+    def on_fit_start(self) -> None:
+        self.asked = settings(self.trainer.optimizers)  # before a checkpoint's are there
 
     def on_train_start(self) -> None:
         trainer, networks = self.trainer, {player: getattr(self, player) for player in PLAYERS}
@@ -342,7 +344,7 @@ class GANModule(LightningModule):
         names = {p: name for name, p in self.named_parameters()}
         movers = zip(PLAYERS, trainer.optimizers, strict=True)
         self.players = {player: Player(player, networks, optimizer, names) for player, optimizer in movers}
-        self.loss_log.training.to(self.device)
+        self.loss_log.start(self.device)
         self.randomness, self.watch, self.compiler = Randomness(), Watch(), Compiler(self.compile_losses)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

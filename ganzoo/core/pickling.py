@@ -7,6 +7,10 @@ from typing import Any, NamedTuple
 
 from lightning.pytorch import LightningModule
 
+from ganzoo.core.finite import Watch
+from ganzoo.core.loss_log import LossLog
+from ganzoo.core.random import Randomness
+
 
 class Default(NamedTuple):
     """The place of a constructor's default."""
@@ -15,19 +19,20 @@ class Default(NamedTuple):
     argument: str
 
 
-def get_state(self: Any) -> dict[str, Any]:
-    """A model's `__getstate__`: without what belongs to a training that is going on."""
-    state = LightningModule.__getstate__(self)
-    factories = {name: _by_place(type(self), factory) for name, factory in self.make_optimizer.items()}
-    state |= {"make_optimizer": factories, "lr_scheduler": _by_place(type(self), self.lr_scheduler)}
+def get_state(model: Any) -> dict[str, Any]:
+    """A model's `__getstate__`: without what belongs to a training that is going on, and to its device."""
+    state = LightningModule.__getstate__(model)
+    factories = {name: _by_place(type(model), factory) for name, factory in model.make_optimizer.items()}
+    state |= {"make_optimizer": factories, "lr_scheduler": _by_place(type(model), model.lr_scheduler)}
+    state |= {"randomness": Randomness(), "loss_log": LossLog(), "watch": Watch()}
     return {**state, "players": {}, "compiler": None, "rollback": None}
 
 
-def set_state(self: Any, state: dict[str, Any]) -> None:
+def set_state(model: Any, state: dict[str, Any]) -> None:
     """A model's `__setstate__`."""
-    LightningModule.__setstate__(self, state)
-    self.make_optimizer = {name: _value(factory) for name, factory in self.make_optimizer.items()}
-    self.lr_scheduler = _value(self.lr_scheduler)
+    LightningModule.__setstate__(model, state)
+    model.make_optimizer = {name: _value(factory) for name, factory in model.make_optimizer.items()}
+    model.lr_scheduler = _value(model.lr_scheduler)
 
 
 def _by_place(variant: type, value: Any) -> Any:

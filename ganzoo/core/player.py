@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from ganzoo.core.finite import Watch, surely_finite
 from ganzoo.core.frozen import frozen, kept
-from ganzoo.core.game_optim import ExtraAdam
+from ganzoo.core.game_optim import looks_ahead
 from ganzoo.core.strategy import average
 
 PlayerName = Literal["discriminator", "generator"]
@@ -34,7 +34,7 @@ class Player:
         parameters: what the optimizer moves.
         opponent_parameters: all other parameters of the two networks.
         opponent_buffers: the buffers of networks in which this player moves nothing.
-        moved: whether the optimizer has stepped since someone last set this to False.
+        moved: whether the optimizer has stepped since this was last set to False.
     """
 
     def __init__(
@@ -51,7 +51,8 @@ class Player:
         self.opponent_parameters = [p for net in networks.values() for p in net.parameters() if id(p) not in own]
         self.opponent_buffers = [buffer for net in others for buffer in net.buffers()]
         self.moved = False
-        self._named = [(p, names[p]) for p in self.parameters]
+        optimizer.register_step_post_hook(self._move)
+        self._labelled = [(p, f"gradient of {names[p]}") for p in self.parameters]
         norms = [m for m in networks[name].modules() if isinstance(m, _BatchNorm)]
         running = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)]
         self._statistics = [buffer for buffer in running if buffer is not None]  # each process makes its own
@@ -65,7 +66,7 @@ class Player:
     @property
     def ahead(self) -> bool:
         """Whether the parameters are a look ahead, from which the optimizer will return."""
-        return isinstance(self.optimizer, ExtraAdam) and self.optimizer.ahead
+        return looks_ahead(self.optimizer)
 
     def sync_gradients(self, terms: Tensor, world_size: int) -> None:
         """Average gradients, BatchNorm's running statistics and the loss's terms [k] over the processes, in place."""
@@ -85,16 +86,18 @@ class Player:
         Raises:
             NonFiniteError: one of them is not finite.
         """
-        moving = [] if scaled else [(p.grad, name) for p, name in self._named if p.grad is not None]
+        moving = [] if scaled else [(p.grad, label) for p, label in self._labelled if p.grad is not None]
         norms = torch.stack(torch._foreach_norm([terms, *(gradient for gradient, _ in moving)]))
         if not surely_finite(norms):
-            labels = [f"term {name!r}" for name in names] + [f"gradient of {name}" for _, name in moving]
+            labels = [f"term {name!r}" for name in names] + [label for _, label in moving]
             watch.look(step, self.name, labels, torch.cat([terms, norms[1:]]))
 
     def step(self, strategy: Any) -> None:
         """One step of the optimizer, through the Trainer's strategy: not through Lightning's wrapper of the optimizer,
         which would count it as a global step."""
         strategy.optimizer_step(self.optimizer, closure=_nothing)
+
+    def _move(self, *_: Any) -> None:
         self.moved = True
 
 

@@ -40,7 +40,7 @@ class Randomness:
         self.shared = torch.Generator()
 
     def restart(self, device: torch.device, *counters: int, rank: int) -> None:
-        """What is drawn next is a function of (seed, counters); from torch's own generators, of the rank, too."""
+        """Reseed `shared` from (seed, counters), and torch's own generators from (seed, counters, rank)."""
         if self.shared.device != device:
             self.shared = torch.Generator(device)
         self.shared.manual_seed(mix(self.seed, *counters))

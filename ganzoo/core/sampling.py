@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from ganzoo.core.module import GANModule
 
 
-def seeded(self: GANModule, seeds: Sequence[int]) -> Latent:
+def seeded(model: GANModule, seeds: Sequence[int]) -> Latent:
     """One latent a seed, drawn on the CPU (GPUs of other models have other random numbers), on the model's device."""
-    rows = [self.latent(1, torch.Generator().manual_seed(mix(seed))) for seed in seeds]
-    return tree_map(lambda *row: torch.cat(row).to(self.device), *rows)
+    rows = [model.latent(1, torch.Generator().manual_seed(mix(seed))) for seed in seeds]
+    return tree_map(lambda *row: torch.cat(row).to(model.device), *rows)
 
 
 def sample(
-    self: GANModule,
+    model: GANModule,
     n: int | None = None,
     *,
     seeds: Sequence[int] | None = None,
@@ -58,15 +58,15 @@ def sample(
     if len(seeds) != n:
         raise ValueError(f"{n} images need {n} seeds, got {len(seeds)}")
     given: dict[str, Tensor] = {}
-    if labels is not None or self.num_classes is not None:
-        given["label"] = labels_of(self, labels, seeds)
-    if source is not None or self.source_channels is not None:
-        given["source"] = sources_of(self, source, n)
+    if labels is not None or model.num_classes is not None:
+        given["label"] = labels_of(model, labels, seeds)
+    if source is not None or model.source_channels is not None:
+        given["source"] = sources_of(model, source, n)
     parts = []
     for start in range(0, n, batch_size):
         part = slice(start, start + batch_size)
-        its_given = cast(Batch, {key: value[part].to(self.device) for key, value in given.items()})
-        parts.append(self.generate(seeded(self, seeds[part]), its_given).cpu())
+        its_given = cast(Batch, {key: value[part].to(model.device) for key, value in given.items()})
+        parts.append(model.generate(model.seeded(seeds[part]), its_given).float().cpu())
     images = torch.cat(parts)
     if output_type == "np":
         return to_uint8(images).permute(0, 2, 3, 1).numpy()

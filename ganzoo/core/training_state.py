@@ -23,7 +23,7 @@ SEEN = "images_seen"  # its name in a state_dict
 def save(model: GANModule, checkpoint: dict[str, Any]) -> None:
     """
     Raises:
-        NonFiniteError: there is something not finite, so that the file that is there is worth more.
+        NonFiniteError: a weight or a loss is not finite; the existing file is kept.
     """
     step = model.trainer.global_step
     model.watch.check(step, model.scaler)
@@ -32,7 +32,7 @@ def save(model: GANModule, checkpoint: dict[str, Any]) -> None:
     checkpoint["ganzoo"] = {
         "variant": variant_name(type(model)),
         "seed": model.randomness.seed,
-        "averaged_at": model.averaged_at,
+        "unaveraged": model.unaveraged,
         "means": model.loss_log.training.shares(),
     }
 
@@ -45,7 +45,7 @@ def restore(model: GANModule, checkpoint: dict[str, Any]) -> None:
     saved = checkpoint.get("ganzoo", {})
     if (name := str(saved.get("variant")).rsplit(".", 1)[-1]) != type(model).__name__:
         raise MisconfigurationException(f"the checkpoint is of {name}, not of {type(model).__name__}")
-    model.averaged_at = saved["averaged_at"] if "averaged_at" in saved else _averaged_at(model, checkpoint)
+    model.unaveraged = _unaveraged(model, checkpoint, saved)
     model.loss_log.training.take(saved["means"])
     if attached(model) and saved["seed"] != global_seed():
         rank_zero_warn(
@@ -54,10 +54,12 @@ def restore(model: GANModule, checkpoint: dict[str, Any]) -> None:
         )
 
 
-def _averaged_at(model: GANModule, checkpoint: dict[str, Any]) -> int:
-    """For a checkpoint from before November 2026: after the last batch in which the generator moved."""
+def _unaveraged(model: GANModule, checkpoint: dict[str, Any], saved: dict[str, Any]) -> int:
+    """A checkpoint from before version 0.2 does not say it: it is the images since the generator's last turn."""
+    if isinstance(images := saved.get("unaveraged"), int) and images >= 0:
+        return images
     seen, step = int(checkpoint["state_dict"].get(SEEN, 0)), int(checkpoint.get("global_step", 0))
-    return seen - seen // max(step, 1) * (step % model.n_critic)
+    return seen // max(step, 1) * (step % model.n_critic)
 
 
 def recover(model: GANModule, error: NonFiniteError) -> None:
@@ -70,7 +72,7 @@ def recover(model: GANModule, error: NonFiniteError) -> None:
         raise error
     seen = model.images_seen
     model.rollback(error)
-    model.images_seen = model.averaged_at = seen
+    model.images_seen, model.unaveraged = seen, 0
     model.watch = Watch()
     model.loss_log.restart()
 

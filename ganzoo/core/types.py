@@ -30,6 +30,15 @@ Equation = Callable[[Batch], Terms]
 
 def full_precision(output: Any) -> Any:
     """A tensor, or a pytree of tensors, at least in float32: means and squares of half precision are too coarse."""
-    if isinstance(output, Tensor):
-        return output.float() if output.dtype in (torch.bfloat16, torch.float16) else output
-    return tree_map(full_precision, output)
+    return _map(lambda t: t.float() if t.dtype in (torch.bfloat16, torch.float16) else t, output)
+
+
+def floats_as(dtype: Any, tree: Any) -> Any:
+    """A pytree with its tensors of floating-point numbers in another type."""
+    return _map(lambda t: t.to(dtype) if t.is_floating_point() else t, tree)
+
+
+def _map(change: Callable[[Tensor], Tensor], tree: Any) -> Any:
+    if isinstance(tree, Tensor):  # the usual case, without torch's slow way
+        return change(tree)
+    return tree_map(lambda leaf: change(leaf) if isinstance(leaf, Tensor) else leaf, tree)

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from ganzoo.core.images import to_float
+from ganzoo.core.images import scaled
 from ganzoo.core.random import global_seed, mix
 from ganzoo.core.ranges import check, constructor_of
 from ganzoo.data.images import Flipped, Images
@@ -118,15 +118,6 @@ class GANDataModule(LightningDataModule):
         if self.trainer is None:
             return {"rank": 0, "world_size": 1}
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
-
-
-def scaled(batch: Any) -> Any:
-    """uint8 tensors as floats in [-1, 1], however nested; torch's `tree_map` takes longer than the conversion."""
-    if isinstance(batch, Tensor):
-        return to_float(batch) if batch.dtype == torch.uint8 else batch
-    if isinstance(batch, dict):
-        return {key: scaled(value) for key, value in batch.items()}
-    return type(batch)(map(scaled, batch)) if isinstance(batch, list | tuple) else batch
 
 
 def stratify(labels: Tensor, per_class: int) -> dict[Split, Tensor]:

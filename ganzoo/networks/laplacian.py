@@ -69,7 +69,7 @@ class Cascade(nn.ModuleList):
     """Generators G_0, ..., G_K, finest first: G_K makes an image, each finer one twice its size.
 
     [z_0, ..., z_K] -> I_0 [N, C, H, W]: I_K = G_K(z_K), then I_k = l_k + G_k(z_k, l_k) with l_k = u(I_{k+1}) down to
-    k = 0, which is clamped to [-1, 1].
+    k = 0, which may leave [-1, 1].
     """
 
     def forward(self, z: Sequence[Tensor], y: Tensor | None = None) -> Tensor:
@@ -77,4 +77,4 @@ class Cascade(nn.ModuleList):
         for k in reversed(range(len(self) - 1)):
             low = expand(image)
             image = low + self[k](z[k], low)
-        return image.clamp(-1, 1)
+        return image

@@ -77,7 +77,7 @@ class CycleGAN(GANModule):
                 f"constant_images counts from 0, decay_images from 1: got {constant_images}, {decay_images}"
             )
         if self.share_fakes:
-            raise ValueError("share_fakes: leave it out, as CycleGAN's discriminators see G's own fakes anyway")
+            raise ValueError("share_fakes: CycleGAN always reuses G's fakes; leave this option out")
         if decay_images is not None and self.lr_scheduler is not None:
             raise ValueError("decay_images and lr_scheduler both set the learning rates: give one of them")
         self.source_channels = source_channels
