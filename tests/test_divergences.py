@@ -318,7 +318,7 @@ def test_lines_that_meet_have_no_divergence():
 
 
 def test_d_is_in_train_mode_in_the_generators_step():
-    """Its dropout is on there, too (Goodfellow's code); how it does without is `ganzoo.cli.learning`'s to say."""
+    """Its dropout is on there, too (Goodfellow's code); how it does without is `tests.campaigns.learning`'s to say."""
     gan = ganzoo.GAN(image_size=8, hidden=8, d_hidden=8)
     equation, seen = gan.generator_loss, []
 

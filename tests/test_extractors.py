@@ -18,11 +18,11 @@ from safetensors.torch import load
 from torch import nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from ganzoo.cli import classifier as command
 from ganzoo.data import Digits, MNIST5k
 from ganzoo.metrics import downloads, extractors
 from ganzoo.metrics.classifier import ARCHITECTURES, PINNED, WEIGHTS, DigitNet
 from ganzoo.metrics.extractors import Classifier, Custom, Grey, Inception, Stacked, Torchvision, fetch_inception, make
+from tests.campaigns import classifier as command
 
 
 def pictures(n=2, channels=3, size=32, width=None):

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import ganzoo
-from ganzoo.cli import faults
-from ganzoo.cli.faults import PLACE, cells, differences, main, page, read, reference, strike
-from ganzoo.cli.faults_kinds import FAULTS
 from ganzoo.core.checkpoint import CheckpointIO
 from ganzoo.core.checkpoint import read as read_checkpoint
+from tests.campaigns import faults
+from tests.campaigns.faults import PLACE, cells, differences, main, page, read, reference, strike
+from tests.campaigns.faults_kinds import FAULTS
 
 
 @pytest.fixture(scope="module")

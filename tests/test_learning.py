@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ganzoo.cli.learning import PLACE, main, page, read
-from ganzoo.cli.learning_rows import EXPERIMENTS, command, in_order
 from ganzoo.cli.paths import configs
+from tests.campaigns.learning import PLACE, main, page, read
+from tests.campaigns.learning_rows import EXPERIMENTS, command, in_order
 
 
 def row(arm, seed, **figures):
@@ -60,7 +60,7 @@ def test_rows_that_are_there_are_not_run_again(tmp_path, monkeypatch):
         ran.append((arm, seed))
         return row(arm, seed, correlation=0.0, fid=0.0)
 
-    monkeypatch.setattr("ganzoo.cli.learning.run", run)
+    monkeypatch.setattr("tests.campaigns.learning.run", run)
     assert main(["critic", "--place", str(tmp_path)]) == 0
     assert len(ran) == 5 and ("WGAN", 0) not in ran
     assert len(read(tmp_path / "rows.jsonl")) == 6

@@ -12,10 +12,11 @@ import yaml
 from PIL import Image
 
 import ganzoo
-from ganzoo.cli import main, pretrain, pretrain_page
+from ganzoo.cli import main
 from ganzoo.cli.evaluate import datamodule
 from ganzoo.cli.paths import configs, record_of
 from ganzoo.hub import load
+from tests.campaigns import pretrain, pretrain_page
 
 NAMES = ganzoo.list_pretrained()
 every = pytest.mark.parametrize("name", NAMES)

@@ -15,11 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from ganzoo import DCGAN
-from ganzoo.cli import bench_shards, main
+from ganzoo.cli import main
 from ganzoo.data import ImageFolder, Shards
 from ganzoo.data.prepare import prepare
 from ganzoo.data.shards import Shard
 from ganzoo.testing import _SaveAt, fit
+from tests.benchmarks import __main__ as bench
+from tests.benchmarks import shards as bench_shards
 
 pa = pytest.importorskip("pyarrow", reason='shards need pip install "ganzoo[shards]"')
 SIZE, N = 8, 30
@@ -225,7 +227,7 @@ def test_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     monkeypatch.setattr(bench_shards, "SIZES", {8: 70})
     monkeypatch.setattr(bench_shards, "PICTURES", (70, 140))
     monkeypatch.setattr(bench_shards, "_memory", lambda out: bench_shards.anonymous())  # a process takes seconds
-    assert main(["bench", "--quick", "--only", "shards", "--json", str(tmp_path / "raw.json")]) == 0
+    assert bench.main(["--quick", "--only", "shards", "--json", str(tmp_path / "raw.json")]) == 0
     raw = json.loads((tmp_path / "raw.json").read_text())["shards"]
     assert all(len(rates) == 2 and min(rates) > 0 for rates in raw["rates"]["8"].values())
     assert not raw["memory"] or raw["memory"].keys() == {"70", "140"}

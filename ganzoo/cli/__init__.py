@@ -24,7 +24,7 @@ VERBS = {
     "info": ("catalog", "a variant, a config, a run or a checkpoint: info DCGAN"),
     "checks": ("checks", "versions, devices, what is missing; --data DIR looks at a folder of images"),
     "theory": ("theory", "why GANs are hard, in pictures: each is computed or trained, and drawn into a folder"),
-    "bench": ("bench", "what training and scores cost here, beside other people's ways"),
+    "bench": ("bench", "images/s, seconds a step and memory of a config here: bench dcgan/digits"),
 }
 
 

@@ -1,80 +1,105 @@
-"""`bench`: what training steps and scores cost on this machine, beside other people's ways to get them."""
+"""`bench CONFIG`: images/s, seconds a step and peak memory of a training here, at each precision, eager and compiled.
+
+Whatever `fit` takes may follow, such as --data.batch_size 256. Each row is measured in a process of its own.
+"""
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
+import multiprocessing
 import platform
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from ganzoo import __version__
 from ganzoo.cli.errors import UserError
 
-
-class Measurement(NamedTuple):
-    """The function of a measurement is called by its name in `ganzoo.cli.<module>` with the device and `repeats`."""
-
-    module: str
-    repeats: int
-    quick: int  # repeats with --quick
-    help: str
-    default: bool = True  # without --only
-
-
-MEASUREMENTS = {
-    "overhead": Measurement("bench_training", 9, 3, "what ganzoo adds to a training step"),
-    "step": Measurement("bench_training", 40, 12, "a DCGAN's step beside that of a plain loop"),
-    "start": Measurement("bench_training", 3, 1, "seconds until something happens"),
-    "frechet": Measurement("bench_scores", 5, 1, "the Frechet distance beside torchmetrics' and scipy's"),
-    "memory": Measurement("bench_scores", 3, 1, "what more fakes add to an evaluation's memory"),
-    "shards": Measurement("bench_shards", 7, 2, "batches from shards beside those from a folder", default=False),
-    "safety": Measurement("bench_safety", 9, 3, "what whole checkpoints and finite numbers cost"),
-    "tracking": Measurement("bench_tracking", 10, 3, "what scores add to a training"),
-    "evaluation": Measurement("bench_evaluation", 5, 1, "whole evaluations beside torch-fidelity's", default=False),
-}
+PRECISIONS = ("32-true", "bf16-mixed")
+WARM_UP = 3  # steps
+MOST = 1 << 16  # images in the largest batch that is tried
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
-    listing = [f"  {name:<11}{m.help}{'' if m.default else ' (with --only)'}" for name, m in MEASUREMENTS.items()]
-    parser = argparse.ArgumentParser(
-        f"python -m ganzoo {verb}",
-        description=__doc__,
-        epilog="\n".join(["measurements:", *listing]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cpu", help="where the networks are (default: cpu)"
-    )
-    parser.add_argument("--threads", type=int, metavar="N", help="of torch (default: as many as it takes by itself)")
-    parser.add_argument("--only", choices=tuple(MEASUREMENTS), metavar="NAME", help="one of the measurements below")
-    parser.add_argument("--quick", action="store_true", help="fewer repetitions")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
-    options = parser.parse_args(arguments)
+    usage = f"python -m ganzoo {verb} CONFIG [--KEY VALUE ...] [--steps N] [--eager] [--json FILE]"
+    parser = argparse.ArgumentParser(f"python -m ganzoo {verb}", usage, __doc__)
+    parser.add_argument("config", help="a shipped config by its name, or a file")
+    parser.add_argument("--steps", type=int, default=20, metavar="N", help="that are timed (default: 20)")
+    parser.add_argument("--eager", action="store_true", help="do not compile, which takes a minute or more")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
+    options, rest = parser.parse_known_args(arguments)
+    if options.steps < 1:
+        raise UserError(f"--steps counts from 1, got {options.steps}")
+    fit = ["--config", options.config, *rest]
+    rows: list[dict[str, Any]] = []
+    for precision in PRECISIONS:
+        for compiled in (False,) if options.eager else (False, True):
+            name = f"{precision}, {'compiled' if compiled else 'eager'}"
+            more = ["--trainer.precision", precision, "--model.compile_losses", str(compiled).lower()]
+            row = {"name": name, **measured([*fit, *more], options.steps)}
+            rows.append(row)
+            if len(rows) == 1:
+                if "error" in row:
+                    raise UserError(row["error"])
+                print(f"{options.config}: {row['parameters']}; batches of {row['images']} on {row['device']}")
+                print(f"{'':<24}{'images/s':>10}{'ms a step':>12}{'peak MB':>10}")
+            print(_line(row), flush=True)
+    if rows[0]["device"].startswith("cuda"):
+        print(f"largest batch that fits, at {PRECISIONS[0]}: {largest(fit, rows[0]['images'])}")
+    if options.json is not None:
+        machine = {"machine": platform.machine(), "python": platform.python_version()}
+        options.json.write_text(json.dumps({**machine, "rows": rows}, indent=2) + "\n")
+    return 0
 
-    import lightning
+
+def measured(fit: list[str], steps: int) -> dict[str, Any]:
+    """A row, from a process of its own; with an "error" where there is nothing to measure."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_measure, args=(fit, steps, sender))
+    process.start()
+    sender.close()
+    try:
+        row = receiver.recv()
+    except EOFError:
+        row = {"error": "the process ended without a word; it may have been killed for its memory"}
+    process.join()
+    return row
+
+
+def largest(fit: list[str], images: int) -> str:
+    """Double the batch until it does not fit."""
+    while images < MOST:
+        row = measured([*fit, "--data.batch_size", str(2 * images)], 1)
+        if "error" in row:
+            return f"{images:,} ({2 * images:,}: {row['error']})"
+        images *= 2
+    return f"{images:,} or more"
+
+
+def _measure(fit: list[str], steps: int, sender: Any) -> None:
     import torch
 
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch sees no GPU here; python -m ganzoo checks says what it sees")
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    machine = {
-        "device": torch.cuda.get_device_name() if options.device == "cuda" else f"cpu ({platform.machine()})",
-        "threads": torch.get_num_threads(),
-        "ganzoo": __version__,
-        "torch": torch.__version__,
-        "lightning": lightning.__version__,
-        "python": platform.python_version(),
-    }
-    print(", ".join(f"{key} {value}" for key, value in machine.items()), flush=True)
-    raw: dict[str, Any] = {"machine": machine}
-    for name in [options.only] if options.only else [name for name, m in MEASUREMENTS.items() if m.default]:
-        chosen = MEASUREMENTS[name]
-        measure = getattr(importlib.import_module(f"ganzoo.cli.{chosen.module}"), name)
-        raw[name] = measure(options.device, chosen.quick if options.quick else chosen.repeats)
-    if options.json is not None:
-        options.json.write_text(json.dumps(raw, indent=2) + "\n")
-    return 0
+    from ganzoo.cli.cost import measure
+    from ganzoo.cli.errors import describe
+    from ganzoo.cli.run import parameters
+    from ganzoo.cli.training import build
+
+    try:
+        cli = build("fit", fit)
+        config = cli.config_init.trainer
+        where = {key: config[key] for key in ("accelerator", "devices", "precision")}
+        cost = measure(cli.model, cli.datamodule, steps, WARM_UP, **where)
+        device = cli.trainer.strategy.root_device.type
+        name = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
+        row: dict[str, Any] = {**cost._asdict(), "device": f"{device} ({name})", "parameters": parameters(cli.model)}
+    except Exception as error:  # of any kind: it is this row's
+        row = {"error": describe(error)}
+    sender.send(row)
+
+
+def _line(row: dict[str, Any]) -> str:
+    if "error" in row:
+        return f"  {row['name']:<22}{row['error']}"
+    images, seconds, memory = row["images"], row["seconds"], row["memory"]
+    return f"  {row['name']:<22}{images / seconds:>10,.0f}{1e3 * seconds:>12,.1f}{memory / 1e6:>10,.0f}"

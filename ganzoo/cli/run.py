@@ -119,8 +119,7 @@ class RunFolder(BatchEndCallback):
         if trainer.is_global_zero:
             self._make()
             self.metrics.truncate(trainer.global_step)
-            sizes = [f"{p[0].upper()} {sum(w.numel() for w in getattr(pl_module, p).parameters()):,}" for p in PLAYERS]
-            what = f"{type(pl_module).__name__}, {' + '.join(sizes)} parameters"
+            what = f"{type(pl_module).__name__}, {parameters(pl_module)}"
             print(f"{self.folder}: {what}, {trainer.world_size} x {pl_module.device.type}", file=sys.stderr)
             if trainer.max_steps < 0 and (trainer.max_epochs or -1) < 0:
                 print("no trainer.max_steps or trainer.max_epochs: training until Ctrl-C", file=sys.stderr)
@@ -242,6 +241,12 @@ def told_to_end() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def parameters(model: Any) -> str:
+    """`D 2,689 + G 104,129 parameters`."""
+    sizes = [f"{p[0].upper()} {sum(w.numel() for w in getattr(model, p).parameters()):,}" for p in PLAYERS]
+    return f"{' + '.join(sizes)} parameters"
 
 
 def failed(trainer: Trainer) -> bool:

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,15 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 import ganzoo
 from ganzoo.callbacks.checkpoints import Checkpoints
 from ganzoo.callbacks.diagnostics import Diagnostics
-from ganzoo.callbacks.progress import GANProgress
+from ganzoo.callbacks.progress import GANProgress, clock
 from ganzoo.callbacks.samples import Samples
 from ganzoo.callbacks.scores import Scores
 from ganzoo.cli import loggers, preflight, trust
+from ganzoo.cli.cost import measure
 from ganzoo.cli.errors import UserError, describe, mid_run, one_line, user_errors
 from ganzoo.cli.parsing import AT, OptionError, Parser
 from ganzoo.cli.paths import find_checkpoint, next_run, own_files, run_of, runs_of
-from ganzoo.cli.run import AGAIN, RunFolder, RunLog, failed, lock, told_to_end
+from ganzoo.cli.run import AGAIN, RunFolder, RunLog, failed, lock, parameters, told_to_end
 from ganzoo.core.arguments import DATA_SAYS
 from ganzoo.core.checkpoint import in_order, newest
 from ganzoo.core.finite import NonFiniteError
@@ -39,6 +41,7 @@ from ganzoo.core.ranges import hints, takes_none
 from ganzoo.core.strategy import GANStrategy
 from ganzoo.hub import read_checkpoint
 
+DRY = "--dry-run"
 HELP = {
     "fit": "Train: a shipped config by its name (python -m ganzoo list), your own file, or --model and --data.",
     "validate": "Both losses on the validation images: --config RUN/config.yaml --ckpt_path RUN",
@@ -46,7 +49,7 @@ HELP = {
 }
 MORE = (
     "What a class takes: --model.help DCGAN, --data.help ImageFolder, --model.optimizer.help SGD. "
-    f"--trust PACKAGE: {trust.HELP}."
+    f"--trust PACKAGE: {trust.HELP}. fit --dry-run plays two batches, and says what the training would cost."
 )
 
 
@@ -273,25 +276,57 @@ class GANCLI(LightningCLI):
         return text.rstrip() + "\n"
 
 
-def main(verb: str, arguments: Sequence[str]) -> int:
+def build(verb: str, arguments: Sequence[str]) -> GANCLI:
+    """Everything that a command names: model, data, trainer.
+
+    Raises:
+        UserError: something about it is wrong.
+    """
     own_files()
     for name in ganzoo.VARIANTS:
         getattr(ganzoo, name)  # so that jsonargparse finds it by its bare name
     _quiet()
     add_instantiator(preflight.affordable, GANModule)  # type: ignore[arg-type, type-abstract]
+    with user_errors():
+        arguments, trusted = trust.take(arguments)
+        trust.guard(trusted)
+        arguments = preflight.find_configs(arguments)
+        preflight.check_arguments(arguments)
+        return GANCLI(verb, arguments)
+
+
+def main(verb: str, arguments: Sequence[str]) -> int:
+    dry = verb == "fit" and DRY in arguments
     with told_to_end():
-        with user_errors():
-            arguments, trusted = trust.take(arguments)
-            trust.guard(trusted)
-            arguments = preflight.find_configs(arguments)
-            preflight.check_arguments(arguments)
-            cli = GANCLI(verb, arguments)
+        cli = build(verb, [argument for argument in arguments if not (dry and argument == DRY)])
+        if dry:
+            return dry_run(cli)
         cli.start()
     if cli.run is None or cli.trainer.local_rank:  # Lightning takes another code of the processes it starts for a fault
         return 0
     if cli.trainer.is_global_zero:
         print(cli.run.summary(cli.trainer), file=sys.stderr)
     return 1 if failed(cli.trainer) else cli.run.code
+
+
+def dry_run(cli: GANCLI) -> int:
+    """Play two batches, say what the training would cost, and leave nothing behind."""
+    config, trainer = cli.config_init.trainer, cli.trainer
+    where = {key: config[key] for key in ("accelerator", "devices", "precision")}
+    with user_errors():
+        cost = measure(cli.model, cli.datamodule, 1, 1, **{**where, "devices": 1})
+    steps, epochs = trainer.max_steps if trainer.max_steps > 0 else None, trainer.max_epochs or -1
+    if steps is None and epochs > 0:
+        steps = epochs * len(cli.datamodule.train_dataloader())
+    print(f"{type(cli.model).__name__}: {parameters(cli.model)}; batches of {cost.images} images")
+    print(f"a step takes {cost.seconds:.3g} s, and the training {cost.memory / 1e6:,.0f} MB at its peak")
+    if steps is None:
+        print("it would go on until Ctrl-C: there is no trainer.max_steps or trainer.max_epochs")
+    else:
+        seconds = steps * cost.seconds
+        end = datetime.now() + timedelta(seconds=seconds)
+        print(f"{steps:,} steps would take {clock(seconds)}, without pictures and scores: until {end:%Y-%m-%d %H:%M}")
+    return 0
 
 
 def _processes(config: Any) -> int:

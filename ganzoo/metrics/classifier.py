@@ -1,4 +1,4 @@
-"""The network of the digit classifiers that come with ganzoo, and their weights, which `ganzoo.cli.classifier` made."""
+"""The network of the digit classifiers that come with ganzoo, and their weights (tests/campaigns/classifier.py)."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ganzoo.cli.bench_rows import GOALS, cache_at, row, silence, timed
+from tests.benchmarks.rows import GOALS, cache_at, row, silence, timed
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,4 +1,4 @@
-"""The experiments of `python -m ganzoo.cli.learning`: which arms, which figures, which claims."""
+"""The experiments of `python -m tests.campaigns.learning`: which arms, which figures, which claims."""
 
 from __future__ import annotations
 

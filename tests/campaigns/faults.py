@@ -1,4 +1,4 @@
-"""`python -m ganzoo.cli.faults`: does a run that was struck end as the run that never was?
+"""`python -m tests.campaigns.faults`: does a run that was struck end as the run that never was?
 
 A row is one variant and one fault: the same command is started, meets the fault, and is started again until it ends.
 Its last checkpoint, logs, scores and pictures are then compared, bit by bit, with those of a run that was left alone.
@@ -25,12 +25,12 @@ import ganzoo
 import ganzoo.cli.training  # all of it, once, for the forks
 from ganzoo.cli.checks import environment
 from ganzoo.cli.errors import one_line
-from ganzoo.cli.faults_kinds import FAULTS, HELD_OUT, SAVES, STEPS, Course, Dies
 from ganzoo.cli.paths import find_config
 from ganzoo.core.checkpoint import read as read_checkpoint
 from ganzoo.core.images import to_float
 from ganzoo.core.pictures import to_pil
 from ganzoo.data import Digits
+from tests.campaigns.faults_kinds import FAULTS, HELD_OUT, SAVES, STEPS, Course, Dies
 
 PLACE = Path(__file__).parents[2] / ".github" / "faults"
 PAIRS = ("GAN", "DCGAN", "WGANGP")  # that are trained by two processes, which takes long to start
@@ -40,7 +40,7 @@ Row = dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser("python -m ganzoo.cli.faults", description=__doc__)
+    parser = argparse.ArgumentParser("python -m tests.campaigns.faults", description=__doc__)
     names = ", ".join(FAULTS)
     parser.add_argument("faults", nargs="*", metavar="FAULT", help=f"default: all; {names}")
     parser.add_argument("--variants", nargs="+", default=ganzoo.list_models(), metavar="NAME", help="default: all")
@@ -275,7 +275,8 @@ def page(rows: list[Row]) -> str:
         "An exit code below zero is the signal that ended the process. A full disk is stood for by a limit on the size "
         "of files; what a power cut leaves of a disk's own cache cannot be seen here. Two processes are compared with "
         "two, for three variants.",
-        "Written by `python -m ganzoo.cli.faults` from [rows.jsonl](rows.jsonl), which has each start's exit code and "
+        "Written by `python -m tests.campaigns.faults` from [rows.jsonl](rows.jsonl), which has each start's exit code "
+        "and "
         "last message.",
     ]
     return "\n\n".join(parts) + "\n"

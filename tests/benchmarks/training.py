@@ -12,9 +12,9 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ganzoo.cli.bench_loops import Loop, naive, noise, plain_loop, tiny, tiny_networks
-from ganzoo.cli.bench_rows import GOALS, row, silence
 from ganzoo.cli.errors import UserError
+from tests.benchmarks.loops import Loop, naive, noise, plain_loop, tiny, tiny_networks
+from tests.benchmarks.rows import GOALS, row, silence
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ganzoo.cli.bench_rows import GOALS, Time, cache_at, row, silence
+from tests.benchmarks.rows import GOALS, Time, cache_at, row, silence
 
 CONFIG = "dcgan/digits"
 EVERY = 100  # steps between two evaluations here, so that a short run has some

@@ -7,14 +7,16 @@ import os
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ganzoo.cli.bench_rows import GOALS, row, timed
 from ganzoo.cli.errors import UserError, one_line
+from tests.benchmarks.rows import GOALS, row, timed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+ROOT = Path(__file__).parents[2]
 FEATURES = 2048  # Inception's
 ROWS = (6000, 1000)  # more than there are features, and fewer
 FAKES = (2_000, 5_000, 20_000, 200_000)
@@ -98,9 +100,11 @@ def memory(device: str, repeats: int) -> dict[str, list[float]]:
     raw: dict[str, list[float]] = {}
     for _ in range(repeats):
         for n in FAKES:
-            code = f"from ganzoo.cli.bench_scores import peak; peak({n}, {EYES[0]}, {EYES[1]})"
+            code = f"from tests.benchmarks.scores import peak; peak({n}, {EYES[0]}, {EYES[1]})"
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+            done = subprocess.run(
+                [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=ROOT
+            )
             if done.returncode:
                 raise UserError(f"an evaluation of {n} fakes: {one_line(done.stderr.strip().rpartition(chr(10))[2])}")
             raw.setdefault(str(n), []).append(json.loads(done.stdout))
@@ -121,12 +125,12 @@ def peak(n: int, num_features: int, num_classes: int) -> None:
     import torch
     from torch import nn
 
-    from ganzoo.cli.bench_rows import cache_at
     from ganzoo.data import ArrayImages
     from ganzoo.metrics.base import BLOCK
     from ganzoo.metrics.choice import Reference
     from ganzoo.metrics.extractors import Custom
     from ganzoo.metrics.measure import Evaluation
+    from tests.benchmarks.rows import cache_at
 
     class Net(nn.Module):
         def __init__(self) -> None:

@@ -24,7 +24,7 @@ from ganzoo.metrics.record import Score
 COLUMNS = 10  # of the wall
 TILE = 48  # pixels of an image on it, at least
 NAMES = 170  # pixels for the names beside it
-MADE_BY = "<!-- Made by `python -m ganzoo.cli.pretrain --page` from the records; what is changed here is lost. -->"
+MADE_BY = "<!-- Made by `python -m tests.campaigns.pretrain --page` from the records; what is changed here is lost. -->"
 Record = Mapping[str, Any]
 
 
@@ -156,9 +156,9 @@ def page(records: Mapping[str, Record]) -> str:
         "images. Time: in brackets that of the CPU.",
         "",
         "```bash",
-        "python -m ganzoo.cli.pretrain                  # trains what is not there, or not by the present config",
-        "python -m ganzoo.cli.pretrain dcgan/digits     # one of them",
-        "python -m ganzoo.cli.pretrain --page           # this page, the cards and the pictures, from the records",
+        "python -m tests.campaigns.pretrain                  # trains what is not there, or not by the present config",
+        "python -m tests.campaigns.pretrain dcgan/digits     # one of them",
+        "python -m tests.campaigns.pretrain --page           # this page, the cards and the pictures, from the records",
         "```",
         "",
     ]

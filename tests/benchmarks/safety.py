@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ganzoo.cli.bench_loops import noise
-from ganzoo.cli.bench_rows import GOALS, row, silence
+from tests.benchmarks.loops import noise
+from tests.benchmarks.rows import GOALS, row, silence
 
 STEPS, BATCH = 20, 64  # of one repetition
 WIDTH = {"cpu": 32, "cuda": 128}  # of the DCGAN

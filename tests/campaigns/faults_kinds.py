@@ -1,4 +1,4 @@
-"""The faults of `python -m ganzoo.cli.faults`: real signals, files and limits that a training meets."""
+"""The faults of `python -m tests.campaigns.faults`: real signals, files and limits that a training meets."""
 
 from __future__ import annotations
 

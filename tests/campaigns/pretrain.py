@@ -1,4 +1,4 @@
-"""The trained models that come with ganzoo: `python -m ganzoo.cli.pretrain` trains those that are not there yet.
+"""The trained models that come with ganzoo: `python -m tests.campaigns.pretrain` trains those that are not there yet.
 
 Each is a committed config and seed 0, trained on one CPU thread; its last state is shipped, never its best one. What is
 stopped goes on where it was; what is there, trained by the config as it now is, stays. `--page` trains nothing and
@@ -26,7 +26,6 @@ import yaml
 from torch import Tensor
 
 import ganzoo
-from ganzoo.cli import pretrain_page
 from ganzoo.cli.errors import UserError
 from ganzoo.cli.evaluate import datamodule
 from ganzoo.cli.paths import find_checkpoint, find_config, record_of
@@ -37,6 +36,7 @@ from ganzoo.evaluation import evaluate
 from ganzoo.hub import load, read_checkpoint, save_pretrained
 from ganzoo.metrics.choice import cheap
 from ganzoo.metrics.record import Report, made
+from tests.campaigns import pretrain_page
 
 MODELS = (
     *("gan/digits", "dcgan/digits", "mlpgan/digits", "cgan/digits", "cgan/mnist5k", "lsgan/digits", "wgan/digits"),
@@ -50,7 +50,7 @@ OPTIONS = ["--seed_everything", str(SEED), "--trainer.accelerator", "cpu", "--sc
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser("python -m ganzoo.cli.pretrain", description=__doc__)
+    parser = argparse.ArgumentParser("python -m tests.campaigns.pretrain", description=__doc__)
     parser.add_argument("configs", nargs="*", default=MODELS, help="names or files (default: all that are shipped)")
     parser.add_argument(
         "--out", type=Path, default=ganzoo.PRETRAINED, metavar="DIR", help="gets a folder for each model"

@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ganzoo.cli.bench_rows import GOALS, row, timed
 from ganzoo.cli.errors import UserError, one_line
+from tests.benchmarks.rows import GOALS, row, timed
 
+ROOT = Path(__file__).parents[2]
 SIZES = {64: 2000, 256: 400}  # pixels per side: pictures
 PICTURES = (5_000, 50_000)  # of 64x64 pixels, for the memory
 FILES = 100  # all others are links to these
@@ -90,9 +91,9 @@ def _count(loader: Iterable[Any]) -> int:
 
 
 def _memory(out: Path) -> float:
-    code = f"from ganzoo.cli.bench_shards import epoch; epoch({str(out)!r})"
+    code = f"from tests.benchmarks.shards import epoch; epoch({str(out)!r})"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=ROOT)
     if done.returncode:
         raise UserError(f"an epoch of shards: {one_line(done.stderr.strip().rpartition(chr(10))[2])}")
     return float(done.stdout)

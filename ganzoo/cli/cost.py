@@ -1,0 +1,84 @@
+"""What a training costs on this machine: seconds a step, and memory."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import Trainer
+
+from ganzoo.core.lightning_fixes import BatchEndCallback, NoProfiler
+
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None  # type: ignore[assignment]
+
+
+class Cost(NamedTuple):
+    """Of one training step.
+
+    Attributes:
+        seconds: median of the steps after the first ones.
+        memory: peak in bytes: of the GPU's memory, or of the process where there is no GPU; 0 where nobody knows.
+        images: in a batch, over all processes.
+    """
+
+    seconds: float
+    memory: int
+    images: int
+
+
+def measure(model: Any, data: Any, steps: int, warm_up: int, **trainer: Any) -> Cost:
+    """Play a few batches with nothing beside them, and leave no file.
+
+    Args:
+        model: to be trained; it is not the same afterwards.
+        data: its data module.
+        steps: that count.
+        warm_up: steps before them, of which the first one builds and compiles.
+        **trainer: accelerator, devices, precision and strategy, as of Lightning's Trainer.
+    """
+    clock = _Clock()
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "limit_val_batches": 0}
+    it = Trainer(
+        max_steps=warm_up + steps,
+        max_epochs=-1,
+        enable_model_summary=False,
+        profiler=NoProfiler(),
+        callbacks=[clock],
+        **quiet,  # type: ignore[arg-type]
+        **trainer,
+    )
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    it.fit(model, datamodule=data)
+    on_gpu = it.strategy.root_device.type == "cuda"
+    memory = torch.cuda.max_memory_allocated() if on_gpu else _memory_of_the_process()
+    return Cost(statistics.median(clock.seconds[warm_up:]), memory, clock.images)
+
+
+class _Clock(BatchEndCallback):
+    """The wall time of each batch, its data included."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self.seconds: list[float] = []
+        self.images, self.seen = 0, pl_module.images_seen
+        self.begin = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self.seconds.append(now - self.begin)
+        self.images, self.seen, self.begin = pl_module.images_seen - self.seen, pl_module.images_seen, now
+
+
+def _memory_of_the_process() -> int:
+    if resource is None:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

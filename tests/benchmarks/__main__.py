@@ -1,0 +1,89 @@
+"""`python -m tests.benchmarks`: what training and scores cost on this machine, beside other people's ways."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ganzoo import __version__
+from ganzoo.cli.errors import UserError
+
+
+class Measurement(NamedTuple):
+    """Its function is called by its name in `tests.benchmarks.<module>`, with the device and `repeats`."""
+
+    module: str
+    repeats: int
+    quick: int  # repeats with --quick
+    help: str
+    default: bool = True  # without --only
+
+
+MEASUREMENTS = {
+    "overhead": Measurement("training", 9, 3, "what ganzoo adds to a training step"),
+    "step": Measurement("training", 40, 12, "a DCGAN's step beside that of a plain loop"),
+    "start": Measurement("training", 3, 1, "seconds until something happens"),
+    "frechet": Measurement("scores", 5, 1, "the Frechet distance beside torchmetrics' and scipy's"),
+    "memory": Measurement("scores", 3, 1, "what more fakes add to an evaluation's memory"),
+    "shards": Measurement("shards", 7, 2, "batches from shards beside those from a folder", default=False),
+    "safety": Measurement("safety", 9, 3, "what whole checkpoints and finite numbers cost"),
+    "tracking": Measurement("tracking", 10, 3, "what scores add to a training"),
+    "evaluation": Measurement("evaluation", 5, 1, "whole evaluations beside torch-fidelity's", default=False),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    listing = [f"  {name:<11}{m.help}{'' if m.default else ' (with --only)'}" for name, m in MEASUREMENTS.items()]
+    parser = argparse.ArgumentParser(
+        "python -m tests.benchmarks",
+        description=__doc__,
+        epilog="\n".join(["measurements:", *listing]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="where the networks are (default: cpu)"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="of torch (default: as many as it takes by itself)")
+    parser.add_argument("--only", choices=tuple(MEASUREMENTS), metavar="NAME", help="one of the measurements below")
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
+    options = parser.parse_args(arguments)
+
+    import lightning
+    import torch
+
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch sees no GPU here; python -m ganzoo checks says what it sees")
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    machine = {
+        "device": torch.cuda.get_device_name() if options.device == "cuda" else f"cpu ({platform.machine()})",
+        "threads": torch.get_num_threads(),
+        "ganzoo": __version__,
+        "torch": torch.__version__,
+        "lightning": lightning.__version__,
+        "python": platform.python_version(),
+    }
+    print(", ".join(f"{key} {value}" for key, value in machine.items()), flush=True)
+    raw: dict[str, Any] = {"machine": machine}
+    for name in [options.only] if options.only else [name for name, m in MEASUREMENTS.items() if m.default]:
+        chosen = MEASUREMENTS[name]
+        measure = getattr(importlib.import_module(f"tests.benchmarks.{chosen.module}"), name)
+        try:
+            raw[name] = measure(options.device, chosen.quick if options.quick else chosen.repeats)
+        except UserError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            return 2
+    if options.json is not None:
+        options.json.write_text(json.dumps(raw, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

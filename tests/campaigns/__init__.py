@@ -1,0 +1,1 @@
+"""Long runs over all variants, whose rows and pages are kept under .github/: one command each."""

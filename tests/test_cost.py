@@ -1,0 +1,104 @@
+"""What a training costs: `fit --dry-run`, and `bench CONFIG`."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+import ganzoo
+from ganzoo.cli import bench, main
+from ganzoo.cli.cost import measure
+from ganzoo.data import Digits
+
+SMALL = ["--model", "DCGAN", "--model.width", "4", "--data", "Digits", "--data.batch_size", "100"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_step_is_timed_with_its_data_and_the_first_ones_are_left_out(monkeypatch):
+    class Slow(ganzoo.DCGAN):
+        def play(self, batch):
+            time.sleep(0.5 if self.images_seen == 0 else 0.05)
+            super().play(batch)
+
+    data = Digits(batch_size=50)
+    cost = measure(Slow(8, 1, width=4), data, steps=2, warm_up=1, accelerator="cpu")
+    assert 0.05 < cost.seconds < 0.4 and cost.images == 50
+    assert 10**8 < cost.memory < 10**11
+
+
+def test_a_dry_run_says_the_cost_and_leaves_nothing(capsys):
+    assert main(["fit", *SMALL, "--trainer.max_steps", "1000", "--dry-run"]) == 0
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert first.startswith("DCGAN: D ") and first.endswith("parameters; batches of 100 images")
+    assert second.startswith("a step takes ") and second.endswith(" MB at its peak")
+    assert third.startswith("1,000 steps would take ")
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [("--trainer.max_epochs 2", "26 steps would take"), ("--trainer.max_steps -1", "until Ctrl-C")],
+)
+def test_a_dry_run_knows_epochs_and_trainings_without_end(limit, said, capsys):
+    assert main(["fit", *SMALL, *limit.split(), "--dry-run"]) == 0
+    assert said in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_dry_run_refuses_what_fit_refuses(capsys):
+    assert main(["fit", *SMALL, "--data.batch_size", "5000", "--dry-run"]) == 2
+    assert "1397 training images" in capsys.readouterr().err
+
+
+def test_bench_measures_each_row_in_a_process_of_its_own(capsys):
+    """One of them, really; the others in its place."""
+    row = bench.measured([*SMALL, "--trainer.precision", "bf16-mixed"], 2)
+    assert row["images"] == 100 and row["seconds"] > 0 and row["memory"] > 10**8
+    assert row["device"].startswith("cpu") and row["parameters"].startswith("D ")
+    assert "error" in bench.measured([*SMALL, "--model.width", "0"], 1)
+
+
+def test_bench_prints_a_table(monkeypatch, capsys, tmp_path):
+    asked = []
+
+    def measured(fit, steps):
+        asked.append((fit, steps))
+        if fit[-1] == "true":
+            return {"error": "no compiler"}
+        return {"seconds": 0.01, "memory": 2e9, "images": 64, "device": "cpu (2 threads)", "parameters": "D 1 + G 2"}
+
+    monkeypatch.setattr(bench, "measured", measured)
+    assert main(["bench", "dcgan/digits", "--steps", "7", "--data.batch_size", "64", "--json", "rows.json"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "dcgan/digits: D 1 + G 2; batches of 64 on cpu (2 threads)"
+    assert out[2].split() == ["32-true,", "eager", "6,400", "10.0", "2,000"] and "no compiler" in out[3]
+    assert [fit[:4] for fit, _ in asked] == [["--config", "dcgan/digits", "--data.batch_size", "64"]] * 4
+    assert {steps for _, steps in asked} == {7}
+    rows = json.loads(Path("rows.json").read_text())["rows"]
+    assert [row["name"].split(",")[0] for row in rows] == ["32-true"] * 2 + ["bf16-mixed"] * 2
+
+
+def test_on_a_gpu_bench_looks_for_the_largest_batch(monkeypatch, capsys):
+    def measured(fit, steps):
+        size = int(fit[fit.index("--data.batch_size") + 1]) if "--data.batch_size" in fit else 64
+        if size > 512:
+            return {"error": "out of memory"}
+        return {"seconds": 0.01, "memory": 1e9, "images": size, "device": "cuda (one)", "parameters": "D 1"}
+
+    monkeypatch.setattr(bench, "measured", measured)
+    assert main(["bench", "dcgan/digits", "--eager"]) == 0
+    assert "largest batch that fits, at 32-true: 512 (1,024: out of memory)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"), [("no/such", "no config 'no/such'"), ("dcgan/digits --steps 0", "--steps")]
+)
+def test_bench_refuses_in_one_line(options, words, capsys):
+    assert main(["bench", *options.split(), "--eager"]) == 2
+    assert words in capsys.readouterr().err
