@@ -11,8 +11,10 @@ import pytest
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loops import training_epoch_loop
 from lightning.pytorch.overrides import distributed
+from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from torch import nn
 from torch.optim import SGD
@@ -186,3 +188,78 @@ def test_lightning_raises_where_a_model_has_no_trainer():
 
 def test_lightning_has_no_public_way_to_make_replicas_equal():
     assert not hasattr(distributed, "sync_module_states"), NO_LONGER
+
+
+HOOKS = "on_before_backward", "on_after_backward", "on_before_optimizer_step"
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize("where", ["callback", "variant"])
+def test_hooks_inside_a_batch_are_called_where_somebody_listens(where, hook):
+    called = []
+    listens = {hook: lambda *args: called.append(args)}
+    callback, variant = Callback(), ganzoo.DCGAN
+    if where == "callback":
+        callback = type("Listens", (Callback,), listens)()
+    else:
+        variant = type("Listens", (ganzoo.DCGAN,), listens)
+    model = variant(image_size=8, channels=1, width=4)
+    fit(model, steps=3, callbacks=[callback])
+    assert len(called) == 6 and not model.direct
+
+
+@pytest.mark.parametrize(
+    ("settings", "direct"),
+    [
+        ({}, True),
+        ({"precision": "bf16-mixed"}, True),
+        ({"plugins": [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=8.0))]}, False),
+        ({"callbacks": [Samples(), Callback()], "enable_checkpointing": False}, True),
+    ],
+)
+def test_where_nobody_listens_lightning_is_left_out(settings, direct, tmp_path):
+    """And the weights are the same to the bit."""
+    model, listened = dcgan(), dcgan()
+    listener = type("Listens", (Callback,), {"on_after_backward": lambda *_: None})()
+    fit(model, steps=3, default_root_dir=tmp_path, **settings)
+    callbacks = [*settings.pop("callbacks", []), listener]
+    if direct:
+        fit(listened, steps=3, default_root_dir=tmp_path, callbacks=callbacks, **settings)
+        assert not listened.direct
+        assert all(torch.equal(value, listened.state_dict()[key]) for key, value in model.state_dict().items())
+    assert model.direct == direct
+
+
+def test_clipping_goes_through_lightning():
+    torch.manual_seed(0)
+    model = ganzoo.DCGAN(image_size=8, channels=1, width=4, clip_norm=1.0)
+    fit(model, steps=1)
+    assert not model.direct
+
+
+def test_lightning_calls_hooks_around_a_backward_pass():
+    seen = []
+
+    class Listens(Callback):
+        def on_before_backward(self, trainer, pl_module, loss):
+            seen.append(loss)
+
+    plain(callbacks=[Listens()], n=1)
+    assert len(seen) == 2, NO_LONGER
+
+
+def test_losses_are_shown_to_bars_and_to_who_monitors_them(tmp_path):
+    class Look(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            seen.append((dict(trainer.callback_metrics), dict(trainer.progress_bar_metrics)))
+
+    seen = []
+    stopping = EarlyStopping("D/loss", patience=1, min_delta=100.0, check_on_train_epoch_end=True)
+    kept = ModelCheckpoint(tmp_path, monitor="G/loss", every_n_train_steps=2)
+    callbacks = [Look(), stopping, kept]
+    trainer = fit(dcgan(), steps=30, log_every_n_steps=2, callbacks=callbacks, enable_checkpointing=True)
+    assert seen[0] == ({}, {})
+    assert all(set(metrics) == {"D/loss", "G/loss"} for metrics in seen[1])
+    assert seen[1][0]["D/loss"].item() == pytest.approx(seen[1][1]["D/loss"]) and seen[2] == seen[1] != seen[3]
+    assert trainer.global_step == 6, "the loss did not fall by 100 from the first epoch to the second"
+    assert kept.best_model_score is not None and list(tmp_path.iterdir())

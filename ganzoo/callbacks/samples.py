@@ -13,14 +13,14 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from ganzoo.callbacks.base import held_out, some, warn_on_oserror
 from ganzoo.core.files import write_atomically
 from ganzoo.core.lightning_fixes import BatchEndCallback
 from ganzoo.core.module import GANModule
 from ganzoo.core.pictures import animation, picture, write_video
-from ganzoo.core.types import Batch
+from ganzoo.core.types import Batch, Latent
 
 
 class Samples(BatchEndCallback):
@@ -45,6 +45,7 @@ class Samples(BatchEndCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.folder = Path(trainer.log_dir or trainer.default_root_dir)  # to be asked on all processes
         self.played = False
+        self.latents: Latent | None = None  # of all grids
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -86,9 +87,20 @@ class Samples(BatchEndCallback):
             if (images := self._translated(trainer, model)) is not None:
                 self._show(trainer, "samples", images, name)
             return
-        n = self._count(model.sample(1, seeds=[0]))
-        labels = None if model.num_classes is None else [i % self.columns % model.num_classes for i in range(n)]
-        self._show(trainer, "samples", model.sample(n, seeds=range(n), label=labels), name)
+        if self.latents is None:
+            self.latents = model.seeded(range(self._count(model.sample(1, seeds=[0]))))
+        self._show(trainer, "samples", self._generated(model, self.latents), name)
+
+    def _generated(self, model: GANModule, latents: Latent) -> Tensor:
+        """What `sample` makes of the seeds 0, 1, ..., whose latents were drawn before; each column is of one class."""
+        n, parts = len(tree_leaves(latents)[0]), []
+        for start in range(0, n, 256):
+            given: Batch = {}
+            if model.num_classes is not None:
+                labels = [i % self.columns % model.num_classes for i in range(start, min(n, start + 256))]
+                given["label"] = torch.tensor(labels, device=model.device)
+            parts.append(model.generate(tree_map(lambda z, start=start: z[start : start + 256], latents), given).cpu())
+        return torch.cat(parts)
 
     def _translated(self, trainer: Trainer, model: GANModule) -> Tensor | None:
         """Rows of sources, translations and, if the data is paired, targets; None without ganzoo's data module."""

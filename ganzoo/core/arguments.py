@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.parsing import collect_init_args
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 OPTIMISATION = {"optimizer", "discriminator_optimizer", "lr_scheduler"}  # a run's arguments, not a model's
 DATA_SAYS = {  # arguments that must agree with the data's attributes, and what it means when the data has none
@@ -78,6 +79,15 @@ def _need(game: Mapping[str, Any], option: str, needed: Mapping[str, Any]) -> No
     for name, value in needed.items():
         if game[name] != value:
             raise ValueError(f"{option} needs {name} {'null' if value is None else str(value).lower()}")
+
+
+def check_schedulers(schedulers: Sequence[Any]) -> None:
+    """
+    Raises:
+        MisconfigurationException: one of them cannot be stepped once a batch.
+    """
+    if any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in schedulers):
+        raise MisconfigurationException("lr_scheduler: ReduceLROnPlateau needs a loss to watch, which a GAN has not")
 
 
 def check_agreement(variant: str, arguments: Mapping[str, Any], data: Any) -> None:

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from ganzoo.core.lightning_fixes import show
 from ganzoo.core.types import Terms
 
 
@@ -32,8 +33,8 @@ class Loss(NamedTuple):
 
     @property
     def values(self) -> Tensor:
-        """[k] of the terms, detached; a copy, which may be averaged in place."""
-        return (self.row if len(self.names) == 1 else self.row[1:]).clone()
+        """[k] of the terms, detached."""
+        return self.row if len(self.names) == 1 else self.row[1:]
 
     @classmethod
     def of(cls, terms: Terms, player: str) -> Loss:
@@ -150,8 +151,7 @@ class LossLog:
     def log(self, module: Any, values: dict[str, float]) -> None:
         """Log values to the loggers, and to the progress bars and callbacks that monitor them.
 
-        While training, the loggers get them by `module.publish`: `self.log` would take a third of a millisecond a
-        value, and is a step off in validation.
+        In a fit the loggers get them by `module.publish`, as `self.log` is a step off in validation.
         """
         trainer = module.trainer
         if trainer.sanity_checking or not values:
@@ -160,7 +160,10 @@ class LossLog:
         if fitting:
             module.publish(values)
         shown = {name: value for name, value in values.items() if not fitting or name.endswith("/loss")}
-        module.log_dict(shown, prog_bar=trainer.training, logger=not fitting)
+        if trainer.training:
+            show(trainer, shown)
+        else:
+            module.log_dict(shown, logger=not fitting)
 
     def each_logger(self, trainer: Trainer, hand_over: Callable[[Logger], None]) -> None:
         """Hand something to the loggers of a training; one that fails does not stop it, and is named once."""

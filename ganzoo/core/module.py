@@ -11,14 +11,12 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils._pytree import tree_map
 
 from ganzoo.core import consensus, ema, held_out, lightning_fixes, pickling, sampling, training_state
-from ganzoo.core.arguments import check_agreement, check_game, constructor_arguments
+from ganzoo.core.arguments import check_agreement, check_game, check_schedulers, constructor_arguments
 from ganzoo.core.batch import check_batch, microbatches, share, size
 from ganzoo.core.checkpoint import load_from_checkpoint
 from ganzoo.core.compiler import Compiler
@@ -29,7 +27,7 @@ from ganzoo.core.optim import set_all, settings
 from ganzoo.core.player import PLAYERS, Player, PlayerName, clip_gradients
 from ganzoo.core.random import Randomness
 from ganzoo.core.ranges import check
-from ganzoo.core.strategy import check_strategy
+from ganzoo.core.strategy import check_trainer
 from ganzoo.core.types import Batch, Equation, Latent, Terms, floats_as, full_precision
 
 
@@ -73,6 +71,7 @@ class GANModule(LightningModule):
     unaveraged: int  # of them, since the averaged generator last moved
     players: dict[PlayerName, Player]  # while training
     compiler: Compiler  # while training
+    direct: bool  # whether backward passes and optimizer steps do without Lightning, as none of its hooks is used
     asked: list[list[dict[str, Any]]]  # the optimizers' settings, before a checkpoint's are there
 
     def __init__(
@@ -172,10 +171,11 @@ class GANModule(LightningModule):
             terms = []
             for part in microbatches(self.with_draws(batch), k):
                 found = self.compute_loss(loss, part, player)
-                self.manual_backward(found.total / k if k > 1 else found.total)
+                total = found.total / k if k > 1 else found.total
+                total.backward() if self.direct else self.manual_backward(total)
                 terms.append(found.values)
             self.settle(mover, found.names, terms[0] if k == 1 else torch.stack(terms).sum(0))
-            mover.step(self.trainer.strategy)
+            mover.step(self.trainer.strategy, self.direct)
 
     def compute_loss(self, loss: Equation, batch: Batch, player: PlayerName) -> Loss:
         """An equation's terms and their sum, noted for the log."""
@@ -186,14 +186,14 @@ class GANModule(LightningModule):
     def settle(self, mover: Player, names: list[str], terms: Tensor) -> None:
         """Average gradients and terms over the processes, and check that they are finite."""
         trainer, scaled = self.trainer, self.scaler is not None
-        mover.sync_gradients(terms, trainer.world_size)
+        terms = mover.sync_gradients(terms, trainer.world_size)
         mover.check_finite(self.watch, trainer.global_step + 1, names, terms, scaled)
 
     minimize_at_once = consensus.minimize_at_once  # both players from the same weights
 
     def due(self, every: int) -> bool:
         """Whether this batch, counted from 1 since the start of training, is an `every`-th one."""
-        return (self.trainer.global_step + 1) % every == 0
+        return every == 1 or (self.trainer.global_step + 1) % every == 0
 
     def average_generator(self) -> None:
         """The averaged generator follows the generator when that has moved, by the images seen since the last time."""
@@ -309,12 +309,9 @@ class GANModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         self.asked = []
-        if stage == "fit":
-            check_strategy(self.trainer.strategy)
+        check_trainer(self.trainer, stage)
         lightning_fixes.write_sealed_checkpoints(self.trainer)
         check_agreement(type(self).__name__, self.hparams, getattr(self.trainer, "datamodule", None))
-        if self.trainer.precision.endswith("-true") and self.trainer.precision != "32-true":
-            raise MisconfigurationException(f"precision {self.trainer.precision}: use 32-true, bf16-mixed or 16-mixed")
 
     def configure_model(self) -> None:
         if self.ema is None and self.ema_half_life is not None:
@@ -323,10 +320,7 @@ class GANModule(LightningModule):
     def configure_optimizers(self) -> Any:
         optimizers = [self.make_optimizer[player](getattr(self, player).parameters()) for player in PLAYERS]
         schedulers = [] if self.lr_scheduler is None else [self.lr_scheduler(optimizer) for optimizer in optimizers]
-        if any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in schedulers):
-            raise MisconfigurationException(
-                "lr_scheduler: ReduceLROnPlateau needs a loss to watch, which a GAN has not"
-            )
+        check_schedulers(schedulers)
         return optimizers, [{"scheduler": scheduler} for scheduler in schedulers]
 
     def on_fit_start(self) -> None:
@@ -345,6 +339,7 @@ class GANModule(LightningModule):
         movers = zip(PLAYERS, trainer.optimizers, strict=True)
         self.players = {player: Player(player, networks, optimizer, names) for player, optimizer in movers}
         self.loss_log.start(self.device)
+        self.direct = self.clip_norm is None and lightning_fixes.nobody_listens(self, GANModule)
         self.randomness, self.watch, self.compiler = Randomness(), Watch(), Compiler(self.compile_losses)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

@@ -68,10 +68,12 @@ class Player:
         """Whether the parameters are a look ahead, from which the optimizer will return."""
         return looks_ahead(self.optimizer)
 
-    def sync_gradients(self, terms: Tensor, world_size: int) -> None:
-        """Average gradients, BatchNorm's running statistics and the loss's terms [k] over the processes, in place."""
+    def sync_gradients(self, terms: Tensor, world_size: int) -> Tensor:
+        """Average gradients and BatchNorm's running statistics over the processes, in place; the terms [k] averaged."""
         if world_size > 1:
+            terms = terms.clone()
             average([*(p.grad for p in self.parameters if p.grad is not None), *self._statistics, terms])
+        return terms
 
     def check_finite(self, watch: Watch, step: int, names: Sequence[str], terms: Tensor, scaled: bool) -> None:
         """Look at the loss's terms and at the gradients' norms.
@@ -92,10 +94,13 @@ class Player:
             labels = [f"term {name!r}" for name in names] + [label for _, label in moving]
             watch.look(step, self.name, labels, torch.cat([terms, norms[1:]]))
 
-    def step(self, strategy: Any) -> None:
-        """One step of the optimizer, through the Trainer's strategy: not through Lightning's wrapper of the optimizer,
-        which would count it as a global step."""
-        strategy.optimizer_step(self.optimizer, closure=_nothing)
+    def step(self, strategy: Any, direct: bool = False) -> None:
+        """One step of the optimizer, directly or through the Trainer's strategy: not through Lightning's wrapper of the
+        optimizer, which would count it as a global step."""
+        if direct:
+            self.optimizer.step()
+        else:
+            strategy.optimizer_step(self.optimizer, closure=_nothing)
 
     def _move(self, *_: Any) -> None:
         self.moved = True

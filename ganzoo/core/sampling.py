@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 def seeded(model: GANModule, seeds: Sequence[int]) -> Latent:
     """One latent a seed, drawn on the CPU (GPUs of other models have other random numbers), on the model's device."""
-    rows = [model.latent(1, torch.Generator().manual_seed(mix(seed))) for seed in seeds]
+    generator = torch.Generator()
+    rows = [model.latent(1, generator.manual_seed(mix(seed))) for seed in seeds]
     return tree_map(lambda *row: torch.cat(row).to(model.device), *rows)
 
 

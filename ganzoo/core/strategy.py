@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy, StrategyRegistry
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, StrategyRegistry
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
@@ -54,15 +55,18 @@ def average(tensors: list[Tensor]) -> None:
         torch._foreach_copy_(group, [part.view_as(tensor) for part, tensor in zip(parts, group, strict=True)])
 
 
-def check_strategy(strategy: Strategy) -> None:
+def check_trainer(trainer: Trainer, stage: str) -> None:
     """
     Raises:
-        MisconfigurationException: it cannot train two networks in turns.
+        MisconfigurationException: its strategy cannot train two networks in turns, or its precision is none of ours.
     """
-    if not isinstance(strategy, SingleDeviceStrategy | GANStrategy):
+    strategy, precision = trainer.strategy, trainer.precision
+    if stage == "fit" and not isinstance(strategy, SingleDeviceStrategy | GANStrategy):
         raise MisconfigurationException(
             f'{type(strategy).__name__} cannot train two networks in turns: use Trainer(strategy="gan")'
         )
+    if precision.endswith("-true") and precision != "32-true":
+        raise MisconfigurationException(f"precision {precision}: use 32-true, bf16-mixed or 16-mixed")
 
 
 if GANStrategy.strategy_name not in StrategyRegistry:

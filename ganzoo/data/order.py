@@ -15,6 +15,8 @@ from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
 from ganzoo.data.images import Images
 
+BLOCK = 64  # batches whose tickets are made at once
+
 
 def identity(batch: Any) -> Any:
     """A collate function for data sets that return whole batches."""
@@ -149,9 +151,10 @@ class Shuffle:
     def __iter__(self) -> Iterator[list[int]]:
         epoch = self.epoch
         order = shuffled(self.size, self.seed, epoch)
-        for batch in range(self.batch, len(self)):
-            start = batch * self.batch_size + self.offset
-            yield (order[start : start + self.share] + epoch * self.size).tolist()
+        for first in range(self.batch, len(self), BLOCK):
+            batches = order[first * self.batch_size : min(first + BLOCK, len(self)) * self.batch_size]
+            mine = batches.view(-1, self.batch_size)[:, self.offset : self.offset + self.share]
+            yield from (mine + epoch * self.size).tolist()
 
 
 class Loader(_Batches):
