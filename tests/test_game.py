@@ -348,8 +348,10 @@ def test_a_named_tuple_of_bytes_is_scaled():
 @pytest.mark.slow
 def test_processes_may_be_spawned(tmp_path):
     strategy = GANStrategy(process_group_backend="gloo", start_method="spawn")
-    trainer = fit(make(), Digits(image_size=16, batch_size=8), steps=2, strategy=strategy, devices=2)
-    assert trainer.global_step == 2
+    model = make()
+    before = model.generator.project.weight.clone()
+    fit(model, Digits(image_size=16, batch_size=8), steps=2, strategy=strategy, devices=2)
+    assert model.images_seen == 2 * 8 and not torch.equal(before, model.generator.project.weight)
 
 
 # What others do with it

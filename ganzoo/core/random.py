@@ -39,6 +39,12 @@ class Randomness:
         self.seed = global_seed()
         self.shared = torch.Generator()
 
+    def __getstate__(self) -> dict[str, int]:
+        return {"seed": self.seed}  # the generator is restarted before it is used, and torch spawns none
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        self.seed, self.shared = state["seed"], torch.Generator()
+
     def restart(self, device: torch.device, *counters: int, rank: int) -> None:
         """Reseed `shared` from (seed, counters), and torch's own generators from (seed, counters, rank)."""
         if self.shared.device != device:
