@@ -168,6 +168,18 @@ def test_all_techniques_together_keep_the_contract(check, architecture):
     check(everything)
 
 
+def test_features_are_matched_in_float32_near_a_match():
+    """Means of bfloat16 are too coarse for a difference of means: there the cosine is 0.68."""
+    gan, x = make(hidden=64, d_hidden=256).eval(), images(64)
+    fakes, found = x + 0.02 * torch.randn_like(x), []
+    for half in (False, True):
+        given = fakes.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            terms = gan.generator_loss({"image": x, "fakes": given})
+        found += [gradient.flatten() for gradient in torch.autograd.grad(sum(terms.values()), given)]
+    assert torch.cosine_similarity(*found, dim=0) > 0.9
+
+
 def test_two_processes_of_half_the_batch_are_one(tmp_path):
     """Where nothing looks across the batch: means, histories and reference batches are those of one process, too."""
 

@@ -70,6 +70,21 @@ def test_the_distance_is_logged_without_the_penalty():
     assert row["D/loss"] == pytest.approx(row["D/penalty"] - row["wasserstein"], rel=1e-4)
 
 
+def test_the_distance_is_seen_under_bfloat16():
+    """Scores around 20, which bfloat16 has in steps of 0.125, and a distance that is smaller."""
+    torch.manual_seed(0)
+    gan = ganzoo.WGANGP(**small("WGANGP"))
+    with torch.no_grad():
+        gan.discriminator.score.bias.fill_(20.0)
+    batch = {"image": torch.rand(64, 1, 16, 16), **gan.draw(64, torch.Generator().manual_seed(0))}
+    seen = []
+    gan.observe = lambda name, value: seen.append(value.item())
+    for half in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            gan.discriminator_loss(batch)
+    assert 0.02 < abs(seen[0]) < 0.1 and seen[1] == pytest.approx(seen[0], abs=0.02)
+
+
 def test_held_out_images_are_scored_with_the_penalty():
     logger = Remember()
     fit(wgangp(), steps=3, logger=logger, log_every_n_steps=100, limit_val_batches=1)
