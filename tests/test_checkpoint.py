@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import errno
 import io
+import multiprocessing
 import os
-import subprocess
-import sys
 import time
 import zipfile
 from pathlib import Path
@@ -108,25 +107,29 @@ def test_order_is_that_of_the_steps(tmp_path):
 
 # Writing
 
-WRITER = """
-import sys, torch
-from pathlib import Path
-from ganzoo.core.checkpoint import CheckpointIO
-path = Path(sys.argv[1])
-for step in range(10**6):
-    CheckpointIO().save_checkpoint({"ganzoo": {}, "step": step, "w": torch.full((2**18,), float(step))}, path)
-    print(step, flush=True)
-"""
+
+def write_on_and_on(path, said):
+    """In a process of its own: one checkpoint after the other, each told when it is there."""
+    with os.fdopen(said, "w") as out:
+        for step in range(10**6):
+            content = {"ganzoo": {}, "step": step, "w": torch.full((2**18,), float(step))}
+            CheckpointIO().save_checkpoint(content, path)
+            print(step, file=out, flush=True)
 
 
 def test_a_process_killed_while_it_saves_leaves_a_whole_file(tmp_path):
     path = tmp_path / "a.ckpt"
-    for n in range(5):
-        process = subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, text=True)
-        said = process.stdout.readline()
-        time.sleep(0.003 * n)
-        process.kill()
-        done = int((said + process.stdout.read()).split()[-1])
+    for n in range(10):
+        reader, said = os.pipe()
+        process = multiprocessing.get_context("fork").Process(target=write_on_and_on, args=(path, said))
+        process.start()
+        os.close(said)
+        with os.fdopen(reader) as told:
+            first = told.readline()
+            time.sleep(0.003 * n)
+            process.kill()
+            done = int((first + told.read()).split()[-1])
+        process.join()
         content = read(path)
         assert content["step"] in (done, done + 1) and bool((content["w"] == content["step"]).all())
 
