@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import pytest
@@ -111,6 +112,12 @@ def test_dropout_is_on_in_whose_step_it_says(name, expected):
 def test_dropout_arms_are_scored():
     scores = dropout(2)
     assert list(scores) == list(DROPOUT) and all(score > 20 for score in scores.values())
+
+
+def test_what_gans_d_says_is_its_loss_and_what_a_critic_says_a_difference():
+    """Untrained, D does not tell one from the other: log 4, and nearly nothing."""
+    assert critics("GAN", 1)[0].said == pytest.approx(2 * math.log(2), abs=0.1)
+    assert abs(critics("WGAN", 1)[0].said) < 0.1
 
 
 # Trainings

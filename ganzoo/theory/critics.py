@@ -17,7 +17,7 @@ from ganzoo.core.optim import FusedAdam
 from ganzoo.theory.base import DATA, DISCRIMINATOR, panels
 from ganzoo.theory.frozen import RING, ring, ring_gan
 from ganzoo.theory.parts import Look, seeded, trained
-from ganzoo.variants.gan import GAN
+from ganzoo.variants.mlpgan import MLPGAN
 from ganzoo.variants.wgan import WGAN
 from ganzoo.variants.wgangp import WGANGP
 
@@ -64,7 +64,8 @@ def critics(name: str, steps: int, seed: int = 0) -> dict[int, Said]:
     def look(model: GANModule) -> Said:
         fakes = model.generate(model.latent(len(reals), seeded(0)))
         real, fake = model.discriminator(reals), model.discriminator(fakes)
-        said = softplus(-real).mean() + softplus(fake).mean() if isinstance(model, GAN) else real.mean() - fake.mean()
+        loss, difference = softplus(-real).mean() + softplus(fake).mean(), real.mean() - fake.mean()
+        said = loss if isinstance(model, MLPGAN) else difference
         return Said(transport(reals.flatten(1), fakes.flatten(1)), said.item())
 
     camera = Look(range(0, steps + 1, max(1, steps // 40)), look)
