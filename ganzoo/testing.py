@@ -167,7 +167,8 @@ def check_shared_fakes(make: Make) -> None:
         first.register_forward_hook(lambda *_, calls=calls: calls.__setitem__(0, calls[0] + 1))
         fit(model, data, steps=2)
         passes.append(calls[0])
-    assert passes[1] < passes[0], "share_fakes saves no forward pass: equations take their fakes from self.fakes(batch)"
+    saves = passes[1] < passes[0] or type(model).play is not GANModule.play  # a play of its own may not share
+    assert saves, "share_fakes saves no forward pass: equations take their fakes from self.fakes(batch)"
     check_turns(lambda: make(share_fakes=True, n_critic=1))
 
 
