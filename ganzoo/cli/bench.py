@@ -88,7 +88,7 @@ def _measure(fit: list[str], steps: int, sender: Any) -> None:
     try:
         cli = build("fit", fit)
         config = cli.config_init.trainer
-        where = {key: config[key] for key in ("accelerator", "devices", "precision")}
+        where = {"accelerator": config.accelerator, "precision": config.precision}
         cost = measure(cli.model, cli.datamodule, steps, WARM_UP, **where)
         device = cli.trainer.strategy.root_device.type
         name = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"

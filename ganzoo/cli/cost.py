@@ -24,7 +24,7 @@ class Cost(NamedTuple):
     Attributes:
         seconds: median of the steps after the first ones.
         memory: peak in bytes: of the GPU's memory, or of the process where there is no GPU; 0 where nobody knows.
-        images: in a batch, over all processes.
+        images: in a batch.
     """
 
     seconds: float
@@ -33,18 +33,19 @@ class Cost(NamedTuple):
 
 
 def measure(model: Any, data: Any, steps: int, warm_up: int, **trainer: Any) -> Cost:
-    """Play a few batches with nothing beside them, and leave no file.
+    """Play a few batches on one device, with nothing beside them, and leave no file.
 
     Args:
         model: to be trained; it is not the same afterwards.
         data: its data module.
         steps: that count.
         warm_up: steps before them, of which the first one builds and compiles.
-        **trainer: accelerator, devices, precision and strategy, as of Lightning's Trainer.
+        **trainer: accelerator and precision, as of Lightning's Trainer.
     """
     clock = _Clock()
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "limit_val_batches": 0}
     it = Trainer(
+        devices=1,
         max_steps=warm_up + steps,
         max_epochs=-1,
         enable_model_summary=False,

@@ -312,9 +312,8 @@ def main(verb: str, arguments: Sequence[str]) -> int:
 def dry_run(cli: GANCLI) -> int:
     """Play two batches, say what the training would cost, and leave nothing behind."""
     config, trainer = cli.config_init.trainer, cli.trainer
-    where = {key: config[key] for key in ("accelerator", "devices", "precision")}
     with user_errors():
-        cost = measure(cli.model, cli.datamodule, 1, 1, **{**where, "devices": 1})
+        cost = measure(cli.model, cli.datamodule, 1, 1, accelerator=config.accelerator, precision=config.precision)
     steps, epochs = trainer.max_steps if trainer.max_steps > 0 else None, trainer.max_epochs or -1
     if steps is None and epochs > 0:
         steps = epochs * len(cli.datamodule.train_dataloader())
