@@ -43,7 +43,6 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     **{name: (RANK_0, TORCH) for name in RANK_1},
     "core/game_optim": (RANK_0 | {"core/optim"}, TORCH),
     "games": (RANK_0, {*TORCH, "scipy"}),
-    "networks/players": ({"networks"}, TORCH),  # it pairs what the others build
     **{name: (RANK_0 | RANK_1 | CORE, LIGHTNING) for name in CORE},
     "data": (DATA, LIGHTNING),
     **{f"data/{name}": (DATA | {"data"}, LIGHTNING) for name in ("derived", "paired", "prepare", "shards", "stacked")},

@@ -169,9 +169,3 @@ def _normed(layer: nn.Linear | nn.Conv2d, slope: float = 0.0) -> nn.Module:
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return weight_norm(layer)
-
-
-PLAYERS = {
-    "mlp": (SoftplusGenerator, NoisyDiscriminator),
-    "conv": (DeconvolutionalGenerator, ConvolutionalDiscriminator),
-}

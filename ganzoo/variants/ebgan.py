@@ -14,8 +14,9 @@ from ganzoo.core.optim import FusedAdam
 from ganzoo.core.schedule import falling
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.penalties import pull_away
+from ganzoo.layers.init import normal_
 from ganzoo.networks.autoencoder import ConvAutoEncoder, MLPAutoEncoder
-from ganzoo.networks.dcgan import DCGANGenerator, normal_
+from ganzoo.networks.dcgan import DCGANGenerator
 from ganzoo.networks.mlp import ReLUGenerator
 
 

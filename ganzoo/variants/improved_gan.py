@@ -16,7 +16,12 @@ from ganzoo.core.optim import FusedAdam
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.losses import log_fake, log_real, log_smoothed
 from ganzoo.layers.history import HistoricalAverage
-from ganzoo.networks import improved
+from ganzoo.networks.improved import (
+    ConvolutionalDiscriminator,
+    DeconvolutionalGenerator,
+    NoisyDiscriminator,
+    SoftplusGenerator,
+)
 
 Objective = Literal["feature-matching", "non-saturating"]
 
@@ -90,9 +95,10 @@ class ImprovedGAN(GANModule):
         self.classes, self.z_dim, self.objective = num_classes or 1, z_dim, objective
         self.unsupervised_weight, self.historical_weight = unsupervised_weight, historical_weight
         self.real_target, self.averaging = real_target, averaging
-        generator, discriminator = improved.PLAYERS[architecture]
-        self.generator = generator(image_size, channels, z_dim, hidden, reference)
-        self.discriminator = discriminator(image_size, channels, self.classes, d_hidden, kernels)
+        mlp, conv = (SoftplusGenerator, NoisyDiscriminator), (DeconvolutionalGenerator, ConvolutionalDiscriminator)
+        G, D = mlp if architecture == "mlp" else conv
+        self.generator = G(image_size, channels, z_dim, hidden, reference)
+        self.discriminator = D(image_size, channels, self.classes, d_hidden, kernels)
         self.classifier = ema.frozen_copy(self.discriminator)
         players = {"discriminator": self.discriminator, "generator": self.generator} if historical_weight else {}
         self.history = nn.ModuleDict({name: HistoricalAverage(net.parameters()) for name, net in players.items()})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch.cli import OptimizerCallable
 
@@ -10,7 +10,8 @@ from ganzoo.core.module import GANModule
 from ganzoo.core.optim import FusedAdam
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.losses import half_square
-from ganzoo.networks.players import Architecture, players
+from ganzoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
+from ganzoo.networks.mlp import ReLUDiscriminator, ReLUGenerator
 
 
 class LSGAN(GANModule):
@@ -43,7 +44,7 @@ class LSGAN(GANModule):
         channels: int = 3,
         z_dim: int = 1024,
         width: int = 64,
-        architecture: Architecture = "dcgan",
+        architecture: Literal["dcgan", "mlp"] = "dcgan",
         a: float = 0.0,
         b: float = 1.0,
         c: float = 1.0,
@@ -55,7 +56,8 @@ class LSGAN(GANModule):
             raise ValueError(f"a and b are both {a}: D has to tell fakes from reals, so give them different targets")
         self.z_dim = z_dim
         self.a, self.b, self.c = a, b, c
-        self.generator, self.discriminator = players(architecture, image_size, channels, z_dim, width)
+        G, D = (ReLUGenerator, ReLUDiscriminator) if architecture == "mlp" else (DCGANGenerator, DCGANDiscriminator)
+        self.generator, self.discriminator = G(image_size, channels, z_dim, width), D(image_size, channels, width)
 
     def discriminator_loss(self, batch: Batch) -> Terms:
         real = self.discriminate(batch["image"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -10,7 +10,8 @@ from torch.optim import RMSprop
 
 from ganzoo.core.module import GANModule
 from ganzoo.core.types import Batch, Terms
-from ganzoo.networks.players import Architecture, players
+from ganzoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
+from ganzoo.networks.mlp import ReLUDiscriminator, ReLUGenerator
 
 
 class WGAN(GANModule):
@@ -39,7 +40,7 @@ class WGAN(GANModule):
         channels: int = 3,
         z_dim: int = 100,
         width: int = 64,
-        architecture: Architecture = "dcgan",
+        architecture: Literal["dcgan", "mlp"] = "dcgan",
         clip: float = 0.01,
         n_critic: int = 5,
         optimizer: OptimizerCallable = lambda params: RMSprop(params, lr=5e-5),
@@ -50,7 +51,8 @@ class WGAN(GANModule):
             raise ValueError(f"clip must be positive, the paper's is 0.01; got {clip}")
         self.z_dim = z_dim
         self.clip = clip
-        self.generator, self.discriminator = players(architecture, image_size, channels, z_dim, width)
+        G, D = (ReLUGenerator, ReLUDiscriminator) if architecture == "mlp" else (DCGANGenerator, DCGANDiscriminator)
+        self.generator, self.discriminator = G(image_size, channels, z_dim, width), D(image_size, channels, width)
 
     def discriminator_loss(self, batch: Batch) -> Terms:
         real = self.discriminate(batch["image"]).mean()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -11,7 +12,8 @@ from ganzoo.core.module import GANModule
 from ganzoo.core.optim import FusedAdam
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.penalties import gradient_penalty
-from ganzoo.networks.players import Architecture, players
+from ganzoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
+from ganzoo.networks.mlp import ReLUDiscriminator, ReLUGenerator
 
 
 class WGANGP(GANModule):
@@ -40,7 +42,7 @@ class WGANGP(GANModule):
         channels: int = 3,
         z_dim: int = 128,
         width: int = 64,
-        architecture: Architecture = "dcgan",
+        architecture: Literal["dcgan", "mlp"] = "dcgan",
         norm: Literal["layer", "none"] = "layer",
         penalty: float = 10.0,
         n_critic: int = 5,
@@ -52,7 +54,9 @@ class WGANGP(GANModule):
             raise ValueError(f"penalty must be positive, the paper's is 10; got {penalty}")
         self.z_dim = z_dim
         self.penalty = penalty
-        self.generator, self.discriminator = players(architecture, image_size, channels, z_dim, width, d_norm=norm)
+        dcgan = DCGANGenerator, partial(DCGANDiscriminator, norm=norm)
+        G, D = (ReLUGenerator, ReLUDiscriminator) if architecture == "mlp" else dcgan
+        self.generator, self.discriminator = G(image_size, channels, z_dim, width), D(image_size, channels, width)
 
     def discriminator_loss(self, batch: Batch) -> Terms:
         x, fakes = batch["image"], self.fakes(batch)
