@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from ganzoo.games.boosting import RBM, boost, classify, contrastive_divergence
+from ganzoo.games.boosting import RBM, boost, classify
 
 STATES = torch.tensor(list(itertools.product([0.0, 1.0], repeat=4)), dtype=torch.float64)
 
@@ -61,17 +61,6 @@ def test_adding_the_optimal_logit_gives_the_data():
     assert again.loss(data, after).item() == pytest.approx(math.log(2), abs=1e-3)
 
 
-def test_contrastive_divergence_with_long_chains_is_the_likelihoods_gradient():
-    rbm, target = field(2), probabilities(field(2, seed=1))
-    weights = RBM(*(w.clone().requires_grad_() for w in rbm))
-    likelihood = (target * weights.log_density(STATES).log_softmax(0)).sum()
-    exact = torch.autograd.grad(likelihood, list(weights))
-    data = drawn(target, 200_000, seeded())
-    moved, _ = contrastive_divergence(rbm, data, rbm.draw(200_000, 10, seeded(1)), lr=1.0, steps=10)
-    for before, after, slope in zip(rbm, moved, exact, strict=True):
-        assert (after - before - slope).abs().max() < 0.01
-
-
 def digits():
     """1,400 and 397 digits of scikit-learn's, each pixel black or white."""
     from sklearn.datasets import load_digits
@@ -103,17 +92,3 @@ def test_boosting_leaves_the_adversary_nothing_to_tell():
     start, end = (adversary(one, data, held_out) for one in (RBM.of_pixels(data), rbm))
     assert sum(losses[-5:]) / 5 == pytest.approx(math.log(2), abs=0.02)
     assert start < 0.3 and start + 0.2 < end < math.log(2)
-
-
-@pytest.mark.slow
-def test_the_adversarys_loss_rises_as_an_rbm_learns_by_contrastive_divergence():
-    data, held_out = digits()
-    generator = seeded()
-    rbm = RBM.of_pixels(data, 64, generator)
-    chains, losses = rbm.draw(100, 0, generator), [adversary(rbm, data, held_out)]
-    for epochs, lr in [(30, 0.05), (30, 0.05), (60, 0.01)]:
-        for _ in range(epochs):
-            for batch in data[torch.randperm(len(data), generator=generator)].split(100):
-                rbm, chains = contrastive_divergence(rbm, batch, chains, lr, generator=generator)
-        losses.append(adversary(rbm, data, held_out))
-    assert losses[0] < 0.3 and losses[-1] > losses[0] + 0.1 and max(losses) < math.log(2)

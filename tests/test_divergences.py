@@ -21,7 +21,6 @@ from ganzoo.functional.divergences import (
     gaussian_kl,
     gaussian_pearson,
     gaussian_wasserstein_1,
-    gaussian_wasserstein_2,
     integral,
     jensen_shannon,
     kl,
@@ -76,13 +75,12 @@ def test_pearsons_divergence_can_be_infinite():
     assert gaussian_pearson(Gaussian(0, 1.5), Gaussian(0, 1)) == math.inf
 
 
-def test_wasserstein_distances_move_quantiles_to_each_other():
+def test_the_wasserstein_distance_moves_quantiles_to_each_other():
     p, q = Gaussian(0.3, 1.1), Gaussian(-0.4, 0.9)
     u = (torch.arange(1_000_000, dtype=torch.float64) + 0.5) / 1_000_000
     z = torch.special.ndtri(u)
     moved = (p.mean + p.std * z) - (q.mean + q.std * z)
     assert gaussian_wasserstein_1(p, q) == pytest.approx(moved.abs().mean().item(), abs=1e-5)
-    assert gaussian_wasserstein_2(p, q) == pytest.approx(moved.square().mean().sqrt().item(), abs=1e-5)
 
 
 @pytest.mark.parametrize(("p", "q"), PAIRS)

@@ -13,7 +13,6 @@ import ganzoo
 from ganzoo.functional.penalties import pull_away
 from ganzoo.networks.autoencoder import ConvAutoEncoder, MLPAutoEncoder
 from ganzoo.testing import NoiseImages, fit
-from ganzoo.variants.ebgan import ebgan_b, ebgan_c
 
 TINY = {"image_size": 8, "hidden": 8, "d_hidden": 5, "z_dim": 4}
 
@@ -48,7 +47,7 @@ def test_energy_is_the_norm_of_the_reconstructions_error():
 
 def test_an_unseen_black_image_has_28_and_the_margin_lies_below():
     """What makes m = 10 meaningful on MNIST's 784 pixels: D starts by reconstructing nothing."""
-    model = ebgan_b().eval()
+    model = ganzoo.EBGAN().eval()
     energy, _ = model.discriminator(-torch.ones(1, 1, 28, 28))
     assert energy.item() == pytest.approx(28, rel=0.02) and model.margin == 10
 
@@ -167,14 +166,13 @@ def linear(network):
     return [(m.in_features, m.out_features) for m in network.modules() if isinstance(m, nn.Linear)]
 
 
-def test_the_grids_best_networks_have_the_published_shapes():
-    b, c = ebgan_b(), ebgan_c()
-    for model in (b, c):
-        assert linear(model.generator) == [(100, 800), *[(800, 800)] * 3, (800, 784)]  # nLayerG 5, sizeG 800
-        assert linear(model.discriminator) == [(784, 1024), (1024, 784)]  # nLayerD 2, sizeD 1024
+def test_the_defaults_are_the_grids_best_networks():
+    b = ganzoo.EBGAN()
+    assert linear(b.generator) == [(100, 800), *[(800, 800)] * 3, (800, 784)]  # nLayerG 5, sizeG 800
+    assert linear(b.discriminator) == [(784, 1024), (1024, 784)]  # nLayerD 2, sizeD 1024
     norms = [m.num_features for m in b.generator.modules() if isinstance(m, nn.BatchNorm1d)]
     assert norms == [800] * 4 and not any(isinstance(m, nn.BatchNorm1d) for m in b.discriminator.modules())
-    assert (b.pull_away_weight, c.pull_away_weight) == (0, 0.1)
+    assert b.pull_away_weight == 0 and b.margin == 10
     (first, *_) = (m.weight for m in b.discriminator.modules() if isinstance(m, nn.Linear))
     assert first.std().item() == pytest.approx(0.002, rel=0.02)
     (first, *_) = (m.weight for m in b.generator.modules() if isinstance(m, nn.Linear))

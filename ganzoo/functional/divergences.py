@@ -58,11 +58,6 @@ def gaussian_wasserstein_1(p: Gaussian, q: Gaussian) -> float:
     return scale * math.sqrt(2 / math.pi) * math.exp(-(ratio**2) / 2) + shift * math.erf(ratio / math.sqrt(2))
 
 
-def gaussian_wasserstein_2(p: Gaussian, q: Gaussian) -> float:
-    """The root of the mean square of the same distance."""
-    return math.hypot(p.mean - q.mean, p.std - q.std)
-
-
 # By quadrature
 
 

@@ -63,17 +63,6 @@ class SplitEntropy:
         return scores.mean().item(), scores.std(correction=0).item()
 
 
-def inception_score(logits: Tensor, splits: int = 10) -> tuple[float, float]:
-    """Mean and population standard deviation over the splits, in [1, K]; see `SplitEntropy`.
-
-    Args:
-        logits: [N, K] in the order of generation, N >= splits.
-    """
-    state = SplitEntropy(len(logits), splits)
-    state.update(logits)
-    return state.compute()
-
-
 def ebgan_score(logits: Tensor) -> float:
     """I' = E_x KL(p(y) || p(y|x)) >= 0 of logits [N, K] (EBGAN: Zhao et al. 2016, arXiv:1609.03126, section 4.1).
 

@@ -6,8 +6,6 @@ as exact, since a residual is whatever u leaves over; with these all images stay
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
@@ -23,17 +21,3 @@ def gaussian_pyramid(x: Tensor, levels: int) -> list[Tensor]:
 def expand(x: Tensor) -> Tensor:
     """u(x): [N, C, H, W] -> [N, C, 2 H, 2 W]."""
     return interpolate(x, scale_factor=2, mode="bilinear")
-
-
-def laplacian_pyramid(x: Tensor, levels: int) -> list[Tensor]:
-    """x [N, C, H, W] -> [h_0, ..., h_{K-1}, I_K]: residuals h_k = I_k - u(I_{k+1}), then the coarsest image."""
-    images = gaussian_pyramid(x, levels)
-    return [fine - expand(coarse) for fine, coarse in zip(images, images[1:], strict=False)] + images[-1:]
-
-
-def collapse(pyramid: Sequence[Tensor]) -> Tensor:
-    """The image that a Laplacian pyramid was made of: I_k = u(I_{k+1}) + h_k from the coarsest to I_0."""
-    *residuals, image = pyramid
-    for residual in reversed(residuals):
-        image = expand(image) + residual
-    return image

@@ -6,7 +6,7 @@ That is a GAN's game without a generator: where the classifier is optimal, its l
 field with the feature added is p_data up to its normaliser, and the next classifier's loss is log 2.
 
 Here the features are a hidden unit's, softplus(w x + b), and pixels', a x: the field is a restricted Boltzmann machine,
-and a round adds units to it. Contrastive divergence then moves all weights at once.
+and a round adds units to it.
 """
 
 from __future__ import annotations
@@ -53,24 +53,6 @@ class RBM(NamedTuple):
         """The product of both fields: log densities add."""
         weight, hidden = torch.cat([self.weight, feature.weight]), torch.cat([self.hidden, feature.hidden])
         return RBM(weight, hidden, self.visible + feature.visible)
-
-
-def contrastive_divergence(
-    rbm: RBM, data: Tensor, fantasies: Tensor, lr: float, steps: int = 1, generator: torch.Generator | None = None
-) -> tuple[RBM, Tensor]:
-    """One step up E_data d log p - E_fantasies d log p (Hinton 2002); the fantasies go on from where they were.
-
-    That is also the gradient of a logistic classifier whose logit is log p and which knows nothing yet (D = 1/2), but
-    for a factor of 2.
-    """
-    fantasies = rbm.gibbs(fantasies, steps, generator)
-
-    def moments(x: Tensor) -> RBM:
-        h = torch.sigmoid(x @ rbm.weight.T + rbm.hidden)
-        return RBM(h.T @ x / len(x), h.mean(0), x.mean(0))
-
-    now = zip(rbm, moments(data), moments(fantasies), strict=True)
-    return RBM(*(w + lr * (of_data - of_model) for w, of_data, of_model in now)), fantasies
 
 
 class Classifier(NamedTuple):

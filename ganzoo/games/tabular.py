@@ -58,18 +58,11 @@ class TabularGAN(Game):
         return value(self.p, torch.softmax(point, 0))[None]
 
 
-def best_energy(p: Tensor, q: Tensor, margin: float) -> Tensor:
-    """The energies in [0, margin] that minimise `ebgan_value`: 0 where p >= q, else the margin.
-
-    Zhao et al. 2016 (arXiv:1609.03126), lemma 1. Where p = q every energy in [0, margin] does as well.
-    """
-    return margin * (p < q).to(p)
-
-
 def ebgan_value(p: Tensor, q: Tensor, energy: Tensor, margin: float) -> Tensor:
     """V = E_p D + E_q max(0, m - D), what EBGAN's discriminator minimises (eq. 3).
 
-    With the best energies it is m sum min(p, q) = m (1 - TV(p, q)), the total variation.
+    The best energies are 0 where p >= q and m elsewhere (lemma 1; where p = q any in [0, m] is as good). With them V is
+    m sum min(p, q) = m (1 - TV(p, q)), TV being the total variation.
     """
     return p @ energy + q @ (margin - energy).relu()
 

@@ -116,9 +116,10 @@ def one_dimension(steps: int = 1500) -> Figure:
     for (densities, ds, lines), (step, shot) in zip(grid.T, found.items(), strict=True):
         densities.plot(X, p, color=DATA, label="data")
         densities.plot(X, shot.log_fakes.exp(), color=GENERATOR, label="fakes")
-        densities.set_title(f"batch {step:,}: JSD {shot.jsd:.2f}", fontsize=10)
+        densities.set_title(f"batch {step:,}: JSD {shot.jsd:.2f}, W1 {shot.w1:.2f}", fontsize=9)
         known = p + shot.log_fakes.exp() > 0.02
         ds.axhline(0.5, color="lightgrey", linewidth=0.8)
+        ds.set_title(f"|D - D*| {shot.from_best:.2f}, |D - 1/2| {shot.from_half:.2f}", fontsize=8)
         ds.plot(X, shot.d, color=DISCRIMINATOR, label="D")
         ds.plot(X[known], shot.best[known], ":", color="black", label="D*")
         chosen = slice(None, None, 2500)
