@@ -49,10 +49,13 @@ TYPED = {
         "all pictures in L are grey, those in RGB are not, and both are to have 3 channels: set data.source_channels "
         "to 1",
     ),
-    "no critic": ("--model WGAN --model.n_critic 0 --data Digits", "model.n_critic counts from 1, got 0"),
+    "no critic": (
+        "--model WGAN --model.n_critic 0 --data Digits",
+        "model.n_critic is 0; it takes a whole number from 1",
+    ),
     "negative margin": (
         "--model EBGAN --model.margin -1 --data Digits",
-        "model.margin is an energy's bound or a weight: 0 or more, got -1.0",
+        "model.margin is -1.0; it takes a number from 0",
     ),
     # and what lies near
     "no identity": (
@@ -80,7 +83,7 @@ TYPED = {
         "--model Pix2Pix --data Pairs --data.data Digits --data.data.image_size 7",
         "data.data.image_size 7: a U-Net halves down to one pixel, so it takes 4, 8, 16, ...",
     ),
-    "no width": ("--model CGAN --model.hidden -3 --data Digits", "model.hidden counts from 1, got -3"),
+    "no width": ("--model CGAN --model.hidden -3 --data Digits", "model.hidden is -3; it takes a whole number from 1"),
     "points": (
         "--model ACGAN --data Gaussians",
         "image_size 1: DCGAN's layers take pictures of 8, 16, 32, 64, ... pixels, not points; take other data, or "
@@ -88,11 +91,11 @@ TYPED = {
     ),
     "larger than the memory": (
         "--model DCGAN --model.width 1000000000 --data Digits",
-        "model.width 1000000000 makes DCGAN larger than this machine's memory; lower it, or what else is large",
+        "model.width 1000000000 makes the model larger than this machine's memory; lower it, or what else is large",
     ),
     "frozen": (
         "--model DCGAN --model.optimizer SGD --model.optimizer.lr 0 --data Digits",
-        "model.optimizer.lr is 0.0, and nothing would be learnt; it takes a number above 0",
+        "model.optimizer, of the discriminator: lr is 0.0; it takes a number above 0 to 100",
     ),
     "torch's own ranges": (
         "--model DCGAN --model.optimizer Adam --model.optimizer.betas [0.5,2] --data Digits",
@@ -100,7 +103,7 @@ TYPED = {
     ),
     "sure to drop": (
         "--model CGAN --model.d_dropout 1 --data Digits",
-        "model.d_dropout is a probability, from 0 to below 1, got 1.0",
+        "model.d_dropout is 1.0; it takes a number from 0 to below 1",
     ),
 }
 
@@ -153,8 +156,8 @@ CALLED = {
         ),
         "source_channels is 3, that of the data 1: make them equal",
     ),
-    "no critic": (lambda: make("WGAN", n_critic=0), "n_critic counts from 1, got 0"),
-    "negative margin": (lambda: make("EBGAN", margin=-1.0), "margin is .* 0 or more, got -1.0"),
+    "no critic": (lambda: make("WGAN", n_critic=0), "n_critic is 0; it takes a whole number from 1"),
+    "negative margin": (lambda: make("EBGAN", margin=-1.0), "margin is -1.0; it takes a number from 0"),
     # and what lies near
     "no pairs": (
         lambda: fit(make("Pix2Pix", source_channels=1), Pairs(Digits(image_size=16), paired=False)),
@@ -183,8 +186,8 @@ CALLED = {
     "not finite": (lambda: make("EBGAN", margin=float("nan")), "margin is nan; it takes a finite number"),
     "more points than memory": (lambda: Gaussians(n=10**15), "n is 1000000000000000, which takes 64,000,000 GB"),
     "more pixels than memory": (lambda: Digits(image_size=16384).dataset("train"), "image_size is 16384, which takes"),
-    "negative noise": (lambda: make("LadderEBGAN", noise=-0.1), "noise is a standard deviation, 0 or more"),
-    "negative lambda": (lambda: make("InfoGAN", codes_weight=-1.0), "codes_weight are 0 or more"),
+    "negative noise": (lambda: make("LadderEBGAN", noise=-0.1), "noise is -0.1; it takes a number from 0"),
+    "negative lambda": (lambda: make("InfoGAN", codes_weight=-1.0), "codes_weight is -1.0; it takes a number from 0"),
     "8 pixels": (lambda: make("ImprovedGAN", architecture="conv", image_size=8), "it takes 16, 24, 32"),
 }
 
@@ -204,7 +207,7 @@ def test_sizes_count_from_1(name, value):
     sizes = {"z_dim", "width", "hidden", "d_hidden"} & set(small(name))
     assert sizes
     for size in sizes:
-        with pytest.raises(ValueError, match=f"^{size} counts from 1, got {value}$"):
+        with pytest.raises(ValueError, match=f"^{size} is {value}; it takes a whole number from 1$"):
             make(name, **{size: value})
 
 

@@ -162,11 +162,11 @@ def table(text: str) -> list:
     fit | no data and no model | --config dcgan/digits
     fit --model DCGAN | no data | --data Digits
     fit --data Digits | no model | --model DCGAN
-    fit --model DCGANN --data Digits | no class 'DCGANN' for model | did you mean 'DCGAN'?
+    fit --model DCGANN --data Digits | model: Expected a dot import path string: DCGANN | did you mean 'DCGAN'?
     fit --model dcgan --data Digits | did you mean 'DCGAN'?
-    fit --model DCGAN --data Digit | no class 'Digit' for data | did you mean 'Digits'?
-    fit --model DCGAN --data Qwertz | no class 'Qwertz' for data | CIFAR10 | my_file.MyClass
-    fit --model torch.nn.Linear --data Digits | model names torch.nn.Linear, which is not ganzoo's | name a class
+    fit --model DCGAN --data Digit | data: Expected a dot import path string: Digit | did you mean 'Digits'?
+    fit --model DCGAN --data Qwertz | data: Expected a dot import path string: Qwertz | CIFAR10 | my_file.MyClass
+    fit --model torch.nn.Linear --data Digits | model: names torch.nn.Linear, which is not ganzoo's | name a class
     fit --model.width 8 --data Digits | --model.width belongs to no class | --model DCGAN
     fit --config dcgan/digit | no config 'dcgan/digit' | did you mean 'dcgan/digits'?
     fit --config | no config '' | python -m ganzoo list
@@ -191,50 +191,50 @@ def test_commands(refuse, command, words):
 @pytest.mark.parametrize(
     ("options", "words"),
     table("""
-    --modell DCGAN | no option modell | did you mean model?
-    --model.widht 8 | no option model.widht | did you mean model.width?
-    --model.optimizer.lrr 1 | no option model.optimizer.lrr | did you mean model.optimizer.lr?
-    --model.optimizer SGD --model.optimizer.beta1 1 | no option model.optimizer.beta1 | momentum
-    --data.batchsize 8 | no option data.batchsize | did you mean data.batch_size?
-    --trainer.max_step 8 | no option trainer.max_step | did you mean trainer.max_steps?
-    --samples.every 8 | no option samples.every | did you mean samples.every_n_steps?
-    --width 8 | no option width | did you mean model.width?
-    --batch_size=8 | no option batch_size | did you mean data.batch_size?
-    --lr 1 | no option lr | did you mean model.optimizer.lr?
-    --seed 1 | no option seed | did you mean seed_everything?
+    --modell DCGAN | modell: no such option | did you mean model?
+    --model.widht 8 | model.widht: no such option | did you mean width?
+    --model.optimizer.lrr 1 | model.optimizer.lrr: no such option | did you mean lr?
+    --model.optimizer SGD --model.optimizer.beta1 1 | model.optimizer.beta1: no such option | momentum
+    --data.batchsize 8 | data.batchsize: no such option | did you mean batch_size?
+    --trainer.max_step 8 | trainer.max_step: no such option | did you mean trainer.max_steps?
+    --samples.every 8 | samples.every: no such option | did you mean samples.every_n_steps?
+    --width 8 | width: no such option | did you mean model.width?
+    --batch_size=8 | batch_size: no such option | did you mean data.batch_size?
+    --lr 1 | lr: no such option | did you mean model.optimizer.lr?
+    --seed 1 | seed: no such option | did you mean seed_everything?
     stray | 'stray' belongs to no option | --KEY stray
-    --model.optimizer Adamm | no class 'Adamm' for model.optimizer | did you mean 'Adam'?
-    --model.optimizer torch.optim.Adamm | no class 'Adamm' in torch.optim | did you mean 'Adam'?
-    --model.lr_scheduler StepLRR | no class 'StepLRR' for model.lr_scheduler | did you mean 'StepLR'?
-    --model.lr_scheduler StepLR | model.lr_scheduler.step_size is missing | --model.lr_scheduler.step_size
-    --trainer.logger TensorBoardLoger | no class | for trainer.logger | did you mean 'TensorBoardLogger'?
-    --model.width eight | model.width is 'eight' | it takes a whole number
-    --model.width | --model | no value
-    --model.width 0 | model.width counts from 1
-    --model.optimizer.lr fast | model.optimizer.lr is 'fast' | it takes a number
-    --model.n_critic 0 | model.n_critic counts from 1
-    --data.batch_size 1.5 | data.batch_size is '1.5' | it takes a whole number
-    --data.batch_size 0 | data.batch_size counts from 1, got 0
+    --model.optimizer Adamm | model.optimizer: | Adamm | did you mean 'Adam'?
+    --model.optimizer torch.optim.Adamm | model.optimizer: | no attribute 'Adamm' | did you mean 'Adam'?
+    --model.lr_scheduler StepLRR | model.lr_scheduler: | StepLRR | did you mean 'StepLR'?
+    --model.lr_scheduler StepLR | model.lr_scheduler.step_size: it has no default
+    --trainer.logger TensorBoardLoger | trainer.logger: | did you mean 'TensorBoardLogger'?
+    --model.width eight | model.width: Expected | 'int' | eight
+    --model.width | --model | expected one argument | --help
+    --model.width 0 | model.width is 0; it takes a whole number from 1
+    --model.optimizer.lr fast | model.optimizer.lr: Expected | 'float' | fast
+    --model.n_critic 0 | model.n_critic is 0; it takes a whole number from 1
+    --data.batch_size 1.5 | data.batch_size: Expected | 'int' | 1.5
+    --data.batch_size 0 | data.batch_size is 0; it takes a whole number from 1
     --data.batch_size 5000 | 5000 | 1397 training images | lower batch_size
-    --data.flip perhaps | data.flip is 'perhaps' | true or false
+    --data.flip perhaps | data.flip: Expected | 'bool' | perhaps
     --data.image_size 20 | data.image_size 20 | try 16
     --model.microbatches 3 | data.batch_size 100 does not divide | a multiple of 3, such as 99
-    --trainer.max_steps four | trainer.max_steps is 'four' | it takes a whole number
+    --trainer.max_steps four | trainer.max_steps: Expected | 'int' | four
     --trainer.max_steps 0 | trainer.max_steps is 0 | set it higher
-    --trainer.log_every_n_steps 0 | trainer.log_every_n_steps is 0 | it takes 1 or more
+    --trainer.log_every_n_steps 0 | trainer.log_every_n_steps is 0 | it takes a whole number from 1
     --trainer.accelerator gpuu | no trainer.accelerator 'gpuu' | did you mean 'gpu'?
-    --trainer.accelerator cpu --trainer.devices 0 | trainer.devices 0 | python -m ganzoo checks
+    --trainer.accelerator cpu --trainer.devices 0 | trainer: | devices='0' | python -m ganzoo checks
     --trainer.strategy ddp | no trainer.strategy 'ddp' | auto, gan
-    --trainer.precision 17 | trainer.precision is '17' | 'bf16-mixed'
+    --trainer.precision 17 | trainer.precision: Expected | 17
     --trainer.gradient_clip_val 1 | trainer.gradient_clip_val | set model.clip_norm instead
     --trainer.accumulate_grad_batches 2 | two optimizers | set model.microbatches instead
-    --seed_everything x | seed_everything is 'x' | a whole number
+    --seed_everything x | seed_everything: Expected | x
     --model.image_size 32 | model.image_size follows from the data | set data.image_size instead
     --model.init_args.num_classes=3 | model.num_classes follows from the data | leave it out
     --ckpt_path nowhere.ckpt | no checkpoint 'nowhere.ckpt' | name a run
     --trainer.default_root_dir /proc/nowhere | cannot be written | --trainer.default_root_dir DIR
-    --samples.video_fps -1 | samples.video_fps is -1 | it takes 0 to 100
-    --samples.film_fps 8 | samples.film_fps | is now samples.video_fps
+    --samples.video_fps -1 | samples.video_fps is -1 | it takes a whole number from 0 to 100
+    --samples.film_fps 8 | samples.film_fps: no such option | did you mean samples.video_fps?
     """),
 )
 def test_options(refuse, options, words):
@@ -243,31 +243,39 @@ def test_options(refuse, options, words):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_no_gpu(refuse):
-    refuse(f"fit {SMALL} --trainer.accelerator gpu", "trainer.accelerator gpu", "python -m ganzoo checks")
+    refuse(f"fit {SMALL} --trainer.accelerator gpu", "trainer: ", "python -m ganzoo checks")
 
 
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("trainer:", "trainre:", ["no option trainre.max_steps", "did you mean trainer.max_steps?"]),
-        ("max_steps:", "maxsteps:", ["no option trainer.maxsteps", "did you mean trainer.max_steps?"]),
-        ("width:", "widht:", ["no option model.widht", "did you mean model.width?"]),
-        ("image_size:", "imagesize:", ["no option data.imagesize", "did you mean data.image_size?"]),
+        ("trainer:", "trainre:", ["trainre.max_steps: no such option", "did you mean trainer.max_steps?"]),
+        ("max_steps:", "maxsteps:", ["trainer.maxsteps: no such option", "did you mean trainer.max_steps?"]),
+        ("width:", "widht:", ["model.widht: no such option", "did you mean width?"]),
+        ("image_size:", "imagesize:", ["data.imagesize: no such option", "did you mean image_size?"]),
         ("init_args:", "initargs:", ["model.initargs", "did you mean init_args?"]),
         ("  class_path: DCGAN\n", "", ["model names no class", "class_path"]),
-        ("DCGAN", "DCGANN", ["no class 'DCGANN' for model", "did you mean 'DCGAN'?"]),
-        ("Digits", "Digitz", ["no class 'Digitz' for data", "did you mean 'Digits'?"]),
-        ("width: 4", "width: four", ["model.width is 'four'", "a whole number"]),
-        ("max_steps: 4", "max_steps: four", ["trainer.max_steps is 'four'", "a whole number"]),
-        ("image_size: 8", "batch_size: [8]", ["data.batch_size is '[8]'", "a whole number"]),
+        ("DCGAN", "DCGANN", ["model: ", "DCGANN", "did you mean 'DCGAN'?"]),
+        ("Digits", "Digitz", ["data: ", "Digitz", "did you mean 'Digits'?"]),
+        ("width: 4", "width: four", ["model.width: Expected", "four"]),
+        ("max_steps: 4", "max_steps: four", ["trainer.max_steps: Expected", "four"]),
+        ("image_size: 8", "batch_size: [8]", ["data.batch_size: Expected", "[8]"]),
         ("width: 4", "channels: 3", ["model.channels follows from the data", "leave it out"]),
         (
             "width: 4",
             "optimizer: {class_path: torch.optim.Adam, init_args: {lrr: 1}}",
-            ["no option model.optimizer.lrr", "did you mean model.optimizer.lr?"],
+            ["model.optimizer.lrr: no such option", "did you mean lr?"],
         ),
-        ("width: 4", "optimizer: {class_path: torch.optim.Adan}", ["no class 'Adan' in torch.optim", "'Adam'?"]),
-        ("width: 4", "lr_scheduler: {class_path: torch.optim.lr_scheduler.StepL}", ["no class 'StepL'", "'StepLR'?"]),
+        (
+            "width: 4",
+            "optimizer: {class_path: torch.optim.Adan}",
+            ["model.optimizer: ", "no attribute 'Adan'", "'Adam'?"],
+        ),
+        (
+            "width: 4",
+            "lr_scheduler: {class_path: torch.optim.lr_scheduler.StepL}",
+            ["model.lr_scheduler: ", "no attribute 'StepL'", "'StepLR'?"],
+        ),
         ("model:", "model: [", ["mine.yaml, line 3 is no YAML", "info dcgan/digits"]),
         ("  init_args:", "\tinit_args:", ["mine.yaml, line 3 is no YAML", "info dcgan/digits"]),
         (CONFIG, "", ["mine.yaml is empty", "info dcgan/digits"]),
@@ -297,7 +305,7 @@ def test_image_folders(refuse, path, words):
 
 
 def test_folder_without_path(refuse):
-    refuse("fit --model DCGAN --data ImageFolder", "data.path is missing", "--data.path")
+    refuse("fit --model DCGAN --data ImageFolder", "data.path: it has no default")
 
 
 def test_corrupt_pictures(refuse, capsys):
@@ -347,8 +355,8 @@ def test_unwritable_runs(refuse, place):
     ("command", "words"),
     table("""
     --model my_nowhere.MyGAN --data Digits | no file or package 'my_nowhere' | my_nowhere.py
-    --model my_gan.MyGANN --data Digits | no class 'MyGANN' in my_gan | did you mean 'MyGAN'?
-    --model my_gan.nn --data Digits | model names torch.nn, which is not ganzoo's
+    --model my_gan.MyGANN --data Digits | no attribute 'MyGANN' | did you mean 'MyGAN'?
+    --model my_gan.nn --data Digits | model: names torch.nn, which is not ganzoo's
     --model my_broken.MyGAN --data Digits | my_broken.py, line 2 | 'no_such_package' | GANZOO_TRACEBACK=1
     --model my_typo.MyGAN --data Digits | my_typo.py, line 8 | SyntaxError | GANZOO_TRACEBACK=1
     --model my_name.MyGAN --data Digits | my_name.py, line 2 | NameError | 'torhc'
@@ -358,7 +366,7 @@ def test_unwritable_runs(refuse, place):
     --model my_blank.MyGAN --data Digits | MyGAN has no z_dim | set self.z_dim
     --model my_gan.MyGAN --model.units 0 --data Digits | no weights | no size under model can be 0
     --model DCGAN --data my_data.MyData | MyData has no image_size | GANDataModule
-    --model DCGAN --data my_data.Data | no class 'Data' in my_data | did you mean 'MyData'?
+    --model DCGAN --data my_data.Data | no attribute 'Data' | did you mean 'MyData'?
     """),
 )
 def test_own_files(refuse, command, words):
@@ -470,8 +478,8 @@ def test_checkpoint_of_another_model(refuse, run, options, words):
     --seeds "" | --seeds '' cannot be read | 0,1,4-6
     --seeds one | --seeds 'one' cannot be read | 0,1,4-6
     --seeds 1,2 -n 3 | -n 3 and the 2 seeds | leave -n out
-    -n 0 | -n is 0 | it counts from 1
-    -n -3 | -n is -3 | it counts from 1
+    -n 0 | -n is 0 | it takes a whole number from 1
+    -n -3 | -n is -3 | it takes a whole number from 1
     -n many | 'many' | python -m ganzoo sample --help
     --class 3 | DCGAN was trained without classes | leave --class out
     --device nonsense | --device nonsense | python -m ganzoo checks

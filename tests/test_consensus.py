@@ -172,7 +172,7 @@ def test_a_play_of_ones_own_is_told_as_well(game):
 
 
 def test_so_are_negative_weights_and_other_rules():
-    with pytest.raises(ValueError, match="consensus is -1.0; it takes 0 or more"):
+    with pytest.raises(ValueError, match="consensus is -1.0; it takes a number from 0"):
         Product(consensus=-1.0)
     with pytest.raises(ValueError, match="has no place beside WGAN.discriminator_step"):
         WGAN(16, 1, width=4, consensus=1.0)

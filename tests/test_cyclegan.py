@@ -244,16 +244,16 @@ def test_both_directions():
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        ({"cycle": -1.0}, "cycle and identity are weights"),
-        ({"identity": -1.0}, "cycle and identity are weights"),
+        ({"cycle": -1.0}, "it takes a number from 0"),
+        ({"identity": -1.0}, "it takes a number from 0"),
         ({"identity": 5.0}, "identity compares 1 channels with the source's 2"),
-        ({"pool": -1}, "0 for none; got -1"),
-        ({"constant_images": -1}, "counts from 0"),
-        ({"decay_images": 0}, "decay_images from 1"),
+        ({"pool": -1}, "pool is -1; it takes a whole number from 0"),
+        ({"constant_images": -1}, "constant_images is -1; it takes a whole number from 0"),
+        ({"decay_images": 0}, "decay_images is 0; it takes a whole number from 1"),
         ({"decay_images": 9, "lr_scheduler": lambda optimizer: None}, "give one of them"),
         ({"image_size": 18}, "take 8, 12, 16"),
         ({"image_size": 4}, "take 8, 12, 16"),
-        ({"blocks": -1}, "blocks counts from 0"),
+        ({"blocks": -1}, "blocks is -1; it takes a whole number from 0 to 1000"),
         ({"receptive_field": 70}, "take 34 or less"),
     ],
 )

@@ -287,7 +287,7 @@ def test_labelled_follow_flip() -> None:
         (lambda: Pairs(Gaussians()), "Gaussians has 2 channels"),
         (lambda: Pairs(Numbered(), "low-resolution"), "factor is 4, into which 6x6 .*: choose one of 2, 3"),
         (lambda: Pairs(Numbered(), "low-resolution", factor=1), "factor is 1, into which"),
-        (lambda: SemiSupervised(Numbered(), 0), "labels_per_class counts from 1, got 0"),
+        (lambda: SemiSupervised(Numbered(), 0), "labels_per_class is 0; it takes a whole number from 1"),
         (
             lambda: SemiSupervised(Numbered(), 10).train_dataloader(),
             "class 1 of Numbered has 9 .* lower it to 9 or less",

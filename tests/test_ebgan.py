@@ -203,7 +203,7 @@ def test_convolutional_auto_encoder_mirrors_itself(size, maps):
     [
         ({"margin": -1.0}, "margin is"),
         ({"pull_away_weight": -0.1}, "pull_away_weight is"),
-        ({"margin_images": 0}, "margin_images must be positive"),
+        ({"margin_images": 0}, "margin_images is 0; it takes a number above 0"),
         ({"layers_d": 1}, "layers_d counts from 2"),
         ({"architecture": "vgg"}, "architecture is 'vgg'; it takes one of mlp, dcgan"),
         ({"architecture": "dcgan", "image_size": 8}, "16, 32, 64 or 128"),

@@ -256,7 +256,7 @@ def test_classes_are_the_same_in_training_mode():
         ({"historical_weight": -1.0}, "historical_weight must be at least 0"),
         ({"kernels": -1}, "kernels must be at least 0"),
         ({"reference": 1}, "reference must be at least 2"),
-        ({"num_classes": 0}, "num_classes counts from 1"),
+        ({"num_classes": 0}, "num_classes is 0; it takes a whole number from 1"),
         ({"d_hidden": 3}, "d_hidden must be at least 4"),
         ({"architecture": "vgg"}, "architecture is 'vgg'; it takes one of mlp, conv"),
         ({"objective": "hinge"}, "objective is 'hinge'; it takes one of feature-matching, non-saturating"),

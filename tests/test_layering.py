@@ -20,7 +20,7 @@ RANK_0 = {
     "core/finite",
     "core/types",
     "core/random",
-    "core/ranges",
+    "core/limits",
     "core/images",
     "functional",
     "layers",
@@ -33,7 +33,7 @@ CORE = {"core/module", *(f"core/{part}" for part in PARTS)}
 TORCH = {"torch", "numpy"}
 LIGHTNING = {*TORCH, "lightning", "torchvision", "torchmetrics", "torch_fidelity", "sklearn", "PIL", "av", "mlxtend"}
 LIGHTNING |= {"pyarrow"}
-DATA = {"core/bounds", "core/files", "core/types", "core/random", "core/ranges", "core/images"}
+DATA = {"core/bounds", "core/files", "core/types", "core/random", "core/limits", "core/images"}
 DATA |= {"data/images", "data/order", "data/files"}
 ANYTHING = {"*"}
 
@@ -49,7 +49,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "metrics": (RANK_0, {*LIGHTNING, "safetensors"}),
     **{f"metrics/{name}": (RANK_0 | {"metrics"}, LIGHTNING) for name in ("choice", "extractors", "measure")},
     "variants": (RANK_0 | RANK_1 | CORE, {"torch", "lightning"}),
-    "callbacks": (RANK_0 | RANK_1 | CORE | {"metrics"}, {*LIGHTNING, "rich"}),
+    "callbacks": (RANK_0 | RANK_1 | CORE | {"metrics"}, {*LIGHTNING, "rich", "yaml"}),
     "evaluation": (CORE | {"data", "metrics"}, {"torch"}),
     "hub": (CORE | {"", "variants"}, {"torch", "safetensors", "huggingface_hub"}),
 }

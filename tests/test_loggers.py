@@ -162,7 +162,9 @@ def test_a_killed_run_goes_on(tmp_path, monkeypatch, whole):
 def test_the_order_of_configs_does_not_matter(order, capsys):
     assert main(["fit", *order.format("--config dcgan/digits").split(), "--print_config"]) == 0
     config = yaml.safe_load(capsys.readouterr().out)
-    assert [logger["class_path"] for logger in config["trainer"]["logger"]] == ["ganzoo.cli.loggers.RunTensorBoard"]
+    assert [logger["class_path"] for logger in config["trainer"]["logger"]] == [
+        "ganzoo.callbacks.loggers.RunTensorBoard"
+    ]
     assert config["trainer"]["max_steps"] == 6000
 
 
@@ -222,7 +224,7 @@ def test_who_is_not_logged_in_is_told_so(tmp_path, monkeypatch, capsys):
 def test_a_run_that_goes_on_does_so_without_a_logger_that_cannot_start(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(shlex.split(f"{QUICK} --config logging/tensorboard --trainer.max_steps 2")) == 0
-    monkeypatch.setattr("ganzoo.cli.loggers.RunTensorBoard.open", lambda *_: 1 / 0)
+    monkeypatch.setattr("ganzoo.callbacks.loggers.RunTensorBoard.open", lambda *_: 1 / 0)
     with pytest.warns(UserWarning, match="tensorboard cannot start: division by zero"):
         assert main(["fit", "--config", f"{RUN}/config.yaml", "--ckpt_path", str(RUN), "--trainer.max_steps", "3"]) == 0
     assert {step for step, _ in logged(RUN)} == {1, 2, 3}
@@ -230,7 +232,7 @@ def test_a_run_that_goes_on_does_so_without_a_logger_that_cannot_start(tmp_path,
 
 def test_a_logger_that_fails_is_named_once(tmp_path, monkeypatch, recwarn):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ganzoo.cli.loggers.RunTensorBoard.log_metrics", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("ganzoo.callbacks.loggers.RunTensorBoard.log_metrics", lambda *_, **__: 1 / 0)
     assert main(shlex.split(f"{QUICK} --config logging/tensorboard --trainer.max_steps 4")) == 0
     assert len([w for w in recwarn if "RunTensorBoard did not take" in str(w.message)]) == 1
     assert {step for step, _ in logged(RUN)} == {1, 2, 3, 4}

@@ -38,7 +38,7 @@ def test_batch_norm_is_not_where_images_are_read_or_made():
 
 @pytest.mark.parametrize("bad", [{"layers_g": 0}, {"layers_d": 0}])
 def test_a_network_has_a_layer(bad):
-    with pytest.raises(ValueError, match="layers_[gd] counts from 1"):
+    with pytest.raises(ValueError, match="layers_[gd] is 0; it takes a whole number from 1"):
         ganzoo.MLPGAN(**small("MLPGAN"), **bad)
 
 

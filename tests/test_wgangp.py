@@ -95,7 +95,7 @@ def test_held_out_images_are_scored_with_the_penalty():
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        ({"penalty": -1.0}, "penalty must be positive"),
+        ({"penalty": -1.0}, "penalty is -1.0; it takes a number above 0"),
         ({"norm": "batch"}, "norm is 'batch'; it takes one of layer, none"),
     ],
 )

@@ -15,6 +15,7 @@ from ganzoo.core.checkpoint import in_order, newest, read, step_of
 from ganzoo.core.files import PARTIAL
 from ganzoo.core.finite import NonFiniteError
 from ganzoo.core.lightning_fixes import BatchEndCallback
+from ganzoo.core.limits import Count, CountFrom0, Positive, check
 from ganzoo.core.optim import set_all, settings
 
 LEFT = ".left"  # ends the name of a state of an abandoned future
@@ -41,19 +42,13 @@ class Checkpoints(BatchEndCallback, Checkpoint):
 
     def __init__(
         self,
-        every_n_steps: int | None = 1000,
-        every_minutes: float | None = None,
-        keep_last: int = 2,
-        keep_every_n_images: int | None = None,
-        rollbacks: int = 0,
+        every_n_steps: Count | None = 1000,
+        every_minutes: Positive | None = None,
+        keep_last: Count = 2,
+        keep_every_n_images: Count | None = None,
+        rollbacks: CountFrom0 = 0,
     ) -> None:
-        least = {"every_n_steps": 1, "keep_last": 1, "keep_every_n_images": 1, "rollbacks": 0}
-        given = [every_n_steps, keep_last, keep_every_n_images, rollbacks]
-        for (name, bound), value in zip(least.items(), given, strict=True):
-            if value is not None and value < bound:
-                raise ValueError(f"{name} is {value}; it takes {bound} or more")
-        if every_minutes is not None and not 0 < every_minutes < float("inf"):
-            raise ValueError(f"every_minutes is {every_minutes}; it takes a positive number, or None for no clock")
+        check(Checkpoints, {key: value for key, value in locals().items() if key != "self"})
         self.every_n_steps, self.every_minutes, self.keep_last = every_n_steps, every_minutes, keep_last
         self.keep_every_n_images, self.rollbacks = keep_every_n_images, rollbacks
         self.rolled_back = 0

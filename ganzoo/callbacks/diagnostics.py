@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -18,6 +18,7 @@ from ganzoo.callbacks.base import condition, held_out
 from ganzoo.core.frozen import evaluating, frozen, kept
 from ganzoo.core.images import scaled
 from ganzoo.core.lightning_fixes import BatchEndCallback
+from ganzoo.core.limits import CountFrom0, Limits, check
 from ganzoo.core.module import GANModule
 from ganzoo.core.player import PLAYERS
 from ganzoo.core.types import Batch
@@ -119,11 +120,8 @@ class Diagnostics(BatchEndCallback):
         n: fakes, training images and held-out images of a check.
     """
 
-    def __init__(self, every_n_steps: int = 500, n: int = 256) -> None:
-        if every_n_steps < 0:
-            raise ValueError(f"every_n_steps counts from 1, or is 0 for none; got {every_n_steps}")
-        if n <= CLUSTERS:
-            raise ValueError(f"n: {n} images tell nothing; take more than {CLUSTERS}, such as 256")
+    def __init__(self, every_n_steps: CountFrom0 = 500, n: Annotated[int, Limits(CLUSTERS + 1, 10_000)] = 256) -> None:
+        check(Diagnostics, {key: value for key, value in locals().items() if key != "self"})
         self.every_n_steps = every_n_steps
         self.n = n
         self.active: dict[str, int] = {}  # the alarms that last, with the steps at which they began

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 import torch
@@ -18,9 +18,12 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ganzoo.callbacks.base import held_out, some, warn_on_oserror
 from ganzoo.core.files import write_atomically
 from ganzoo.core.lightning_fixes import BatchEndCallback
+from ganzoo.core.limits import Count, Limits, check
 from ganzoo.core.module import GANModule
 from ganzoo.core.pictures import animation, picture, write_video
 from ganzoo.core.types import Batch, Latent
+
+Tiles = Annotated[int, Limits(1, 100)]
 
 
 class Samples(BatchEndCallback):
@@ -36,7 +39,14 @@ class Samples(BatchEndCallback):
         video_fps: frames a second of the video, which shows all grids; 0 for no video.
     """
 
-    def __init__(self, every_n_steps: int = 500, rows: int = 6, columns: int = 10, video_fps: int = 8) -> None:
+    def __init__(
+        self,
+        every_n_steps: Count = 500,
+        rows: Tiles = 6,
+        columns: Tiles = 10,
+        video_fps: Annotated[int, Limits(0, 100)] = 8,
+    ) -> None:
+        check(Samples, {key: value for key, value in locals().items() if key != "self"})
         self.every_n_steps = every_n_steps
         self.rows = rows
         self.columns = columns

@@ -5,7 +5,6 @@ Whatever `fit` takes may follow, such as --data.batch_size 256. Each row is meas
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import platform
@@ -13,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ganzoo.cli.errors import UserError
+from ganzoo.cli.errors import Arguments, UserError, number
+from ganzoo.core.limits import Count
 
 PRECISIONS = ("32-true", "bf16-mixed")
 WARM_UP = 3  # steps
@@ -22,14 +22,13 @@ MOST = 1 << 16  # images in the largest batch that is tried
 
 def main(verb: str, arguments: Sequence[str]) -> int:
     usage = f"python -m ganzoo {verb} CONFIG [--KEY VALUE ...] [--steps N] [--eager] [--json FILE]"
-    parser = argparse.ArgumentParser(f"python -m ganzoo {verb}", usage, __doc__)
+    parser = Arguments(verb, __doc__ or "")
+    parser.usage = usage
     parser.add_argument("config", help="a shipped config by its name, or a file")
-    parser.add_argument("--steps", type=int, default=20, metavar="N", help="that are timed (default: 20)")
+    parser.add_argument("--steps", type=number(Count), default=20, metavar="N", help="that are timed (default: 20)")
     parser.add_argument("--eager", action="store_true", help="do not compile, which takes a minute or more")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
     options, rest = parser.parse_known_args(arguments)
-    if options.steps < 1:
-        raise UserError(f"--steps counts from 1, got {options.steps}")
     fit = ["--config", options.config, *rest]
     rows: list[dict[str, Any]] = []
     for precision in PRECISIONS:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from pathlib import Path
 
-from ganzoo.cli.errors import Arguments, UserError, closest, describe, user_errors
+from ganzoo.cli.errors import Arguments, UserError, closest, describe, number, user_errors
+from ganzoo.core.limits import Count, Pixels
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
@@ -23,7 +23,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     )
     parser.add_argument("folder", metavar="FOLDER", help="of pictures, nested or not")
     parser.add_argument("out", metavar="OUT", type=Path, help="folder for the shards")
-    parser.add_argument("--image_size", type=positive, metavar="N", help="pixels per side (default: the pictures')")
+    parser.add_argument("--image_size", type=number(Pixels), metavar="N", help="pixels a side (default: the pictures')")
     parser.add_argument("--channels", type=int, choices=(1, 3), default=3, help="1 for grey (default: 3, colour)")
     parser.add_argument(
         "--fit", choices=("crop", "squeeze"), default="crop", help="what is not square (default: crop its centre)"
@@ -32,7 +32,9 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--corrupt", choices=("refuse", "skip"), default="refuse", help="what cannot be read (default: refuse)"
     )
-    parser.add_argument("--jobs", type=positive, default=os.cpu_count() or 1, metavar="N", help="processes that decode")
+    parser.add_argument(
+        "--jobs", type=number(Count), default=os.cpu_count() or 1, metavar="N", help="decoding processes"
+    )
     options = parser.parse_args(arguments[1:] if arguments[:1] == ["prepare"] else arguments)
 
     from rich.console import Console
@@ -66,13 +68,6 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     print(f"{options.out}: {what}{classes}, in {shards}, {gigabytes:,.2f} GB")
     print(f"train on it: python -m ganzoo fit --config dcgan/shards --data.path {shlex.quote(str(options.out))}")
     return 0
-
-
-def positive(text: str) -> int:
-    """A whole number from 1, for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r} is no whole number from 1")
-    return int(text)
 
 
 def _options(message: str) -> str:

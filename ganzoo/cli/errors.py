@@ -9,12 +9,13 @@ import os
 import re
 import sysconfig
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import ganzoo
+from ganzoo.core.limits import refusal
 
 SLIPS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError)  # not written for readers
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -39,7 +40,19 @@ class Arguments(argparse.ArgumentParser):
         if match := re.match(r"unrecognized arguments: (\S+)", message):
             options = [option for action in self._actions for option in action.option_strings]
             raise UserError(f"no option {match[1]!r}{closest(match[1], options, command)}")
-        raise UserError(f"{message.removeprefix('argument ')}; {command}")
+        raise UserError(f"{message.removeprefix('argument ').replace(': is ', ' is ', 1)}; {command}")
+
+
+def number(kind: Any) -> Callable[[str], int]:
+    """What argparse makes of an option: a whole number within the limits of a signature's type."""
+
+    def parse(text: str) -> int:
+        value = int(text) if text.lstrip("-").isdecimal() else text
+        if (problem := refusal(value, kind)) is not None:
+            raise argparse.ArgumentTypeError(problem)
+        return int(value)
+
+    return parse
 
 
 def closest(word: str, known: Iterable[str], otherwise: str) -> str:

@@ -190,15 +190,15 @@ def _reference(name: str, options: Any, model: Any = None) -> Reference:
 
 def _datamodule(file: Path, trusted: Sequence[str]) -> Any:
     """What a config says under `data`."""
-    from ganzoo.cli.parsing import AT, OptionError
-    from ganzoo.cli.preflight import read_config
+    from ganzoo.cli.config import read
+    from ganzoo.cli.parsing import OptionError
 
-    if not (settings := read_config(file).get("data")):
+    if not (settings := read(file).get("data")):
         raise UserError(f"{file} has no data section; name a config of a training")
     try:
         return datamodule(settings, trusted)
     except OptionError as error:
-        raise UserError(f"{file}: {str(error).replace(AT, '')}") from error
+        raise UserError(f"{file}: {error}") from error
 
 
 def datamodule(settings: Any, trusted: Sequence[str] = ()) -> Any:

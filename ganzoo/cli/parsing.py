@@ -1,10 +1,9 @@
-"""The parser of `fit`, `validate` and `test`, which answers with one line where jsonargparse prints fifty."""
+"""The parser of `fit`, `validate` and `test`: what jsonargparse says of an option, in one line, with one hint."""
 
 from __future__ import annotations
 
 import inspect
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -20,16 +19,15 @@ from ganzoo.core.module import GANModule
 from ganzoo.data import GANDataModule
 from ganzoo.data.vision import VisionData
 
-AT = "{at}"  # in a message: the keys above the one that it is about
-BASES: dict[str, type[Any]] = {
+BASES: dict[str, type[Any]] = {  # the last part of a key -> what its value is a class of
     "model": GANModule,
     "data": GANDataModule,
     "optimizer": Optimizer,
+    "discriminator_optimizer": Optimizer,
     "lr_scheduler": LRScheduler,
     "callbacks": Callback,
     "logger": Logger,
 }
-WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list"}
 ALIASES = {  # what people type elsewhere
     "batch": "data.batch_size",
     "epochs": "trainer.max_epochs",
@@ -43,7 +41,16 @@ ALIASES = {  # what people type elsewhere
 
 
 class OptionError(UserError, ValueError):
-    """What is wrong with an option; a ValueError, so that jsonargparse passes it up, key by key."""
+    """What is wrong with an option; a ValueError, so that jsonargparse passes it up from class to class.
+
+    Args:
+        key: of the option, below that of the class whose parser raises it.
+        problem: what is wrong with it.
+    """
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(f"{key}: {problem}".removeprefix(": "))
+        self.key, self.problem = key, problem
 
 
 class Parser(LightningArgumentParser):
@@ -54,107 +61,64 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         options = [action.dest for action in self._actions if not action.dest.endswith(("help", "print_config"))]
-        raise OptionError(explain(str(ex or message), list(causes(ex)), options)) from ex
+        raise _explained(message, list(causes(ex)), options) from ex
 
 
-def explain(text: str, chain: Sequence[BaseException], options: Sequence[str]) -> str:
-    """jsonargparse's message in one line.
+def _explained(message: str, chain: Sequence[BaseException], options: Sequence[str]) -> OptionError:
+    """What jsonargparse says, with a hint.
 
     Args:
-        text: its message.
+        message: that it would print.
         chain: the exceptions that led to it.
         options: of the parser that raises it.
     """
-    match = re.match(r'Parser key "([^"]+)"', text)
-    key = match[1] if match else ""
+    found = re.match(r'Parser key "([^"]+)"', str(chain[0]) if chain else message)
+    key = found[1] if found else ""
     for inner in chain:
         if isinstance(inner, OptionError):
-            return _passed_up(str(inner), key, text)
-        if refused := trust.refusal(str(inner)):
-            return f"{AT}{key} {refused}"
-    if match := re.search(r"Group '(\S+)' does not accept option '(\S+)'", text):
-        return _unknown(f"{match[1]}.{match[2]}", options)
-    if match := re.search(r"Option '(\S+)' is not accepted|unrecognized arguments: (--[^ =]+)", text, re.I):
-        return _unknown(match[1] or match[2], options)
-    if match := re.search(r"unrecognized arguments: (\S+)", text, re.I):
-        return f"{match[1]!r} belongs to no option; write --KEY {match[1]}"
-    if match := re.search(r"the following arguments are required: (.+)", text):
-        return _missing(match[1].split(", "), whole="trainer" in options)
-    if match := re.search(r"argument (\S+): expected", text):
-        return f"{match[1].split('/')[-1]} or an option below it has no value; write the value after it"
+            return OptionError(f"{key}.{inner.key}".strip("."), inner.problem)
+        if isinstance(inner, ImportError) and isinstance(inner, ValueError):  # jsonargparse's ImportDenied
+            return OptionError(key, trust.refusal(inner))
+    what, _, names = message.partition(": ")
+    if isinstance(root := chain[-1] if chain else None, KeyError):  # Group 'trainer' does not accept option 'max_step'
+        return _unknown(".".join(str(root).split("'")[1::2]), options)
+    if what == "unrecognized arguments":
+        name = names.split()[0]
+        if name.startswith("-"):
+            return _unknown(name.lstrip("-").partition("=")[0], options)
+        return OptionError("", f"{name!r} belongs to no option; write --KEY {name}")
+    if what == "the following arguments are required":
+        return _missing(names.split(", "), whole="trainer" in options)
+    text = one_line(root or message)[:300]
     if not key:
-        return one_line(text)[:300]
-    value = _value(text)
-    if path := _class_path(value, chain):
-        return _no_class(key, path, chain)
-    kinds = dict.fromkeys(re.findall(r"Expected an? (?!path|dot)(.+?)(?:\. Got value|$)", text, re.MULTILINE))
-    kinds.pop("<class 'NoneType'>", None)
-    if kinds:
-        return f"{AT}{key} is {value!r}; it takes {' or '.join(_words(kind) for kind in kinds)}"
-    return f"{AT}{key}: {one_line(chain[-1])[:300]}"
+        return OptionError("", f"{text}; --help lists the options")
+    if isinstance(root, AttributeError) and inspect.ismodule(root.obj):
+        known = [name for name, value in vars(root.obj).items() if inspect.isclass(value)]
+        return OptionError(key, f"{text}{closest(root.name or '', known, 'it has ' + ', '.join(known[:20]))}")
+    base = BASES.get(key.rpartition(".")[2])
+    if base and root is not None and not place(root) and not isinstance(root, SyntaxError):
+        known = list(dict.fromkeys(cls.__name__ for cls in _classes(base)))
+        cure = f"there are {', '.join(known[:20])}; your own is written my_file.MyClass"
+        return OptionError(key, f"{text}{closest(text.split()[-1].rpartition('.')[2], known, cure)}")
+    return OptionError(key, text if root is None else describe(root)[:300])
 
 
-def _passed_up(inner: str, key: str, text: str) -> str:
-    if "Given value: {" in text and "class_path" not in text:
-        return f"{AT}{key} names no class; begin with class_path, such as {key}: {{class_path: DCGAN, init_args: ...}}"
-    return inner.replace(AT, f"{AT}{key}.") if key else inner
-
-
-def _unknown(name: str, options: Sequence[str]) -> str:
-    name = name.lstrip("-")
+def _unknown(name: str, options: Sequence[str]) -> OptionError:
     if "trainer" in options:  # those of the command line, not of one class
         options = [*options, *_arguments("model"), *_arguments("data")]
-    elif "." in name and nearest(name.partition(".")[0], ["init_args"]):
-        return f"no option {AT}{name}; did you mean init_args?"
     leaves = {option.rpartition(".")[2]: option for option in reversed(options)}
     leaf = name.rpartition(".")[2]
-    match = ALIASES.get(name) or nearest(name, options) or leaves.get(nearest(leaf, leaves) or "")
-    if match:
-        return f"no option {AT}{name}; did you mean {AT}{match}?"
-    return f"no option {AT}{name}; there are {', '.join(options[:20])}"
+    match = ALIASES.get(name) or nearest(name, [*options, "init_args"]) or leaves.get(nearest(leaf, leaves) or "")
+    hint = f"did you mean {match}?" if match else f"there are {', '.join(options[:20])}"
+    return OptionError(name, f"no such option; {hint}")
 
 
-def _missing(names: Sequence[str], whole: bool) -> str:
+def _missing(names: Sequence[str], whole: bool) -> OptionError:
     if whole and ("model" in names or "data" in names):  # not those of one class, which may have such arguments
         say = " ".join({"model": "--model DCGAN", "data": "--data Digits"}[name] for name in names)
-        return f"no {' and no '.join(names)}; add {say}, or a whole config: --config dcgan/digits"
-    return f"{AT}{names[0]} is missing; add --{AT}{names[0]} VALUE"
-
-
-def _value(text: str) -> str:
-    """The value that a message is about."""
-    match = re.search(r"(?:Given value|Got value): (.+)", text)
-    value = match[1].strip() if match else ""
-    nested = re.match(r"NestedArg\(key=.*, val='?(.*?)'?\)$", value)
-    return nested[1] if nested else value
-
-
-def _class_path(value: str, chain: Sequence[BaseException]) -> str | None:
-    """The class that a message is about, if it is about one that is not there."""
-    texts = " ".join(str(error) for error in chain)
-    own = isinstance(chain[-1], SyntaxError) or place(chain[-1])
-    if not own and not re.search(r"Expected a dot import path|given class_path|callable class|subclass of", texts):
-        return None
-    match = re.search(r"class_path'?[:=] ?'([^']+)'", value) or re.search(r"dot import path string: (\S+)", texts)
-    return match[1] if match else value
-
-
-def _no_class(key: str, path: str, chain: Sequence[BaseException]) -> str:
-    module, _, name = path.rpartition(".")
-    root = chain[-1]
-    base = next((base for suffix, base in BASES.items() if key.endswith(suffix)), None)
-    known = list(dict.fromkeys(cls.__name__ for cls in _classes(base))) if base else []
-    if not module:
-        own = f"there are {', '.join(known[:20])}; " * bool(known) + "your own is written my_file.MyClass"
-        return f"no class {path!r} for {AT}{key}{closest(path, known, own)}"
-    if isinstance(root, ModuleNotFoundError) and f"{module}.".startswith(f"{root.name}."):
-        return f"no file or package {root.name!r} for {AT}{key} {path}; run in the folder that has {root.name}.py in it"
-    if isinstance(root, AttributeError) and module in sys.modules and not hasattr(sys.modules[module], name):
-        classes = [name for name, value in vars(sys.modules[module]).items() if inspect.isclass(value)]
-        return f"no class {name!r} in {module} for {AT}{key}{closest(name, classes, 'it has ' + ', '.join(classes))}"
-    if "subclass of" in str(root):
-        return f"{path} is no class for {AT}{key}; there are {', '.join(known[:20])}"
-    return f"{AT}{key} {path} cannot be imported; {describe(root)}"
+        text = f"no {' and no '.join(names)}; add {say}, or a whole config: --config dcgan/digits"
+        return OptionError("", text)
+    return OptionError(names[0], "it has no default; set it")
 
 
 def _classes(base: type[Any]) -> Iterator[type[Any]]:
@@ -170,10 +134,3 @@ def _arguments(section: str) -> list[str]:
     bases = {base for cls in _classes(BASES[section]) for base in cls.__mro__ if base.__module__.startswith("ganzoo.")}
     names = {name for base in bases for name in inspect.signature(base).parameters}
     return [f"{section}.{name}" for name in sorted(names - {"args", "kwargs", "game"})]
-
-
-def _words(kind: str) -> str:
-    kind = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", kind)
-    if match := re.match(r"typing\.Literal\[(.+)\]", kind):
-        return f"one of {match[1]}"
-    return WORDS.get(kind, kind)

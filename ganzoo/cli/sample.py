@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ganzoo.cli.errors import Arguments, UserError, user_errors
+from ganzoo.cli.errors import Arguments, UserError, number, user_errors
 from ganzoo.cli.paths import find_checkpoint, own_files
+from ganzoo.core.limits import Count
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
@@ -21,7 +22,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         help="a trained model's name (python -m ganzoo list), a run, a .ckpt, or what save_pretrained wrote",
     )
     parser.add_argument("--seeds", metavar="0,1,4-6", help="one image each; the same seed gives the same image")
-    parser.add_argument("-n", type=int, metavar="N", help="how many, with seeds from 0 on (default: about 64)")
+    parser.add_argument("-n", type=number(Count), metavar="N", help="how many: seeds 0 to N - 1 (default: about 64)")
     parser.add_argument("--class", dest="label", type=int, help="the class of all images, for a conditional model")
     parser.add_argument(
         "--source", nargs="+", type=Path, metavar="PATH", help="pictures or a folder of them, for a translator"
@@ -179,8 +180,6 @@ def _write(images: Any, names: Sequence[str], folder: Path, kind: str, columns: 
 
 def _seeds(text: str | None, n: int | None) -> list[int] | None:
     """What the options say; None where they do not."""
-    if n is not None and n < 1:
-        raise UserError(f"-n is {n}; it counts from 1")
     if text is None:
         return None if n is None else list(range(n))
     seeds = parse_seeds(text)

@@ -10,34 +10,35 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
-from jsonargparse import add_instantiator
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import ganzoo
+from ganzoo.callbacks import loggers
 from ganzoo.callbacks.checkpoints import Checkpoints
 from ganzoo.callbacks.diagnostics import Diagnostics
 from ganzoo.callbacks.progress import GANProgress, clock
 from ganzoo.callbacks.samples import Samples
 from ganzoo.callbacks.scores import Scores
-from ganzoo.cli import loggers, preflight, trust
+from ganzoo.cli import config as configs
+from ganzoo.cli import preflight, trust
 from ganzoo.cli.cost import measure
-from ganzoo.cli.errors import UserError, describe, mid_run, one_line, user_errors
-from ganzoo.cli.parsing import AT, OptionError, Parser
+from ganzoo.cli.errors import UserError, causes, describe, mid_run, one_line, user_errors
+from ganzoo.cli.parsing import Parser
 from ganzoo.cli.paths import find_checkpoint, next_run, own_files, run_of, runs_of
 from ganzoo.cli.run import AGAIN, RunFolder, RunLog, failed, lock, parameters, told_to_end
 from ganzoo.core.arguments import DATA_SAYS
 from ganzoo.core.checkpoint import in_order, newest
 from ganzoo.core.finite import NonFiniteError
 from ganzoo.core.lightning_fixes import NoProfiler
+from ganzoo.core.limits import ArgumentError, hints, takes_none
 from ganzoo.core.module import GANModule
-from ganzoo.core.ranges import hints, takes_none
 from ganzoo.core.strategy import GANStrategy
 from ganzoo.hub import read_checkpoint
 
@@ -47,6 +48,7 @@ HELP = {
     "validate": "Both losses on the validation images: --config RUN/config.yaml --ckpt_path RUN",
     "test": "Both losses on the test images: --config RUN/config.yaml --ckpt_path RUN",
 }
+CALLBACKS = {"samples": Samples, "scores": Scores, "diagnostics": Diagnostics, "checkpoint": Checkpoints}
 MORE = (
     "What a class takes: --model.help DCGAN, --data.help ImageFolder, --model.optimizer.help SGD. "
     f"--trust PACKAGE: {trust.HELP}. fit --dry-run plays two batches, and says what the training would cost."
@@ -94,27 +96,21 @@ class GANCLI(LightningCLI):
             type=str | None,
             help="a checkpoint, or a run, whose newest is taken; last for the run that the same command began, if any",
         )
-        for key in preflight.LINKED:
+        for key in configs.LINKED:
             parser.link_arguments(
                 "data",
                 f"model.init_args.{key}",
                 compute_fn=lambda d, key=key: self._linked(d, key),
                 apply_on="instantiate",
             )
-        parser.add_lightning_class_args(Samples, "samples")
-        parser.add_lightning_class_args(Scores, "scores")
-        parser.add_lightning_class_args(Diagnostics, "diagnostics")
-        parser.add_lightning_class_args(Checkpoints, "checkpoint")
+        for section, cls in CALLBACKS.items():
+            parser.add_lightning_class_args(cls, section)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        try:
-            self.config = parser.parse_args(args)
-        except OptionError as error:
-            raise UserError(str(error).replace(AT, "")) from error
-        preflight.check_values(self.config)
+        self.config = parser.parse_args(args)  # not by LightningCLI, which warns of arguments that it is given
+        preflight.check_config(self.config)
 
     def before_instantiate_classes(self) -> None:
-        preflight.check_trainer(self.config)
         if self.verb == "fit" and self.config.ckpt_path == "last":
             self._find_last()
         if self.config.ckpt_path:
@@ -125,11 +121,9 @@ class GANCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config_init.trainer
         kwargs |= {"logger": False, "enable_model_summary": bool(config.enable_model_summary)}
-        if _processes(config) > 1 and config.strategy == "auto":
-            kwargs["strategy"] = GANStrategy.strategy_name
         if self.verb != "fit":
             every = {key: config[key] or None for key in ("limit_val_batches", "limit_test_batches")}
-            return self._instantiate_trainer({**config, **kwargs, **every, "enable_checkpointing": False}, [])
+            return self._trainer({**config, **kwargs, **every, "enable_checkpointing": False}, [])
         self.run = self._make_run()
         if config.limit_val_batches is None:
             kwargs["limit_val_batches"] = 0  # the losses on held-out images are nothing to wait for
@@ -146,10 +140,21 @@ class GANCLI(LightningCLI):
         callbacks.insert(2, loggers.Loggers(self.run.folder, self.run.config, late))
         if config.enable_checkpointing is not False:
             callbacks.append(self.config_init.checkpoint)
-        return self._instantiate_trainer({**config, **kwargs}, callbacks)
+        return self._trainer({**config, **kwargs}, callbacks)
+
+    def _trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Trainer:
+        given = config.pop("callbacks") or []
+        callbacks = [*(given if isinstance(given, list) else [given]), *callbacks]
+        try:
+            trainer = self.trainer_class(**config, callbacks=callbacks)
+            if config["strategy"] == "auto" and trainer.num_devices * trainer.num_nodes > 1:
+                trainer = self.trainer_class(**config | {"strategy": GANStrategy.strategy_name}, callbacks=callbacks)
+        except Exception as error:  # Lightning and the accelerators raise anything
+            raise UserError(f"trainer: {one_line(error)}; python -m ganzoo checks shows the devices here") from error
+        return trainer
 
     def instantiate_classes(self) -> None:
-        with self._whole_names():
+        with self._whole_names(), preflight.affordable(self.config.model):
             super().instantiate_classes()
 
     def after_instantiate_classes(self) -> None:
@@ -203,9 +208,9 @@ class GANCLI(LightningCLI):
                 "its __init__, or derive it from ganzoo.data.GANDataModule"
             )
         value = getattr(datamodule, key)
-        module, _, name = self.config.model.class_path.rpartition(".")
-        if value is None and not takes_none(hints(getattr(import_module(module), name)).get(key, Any)):
-            raise UserError(f"{name} {DATA_SAYS[key]}")
+        variant: Any = resolve_name(self.config.model.class_path)
+        if value is None and not takes_none(hints(variant).get(key, Any)):
+            raise UserError(f"{variant.__name__} {DATA_SAYS[key]}")
         return value
 
     @contextmanager
@@ -216,7 +221,9 @@ class GANCLI(LightningCLI):
         except ValueError as error:
             text = describe(error)
             word = re.match(r"\w*", text)[0]  # type: ignore[index]
-            sections = ("data.",) if word in preflight.LINKED else ("model.", "data.")
+            owner = next((cause.owner for cause in causes(error) if isinstance(cause, ArgumentError)), object)
+            sections = tuple(f"{section}." for section, cls in CALLBACKS.items() if issubclass(owner, cls))
+            sections = sections or (("data.",) if word in configs.LINKED else ("model.", "data."))
             options = [key.replace(".init_args.", ".") for key, _ in self.config.items() if key.startswith(sections)]
             whole = next((option for option in options if word and option.endswith(f".{word}")), word)
             raise UserError(whole + text[len(word) :]) from error
@@ -286,12 +293,11 @@ def build(verb: str, arguments: Sequence[str]) -> GANCLI:
     for name in ganzoo.VARIANTS:
         getattr(ganzoo, name)  # so that jsonargparse finds it by its bare name
     _quiet()
-    add_instantiator(preflight.affordable, GANModule)  # type: ignore[arg-type, type-abstract]
     with user_errors():
         arguments, trusted = trust.take(arguments)
         trust.guard(trusted)
-        arguments = preflight.find_configs(arguments)
-        preflight.check_arguments(arguments)
+        arguments = configs.find_all(arguments)
+        configs.check(arguments)
         return GANCLI(verb, arguments)
 
 
@@ -326,23 +332,6 @@ def dry_run(cli: GANCLI) -> int:
         end = datetime.now() + timedelta(seconds=seconds)
         print(f"{steps:,} steps would take {clock(seconds)}, without pictures and scores: until {end:%Y-%m-%d %H:%M}")
     return 0
-
-
-def _processes(config: Any) -> int:
-    try:
-        probe = Trainer(
-            accelerator=config.accelerator,
-            devices=config.devices,
-            num_nodes=config.num_nodes,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-    except Exception as error:  # Lightning and the accelerators raise anything
-        asked = f"trainer.accelerator {config.accelerator} with trainer.devices {config.devices}"
-        raise UserError(f"{asked}: {one_line(error)}; python -m ganzoo checks shows the devices here") from error
-    return probe.num_devices * probe.num_nodes
 
 
 def _quiet() -> None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 import sys
 from collections.abc import Sequence
-from functools import cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import Any
 
-from yaml import YAMLError
+from jsonargparse import set_parsing_settings
 
 import ganzoo
+from ganzoo.cli.config import guard_loader
 from ganzoo.cli.errors import UserError
 
 KNOWN = [
@@ -22,7 +20,6 @@ KNOWN = [
         for name in (
             *ganzoo.VARIANTS,
             "callbacks",
-            "cli.loggers",
             "core.game_optim",
             "core.optim",
             "core.strategy",
@@ -41,7 +38,6 @@ KNOWN = [
     "lightning.fabric.plugins",
 ]
 NEVER = {*sys.stdlib_module_names, "jsonargparse"}
-MOST = 10_000  # values in a config; a whole one has 300
 HELP = "a package whose classes a config may name, beside ganzoo's, torch.optim's, Lightning's and this folder's"
 
 
@@ -56,9 +52,7 @@ def guard(trusted: Sequence[str] = ()) -> None:
     for name in trusted:
         if not name.isidentifier() or name in NEVER:
             raise UserError(f"--trust {name!r} is not the name of a package of GANs; write --trust PACKAGE")
-    from jsonargparse import set_parsing_settings
-
-    _guard_loader()
+    guard_loader()
     set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*KNOWN, *own_modules(), *trusted])
 
 
@@ -88,53 +82,13 @@ def check_links(folder: Path) -> None:
             raise UserError(f"{path} is a link to {path.resolve()}, which would be written to; delete the link")
 
 
-def check_values(content: Any) -> None:
-    """Hold what a YAML said against what a config can need: a few aliases of aliases make billions of values of it.
-
-    Raises:
-        ValueError: there are more than `MOST` values in it, or one beyond 64 bits.
-    """
-    left, rest = MOST, [content]
-    while rest:
-        value = rest.pop()
-        inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else [value]
-        left -= 1 + len(inner)
-        if left < 0:
-            raise ValueError(f"it holds more than {MOST:,} values")
-        for name, part in value.items() if isinstance(value, dict) else enumerate(inner):
-            if isinstance(part, int) and part.bit_length() > 64:
-                raise ValueError(f"it holds a whole number beyond 64 bits, {name}")
-        rest += [part for part in inner if isinstance(part, dict | list)]
-
-
-@cache
-def _guard_loader() -> None:
-    """jsonargparse reads configs, the files that they name, and options with this loader."""
-    from jsonargparse import get_loader, set_loader
-
-    load = get_loader("yaml")
-
-    def checked(text: str) -> Any:
-        try:
-            check_values(content := load(text))
-        except YAMLError:
-            raise  # jsonargparse takes the text itself, then
-        except (ValueError, RecursionError) as error:
-            start = text.strip().partition("\n")[0][:40]
-            raise UserError(f"the value that begins with {start!r} is no value of a config: {error}") from error
-        return content
-
-    set_loader("yaml", checked, exceptions=(YAMLError,))
-
-
-def refusal(text: str) -> str | None:
-    """What to say of a name that jsonargparse's message says was refused; None of another message."""
-    if (match := re.search(r"Importing '(\S+)' is not allowed", text)) is None:
-        return None
-    package = match[1].partition(".")[0]
+def refusal(error: ImportError) -> str:
+    """What to say of a name that jsonargparse did not import, as it is not allowed."""
+    name = str(error).split("'")[1]
+    package = name.partition(".")[0]
     if _spec(package) is None:
-        return f"{match[1]}: no file or package {package!r}; run in the folder that has {package}.py in it"
-    who = f"names {match[1]}, which is not ganzoo's, torch.optim's, Lightning's or this folder's, and was not imported"
+        return f"{name}: no file or package {package!r}; run in the folder that has {package}.py in it"
+    who = f"names {name}, which is not ganzoo's, torch.optim's, Lightning's or this folder's, and was not imported"
     if package in NEVER or package in ("ganzoo", "lightning", "torch"):
         return f"{who}; name a class of those"
     return f"{who}; if you trust that code as you do your own, add --trust {package}"

@@ -58,9 +58,6 @@ def check_game(variant: type, base: type, game: Mapping[str, Any]) -> None:
     Raises:
         ValueError: two of them do not go together.
     """
-    for name in ("clip_norm", "ema_half_life", "ema_ramp_up"):
-        if game[name] is not None and game[name] <= 0:
-            raise ValueError(f"{name} must be positive, or None for none; got {game[name]}")
     if game["n_critic"] > 1 and game["n_generator"] > 1:
         raise ValueError(f"n_critic is {game['n_critic']} and n_generator {game['n_generator']}: one of them must be 1")
     alone = {"n_critic": 1, "n_generator": 1, "microbatches": 1, "compile_losses": False}

@@ -22,11 +22,11 @@ from ganzoo.core.checkpoint import load_from_checkpoint
 from ganzoo.core.compiler import Compiler
 from ganzoo.core.finite import NonFiniteError, Watch
 from ganzoo.core.frozen import evaluating
+from ganzoo.core.limits import Count, NonNegative, Positive, check
 from ganzoo.core.loss_log import Loss, LossLog
 from ganzoo.core.optim import set_all, settings
 from ganzoo.core.player import PLAYERS, Player, PlayerName, clip_gradients
 from ganzoo.core.random import Randomness
-from ganzoo.core.ranges import check
 from ganzoo.core.strategy import check_trainer
 from ganzoo.core.types import Batch, Equation, Latent, Terms, floats_as, full_precision
 
@@ -79,14 +79,14 @@ class GANModule(LightningModule):
         optimizer: OptimizerCallable,
         discriminator_optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
-        n_critic: int = 1,
-        n_generator: int = 1,
-        microbatches: int = 1,
-        clip_norm: float | None = None,
-        ema_half_life: float | None = None,
-        ema_ramp_up: float | None = None,
+        n_critic: Count = 1,
+        n_generator: Count = 1,
+        microbatches: Count = 1,
+        clip_norm: Positive | None = None,
+        ema_half_life: Positive | None = None,
+        ema_ramp_up: Positive | None = None,
         compile_losses: bool = False,
-        consensus: float | None = None,
+        consensus: NonNegative | None = None,
         share_fakes: bool = False,
     ) -> None:
         game = {name: value for name, value in locals().items() if name not in ("self", "__class__")}

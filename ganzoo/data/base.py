@@ -5,19 +5,20 @@ from __future__ import annotations
 import inspect
 from functools import cached_property
 from types import FrameType
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from ganzoo.core.images import scaled
+from ganzoo.core.limits import Count, Limits, check, constructor_of
 from ganzoo.core.random import global_seed, mix
-from ganzoo.core.ranges import check, constructor_of
 from ganzoo.data.images import Flipped, Images
 from ganzoo.data.order import Loader, SequentialLoader
 
 Split = Literal["train", "val", "test"]
+Workers = Annotated[int, Limits(0, 256)]
 
 
 class GANDataModule(LightningDataModule):
@@ -52,7 +53,7 @@ class GANDataModule(LightningDataModule):
     labelled: bool = False  # whether a batch has "labelled": images with their labels, beside "image"
 
     def __init__(
-        self, *, batch_size: int = 64, num_workers: int = 0, flip: bool = False, seed: int | None = None
+        self, *, batch_size: Count = 64, num_workers: Workers = 0, flip: bool = False, seed: int | None = None
     ) -> None:
         check(type(self), constructor_of(cast(FrameType, inspect.currentframe())))
         super().__init__()

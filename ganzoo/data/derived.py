@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ganzoo.core.images import to_uint8
+from ganzoo.core.limits import Count
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split
@@ -68,7 +69,7 @@ class Pairs(_Derived):
     source_channels: int
 
     def __init__(
-        self, data: GANDataModule, task: Task = "edges", paired: bool = True, factor: int = 4, **kwargs: Any
+        self, data: GANDataModule, task: Task = "edges", paired: bool = True, factor: Count = 4, **kwargs: Any
     ) -> None:
         super().__init__(data, **kwargs)
         size, known = self.image_size, {"edges": edges, "grey": grey, "low-resolution": partial(mosaic, factor=factor)}
@@ -128,7 +129,7 @@ class SemiSupervised(_Derived):
 
     labelled = True
 
-    def __init__(self, data: GANDataModule, labels_per_class: int = 10, label_seed: int = 0, **kwargs: Any) -> None:
+    def __init__(self, data: GANDataModule, labels_per_class: Count = 10, label_seed: int = 0, **kwargs: Any) -> None:
         super().__init__(data, **kwargs)
         if self.num_classes is None:
             raise ValueError(

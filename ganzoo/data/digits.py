@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganzoo.core.limits import Pixels
 from ganzoo.data.base import GANDataModule, Split, stratify
 from ganzoo.data.files import resize
 from ganzoo.data.images import ArrayImages
@@ -28,7 +29,7 @@ class Digits(GANDataModule):
     num_classes = 10
     extractor = "digits"
 
-    def __init__(self, image_size: int = 8, **kwargs: Any) -> None:
+    def __init__(self, image_size: Pixels = 8, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.image_size = image_size
 
@@ -59,7 +60,7 @@ class MNIST5k(GANDataModule):
     num_classes = 10
     extractor = "mnist5k"
 
-    def __init__(self, image_size: int = 28, **kwargs: Any) -> None:
+    def __init__(self, image_size: Pixels = 28, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.image_size = image_size
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
-from ganzoo.core.ranges import check_memory
+from ganzoo.core.limits import check_memory
 
 Fit = Literal["crop", "squeeze"]
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")

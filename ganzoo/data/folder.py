@@ -18,8 +18,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ganzoo.core.limits import NonNegative, Pixels, Share
 from ganzoo.core.types import Batch
-from ganzoo.data.base import GANDataModule, Split
+from ganzoo.data.base import GANDataModule, Split, Workers
 from ganzoo.data.files import Fit, decode, find, header, listing, open_picture, readable
 from ganzoo.data.images import Images, combine, digest_files
 
@@ -58,14 +59,14 @@ class ImageFolder(GANDataModule):
     def __init__(
         self,
         path: str,
-        image_size: int = 64,
+        image_size: Pixels = 64,
         channels: Literal[1, 3] = 3,
         fit: Fit = "crop",
         labels: bool = False,
         corrupt: Literal["refuse", "skip"] = "refuse",
-        val_fraction: float = 0.1,
-        cache_gb: float = 2.0,
-        num_workers: int | None = None,
+        val_fraction: Share = 0.1,
+        cache_gb: NonNegative = 2.0,
+        num_workers: Workers | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(num_workers=min(8, os.cpu_count() or 1) if num_workers is None else num_workers, **kwargs)
@@ -220,7 +221,7 @@ class FolderReport:
     notes: dict[str, str]  # file -> what to know about a usable one: smaller than image_size, animated
 
 
-def scan(path: str, image_size: int = 64, progress: Callable[[int, int], None] | None = None) -> FolderReport:
+def scan(path: str, image_size: Pixels = 64, progress: Callable[[int, int], None] | None = None) -> FolderReport:
     """Look at every picture of a folder, decoding all of it.
 
     Args:

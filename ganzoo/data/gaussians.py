@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import torch
 
+from ganzoo.core.limits import Count, check_memory
 from ganzoo.core.random import mix
-from ganzoo.core.ranges import check_memory
 from ganzoo.data.base import GANDataModule, Split
 from ganzoo.data.images import ArrayImages
 
@@ -37,7 +37,7 @@ class Gaussians(GANDataModule):
     channels = 2
     extractor = None  # points, no images
 
-    def __init__(self, layout: Literal["ring", "grid"] = "ring", n: int = 50_000, **kwargs: Any) -> None:
+    def __init__(self, layout: Literal["ring", "grid"] = "ring", n: Count = 50_000, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if n < 5:
             raise ValueError(f"n is {n}; val and test have a fifth of it, so it takes 5 or more")

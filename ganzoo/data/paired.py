@@ -6,15 +6,16 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from ganzoo.core.limits import Limits, NonNegative, Pixels, Share
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
-from ganzoo.data.base import GANDataModule, Split
+from ganzoo.data.base import GANDataModule, Split, Workers
 from ganzoo.data.files import Fit, decode, find, grey, leave_out, readable, square, upright
 from ganzoo.data.folder import FolderImages, FolderPictures, Store, StoredImages, fraction
 from ganzoo.data.images import Images, Jittered, Merged, combine, digest_files
@@ -49,15 +50,15 @@ class _Translation(GANDataModule):
 
     def __init__(
         self,
-        image_size: int = 256,
+        image_size: Pixels = 256,
         channels: Literal[1, 3] = 3,
         source_channels: Literal[1, 3] = 3,
         fit: Fit = "crop",
-        jitter: int = 0,
+        jitter: Annotated[int, Limits(0, 2**14)] = 0,
         corrupt: Literal["refuse", "skip"] = "refuse",
-        val_fraction: float = 0.1,
-        cache_gb: float = 2.0,
-        num_workers: int | None = None,
+        val_fraction: Share = 0.1,
+        cache_gb: NonNegative = 2.0,
+        num_workers: Workers | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(num_workers=min(8, os.cpu_count() or 1) if num_workers is None else num_workers, **kwargs)

@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganzoo.core.limits import Share
 from ganzoo.core.types import Batch
-from ganzoo.data.base import GANDataModule, Split
+from ganzoo.data.base import GANDataModule, Split, Workers
 from ganzoo.data.files import Fit
 from ganzoo.data.images import Images, combine
 
@@ -54,7 +55,7 @@ class Shards(GANDataModule):
         ValueError: The folder is not finished, or a shard or the index is damaged.
     """
 
-    def __init__(self, path: str, val_fraction: float = 0.1, num_workers: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, path: str, val_fraction: Share = 0.1, num_workers: Workers | None = None, **kwargs: Any) -> None:
         super().__init__(num_workers=min(8, os.cpu_count() or 1) if num_workers is None else num_workers, **kwargs)
         root = Path(path).expanduser()
         index = read_index(root)

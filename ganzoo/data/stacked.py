@@ -8,8 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ganzoo.core.limits import Count, Pixels, check_memory
 from ganzoo.core.random import mix
-from ganzoo.core.ranges import check_memory
 from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split
 from ganzoo.data.digits import MNIST5k
@@ -89,8 +89,8 @@ class StackedMNIST(GANDataModule):
     def __init__(
         self,
         source: Literal["MNIST5k", "MNIST"] = "MNIST5k",
-        n: int = 128_000,
-        image_size: int = 28,
+        n: Count = 128_000,
+        image_size: Pixels = 28,
         protocol: Protocol = "pacgan",
         root: str = "data",
         download: bool = True,

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ganzoo.core.limits import Pixels
 from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split
 from ganzoo.data.files import open_picture, resize, square
@@ -84,7 +85,9 @@ class VisionData(GANDataModule):
     splits: dict[str, Any] = {"train": "train", "test": "test"}  # torchvision's words; val defaults to test
     split_argument = "split"
 
-    def __init__(self, image_size: int | None = None, root: str = "data", download: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self, image_size: Pixels | None = None, root: str = "data", download: bool = True, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.image_size = image_size or self.default_size
         self.root, self.download = os.path.expanduser(root), download
@@ -222,7 +225,7 @@ class LSUN(VisionData):
     num_classes = None
     split_argument = "classes"
 
-    def __init__(self, category: str = "bedroom", image_size: int = 64, root: str = "data", **kwargs: Any) -> None:
+    def __init__(self, category: str = "bedroom", image_size: Pixels = 64, root: str = "data", **kwargs: Any) -> None:
         super().__init__(image_size, root, download=False, **kwargs)
         self.splits = {"train": [f"{category}_train"], "test": [f"{category}_val"]}
 

@@ -31,7 +31,7 @@ class Ladder(nn.Module):
         denoising: weights of the layers' denoising costs, from the pixels upwards; layers without one have 0.
 
     Raises:
-        ValueError: there is no weight, or there are more than layers, or one or the noise is negative.
+        ValueError: there is no weight, or there are more than layers, or one is negative.
     """
 
     def __init__(
@@ -47,8 +47,6 @@ class Ladder(nn.Module):
         sizes = [channels * image_size**2, 4 * hidden, 2 * hidden, hidden, hidden, hidden, num_classes]
         if not 1 <= len(denoising) <= len(sizes) or min(denoising) < 0:
             raise ValueError(f"denoising: give 1 to {len(sizes)} weights, each 0 or more, got {list(denoising)}")
-        if noise < 0:
-            raise ValueError(f"noise is a standard deviation, 0 or more, got {noise}")
         self.noise, self.denoising = noise, [float(weight) for weight in denoising]
         pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
         self.up = nn.ModuleList(nn.Linear(n, m, bias=False) for n, m in pairs)

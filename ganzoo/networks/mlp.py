@@ -124,12 +124,7 @@ def relu_stack(
     """`layers` linear layers, with batch norm, ReLU and dropout after each but the last.
 
     Without `first_norm` the first layer has no batch norm: a discriminator's, that reads the images themselves.
-
-    Raises:
-        ValueError: there is no layer.
     """
-    if layers < 1:
-        raise ValueError(f"layers counts from 1, got {layers}")
     stack: list[nn.Module] = []
     for i in range(layers - 1):
         norm = [nn.BatchNorm1d(hidden)] if batch_norm and (i > 0 or first_norm) else []

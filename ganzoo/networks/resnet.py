@@ -20,7 +20,7 @@ class ResNetTranslator(nn.Module):
         blocks: k; None: the paper's 9, or 6 below 256 pixels.
 
     Raises:
-        ValueError: 4 does not divide image_size, it is below 8, or blocks below 0.
+        ValueError: 4 does not divide image_size, or it is below 8.
     """
 
     def __init__(
@@ -36,8 +36,6 @@ class ResNetTranslator(nn.Module):
             raise ValueError(f"image_size {image_size}: two halvings and reflection padding take 8, 12, 16, 20, ...")
         if blocks is None:
             blocks = 9 if image_size >= 256 else 6
-        if blocks < 0:
-            raise ValueError(f"blocks counts from 0, got {blocks}")
         layers = [nn.ReflectionPad2d(3), *_norm_relu(nn.Conv2d(source_channels, width, 7, bias=False), width)]
         for n in (width, 2 * width):
             layers += _norm_relu(nn.Conv2d(n, 2 * n, 3, stride=2, padding=1, bias=False), 2 * n)

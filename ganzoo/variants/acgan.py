@@ -8,6 +8,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from ganzoo.core.limits import Count, Pixels
 from ganzoo.core.module import GANModule
 from ganzoo.core.optim import FusedAdam
 from ganzoo.core.types import Batch, Terms
@@ -39,11 +40,11 @@ class ACGAN(GANModule):
 
     def __init__(
         self,
-        image_size: int = 32,
-        channels: int = 3,
-        num_classes: int = 10,
-        z_dim: int = 100,
-        width: int = 96,
+        image_size: Pixels = 32,
+        channels: Count = 3,
+        num_classes: Count = 10,
+        z_dim: Count = 100,
+        width: Count = 96,
         optimizer: OptimizerCallable = lambda params: FusedAdam(params, lr=2e-4, beta1=0.5),
         **game: Any,
     ) -> None:

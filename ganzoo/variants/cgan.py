@@ -9,6 +9,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.optim import SGD
 
+from ganzoo.core.limits import Count, Pixels, Probability
 from ganzoo.core.module import GANModule
 from ganzoo.core.schedule import anneal_sgd
 from ganzoo.core.types import Batch, Terms
@@ -41,17 +42,17 @@ class CGAN(GANModule):
 
     def __init__(
         self,
-        image_size: int = 28,
-        channels: int = 1,
-        num_classes: int = 10,
-        z_dim: int = 100,
-        z_hidden: int = 200,
-        y_hidden: int = 1000,
-        hidden: int = 1200,
-        d_hidden: int = 240,
-        d_y_hidden: int = 50,
-        dropout: float = 0.5,
-        d_dropout: float = 0.5,
+        image_size: Pixels = 28,
+        channels: Count = 1,
+        num_classes: Count = 10,
+        z_dim: Count = 100,
+        z_hidden: Count = 200,
+        y_hidden: Count = 1000,
+        hidden: Count = 1200,
+        d_hidden: Count = 240,
+        d_y_hidden: Count = 50,
+        dropout: Probability = 0.5,
+        d_dropout: Probability = 0.5,
         optimizer: OptimizerCallable = lambda params: SGD(params, lr=0.1, momentum=0.5),
         **game: Any,
     ) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
+from ganzoo.core.limits import Count, CountFrom0, Limits, NonNegative, Pixels
 from ganzoo.core.module import GANModule
 from ganzoo.core.optim import FusedAdam
 from ganzoo.core.pool import ImagePool, refill, shares
@@ -43,8 +44,8 @@ class CycleGAN(GANModule):
         game: what every variant takes.
 
     Raises:
-        ValueError: a weight or a number of images is out of its range, the identity term compares different numbers of
-            channels, two schedules are given, or the networks cannot be built for such images.
+        ValueError: the identity term compares different numbers of channels, two schedules are
+            given, or the networks cannot be built for such images.
     """
 
     generator: nn.ModuleDict
@@ -53,29 +54,23 @@ class CycleGAN(GANModule):
 
     def __init__(
         self,
-        image_size: int = 256,
-        channels: int = 3,
-        source_channels: int = 3,
-        width: int = 64,
-        blocks: int | None = None,
-        receptive_field: int | None = None,
-        cycle: float = 10.0,
-        identity: float = 0.0,
-        pool: int = 50,
-        constant_images: int = 0,
-        decay_images: int | None = None,
+        image_size: Pixels = 256,
+        channels: Count = 3,
+        source_channels: Count = 3,
+        width: Count = 64,
+        blocks: Annotated[int, Limits(0, 1000)] | None = None,
+        receptive_field: Count | None = None,
+        cycle: NonNegative = 10.0,
+        identity: NonNegative = 0.0,
+        pool: CountFrom0 = 50,
+        constant_images: CountFrom0 = 0,
+        decay_images: Count | None = None,
         optimizer: OptimizerCallable = lambda params: FusedAdam(params, lr=2e-4, beta1=0.5),
         **game: Any,
     ) -> None:
         super().__init__(optimizer=optimizer, **game)
-        if min(cycle, identity) < 0:
-            raise ValueError(f"cycle and identity are weights, not below 0; got {cycle} and {identity}")
         if identity and channels != source_channels:
             raise ValueError(f"identity compares {channels} channels with the source's {source_channels}: set it to 0")
-        if constant_images < 0 or (decay_images is not None and decay_images < 1):
-            raise ValueError(
-                f"constant_images counts from 0, decay_images from 1: got {constant_images}, {decay_images}"
-            )
         if self.share_fakes:
             raise ValueError("share_fakes: CycleGAN always reuses G's fakes; leave this option out")
         if decay_images is not None and self.lr_scheduler is not None:

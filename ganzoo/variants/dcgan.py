@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning.pytorch.cli import OptimizerCallable
 
+from ganzoo.core.limits import Count, Pixels
 from ganzoo.core.module import GANModule
 from ganzoo.core.optim import FusedAdam
 from ganzoo.core.types import Batch, Terms
@@ -31,10 +32,10 @@ class DCGAN(GANModule):
 
     def __init__(
         self,
-        image_size: int = 64,
-        channels: int = 3,
-        z_dim: int = 100,
-        width: int = 128,
+        image_size: Pixels = 64,
+        channels: Count = 3,
+        z_dim: Count = 100,
+        width: Count = 128,
         optimizer: OptimizerCallable = lambda params: FusedAdam(params, lr=2e-4, beta1=0.5),
         **game: Any,
     ) -> None:

@@ -9,6 +9,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn.functional import relu
 
+from ganzoo.core.limits import Count, Layers, NonNegative, Pixels, Positive, Probability
 from ganzoo.core.module import GANModule
 from ganzoo.core.optim import FusedAdam
 from ganzoo.core.schedule import falling
@@ -50,9 +51,6 @@ class EBGAN(GANModule):
         pull_away_weight: of the pull-away term f_PT (EBGAN-PT has 0.1); pairs are those of a process's microbatch.
         optimizer: Adam as in the grid.
         game: what every variant takes.
-
-    Raises:
-        ValueError: the margin or `pull_away_weight` is negative, or `margin_images` is not positive.
     """
 
     margin: Tensor  # now; in checkpoints, so that a saved model is tested with its own
@@ -61,27 +59,22 @@ class EBGAN(GANModule):
 
     def __init__(
         self,
-        image_size: int = 28,
-        channels: int = 1,
-        z_dim: int = 100,
+        image_size: Pixels = 28,
+        channels: Count = 1,
+        z_dim: Count = 100,
         architecture: Literal["mlp", "dcgan"] = "mlp",
-        layers_g: int = 5,
-        layers_d: int = 2,
-        hidden: int = 800,
-        d_hidden: int = 1024,
-        dropout: float = 0.0,
-        margin: float = 10.0,
-        margin_images: float | None = None,
-        pull_away_weight: float = 0.0,
+        layers_g: Layers = 5,
+        layers_d: Layers = 2,
+        hidden: Count = 800,
+        d_hidden: Count = 1024,
+        dropout: Probability = 0.0,
+        margin: NonNegative = 10.0,
+        margin_images: Positive | None = None,
+        pull_away_weight: NonNegative = 0.0,
         optimizer: OptimizerCallable = lambda params: FusedAdam(params, lr=1e-3),
         **game: Any,
     ) -> None:
         super().__init__(optimizer=optimizer, **game)
-        for name, value in {"margin": margin, "pull_away_weight": pull_away_weight}.items():
-            if value < 0:
-                raise ValueError(f"{name} is an energy's bound or a weight: 0 or more, got {value}")
-        if margin_images is not None and margin_images <= 0:
-            raise ValueError(f"margin_images must be positive, or None for a constant margin; got {margin_images}")
         self.z_dim = z_dim
         self.first_margin, self.margin_images = margin, margin_images
         self.pull_away_weight = pull_away_weight

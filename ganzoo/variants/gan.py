@@ -8,6 +8,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.optim import SGD
 
+from ganzoo.core.limits import Count, Pixels
 from ganzoo.core.module import GANModule
 from ganzoo.core.schedule import anneal_sgd
 from ganzoo.core.types import Batch, Terms
@@ -55,12 +56,12 @@ class GAN(GANModule):
 
     def __init__(
         self,
-        image_size: int = 28,
-        channels: int = 1,
-        z_dim: int = 100,
-        hidden: int = 1200,
-        d_hidden: int = 240,
-        pieces: int = 5,
+        image_size: Pixels = 28,
+        channels: Count = 1,
+        z_dim: Count = 100,
+        hidden: Count = 1200,
+        d_hidden: Count = 240,
+        pieces: Count = 5,
         objective: Objective = "non-saturating",
         divergence: Divergence = "gan",
         optimizer: OptimizerCallable = lambda params: SGD(params, lr=0.1, momentum=0.5),

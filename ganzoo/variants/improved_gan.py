@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from ganzoo.core import ema
 from ganzoo.core.frozen import evaluating
+from ganzoo.core.limits import Count, CountFrom0, NonNegative, Pixels, Share
 from ganzoo.core.module import GANModule
 from ganzoo.core.optim import FusedAdam
 from ganzoo.core.types import Batch, Terms
@@ -56,27 +57,24 @@ class ImprovedGAN(GANModule):
         averaging: share of D's weights that each batch adds to the classifier's, which are their moving average.
         optimizer: the authors' Adam for MNIST.
         game: what every variant takes.
-
-    Raises:
-        ValueError: an argument is out of its range.
     """
 
     def __init__(
         self,
-        image_size: int = 28,
-        channels: int = 1,
-        num_classes: int | None = 10,
+        image_size: Pixels = 28,
+        channels: Count = 1,
+        num_classes: Count | None = 10,
         architecture: Literal["mlp", "conv"] = "mlp",
-        z_dim: int = 100,
-        hidden: int = 500,
-        d_hidden: int = 1000,
+        z_dim: Count = 100,
+        hidden: Count = 500,
+        d_hidden: Count = 1000,
         objective: Objective = "feature-matching",
-        unsupervised_weight: float = 1.0,
-        kernels: int = 0,
-        historical_weight: float = 0.0,
+        unsupervised_weight: NonNegative = 1.0,
+        kernels: CountFrom0 = 0,
+        historical_weight: NonNegative = 0.0,
         real_target: float = 1.0,
-        reference: int = 0,
-        averaging: float = 1e-4,
+        reference: CountFrom0 = 0,
+        averaging: Share = 1e-4,
         optimizer: OptimizerCallable = lambda params: FusedAdam(params, lr=3e-3, beta1=0.5),
         **game: Any,
     ) -> None:

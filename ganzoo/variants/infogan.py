@@ -10,6 +10,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from ganzoo.core.limits import Count, CountFrom0, NonNegative, Pixels
 from ganzoo.core.module import GANModule
 from ganzoo.core.optim import FusedAdam
 from ganzoo.core.types import Batch, Terms
@@ -51,23 +52,19 @@ class InfoGAN(GANModule):
 
     def __init__(
         self,
-        image_size: int = 32,
-        channels: int = 1,
-        z_dim: int = 62,
-        categories: int = 10,
-        codes: int = 2,
-        category_weight: float = 1.0,
-        codes_weight: float = 0.1,
-        width: int = 64,
+        image_size: Pixels = 32,
+        channels: Count = 1,
+        z_dim: Count = 62,
+        categories: Count = 10,
+        codes: CountFrom0 = 2,
+        category_weight: NonNegative = 1.0,
+        codes_weight: NonNegative = 0.1,
+        width: Count = 64,
         optimizer: OptimizerCallable = lambda params: FusedAdam(params, lr=1e-3, beta1=0.5),
         discriminator_optimizer: OptimizerCallable | None = lambda params: FusedAdam(params, lr=2e-4, beta1=0.5),
         **game: Any,
     ) -> None:
         super().__init__(optimizer=optimizer, discriminator_optimizer=discriminator_optimizer, **game)
-        if categories < 1 or codes < 0:
-            raise ValueError(f"categories counts from 1 and codes from 0, got {categories} and {codes}")
-        if min(category_weight, codes_weight) < 0:
-            raise ValueError(f"category_weight and codes_weight are 0 or more, got {category_weight}, {codes_weight}")
         self.z_dim = z_dim
         self.categories = categories
         self.codes = codes

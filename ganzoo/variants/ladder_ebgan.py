@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, relu
 
 from ganzoo.core.frozen import evaluating
+from ganzoo.core.limits import Count, Layers, NonNegative, Pixels, Positive
 from ganzoo.core.module import GANModule
 from ganzoo.core.optim import FusedAdam
 from ganzoo.core.schedule import falling
@@ -58,26 +59,22 @@ class LadderEBGAN(GANModule):
 
     def __init__(
         self,
-        image_size: int = 28,
-        channels: int = 1,
-        num_classes: int = 10,
-        z_dim: int = 100,
-        layers_g: int = 5,
-        hidden: int = 800,
-        d_hidden: int = 250,
-        noise: float = 0.3,
+        image_size: Pixels = 28,
+        channels: Count = 1,
+        num_classes: Count = 10,
+        z_dim: Count = 100,
+        layers_g: Layers = 5,
+        hidden: Count = 800,
+        d_hidden: Count = 250,
+        noise: NonNegative = 0.3,
         denoising: tuple[float, ...] = (5000.0,),
-        margin: float = 100.0,
-        margin_images: float | None = 3e6,
+        margin: NonNegative = 100.0,
+        margin_images: Positive | None = 3e6,
         optimizer: OptimizerCallable = lambda params: FusedAdam(params, lr=1e-3),
         discriminator_optimizer: OptimizerCallable | None = lambda params: FusedAdam(params, lr=2e-3),
         **game: Any,
     ) -> None:
         super().__init__(optimizer=optimizer, discriminator_optimizer=discriminator_optimizer, **game)
-        if margin < 0:
-            raise ValueError(f"margin is an energy's bound: 0 or more, got {margin}")
-        if margin_images is not None and margin_images <= 0:
-            raise ValueError(f"margin_images must be positive, or None for a constant margin; got {margin_images}")
         self.z_dim = z_dim
         self.first_margin, self.margin_images = margin, margin_images
         self.register_buffer("margin", torch.tensor(float(margin)))

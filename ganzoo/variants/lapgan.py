@@ -9,6 +9,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import SGD
 
+from ganzoo.core.limits import Count, Pixels
 from ganzoo.core.module import GANModule
 from ganzoo.core.types import Batch, Terms, full_precision
 from ganzoo.functional.losses import log_fake, log_real
@@ -49,13 +50,13 @@ class LAPGAN(GANModule):
 
     def __init__(
         self,
-        image_size: int = 32,
-        channels: int = 3,
+        image_size: Pixels = 32,
+        channels: Count = 3,
         levels: int = 2,
-        z_dim: int = 100,
-        width: int = 64,
-        hidden: int = 1200,
-        d_hidden: int = 600,
+        z_dim: Count = 100,
+        width: Count = 64,
+        hidden: Count = 1200,
+        d_hidden: Count = 600,
         optimizer: OptimizerCallable = lambda params: SGD(params, lr=0.02, momentum=0.5),
         **game: Any,
     ) -> None:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from lightning.pytorch.cli import OptimizerCallable
 
+from ganzoo.core.limits import Count, Pixels
 from ganzoo.core.module import GANModule
 from ganzoo.core.optim import FusedAdam
 from ganzoo.core.types import Batch, Terms
@@ -40,10 +41,10 @@ class LSGAN(GANModule):
 
     def __init__(
         self,
-        image_size: int = 64,
-        channels: int = 3,
-        z_dim: int = 1024,
-        width: int = 64,
+        image_size: Pixels = 64,
+        channels: Count = 3,
+        z_dim: Count = 1024,
+        width: Count = 64,
         architecture: Literal["dcgan", "mlp"] = "dcgan",
         a: float = 0.0,
         b: float = 1.0,

@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch.cli import OptimizerCallable
 from torch.optim import SGD
 
+from ganzoo.core.limits import Count, Layers, Pixels, Probability
 from ganzoo.core.module import GANModule
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.losses import log_fake, log_real
@@ -39,14 +40,14 @@ class MLPGAN(GANModule):
 
     def __init__(
         self,
-        image_size: int = 28,
-        channels: int = 1,
-        z_dim: int = 100,
-        layers_g: int = 5,
-        layers_d: int = 2,
-        hidden: int = 1600,
-        d_hidden: int = 1024,
-        dropout: float = 0.0,
+        image_size: Pixels = 28,
+        channels: Count = 1,
+        z_dim: Count = 100,
+        layers_g: Layers = 5,
+        layers_d: Layers = 2,
+        hidden: Count = 1600,
+        d_hidden: Count = 1024,
+        dropout: Probability = 0.0,
         batch_norm: bool = True,
         optimizer: OptimizerCallable = lambda params: SGD(params, lr=0.01),
         **game: Any,

@@ -9,6 +9,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from ganzoo.core.limits import Count, NonNegative, Pixels
 from ganzoo.core.module import GANModule
 from ganzoo.core.optim import FusedAdam
 from ganzoo.core.types import Batch, Terms
@@ -41,27 +42,27 @@ class Pix2Pix(GANModule):
         game: what every variant takes.
 
     Raises:
-        ValueError: a weight is negative or both are 0, or the networks cannot be built for such images.
+        ValueError: both weights are 0, or the networks cannot be built for such images.
     """
 
     generator: UNet
 
     def __init__(
         self,
-        image_size: int = 256,
-        channels: int = 3,
-        source_channels: int = 3,
-        width: int = 64,
-        receptive_field: int | None = None,
+        image_size: Pixels = 256,
+        channels: Count = 3,
+        source_channels: Count = 3,
+        width: Count = 64,
+        receptive_field: Count | None = None,
         conditional: bool = True,
-        l1: float = 100.0,
-        gan: float = 1.0,
+        l1: NonNegative = 100.0,
+        gan: NonNegative = 1.0,
         optimizer: OptimizerCallable = lambda params: FusedAdam(params, lr=2e-4, beta1=0.5),
         **game: Any,
     ) -> None:
         super().__init__(optimizer=optimizer, **game)
-        if min(l1, gan) < 0 or l1 == gan == 0:
-            raise ValueError(f"l1 and gan weigh G's two terms: neither below 0, not both 0; got {l1} and {gan}")
+        if l1 == gan == 0:
+            raise ValueError("l1 and gan weigh G's two terms: not both 0")
         self.image_size = image_size
         self.source_channels = source_channels
         self.l1 = l1

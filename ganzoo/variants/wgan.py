@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch.optim import RMSprop
 
+from ganzoo.core.limits import Count, Pixels, Positive
 from ganzoo.core.module import GANModule
 from ganzoo.core.types import Batch, Terms
 from ganzoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
@@ -36,19 +37,17 @@ class WGAN(GANModule):
 
     def __init__(
         self,
-        image_size: int = 64,
-        channels: int = 3,
-        z_dim: int = 100,
-        width: int = 64,
+        image_size: Pixels = 64,
+        channels: Count = 3,
+        z_dim: Count = 100,
+        width: Count = 64,
         architecture: Literal["dcgan", "mlp"] = "dcgan",
-        clip: float = 0.01,
-        n_critic: int = 5,
+        clip: Positive = 0.01,
+        n_critic: Count = 5,
         optimizer: OptimizerCallable = lambda params: RMSprop(params, lr=5e-5),
         **game: Any,
     ) -> None:
         super().__init__(optimizer=optimizer, n_critic=n_critic, **game)
-        if clip <= 0:
-            raise ValueError(f"clip must be positive, the paper's is 0.01; got {clip}")
         self.z_dim = z_dim
         self.clip = clip
         G, D = (ReLUGenerator, ReLUDiscriminator) if architecture == "mlp" else (DCGANGenerator, DCGANDiscriminator)

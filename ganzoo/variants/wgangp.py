@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 
+from ganzoo.core.limits import Count, Pixels, Positive
 from ganzoo.core.module import GANModule
 from ganzoo.core.optim import FusedAdam
 from ganzoo.core.types import Batch, Terms
@@ -38,20 +39,18 @@ class WGANGP(GANModule):
 
     def __init__(
         self,
-        image_size: int = 64,
-        channels: int = 3,
-        z_dim: int = 128,
-        width: int = 64,
+        image_size: Pixels = 64,
+        channels: Count = 3,
+        z_dim: Count = 128,
+        width: Count = 64,
         architecture: Literal["dcgan", "mlp"] = "dcgan",
         norm: Literal["layer", "none"] = "layer",
-        penalty: float = 10.0,
-        n_critic: int = 5,
+        penalty: Positive = 10.0,
+        n_critic: Count = 5,
         optimizer: OptimizerCallable = lambda params: FusedAdam(params, lr=1e-4, beta1=0.0, beta2=0.9),
         **game: Any,
     ) -> None:
         super().__init__(optimizer=optimizer, n_critic=n_critic, **game)
-        if penalty <= 0:
-            raise ValueError(f"penalty must be positive, the paper's is 10; got {penalty}")
         self.z_dim = z_dim
         self.penalty = penalty
         dcgan = DCGANGenerator, partial(DCGANDiscriminator, norm=norm)

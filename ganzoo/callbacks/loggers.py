@@ -12,8 +12,8 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from ganzoo.cli.errors import UserError, one_line
 from ganzoo.core.lightning_fixes import BatchEndCallback
 from ganzoo.core.player import PLAYERS
 
@@ -115,9 +115,9 @@ class Loggers(BatchEndCallback):
                 logger.open(self.folder, trainer.global_step)
                 logger.log_hyperparams(yaml.safe_load(self.config))
             except Exception as error:
-                what = f"{logger.package} cannot start: {one_line(error).rstrip('.')}; {logger.cure}"
+                what = f"{logger.package} cannot start: {' '.join(str(error).split()).rstrip('.')}; {logger.cure}"
                 if trainer.global_step == 0:
-                    raise UserError(what) from error
+                    raise MisconfigurationException(what) from error
                 rank_zero_warn(f"{what}. The training goes on without it")  # nobody may be there to mend it
             else:
                 trainer.loggers = [*trainer.loggers, logger]
@@ -127,13 +127,13 @@ def split(given: Any) -> tuple[list[Logger], list[RunWandb | RunTensorBoard]]:
     """`trainer.logger` as Lightning's own loggers and those that wait for the run's folder.
 
     Raises:
-        UserError: a package is missing; jsonargparse would swallow what a constructor says of it.
+        MisconfigurationException: a package is missing; jsonargparse would swallow what a constructor says of it.
     """
     loggers = [logger for logger in (given if isinstance(given, list) else [given]) if isinstance(logger, Logger)]
     mine = [logger for logger in loggers if isinstance(logger, RunWandb | RunTensorBoard)]
     for logger in mine:
         if find_spec(logger.package) is None:
-            raise UserError(f"logging/{logger.package} needs {logger.package}: {logger.install}")
+            raise MisconfigurationException(f"logging/{logger.package} needs {logger.package}: {logger.install}")
     return [logger for logger in loggers if logger not in mine], mine
 
 

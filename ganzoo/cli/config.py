@@ -1,0 +1,187 @@
+"""Configs: found by their names, read by one loader, and looked at before anything is made of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import get_loader, set_loader
+
+from ganzoo.cli.errors import UserError, nearest, one_line
+from ganzoo.cli.paths import configs as shipped_trainings
+from ganzoo.cli.paths import find_config
+
+MOST = 10_000  # values in a config; a whole one has 300
+EXAMPLE = "python -m ganzoo info dcgan/digits shows how one looks"
+CLASS = {"class_path", "init_args"}  # keys of what names a class
+LINKED = {  # named once, under `data`
+    "image_size": "set data.image_size instead",
+    "channels": "leave it out",
+    "num_classes": "leave it out",
+    "source_channels": "leave it out, or set data.source_channels",
+}
+
+
+def load(text: str) -> Any:
+    """What a YAML text says: a whole config, or one option's value.
+
+    Raises:
+        yaml.YAMLError: it is no YAML, or gives one key twice, of which PyYAML would take the last and say nothing.
+        UserError: it holds more than a config can need: a few aliases of aliases make billions of values.
+    """
+    try:
+        _refuse_doubled_keys(yaml.compose(text, yaml.CSafeLoader))
+        content = _jsonargparse_load()(text)
+        _check_values(content)
+    except yaml.YAMLError:
+        raise
+    except (ValueError, RecursionError) as error:
+        start = text.strip().partition("\n")[0][:40]
+        raise UserError(f"the value that begins with {start!r} is no value of a config: {error}") from error
+    return content
+
+
+def guard_loader() -> None:
+    """From now on jsonargparse reads configs, the files that they name, and options by `load`."""
+    _jsonargparse_load()
+    set_loader("yaml", load, exceptions=(yaml.YAMLError,))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A config file as a dict."""
+    try:
+        config = load(path.read_text())
+    except (yaml.YAMLError, UserError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or error
+        raise UserError(f"{path}{line} is no YAML: {one_line(problem)}; {EXAMPLE}") from error
+    if not isinstance(config, dict):
+        what = "is empty" if not config else f"holds a {type(config).__name__}, not options"
+        raise UserError(f"{path} {what}; {EXAMPLE}")
+    if "config" in config:
+        raise UserError(f"{path} names another config; name both on the command line: --config A --config B")
+    return config
+
+
+def find_all(arguments: Sequence[str]) -> list[str]:
+    """The configs first, so that the command line wins over them, and shipped ones by their files.
+
+    Shipped trainings come first of all, since what is added to them wins if it is later.
+    """
+    configs: list[Path] = []
+    others: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        key, equals, value = argument.partition("=")
+        if key in ("--config", "-c"):
+            configs.append(find_config(value if equals else next(rest, "")))
+        else:
+            others.append(argument)
+    trainings = set(shipped_trainings().values())
+    configs.sort(key=lambda path: path not in trainings)
+    return [*(word for path in configs for word in ("--config", str(path))), *others]
+
+
+def check(arguments: Sequence[str]) -> None:
+    """Refuse configs whose classes are not named as jsonargparse needs it, and arguments that follow from the data.
+
+    jsonargparse silently ignores a value that is given for the target of a link.
+    """
+    given = {argument.partition("=")[0].removeprefix("--").replace(".init_args.", ".") for argument in arguments}
+    files = [Path(value) for flag, value in zip(arguments, arguments[1:], strict=False) if flag == "--config"]
+    for file in files:
+        config = read(file)
+        if stray := CLASS & set(config):
+            raise UserError(
+                f"{file}: {min(stray)} stands beside model and data; indent it, as what is below one of them"
+            )
+        whole = len(files) == 1 and not given & {"model", "data"}
+        for key, value in _mappings(config):
+            _check_class(f"{file}: {key}", value, whole and ("init_args" in value or key in ("model", "data")))
+            given |= {f"{key}.{name}".replace(".init_args.", ".") for name in value}
+        for key in ("trainer", "samples", "scores", "diagnostics", "checkpoint"):
+            if not isinstance(options := config.get(key, {}), dict):
+                raise UserError(f"{file}: {key} is {_shown(options)}; write its options below it, indented")
+    for section, cls in {"model": "DCGAN", "data": "Digits"}.items():
+        below = [key for key in sorted(given) if key.startswith(f"{section}.") and not key.endswith(".help")]
+        if below and not given & {section, "config"}:
+            raise UserError(f"--{below[0]} belongs to no class; name one before it, such as --{section} {cls}")
+    for key, cure in LINKED.items():
+        if f"model.{key}" in given:
+            raise UserError(f"model.{key} follows from the data; {cure}")
+
+
+def _check_class(where: str, value: dict[str, Any], named: bool) -> None:
+    """A mapping that has to name a class does; and it does so in the one way that there is."""
+    for name in map(str, value):
+        if name not in CLASS and (match := nearest(name, CLASS, 0.8)):
+            raise UserError(f"{where}.{name}: no such option; did you mean {match}?")
+    if named and "class_path" not in value:
+        raise UserError(f"{where} names no class; begin with class_path, and put its arguments below init_args")
+    if "class_path" in value and not (isinstance(path := value["class_path"], str) and path):
+        raise UserError(f"{where}.class_path is {_shown(path)}; it takes the name of a class")
+    if not isinstance(arguments := value.get("init_args", {}), dict):
+        raise UserError(f"{where}.init_args is {_shown(arguments)}; write arguments below it, indented")
+
+
+def _mappings(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every mapping below a config, with its key."""
+    rest: list[tuple[str, Any]] = [(str(key), value) for key, value in config.items()]
+    for key, value in rest:
+        if isinstance(value, list):
+            rest += [(key, item) for item in value]
+        if isinstance(value, dict):
+            yield key, value
+            rest += [(f"{key}.{name}", item) for name, item in value.items()]
+
+
+def _shown(value: Any) -> str:
+    """A value as a config has it."""
+    return "empty" if value is None or value == "" else json.dumps(value, default=str)[:80]
+
+
+@cache
+def _jsonargparse_load() -> Any:
+    return get_loader("yaml")
+
+
+def _refuse_doubled_keys(root: yaml.Node | None) -> None:
+    rest, known = [root], set()
+    for node in rest:
+        if id(node) in known or not isinstance(node, yaml.CollectionNode):
+            continue
+        known.add(id(node))
+        if not isinstance(node, yaml.MappingNode):
+            rest += node.value
+            continue
+        keys = set()
+        for key, value in node.value:
+            if not isinstance(key.value, str):
+                continue  # the loader refuses it
+            if key.value in keys:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value} is there twice", problem_mark=key.start_mark)
+            keys.add(key.value)
+            rest.append(value)
+
+
+def _check_values(content: Any) -> None:
+    """
+    Raises:
+        ValueError: there are more than `MOST` values, or one beyond 64 bits.
+    """
+    left, rest = MOST, [content]
+    while rest:
+        value = rest.pop()
+        inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        left -= 1 + len(inner)
+        if left < 0:
+            raise ValueError(f"it holds more than {MOST:,} values")
+        for name, part in value.items() if isinstance(value, dict) else enumerate(inner):
+            if isinstance(part, int) and part.bit_length() > 64:
+                raise ValueError(f"it holds a whole number beyond 64 bits, {name}")
+        rest += [part for part in inner if isinstance(part, dict | list)]

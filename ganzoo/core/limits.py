@@ -1,0 +1,170 @@
+"""Limits of arguments, as types of a signature: `width: Count = 64`. One function checks them, in Python and for the
+command line, before torch would refuse a value late, obscurely or never."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+from collections.abc import Callable, Mapping
+from functools import cache
+from numbers import Integral, Real
+from types import FrameType, NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+LARGEST = 1e12  # of any number: weights and rates beyond it end in infinities at the first step
+
+
+class Limits(NamedTuple):
+    """What a number may be, from `least` to `most`; of a float whose limits are open, neither of them."""
+
+    least: float = -LARGEST
+    most: float = LARGEST
+    above: bool = False  # `least` itself is refused
+    below: bool = False  # `most` itself is refused
+
+    def hold(self, value: float) -> bool:
+        low = value > self.least if self.above else value >= self.least
+        return low and (value < self.most if self.below else value <= self.most)
+
+    def __str__(self) -> str:
+        low = f"{'above' if self.above else 'from'} {self.least:.12g}"
+        if abs(self.most) >= LARGEST:
+            return low
+        return f"{low} to {'below ' if self.below else ''}{self.most:.12g}"
+
+
+ANY = Limits(-math.inf, math.inf)
+Count = Annotated[int, Limits(1, math.inf)]
+CountFrom0 = Annotated[int, Limits(0, math.inf)]
+Pixels = Annotated[int, Limits(1, 2**14)]  # of an image's side
+Layers = Annotated[int, Limits(1, 1000)]  # more would hang
+Positive = Annotated[float, Limits(0, above=True)]
+NonNegative = Annotated[float, Limits(0)]
+Share = Annotated[float, Limits(0, 1)]
+Probability = Annotated[float, Limits(0, 1, below=True)]  # of dropout; and the decay of an average
+Rate = Annotated[float, Limits(0, 100, above=True)]  # of learning: nothing is learnt with 0
+
+KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {  # what a plain type takes, also of numpy
+    int: ("a whole number", lambda value: isinstance(value, Integral) and not isinstance(value, bool)),
+    float: ("a number", lambda value: isinstance(value, Real) and not isinstance(value, bool)),
+    bool: ("true or false", lambda value: isinstance(value, bool)),
+    str: ("text", lambda value: isinstance(value, str | os.PathLike)),
+    NoneType: ("null", lambda value: value is None),
+}
+
+
+class ArgumentError(ValueError):
+    """An argument that its signature does not take.
+
+    Attributes:
+        owner: the class or function whose signature it is.
+    """
+
+    def __init__(self, owner: Any, name: str, problem: str) -> None:
+        super().__init__(f"{name} {problem}")
+        self.owner = owner
+
+
+def check(owner: Any, arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments of the wrong type, or beyond their limits.
+
+    Args:
+        owner: a class, whose constructors down to the first one say by their annotations what is taken; or a function.
+        arguments: what it is given.
+
+    Raises:
+        ArgumentError: one of them is refused; the message begins with its name.
+    """
+    kinds = hints(owner)
+    for name, value in arguments.items():
+        if (problem := refusal(value, kinds.get(name, Any))) is not None:
+            raise ArgumentError(owner, name, problem)
+
+
+@cache
+def hints(owner: Any) -> dict[str, Any]:
+    """The types of all arguments that a function, or a class and those above it, take."""
+    functions: list[Any] = [owner]
+    if isinstance(owner, type):
+        functions = [vars(base).get("__init__") for base in reversed(owner.__mro__)]
+    found: dict[str, Any] = {}
+    for function in functions:
+        try:
+            own = get_type_hints(function, include_extras=True)
+            parameters = inspect.signature(function).parameters
+        except (AttributeError, NameError, TypeError, ValueError):  # of names that are there for type checkers alone
+            continue
+        none = {name for name, parameter in parameters.items() if parameter.default is None}
+        found |= {name: kind | None if name in none else kind for name, kind in own.items()}
+    return found
+
+
+def takes_none(hint: Any) -> bool:
+    """Whether an argument of this type may be None, as far as that says."""
+    return hint in (Any, None, NoneType, object) or NoneType in get_args(hint)
+
+
+def refusal(value: Any, hint: Any) -> str | None:
+    """What is wrong with a value of this type, if it is a plain one; None if nothing is."""
+    words: list[str] = []
+    for kind in get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,):
+        plain, limits = get_args(kind) if get_origin(kind) is Annotated else (kind, ANY if kind is int else Limits())
+        if get_origin(plain) is Literal:
+            known = get_args(plain)
+            words.append(f"one of {', '.join(map(str, known))}" if len(known) > 1 else str(known[0]))
+            fits = any(value == k and isinstance(value, bool) == isinstance(k, bool) for k in known)
+        elif plain in KINDS:
+            words += [KINDS[plain][0]] if plain is not NoneType else []
+            fits = KINDS[plain][1](value)
+            if fits and plain in (int, float):
+                return _beyond(value, words[-1], limits)
+        else:
+            words.append(f"a {plain.__name__}" if isinstance(plain, type) else "a class")
+            fits = value is not None or takes_none(plain)  # more is not for us to say
+        if fits:
+            return None
+    return f"is {'null' if value is None else repr(value)}; it takes {' or '.join(words)}"
+
+
+def _beyond(value: Any, kind: str, limits: Limits) -> str | None:
+    if not -math.inf < value < math.inf:
+        return f"is {value}; it takes a finite number"
+    if limits.hold(value):
+        return None
+    if limits == Limits():
+        return f"is {value}; it takes {LARGEST:g} or less"
+    return f"is {value}; it takes {kind} {limits}"
+
+
+def check_memory(name: str, value: Any, size: float) -> None:
+    """Refuse what is larger than the memory of the whole machine, before it is made.
+
+    Args:
+        name: of the argument that asks for it.
+        value: of that argument.
+        size: in bytes.
+
+    Raises:
+        ValueError: it is; the message begins with the name.
+    """
+    if size > (room := machine_memory()):
+        raise ValueError(f"{name} is {value}, which takes {size / 1e9:,.0f} GB of memory; there are {room / 1e9:,.0f}")
+
+
+def machine_memory() -> float:
+    """Bytes of memory in this machine; infinite where nobody knows."""
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError):  # not there, or not known there
+        return math.inf
+
+
+def constructor_of(frame: FrameType) -> dict[str, Any]:
+    """What the outermost constructor of the object was given, whose base's constructor runs in this frame."""
+    it = frame.f_locals["self"]
+    while frame.f_back and frame.f_back.f_code.co_name == "__init__" and frame.f_back.f_locals.get("self") is it:
+        frame = frame.f_back
+    given = inspect.getargvalues(frame)
+    arguments = {name: given.locals[name] for name in given.args[1:] if name in given.locals}
+    return {**arguments, **(given.locals.get(given.keywords or "") or {})}
