@@ -42,6 +42,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     **{name: (set(), TORCH) for name in RANK_0},
     **{name: (RANK_0, TORCH) for name in RANK_1},
     "core/game_optim": (RANK_0 | {"core/optim"}, TORCH),
+    "functional": (set(), {*TORCH, "scipy", "sklearn", "threadpoolctl"}),
     "games": (RANK_0, {*TORCH, "scipy"}),
     **{name: (RANK_0 | RANK_1 | CORE, LIGHTNING) for name in CORE},
     "data": (DATA, LIGHTNING),
