@@ -52,7 +52,7 @@ TYPED = {
     "no critic": ("--model WGAN --model.n_critic 0 --data Digits", "model.n_critic counts from 1, got 0"),
     "negative margin": (
         "--model EBGAN --model.margin -1 --data Digits",
-        "model.margin is an energy's bound or a weight: 0 or more, got -1.0",
+        "model.margin is an energy's bound: 0 or more, got -1.0",
     ),
     # and what lies near
     "no identity": (

@@ -77,11 +77,9 @@ class EBGAN(GANModule):
         **game: Any,
     ) -> None:
         super().__init__(optimizer=optimizer, **game)
-        for name, value in {"margin": margin, "pull_away_weight": pull_away_weight}.items():
-            if value < 0:
-                raise ValueError(f"{name} is an energy's bound or a weight: 0 or more, got {value}")
-        if margin_images is not None and margin_images <= 0:
-            raise ValueError(f"margin_images must be positive, or None for a constant margin; got {margin_images}")
+        check_margin(margin, margin_images)
+        if pull_away_weight < 0:
+            raise ValueError(f"pull_away_weight is a weight: 0 or more, got {pull_away_weight}")
         self.z_dim = z_dim
         self.first_margin, self.margin_images = margin, margin_images
         self.pull_away_weight = pull_away_weight
@@ -110,3 +108,14 @@ class EBGAN(GANModule):
     def schedule(self, images_seen: int) -> None:
         """The margin falls linearly, from `margin` to 0 at `margin_images`."""
         self.margin.fill_(falling(self.first_margin, images_seen, self.margin_images))
+
+
+def check_margin(margin: float, margin_images: float | None) -> None:
+    """
+    Raises:
+        ValueError: the margin is negative, or has no images to fall in.
+    """
+    if margin < 0:
+        raise ValueError(f"margin is an energy's bound: 0 or more, got {margin}")
+    if margin_images is not None and margin_images <= 0:
+        raise ValueError(f"margin_images must be positive, or None for a constant margin; got {margin_images}")

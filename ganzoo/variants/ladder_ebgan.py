@@ -18,6 +18,7 @@ from ganzoo.core.types import Batch, Terms, full_precision
 from ganzoo.layers.init import normal_
 from ganzoo.networks.ladder import Ladder
 from ganzoo.networks.mlp import ReLUGenerator
+from ganzoo.variants.ebgan import check_margin
 
 NEEDS = "LadderEBGAN learns from few labelled images: take SemiSupervised data, which is made of other data"
 
@@ -74,10 +75,7 @@ class LadderEBGAN(GANModule):
         **game: Any,
     ) -> None:
         super().__init__(optimizer=optimizer, discriminator_optimizer=discriminator_optimizer, **game)
-        if margin < 0:
-            raise ValueError(f"margin is an energy's bound: 0 or more, got {margin}")
-        if margin_images is not None and margin_images <= 0:
-            raise ValueError(f"margin_images must be positive, or None for a constant margin; got {margin_images}")
+        check_margin(margin, margin_images)
         self.z_dim = z_dim
         self.first_margin, self.margin_images = margin, margin_images
         self.register_buffer("margin", torch.tensor(float(margin)))
