@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,54 +10,42 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 PRETRAINED = Path(__file__).parent / "pretrained"  # a folder for each trained model that comes with ganzoo
 
-# Name -> module. A new variant is one line here; nothing is imported before it is asked for.
-VARIANTS = {
-    "GAN": "ganzoo.variants.gan",
-    "DCGAN": "ganzoo.variants.dcgan",
-    "MLPGAN": "ganzoo.variants.mlpgan",
-    "CGAN": "ganzoo.variants.cgan",
-    "LSGAN": "ganzoo.variants.lsgan",
-    "WGAN": "ganzoo.variants.wgan",
-    "WGANGP": "ganzoo.variants.wgangp",
-    "EBGAN": "ganzoo.variants.ebgan",
-    "LadderEBGAN": "ganzoo.variants.ladder_ebgan",
-    "ImprovedGAN": "ganzoo.variants.improved_gan",
-    "LAPGAN": "ganzoo.variants.lapgan",
-    "Pix2Pix": "ganzoo.variants.pix2pix",
-    "CycleGAN": "ganzoo.variants.cyclegan",
-    "ACGAN": "ganzoo.variants.acgan",
-    "InfoGAN": "ganzoo.variants.infogan",
-}
-_LAZY = {
-    **VARIANTS,
-    "GANModule": "ganzoo.core.module",
-    "GANStrategy": "ganzoo.core.strategy",
-    "evaluate": "ganzoo.evaluation",
-    "load": "ganzoo.hub",
-    "save_pretrained": "ganzoo.hub",
-}
-
+# Only type checkers run these imports; everybody else imports a name's module when the name is first used. A new
+# variant is one line here; `list_models` keeps the order.
 if TYPE_CHECKING:
+    # isort: off
+    from ganzoo.variants.gan import GAN as GAN
+    from ganzoo.variants.dcgan import DCGAN as DCGAN
+    from ganzoo.variants.mlpgan import MLPGAN as MLPGAN
+    from ganzoo.variants.cgan import CGAN as CGAN
+    from ganzoo.variants.lsgan import LSGAN as LSGAN
+    from ganzoo.variants.wgan import WGAN as WGAN
+    from ganzoo.variants.wgangp import WGANGP as WGANGP
+    from ganzoo.variants.ebgan import EBGAN as EBGAN
+    from ganzoo.variants.ladder_ebgan import LadderEBGAN as LadderEBGAN
+    from ganzoo.variants.improved_gan import ImprovedGAN as ImprovedGAN
+    from ganzoo.variants.lapgan import LAPGAN as LAPGAN
+    from ganzoo.variants.pix2pix import Pix2Pix as Pix2Pix
+    from ganzoo.variants.cyclegan import CycleGAN as CycleGAN
+    from ganzoo.variants.acgan import ACGAN as ACGAN
+    from ganzoo.variants.infogan import InfoGAN as InfoGAN
+
+    # isort: on
     from ganzoo.core.module import GANModule as GANModule
     from ganzoo.core.strategy import GANStrategy as GANStrategy
     from ganzoo.evaluation import evaluate as evaluate
     from ganzoo.hub import load as load
     from ganzoo.hub import save_pretrained as save_pretrained
-    from ganzoo.variants.acgan import ACGAN as ACGAN
-    from ganzoo.variants.cgan import CGAN as CGAN
-    from ganzoo.variants.cyclegan import CycleGAN as CycleGAN
-    from ganzoo.variants.dcgan import DCGAN as DCGAN
-    from ganzoo.variants.ebgan import EBGAN as EBGAN
-    from ganzoo.variants.gan import GAN as GAN
-    from ganzoo.variants.improved_gan import ImprovedGAN as ImprovedGAN
-    from ganzoo.variants.infogan import InfoGAN as InfoGAN
-    from ganzoo.variants.ladder_ebgan import LadderEBGAN as LadderEBGAN
-    from ganzoo.variants.lapgan import LAPGAN as LAPGAN
-    from ganzoo.variants.lsgan import LSGAN as LSGAN
-    from ganzoo.variants.mlpgan import MLPGAN as MLPGAN
-    from ganzoo.variants.pix2pix import Pix2Pix as Pix2Pix
-    from ganzoo.variants.wgan import WGAN as WGAN
-    from ganzoo.variants.wgangp import WGANGP as WGANGP
+
+
+# Name -> module, of the imports above.
+_LAZY = {
+    alias.name: node.module
+    for node in ast.walk(ast.parse(Path(__file__).read_text()))
+    if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("ganzoo.")
+    for alias in node.names
+}
+VARIANTS = {name: module for name, module in _LAZY.items() if module.startswith("ganzoo.variants.")}
 
 
 def __getattr__(name: str) -> Any:

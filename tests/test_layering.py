@@ -42,6 +42,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     **{name: (set(), TORCH) for name in RANK_0},
     **{name: (RANK_0, TORCH) for name in RANK_1},
     "core/game_optim": (RANK_0 | {"core/optim"}, TORCH),
+    "functional": (set(), {*TORCH, "scipy", "sklearn", "threadpoolctl"}),
     "games": (RANK_0, {*TORCH, "scipy"}),
     **{name: (RANK_0 | RANK_1 | CORE, LIGHTNING) for name in CORE},
     "data": (DATA, LIGHTNING),
@@ -146,3 +147,29 @@ def test_importing_the_package_imports_nothing_heavy():
     code = "import sys, ganzoo, ganzoo.cli; print([m for m in ('torch', 'lightning', 'yaml') if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_a_new_variant_is_one_line(tmp_path):
+    """In a copy of the package with one more variant's file and one more line, everybody finds it, without torch."""
+    for folder in ("ganzoo", "ganzoo/variants"):
+        (tmp_path / folder).mkdir()
+        for path in (ROOT.parent / folder).iterdir():
+            if path.name not in ("__init__.py", "variants", "__pycache__"):
+                (tmp_path / folder / path.name).symlink_to(path)
+    (tmp_path / "ganzoo/variants/new_gan.py").write_text('"""NewGAN: A paper (2026)."""\n\n\nclass NewGAN: ...\n')
+    source = (ROOT / "__init__.py").read_text()
+    after = "    from ganzoo.variants.dcgan import DCGAN as DCGAN\n"
+    assert source.count("dcgan") == source.count(after) == 1, "a variant stands in one line"
+    new = after.replace("dcgan", "new_gan").replace("DCGAN", "NewGAN")
+    (tmp_path / "ganzoo/__init__.py").write_text(source.replace(after, after + new))
+    code = """
+import sys, ganzoo
+from ganzoo.__main__ import main
+assert ganzoo.list_models()[1:3] == ["DCGAN", "NewGAN"] and "NewGAN" in dir(ganzoo)
+main(["list"])
+assert "torch" not in sys.modules
+from ganzoo import NewGAN
+assert NewGAN.__module__ == ganzoo.VARIANTS["NewGAN"] == "ganzoo.variants.new_gan"
+"""
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0 and "NewGAN" in run.stdout, run.stderr

@@ -500,6 +500,15 @@ def test_arguments_that_a_checkpoint_cannot_hold_are_named():
         assert Sized(sizes={4: 8}, **TINY).not_saved == ["sizes"]
 
 
+def test_a_model_that_another_objects_constructor_makes_saves_its_own_arguments():
+    class Holder(torch.nn.Module):
+        def __init__(self, k):
+            super().__init__()
+            self.model = ganzoo.DCGAN(**TINY)
+
+    assert dict(Holder(3).model.hparams) == {**TINY, "z_dim": 100}
+
+
 @pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
 def test_true_precisions_are_refused(precision):
     with pytest.raises(MisconfigurationException, match="bf16-mixed"):

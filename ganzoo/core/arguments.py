@@ -8,8 +8,9 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.parsing import collect_init_args
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from ganzoo.core.limits import constructor_of
 
 OPTIMISATION = {"optimizer", "discriminator_optimizer", "lr_scheduler"}  # a run's arguments, not a model's
 DATA_SAYS = {  # arguments that must agree with the data's attributes, and what it means when the data has none
@@ -23,10 +24,12 @@ DATA_SAYS = {  # arguments that must agree with the data's attributes, and what 
 def constructor_arguments(frame: FrameType | None) -> tuple[dict[str, Any], list[str]]:
     """What the outermost constructor above a frame was given, and the names of what a checkpoint cannot hold.
 
-    Anything but plain values could only be loaded with weights_only=False.
+    Anything but plain values could only be loaded with weights_only=False. Lightning's `save_hyperparameters()` (2.6)
+    saves other values, too. It also saves the arguments of every base's constructor, so that a variant that fixes
+    `n_critic` and does not take it could not be loaded, and those of an object in whose constructor the model is made.
     """
     assert frame is not None
-    arguments = {k: v for k, v in collect_init_args(frame, [])[-1].items() if k not in OPTIMISATION}
+    arguments = {k: v for k, v in constructor_of(frame).items() if k not in OPTIMISATION}
     left_out = [name for name, value in arguments.items() if not is_plain(value)]
     if left_out:
         rank_zero_warn(f"{', '.join(left_out)}: no plain values, so a checkpoint cannot hold them")

@@ -100,7 +100,7 @@ class Player:
         if direct:
             self.optimizer.step()
         else:
-            strategy.optimizer_step(self.optimizer, closure=_nothing)
+            strategy.optimizer_step(self.optimizer, closure=lambda: None)
 
     def _move(self, *_: Any) -> None:
         self.moved = True
@@ -111,7 +111,3 @@ def clip_gradients(optimizer: Optimizer, norm: float, scaler: Any) -> None:
     if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
         scaler.unscale_(optimizer)  # a fused optimizer would do it later, inside its step
     nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], norm)
-
-
-def _nothing() -> None:
-    pass

@@ -15,7 +15,7 @@ from ganzoo.core.limits import Count
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split
-from ganzoo.data.images import Chosen, Images, Merged, combine
+from ganzoo.data.images import Chosen, Images, Merged, Wrapped, combine
 from ganzoo.data.order import Repeated
 
 Task = Literal["edges", "grey", "low-resolution"]
@@ -166,14 +166,12 @@ class SemiSupervised(_Derived):
         return sorted(chosen)
 
 
-class Derived(Images):
+class Derived(Wrapped):
     """A data set's batches with sources that are made of the images; the sources `alone`, if that is asked for."""
 
     def __init__(self, data: Images, draw: Any, recipe: str, alone: bool = False) -> None:
-        self.data, self.draw, self.recipe, self.alone = data, draw, recipe, alone
-
-    def __len__(self) -> int:
-        return len(self.data)
+        super().__init__(data)
+        self.draw, self.recipe, self.alone = draw, recipe, alone
 
     def __getitems__(self, tickets: Sequence[int]) -> Batch:
         batch = self.data.__getitems__(tickets)
@@ -181,46 +179,30 @@ class Derived(Images):
         source = self.draw(image if image.dtype == torch.uint8 else to_uint8(image))
         return Batch(source=source) if self.alone else Batch(**{**batch, "source": source})
 
-    @cached_property
-    def _labels(self) -> Tensor | None:
-        return self.data.labels()
-
     def _digest(self) -> str:
         return combine("derived 1", self.recipe, self.alone, self.data.fingerprint())
 
 
-class Labelled(Images):
+class Labelled(Wrapped):
     """A data set's images with their labels, as "labelled"; these `alone`, if that is asked for."""
 
     def __init__(self, data: Images, alone: bool) -> None:
-        self.data, self.alone = data, alone
-
-    def __len__(self) -> int:
-        return len(self.data)
+        super().__init__(data)
+        self.alone = alone
 
     def __getitems__(self, tickets: Sequence[int]) -> Batch:
         batch = self.data.__getitems__(tickets)
         labelled = batch["image"], batch["label"]
         return Batch(labelled=labelled) if self.alone else Batch(**{**batch, "labelled": labelled})
 
-    @cached_property
-    def _labels(self) -> Tensor | None:
-        return self.data.labels()
-
     def _digest(self) -> str:
         return self.data.fingerprint()  # it says the same things twice
 
 
-class Unlabelled(Images):
+class Unlabelled(Wrapped):
     """A data set's batches without their labels."""
 
     _labels = None
-
-    def __init__(self, data: Images) -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return len(self.data)
 
     def __getitems__(self, tickets: Sequence[int]) -> Batch:
         batch = self.data.__getitems__(tickets)

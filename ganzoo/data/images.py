@@ -135,15 +135,27 @@ class ArrayImages(Images):
             yield Batch(image=self.images) if self._labels is None else Batch(image=self.images, label=self._labels)
 
 
-class Flipped(Images):
+class Wrapped(Images):
+    """Another data set's images, somehow changed: as many, with the same labels."""
+
+    def __init__(self, data: Images) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    @cached_property
+    def _labels(self) -> Tensor | None:
+        return self.data.labels()
+
+
+class Flipped(Wrapped):
     """Mirrors about half of another data set's images (and their sources) left to right: where `mix(seed, ticket)` is
     odd."""
 
     def __init__(self, data: Images, seed: int) -> None:
-        self.data, self.seed = data, seed
-
-    def __len__(self) -> int:
-        return len(self.data)
+        super().__init__(data)
+        self.seed = seed
 
     def __getitems__(self, tickets: Sequence[int]) -> Batch:
         batch = self.data.__getitems__(tickets)
@@ -154,7 +166,7 @@ class Flipped(Images):
         return batch
 
 
-class Jittered(Images):
+class Jittered(Wrapped):
     """Cuts a window out of each of another data set's images, and the same one out of its source: where, is a function
     of (seed, ticket).
 
@@ -165,10 +177,8 @@ class Jittered(Images):
     """
 
     def __init__(self, data: Images, size: int, seed: int) -> None:
-        self.data, self.size, self.seed = data, size, seed
-
-    def __len__(self) -> int:
-        return len(self.data)
+        super().__init__(data)
+        self.size, self.seed = size, seed
 
     def __getitems__(self, tickets: Sequence[int]) -> Batch:
         batch = self.data.__getitems__(tickets)
@@ -205,21 +215,18 @@ class Chosen(Images):
         return combine("chosen 1", self.data.fingerprint(), list(self.members))
 
 
-class Merged(Images):
+class Merged(Wrapped):
     """What two data sets give for the same tickets, in one batch: as many images as the first has, with its labels."""
 
     def __init__(self, data: Images, others: Images) -> None:
-        self.data, self.others = data, others
+        super().__init__(data)
+        self.others = others
 
     def __len__(self) -> int:
         return len(self.data) if len(self.others) else 0
 
     def __getitems__(self, tickets: Sequence[int]) -> Batch:
         return Batch(**{**self.data.__getitems__(tickets), **self.others.__getitems__(tickets)})
-
-    @cached_property
-    def _labels(self) -> Tensor | None:
-        return self.data.labels()
 
     def _digest(self) -> str:
         return combine("merged 1", self.data.fingerprint(), self.others.fingerprint())

@@ -18,7 +18,7 @@ from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split, Workers
 from ganzoo.data.files import Fit, decode, find, grey, leave_out, readable, square, upright
 from ganzoo.data.folder import FolderImages, FolderPictures, Store, StoredImages, fraction
-from ganzoo.data.images import Images, Jittered, Merged, combine, digest_files
+from ganzoo.data.images import Images, Jittered, Merged, Wrapped, combine, digest_files
 from ganzoo.data.order import Repeated
 
 Side = Literal["left", "right"]
@@ -257,16 +257,10 @@ class PairImages(StoredImages):
         return combine("pairs 1", store.channels, store.shape, store.fit, store.source_side, *files)
 
 
-class Sources(Images):
+class Sources(Wrapped):
     """A data set's images as sources."""
 
     _labels = None
-
-    def __init__(self, data: Images) -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return len(self.data)
 
     def __getitems__(self, tickets: Sequence[int]) -> Batch:
         return Batch(source=self.data.__getitems__(tickets)["image"])

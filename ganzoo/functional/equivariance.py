@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Literal
 
 import torch
+from scipy.signal import firwin
 from torch import Tensor
 from torch.nn.functional import conv2d, leaky_relu, pad
 
@@ -28,15 +29,7 @@ def low_pass(cutoff: float, half_width: float, taps: int, rate: float = 1.0) -> 
         taps: its length in samples.
         rate: samples a pixel where it is applied.
     """
-    nyquist = rate / 2
-    attenuation = 2.285 * (taps - 1) * math.pi * 2 * half_width / nyquist + 7.95  # dB, Kaiser's estimate
-    if attenuation > 50:
-        beta = 0.1102 * (attenuation - 8.7)
-    else:
-        beta = 0.5842 * max(attenuation - 21, 0) ** 0.4 + 0.07886 * max(attenuation - 21, 0)
-    at = torch.arange(taps, dtype=torch.float64) - (taps - 1) / 2
-    kernel = torch.sinc(at * cutoff / nyquist) * torch.kaiser_window(taps, False, beta, dtype=torch.float64)
-    return kernel / kernel.sum()
+    return torch.from_numpy(firwin(taps, cutoff, width=2 * half_width, fs=rate))
 
 
 def resample(

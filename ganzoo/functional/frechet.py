@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -144,16 +145,12 @@ def fid_infinity(real: Gaussian, fakes: Tensor, sizes: int = 15, seed: int = 0) 
     if real.root is None:
         real = real.with_root()
     generator = torch.Generator().manual_seed(seed)
-    x, y = torch.zeros(2, sizes, dtype=torch.float64)
+    x, y = np.zeros((2, sizes))
     for i, size in enumerate(torch.linspace(n // 10, n, sizes, dtype=torch.float64).long().tolist()):
         subset = torch.randperm(n, generator=generator)[:size].to(fakes.device)
         x[i], y[i] = 1 / size, frechet_distance(real, Gaussian.of(fakes[subset]))
-    centred = x - x.mean()
-    spread = centred.square().sum()
-    slope = centred @ y / spread
-    intercept = y.mean() - slope * x.mean()
-    noise = (y - intercept - slope * x).square().sum() / (sizes - 2)
-    return intercept.item(), (noise * (1 / sizes + x.mean() ** 2 / spread)).sqrt().item()
+    (_, intercept), covariance = np.polyfit(x, y, 1, cov=True)
+    return float(intercept), math.sqrt(covariance[1, 1])
 
 
 def _root(real: Gaussian, fake: Gaussian) -> Tensor:

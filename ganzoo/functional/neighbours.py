@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 import torch
+from scipy.stats import rankdata, tiecorrect
 from torch import Tensor
 
 from ganzoo.functional.base import double
@@ -85,15 +86,11 @@ def copying(train: Tensor, held_out: Tensor, fake: Tensor) -> tuple[float, float
     train, held_out, fake = _centred(train, held_out, fake)
     nearest = [torch.cat([distances.min(1).values for _, distances in _blocks(x, train)]) for x in (held_out, fake)]
     m, n = len(held_out), len(fake)
-    _, which, counts = torch.cat(nearest).unique(return_inverse=True, return_counts=True)
-    counts = counts.double()
-    ranks = (counts.cumsum(0) - (counts - 1) / 2)[which]  # from 1; equal distances share their mean rank
-    u = ranks[:m].sum().item() - m * (m + 1) / 2  # pairs in which the held-out real is the farther one
-    total = m + n
-    tied = (counts**3 - counts).sum().item()
-    variance = m * n / 12 * (total + 1 - tied / (total * (total - 1)))
+    ranks = rankdata(torch.cat(nearest).cpu())
+    u = ranks[:m].sum() - m * (m + 1) / 2  # pairs in which the held-out real is the farther one
+    variance = m * n / 12 * (m + n + 1) * tiecorrect(ranks)
     z = (u - m * n / 2) / math.sqrt(variance) if variance > 0 else 0.0  # all distances are equal
-    return u / (m * n), z
+    return float(u / (m * n)), float(z)
 
 
 def _centred(*sets: Tensor) -> list[Tensor]:

@@ -7,11 +7,13 @@ from typing import Annotated, Any
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
+from torch.nn.functional import l1_loss
 
 from ganzoo.core.limits import Count, CountFrom0, Limits, NonNegative, Pixels
 from ganzoo.core.module import GANModule
 from ganzoo.core.optim import FusedAdam
 from ganzoo.core.pool import ImagePool, refill, shares
+from ganzoo.core.schedule import falling
 from ganzoo.core.types import Batch, Terms, full_precision
 from ganzoo.networks.patch import PatchDiscriminator
 from ganzoo.networks.resnet import ResNetTranslator
@@ -109,10 +111,10 @@ class CycleGAN(GANModule):
         terms = {
             "image": (self.judge("image", fake_image) - 1).square().mean(),
             "source": (self.judge("source", fake_source) - 1).square().mean(),
-            "cycle": self.cycle * (l1(to_source(fake_image), source) + l1(to_image(fake_source), image)),
+            "cycle": self.cycle * (l1_loss(to_source(fake_image), source) + l1_loss(to_image(fake_source), image)),
         }
         if self.identity:
-            terms["identity"] = self.identity * (l1(to_image(image), image) + l1(to_source(source), source))
+            terms["identity"] = self.identity * (l1_loss(to_image(image), image) + l1_loss(to_source(source), source))
         return terms
 
     def play(self, batch: Batch) -> None:
@@ -128,10 +130,10 @@ class CycleGAN(GANModule):
 
     def schedule(self, images_seen: int) -> None:
         if self.decay_images is not None:
-            left = 1 - max(images_seen - self.constant_images, 0) / self.decay_images
+            falling_for = max(images_seen - self.constant_images, 0)
             for optimizer in self.trainer.optimizers:
                 for group in optimizer.param_groups:
-                    group["lr"] = optimizer.defaults["lr"] * max(left, 0.0)
+                    group["lr"] = falling(optimizer.defaults["lr"], falling_for, self.decay_images)
 
     def make_fakes(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The fake image of the batch's source and the fake source of its image."""
@@ -165,8 +167,3 @@ class CycleGAN(GANModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         refill(self.pools, checkpoint["ganzoo"]["pools"])
-
-
-def l1(a: Tensor, b: Tensor) -> Tensor:
-    """E |a - b|, a scalar."""
-    return (a - b).abs().mean()

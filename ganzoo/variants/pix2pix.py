@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
+from torch.nn.functional import l1_loss
 
 from ganzoo.core.limits import Count, NonNegative, Pixels
 from ganzoo.core.module import GANModule
@@ -92,7 +93,7 @@ class Pix2Pix(GANModule):
         if self.gan:
             terms["gan"] = -self.gan * log_real(self.discriminate(image, source))
         if self.l1:
-            terms["l1"] = self.l1 * (batch["image"] - image).abs().mean()
+            terms["l1"] = self.l1 * l1_loss(image, batch["image"])
         return terms
 
     def latent(self, n: int, generator: torch.Generator | None = None) -> list[Tensor]:
