@@ -47,11 +47,11 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     **{name: (RANK_0 | RANK_1 | CORE, LIGHTNING) for name in CORE},
     "data": (DATA, LIGHTNING),
     **{f"data/{name}": (DATA | {"data"}, LIGHTNING) for name in ("derived", "paired", "prepare", "shards", "stacked")},
-    "metrics": (RANK_0, {*LIGHTNING, "safetensors"}),
-    **{f"metrics/{name}": (RANK_0 | {"metrics"}, LIGHTNING) for name in ("choice", "extractors", "measure")},
+    "evaluation": (RANK_0 | {"evaluation/interfaces"}, {*LIGHTNING, "safetensors"}),
+    **{f"evaluation/{name}": (RANK_0 | {"evaluation"}, LIGHTNING) for name in ("choice", "extractors", "measure")},
+    "evaluation/assemble": (CORE | {"data", "evaluation"}, {"torch"}),
     "variants": (RANK_0 | RANK_1 | CORE, {"torch", "lightning"}),
-    "callbacks": (RANK_0 | RANK_1 | CORE | {"metrics"}, {*LIGHTNING, "rich"}),
-    "evaluation": (CORE | {"data", "metrics"}, {"torch"}),
+    "callbacks": (RANK_0 | RANK_1 | CORE | {"evaluation"}, {*LIGHTNING, "rich"}),
     "hub": (CORE | {"", "variants"}, {"torch", "safetensors", "huggingface_hub"}),
 }
 

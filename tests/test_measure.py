@@ -23,13 +23,13 @@ from ganzoo.core.images import to_uint8
 from ganzoo.data import Digits, Gaussians
 from ganzoo.data.base import GANDataModule
 from ganzoo.data.images import ArrayImages
+from ganzoo.evaluation import choice, measure, metrics, perceptual
+from ganzoo.evaluation.choice import METRICS, Reference
+from ganzoo.evaluation.interfaces import BLOCK, EXTRACTED, STATES, Extractor, Moments, Sample, full_precision
+from ganzoo.evaluation.measure import Evaluation
+from ganzoo.evaluation.sources import Fakes, Reals
 from ganzoo.functional.frechet import frechet_distance
 from ganzoo.functional.kernels import kid
-from ganzoo.metrics import choice, measure, perceptual, scores
-from ganzoo.metrics.base import BLOCK, EXTRACTED, STATES, Extractor, Moments, Sample, full_precision
-from ganzoo.metrics.choice import METRICS, Reference
-from ganzoo.metrics.measure import Evaluation
-from ganzoo.metrics.sources import Fakes, Reals
 from tests.variants import small
 
 ALL = ["fid", "is", "kid", "pr", "dc", "memorisation"]
@@ -463,7 +463,7 @@ def test_what_fails_on_one_process_fails_on_all(tmp_path, monkeypatch):
         found["file"] = error(lambda: broken.run({}))
         found["features"] = error(lambda: evaluation(["fid", "is"], eyes=Blind(seed=1)).run({}))
         with monkeypatch.context() as patch:
-            patch.setattr(scores.FID, "compute", fail("compute"))
+            patch.setattr(metrics.FID, "compute", fail("compute"))
             found["compute"] = error(lambda: evaluation(["fid"]).run({}))
         with monkeypatch.context() as patch:
             patch.setattr(measure, "make", fail("download"))
@@ -589,7 +589,7 @@ class Squares(nn.Module):
 
 
 FASTER = {
-    "kid": partial(scores.KID, subsets=3, size=100),
+    "kid": partial(metrics.KID, subsets=3, size=100),
     "ppl": partial(perceptual.PPL, pairs=50),
     "lpips_diversity": partial(perceptual.LPIPSDiversity, pairs=50),
 }

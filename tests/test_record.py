@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 import ganzoo
-from ganzoo.metrics import record
-from ganzoo.metrics.base import Extractor
-from ganzoo.metrics.record import Report, Score, count, describe, difference, made, protocol, score_name
-from ganzoo.metrics.scores import FID, KID, GaussianModes, InceptionScore
+from ganzoo.evaluation import record
+from ganzoo.evaluation.interfaces import Extractor
+from ganzoo.evaluation.metrics import FID, KID, GaussianModes, InceptionScore
+from ganzoo.evaluation.record import Report, Score, count, describe, difference, made, protocol, score_name
 from tests.variants import small
 
 REALS = {"data": "Digits", "split": "train", "reals": 1397, "data_fingerprint": "d" * 64}

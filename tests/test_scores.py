@@ -19,12 +19,12 @@ import ganzoo
 from ganzoo.callbacks.scores import FID, KID, InceptionScore, Scores, keep_until
 from ganzoo.core.strategy import GANStrategy
 from ganzoo.data import Digits, Gaussians
+from ganzoo.evaluation.choice import Reference
+from ganzoo.evaluation.extractors import Classifier, Custom
+from ganzoo.evaluation.measure import Evaluation
+from ganzoo.evaluation.record import Report
+from ganzoo.evaluation.sources import Fakes
 from ganzoo.hub import load
-from ganzoo.metrics.choice import Reference
-from ganzoo.metrics.extractors import Classifier, Custom
-from ganzoo.metrics.measure import Evaluation
-from ganzoo.metrics.record import Report
-from ganzoo.metrics.sources import Fakes
 from ganzoo.testing import fit
 
 TINY = {"image_size": 8, "channels": 1, "width": 4}

@@ -21,9 +21,9 @@ from ganzoo.core.lightning_fixes import BatchEndCallback
 from ganzoo.core.module import GANModule
 from ganzoo.core.player import PLAYERS
 from ganzoo.core.types import Batch
+from ganzoo.evaluation.interfaces import seeded
 from ganzoo.functional.alarms import auc, clusters, mean_distance, near_held_out, reached
 from ganzoo.functional.neighbours import copying, density_coverage
-from ganzoo.metrics.base import seeded
 
 # What is looked at
 SIDE = 16  # pixels: larger images are averaged down to it, so that a check costs the same at any size

@@ -20,11 +20,11 @@ from ganzoo.callbacks.base import save, warn_on_oserror
 from ganzoo.core.files import write_atomically
 from ganzoo.core.lightning_fixes import BatchEndCallback
 from ganzoo.core.module import GANModule
-from ganzoo.metrics.base import Extractor, Metric
-from ganzoo.metrics.choice import Reference, cheap, usual_count, usual_split
-from ganzoo.metrics.measure import Evaluation, Progress
-from ganzoo.metrics.record import Report, describe
-from ganzoo.metrics.sources import Fakes
+from ganzoo.evaluation.choice import Reference, cheap, usual_count, usual_split
+from ganzoo.evaluation.interfaces import Extractor, Metric
+from ganzoo.evaluation.measure import Evaluation, Progress
+from ganzoo.evaluation.record import Report, describe
+from ganzoo.evaluation.sources import Fakes
 
 Records = dict[str, dict[int, float]]  # figure -> step -> value, of the best ones
 
@@ -38,7 +38,7 @@ class Scores(BatchEndCallback):
     these callbacks with the same settings share one pass.
 
     Args:
-        metrics: their names, see `ganzoo.metrics.choice.METRICS`; [] for none. None takes, while training, one that
+        metrics: their names, see `ganzoo.evaluation.choice.METRICS`; [] for none. None takes, while training, one that
             costs next to nothing where the data has its own classifier ("fid") or modes to be counted ("modes"), and
             all usual ones after it; but nothing at all where it would be Inception.
         n: fakes of each evaluation while training.
@@ -50,8 +50,9 @@ class Scores(BatchEndCallback):
         extractor: what they look through; None for the data's own.
         weights: a file with the extractor's weights, where there is no network to download them by.
         seed: of the fakes.
-        final_n: fakes of the evaluation after training; None for what is usual (`ganzoo.metrics.choice.usual_count`), 0
-            for no such evaluation. It is left out where a training is stopped before its end.
+        final_n: fakes of the evaluation after training; None for what is usual
+            (`ganzoo.evaluation.choice.usual_count`), 0 for no such evaluation. It is left out where a training is
+            stopped before its end.
 
     Attributes:
         report: of the evaluation after training; None before it.

@@ -16,9 +16,9 @@ from ganzoo.cli.errors import Arguments, UserError, closest, printable, user_err
 from ganzoo.cli.paths import configs, find_checkpoint, find_config, own_files, pretrained, record_of, run_of
 
 if TYPE_CHECKING:
-    from ganzoo.metrics.choice import Reference
-    from ganzoo.metrics.measure import Evaluation
-    from ganzoo.metrics.record import Report, Score
+    from ganzoo.evaluation.choice import Reference
+    from ganzoo.evaluation.measure import Evaluation
+    from ganzoo.evaluation.record import Report, Score
 
 ARRAYS = (".npy", ".npz")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")  # a single one is none to be scored, nor a checkpoint
@@ -86,8 +86,8 @@ def _device() -> str:
 def _prepare(options: Any) -> tuple[Evaluation, dict[str, Any], str]:
     """All that can be refused is refused here."""
     from ganzoo.cli.sample import check_device
-    from ganzoo.metrics.choice import METRICS
-    from ganzoo.metrics.measure import Evaluation
+    from ganzoo.evaluation.choice import METRICS
+    from ganzoo.evaluation.measure import Evaluation
 
     check_device(options.device)
     path = Path(options.what)
@@ -120,7 +120,7 @@ def _prepare(options: Any) -> tuple[Evaluation, dict[str, Any], str]:
 
 def _missing(evaluation: Evaluation, reference: Reference | None) -> list[str]:
     """Usual metrics that someone might look for in vain."""
-    from ganzoo.metrics.choice import choose
+    from ganzoo.evaluation.choice import choose
 
     there = {metric.name for metric in evaluation.metrics}
     looked_for = [metric.name for metric in choose(None, reference)]
@@ -130,10 +130,10 @@ def _missing(evaluation: Evaluation, reference: Reference | None) -> list[str]:
 
 def _model(options: Any) -> tuple[Any, dict[str, Any], str, Reference]:
     from ganzoo.cli.sample import import_variant
+    from ganzoo.evaluation.choice import usual_count
+    from ganzoo.evaluation.record import describe
+    from ganzoo.evaluation.sources import Fakes
     from ganzoo.hub import load
-    from ganzoo.metrics.choice import usual_count
-    from ganzoo.metrics.record import describe
-    from ganzoo.metrics.sources import Fakes
 
     if options.n is not None and options.n < 1:
         raise UserError(f"-n is {options.n}; it counts from 1")
@@ -157,7 +157,7 @@ def _model(options: Any) -> tuple[Any, dict[str, Any], str, Reference]:
 
 
 def _folder(options: Any) -> tuple[Any, dict[str, Any], str, Reference | None]:
-    from ganzoo.metrics.sources import Reals
+    from ganzoo.evaluation.sources import Reals
 
     if options.n is not None or options.seed is not None or options.raw or options.variant:
         raise UserError(f"-n, --seed, --raw and --variant are for models; {options.what} is scored as it is")
@@ -171,7 +171,7 @@ def _folder(options: Any) -> tuple[Any, dict[str, Any], str, Reference | None]:
 
 def _reference(name: str, options: Any, model: Any = None) -> Reference:
     """Real images: of a folder, an array, or the data of a config or a run."""
-    from ganzoo.metrics.choice import Reference, usual_split
+    from ganzoo.evaluation.choice import Reference, usual_split
 
     path = Path(name)
     if path.is_dir() and not (path / "config.yaml").is_file() or path.suffix.lower() in ARRAYS:
@@ -298,7 +298,7 @@ def figure(score: Score) -> str:
 
 
 def _list() -> int:
-    from ganzoo.metrics.choice import METRICS, USUAL
+    from ganzoo.evaluation.choice import METRICS, USUAL
 
     for name, metric in METRICS.items():
         words = " ".join((metric.__doc__ or "").split("\n\n")[0].split())
@@ -313,7 +313,7 @@ def _list() -> int:
 
 
 def _compare(files: Sequence[Path]) -> int:
-    from ganzoo.metrics.record import Report, difference
+    from ganzoo.evaluation.record import Report, difference
 
     files = list(dict.fromkeys(file / "scores.json" if file.is_dir() else file for file in files))
     if len(files) < 2:

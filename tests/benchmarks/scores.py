@@ -126,10 +126,10 @@ def peak(n: int, num_features: int, num_classes: int) -> None:
     from torch import nn
 
     from ganzoo.data import ArrayImages
-    from ganzoo.metrics.base import BLOCK
-    from ganzoo.metrics.choice import Reference
-    from ganzoo.metrics.extractors import Custom
-    from ganzoo.metrics.measure import Evaluation
+    from ganzoo.evaluation.choice import Reference
+    from ganzoo.evaluation.extractors import Custom
+    from ganzoo.evaluation.interfaces import BLOCK
+    from ganzoo.evaluation.measure import Evaluation
     from tests.benchmarks.rows import cache_at
 
     class Net(nn.Module):

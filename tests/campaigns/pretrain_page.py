@@ -17,9 +17,9 @@ from ganzoo.cli.paths import record_of
 from ganzoo.cli.sample import above
 from ganzoo.core.images import to_float
 from ganzoo.core.pictures import picture
+from ganzoo.evaluation.choice import usual_split
+from ganzoo.evaluation.record import Score
 from ganzoo.hub import load
-from ganzoo.metrics.choice import usual_split
-from ganzoo.metrics.record import Score
 
 COLUMNS = 10  # of the wall
 TILE = 48  # pixels of an image on it, at least

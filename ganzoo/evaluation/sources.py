@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map
 from ganzoo.core.images import to_float, to_uint8
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
-from ganzoo.metrics.base import BLOCK, Outputs, seeded
+from ganzoo.evaluation.interfaces import BLOCK, Outputs, seeded
 
 
 class Source(Protocol):

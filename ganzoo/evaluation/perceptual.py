@@ -21,7 +21,7 @@ from torch.nn.functional import interpolate
 from ganzoo.core.images import to_float
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
-from ganzoo.metrics.base import BLOCK, Figures, Given, Metric, full_precision, seeded
+from ganzoo.evaluation.interfaces import BLOCK, Figures, Given, Metric, full_precision, seeded
 
 Net = Literal["alex", "vgg"]
 

@@ -14,13 +14,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from ganzoo.evaluation import cache
+from ganzoo.evaluation.choice import Reference, choose
+from ganzoo.evaluation.extractors import make
+from ganzoo.evaluation.interfaces import BLOCK, EXTRACTED, Extractor, Figures, Given, Metric, Outputs, new_state
+from ganzoo.evaluation.record import Report, Score, made, protocol, score_name
+from ganzoo.evaluation.sources import Fakes, Reals, Source
 from ganzoo.functional.frechet import Gaussian
-from ganzoo.metrics import cache
-from ganzoo.metrics.base import BLOCK, EXTRACTED, Extractor, Figures, Given, Metric, Outputs, new_state
-from ganzoo.metrics.choice import Reference, choose
-from ganzoo.metrics.extractors import make
-from ganzoo.metrics.record import Report, Score, made, protocol, score_name
-from ganzoo.metrics.sources import Fakes, Reals, Source
 
 Progress = Callable[[str, int, int], None]  # what, images done, images in all; called by the first process
 KEPT = {"model", "images.rows"}  # where they are

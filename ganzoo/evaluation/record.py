@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ganzoo.core.files import write_atomically
-from ganzoo.metrics.base import EXTRACTED, Extractor, Metric
+from ganzoo.evaluation.interfaces import EXTRACTED, Extractor, Metric
 
 SCHEMA = 1
 PACKAGES = ("ganzoo", "torch", "torchvision", "torchmetrics", "torch-fidelity", "numpy")

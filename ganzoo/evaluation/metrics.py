@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ganzoo.evaluation.interfaces import Figures, Given, Metric
 from ganzoo.functional.entropy import ebgan_score
 from ganzoo.functional.frechet import Gaussian, fid_infinity, frechet_distance, frechet_standard_error
 from ganzoo.functional.kernels import kid
 from ganzoo.functional.modes import gaussian_modes, stacked_modes
 from ganzoo.functional.neighbours import authenticity, copying, density_coverage, precision_recall
 from ganzoo.functional.parzen import parzen
-from ganzoo.metrics.base import Figures, Given, Metric
 
 States = Mapping[str, Mapping[str, Any]]
 BOTH = ("fake", "real")

@@ -8,16 +8,16 @@ from dataclasses import MISSING, dataclass, fields
 from functools import partial
 from typing import Any
 
-from ganzoo.metrics import scores
-from ganzoo.metrics.base import Metric
-from ganzoo.metrics.perceptual import PPL, LPIPSDiversity
+from ganzoo.evaluation import metrics
+from ganzoo.evaluation.interfaces import Metric
+from ganzoo.evaluation.perceptual import PPL, LPIPSDiversity
 
 METRICS: dict[str, type[Metric]] = {
     metric.name: metric
     for metric in (
-        *(scores.FID, scores.InceptionScore, scores.KID, scores.PrecisionRecall, scores.DensityCoverage),
-        *(scores.Memorisation, scores.Accuracy, scores.IntraFID, scores.SFID, scores.FIDInfinity, scores.GaussianModes),
-        *(scores.Parzen, scores.EBGANScore, PPL, LPIPSDiversity),
+        *(metrics.FID, metrics.InceptionScore, metrics.KID, metrics.PrecisionRecall, metrics.DensityCoverage),
+        *(metrics.Memorisation, metrics.Accuracy, metrics.IntraFID, metrics.SFID, metrics.FIDInfinity),
+        *(metrics.GaussianModes, metrics.Parzen, metrics.EBGANScore, PPL, LPIPSDiversity),
     )
 }
 USUAL = ("fid", "is", "kid", "pr", "dc", "memorisation", "accuracy")  # where no modes can be counted
@@ -138,5 +138,5 @@ def _modes(data: Any) -> Any:
     data = getattr(data, "data", data)  # SemiSupervised has the images of another
     if hasattr(data, "centers"):
         centers = tuple(map(tuple, data.centers.tolist()))
-        return partial(scores.GaussianModes, centers, data.sigma, data.scale)
-    return partial(scores.StackedModes, data.protocol) if hasattr(data, "protocol") else None
+        return partial(metrics.GaussianModes, centers, data.sigma, data.scale)
+    return partial(metrics.StackedModes, data.protocol) if hasattr(data, "protocol") else None

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from ganzoo.core.module import GANModule
 from ganzoo.data import ArrayImages, GANDataModule, Images, Pictures
 from ganzoo.data.base import Split
-from ganzoo.metrics.base import Extractor
-from ganzoo.metrics.choice import Reference, usual_count, usual_split
-from ganzoo.metrics.measure import Evaluation, Progress
-from ganzoo.metrics.record import Report, describe
-from ganzoo.metrics.sources import Fakes, Reals, Source
+from ganzoo.evaluation.choice import Reference, usual_count, usual_split
+from ganzoo.evaluation.interfaces import Extractor
+from ganzoo.evaluation.measure import Evaluation, Progress
+from ganzoo.evaluation.record import Report, describe
+from ganzoo.evaluation.sources import Fakes, Reals, Source
 
 
 def evaluate(
@@ -36,7 +36,8 @@ def evaluate(
     Args:
         fakes: a model; or images: a folder of pictures or a .npy/.npz, by its path; uint8 [N, C, H, W]; a data set.
         reals: a data module, or images as above; None for metrics that need none.
-        metrics: names of `ganzoo.metrics.choice.METRICS`, with settings as in "kid:size=500"; None for all usual ones.
+        metrics: names of `ganzoo.evaluation.choice.METRICS`, with settings as in "kid:size=500"; None for all usual
+            ones.
         n: fakes of a model; None for what is usual.
         split: of the data module that the fakes are held against; None for "train", or a translator's "val".
         seed: of a model's fakes.
