@@ -17,7 +17,7 @@ from torch import nn
 
 from ganzoo.data.images import ArrayImages
 from ganzoo.evaluation.extractors import Custom
-from ganzoo.evaluation.measure import Statistics
+from ganzoo.evaluation.sweep import Statistics
 from ganzoo.functional.frechet import Gaussian, frechet_distance
 
 NAMES = ["features.moments", "features.rows"]

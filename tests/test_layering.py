@@ -35,6 +35,7 @@ LIGHTNING = {*TORCH, "lightning", "torchvision", "torchmetrics", "torch_fidelity
 LIGHTNING |= {"pyarrow"}
 DATA = {"core/bounds", "core/files", "core/types", "core/random", "core/ranges", "core/images"}
 DATA |= {"data/images", "data/order", "data/files"}
+TOGETHER = {"choice", "comparison", "extractors", "measure", "sweep"}  # of `evaluation`: what puts the others together
 ANYTHING = {"*"}
 
 # package or file -> (what of ours it may import beside its own base, which libraries)
@@ -47,8 +48,8 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     **{name: (RANK_0 | RANK_1 | CORE, LIGHTNING) for name in CORE},
     "data": (DATA, LIGHTNING),
     **{f"data/{name}": (DATA | {"data"}, LIGHTNING) for name in ("derived", "paired", "prepare", "shards", "stacked")},
-    "evaluation": (RANK_0 | {"evaluation/interfaces"}, {*LIGHTNING, "safetensors"}),
-    **{f"evaluation/{name}": (RANK_0 | {"evaluation"}, LIGHTNING) for name in ("choice", "extractors", "measure")},
+    "evaluation": (RANK_0 | {"evaluation/determinism", "evaluation/interfaces"}, {*LIGHTNING, "safetensors"}),
+    **{f"evaluation/{name}": (RANK_0 | {"evaluation"}, LIGHTNING) for name in TOGETHER},
     "evaluation/assemble": (CORE | {"data", "evaluation"}, {"torch"}),
     "variants": (RANK_0 | RANK_1 | CORE, {"torch", "lightning"}),
     "callbacks": (RANK_0 | RANK_1 | CORE | {"evaluation"}, {*LIGHTNING, "rich"}),

@@ -21,7 +21,7 @@ from ganzoo.core.lightning_fixes import BatchEndCallback
 from ganzoo.core.module import GANModule
 from ganzoo.core.player import PLAYERS
 from ganzoo.core.types import Batch
-from ganzoo.evaluation.interfaces import seeded
+from ganzoo.evaluation.determinism import seeded
 from ganzoo.functional.alarms import auc, clusters, mean_distance, near_held_out, reached
 from ganzoo.functional.neighbours import copying, density_coverage
 

@@ -1,4 +1,4 @@
-"""`ganzoo.evaluate(model, Digits(image_size=16))`: scores in one call."""
+"""Who is measured against what, by which metrics: decided here for `ganzoo.evaluate`, the verb, and the callback."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from ganzoo.core.module import GANModule
 from ganzoo.data import ArrayImages, GANDataModule, Images, Pictures
 from ganzoo.data.base import Split
-from ganzoo.evaluation.choice import Reference, usual_count, usual_split
+from ganzoo.evaluation.choice import usual_count, usual_extractor, usual_split
 from ganzoo.evaluation.interfaces import Extractor
-from ganzoo.evaluation.measure import Evaluation, Progress
-from ganzoo.evaluation.record import Report, describe
-from ganzoo.evaluation.sources import Fakes, Reals, Source
+from ganzoo.evaluation.measure import Evaluation
+from ganzoo.evaluation.record import Report
+from ganzoo.evaluation.sources import Fakes, Reals, Reference
+from ganzoo.evaluation.sweep import Progress
 
 
 def evaluate(
@@ -50,32 +51,63 @@ def evaluate(
         ValueError: what is asked for cannot be computed; the message says why.
         OSError: pictures or weights are not there.
     """
-    reference: Reference | None = None
     if isinstance(reals, GANDataModule):
         reals.prepare_data()
-        usual = usual_split(fakes, reals) if isinstance(fakes, GANModule) else "train"
-        reference = Reference.of(reals, split or usual)
-    elif reals is not None:
-        images = _images(reals)
-        channels = images[0]["image"].shape[0]
-        eyes = {1: "inception-grey", 3: "inception"}.get(channels)
-        reference = Reference(_name(reals), "all", {"real": images}, eyes)
-    source: Source
-    if isinstance(fakes, GANModule):
-        device = device or fakes.device
+    asked: dict[str, Any] = {"n": n, "split": split, "seed": seed, "extractor": extractor, "weights": weights}
+    return assemble(fakes, reals, metrics, **asked, device=device).run(progress)
+
+
+def assemble(
+    fakes: GANModule | Images | Tensor | str | Path,
+    reals: GANDataModule | Images | Tensor | str | Path | None = None,
+    metrics: Sequence[str] | None = None,
+    *,
+    n: int | None = None,
+    split: Split | None = None,
+    seed: int = 0,
+    extractor: str | Extractor | nn.Module | None = None,
+    weights: str | None = None,
+    device: Any = None,
+    resize: int | None = None,
+) -> Evaluation:
+    """All that `evaluate` runs, and refuses before: what is not given is what is usual.
+
+    Args: those of `evaluate`; a data module has been prepared. And
+        resize: pixels per side that pictures of folders are brought to; None keeps them as they are.
+    """
+    model = fakes if isinstance(fakes, GANModule) else None
+    reference = _reference(reals, split, model, resize)
+    if model is not None:
+        device = device or model.device
         like = reference.sets["real"] if reference else None
-        eyes = extractor if isinstance(extractor, str) else reference.extractor if reference else "inception"
-        source, subject = Fakes(fakes, n or usual_count(eyes), seed, like), describe(fakes, seed)
+        source: Fakes | Reals = Fakes(model, n or usual_count(_extractor_name(extractor, reference)), seed, like)
     else:
-        source, subject = Reals(_images(fakes), device or "cpu"), {"name": _name(fakes)}
-    evaluation = Evaluation(source, reference, metrics, extractor=extractor, weights=weights, device=device or "cpu")
-    return evaluation.run(subject, progress)
+        source = Reals(_images(fakes, resize), device or "cpu", _name(fakes))
+    return Evaluation(source, reference, metrics, extractor=extractor, weights=weights, device=device or "cpu")
 
 
-def _images(given: Any) -> Images:
+def _reference(reals: Any, split: Split | None, model: GANModule | None, resize: int | None) -> Reference | None:
+    if reals is None:
+        return None
+    if isinstance(reals, GANDataModule):
+        return Reference.of(reals, split or usual_split(model, reals))
+    images = _images(reals, resize)
+    return Reference(_name(reals), "all", {"real": images}, usual_extractor(images[0]["image"].shape[0]))
+
+
+def _extractor_name(asked: str | Extractor | nn.Module | None, reference: Reference | None) -> str | None:
+    """What the usual number of fakes depends on."""
+    if isinstance(asked, str):
+        return asked
+    if isinstance(asked, Extractor):
+        return asked.name
+    return reference.extractor if reference else "inception"
+
+
+def _images(given: Any, resize: int | None) -> Images:
     if isinstance(given, Tensor):
         return ArrayImages(given)
-    return Pictures(str(given)) if isinstance(given, str | Path) else given
+    return Pictures(given, image_size=resize) if isinstance(given, str | Path) else given
 
 
 def _name(given: Any) -> str:

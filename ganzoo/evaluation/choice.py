@@ -1,16 +1,17 @@
-"""Which metrics there are, which are asked for by default, and the reals that they are held against."""
+"""Which metrics, extractors, splits and counts there are, and which are taken where none is named."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, fields
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from ganzoo.evaluation import metrics
 from ganzoo.evaluation.interfaces import Metric
 from ganzoo.evaluation.perceptual import PPL, LPIPSDiversity
+from ganzoo.evaluation.sources import Reference
 
 METRICS: dict[str, type[Metric]] = {
     metric.name: metric
@@ -23,6 +24,11 @@ METRICS: dict[str, type[Metric]] = {
 USUAL = ("fid", "is", "kid", "pr", "dc", "memorisation", "accuracy")  # where no modes can be counted
 
 
+def usual_extractor(channels: int) -> str | None:
+    """Of images that come without one of their own; None for points."""
+    return {1: "inception-grey", 3: "inception"}.get(channels)
+
+
 def usual_count(extractor: str | None) -> int:
     """Fakes of a whole evaluation: 50,000 through Inception, 26,000 Stacked-MNIST's, 2,500 points, else 10,000."""
     if extractor is None:
@@ -30,51 +36,11 @@ def usual_count(extractor: str | None) -> int:
     return 50_000 if "inception" in extractor else 26_000 if extractor.endswith("stacked") else 10_000
 
 
-def usual_split(model: Any, data: Any) -> str:
+def usual_split(model: Any, data: Any) -> Literal["train", "val"]:
     """The training images, as published scores have it; held-out ones, where there are any, for a translator: their
-    sources are new to it."""
-    return "val" if model.source_channels is not None and len(data.dataset("val")) else "train"
-
-
-@dataclass
-class Reference:
-    """The real images that fakes are held against.
-
-    Attributes:
-        name: of the data.
-        split: which of its splits the metrics call "real".
-        sets: the data sets: "real" and, where there are any, "val" and "test".
-        extractor: what scores of this data look through by default; None for points.
-        data: the data module, for the facts that some metrics need.
-    """
-
-    name: str
-    split: str
-    sets: dict[str, Any]
-    extractor: str | None = None
-    data: Any = None
-
-    @staticmethod
-    def of(data: Any, split: str = "train") -> Reference:
-        """A `GANDataModule`'s split.
-
-        Raises:
-            ValueError: the split has no image.
-        """
-        real = data.dataset(split)
-        if not len(real):
-            raise ValueError(f"{data.name} has no {split} images; choose another split")
-        return Reference(data.name, split, {"real": real}, data.extractor, data)
-
-    def open(self, which: str) -> None:
-        """Make one of the data's own splits, if it has images."""
-        if which not in self.sets and self.data is not None and len(images := self.data.dataset(which)):
-            self.sets[which] = images
-
-    def about(self) -> dict[str, Any]:
-        """What goes into each score's protocol."""
-        real = self.sets["real"]
-        return {"data": self.name, "split": self.split, "reals": len(real), "data_fingerprint": real.fingerprint()}
+    sources are new to it. The model is None for images of files."""
+    translates = model is not None and model.source_channels is not None
+    return "val" if translates and len(data.dataset("val")) else "train"
 
 
 def choose(names: Sequence[str] | None, reference: Reference | None) -> list[Metric]:
@@ -92,21 +58,25 @@ def choose(names: Sequence[str] | None, reference: Reference | None) -> list[Met
     modes = _modes(reference.data if reference else None)
     if names is None:
         names = USUAL if modes is None else ["modes"]
-    chosen: list[Metric] = []
+    chosen: dict[str, Metric] = {}
     for text in dict.fromkeys(names):
         name, *settings = text.split(":")
-        if any(metric.name == name for metric in chosen):
+        if name in chosen:
             raise ValueError(f"{name} is asked for twice; its figures would have one name: evaluate twice")
-        if name not in METRICS:
-            near = difflib.get_close_matches(name, METRICS, 1, 0.4)
-            raise ValueError(
-                f"no metric {name!r}; {f'did you mean {near[0]!r}?' if near else 'there are ' + ', '.join(METRICS)}"
-            )
-        make: Any = METRICS[name] if name != "modes" else modes
-        if make is None:
-            raise ValueError("modes are counted on Gaussians and StackedMNIST; this data has none that are known")
-        chosen.append(make(**dict(_setting(METRICS[name], setting) for setting in settings)))
-    return chosen
+        chosen[name] = _metric(name, settings, modes)
+    return list(chosen.values())
+
+
+def _metric(name: str, settings: Sequence[str], modes: Any) -> Metric:
+    """A metric by its name; `modes` makes the one that counts the data's modes, if it is not None."""
+    if name not in METRICS:
+        near = difflib.get_close_matches(name, METRICS, 1, 0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(METRICS)}"
+        raise ValueError(f"no metric {name!r}; {hint}")
+    make: Any = METRICS[name] if name != "modes" else modes
+    if make is None:
+        raise ValueError("modes are counted on Gaussians and StackedMNIST; this data has none that are known")
+    return make(**dict(_setting(METRICS[name], setting) for setting in settings))
 
 
 def cheap(data: Any) -> list[str]:

@@ -1,9 +1,12 @@
-"""Where images come from: block by block, by their index alone, so that it does not matter which process asks."""
+"""The images that are measured: fakes and reals in blocks, which follow from their index alone, so that it does not
+matter which process asks; and the reference that fakes are held against."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,20 +15,38 @@ from torch.utils._pytree import tree_map
 from ganzoo.core.images import to_float, to_uint8
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
-from ganzoo.evaluation.interfaces import BLOCK, Outputs, seeded
+from ganzoo.evaluation.determinism import seeded
+from ganzoo.evaluation.interfaces import BLOCK, Outputs
 
 
-class Source(Protocol):
-    """Images that are read or made in blocks."""
+class Source(ABC):
+    """Images that are read or made in blocks.
 
+    Attributes:
+        model: the generator that makes them; None for files.
+        labels: from which the images' classes are drawn; None where they have none.
+        num_classes: of the images, for metrics of classes; None where they are of no known class.
+    """
+
+    model: Any = None
+    labels: Tensor | None = None
+    num_classes: int | None = None
+
+    @abstractmethod
     def __len__(self) -> int: ...
 
+    @abstractmethod
     def block(self, index: int) -> Outputs:
         """`BLOCK` images as "images" (uint8 [N, C, H, W]; floats for points in the plane) with "labels" where there are
         any; the last block is filled up, so that every one is computed in the same way."""
 
+    @property
+    def subject(self) -> dict[str, Any]:
+        """What a record says of them."""
+        return {"name": type(self).__name__}
 
-class Fakes:
+
+class Fakes(Source):
     """A generator's images; image i follows from (seed, i) alone, so that fewer are the first of more.
 
     Args:
@@ -36,9 +57,7 @@ class Fakes:
             it has none), or whose sources are translated, one after the other, by a translator.
 
     Attributes:
-        labels: of the reals, if the model reads any, or if its translations should keep them.
         uniform: whether all classes are drawn alike, as the reals have none.
-        num_classes: of the fakes; None where they are of no known class.
 
     Raises:
         ValueError: the reals' labels are not those of the model, or a translator finds no sources.
@@ -46,28 +65,46 @@ class Fakes:
 
     def __init__(self, model: Any, n: int, seed: int = 0, reals: Any = None) -> None:
         self.model, self.n, self.seed, self.reals = model, n, seed, reals
-        self.labels: Tensor | None = None
         self.uniform = False
-        if (classes := model.num_classes) is not None:
-            labels = None if reals is None else reals.labels()
-            self.uniform = labels is None
-            self.labels = torch.arange(classes) if labels is None else labels
-            if self.labels.max() >= classes:
-                found = f"0 to {self.labels.max()}"
-                raise ValueError(f"the model makes images of {classes} classes; the real images' labels are {found}")
-        self.num_classes: int | None = None if self.uniform else model.num_classes
+        if model.num_classes is not None:
+            self._draw_labels(model.num_classes)
         if model.source_channels is not None:
-            if reals is None or "source" not in (first := reals.__getitems__([0])):
-                raise ValueError(
-                    "the model translates pictures, and the real images come without sources: take data that has them, "
-                    "such as PairedFolder, UnpairedFolder or Pairs"
-                )
-            if "label" in first:
-                self.labels = reals.labels()
-                self.num_classes = int(self.labels.max()) + 1
+            self._keep_labels()
+
+    def _draw_labels(self, classes: int) -> None:
+        """Of a conditional model."""
+        labels = None if self.reals is None else self.reals.labels()
+        self.uniform = labels is None
+        self.labels = torch.arange(classes) if labels is None else labels
+        self.num_classes = None if self.uniform else classes
+        if (largest := self.labels.max()) >= classes:
+            raise ValueError(f"the model makes images of {classes} classes; the real images' labels are 0 to {largest}")
+
+    def _keep_labels(self) -> None:
+        """Of a translator: those of its sources, if they have any."""
+        if self.reals is None or "source" not in (first := self.reals.__getitems__([0])):
+            raise ValueError(
+                "the model translates pictures, and the real images come without sources: take data that has them, "
+                "such as PairedFolder, UnpairedFolder or Pairs"
+            )
+        if "label" in first:
+            self.labels = labels = self.reals.labels()
+            self.num_classes = int(labels.max()) + 1
 
     def __len__(self) -> int:
         return self.n
+
+    @property
+    def subject(self) -> dict[str, Any]:
+        """Metadata of the evaluated generator, as it is now."""
+        found = {
+            "name": type(self.model).__name__,
+            "module": type(self.model).__module__,
+            "weights": "raw" if self.model.ema is None else "averaged",
+            "images_seen": int(self.model.images_seen),
+            "seed": self.seed,
+        }
+        return {**found, "classes": "uniform"} if self.uniform else found
 
     def block(self, index: int) -> Outputs:
         device = self.model.device
@@ -89,19 +126,24 @@ class Fakes:
         return {**outputs, "labels": given["label"]} if "label" in given else outputs
 
 
-class Reals:
+class Reals(Source):
     """The images of a data set, in order.
 
     Args:
         data: a `ganzoo.data.Images`.
         device: where its blocks go.
+        name: in records.
     """
 
-    def __init__(self, data: Any, device: torch.device | str = "cpu") -> None:
-        self.data, self.device = data, device
+    def __init__(self, data: Any, device: torch.device | str = "cpu", name: str = "images") -> None:
+        self.data, self.device, self.name = data, device, name
 
     def __len__(self) -> int:
         return len(self.data)
+
+    @property
+    def subject(self) -> dict[str, Any]:
+        return {"name": self.name}
 
     def block(self, index: int) -> Outputs:
         chosen: Sequence[int] = [i % len(self) for i in range(index * BLOCK, (index + 1) * BLOCK)]
@@ -115,3 +157,44 @@ def pixels(images: Tensor) -> Tensor:
     if images.dtype == torch.uint8:
         return images
     return to_uint8(images.float()) if images.shape[1] in (1, 3) else images.float()
+
+
+@dataclass
+class Reference:
+    """The real images that fakes are held against.
+
+    Attributes:
+        name: of the data.
+        split: which of its splits the metrics call "real".
+        sets: the data sets: "real" and, where there are any, "val" and "test".
+        extractor: what scores of this data look through by default; None for points.
+        data: the data module, for the facts that some metrics need.
+    """
+
+    name: str
+    split: str
+    sets: dict[str, Any]
+    extractor: str | None = None
+    data: Any = None
+
+    @staticmethod
+    def of(data: Any, split: str = "train") -> Reference:
+        """A `GANDataModule`'s split.
+
+        Raises:
+            ValueError: the split has no image.
+        """
+        real = data.dataset(split)
+        if not len(real):
+            raise ValueError(f"{data.name} has no {split} images; choose another split")
+        return Reference(data.name, split, {"real": real}, data.extractor, data)
+
+    def open(self, which: str) -> None:
+        """Make one of the data's own splits, if it has images."""
+        if which not in self.sets and self.data is not None and len(images := self.data.dataset(which)):
+            self.sets[which] = images
+
+    def about(self) -> dict[str, Any]:
+        """What goes into each score's protocol."""
+        real = self.sets["real"]
+        return {"data": self.name, "split": self.split, "reals": len(real), "data_fingerprint": real.fingerprint()}

@@ -98,9 +98,8 @@ def _race(case: Case, device: str, repeats: int) -> dict[str, Any]:
 
 def _ours(case: Case, device: str, cache: str) -> dict[str, float]:
     from ganzoo.data import ArrayImages
-    from ganzoo.evaluation.choice import Reference
     from ganzoo.evaluation.measure import Evaluation
-    from ganzoo.evaluation.sources import Reals
+    from ganzoo.evaluation.sources import Reals, Reference
 
     fakes, reals = ArrayImages(case.fakes), ArrayImages(case.reals)
     evaluation = Evaluation(
@@ -111,7 +110,7 @@ def _ours(case: Case, device: str, cache: str) -> dict[str, float]:
         weights=case.weights,
         device=device,
     )
-    return {score.figure: score.value for score in evaluation.run({}).scores}
+    return {score.figure: score.value for score in evaluation.run().scores}
 
 
 def _theirs(case: Case, device: str, cache: str) -> dict[str, float]:
