@@ -34,8 +34,8 @@ from safetensors.torch import save_file
 import ganzoo
 from ganzoo.cli import main
 from ganzoo.data import Digits, ImageFolder, PairedFolder
-from ganzoo.metrics import cache
-from ganzoo.metrics.perceptual import network
+from ganzoo.evaluation import cache
+from ganzoo.evaluation.perceptual import network
 
 CANARY = Path("canary").absolute()  # what every payload makes
 ROOM = 4 << 30  # bytes of address space above what is taken when the first case begins

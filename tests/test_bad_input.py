@@ -230,7 +230,8 @@ def test_nearest_name_of_a_trained_model(monkeypatch):
 
 def test_semi_supervised_points_have_modes():
     """Their scores are those of the data that they are made of."""
-    from ganzoo.metrics.choice import Reference, choose
+    from ganzoo.evaluation.choice import choose
+    from ganzoo.evaluation.sources import Reference
 
     data = SemiSupervised(Gaussians())
     assert [metric.name for metric in choose(None, Reference.of(data))] == ["modes"]

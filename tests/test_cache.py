@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 from ganzoo.data.images import ArrayImages
+from ganzoo.evaluation.extractors import Custom
+from ganzoo.evaluation.sweep import Statistics
 from ganzoo.functional.frechet import Gaussian, frechet_distance
-from ganzoo.metrics.extractors import Custom
-from ganzoo.metrics.measure import Statistics
 
 NAMES = ["features.moments", "features.rows"]
 

@@ -20,8 +20,8 @@ from torch.multiprocessing import start_processes
 from ganzoo.cli import main
 from ganzoo.core.checkpoint import CheckpointIO
 from ganzoo.data import Digits
+from ganzoo.evaluation.record import Report
 from ganzoo.hub import load, save_pretrained
-from ganzoo.metrics.record import Report
 
 FIT = (
     "fit --model DCGAN --data Digits --data.image_size 8 --data.batch_size 100 --model.width 4 --trainer.max_steps 6 "

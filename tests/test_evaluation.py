@@ -10,8 +10,8 @@ from PIL import Image
 import ganzoo
 from ganzoo.cli import main
 from ganzoo.data import Digits
+from ganzoo.evaluation.extractors import Classifier
 from ganzoo.functional.frechet import Gaussian, frechet_distance
-from ganzoo.metrics.extractors import Classifier
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_the_command_line_gives_the_same(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ganzoo.save_pretrained(model, "saved")
     assert main(["evaluate", "saved", "gan/digits", "--metrics", "fid,is", "-n", "200", "--json", "a.json"]) == 0
-    from ganzoo.metrics.record import Report
+    from ganzoo.evaluation.record import Report
 
     assert values(Report.load(tmp_path / "a.json")) == values(ganzoo.evaluate(model, Digits(), ["fid", "is"], n=200))
 

@@ -19,9 +19,18 @@ from torch import nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from ganzoo.data import Digits, MNIST5k
-from ganzoo.metrics import downloads, extractors
-from ganzoo.metrics.classifier import ARCHITECTURES, PINNED, WEIGHTS, DigitNet
-from ganzoo.metrics.extractors import Classifier, Custom, Grey, Inception, Stacked, Torchvision, fetch_inception, make
+from ganzoo.evaluation import downloads, extractors
+from ganzoo.evaluation.classifier import ARCHITECTURES, PINNED, WEIGHTS, DigitNet
+from ganzoo.evaluation.extractors import (
+    Classifier,
+    Custom,
+    Grey,
+    Inception,
+    Stacked,
+    Torchvision,
+    fetch_inception,
+    make,
+)
 from tests.campaigns import classifier as command
 
 
@@ -373,7 +382,7 @@ def test_changed_weights_are_refused(monkeypatch, tmp_path):
     content = bytearray((WEIGHTS / "digits.safetensors").read_bytes())
     content[-1] ^= 1
     (tmp_path / "digits.safetensors").write_bytes(content)
-    monkeypatch.setattr("ganzoo.metrics.classifier.WEIGHTS", tmp_path)
+    monkeypatch.setattr("ganzoo.evaluation.classifier.WEIGHTS", tmp_path)
     with pytest.raises(ValueError, match=r"digits\.safetensors has been changed \(sha256 .*, not 427e6761"):
         Classifier("digits")
     with pytest.raises(ValueError, match="no classifier 'digit'; did you mean 'digits'"):

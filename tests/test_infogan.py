@@ -147,10 +147,10 @@ def test_it_reads_no_labels():
         infogan().sample(label=1)
 
 
-@pytest.mark.parametrize("wrong", [{"categories": 0}, {"codes": -1}])
-def test_counts_that_make_no_code_are_refused(wrong):
-    with pytest.raises(ValueError, match="categories counts from 1 and codes from 0"):
-        infogan(**wrong)
+@pytest.mark.parametrize(("name", "wrong", "least"), [("categories", 0, 1), ("codes", -1, 0)])
+def test_counts_that_make_no_code_are_refused(name, wrong, least):
+    with pytest.raises(ValueError, match=f"{name} is {wrong}; it takes a whole number from {least}"):
+        infogan(**{name: wrong})
 
 
 @pytest.mark.slow

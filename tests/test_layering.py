@@ -35,6 +35,7 @@ LIGHTNING = {*TORCH, "lightning", "torchvision", "torchmetrics", "torch_fidelity
 LIGHTNING |= {"pyarrow"}
 DATA = {"core/bounds", "core/files", "core/types", "core/random", "core/limits", "core/images"}
 DATA |= {"data/images", "data/order", "data/files"}
+TOGETHER = {"choice", "comparison", "extractors", "measure", "sweep"}  # of `evaluation`: what puts the others together
 ANYTHING = {"*"}
 
 # package or file -> (what of ours it may import beside its own base, which libraries)
@@ -47,11 +48,11 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     **{name: (RANK_0 | RANK_1 | CORE, LIGHTNING) for name in CORE},
     "data": (DATA, LIGHTNING),
     **{f"data/{name}": (DATA | {"data"}, LIGHTNING) for name in ("derived", "paired", "prepare", "shards", "stacked")},
-    "metrics": (RANK_0, {*LIGHTNING, "safetensors"}),
-    **{f"metrics/{name}": (RANK_0 | {"metrics"}, LIGHTNING) for name in ("choice", "extractors", "measure")},
+    "evaluation": (RANK_0 | {"evaluation/determinism", "evaluation/interfaces"}, {*LIGHTNING, "safetensors"}),
+    **{f"evaluation/{name}": (RANK_0 | {"evaluation"}, LIGHTNING) for name in TOGETHER},
+    "evaluation/assemble": (CORE | {"data", "evaluation"}, {"torch"}),
     "variants": (RANK_0 | RANK_1 | CORE, {"torch", "lightning"}),
-    "callbacks": (RANK_0 | RANK_1 | CORE | {"metrics"}, {*LIGHTNING, "rich", "yaml"}),
-    "evaluation": (CORE | {"data", "metrics"}, {"torch"}),
+    "callbacks": (RANK_0 | RANK_1 | CORE | {"evaluation"}, {*LIGHTNING, "rich", "yaml"}),
     "hub": (CORE | {"", "variants"}, {"torch", "safetensors", "huggingface_hub"}),
 }
 

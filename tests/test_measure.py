@@ -23,13 +23,15 @@ from ganzoo.core.images import to_uint8
 from ganzoo.data import Digits, Gaussians
 from ganzoo.data.base import GANDataModule
 from ganzoo.data.images import ArrayImages
+from ganzoo.evaluation import choice, measure, metrics, perceptual
+from ganzoo.evaluation.choice import METRICS
+from ganzoo.evaluation.determinism import ieee_float32
+from ganzoo.evaluation.interfaces import BLOCK, EXTRACTED, Extractor
+from ganzoo.evaluation.measure import Evaluation
+from ganzoo.evaluation.sources import Fakes, Reals, Reference
+from ganzoo.evaluation.states import STATES, Moments, Sample
 from ganzoo.functional.frechet import frechet_distance
 from ganzoo.functional.kernels import kid
-from ganzoo.metrics import choice, measure, perceptual, scores
-from ganzoo.metrics.base import BLOCK, EXTRACTED, STATES, Extractor, Moments, Sample, full_precision
-from ganzoo.metrics.choice import METRICS, Reference
-from ganzoo.metrics.measure import Evaluation
-from ganzoo.metrics.sources import Fakes, Reals
 from tests.variants import small
 
 ALL = ["fid", "is", "kid", "pr", "dc", "memorisation"]
@@ -127,7 +129,7 @@ def test_every_image_is_extracted_once_for_all_metrics_and_the_reals_never_again
     monkeypatch.setattr(choice, "METRICS", {**METRICS, **FASTER})
     it = evaluation(ALL, eyes=eyes)
     assert not eyes.seen, "nothing is extracted before it is asked to run"
-    it.run({})
+    it.run()
     train, test = (Digits().dataset(split).images for split in ("train", "test"))
     fakes = made(Fakes(Toy(), 1024))["images"]
     whole = [BLOCK * -(-len(images) // BLOCK) for images in (train, test, fakes)]
@@ -136,16 +138,16 @@ def test_every_image_is_extracted_once_for_all_metrics_and_the_reals_never_again
     for images in (train, test, fakes):
         assert sum(torch.equal(seen[i : i + len(images)], images) for i in range(0, len(seen), BLOCK)) == 1
     eyes.seen.clear()
-    it.run({})
+    it.run()
     assert torch.equal(torch.cat(eyes.seen), fakes), "the second time only fakes"
     eyes.seen.clear()
-    evaluation(ALL, eyes=eyes).run({})
+    evaluation(ALL, eyes=eyes).run()
     assert torch.equal(torch.cat(eyes.seen), fakes), "in another run, too"
 
 
 def test_metrics_without_an_extractor_extract_nothing():
     eyes = Eyes()
-    evaluation(["parzen"], eyes=eyes).run({})
+    evaluation(["parzen"], eyes=eyes).run()
     assert not eyes.seen
 
 
@@ -224,7 +226,7 @@ def test_reals_come_in_order_whatever_the_data_holds():
 
 
 def test_scores_are_what_the_definitions_give():
-    found = values(evaluation(ALL, n=1100).run({}))
+    found = values(evaluation(ALL, n=1100).run())
     fake, logits = features(made(Fakes(Toy(), 1100))["images"])
     real, test = (features(Digits().dataset(split).images)[0] for split in ("train", "test"))
     s1, s2 = np.cov(real.T), np.cov(fake.T)
@@ -264,7 +266,7 @@ def test_scores_are_what_the_definitions_give():
 
 def test_peers_agree():
     """torch-fidelity on the same features."""
-    report = evaluation(["fid", "is", "pr"], n=1003).run({})
+    report = evaluation(["fid", "is", "pr"], n=1003).run()
     found = values(report)
     (fake, logits), (real, _) = features(made(Fakes(Toy(), 1003))["images"]), features(Digits().dataset("train").images)
     fake, logits, real = map(torch.from_numpy, (fake, logits, real))
@@ -281,7 +283,7 @@ def test_peers_agree():
 def test_reals_against_themselves_are_perfect():
     real = Digits().dataset("train")
     it = Evaluation(Reals(real), Reference.of(Digits()), ["fid", "pr", "dc", "memorisation"], extractor=Eyes())
-    found = values(it.run({}))
+    found = values(it.run())
     assert abs(found["fid"]) < 1e-10
     assert found["precision"] == found["recall"] == found["coverage"] == 1
     assert found["authenticity"] == 0 and found["copying"] == 1
@@ -292,7 +294,7 @@ def test_constant_fakes_have_their_closed_forms():
         def generate(self, z, given=None):
             return torch.zeros(len(z), 1, 8, 8)
 
-    found = values(evaluation(["fid", "is", "pr", "dc"], model=Constant()).run({}))
+    found = values(evaluation(["fid", "is", "pr", "dc"], model=Constant()).run())
     real = features(Digits().dataset("train").images)[0]
     fake = features(torch.full((1, 1, 8, 8), 128, dtype=torch.uint8))[0]
     distances = ((real - fake) ** 2).sum(1)
@@ -309,7 +311,7 @@ def test_one_class_only():
     labels = torch.zeros(100, dtype=torch.long)
     data = Still(images)
     data.dataset("train")._labels = labels
-    found = values(evaluation(["fid", "accuracy", "intra_fid"], data=data, labels=labels).run({}))
+    found = values(evaluation(["fid", "accuracy", "intra_fid"], data=data, labels=labels).run())
     assert found["intra_fid"] == pytest.approx(found["fid"], rel=1e-9)
     assert 0 <= found["accuracy"] <= 1
 
@@ -375,7 +377,7 @@ def test_extraction_is_in_full_precision_however_the_users_was_set(how):
         elif how == "new":
             torch.backends.fp32_precision = "tf32"
         was = places()
-        with full_precision(torch.device("cpu")):
+        with ieee_float32(torch.device("cpu")):
             assert set(places()) == {"ieee"}
         assert places() == was
         if how == "medium":
@@ -415,8 +417,8 @@ def test_any_number_of_processes_gives_the_same_scores(tmp_path, monkeypatch):
     def work(_):
         world = dist.get_world_size() if dist.is_initialized() else 1
         monkeypatch.setenv("GANZOO_CACHE", str(tmp_path / f"cache{world}"))
-        cold = evaluation(names, n=1037, labels=labels).run({})
-        warm = evaluation(names, n=1037, labels=labels).run({})
+        cold = evaluation(names, n=1037, labels=labels).run()
+        warm = evaluation(names, n=1037, labels=labels).run()
         return [json.dumps(report.as_dict()["scores"]) for report in (cold, warm)]
 
     one = work(0)
@@ -458,20 +460,20 @@ def test_what_fails_on_one_process_fails_on_all(tmp_path, monkeypatch):
 
     def work(rank):
         found = {}
-        found["fakes"] = error(lambda: evaluation(["fid"], model=Diverged()).run({}))
+        found["fakes"] = error(lambda: evaluation(["fid"], model=Diverged()).run())
         broken = Evaluation(Broken(Toy(), 500), Reference.of(Digits()), ["fid"], extractor=Eyes())
-        found["file"] = error(lambda: broken.run({}))
-        found["features"] = error(lambda: evaluation(["fid", "is"], eyes=Blind(seed=1)).run({}))
+        found["file"] = error(lambda: broken.run())
+        found["features"] = error(lambda: evaluation(["fid", "is"], eyes=Blind(seed=1)).run())
         with monkeypatch.context() as patch:
-            patch.setattr(scores.FID, "compute", fail("compute"))
-            found["compute"] = error(lambda: evaluation(["fid"]).run({}))
+            patch.setattr(metrics.FID, "compute", fail("compute"))
+            found["compute"] = error(lambda: evaluation(["fid"]).run())
         with monkeypatch.context() as patch:
             patch.setattr(measure, "make", fail("download"))
             found["download"] = error(lambda: evaluation(["fid"]))
         with monkeypatch.context() as patch:
             patch.setattr(Reference, "about", fail("about"))
             found["about"] = error(lambda: evaluation(["fid"]))
-        found["after all"] = error(lambda: evaluation(["fid"]).run({}))
+        found["after all"] = error(lambda: evaluation(["fid"]).run())
         return found
 
     first, second = results(2, work, tmp_path)
@@ -489,9 +491,9 @@ def test_a_gpu_gives_nearly_the_same_and_keeps_its_random_numbers():
     model, names = ganzoo.DCGAN(image_size=8, channels=1, width=8), ["fid", "is", "pr", "dc", "memorisation"]
     state = torch.cuda.get_rng_state()
     fakes = Fakes(model.to("cuda"), 1000)
-    on_gpu = Evaluation(fakes, Reference.of(Digits()), names, extractor=Eyes(), device="cuda").run({})
+    on_gpu = Evaluation(fakes, Reference.of(Digits()), names, extractor=Eyes(), device="cuda").run()
     assert torch.equal(torch.cuda.get_rng_state(), state)
-    on_cpu = evaluation(names, model=model.to("cpu")).run({})
+    on_cpu = evaluation(names, model=model.to("cpu")).run()
     assert values(on_gpu) == pytest.approx(values(on_cpu), rel=1e-2, abs=1e-2)  # bytes may round the other way
 
 
@@ -589,7 +591,7 @@ class Squares(nn.Module):
 
 
 FASTER = {
-    "kid": partial(scores.KID, subsets=3, size=100),
+    "kid": partial(metrics.KID, subsets=3, size=100),
     "ppl": partial(perceptual.PPL, pairs=50),
     "lpips_diversity": partial(perceptual.LPIPSDiversity, pairs=50),
 }
@@ -613,7 +615,7 @@ def test_every_metric_is_what_it_declares(name, monkeypatch):
         it = Evaluation(Fakes(Gauss(), 2500), Reference.of(Gaussians(n=100)), [name])
     else:
         it = evaluation([name], labels=Digits().dataset("train").labels())
-    report = it.run({})
+    report = it.run()
     assert [score.figure for score in report.scores] == list(metric.figures)
     for score in report.scores:
         assert np.isfinite(score.value) and score.better == metric.figures[score.figure]
@@ -621,13 +623,13 @@ def test_every_metric_is_what_it_declares(name, monkeypatch):
         assert score.name == it.names[score.figure] and score.protocol["metric"] == name
     assert metric.error == "" or any(score.error is not None for score in report.scores)
     json.dumps(report.as_dict(), allow_nan=False)
-    failed = it.failed({})
+    failed = it.failed()
     assert [score.name for score in failed.scores] == [score.name for score in report.scores]
     assert all(np.isnan(score.value) for score in failed.scores)
 
 
 def test_real_points_reach_all_modes_in_their_true_quality():
-    report = Evaluation(Fakes(Gauss(), 2500), Reference.of(Gaussians(n=100)), ["modes"]).run({})
+    report = Evaluation(Fakes(Gauss(), 2500), Reference.of(Gaussians(n=100)), ["modes"]).run()
     found = values(report)
     assert found["modes"] == 8
     assert found["high_quality"] == pytest.approx(0.989, abs=0.01)
@@ -637,7 +639,7 @@ def test_real_points_reach_all_modes_in_their_true_quality():
 
 def test_progress_counts_images():
     seen = []
-    evaluation(["fid"], n=130).run({}, lambda *state: seen.append(state))
+    evaluation(["fid"], n=130).run(lambda *state: seen.append(state))
     assert seen[-3:] == [("fakes", 64, 130), ("fakes", 128, 130), ("fakes", 130, 130)]
     assert ("real images", 1397, 1397) in seen
 

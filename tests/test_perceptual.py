@@ -16,9 +16,9 @@ from torchmetrics.functional.image.lpips import _NoTrainLpips
 
 import ganzoo
 from ganzoo.core.random import mix
-from ganzoo.metrics import perceptual
-from ganzoo.metrics.base import Given
-from ganzoo.metrics.perceptual import PPL, LPIPSDiversity, trimmed_error
+from ganzoo.evaluation import perceptual
+from ganzoo.evaluation.interfaces import Given
+from ganzoo.evaluation.perceptual import PPL, LPIPSDiversity, trimmed_error
 
 Z = 5
 

@@ -12,10 +12,12 @@ import torch
 from torch import nn
 
 import ganzoo
-from ganzoo.metrics import record
-from ganzoo.metrics.base import Extractor
-from ganzoo.metrics.record import Report, Score, count, describe, difference, made, protocol, score_name
-from ganzoo.metrics.scores import FID, KID, GaussianModes, InceptionScore
+from ganzoo.evaluation import record
+from ganzoo.evaluation.comparison import difference
+from ganzoo.evaluation.interfaces import Extractor
+from ganzoo.evaluation.metrics import FID, KID, GaussianModes, InceptionScore
+from ganzoo.evaluation.record import Report, Score, count, made, protocol, score_name
+from ganzoo.evaluation.sources import Fakes
 from tests.variants import small
 
 REALS = {"data": "Digits", "split": "train", "reals": 1397, "data_fingerprint": "d" * 64}
@@ -161,7 +163,7 @@ def test_a_model_is_described(ema):
     model = ganzoo.DCGAN(**small("DCGAN"), ema_half_life=ema)
     model.configure_model()
     model.images_seen += 640
-    found = describe(model, 5)
+    found = Fakes(model, 1, 5).subject
     assert found["weights"] == ("raw" if ema is None else "averaged")
     assert (found["name"], found["images_seen"], found["seed"]) == ("DCGAN", 640, 5)
     json.dumps(found, allow_nan=False)
@@ -172,7 +174,7 @@ def test_versions_and_commit_are_made_out(monkeypatch, tmp_path):
     assert found["torch"] == torch.__version__.partition("+")[0] or found["torch"] == torch.__version__
     assert found["device"] == "cpu" and re.fullmatch(r"[0-9a-f]{7,40}(-dirty)?|None", str(found["commit"]))
     record._commit.cache_clear()
-    monkeypatch.setattr(record, "__file__", str(tmp_path / "ganzoo" / "metrics" / "record.py"))
+    monkeypatch.setattr(record, "__file__", str(tmp_path / "ganzoo" / "evaluation" / "record.py"))
     assert made("cpu")["commit"] is None, "an installed copy has no commit of its own, whatever it lies in"
     record._commit.cache_clear()
 

@@ -19,12 +19,11 @@ import ganzoo
 from ganzoo.callbacks.scores import FID, KID, InceptionScore, Scores, keep_until
 from ganzoo.core.strategy import GANStrategy
 from ganzoo.data import Digits, Gaussians
+from ganzoo.evaluation.extractors import Classifier, Custom
+from ganzoo.evaluation.measure import Evaluation
+from ganzoo.evaluation.record import Report
+from ganzoo.evaluation.sources import Fakes, Reference
 from ganzoo.hub import load
-from ganzoo.metrics.choice import Reference
-from ganzoo.metrics.extractors import Classifier, Custom
-from ganzoo.metrics.measure import Evaluation
-from ganzoo.metrics.record import Report
-from ganzoo.metrics.sources import Fakes
 from ganzoo.testing import fit
 
 TINY = {"image_size": 8, "channels": 1, "width": 4}
@@ -86,7 +85,7 @@ def history(path, figure="fid"):
 def measured(model, n=20, metrics=("fid",), seed=0):
     """The same, by hand."""
     reference = Reference.of(digits())
-    report = Evaluation(Fakes(model, n, seed, reference.sets["real"]), reference, list(metrics)).run({})
+    report = Evaluation(Fakes(model, n, seed, reference.sets["real"]), reference, list(metrics)).run()
     return {score.figure: score.value for score in report.scores}
 
 

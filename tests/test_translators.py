@@ -14,8 +14,8 @@ from ganzoo.callbacks.diagnostics import Diagnostics
 from ganzoo.callbacks.samples import Samples
 from ganzoo.core.module import GANModule
 from ganzoo.data import ArrayImages, GANDataModule
-from ganzoo.metrics.choice import usual_split
-from ganzoo.metrics.sources import Fakes
+from ganzoo.evaluation.choice import usual_split
+from ganzoo.evaluation.sources import Fakes
 from ganzoo.testing import fit
 
 

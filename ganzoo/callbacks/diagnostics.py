@@ -22,9 +22,9 @@ from ganzoo.core.limits import CountFrom0, Limits, check
 from ganzoo.core.module import GANModule
 from ganzoo.core.player import PLAYERS
 from ganzoo.core.types import Batch
+from ganzoo.evaluation.determinism import seeded
 from ganzoo.functional.alarms import auc, clusters, mean_distance, near_held_out, reached
 from ganzoo.functional.neighbours import copying, density_coverage
-from ganzoo.metrics.base import seeded
 
 # What is looked at
 SIDE = 16  # pixels: larger images are averaged down to it, so that a check costs the same at any size

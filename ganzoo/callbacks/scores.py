@@ -20,11 +20,12 @@ from ganzoo.callbacks.base import save, warn_on_oserror
 from ganzoo.core.files import write_atomically
 from ganzoo.core.lightning_fixes import BatchEndCallback
 from ganzoo.core.module import GANModule
-from ganzoo.metrics.base import Extractor, Metric
-from ganzoo.metrics.choice import Reference, cheap, usual_count, usual_split
-from ganzoo.metrics.measure import Evaluation, Progress
-from ganzoo.metrics.record import Report, describe
-from ganzoo.metrics.sources import Fakes
+from ganzoo.evaluation.assemble import assemble
+from ganzoo.evaluation.choice import cheap
+from ganzoo.evaluation.interfaces import Extractor
+from ganzoo.evaluation.measure import Evaluation
+from ganzoo.evaluation.record import Report
+from ganzoo.evaluation.sweep import Progress
 
 Records = dict[str, dict[int, float]]  # figure -> step -> value, of the best ones
 
@@ -34,11 +35,10 @@ class Scores(BatchEndCallback):
 
     Each figure is logged at its step, and at the last one, under its whole name, such as `fid_digits@1a2b_1k`; a
     `ModelCheckpoint` may monitor it as `fid`. With its protocol it goes to the run's `scores.jsonl`, that of the end to
-    `scores.json`. Several of
-    these callbacks with the same settings share one pass.
+    `scores.json`. Several of these callbacks with the same settings share one pass.
 
     Args:
-        metrics: their names, see `ganzoo.metrics.choice.METRICS`; [] for none. None takes, while training, one that
+        metrics: their names, see `ganzoo.evaluation.choice.METRICS`; [] for none. None takes, while training, one that
             costs next to nothing where the data has its own classifier ("fid") or modes to be counted ("modes"), and
             all usual ones after it; but nothing at all where it would be Inception.
         n: fakes of each evaluation while training.
@@ -47,11 +47,12 @@ class Scores(BatchEndCallback):
             None for the first that can be ranked, [] for none.
         keep_best: how many of them are kept; if more than one, as `checkpoints/best-<figure>-<step>.ckpt`.
         split: of the data that the fakes are held against.
-        extractor: what they look through; None for the data's own.
+        extractor: of their features; None for the data's own.
         weights: a file with the extractor's weights, where there is no network to download them by.
         seed: of the fakes.
-        final_n: fakes of the evaluation after training; None for what is usual (`ganzoo.metrics.choice.usual_count`), 0
-            for no such evaluation. It is left out where a training is stopped before its end.
+        final_n: fakes of the evaluation after training; None for what is usual
+            (`ganzoo.evaluation.choice.usual_count`), 0 for no such evaluation. It is left out where a training is
+            stopped before its end.
 
     Attributes:
         report: of the evaluation after training; None before it.
@@ -92,25 +93,43 @@ class Scores(BatchEndCallback):
         self.folder = Path(trainer.log_dir or trainer.default_root_dir)  # to be asked on all processes
         model = cast(GANModule, pl_module)
         try:
-            eyes = self.extractor
             if asked:
-                self.evaluation = self._evaluation(model, data, asked, self.n, eyes)
-                eyes = self.evaluation.extractor
+                self.evaluation = self._assemble(model, data, asked, self.n, self.extractor)
             if self.final_n != 0:
-                n = self.final_n or usual_count(eyes.name if isinstance(eyes, Extractor) else eyes)
                 whole = None if any(peer.metrics is None for peer in peers) else asked
-                self.final = self._evaluation(model, data, whole, n, eyes)
+                loaded = self.evaluation.extractor if self.evaluation else None
+                self.final = self._assemble(model, data, whole, self.final_n, loaded or self.extractor)
         except (ValueError, OSError) as error:
             raise MisconfigurationException(f"scores: {error}") from error
+        self.directions = self._directions(peers, data)
+
+    def _assemble(
+        self, model: GANModule, data: Any, metrics: list[str] | None, n: int | None, extractor: str | Extractor | None
+    ) -> Evaluation:
+        weights = None if isinstance(extractor, Extractor) else self.weights
+        asked: dict[str, Any] = {"n": n, "split": self.split, "seed": self.seed}
+        return assemble(model, data, metrics, **asked, extractor=extractor, weights=weights)
+
+    def _directions(self, peers: list[Scores], data: Any) -> dict[str, str]:
+        """Which way the figures are better whose best checkpoints are kept."""
         metrics = self.evaluation.metrics if self.evaluation else []
-        directions = {f: better for metric in metrics for f, better in metric.figures.items() if better}
-        kept = [f for peer in peers for f in (peer._first(data, metrics) if peer.best is None else peer.best)]
-        if unknown := set(kept) - set(directions):
-            there = ", ".join(directions) or "none among these metrics"
+        better = {metric.name: {f: way for f, way in metric.figures.items() if way} for metric in metrics}
+        all_of_them = {figure: way for figures in better.values() for figure, way in figures.items()}
+        kept = [figure for peer in peers for figure in peer._best(data, better)]
+        if unknown := set(kept) - set(all_of_them):
+            there = ", ".join(all_of_them) or "none among these metrics"
             raise MisconfigurationException(
                 f"scores.best: {', '.join(sorted(unknown))} cannot be ranked by; there are {there}"
             )
-        self.directions = {figure: directions[figure] for figure in kept}
+        return {figure: all_of_them[figure] for figure in kept}
+
+    def _best(self, data: Any, better: dict[str, dict[str, str]]) -> list[str]:
+        """The figures whose best checkpoints this one keeps: those it names, or the first to be ranked by that it asks
+        for."""
+        if self.best is not None:
+            return self.best
+        asked = {name.partition(":")[0] for name in self._asked(data)}
+        return [figure for metric, figures in better.items() if metric in asked for figure in figures][:1]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.played = True
@@ -151,43 +170,22 @@ class Scores(BatchEndCallback):
             with warn_on_oserror("scores.json"):
                 self.report.save(self.folder / "scores.json")
 
-    def _first(self, data: Any, metrics: list[Metric]) -> list[str]:
-        """The first figure to be ranked by of those that this one asks for."""
-        asked = {name.partition(":")[0] for name in self._asked(data)}
-        return [f for metric in metrics if metric.name in asked for f, better in metric.figures.items() if better][:1]
-
     def _settings(self) -> tuple[Any, ...]:
-        return (
-            self.n,
-            self.every_n_steps,
-            self.keep_best,
-            self.split,
-            self.extractor,
-            self.weights,
-            self.seed,
-            self.final_n,
-        )
+        """What must agree before several of these share a pass."""
+        counts = self.n, self.every_n_steps, self.keep_best, self.final_n
+        return (*counts, self.split, self.extractor, self.weights, self.seed)
 
     def _asked(self, data: Any) -> list[str]:
         return cheap(data) if self.metrics is None else self.metrics
 
-    def _evaluation(
-        self, model: GANModule, data: Any, metrics: list[str] | None, n: int, extractor: str | Extractor | None
-    ) -> Evaluation:
-        reference = Reference.of(data, self.split or usual_split(model, data))
-        fakes = Fakes(model, n, self.seed, reference.sets["real"])
-        weights = self.weights if isinstance(extractor, str | None) else None
-        return Evaluation(fakes, reference, metrics, extractor=extractor, weights=weights, device=model.device)
-
     def _measure(
         self, evaluation: Evaluation, trainer: Trainer, model: GANModule, progress: Progress | None = None
     ) -> Report:
-        subject = describe(model, self.seed)
         try:
-            report = evaluation.run(subject, progress)
+            report = evaluation.run(progress)
         except Exception as error:  # whatever it is, days of training are worth more
             rank_zero_warn(f"no scores at step {trainer.global_step}: {error}")
-            report = evaluation.failed(subject)
+            report = evaluation.failed()
         model.publish({score.name: score.value for score in report.scores})
         return report
 

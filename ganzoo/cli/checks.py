@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import shlex
@@ -13,6 +12,7 @@ from typing import Any
 
 import ganzoo
 from ganzoo.cli.errors import Arguments, printable, user_errors
+from ganzoo.evaluation.record import version
 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "torch-fidelity", "jsonargparse", "numpy")
 # package -> extra
@@ -30,13 +30,6 @@ def environment() -> dict[str, Any]:
         "command": " ".join(["python -m ganzoo", *sys.argv[1:]]),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def devices() -> list[str]:

@@ -25,12 +25,12 @@ from ganzoo.callbacks.diagnostics import Diagnostics
 from ganzoo.callbacks.scores import Scores, keep_until
 from ganzoo.cli.checks import environment
 from ganzoo.cli.errors import UserError
-from ganzoo.cli.evaluate import figure
 from ganzoo.cli.trust import check_links
 from ganzoo.core.arguments import variant_name
 from ganzoo.core.files import write_atomically
 from ganzoo.core.lightning_fixes import BatchEndCallback, skip_sigterm_broadcast
 from ganzoo.core.player import PLAYERS
+from ganzoo.evaluation.record import Report
 
 try:
     import fcntl
@@ -155,37 +155,32 @@ class RunFolder(BatchEndCallback):
         state = "Stopped" if self.signal else "Done" if self.started else "Nothing to train, as it was already"
         full = failed(trainer)
         lost = ", but the last state was not written: make room, and go on with --ckpt_path last" if full else ""
-        lines = [f"{state} at step {trainer.global_step:,}{lost}. In {self.folder}:"]
-        for name, what in CONTENTS.items():
-            if (self.folder / name).exists():
-                lines.append(f"  {name:<30}{what}")
+        head = f"{state} at step {trainer.global_step:,}{lost}. In {self.folder}:"
+        reports = [c.report for c in trainer.callbacks if isinstance(c, Scores) and c.report]  # type: ignore[attr-defined]
+        parts = [self._contents(), _alarms(trainer), *map(_scores, reports), self._next(trainer, bool(reports))]
+        return "\n".join([head, *(line for part in parts for line in part)])
+
+    def _contents(self) -> list[str]:
+        found = {name: what for name, what in CONTENTS.items() if (self.folder / name).exists()}
         for path in sorted(self.last.parent.glob("best-*.ckpt")):
-            name = f"checkpoints/{path.name}"
-            lines.append(f"  {name:<30}the best by {path.stem.removeprefix('best-')}")
-        for alarms in (c.active for c in trainer.callbacks if isinstance(c, Diagnostics)):  # type: ignore[attr-defined]
-            lines += [f"Since step {step:,}: {name}" for name, step in alarms.items()]
-        for report in (c.report for c in trainer.callbacks if isinstance(c, Scores) and c.report):  # type: ignore[attr-defined]
-            lines.append(f"Scores of {report.scores[0].protocol['fakes']:,} fakes:")
-            ranked = [score for score in report.scores if score.better]
-            lines += [f"  {score.name:<28}{figure(score)}" for score in ranked[:SHOWN]]
-            lines += [f"  and {more} more in scores.json"] if (more := len(report.scores) - SHOWN) > 0 else []
-        folder, config = (shlex.quote(str(path)) for path in (self.folder, self.folder / "config.yaml"))
-        name = variant_name(type(trainer.lightning_module))
-        own = "" if name.startswith("ganzoo.") else f" --variant {name}"
+            found[f"checkpoints/{path.name}"] = f"the best by {path.stem.removeprefix('best-')}"
+        return [f"  {name:<30}{what}" for name, what in found.items()]
+
+    def _next(self, trainer: Trainer, scored: bool) -> list[str]:
+        """Commands that go on from here."""
         model = trainer.lightning_module
-        what = "--seeds 0-63" if model.source_channels is None else "--source FOLDER"
-        scored = any(isinstance(c, Scores) and c.report for c in trainer.callbacks)  # type: ignore[attr-defined]
-        lines += [
-            "Next:",
-            f"  python -m ganzoo sample {folder} {what}{own}",
-            f"  python -m ganzoo evaluate {folder}{own}{'' if scored else '   # FID and others: none was measured'}",
+        folder, config = (shlex.quote(str(path)) for path in (self.folder, self.folder / "config.yaml"))
+        name = variant_name(type(model))
+        own = "" if name.startswith("ganzoo.") else f" --variant {name}"
+        of = "--seeds 0-63" if model.source_channels is None else "--source FOLDER"
+        commands = [
+            f"sample {folder} {of}{own}",
+            f"evaluate {folder}{own}{'' if scored else '   # FID and others: none was measured'}",
         ]
         if hasattr(model, "classify"):
-            lines.append(f"  python -m ganzoo test --config {config} --ckpt_path {folder}   # share of wrong classes")
-        lines += [
-            f"  python -m ganzoo fit --config {config} --ckpt_path {folder}{self._more(trainer)}",
-        ]
-        return "\n".join(lines)
+            commands.append(f"test --config {config} --ckpt_path {folder}   # share of wrong classes")
+        commands.append(f"fit --config {config} --ckpt_path {folder}{self._more(trainer)}")
+        return ["Next:", *(f"  python -m ganzoo {command}" for command in commands)]
 
     def _more(self, trainer: Trainer) -> str:
         """What raises the limits that a training has reached."""
@@ -247,6 +242,19 @@ def parameters(model: Any) -> str:
     """`D 2,689 + G 104,129 parameters`."""
     sizes = [f"{p[0].upper()} {sum(w.numel() for w in getattr(model, p).parameters()):,}" for p in PLAYERS]
     return f"{' + '.join(sizes)} parameters"
+
+
+def _alarms(trainer: Trainer) -> list[str]:
+    """What still goes wrong at the end."""
+    diagnostics = [c for c in trainer.callbacks if isinstance(c, Diagnostics)]  # type: ignore[attr-defined]
+    return [f"Since step {step:,}: {name}" for c in diagnostics for name, step in c.active.items()]
+
+
+def _scores(report: Report) -> list[str]:
+    lines = [f"Scores of {report.scores[0].protocol['fakes']:,} fakes:"]
+    ranked = [score for score in report.scores if score.better]
+    lines += [f"  {score.name:<28}{score.readable}" for score in ranked[:SHOWN]]
+    return lines + ([f"  and {more} more in scores.json"] if (more := len(report.scores) - SHOWN) > 0 else [])
 
 
 def failed(trainer: Trainer) -> bool:

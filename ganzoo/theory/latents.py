@@ -13,7 +13,7 @@ import ganzoo
 from ganzoo.core.images import to_float, to_uint8
 from ganzoo.core.module import GANModule
 from ganzoo.data import Digits
-from ganzoo.metrics.extractors import Classifier
+from ganzoo.evaluation.extractors import Classifier
 from ganzoo.theory.base import GENERATOR, panels
 from ganzoo.theory.parts import seeded
 

@@ -54,7 +54,7 @@ def _extraction(case: Case, device: str, repeats: int) -> dict[str, list[float]]
     """CPU seconds (wall on a GPU) of one batch through the extractors alone."""
     from torch_fidelity.utils import create_feature_extractor
 
-    from ganzoo.metrics.extractors import make
+    from ganzoo.evaluation.extractors import make
 
     images = case.fakes[:BATCH].to(device)
     cuda, clock = device == "cuda", "wall" if device == "cuda" else "cpu"
@@ -98,9 +98,8 @@ def _race(case: Case, device: str, repeats: int) -> dict[str, Any]:
 
 def _ours(case: Case, device: str, cache: str) -> dict[str, float]:
     from ganzoo.data import ArrayImages
-    from ganzoo.metrics.choice import Reference
-    from ganzoo.metrics.measure import Evaluation
-    from ganzoo.metrics.sources import Reals
+    from ganzoo.evaluation.measure import Evaluation
+    from ganzoo.evaluation.sources import Reals, Reference
 
     fakes, reals = ArrayImages(case.fakes), ArrayImages(case.reals)
     evaluation = Evaluation(
@@ -111,7 +110,7 @@ def _ours(case: Case, device: str, cache: str) -> dict[str, float]:
         weights=case.weights,
         device=device,
     )
-    return {score.figure: score.value for score in evaluation.run({}).scores}
+    return {score.figure: score.value for score in evaluation.run().scores}
 
 
 def _theirs(case: Case, device: str, cache: str) -> dict[str, float]:
@@ -156,7 +155,7 @@ def digits(n: int, file: Path) -> Case:
     from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
     from ganzoo.data import Digits
-    from ganzoo.metrics.extractors import Classifier
+    from ganzoo.evaluation.extractors import Classifier
 
     class Theirs(FeatureExtractorBase):
         def __init__(self, name: str, features_list: list[str], **_: Any) -> None:

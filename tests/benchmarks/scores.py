@@ -126,10 +126,10 @@ def peak(n: int, num_features: int, num_classes: int) -> None:
     from torch import nn
 
     from ganzoo.data import ArrayImages
-    from ganzoo.metrics.base import BLOCK
-    from ganzoo.metrics.choice import Reference
-    from ganzoo.metrics.extractors import Custom
-    from ganzoo.metrics.measure import Evaluation
+    from ganzoo.evaluation.extractors import Custom
+    from ganzoo.evaluation.interfaces import BLOCK
+    from ganzoo.evaluation.measure import Evaluation
+    from ganzoo.evaluation.sources import Reference, Source
     from tests.benchmarks.rows import cache_at
 
     class Net(nn.Module):
@@ -141,7 +141,7 @@ def peak(n: int, num_features: int, num_classes: int) -> None:
             x = self.features(x.flatten(1)).relu()
             return x, self.logits(x)
 
-    class Noise:
+    class Noise(Source):
         """Fakes that are made when they are asked for, and dropped."""
 
         def __init__(self, n: int) -> None:
@@ -155,7 +155,7 @@ def peak(n: int, num_features: int, num_classes: int) -> None:
             return {"images": torch.randint(256, (BLOCK, 1, 8, 8), generator=generator, dtype=torch.uint8)}
 
     def evaluate(n: int) -> float:
-        Evaluation(Noise(n), reference, ["fid", "is"], extractor=eyes).run({})
+        Evaluation(Noise(n), reference, ["fid", "is"], extractor=eyes).run()
         unit = 1e-6 if sys.platform == "darwin" else 1024e-6  # bytes there, else KiB
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

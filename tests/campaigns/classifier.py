@@ -21,7 +21,7 @@ from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
 from ganzoo import __version__
 from ganzoo.data import Digits, GANDataModule, MNIST5k
-from ganzoo.metrics.classifier import ARCHITECTURES, DigitNet, digit_input
+from ganzoo.evaluation.classifier import ARCHITECTURES, DigitNet, digit_input
 
 SEED = 0
 BATCH = 64

@@ -33,9 +33,9 @@ from ganzoo.core.images import to_float, to_uint8
 from ganzoo.core.module import GANModule
 from ganzoo.data import GANDataModule
 from ganzoo.evaluation import evaluate
+from ganzoo.evaluation.choice import cheap
+from ganzoo.evaluation.record import Report, made
 from ganzoo.hub import load, read_checkpoint, save_pretrained
-from ganzoo.metrics.choice import cheap
-from ganzoo.metrics.record import Report, made
 from tests.campaigns import pretrain_page
 
 MODELS = (

@@ -12,14 +12,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 import ganzoo
 from ganzoo.cli.catalog import paper
-from ganzoo.cli.evaluate import READINGS, datamodule, figure
+from ganzoo.cli.evaluate import datamodule
 from ganzoo.cli.paths import record_of
 from ganzoo.cli.sample import above
 from ganzoo.core.images import to_float
 from ganzoo.core.pictures import picture
+from ganzoo.evaluation.choice import usual_split
+from ganzoo.evaluation.record import Score
 from ganzoo.hub import load
-from ganzoo.metrics.choice import usual_split
-from ganzoo.metrics.record import Score
 
 COLUMNS = 10  # of the wall
 TILE = 48  # pixels of an image on it, at least
@@ -90,9 +90,9 @@ def card(name: str, record: Record) -> str:
         "",
         f"Of {p['fakes']:,} fakes against {against}{p['image']}, with the weights that are here:",
         "",
-        *table(("score", "value", ""), [(f"`{s.name}`", figure(s), reading(s)) for s in full]),
+        *table(("score", "value", ""), [(f"`{s.name}`", s.readable, s.reading) for s in full]),
         "",
-        "The tests repeat " + " and ".join(f"`{s.name}` {figure(s)}" for s in short) + ".",
+        "The tests repeat " + " and ".join(f"`{s.name}` {s.readable}" for s in short) + ".",
         "",
         "## To know",
         "",
@@ -118,7 +118,7 @@ def page(records: Mapping[str, Record]) -> str:
     rows = []
     for name, record in records.items():
         full = scores(record, "scores")
-        by = {score.figure: figure(score) for score in full}
+        by = {score.figure: score.readable for score in full}
         p = full[0].protocol
         data = f"{p['data']}, {p['split']}, {p['image']}" if "reals" in p else p["image"]
         size = f"{record['bytes'] / 1e3:,.0f} kB, {record['dtype']}{'' if record['slim'] else ', whole'}"
@@ -180,10 +180,6 @@ def scores(record: Record, which: str) -> list[Score]:
     """Of the whole evaluation ("scores"), or of the one that is repeated ("quick")."""
     found = record[which]["scores"]
     return [Score(**{**score, "value": math.nan if score["value"] is None else score["value"]}) for score in found]
-
-
-def reading(score: Score) -> str:
-    return READINGS.get(score.figure) or (f"{score.better} is better" if score.better else "")
 
 
 def error(record: Record) -> str:

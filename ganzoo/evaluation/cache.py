@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ganzoo.core.bounds import read_npz
+from ganzoo.evaluation.interfaces import BLOCK
 from ganzoo.functional.frechet import Gaussian
-from ganzoo.metrics.base import BLOCK
 
 SCHEMA = 1  # raise it when what a state means changes
 

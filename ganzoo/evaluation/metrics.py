@@ -1,23 +1,21 @@
-"""The metrics: each says which states it reads, refuses what cannot be computed, and hands its states to the maths."""
+"""Metrics of features, logits and pixels: each says which states it reads, refuses what cannot be computed, and hands
+its states to the maths."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from ganzoo.evaluation.interfaces import Figures, Given, Metric, States
 from ganzoo.functional.entropy import ebgan_score
 from ganzoo.functional.frechet import Gaussian, fid_infinity, frechet_distance, frechet_standard_error
 from ganzoo.functional.kernels import kid
 from ganzoo.functional.modes import gaussian_modes, stacked_modes
 from ganzoo.functional.neighbours import authenticity, copying, density_coverage, precision_recall
 from ganzoo.functional.parzen import parzen
-from ganzoo.metrics.base import Figures, Given, Metric
 
-States = Mapping[str, Mapping[str, Any]]
 BOTH = ("fake", "real")
 
 

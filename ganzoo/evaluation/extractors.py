@@ -17,9 +17,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ganzoo.core.images import to_float
-from ganzoo.metrics.base import Extractor, Outputs
-from ganzoo.metrics.classifier import ARCHITECTURES, PINNED, digit_input, pinned
-from ganzoo.metrics.downloads import fetch, sha256, tensors
+from ganzoo.evaluation.classifier import ARCHITECTURES, PINNED, digit_input, pinned
+from ganzoo.evaluation.downloads import fetch, sha256, tensors
+from ganzoo.evaluation.interfaces import Extractor, Outputs
 
 SCHEMA = "1"  # part of every fingerprint: another number where the same weights are read in another way
 
@@ -272,7 +272,7 @@ class Classifier(Extractor):
         self._size = ARCHITECTURES[name]["size"]
         self.network = pinned(name).eval().requires_grad_(False)
         self.name, self.num_features = name, ARCHITECTURES[name]["num_features"]
-        self.citation = f"ganzoo/metrics/weights/{name}.json"
+        self.citation = f"ganzoo/evaluation/weights/{name}.json"
         self.preprocessing = f"bilinear, antialiased, to {self._size}x{self._size}, x / 127.5 - 1"
         self.fingerprint = fingerprint(self.network, self.preprocessing)
 

@@ -10,14 +10,21 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ganzoo.core.files import write_atomically
-from ganzoo.metrics.base import EXTRACTED, Extractor, Metric
+
+if TYPE_CHECKING:  # a record is read without torch
+    from ganzoo.evaluation.interfaces import Extractor, Metric
 
 SCHEMA = 1
 PACKAGES = ("ganzoo", "torch", "torchvision", "torchmetrics", "torch-fidelity", "numpy")
 BY_INCEPTION = {"fid", "is", "kid", "sfid", "intra_fid", "fid_infinity"}  # others are in print with VGG, too
+READINGS = {  # of figures that are not to be ranked by
+    "authenticity": "0 for copies of training images",
+    "copying": "0.5 for new images, 1 for copies, 0 for bad ones",
+    "copying_z": "above 3: copies",
+}
 Protocol = dict[str, Any]
 
 
@@ -41,6 +48,19 @@ class Score:
     better: str
     figure: str
     protocol: Protocol
+
+    @property
+    def readable(self) -> str:
+        """`5.31 +- 0.12`: as many decimals as the error has meaning."""
+        if not self.error:
+            return f"{self.value:.4g}"
+        decimals = min(6, max(0, 1 - int(f"{self.error:e}".partition("e")[2])))
+        return f"{self.value:.{decimals}f} +- {self.error:.{decimals}f}"
+
+    @property
+    def reading(self) -> str:
+        """What the figure says: `lower is better`."""
+        return READINGS.get(self.figure) or (f"{self.better} is better" if self.better else "")
 
 
 @dataclass(frozen=True)
@@ -82,6 +102,16 @@ class Report:
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(f"{file} is no record of scores ({error}); evaluate and fit write scores.json") from error
 
+    def table(self) -> str:
+        """A line for each score, and one for each kind of error."""
+        width = max(len(score.name) for score in self.scores)
+        lines = [f"  {s.name:<{width}}  {s.readable:<18}  {s.reading}".rstrip() for s in self.scores]
+        kinds: dict[str, list[str]] = {}
+        for score in self.scores:
+            if score.error is not None:
+                kinds.setdefault(score.error_kind, []).append(score.figure)
+        return "\n".join([*lines, *(f"  +- of {', '.join(figures)}: {kind}" for kind, figures in kinds.items())])
+
     def cite(self, score: Score) -> str:
         """One line that says all that a reader needs to know."""
         p = score.protocol
@@ -92,10 +122,12 @@ class Report:
             fakes = f"{p['fakes']:,} fakes of {who['name']} ({who['weights']} weights, seed {who['seed']})"
         split = "" if p.get("split") == "all" else f"{p.get('split')} "  # a folder has none
         reals = f" against {p['reals']:,} {split}images of {p['data']}" if "reals" in p else ""
-        eyes = f", {p['extractor']}@{p['extractor_fingerprint'][:8]}: {p['preprocessing']}" if "extractor" in p else ""
+        extractor = (
+            f", {p['extractor']}@{p['extractor_fingerprint'][:8]}: {p['preprocessing']}" if "extractor" in p else ""
+        )
         settings = "".join(f", {key} {value}" for key, value in p["settings"].items() if key not in ("centers",))
         versions = f"ganzoo {self.made.get('ganzoo')}, torch {self.made.get('torch')}"
-        return f"{score.name} = {score.value:.4g}{error}: {fakes}{reals}, {p['image']}{eyes}{settings}; {versions}"
+        return f"{score.name} = {score.value:.4g}{error}: {fakes}{reals}, {p['image']}{extractor}{settings}; {versions}"
 
 
 def _score(content: Any) -> Score:
@@ -105,17 +137,6 @@ def _score(content: Any) -> Score:
     if not all(isinstance(x, str) for x in words) or not all(isinstance(x, int | float) for x in numbers):
         raise ValueError("fields of other types")
     return score
-
-
-def describe(model: Any, seed: int) -> dict[str, Any]:
-    """Whose fakes they are."""
-    return {
-        "name": type(model).__name__,
-        "module": type(model).__module__,
-        "weights": "raw" if model.ema is None else "averaged",
-        "images_seen": int(model.images_seen),
-        "seed": seed,
-    }
 
 
 def protocol(
@@ -139,7 +160,7 @@ def protocol(
     }
     if reals is not None and set(metric.needs) - {"fake"}:
         found |= reals
-    if extractor is not None and metric.outputs & EXTRACTED:
+    if extractor is not None and metric.extracts:
         found |= {
             "extractor": extractor.name,
             "extractor_fingerprint": extractor.fingerprint,
@@ -161,18 +182,13 @@ def count(n: int) -> str:
     return f"{n // 1000}k" if n and n % 1000 == 0 else str(n)
 
 
-def difference(a: Protocol, b: Protocol) -> dict[str, tuple[Any, Any]]:
-    """The fields in which two protocols differ."""
-    return {key: (a.get(key), b.get(key)) for key in {**a, **b} if a.get(key) != b.get(key)}
-
-
 def made(device: Any) -> dict[str, Any]:
     """Versions, the commit of a checkout, and the device."""
-    return {**{package: _version(package) for package in PACKAGES}, "commit": _commit(), "device": str(device)}
+    return {**{package: version(package) for package in PACKAGES}, "commit": _commit(), "device": str(device)}
 
 
-@cache
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """Of an installed package; None where it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,7 +20,8 @@ from torch.nn.functional import interpolate
 from ganzoo.core.images import to_float
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
-from ganzoo.metrics.base import BLOCK, Figures, Given, Metric, full_precision, seeded
+from ganzoo.evaluation.determinism import ieee_float32, seeded
+from ganzoo.evaluation.interfaces import BLOCK, Figures, Given, Metric, States
 
 Net = Literal["alex", "vgg"]
 
@@ -93,7 +93,7 @@ class PPL(Metric):
             raise ValueError("ppl moves a generator's latents, and these are files; evaluate a run or a checkpoint")
         _check(self.name, self.net, given)
 
-    def compute(self, states: Mapping[str, Mapping[str, Any]]) -> Figures:
+    def compute(self, states: States) -> Figures:
         from torchmetrics.functional.image import perceptual_path_length
 
         model = states["fake"]["model"]
@@ -104,7 +104,7 @@ class PPL(Metric):
         if not isinstance(z, Tensor) or z.ndim != 2:
             raise ValueError(f"ppl needs latents [n, z_dim]; those of {type(model).__name__} are others, leave ppl out")
         noise = seeded(mix(self.seed, 1), device)  # and classes; latents have mix(seed)
-        with torch.no_grad(), noise, full_precision(device):
+        with torch.no_grad(), noise, ieee_float32(device):
             mean, _, kept = perceptual_path_length(
                 Walker(model, self.resize, self.seed),  # type: ignore[arg-type]  # GeneratorType is a duck
                 num_samples=self.pairs,
@@ -187,12 +187,12 @@ class LPIPSDiversity(Metric):
             )
         _check(self.name, self.net, given)
 
-    def compute(self, states: Mapping[str, Mapping[str, Any]]) -> Figures:
+    def compute(self, states: States) -> Figures:
         images = states["fake"]["images.rows"]
         chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(mix(self.seed)))
         pairs = chosen[: 2 * self.pairs].view(2, self.pairs)
         net = network(self.net).to(images.device)
-        with torch.no_grad(), full_precision(images.device):
+        with torch.no_grad(), ieee_float32(images.device):
             found = [net(self._ready(images[i]), self._ready(images[j])).flatten() for i, j in pairs.split(BLOCK, 1)]
         distances = torch.cat(found).double()
         return {"lpips_diversity": (distances.mean().item(), (distances.std() / math.sqrt(self.pairs)).item())}

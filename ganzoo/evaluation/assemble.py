@@ -1,0 +1,114 @@
+"""Who is measured against what, by which metrics: decided here for `ganzoo.evaluate`, the verb, and the callback."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from ganzoo.core.module import GANModule
+from ganzoo.data import ArrayImages, GANDataModule, Images, Pictures
+from ganzoo.data.base import Split
+from ganzoo.evaluation.choice import usual_count, usual_extractor, usual_split
+from ganzoo.evaluation.interfaces import Extractor
+from ganzoo.evaluation.measure import Evaluation
+from ganzoo.evaluation.record import Report
+from ganzoo.evaluation.sources import Fakes, Reals, Reference
+from ganzoo.evaluation.sweep import Progress
+
+
+def evaluate(
+    fakes: GANModule | Images | Tensor | str | Path,
+    reals: GANDataModule | Images | Tensor | str | Path | None = None,
+    metrics: Sequence[str] | None = None,
+    *,
+    n: int | None = None,
+    split: Split | None = None,
+    seed: int = 0,
+    extractor: str | Extractor | nn.Module | None = None,
+    weights: str | None = None,
+    device: Any = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Scores of a model, or of anybody's images, with how they were measured.
+
+    Args:
+        fakes: a model; or images: a folder of pictures or a .npy/.npz, by its path; uint8 [N, C, H, W]; a data set.
+        reals: a data module, or images as above; None for metrics that need none.
+        metrics: names of `ganzoo.evaluation.choice.METRICS`, with settings as in "kid:size=500"; None for all usual
+            ones.
+        n: fakes of a model; None for what is usual.
+        split: of the data module that the fakes are held against; None for "train", or a translator's "val".
+        seed: of a model's fakes.
+        extractor: "inception", "digits", ..., or a network of your own; None for the data's own.
+        weights: a file with Inception's weights, where they cannot be downloaded.
+        device: where the extractor goes; None for where the model is, or the CPU.
+        progress: called with what is read, how many images are done, and how many there are.
+
+    Raises:
+        ValueError: what is asked for cannot be computed; the message says why.
+        OSError: pictures or weights are not there.
+    """
+    if isinstance(reals, GANDataModule):
+        reals.prepare_data()
+    asked: dict[str, Any] = {"n": n, "split": split, "seed": seed, "extractor": extractor, "weights": weights}
+    return assemble(fakes, reals, metrics, **asked, device=device).run(progress)
+
+
+def assemble(
+    fakes: GANModule | Images | Tensor | str | Path,
+    reals: GANDataModule | Images | Tensor | str | Path | None = None,
+    metrics: Sequence[str] | None = None,
+    *,
+    n: int | None = None,
+    split: Split | None = None,
+    seed: int = 0,
+    extractor: str | Extractor | nn.Module | None = None,
+    weights: str | None = None,
+    device: Any = None,
+    resize: int | None = None,
+) -> Evaluation:
+    """All that `evaluate` runs, and refuses before: what is not given is what is usual.
+
+    Args: those of `evaluate`; a data module has been prepared. And
+        resize: pixels per side that pictures of folders are brought to; None keeps them as they are.
+    """
+    model = fakes if isinstance(fakes, GANModule) else None
+    reference = _reference(reals, split, model, resize)
+    if model is not None:
+        device = device or model.device
+        like = reference.sets["real"] if reference else None
+        source: Fakes | Reals = Fakes(model, n or usual_count(_extractor_name(extractor, reference)), seed, like)
+    else:
+        source = Reals(_images(fakes, resize), device or "cpu", _name(fakes))
+    return Evaluation(source, reference, metrics, extractor=extractor, weights=weights, device=device or "cpu")
+
+
+def _reference(reals: Any, split: Split | None, model: GANModule | None, resize: int | None) -> Reference | None:
+    if reals is None:
+        return None
+    if isinstance(reals, GANDataModule):
+        return Reference.of(reals, split or usual_split(model, reals))
+    images = _images(reals, resize)
+    return Reference(_name(reals), "all", {"real": images}, usual_extractor(images[0]["image"].shape[0]))
+
+
+def _extractor_name(asked: str | Extractor | nn.Module | None, reference: Reference | None) -> str | None:
+    """What the usual number of fakes depends on."""
+    if isinstance(asked, str):
+        return asked
+    if isinstance(asked, Extractor):
+        return asked.name
+    return reference.extractor if reference else "inception"
+
+
+def _images(given: Any, resize: int | None) -> Images:
+    if isinstance(given, Tensor):
+        return ArrayImages(given)
+    return Pictures(given, image_size=resize) if isinstance(given, str | Path) else given
+
+
+def _name(given: Any) -> str:
+    return Path(given).resolve().name if isinstance(given, str | Path) else type(given).__name__

@@ -1,0 +1,185 @@
+"""One pass over the fakes, one over what is not yet known of the reals, and every metric that was asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from ganzoo.evaluation.choice import choose, usual_extractor
+from ganzoo.evaluation.extractors import make
+from ganzoo.evaluation.interfaces import Extractor, Figures, Given, Metric
+from ganzoo.evaluation.processes import broadcast, failing_together, first_before_others, is_first
+from ganzoo.evaluation.record import Protocol, Report, Score, made, protocol, score_name
+from ganzoo.evaluation.sources import Reference, Source
+from ganzoo.evaluation.sweep import Progress, Statistics, sweep
+
+STAY = {"model", "images.rows"}  # on the device where they are
+
+
+class Evaluation:
+    """Fakes, the reals that they are held against, metrics, and the extractor of their features; checked, ready to run.
+
+    Args:
+        fakes: of a generator, or of a folder.
+        reference: the reals; None for metrics of the fakes alone.
+        metrics: their names; None for all usual ones that can be computed.
+        extractor: its name or itself; None for the reference's own.
+        weights: a file with the extractor's weights, for those that would be downloaded.
+        device: where the extractor and the images go.
+
+    Attributes:
+        fakes: as given.
+        reference: as given.
+        extractor: of the features; None where no metric needs one.
+        metrics: that are computed.
+        missing: names of usual metrics that cannot be computed.
+        protocols: of each metric.
+
+    Raises:
+        ValueError: an unknown name, an extractor that does not fit the images, too few images for a metric, ...
+        OSError: the extractor's weights are neither here nor to be had.
+    """
+
+    def __init__(
+        self,
+        fakes: Source,
+        reference: Reference | None,
+        metrics: Sequence[str] | None = None,
+        *,
+        extractor: str | Extractor | nn.Module | None = None,
+        weights: str | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.fakes, self.reference = fakes, reference
+        with failing_together():
+            images = fakes.block(0)["images"]  # which also shows that there are any
+        asked = choose(metrics, reference)
+        with failing_together():
+            sets = {} if reference is None else _opened(reference, asked, images)
+        if extractor is None:
+            extractor = usual_extractor(images.shape[1]) if reference is None else reference.extractor
+        self.extractor = _made(extractor, asked, images, weights, device)
+        self.statistics = Statistics(sets, self.extractor, device)
+        given = Given(
+            sizes={"fake": len(fakes), **{which: len(data) for which, data in sets.items()}},
+            channels=images.shape[1],
+            image_size=(images.shape[2], images.shape[3]),
+            extractor=self.extractor,
+            num_classes=fakes.num_classes,
+            model=fakes.model is not None,
+            split="" if reference is None else reference.split,
+        )
+        self.metrics = first_before_others(lambda: _computable(asked, given, insist=metrics is not None))
+        self.missing = [metric.name for metric in asked if metric not in self.metrics]
+        if not self.metrics:
+            raise ValueError("nothing to measure: none of the usual metrics can be computed from these images alone")
+        self.protocols = self._protocols(images)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What its figures are called in full: {"fid": "fid_digits@1a2b_1k"}."""
+        each = zip(self.metrics, self.protocols, strict=True)
+        return {figure: score_name(figure, how) for metric, how in each for figure in metric.figures}
+
+    def run(self, progress: Progress | None = None) -> Report:
+        """The scores of the fakes, on all processes; `progress` is told what is done.
+
+        Raises:
+            ValueError: the generator's images are not finite, or a metric cannot be computed.
+        """
+        states = self._states(progress)
+        if torch.device(self.statistics.device).type == "cuda":  # neighbours among 50,000 images take a CPU minutes
+            states = {which: _moved(values, self.statistics.device) for which, values in states.items()}
+        with failing_together():
+            outcome = [metric.compute(states) for metric in self.metrics] if is_first() else []
+        return self._report(broadcast(outcome))
+
+    def failed(self) -> Report:
+        """The record of an evaluation that could not be made: every figure is NaN."""
+        return self._report([dict.fromkeys(metric.figures, (math.nan, None)) for metric in self.metrics])
+
+    def _report(self, outcome: Sequence[Figures]) -> Report:
+        """The figures with their names and protocols."""
+        found = [
+            Score(score_name(figure, how), value, error, metric.error if error is not None else "", better, figure, how)
+            for metric, how, figures in zip(self.metrics, self.protocols, outcome, strict=True)
+            for figure, better in metric.figures.items()
+            for value, error in [figures[figure]]
+        ]
+        return Report(self.fakes.subject, found, made(self.statistics.device))
+
+    def _protocols(self, images: Tensor) -> list[Protocol]:
+        channels, height, width = images.shape[1:]
+        kind = "coordinate" if images.is_floating_point() else "channel"
+        shape = f"{height}x{width}, {channels} {kind}{'s' if channels > 1 else ''}"
+        with failing_together():
+            about = self.reference.about() if self.reference is not None and is_first() else None
+        about = broadcast(about)
+        return [protocol(metric, self.extractor, shape, len(self.fakes), about) for metric in self.metrics]
+
+    def _states(self, progress: Progress | None) -> dict[str, dict[str, Any]]:
+        needs: dict[str, dict[str, None]] = {}
+        for metric in self.metrics:
+            for which, wanted in metric.needs.items():
+                needs.setdefault(which, {}).update(dict.fromkeys(wanted))
+        of_fakes = [name for name in needs.pop("fake", {}) if name != "model"]
+        states = {which: self.statistics.get(which, list(names), progress) for which, names in needs.items()}
+        fake = sweep(self.fakes, self.extractor, of_fakes, "fakes", progress) if of_fakes else {}
+        return {**states, "fake": {**fake, "model": self.fakes.model}}
+
+
+def _opened(reference: Reference, metrics: Iterable[Metric], fakes: Tensor) -> dict[str, Any]:
+    """The sets of real images that metrics need, if they are of the fakes' shape."""
+    for which in {which for metric in metrics for which in metric.needs} - {"fake"}:
+        reference.open(which)
+    real = reference.sets["real"][0]["image"]
+    if fakes.shape[1:] != real.shape:
+        one, other = (f"{c} x {h} x {w}" for c, h, w in (fakes.shape[1:], real.shape))
+        raise ValueError(
+            f"the fakes are {one} (channels, height, width), the reals {other}: take the reals that the model was "
+            "trained on, or bring pictures to one size (--resize)"
+        )
+    return reference.sets
+
+
+def _made(
+    asked: str | Extractor | nn.Module | None,
+    metrics: Iterable[Metric],
+    images: Tensor,
+    weights: str | None,
+    device: torch.device | str,
+) -> Extractor | None:
+    """The extractor that is asked for, if there is any and a metric needs it."""
+    if asked is None or not any(metric.extracts for metric in metrics):
+        return None
+    channels, height, width = images.shape[1:]
+    return first_before_others(lambda: make(asked, channels, (height, width), weights).to(device))
+
+
+def _computable(metrics: Iterable[Metric], given: Given, insist: bool) -> list[Metric]:
+    """Those that can be computed; if they are insisted on, all of them, or a ValueError that says why not."""
+    found = []
+    for metric in metrics:
+        try:
+            if given.extractor is None and metric.extracts:
+                raise ValueError(f"{metric.name} looks through an extractor, and these are points; ask for modes")
+            metric.check(given)
+            found.append(metric)
+        except ValueError:
+            if insist:
+                raise
+    return found
+
+
+def _moved(states: Mapping[str, Any], device: torch.device | str) -> dict[str, Any]:
+    """The states with their tensors on the device, but for images."""
+
+    def move(value: Any) -> Any:
+        return tree_map(lambda x: x.to(device) if isinstance(x, Tensor) else x, value)
+
+    return {name: value if name in STAY else move(value) for name, value in states.items()}

@@ -1,0 +1,99 @@
+"""Several processes that measure together; all of it works with a single one, too, without torch.distributed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from ganzoo.evaluation.interfaces import Outputs
+
+T = TypeVar("T")
+
+
+@contextmanager
+def joined(device: str) -> Iterator[str]:
+    """The group of the processes that torchrun has started, where it has; yields this one's device, a GPU of its own
+    if it is to be one."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield device
+        return
+    cuda = device.startswith("cuda")
+    if cuda:
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)  # where NCCL sends from
+    # the others wait while the first computes, which may be longer than the ten minutes that NCCL has patience
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(days=1))
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def rank_and_world() -> tuple[int, int]:
+    """Which of the processes this is, from 0, and how many there are."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+
+
+def is_first() -> bool:
+    return rank_and_world()[0] == 0
+
+
+def broadcast(value: Any) -> Any:
+    """The first process's value, on all."""
+    if rank_and_world()[1] == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+@contextmanager
+def failing_together() -> Iterator[None]:
+    """What fails in one process fails in all: none waits for ever for one that has given up."""
+    failed: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        failed = error
+    others = _failures(failed)
+    if failed is not None:
+        raise failed
+    for kind, words in others:
+        raise kind(words)
+
+
+def _failures(mine: Exception | None) -> list[tuple[type[Exception], str]]:
+    """Type and message of what failed, on all processes."""
+    world = rank_and_world()[1]
+    if world == 1:
+        return []
+    kind = next((kind for kind in (ValueError, OSError) if isinstance(mine, kind)), RuntimeError)
+    everyone: list[Any] = [None] * world
+    dist.all_gather_object(everyone, mine and (kind, str(mine)))
+    return [failure for failure in everyone if failure is not None]
+
+
+def first_before_others(do: Callable[[], T]) -> T:
+    """Do something on the first process before the others do it: what it downloads, they find."""
+    with failing_together():
+        result = do() if is_first() else None
+    with failing_together():
+        return do() if result is None else result
+
+
+def gather(outputs: Outputs) -> list[Outputs]:
+    """Every process's block, in the order of the processes; all blocks have one size."""
+    world = rank_and_world()[1]
+    if world == 1:
+        return [outputs]
+    whole = {key: value.contiguous() for key, value in outputs.items()}
+    parts = {key: [torch.empty_like(value) for _ in range(world)] for key, value in whole.items()}
+    for key, value in whole.items():
+        dist.all_gather(parts[key], value)
+    return [dict(zip(parts, block, strict=True)) for block in zip(*parts.values(), strict=True)]

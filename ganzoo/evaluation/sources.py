@@ -1,0 +1,200 @@
+"""The images that are measured: fakes and reals in blocks, which follow from their index alone, so that it does not
+matter which process asks; and the reference that fakes are held against."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from ganzoo.core.images import to_float, to_uint8
+from ganzoo.core.random import mix
+from ganzoo.core.types import Batch
+from ganzoo.evaluation.determinism import seeded
+from ganzoo.evaluation.interfaces import BLOCK, Outputs
+
+
+class Source(ABC):
+    """Images that are read or made in blocks.
+
+    Attributes:
+        model: the generator that makes them; None for files.
+        labels: from which the images' classes are drawn; None where they have none.
+        num_classes: of the images, for metrics of classes; None where they are of no known class.
+    """
+
+    model: Any = None
+    labels: Tensor | None = None
+    num_classes: int | None = None
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def block(self, index: int) -> Outputs:
+        """`BLOCK` images as "images" (uint8 [N, C, H, W]; floats for points in the plane) with "labels" where there are
+        any; the last block is filled up, so that every one is computed in the same way."""
+
+    @property
+    def subject(self) -> dict[str, Any]:
+        """What a record says of them."""
+        return {"name": type(self).__name__}
+
+
+class Fakes(Source):
+    """A generator's images; image i follows from (seed, i) alone, so that fewer are the first of more.
+
+    Args:
+        model: a GANModule; its averaged generator where it has one.
+        n: how many.
+        seed: of the latents, and of whatever else the generator draws.
+        reals: the data set from whose labels each fake's class is drawn, for a conditional model (uniform classes where
+            it has none), or whose sources are translated, one after the other, by a translator.
+
+    Attributes:
+        uniform: whether all classes are drawn alike, as the reals have none.
+
+    Raises:
+        ValueError: the reals' labels are not those of the model, or a translator finds no sources.
+    """
+
+    def __init__(self, model: Any, n: int, seed: int = 0, reals: Any = None) -> None:
+        self.model, self.n, self.seed, self.reals = model, n, seed, reals
+        self.uniform = False
+        if model.num_classes is not None:
+            self._draw_labels(model.num_classes)
+        if model.source_channels is not None:
+            self._keep_labels()
+
+    def _draw_labels(self, classes: int) -> None:
+        """Of a conditional model."""
+        labels = None if self.reals is None else self.reals.labels()
+        self.uniform = labels is None
+        self.labels = torch.arange(classes) if labels is None else labels
+        self.num_classes = None if self.uniform else classes
+        if (largest := self.labels.max()) >= classes:
+            raise ValueError(f"the model makes images of {classes} classes; the real images' labels are 0 to {largest}")
+
+    def _keep_labels(self) -> None:
+        """Of a translator: those of its sources, if they have any."""
+        if self.reals is None or "source" not in (first := self.reals.__getitems__([0])):
+            raise ValueError(
+                "the model translates pictures, and the real images come without sources: take data that has them, "
+                "such as PairedFolder, UnpairedFolder or Pairs"
+            )
+        if "label" in first:
+            self.labels = labels = self.reals.labels()
+            self.num_classes = int(labels.max()) + 1
+
+    def __len__(self) -> int:
+        return self.n
+
+    @property
+    def subject(self) -> dict[str, Any]:
+        """Metadata of the evaluated generator, as it is now."""
+        found = {
+            "name": type(self.model).__name__,
+            "module": type(self.model).__module__,
+            "weights": "raw" if self.model.ema is None else "averaged",
+            "images_seen": int(self.model.images_seen),
+            "seed": self.seed,
+        }
+        return {**found, "classes": "uniform"} if self.uniform else found
+
+    def block(self, index: int) -> Outputs:
+        device = self.model.device
+        z = self.model.latent(BLOCK, torch.Generator().manual_seed(mix(self.seed, index, 0)))
+        given: Batch = {}
+        members = range(index * BLOCK, (index + 1) * BLOCK)
+        if self.model.source_channels is not None:
+            batch = self.reals.__getitems__(members)  # repeated where there are fewer
+            source = batch["source"]
+            given["source"] = (to_float(source) if source.dtype == torch.uint8 else source).to(device)
+            if self.labels is not None:
+                given["label"] = batch["label"].to(device)
+        elif self.labels is not None:
+            given["label"] = self.labels[[mix(self.seed, i, 1) % len(self.labels) for i in members]].to(device)
+        with seeded(mix(self.seed, index, 2), device):  # other numbers than z's
+            images = self.model.generate(tree_map(lambda t: t.to(device), z), given)
+        finite = images.flatten(1).isfinite().all(1).byte()
+        outputs = {"images": pixels(images), "finite": finite}
+        return {**outputs, "labels": given["label"]} if "label" in given else outputs
+
+
+class Reals(Source):
+    """The images of a data set, in order.
+
+    Args:
+        data: a `ganzoo.data.Images`.
+        device: where its blocks go.
+        name: in records.
+    """
+
+    def __init__(self, data: Any, device: torch.device | str = "cpu", name: str = "images") -> None:
+        self.data, self.device, self.name = data, device, name
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    @property
+    def subject(self) -> dict[str, Any]:
+        return {"name": self.name}
+
+    def block(self, index: int) -> Outputs:
+        chosen: Sequence[int] = [i % len(self) for i in range(index * BLOCK, (index + 1) * BLOCK)]
+        batch = self.data.__getitems__(chosen)
+        outputs = {"images": pixels(batch["image"]).to(self.device)}
+        return {**outputs, "labels": batch["label"].to(self.device)} if "label" in batch else outputs
+
+
+def pixels(images: Tensor) -> Tensor:
+    """Bytes of grey and colour images, as files hold them; points in the plane stay floats."""
+    if images.dtype == torch.uint8:
+        return images
+    return to_uint8(images.float()) if images.shape[1] in (1, 3) else images.float()
+
+
+@dataclass
+class Reference:
+    """The real images that fakes are held against.
+
+    Attributes:
+        name: of the data.
+        split: which of its splits the metrics call "real".
+        sets: the data sets: "real" and, where there are any, "val" and "test".
+        extractor: what scores of this data look through by default; None for points.
+        data: the data module, for the facts that some metrics need.
+    """
+
+    name: str
+    split: str
+    sets: dict[str, Any]
+    extractor: str | None = None
+    data: Any = None
+
+    @staticmethod
+    def of(data: Any, split: str = "train") -> Reference:
+        """A `GANDataModule`'s split.
+
+        Raises:
+            ValueError: the split has no image.
+        """
+        real = data.dataset(split)
+        if not len(real):
+            raise ValueError(f"{data.name} has no {split} images; choose another split")
+        return Reference(data.name, split, {"real": real}, data.extractor, data)
+
+    def open(self, which: str) -> None:
+        """Make one of the data's own splits, if it has images."""
+        if which not in self.sets and self.data is not None and len(images := self.data.dataset(which)):
+            self.sets[which] = images
+
+    def about(self) -> dict[str, Any]:
+        """What goes into each score's protocol."""
+        real = self.sets["real"]
+        return {"data": self.name, "split": self.split, "reals": len(real), "data_fingerprint": real.fingerprint()}

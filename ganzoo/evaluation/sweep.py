@@ -1,0 +1,132 @@
+"""One pass over images, and the statistics of real images, which are computed once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ganzoo.evaluation import cache
+from ganzoo.evaluation.interfaces import BLOCK, EXTRACTED, Extractor, Outputs
+from ganzoo.evaluation.processes import broadcast, failing_together, gather, is_first, rank_and_world
+from ganzoo.evaluation.sources import Reals, Source
+from ganzoo.evaluation.states import new_state
+from ganzoo.functional.frechet import Gaussian
+
+Progress = Callable[[str, int, int], None]  # what, images done, images in all; called by the first process
+
+
+def sweep(
+    source: Source, extractor: Extractor | None, names: Sequence[str], what: str, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Read every image once, on all processes in turns of a block each, and add up the named states in order.
+
+    Returns the states' values on the first process, nothing on the others.
+    """
+    n, (rank, world) = len(source), rank_and_world()
+    outputs = {_output(name) for name in names}
+    states = {name: new_state(name, n) for name in names} if rank == 0 else {}
+    rounds = range(0, -(-n // BLOCK), world)
+    with ThreadPoolExecutor(1) as pool:
+        blocks = _blocks(source, [first + rank for first in rounds], pool)
+        for first in rounds:
+            with failing_together():
+                mine = _extracted(next(blocks), extractor, outputs)
+            gathered = gather(mine)
+            with failing_together():
+                for i, block in enumerate(gathered):
+                    _add(block, min(BLOCK, n - (first + i) * BLOCK), states)
+                if progress is not None and rank == 0:
+                    progress(what, min(n, (first + world) * BLOCK), n)
+    with failing_together():
+        return {name: state.value() for name, state in states.items()}
+
+
+def _blocks(source: Source, numbers: Sequence[int], pool: Executor) -> Iterator[Outputs]:
+    """The blocks of these numbers. Files are read a block ahead; a generator would only compete with the extractor."""
+    if source.model is not None:
+        yield from map(source.block, numbers)
+        return
+    ahead = pool.submit(source.block, numbers[0])
+    for number in numbers[1:]:
+        block, ahead = ahead.result(), pool.submit(source.block, number)
+        yield block
+    yield ahead.result()
+
+
+def _extracted(block: Outputs, extractor: Extractor | None, outputs: set[str]) -> Outputs:
+    """The outputs that are asked for, of a block of images."""
+    if extractor is not None and outputs & EXTRACTED:
+        block = {**block, **extractor(block["images"])}
+    return {key: value for key, value in block.items() if key in outputs | {"finite"}}
+
+
+def _add(block: Outputs, rows: int, states: Mapping[str, Any]) -> None:
+    """Update the states with the first rows of a block; the last block is filled up, or lies beyond the end."""
+    if rows <= 0:
+        return
+    if "finite" in block and not block["finite"][:rows].all():
+        raise ValueError("the generator's images are not finite: its weights or its inputs have diverged")
+    for name, state in states.items():
+        state.update(block[_output(name)][:rows])
+
+
+def _output(state: str) -> str:
+    """features.moments -> features."""
+    return state.partition(".")[0]
+
+
+class Statistics:
+    """The states of real images, each computed once: kept here, and on disk for other runs.
+
+    Args:
+        sets: "real" and, where the data has them, "val" and "test": data sets of `ganzoo.data`.
+        extractor: None for metrics that need none.
+        device: where the extractor is.
+    """
+
+    def __init__(self, sets: Mapping[str, Any], extractor: Extractor | None, device: torch.device | str) -> None:
+        self.sets, self.extractor, self.device = sets, extractor, device
+        self._states: dict[tuple[str, str], Any] = {}
+
+    def get(self, which: str, names: Sequence[str], progress: Progress | None = None) -> dict[str, Any]:
+        """The named states of one set; all processes must ask, the first gets them."""
+        with failing_together():
+            missing = [name for name in names if not self._find(which, name)] if is_first() else []
+        if missing := broadcast(missing):
+            found = sweep(Reals(self.sets[which], self.device), self.extractor, missing, f"{which} images", progress)
+            with failing_together():
+                self._keep(which, found)
+        return {name: self._states[which, name] for name in names} if is_first() else {}
+
+    def _find(self, which: str, name: str) -> bool:
+        data = self.sets[which]
+        if (which, name) not in self._states:
+            value = cache.load(self._path(which, name), len(data)) if _output(name) in EXTRACTED else None
+            value = data.labels() if name == "labels.rows" else value
+            if value is None:
+                return False
+            self._states[which, name] = value
+        return True
+
+    def _keep(self, which: str, found: Mapping[str, Any]) -> None:
+        for name, value in found.items():
+            self._states[which, name] = value.with_root() if isinstance(value, Gaussian) else value
+        try:
+            for name in found:
+                if _output(name) in EXTRACTED:
+                    cache.save(self._path(which, name), self._states[which, name])
+        except OSError as error:
+            warnings.warn(
+                f"what was computed of the {which} images is not kept for other runs ({error}); "
+                "name a folder that can be written to with GANZOO_CACHE",
+                stacklevel=2,
+            )
+
+    def _path(self, which: str, name: str) -> Path:
+        assert self.extractor is not None
+        return cache.path(images=self.sets[which].fingerprint(), extractor=self.extractor.fingerprint, state=name)
