@@ -16,7 +16,8 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 import ganzoo
-from ganzoo.callbacks.scores import FID, KID, InceptionScore, Scores, keep_until
+from ganzoo.callbacks.scores import FID, KID, InceptionScore, Scores
+from ganzoo.core.files import keep_until
 from ganzoo.core.strategy import GANStrategy
 from ganzoo.data import Digits, Gaussians
 from ganzoo.evaluation.extractors import Classifier, Custom

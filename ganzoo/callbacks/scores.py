@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from ganzoo.callbacks.base import save, warn_on_oserror
-from ganzoo.core.files import write_atomically
+from ganzoo.core.files import keep_until
 from ganzoo.core.lightning_fixes import BatchEndCallback
 from ganzoo.core.module import GANModule
 from ganzoo.evaluation.assemble import assemble
@@ -240,23 +240,6 @@ class KID(Scores):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(["kid"], **settings)
-
-
-def keep_until(file: Path, step: int) -> list[dict[str, Any]]:
-    """Take out of a log of JSON lines what is of later steps, and what a crash left half written; return the rest."""
-    text = file.read_text() if file.exists() else ""
-    kept = []
-    for line in text.splitlines():
-        try:
-            content = json.loads(line)
-            earlier = content["step"] <= step
-        except (ValueError, TypeError, LookupError, RecursionError):  # half a line, or another program's
-            continue
-        if earlier:
-            kept.append((line, content))
-    if (new := "".join(f"{line}\n" for line, _ in kept)) != text:
-        write_atomically(file, lambda opened: opened.write(new.encode()))
-    return [content for _, content in kept]
 
 
 @contextmanager

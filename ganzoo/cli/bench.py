@@ -81,8 +81,8 @@ def _measure(fit: list[str], steps: int, sender: Any) -> None:
 
     from ganzoo.cli.cost import measure
     from ganzoo.cli.errors import describe
-    from ganzoo.cli.run import parameters
     from ganzoo.cli.training import build
+    from ganzoo.core.player import parameters
 
     try:
         cli = build("fit", fit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -24,21 +25,24 @@ from ganzoo.callbacks import loggers
 from ganzoo.callbacks.checkpoints import Checkpoints
 from ganzoo.callbacks.diagnostics import Diagnostics
 from ganzoo.callbacks.progress import GANProgress, clock
+from ganzoo.callbacks.run_folder import AGAIN, RunFolder, RunLog, lock, told_to_end
 from ganzoo.callbacks.samples import Samples
 from ganzoo.callbacks.scores import Scores
 from ganzoo.cli import config as configs
 from ganzoo.cli import preflight, trust
+from ganzoo.cli.checks import environment
 from ganzoo.cli.cost import measure
 from ganzoo.cli.errors import UserError, causes, describe, mid_run, one_line, user_errors
 from ganzoo.cli.parsing import Parser
 from ganzoo.cli.paths import find_checkpoint, next_run, own_files, run_of, runs_of
-from ganzoo.cli.run import AGAIN, RunFolder, RunLog, failed, lock, parameters, told_to_end
+from ganzoo.cli.summary import failed, summary
 from ganzoo.core.arguments import DATA_SAYS
 from ganzoo.core.checkpoint import in_order, newest
 from ganzoo.core.finite import NonFiniteError
 from ganzoo.core.lightning_fixes import NoProfiler
 from ganzoo.core.limits import ArgumentError, hints, takes_none
 from ganzoo.core.module import GANModule
+from ganzoo.core.player import parameters
 from ganzoo.core.strategy import GANStrategy
 from ganzoo.hub import read_checkpoint
 
@@ -137,7 +141,7 @@ class GANCLI(LightningCLI):
         callbacks = [self.config_init.diagnostics, self.run, self.config_init.samples, self.config_init.scores]
         if config.enable_progress_bar is not False:
             callbacks.insert(2, GANProgress())
-        callbacks.insert(2, loggers.Loggers(self.run.folder, self.run.config, late))
+        callbacks.insert(2, loggers.Loggers(self.run.folder, self.run.texts["config.yaml"], late))
         if config.enable_checkpointing is not False:
             callbacks.append(self.config_init.checkpoint)
         return self._trainer({**config, **kwargs}, callbacks)
@@ -267,7 +271,8 @@ class GANCLI(LightningCLI):
             name = f"{type(self.model).__name__}-{getattr(self.datamodule, 'name', type(self.datamodule).__name__)}"
             folder = next_run(Path(config.trainer.default_root_dir), name.lower())
         preflight.check_folder(folder, "trainer.default_root_dir")
-        return RunFolder(folder, self._text(), RunLog(folder))
+        texts = {"config.yaml": self._text(), "environment.json": json.dumps(environment(), indent=2) + "\n"}
+        return RunFolder(folder, texts, RunLog(folder))
 
     def _text(self) -> str:
         """The resolved config as YAML."""
@@ -311,7 +316,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     if cli.run is None or cli.trainer.local_rank:  # Lightning takes another code of the processes it starts for a fault
         return 0
     if cli.trainer.is_global_zero:
-        print(cli.run.summary(cli.trainer), file=sys.stderr)
+        print(summary(cli.run, cli.trainer), file=sys.stderr)
     return 1 if failed(cli.trainer) else cli.run.code
 
 

@@ -69,19 +69,6 @@ def take(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return others, trusted
 
 
-def check_links(folder: Path) -> None:
-    """What a training writes in its run stays there, though the run may have been a stranger's.
-
-    Raises:
-        UserError: a file of the run is a link that leads elsewhere.
-    """
-    for path in folder.rglob("*"):
-        if path.match("wandb/*/logs/*"):  # wandb links its own log there, and begins another folder at each start
-            continue
-        if path.is_symlink() and not path.is_dir() and not path.resolve().is_relative_to(folder.resolve()):
-            raise UserError(f"{path} is a link to {path.resolve()}, which would be written to; delete the link")
-
-
 def refusal(error: ImportError) -> str:
     """What to say of a name that jsonargparse did not import, as it is not allowed."""
     name = str(error).split("'")[1]

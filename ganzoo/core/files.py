@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -41,3 +42,20 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], A
                 os.fsync(folder)  # the name
         finally:
             os.close(folder)
+
+
+def keep_until(file: Path, step: int) -> list[dict[str, Any]]:
+    """Take out of a log of JSON lines what is of later steps, and what a crash left half written; return the rest."""
+    text = file.read_text() if file.exists() else ""
+    kept = []
+    for line in text.splitlines():
+        try:
+            content = json.loads(line)
+            earlier = content["step"] <= step
+        except (ValueError, TypeError, LookupError, RecursionError):  # half a line, or another program's
+            continue
+        if earlier:
+            kept.append((line, content))
+    if (new := "".join(f"{line}\n" for line, _ in kept)) != text:
+        write_atomically(file, lambda opened: opened.write(new.encode()))
+    return [content for _, content in kept]

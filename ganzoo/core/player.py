@@ -111,3 +111,9 @@ def clip_gradients(optimizer: Optimizer, norm: float, scaler: Any) -> None:
     if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
         scaler.unscale_(optimizer)  # a fused optimizer would do it later, inside its step
     nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], norm)
+
+
+def parameters(model: Any) -> str:
+    """`D 2,689 + G 104,129 parameters`."""
+    sizes = [f"{p[0].upper()} {sum(w.numel() for w in getattr(model, p).parameters()):,}" for p in PLAYERS]
+    return f"{' + '.join(sizes)} parameters"

@@ -174,12 +174,12 @@ def _fit_setup(folder: Path) -> dict[str, Any]:
     from ganzoo.callbacks.checkpoints import Checkpoints
     from ganzoo.callbacks.diagnostics import Diagnostics
     from ganzoo.callbacks.progress import GANProgress
+    from ganzoo.callbacks.run_folder import RunFolder, RunLog
     from ganzoo.callbacks.samples import Samples
     from ganzoo.callbacks.scores import Scores
-    from ganzoo.cli.run import RunFolder, RunLog
     from ganzoo.core.lightning_fixes import NoProfiler
 
-    run, bar = RunFolder(folder, "", RunLog(folder)), GANProgress()
+    run, bar = RunFolder(folder, {}, RunLog(folder)), GANProgress()
     bar.console = Console(file=io.StringIO(), force_terminal=True, width=100)
     callbacks = [Diagnostics(), run, bar, Samples(video_fps=0), Scores(), Checkpoints()]
     return {"logger": run.metrics, "callbacks": callbacks, "profiler": NoProfiler()}

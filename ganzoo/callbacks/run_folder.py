@@ -1,15 +1,14 @@
-"""One folder for each run: config, environment, pictures, metrics, checkpoints; and Ctrl-C that loses nothing."""
+"""The folder of a run: made just before training, locked, removed if nothing began; and Ctrl-C that loses nothing."""
 
 from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -19,41 +18,20 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from ganzoo.callbacks.checkpoints import Checkpoints
-from ganzoo.callbacks.diagnostics import Diagnostics
-from ganzoo.callbacks.scores import Scores, keep_until
-from ganzoo.cli.checks import environment
-from ganzoo.cli.errors import UserError
-from ganzoo.cli.trust import check_links
-from ganzoo.core.arguments import variant_name
-from ganzoo.core.files import write_atomically
+from ganzoo.core.files import keep_until, write_atomically
 from ganzoo.core.lightning_fixes import BatchEndCallback, skip_sigterm_broadcast
-from ganzoo.core.player import PLAYERS
-from ganzoo.evaluation.record import Report
+from ganzoo.core.player import parameters
 
 try:
     import fcntl
 except ImportError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
-CONTENTS = {
-    "samples": "grids of the same latents while training",
-    "samples.mp4": "the same as a video",
-    "interpolation.png": "from latent to latent",
-    "reals.png": "training images",
-    "metrics.jsonl": "losses and scores",
-    "tensorboard": "the same and the pictures: tensorboard --logdir runs",
-    "wandb": "the same and the pictures, for wandb",
-    "scores.json": "the scores at the end, and how they were measured",
-    "checkpoints/last.ckpt": "the last state",
-    "config.yaml": "the resolved config",
-    "environment.json": "versions, devices, command",
-}
 AGAIN = 75  # sysexits' EX_TEMPFAIL: run me again
 CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: AGAIN}
 _locks: dict[Path, IO[str]] = {}  # of this process
-SHOWN = 6  # figures in the summary; scores.json has all
 
 
 class RunLog(Logger):
@@ -96,13 +74,13 @@ class RunFolder(BatchEndCallback):
 
     Args:
         folder: of the run.
-        config: YAML text of the resolved config.
+        texts: name -> content, of files that are written into it when it is made.
         metrics: the run's log.
     """
 
-    def __init__(self, folder: Path, config: str, metrics: RunLog) -> None:
+    def __init__(self, folder: Path, texts: Mapping[str, str], metrics: RunLog) -> None:
         self.folder = folder
-        self.config = config
+        self.texts = texts
         self.metrics = metrics
         self.last = folder / "checkpoints" / "last.ckpt"
         self.made: list[Path] = []  # folders that this process has added to the disk, now
@@ -150,52 +128,12 @@ class RunFolder(BatchEndCallback):
                 with suppress(OSError):  # another run has begun in it
                     folder.rmdir()
 
-    def summary(self, trainer: Trainer) -> str:
-        """Where everything is, and what to type next."""
-        state = "Stopped" if self.signal else "Done" if self.started else "Nothing to train, as it was already"
-        full = failed(trainer)
-        lost = ", but the last state was not written: make room, and go on with --ckpt_path last" if full else ""
-        head = f"{state} at step {trainer.global_step:,}{lost}. In {self.folder}:"
-        reports = [c.report for c in trainer.callbacks if isinstance(c, Scores) and c.report]  # type: ignore[attr-defined]
-        parts = [self._contents(), _alarms(trainer), *map(_scores, reports), self._next(trainer, bool(reports))]
-        return "\n".join([head, *(line for part in parts for line in part)])
-
-    def _contents(self) -> list[str]:
-        found = {name: what for name, what in CONTENTS.items() if (self.folder / name).exists()}
-        for path in sorted(self.last.parent.glob("best-*.ckpt")):
-            found[f"checkpoints/{path.name}"] = f"the best by {path.stem.removeprefix('best-')}"
-        return [f"  {name:<30}{what}" for name, what in found.items()]
-
-    def _next(self, trainer: Trainer, scored: bool) -> list[str]:
-        """Commands that go on from here."""
-        model = trainer.lightning_module
-        folder, config = (shlex.quote(str(path)) for path in (self.folder, self.folder / "config.yaml"))
-        name = variant_name(type(model))
-        own = "" if name.startswith("ganzoo.") else f" --variant {name}"
-        of = "--seeds 0-63" if model.source_channels is None else "--source FOLDER"
-        commands = [
-            f"sample {folder} {of}{own}",
-            f"evaluate {folder}{own}{'' if scored else '   # FID and others: none was measured'}",
-        ]
-        if hasattr(model, "classify"):
-            commands.append(f"test --config {config} --ckpt_path {folder}   # share of wrong classes")
-        commands.append(f"fit --config {config} --ckpt_path {folder}{self._more(trainer)}")
-        return ["Next:", *(f"  python -m ganzoo {command}" for command in commands)]
-
-    def _more(self, trainer: Trainer) -> str:
-        """What raises the limits that a training has reached."""
-        if self.signal:
-            return ""
-        limits = {"max_steps": trainer.max_steps, "max_epochs": trainer.max_epochs}
-        return "".join(f" --trainer.{name} {2 * limit}" for name, limit in limits.items() if limit and limit > 0)
-
     def _make(self) -> None:
         made = [path for path in (self.folder, self.folder.parent) if not path.exists()]
         (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         lock(self.folder)
         self.made = made
-        texts = {"config.yaml": self.config, "environment.json": json.dumps(environment(), indent=2) + "\n"}
-        for name, text in texts.items():
+        for name, text in self.texts.items():
             write_atomically(self.folder / name, partial(_text, text))
 
     def _interrupt(self, signum: int, frame: Any) -> None:
@@ -238,30 +176,6 @@ def told_to_end() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def parameters(model: Any) -> str:
-    """`D 2,689 + G 104,129 parameters`."""
-    sizes = [f"{p[0].upper()} {sum(w.numel() for w in getattr(model, p).parameters()):,}" for p in PLAYERS]
-    return f"{' + '.join(sizes)} parameters"
-
-
-def _alarms(trainer: Trainer) -> list[str]:
-    """What still goes wrong at the end."""
-    diagnostics = [c for c in trainer.callbacks if isinstance(c, Diagnostics)]  # type: ignore[attr-defined]
-    return [f"Since step {step:,}: {name}" for c in diagnostics for name, step in c.active.items()]
-
-
-def _scores(report: Report) -> list[str]:
-    lines = [f"Scores of {report.scores[0].protocol['fakes']:,} fakes:"]
-    ranked = [score for score in report.scores if score.better]
-    lines += [f"  {score.name:<28}{score.readable}" for score in ranked[:SHOWN]]
-    return lines + ([f"  and {more} more in scores.json"] if (more := len(report.scores) - SHOWN) > 0 else [])
-
-
-def failed(trainer: Trainer) -> bool:
-    """Whether the disk did not take the last state."""
-    return any(c.failed for c in trainer.callbacks if isinstance(c, Checkpoints))  # type: ignore[attr-defined]
-
-
 def _text(text: str, file: BinaryIO) -> None:
     file.write(text.encode())
 
@@ -270,9 +184,9 @@ def lock(folder: Path) -> None:
     """Keep a run for this process, until that ends.
 
     Raises:
-        UserError: another one has it.
+        MisconfigurationException: another one has it, or a file in it is a link that leads elsewhere.
     """
-    check_links(folder)
+    _check_links(folder)
     file = (folder / ".lock").absolute()
     if fcntl is None or file in _locks:
         return
@@ -281,8 +195,23 @@ def lock(folder: Path) -> None:
         fcntl.lockf(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which workers would inherit and keep
     except BlockingIOError as error:
         del _locks[file]
-        raise UserError(
+        raise MisconfigurationException(
             f"another process trains in {folder}; wait until it has ended, or start anew without --ckpt_path"
         ) from error
     except OSError:  # a file system without locks
         pass
+
+
+def _check_links(folder: Path) -> None:
+    """What a training writes in its run stays there, though the run may have been a stranger's.
+
+    Raises:
+        MisconfigurationException: a file of the run is a link that leads elsewhere.
+    """
+    for path in folder.rglob("*"):
+        if path.match("wandb/*/logs/*"):  # wandb links its own log there, and begins another folder at each start
+            continue
+        if path.is_symlink() and not path.is_dir() and not path.resolve().is_relative_to(folder.resolve()):
+            raise MisconfigurationException(
+                f"{path} is a link to {path.resolve()}, which would be written to; delete the link"
+            )

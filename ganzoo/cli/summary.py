@@ -1,0 +1,90 @@
+"""What `fit` says at its end: where everything is, and what to type next."""
+
+from __future__ import annotations
+
+import shlex
+
+from lightning.pytorch import Trainer
+
+from ganzoo.callbacks.checkpoints import Checkpoints
+from ganzoo.callbacks.diagnostics import Diagnostics
+from ganzoo.callbacks.run_folder import RunFolder
+from ganzoo.callbacks.scores import Scores
+from ganzoo.core.arguments import variant_name
+from ganzoo.evaluation.record import Report
+
+CONTENTS = {
+    "samples": "grids of the same latents while training",
+    "samples.mp4": "the same as a video",
+    "interpolation.png": "from latent to latent",
+    "reals.png": "training images",
+    "metrics.jsonl": "losses and scores",
+    "tensorboard": "the same and the pictures: tensorboard --logdir runs",
+    "wandb": "the same and the pictures, for wandb",
+    "scores.json": "the scores at the end, and how they were measured",
+    "checkpoints/last.ckpt": "the last state",
+    "config.yaml": "the resolved config",
+    "environment.json": "versions, devices, command",
+}
+SHOWN = 6  # figures in the summary; scores.json has all
+
+
+def summary(run: RunFolder, trainer: Trainer) -> str:
+    """Where everything is, and what to type next."""
+    state = "Stopped" if run.signal else "Done" if run.started else "Nothing to train, as it was already"
+    full = failed(trainer)
+    lost = ", but the last state was not written: make room, and go on with --ckpt_path last" if full else ""
+    head = f"{state} at step {trainer.global_step:,}{lost}. In {run.folder}:"
+    reports = [c.report for c in trainer.callbacks if isinstance(c, Scores) and c.report]  # type: ignore[attr-defined]
+    parts = [_contents(run), _alarms(trainer), *map(_scores, reports), _next(run, trainer, bool(reports))]
+    return "\n".join([head, *(line for part in parts for line in part)])
+
+
+def _contents(run: RunFolder) -> list[str]:
+    found = {name: what for name, what in CONTENTS.items() if (run.folder / name).exists()}
+    for path in sorted((run.folder / "checkpoints").glob("best-*.ckpt")):
+        found[f"checkpoints/{path.name}"] = f"the best by {path.stem.removeprefix('best-')}"
+    return [f"  {name:<30}{what}" for name, what in found.items()]
+
+
+def _next(run: RunFolder, trainer: Trainer, scored: bool) -> list[str]:
+    """Commands that go on from here."""
+    model = trainer.lightning_module
+    folder, config = (shlex.quote(str(path)) for path in (run.folder, run.folder / "config.yaml"))
+    name = variant_name(type(model))
+    own = "" if name.startswith("ganzoo.") else f" --variant {name}"
+    of = "--seeds 0-63" if model.source_channels is None else "--source FOLDER"
+    commands = [
+        f"sample {folder} {of}{own}",
+        f"evaluate {folder}{own}{'' if scored else '   # FID and others: none was measured'}",
+    ]
+    if hasattr(model, "classify"):
+        commands.append(f"test --config {config} --ckpt_path {folder}   # share of wrong classes")
+    commands.append(f"fit --config {config} --ckpt_path {folder}{_more(run, trainer)}")
+    return ["Next:", *(f"  python -m ganzoo {command}" for command in commands)]
+
+
+def _more(run: RunFolder, trainer: Trainer) -> str:
+    """What raises the limits that a training has reached."""
+    if run.signal:
+        return ""
+    limits = {"max_steps": trainer.max_steps, "max_epochs": trainer.max_epochs}
+    return "".join(f" --trainer.{name} {2 * limit}" for name, limit in limits.items() if limit and limit > 0)
+
+
+def _alarms(trainer: Trainer) -> list[str]:
+    """What still goes wrong at the end."""
+    diagnostics = [c for c in trainer.callbacks if isinstance(c, Diagnostics)]  # type: ignore[attr-defined]
+    return [f"Since step {step:,}: {name}" for c in diagnostics for name, step in c.active.items()]
+
+
+def _scores(report: Report) -> list[str]:
+    lines = [f"Scores of {report.scores[0].protocol['fakes']:,} fakes:"]
+    ranked = [score for score in report.scores if score.better]
+    lines += [f"  {score.name:<28}{score.readable}" for score in ranked[:SHOWN]]
+    return lines + ([f"  and {more} more in scores.json"] if (more := len(report.scores) - SHOWN) > 0 else [])
+
+
+def failed(trainer: Trainer) -> bool:
+    """Whether the disk did not take the last state."""
+    return any(c.failed for c in trainer.callbacks if isinstance(c, Checkpoints))  # type: ignore[attr-defined]
