@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 PRETRAINED = Path(__file__).parent / "pretrained"  # a folder for each trained model that comes with ganzoo
 
-# Only type checkers run these imports; everybody else imports a name's module when the name is first used. A new
-# variant is one line here; `list_models` keeps the order.
+# Type checkers read these imports. At run time a name's module is imported when the name is first used. A new variant
+# is one line here; `list_models` keeps the order.
 if TYPE_CHECKING:
     # isort: off
     from ganzoo.variants.gan import GAN as GAN
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ganzoo.hub import save_pretrained as save_pretrained
 
 
-# Name -> module, of the imports above.
+# Name -> module, read from the imports above.
 _LAZY = {
     alias.name: node.module
     for node in ast.walk(ast.parse(Path(__file__).read_text()))

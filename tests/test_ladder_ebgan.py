@@ -229,6 +229,15 @@ def test_data_without_labels_is_refused_in_one_line():
         gan.discriminator_loss({"image": images(4, 8), "z": gan.latent(4)})
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"margin": -1.0}, "margin is an energy's bound"), ({"margin_images": 0}, "margin_images must be positive")],
+)
+def test_a_bad_margin_is_named(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        model(**wrong)
+
+
 @pytest.mark.parametrize("denoising", [(), (1.0,) * 8, (-1.0,)])
 def test_bad_weights_are_named(denoising):
     with pytest.raises(ValueError, match="denoising"):

@@ -24,9 +24,10 @@ DATA_SAYS = {  # arguments that must agree with the data's attributes, and what 
 def constructor_arguments(frame: FrameType | None) -> tuple[dict[str, Any], list[str]]:
     """What the outermost constructor above a frame was given, and the names of what a checkpoint cannot hold.
 
-    Anything but plain values could only be loaded with weights_only=False. Lightning's `save_hyperparameters()` (2.6)
-    saves other values, too. It also saves the arguments of every base's constructor, so that a variant that fixes
-    `n_critic` and does not take it could not be loaded, and those of an object in whose constructor the model is made.
+    Values that are not plain could only be loaded with weights_only=False. Lightning's `save_hyperparameters()` (2.6)
+    saves them as well. It also saves the arguments of all base constructors, so that a variant that fixes `n_critic`
+    and does not take it could not be loaded; and if the model is created in another object's constructor, that
+    object's arguments.
     """
     assert frame is not None
     arguments = {k: v for k, v in constructor_of(frame).items() if k not in OPTIMISATION}
@@ -47,7 +48,7 @@ def is_plain(value: Any) -> bool:
         return all(isinstance(k, str) and is_plain(v) for k, v in value.items())
     if isinstance(value, list | tuple):
         return all(map(is_plain, value))
-    return value is None or type(value) in (bool, int, float, str)  # numpy's float is a float, and no plain one
+    return value is None or type(value) in (bool, int, float, str)  # numpy's float64 is a float, but not plain
 
 
 def check_game(variant: type, base: type, game: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Data made of other data: pairs for translators, and few labels among many images."""
+"""Data made from other data: pairs for translators, and a few labels among many images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TAN = 0.41421356  # of 22.5 degrees: between the directions of two neighbours
 
 
 class _Derived(GANDataModule):
-    """A data module that is made of another one, whose images, labels and splits it takes over.
+    """A data module made from another one, with that one's images, labels and splits.
 
     Args:
         data: The other one; its batch_size, num_workers, flip and seed are not used.
@@ -52,7 +52,7 @@ class Pairs(_Derived):
 
     Without `paired`, training batches are as CycleGAN has them: images and sources come from two fixed, disjoint halves
     of the training images, each shuffled on its own, as a function of (seed, epoch); labels are those of "image". val
-    and test are paired all the same, so that translations can be held against the truth.
+    and test are still paired, so that translations can be compared with the truth.
 
     Args:
         data: The data module whose images are taken; its batch_size, num_workers, flip and seed are not used.
@@ -112,8 +112,8 @@ class SemiSupervised(_Derived):
     """Few labels among many images: training batches have "labelled", images with their labels, beside "image".
 
     "image" are all training images, without labels. "labelled" are as many, drawn from the `labels_per_class` images of
-    each class whose labels are known: in every epoch they pass by again and again, each time in another order, a
-    function of (seed, epoch). In val and test all labels are known: there "labelled" are the images themselves.
+    each class whose labels are known: in every epoch they are repeated, each time in another order, a function of
+    (seed, epoch). In val and test all labels are known: there "labelled" are the images themselves.
 
     Args:
         data: The data module whose images and labels are taken; its batch_size, num_workers, flip and seed are not
@@ -167,7 +167,7 @@ class SemiSupervised(_Derived):
 
 
 class Derived(Wrapped):
-    """A data set's batches with sources that are made of the images; the sources `alone`, if that is asked for."""
+    """A data set's batches with sources computed from the images; with `alone` only the sources."""
 
     def __init__(self, data: Images, draw: Any, recipe: str, alone: bool = False) -> None:
         super().__init__(data)
@@ -184,7 +184,7 @@ class Derived(Wrapped):
 
 
 class Labelled(Wrapped):
-    """A data set's images with their labels, as "labelled"; these `alone`, if that is asked for."""
+    """A data set's batches with "labelled", the images with their labels; with `alone` only that."""
 
     def __init__(self, data: Images, alone: bool) -> None:
         super().__init__(data)
@@ -196,7 +196,7 @@ class Labelled(Wrapped):
         return Batch(labelled=labelled) if self.alone else Batch(**{**batch, "labelled": labelled})
 
     def _digest(self) -> str:
-        return self.data.fingerprint()  # it says the same things twice
+        return self.data.fingerprint()  # the same images and labels, only twice
 
 
 class Unlabelled(Wrapped):

@@ -1,8 +1,8 @@
 """Data sets that return whole batches.
 
-`Images.__getitems__` takes tickets, where a ticket is `epoch * len(data) + index`: whatever is
-random about an image is a function of (seed, ticket), so the number of processes and workers changes nothing, and a run
-resumed in the middle of an epoch sees exactly the batches that the first run would have seen.
+`Images.__getitems__` takes tickets, where a ticket is `epoch * len(data) + index`. All randomness of an image is a
+function of (seed, ticket): the number of processes and workers does not change the batches, and a run resumed in the
+middle of an epoch sees the same batches as a run that was never interrupted.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Images(Dataset[Batch]):
         raise NotImplementedError
 
     def __getitem__(self, index: int) -> Batch:
-        """A single image [C, H, W] with its label, for the curious."""
+        """A single image [C, H, W] with its label, for inspection."""
         return tree_map(lambda x: x[0], self.__getitems__([index]))
 
     def labels(self) -> Tensor | None:
@@ -136,7 +136,7 @@ class ArrayImages(Images):
 
 
 class Wrapped(Images):
-    """Another data set's images, somehow changed: as many, with the same labels."""
+    """A transformation of another data set: as many images, with the same labels."""
 
     def __init__(self, data: Images) -> None:
         self.data = data
@@ -150,8 +150,8 @@ class Wrapped(Images):
 
 
 class Flipped(Wrapped):
-    """Mirrors about half of another data set's images (and their sources) left to right: where `mix(seed, ticket)` is
-    odd."""
+    """Mirrors about half of another data set's images (and their sources) left to right, those whose
+    `mix(seed, ticket)` is odd."""
 
     def __init__(self, data: Images, seed: int) -> None:
         super().__init__(data)
@@ -167,8 +167,8 @@ class Flipped(Wrapped):
 
 
 class Jittered(Wrapped):
-    """Cuts a window out of each of another data set's images, and the same one out of its source: where, is a function
-    of (seed, ticket).
+    """Crops each of another data set's images, and its source in the same way, at a place that is a function of (seed,
+    ticket).
 
     Args:
         data: The images, larger than the window.
@@ -216,7 +216,7 @@ class Chosen(Images):
 
 
 class Merged(Wrapped):
-    """What two data sets give for the same tickets, in one batch: as many images as the first has, with its labels."""
+    """The batches of two data sets for the same tickets, merged; length and labels are the first one's."""
 
     def __init__(self, data: Images, others: Images) -> None:
         super().__init__(data)

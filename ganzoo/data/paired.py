@@ -148,7 +148,7 @@ class UnpairedFolder(_Translation):
     `source_path`, the others in `path`. Files are read as `ImageFolder` reads them.
 
     A training epoch is as long as the larger set. Each set is shuffled on its own, as a function of (seed, epoch), and
-    the smaller one passes by again and again. The splits' data sets, which do not shuffle, have each picture of the
+    the smaller one is repeated. The splits' data sets, which do not shuffle, have each picture of the
     images once, beside the sources in order.
 
     Fixed splits, of each set on its own, as in `PairedFolder`.
@@ -330,7 +330,7 @@ def _alike(size: tuple[int, int], other: tuple[int, int]) -> bool:
 
 
 def _check_colours(folders: dict[str, Found], channels: int, source_channels: int) -> None:
-    """Grey pictures read as colour beside real colour are mostly a mistake, which costs a network its size."""
+    """Refuse to read one folder's grey pictures in three channels beside real colour: that is mostly a mistake."""
     (path, is_grey), (source_path, source_is_grey) = (
         (folder, all(grey(mode) for _, (_, mode) in found.values())) for folder, found in folders.items()
     )

@@ -1,4 +1,4 @@
-"""What tells a healthy game from a sick one, as functions of scores and of images: ranks, distances, clusters."""
+"""Statistics of scores and images that show how well a training goes: AUC, distances, clusters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 def auc(a: Tensor, b: Tensor) -> float:
     """Probability in [0, 1] that a score of a [n] is larger than one of b [m], ties counting half: the area under the
     ROC curve (Hanley and McNeil 1982)."""
-    from sklearn.metrics import roc_auc_score  # here, as it takes half a second
+    from sklearn.metrics import roc_auc_score  # here, as the import takes half a second
 
     return float(roc_auc_score([1] * len(a) + [0] * len(b), torch.cat([a, b])))
 
@@ -25,8 +25,7 @@ def mean_distance(x: Tensor) -> float:
 def clusters(x: Tensor, k: int) -> Tensor:
     """Centres [k, d] of rows x [n >= k, d] on the CPU by k-means, the same for the same rows.
 
-    On one thread: with more, sums are rounded differently, and a forked process would wait forever for threads that
-    only its parent has.
+    It runs on one thread: more threads would change the rounding, and would deadlock in a forked process.
     """
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
@@ -51,8 +50,9 @@ def reached(real: Tensor, fake: Tensor, centres: Tensor, due: float) -> float:
 
 
 def near_held_out(train: Tensor, held_out: Tensor, fake: Tensor) -> float:
-    """How often a fake's nearest real is a held-out one, over what chance would give: about 1 if the generator has no
-    way to know which reals it was trained on, however blurred its images are; 0 if it copies.
+    """Share of fakes whose nearest real is a held-out one, divided by the share expected by chance.
+
+    About 1 if the fakes do not depend on which reals were in the training set, even if they are blurred; 0 for copies.
 
     Args:
         train, held_out, fake: [n, d], [l, d] and [m, d]; the first two from one distribution, with no row in common.

@@ -66,7 +66,7 @@ def integral(values: Tensor, x: Tensor) -> float:
 
 
 def expectation(values: Tensor, log_density: Tensor, x: Tensor) -> float:
-    """Integral of density times values, which count nothing where the density is 0, be they infinite or no numbers."""
+    """Integral of density times values; where the density is 0, infinite or nan values count as 0."""
     return integral(torch.where(log_density == -math.inf, 0, log_density.exp() * values), x)
 
 

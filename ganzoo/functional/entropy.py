@@ -9,13 +9,13 @@ from ganzoo.functional.base import double
 
 
 class SplitEntropy:
-    """Inception score exp(E_x KL(p(y|x) || p(y))) (Salimans et al. 2016, arXiv:1606.03498) of images that pass by.
+    """Inception score exp(E_x KL(p(y|x) || p(y))) (Salimans et al. 2016, arXiv:1606.03498) of a stream of images.
 
     The images are cut in order into `splits` parts, part i from i n // splits on. Of each part the sums of p and of
     p log p are kept, which is all that E_x KL(p(y|x) || p(y)) = H(p(y)) - E_x H(p(y|x)) needs.
 
     Args:
-        n: images that will come, at least `splits`.
+        n: images in total, at least `splits`.
         splits: parts; 10 is the convention.
     """
 
@@ -28,7 +28,7 @@ class SplitEntropy:
         """The next images' logits [b, K].
 
         Raises:
-            ValueError: n is too small for the splits, more than n came, or a logit is not finite.
+            ValueError: n is too small for the splits, there are more than n images, or a logit is not finite.
         """
         log_p = _log_softmax(logits)
         if not 0 < self.splits <= self.n:
@@ -52,7 +52,7 @@ class SplitEntropy:
         """Mean and population standard deviation over the splits; each score is in [1, K].
 
         Raises:
-            ValueError: not all n have come.
+            ValueError: there were fewer than n images.
         """
         if self.seen < self.n:
             raise ValueError(f"an Inception score of n = {self.n} got only {self.seen} rows of logits")
@@ -66,7 +66,7 @@ class SplitEntropy:
 def ebgan_score(logits: Tensor) -> float:
     """I' = E_x KL(p(y) || p(y|x)) >= 0 of logits [N, K] (EBGAN: Zhao et al. 2016, arXiv:1609.03126, section 4.1).
 
-    The paper's own score, made for its grid search alone. The 2 that is printed behind it marks a footnote.
+    The paper uses it for its grid search only. The 2 printed after I' there is a footnote mark, not an exponent.
     """
     log_p = _log_softmax(logits)
     q = log_p.exp().mean(0)

@@ -1,4 +1,4 @@
-"""Signal processing that keeps a network equivariant to translation, and the measure of how much it is one.
+"""Signal processing that keeps a network equivariant to translation, and a measure of its equivariance.
 
 Karras et al. 2021 (arXiv:2106.12423). Images are samples [N, C, H, W] of signals in the plane; a pixel is the unit of
 length, so frequencies are in cycles a pixel, and half a cycle is the most that the grid can hold.
@@ -15,7 +15,7 @@ from scipy.signal import firwin
 from torch import Tensor
 from torch.nn.functional import conv2d, leaky_relu, pad
 
-Padding = Literal["circular", "constant"]  # the image goes on periodically, or with zeros
+Padding = Literal["circular", "constant"]  # periodic, or zeros
 
 
 def low_pass(cutoff: float, half_width: float, taps: int, rate: float = 1.0) -> Tensor:
@@ -39,10 +39,10 @@ def resample(
 
     Args:
         x: [N, C, H, W].
-        kernel: [taps], symmetric, of sum 1; what zeros take from the mean is given back.
+        kernel: [taps], symmetric, of sum 1; the gain makes up for the zeros.
         up, down: whole numbers.
-        ahead: how many samples the filter sees ahead; None takes its middle. An even number of taps has none: it
-            leaves the image half a sample further right and down, which the next filter can undo.
+        ahead: how many samples ahead the filter reads; None centres it. A filter with an even number of taps has no
+            central tap: it shifts the image half a sample to the right and down, which the next filter can undo.
         padding: beyond the borders.
     """
     n, c, h, w = x.shape

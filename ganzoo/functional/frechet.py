@@ -102,7 +102,7 @@ def frechet_standard_error(real: Gaussian, fake: Gaussian, sample: Tensor) -> fl
 
     A fake x moves the distance by 2 (mu2 - mu1).(x - mu2) + (x - mu2)^T (I - M) (x - mu2), less its mean, over n;
     M = R (R^T S2 R)^(-1/2) R^T with S1 = R R^T is the optimal transport from the fakes' Gaussian to the reals'. First
-    order: it knows nothing of the bias of a small n, and is too small where the distance is hardly more than that bias.
+    order: it ignores the bias of a small n, and is too small where the distance is hardly more than that bias.
 
     Args:
         sample: [m, d], raw features of fakes, all or some; m >= 2.
@@ -128,7 +128,7 @@ def fid_infinity(real: Gaussian, fakes: Tensor, sizes: int = 15, seed: int = 0) 
     """The distance that infinitely many fakes would have (Chong & Forsyth 2020, arXiv:1911.07023).
 
     The distance of N fakes is linear in 1/N to first order: it is taken at `sizes` values of N from n/10 to n, for a
-    random subset each, and the regression's value at 1/N = 0 is read. The bias from few reals stays.
+    random subset each, and the regression line is extrapolated to 1/N = 0. The bias from few reals stays.
 
     Args:
         fakes: [n, d], raw features, n >= 20; n / 10 > d, or the distances of the small subsets lie on no line.

@@ -1,4 +1,4 @@
-"""Scores of who lies nearest to whom: fidelity, diversity and copying, from Euclidean distances between features."""
+"""Nearest-neighbour scores of fidelity, diversity and copying, from Euclidean distances between features."""
 
 from __future__ import annotations
 
@@ -105,15 +105,15 @@ def _centred(*sets: Tensor) -> list[Tensor]:
 def _blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Block by block the rows of x and their squared distances to all of y, float32 [rows, len(y)].
 
-    What is computed in float64 and rounded to float32 is equal where the distances are, whatever the order of summation
-    in the matrix product was: an open ball then really excludes its edge, and a copy lies at exactly 0.
+    Distances are computed in float64 and rounded to float32, so that equal ones stay equal whatever the order of
+    summation in the matrix product: an open ball then excludes its edge, and a copy is at a distance of exactly 0.
     """
     squares = y.square().sum(1)
     for start in range(0, len(x), BLOCK):
         block = x[start : start + BLOCK]
         scale = block.square().sum(1, keepdim=True) + squares
         distances = torch.addmm(scale, block, y.T, alpha=-2)
-        distances.masked_fill_(distances < scale * ((x.shape[1] + 2) * EPSILON), 0)  # below what rounding makes of 0
+        distances.masked_fill_(distances < scale * ((x.shape[1] + 2) * EPSILON), 0)  # less than the rounding error of 0
         yield slice(start, start + len(block)), distances.float()
 
 

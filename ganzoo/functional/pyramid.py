@@ -1,7 +1,7 @@
 """The Laplacian pyramid (Burt and Adelson 1983) of images whose sides halve.
 
-Here d averages 2x2 pixels (it blurs and decimates) and u is bilinear (it smooths and expands). Any other pair would be
-as exact, since a residual is whatever u leaves over; with these all images stay in the range of x.
+Here d averages 2x2 pixels (it blurs and decimates) and u is bilinear (it smooths and expands). The residuals
+I_k - u(I_{k+1}) make any such pair exact; with this one all images stay in the range of x.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class RBM(NamedTuple):
 
     @classmethod
     def of_pixels(cls, data: Tensor, units: int = 0, generator: torch.Generator | None = None) -> RBM:
-        """Independent pixels with the data's means, and `units` hidden units that know almost nothing yet."""
+        """Independent pixels with the data's means, and `units` hidden units with weights near 0."""
         mean = (data.double().sum(0) + 1) / (len(data) + 2)
         weight = 0.01 * torch.randn(units, data.shape[1], generator=generator, dtype=torch.float64)
         return cls(weight, torch.zeros(units, dtype=torch.float64), mean.logit())
@@ -62,7 +62,7 @@ class Classifier(NamedTuple):
     offset: Tensor
 
     def loss(self, data: Tensor, fantasies: Tensor) -> Tensor:
-        """Mean cross entropy in nats, log 2 where D cannot tell: V(D) is minus twice this."""
+        """Mean cross entropy in nats, log 2 where D cannot tell them apart: V(D) is minus twice this."""
         real, fake = (self.feature.log_density(x) - self.offset for x in (data, fantasies))
         return (softplus(-real).mean() + softplus(fake).mean()) / 2
 
@@ -75,7 +75,7 @@ def classify(
     Args:
         data, fantasies: [N, d], of zeros and ones, float64.
         units: 0 is the linear classifier.
-        decay: of the squared weights; without it a feature that tells all apart grows without bound.
+        decay: of the squared weights; without it a feature that separates the data perfectly grows without bound.
     """
     d = data.shape[1]
     weight = 0.1 * torch.randn(units, d, generator=generator, dtype=torch.float64)
@@ -105,7 +105,7 @@ def boost(
     decay: float = 3e-3,
     generator: torch.Generator | None = None,
 ) -> Iterator[tuple[RBM, float]]:
-    """Self-supervised boosting from independent pixels on, for ever; each feature's coefficient is 1.
+    """Self-supervised boosting from independent pixels on, without end; each feature's coefficient is 1.
 
     Args:
         data, held_out: [N, d] and [M, d], of zeros and ones, float64.

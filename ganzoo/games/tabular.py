@@ -12,7 +12,7 @@ from ganzoo.games.base import Game, array
 
 
 def best_discriminator(p: Tensor, q: Tensor) -> Tensor:
-    """D* = p / (p + q) (Goodfellow et al. 2014, arXiv:1406.2661, prop. 1); 1/2 where there is neither.
+    """D* = p / (p + q) (Goodfellow et al. 2014, arXiv:1406.2661, prop. 1); 1/2 where both are 0.
 
     Args:
         p: probabilities [n] of the data.
@@ -68,12 +68,12 @@ def ebgan_value(p: Tensor, q: Tensor, energy: Tensor, margin: float) -> Tensor:
 
 
 def ebgan_play(p: Tensor, q: Tensor, energy: Tensor, margin: float, lr: float = 1.0) -> Iterator[tuple[Tensor, Tensor]]:
-    """EBGAN played by two tables: (q, energy) after each step, for ever. G minimises E_q D, D `ebgan_value`.
+    """EBGAN played by two tables: (q, energy) after each step, without end. G minimises E_q D, D `ebgan_value`.
 
     Section 2.2: at a Nash equilibrium q = p and V = m (theorem 1), and D is a constant almost everywhere (theorem 2);
-    but *any* constant in [0, m], not 0.5 or another of its own. Reals and fakes meet at the same energy, and nothing
-    says at which: as long as no energy is held at 0 or m, D's gradient p - q sums to 0, so that the energies keep the
-    mean of the start, and the constant is this mean.
+    but *any* constant in [0, m]. Reals and fakes end at the same energy, which the theorem does not determine: as long
+    as no energy is clamped at 0 or m, D's gradient p - q sums to 0, so that the mean of the energies stays as it was
+    at the start, and the constant is this mean.
 
     For energies in [0, m] the game is bilinear, E_p D - E_q D, and plain steps would leave the equilibrium. So both
     take extragradient's: G a mirror step in the space of densities, D a step that is kept in [0, m].

@@ -1,4 +1,4 @@
-"""A GAN learns a density on a line, where everything can be seen."""
+"""A GAN learns a density on a line, where densities and D can be plotted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Snapshot(NamedTuple):
 
     Attributes:
         log_fakes: of the share of evenly spaced latents that G sends into each of the grid's cells.
-        d: what D says.
+        d: D(x).
         z: latents, evenly spaced.
         fakes: G(z).
     """
@@ -69,7 +69,7 @@ def _mean(values: Tensor, density: Tensor) -> float:
 
 
 def snapshots(steps: int, seed: int = 0, d_rate: float = 3e-3) -> dict[int, Snapshot]:
-    """Batch -> what there is then. G's learning rate is 3e-4; both fall to 0 along half a cosine."""
+    """Batch -> snapshot. G's learning rate is 3e-4; both fall to 0 along half a cosine."""
 
     def look(model: MLPGAN) -> Snapshot:
         z = torch.linspace(-1, 1, 100_001)[:, None]

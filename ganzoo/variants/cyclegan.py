@@ -20,7 +20,7 @@ from ganzoo.networks.resnet import ResNetTranslator
 
 
 class CycleGAN(GANModule):
-    """L_GAN(G, D_Y) + L_GAN(F, D_X) + 10 L_cyc(G, F) (eq. 3), on sources x and images y that form no pairs.
+    """L_GAN(G, D_Y) + L_GAN(F, D_X) + 10 L_cyc(G, F) (eq. 3), on unpaired sources x and images y.
 
     G: x -> y and F: y -> x, both in `generator`, play least squares against a patch discriminator each: G minimises
     E (D_Y(G(x)) - 1)^2, D_Y half of E (D_Y(y) - 1)^2 + E D_Y(G(x))^2. L_cyc = E |F(G(x)) - x| + E |G(F(y)) - y|
@@ -118,7 +118,7 @@ class CycleGAN(GANModule):
         return terms
 
     def play(self, batch: Batch) -> None:
-        """The generators' step, if it is due; then the discriminators', on what the pools make of its fakes."""
+        """The generators' step, if it is due; then the discriminators', on fakes from the pools."""
         steps = self.n_generator if self.due(self.n_critic) else 0
         once = steps == 1 and self.microbatches == 1 and not self.compile_losses  # one forward pass is enough
         with torch.set_grad_enabled(once):

@@ -33,7 +33,7 @@ class LadderEBGAN(GANModule):
     `error` is the share of wrong classes: of the noisy path on the few labelled images in training, of the clean path
     on held-out ones as `val/error`. The data is `SemiSupervised`.
 
-    Where the margin starts and how it falls the paper searched for; the numbers here are this project's own.
+    The paper searched for the margin's start and decay; the defaults here are this project's own.
 
     Args:
         image_size: pixels, H = W.

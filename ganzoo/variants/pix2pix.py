@@ -24,7 +24,7 @@ class Pix2Pix(GANModule):
 
     L_cGAN = E log D(x, y) + E log(1 - D(x, G(x, z))) (eq. 1), L1 = E |y - G(x, z)| (eq. 3). D judges patches, and its
     loss is halved, to slow it down; G maximises log D(x, G(x, z)). The noise z is dropout, in sampling too: `latent`
-    draws the masks, so a seed is an image here as everywhere.
+    draws the masks, so a seed determines an image, as in all variants.
 
     The paper's ablation, by arguments: L1 (`gan=0`), GAN (`conditional=False, l1=0`), cGAN (`l1=0`), L1+GAN
     (`conditional=False`), L1+cGAN.
@@ -38,7 +38,7 @@ class Pix2Pix(GANModule):
             that does not exceed the image.
         conditional: D sees the source beside the image (eq. 1), or the image alone (eq. 2).
         l1: weight of the L1 term.
-        gan: weight of the adversarial term; with 0, D still learns, and G does not listen.
+        gan: weight of the adversarial term; with 0, D is still trained, but has no influence on G.
         optimizer: Adam as in section 3.3.
         game: what every variant takes.
 

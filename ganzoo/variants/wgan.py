@@ -20,8 +20,8 @@ class WGAN(GANModule):
 
     At the best f that difference is the Wasserstein-1 distance of data and fakes, times the Lipschitz constant that the
     clip allows: the logged `wasserstein` may be compared within a run, not between critics. Every parameter of the
-    critic is clipped, batch norm's too, and no running statistic. Adam and other momentum made the authors' critic
-    unstable. Their code, not the paper, trains the critic for 100 batches at each of G's first 25 steps.
+    critic is clipped, including batch norm's; running statistics are not. Adam and other momentum made the authors'
+    critic unstable. Their code, not the paper, trains the critic for 100 batches at each of G's first 25 steps.
 
     Args:
         image_size: pixels, H = W: 8, 16, 32, 64, ...; any for "mlp".

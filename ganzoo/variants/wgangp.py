@@ -20,7 +20,7 @@ from ganzoo.networks.mlp import ReLUDiscriminator, ReLUGenerator
 class WGANGP(GANModule):
     """min_G max_f E f(x) - E f(G(z)) - penalty * E (|grad f(x_u)| - 1)^2, x_u between a real and a fake (eq. 3).
 
-    The gradient of an image's score must be that image's alone, so the critic has no batch norm (section 4).
+    An image's score must not depend on other images of the batch, so the critic has no batch norm (section 4).
 
     The networks are DCGAN's; the paper's scores on CIFAR-10 are those of its residual networks.
 
