@@ -146,7 +146,7 @@ def protocol(
 
     Args:
         metric: the metric.
-        extractor: that there is to look through.
+        extractor: of the features; None where there is none.
         images: their shape, in words.
         fakes: how many.
         reals: "data", "split", "reals" (how many) and "data_fingerprint"; None if there are none.

@@ -26,8 +26,8 @@ import yaml
 from torch import Tensor
 
 import ganzoo
+from ganzoo.cli.config_data import datamodule
 from ganzoo.cli.errors import UserError
-from ganzoo.cli.evaluate import datamodule
 from ganzoo.cli.paths import find_checkpoint, find_config, record_of
 from ganzoo.core.images import to_float, to_uint8
 from ganzoo.core.module import GANModule

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import ganzoo
 from ganzoo.cli.catalog import paper
-from ganzoo.cli.evaluate import datamodule
+from ganzoo.cli.config_data import datamodule
 from ganzoo.cli.paths import record_of
 from ganzoo.cli.sample import above
 from ganzoo.core.images import to_float
