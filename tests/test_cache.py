@@ -39,8 +39,8 @@ def network():
         return nn.Sequential(nn.Conv2d(1, 3, 3, stride=2), nn.AdaptiveAvgPool2d(2), nn.Flatten())
 
 
-def eyes(net=None, size=8, **settings):
-    return Custom(net or network(), "eyes", channels=1, image_size=(size, size), **settings)
+def custom(net=None, size=8, **settings):
+    return Custom(net or network(), "mine", channels=1, image_size=(size, size), **settings)
 
 
 class Counted(ArrayImages):
@@ -56,7 +56,7 @@ class Counted(ArrayImages):
 def get(pixels=None, labels=None, extractor=None, names=NAMES, which="real"):
     """Whether images were read, and the states."""
     data = Counted(images() if pixels is None else pixels, labels)
-    states = Statistics({which: data}, extractor or eyes(), "cpu").get(which, names)
+    states = Statistics({which: data}, extractor or custom(), "cpu").get(which, names)
     return data.reads > 0, states
 
 
@@ -110,8 +110,8 @@ def other_weight():
         lambda: get(torch.cat([images(), images()])),
         lambda: get(images(size=9)),
         lambda: get(labels=torch.arange(100)),
-        lambda: get(extractor=eyes(other_weight())),
-        lambda: get(extractor=eyes(preprocess=halve)),
+        lambda: get(extractor=custom(other_weight())),
+        lambda: get(extractor=custom(preprocess=halve)),
         lambda: get(extractor=Custom(network(), "other", channels=1, image_size=(8, 8))),
     ],
     ids=["pixel", "order", "fewer", "twice", "size", "labels", "weight", "preprocessing", "name"],

@@ -311,7 +311,7 @@ def test_metrics_list(evaluate):
     evaluate {RUN} nowhere | no folder or config 'nowhere'
     evaluate {RUN} dcgan/digit | did you mean 'dcgan/digits'?
     evaluate {RUN} nowhere.yaml | no config 'nowhere.yaml'
-    evaluate {RUN} -n 0 | -n is 0; it counts from 1
+    evaluate {RUN} -n 0 | -n is 0; it takes a whole number from 1
     evaluate {RUN} -n x | -n | 'x'
     evaluate {RUN} --metrics fit | no metric 'fit'; did you mean 'fid'
     evaluate {RUN} --metrics fid, | no metric ''
@@ -340,7 +340,7 @@ def test_metrics_list(evaluate):
     evaluate fakes --seed 0 | are for models
     evaluate fakes --raw | are for models
     evaluate fakes --split test | --split is of real images
-    evaluate fakes --resize 0 | --resize is 0; it counts from 1
+    evaluate fakes --resize 0 | --resize is 0; it takes a whole number from 1 to 16384
     evaluate fakes large --extractor digits | the fakes are 1 x 8 x 8 | the reals 1 x 16 x 16 | --resize
     evaluate fakes colour | the fakes are 1 x 8 x 8 | the reals 3 x 8 x 8
     evaluate mixed | --resize

@@ -10,6 +10,8 @@ from PIL import Image
 import ganzoo
 from ganzoo.cli import main
 from ganzoo.data import Digits
+from ganzoo.evaluation.assemble import assemble
+from ganzoo.evaluation.choice import usual_extractor
 from ganzoo.evaluation.extractors import Classifier
 from ganzoo.functional.frechet import Gaussian, frechet_distance
 
@@ -18,6 +20,22 @@ from ganzoo.functional.frechet import Gaussian, frechet_distance
 def model():
     torch.manual_seed(0)
     return ganzoo.DCGAN(image_size=8, channels=1, width=4).eval()
+
+
+def named(name):
+    extractor = Classifier("digits")
+    extractor.name = name
+    return extractor
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch, tmp_path):
+    def refuse(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "nothing"))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
 
 
 def values(report):
@@ -36,8 +54,8 @@ def test_a_model(model):
 def test_images_of_every_kind_are_the_same_images(tmp_path):
     digits = Digits()
     fakes, reals = (digits.dataset(split).images for split in ("test", "val"))
-    eyes = Classifier("digits")
-    a, b = (Gaussian.of(eyes(images)["features"]) for images in (reals, fakes))
+    extractor = Classifier("digits")
+    a, b = (Gaussian.of(extractor(images)["features"]) for images in (reals, fakes))
     (tmp_path / "fakes").mkdir()
     for i, image in enumerate(fakes):
         Image.fromarray(image[0].numpy()).save(tmp_path / "fakes" / f"{i:04d}.png")
@@ -74,3 +92,45 @@ def test_what_cannot_be_is_refused(model):
         ganzoo.evaluate(model, Digits(), ["kid:size=many"])
     with pytest.raises(ValueError, match="real"):
         ganzoo.evaluate(model, None, ["fid"], n=64, extractor="digits")
+
+
+# What is usual
+
+
+@pytest.mark.parametrize(
+    ("extractor", "n"),
+    [
+        (None, 10_000),
+        ("inception-grey", 50_000),
+        ("digits", 10_000),
+        (named("digits"), 10_000),
+        (named("inception"), 50_000),
+    ],
+)
+def test_the_usual_count_is_that_of_the_extractor(model, extractor, n, monkeypatch):
+    monkeypatch.setattr("ganzoo.evaluation.measure.make", lambda *_: named("inception-grey"))
+    assert len(assemble(model, Digits(image_size=8), ["fid"], extractor=extractor).fakes) == n
+
+
+def test_the_usual_extractor_is_that_of_the_data_or_of_the_channels(model):
+    assert [usual_extractor(channels) for channels in (1, 2, 3)] == ["inception-grey", None, "inception"]
+    assert assemble(model, Digits(image_size=8), ["fid"], n=64).extractor.name == "digits"
+    reals = Digits(image_size=8).dataset("val").images
+    for against in (None, reals):
+        with pytest.raises(OSError, match="Inception's weights could not be downloaded"):
+            assemble(model, against, ["is"], n=64)
+
+
+def test_images_are_brought_to_one_size(tmp_path):
+    for name, size in (("fakes", 8), ("reals", 16)):
+        (tmp_path / name).mkdir()
+        for i, image in enumerate(Digits(image_size=size).dataset("test").images[:3]):
+            Image.fromarray(image[0].numpy()).save(tmp_path / name / f"{i}.png")
+    evaluation = assemble(tmp_path / "fakes", tmp_path / "reals", ["fid"], extractor="digits", resize=12)
+    assert evaluation.protocols[0]["image"] == "12x12, 1 channel" and evaluation.fakes.subject == {"name": "fakes"}
+    assert evaluation.reference.about()["data"] == "reals"
+
+
+def test_what_cannot_be_computed_of_the_usual_ones_is_named(model):
+    assert assemble(model, Digits(image_size=8), n=64).missing == ["kid", "accuracy"]
+    assert assemble(model, Digits(image_size=8), ["fid"], n=64).missing == []

@@ -16,6 +16,7 @@ FILES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROO
 
 RANK_0 = {
     "core/bounds",
+    "core/environment",
     "core/files",
     "core/finite",
     "core/types",

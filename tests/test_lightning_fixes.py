@@ -6,6 +6,7 @@ import inspect
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ import ganzoo
 from ganzoo.callbacks.samples import Samples
 from ganzoo.core import lightning_fixes
 from ganzoo.core.checkpoint import CheckpointIO
-from ganzoo.core.lightning_fixes import BatchEndCallback, NoProfiler
+from ganzoo.core.lightning_fixes import BatchEndCallback, NoProfiler, quiet
 from ganzoo.testing import NoiseImages, fit
 
 NO_LONGER = "Lightning needs this no longer: take it out of lightning_fixes"
@@ -175,6 +176,18 @@ def test_lightning_asks_all_processes_in_every_batch():
     trainer = plain()
     lightning_fixes.skip_sigterm_broadcast(trainer)
     assert trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor is lightning_fixes._nothing
+
+
+def test_lightning_warns_of_what_says_nothing_here():
+    def warned(silence):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            silence()
+            plain()
+        return [str(warning.message) for warning in caught if "does not have many workers" in str(warning.message)]
+
+    assert warned(lambda: None), NO_LONGER
+    assert not warned(quiet)
 
 
 def test_lightning_raises_where_a_model_has_no_trainer():

@@ -42,7 +42,7 @@ def _own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("GANZOO_CACHE", str(tmp_path / "cache"))
 
 
-class Eyes(Extractor):
+class Random(Extractor):
     """A random convolution; counts what it sees."""
 
     name, preprocessing, citation, channels, num_features, num_classes = "inception", "x / 255", "", 1, 18, 10
@@ -100,19 +100,19 @@ def labelled(labels):
     return None if labels is None else ArrayImages(torch.zeros(len(labels), 1, 8, 8, dtype=torch.uint8), labels)
 
 
-def evaluation(names, n=1000, data=None, model=None, labels=None, eyes=None, split="train"):
+def evaluation(names, n=1000, data=None, model=None, labels=None, extractor=None, split="train"):
     reference = Reference.of(data or Digits(), split)
     model = model or (Toy() if labels is None else Conditional())
-    return Evaluation(Fakes(model, n, 0, labelled(labels)), reference, names, extractor=eyes or Eyes())
+    return Evaluation(Fakes(model, n, 0, labelled(labels)), reference, names, extractor=extractor or Random())
 
 
 def values(report):
     return {score.figure: score.value for score in report.scores}
 
 
-def features(images, eyes=None):
-    eyes = eyes or Eyes()
-    outputs = [eyes(images[i : i + BLOCK]) for i in range(0, len(images), BLOCK)]
+def features(images, extractor=None):
+    extractor = extractor or Random()
+    outputs = [extractor(images[i : i + BLOCK]) for i in range(0, len(images), BLOCK)]
     return tuple(torch.cat([out[key] for out in outputs]).double().numpy() for key in ("features", "logits"))
 
 
@@ -125,30 +125,30 @@ def made(source):
 
 
 def test_every_image_is_extracted_once_for_all_metrics_and_the_reals_never_again(monkeypatch):
-    eyes = Eyes()
+    extractor = Random()
     monkeypatch.setattr(choice, "METRICS", {**METRICS, **FASTER})
-    it = evaluation(ALL, eyes=eyes)
-    assert not eyes.seen, "nothing is extracted before it is asked to run"
+    it = evaluation(ALL, extractor=extractor)
+    assert not extractor.seen, "nothing is extracted before it is asked to run"
     it.run()
     train, test = (Digits().dataset(split).images for split in ("train", "test"))
     fakes = made(Fakes(Toy(), 1024))["images"]
     whole = [BLOCK * -(-len(images) // BLOCK) for images in (train, test, fakes)]
-    seen = torch.cat(eyes.seen)
+    seen = torch.cat(extractor.seen)
     assert len(seen) == sum(whole), "each block of each set once"
     for images in (train, test, fakes):
         assert sum(torch.equal(seen[i : i + len(images)], images) for i in range(0, len(seen), BLOCK)) == 1
-    eyes.seen.clear()
+    extractor.seen.clear()
     it.run()
-    assert torch.equal(torch.cat(eyes.seen), fakes), "the second time only fakes"
-    eyes.seen.clear()
-    evaluation(ALL, eyes=eyes).run()
-    assert torch.equal(torch.cat(eyes.seen), fakes), "in another run, too"
+    assert torch.equal(torch.cat(extractor.seen), fakes), "the second time only fakes"
+    extractor.seen.clear()
+    evaluation(ALL, extractor=extractor).run()
+    assert torch.equal(torch.cat(extractor.seen), fakes), "in another run, too"
 
 
 def test_metrics_without_an_extractor_extract_nothing():
-    eyes = Eyes()
-    evaluation(["parzen"], eyes=eyes).run()
-    assert not eyes.seen
+    extractor = Random()
+    evaluation(["parzen"], extractor=extractor).run()
+    assert not extractor.seen
 
 
 # Fakes
@@ -282,7 +282,7 @@ def test_peers_agree():
 
 def test_reals_against_themselves_are_perfect():
     real = Digits().dataset("train")
-    it = Evaluation(Reals(real), Reference.of(Digits()), ["fid", "pr", "dc", "memorisation"], extractor=Eyes())
+    it = Evaluation(Reals(real), Reference.of(Digits()), ["fid", "pr", "dc", "memorisation"], extractor=Random())
     found = values(it.run())
     assert abs(found["fid"]) < 1e-10
     assert found["precision"] == found["recall"] == found["coverage"] == 1
@@ -447,7 +447,7 @@ def test_what_fails_on_one_process_fails_on_all(tmp_path, monkeypatch):
                 raise OSError("a broken file")
             return super().block(index)
 
-    class Blind(Eyes):
+    class Blind(Random):
         def extract(self, images):
             return {key: value * float("nan") for key, value in super().extract(images).items()}
 
@@ -461,9 +461,9 @@ def test_what_fails_on_one_process_fails_on_all(tmp_path, monkeypatch):
     def work(rank):
         found = {}
         found["fakes"] = error(lambda: evaluation(["fid"], model=Diverged()).run())
-        broken = Evaluation(Broken(Toy(), 500), Reference.of(Digits()), ["fid"], extractor=Eyes())
+        broken = Evaluation(Broken(Toy(), 500), Reference.of(Digits()), ["fid"], extractor=Random())
         found["file"] = error(lambda: broken.run())
-        found["features"] = error(lambda: evaluation(["fid", "is"], eyes=Blind(seed=1)).run())
+        found["features"] = error(lambda: evaluation(["fid", "is"], extractor=Blind(seed=1)).run())
         with monkeypatch.context() as patch:
             patch.setattr(metrics.FID, "compute", fail("compute"))
             found["compute"] = error(lambda: evaluation(["fid"]).run())
@@ -491,7 +491,7 @@ def test_a_gpu_gives_nearly_the_same_and_keeps_its_random_numbers():
     model, names = ganzoo.DCGAN(image_size=8, channels=1, width=8), ["fid", "is", "pr", "dc", "memorisation"]
     state = torch.cuda.get_rng_state()
     fakes = Fakes(model.to("cuda"), 1000)
-    on_gpu = Evaluation(fakes, Reference.of(Digits()), names, extractor=Eyes(), device="cuda").run()
+    on_gpu = Evaluation(fakes, Reference.of(Digits()), names, extractor=Random(), device="cuda").run()
     assert torch.equal(torch.cuda.get_rng_state(), state)
     on_cpu = evaluation(names, model=model.to("cpu")).run()
     assert values(on_gpu) == pytest.approx(values(on_cpu), rel=1e-2, abs=1e-2)  # bytes may round the other way
@@ -525,38 +525,38 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_refused_in_one_line_before_anything_is_extracted(case):
     names, settings, words = BAD[case]
-    eyes = Eyes()
-    eyes.name = "eyes"
+    extractor = Random()
+    extractor.name = "other"
     with pytest.raises(ValueError) as caught:
-        evaluation(names, eyes=eyes, **settings)
+        evaluation(names, extractor=extractor, **settings)
     assert words in str(caught.value) and "\n" not in str(caught.value)
-    assert not eyes.seen
+    assert not extractor.seen
 
 
 def test_fid_infinity_takes_no_subset_smaller_than_the_features():
-    eyes = Eyes()
-    eyes.num_features = 200
+    extractor = Random()
+    extractor.num_features = 200
     with pytest.raises(
         ValueError, match="fid_infinity with 200 features needs 2010 fake images or more, there are 2000"
     ):
-        evaluation(["fid_infinity"], n=2000, eyes=eyes)
-    evaluation(["fid_infinity"], n=2010, eyes=eyes)
+        evaluation(["fid_infinity"], n=2000, extractor=extractor)
+    evaluation(["fid_infinity"], n=2010, extractor=extractor)
 
 
 def test_an_extractor_of_other_classes_or_channels_is_refused():
     labels = Digits().dataset("train").labels()
-    eyes = Eyes()
-    eyes.num_classes = 1008
+    extractor = Random()
+    extractor.num_classes = 1008
     with pytest.raises(ValueError, match="classifier of the data's 10 classes; this extractor has 1008"):
-        evaluation(["accuracy"], labels=labels, eyes=eyes)
-    eyes.num_classes = None
+        evaluation(["accuracy"], labels=labels, extractor=extractor)
+    extractor.num_classes = None
     for name in ("is", "accuracy", "ebgan_score"):
         with pytest.raises(ValueError, match="needs a classifier"):
-            evaluation([name], labels=labels, eyes=eyes)
-    eyes.channels = 3
+            evaluation([name], labels=labels, extractor=extractor)
+    extractor.channels = 3
     with pytest.raises(ValueError, match="reads 3 channels, the images have 1"):
-        evaluation(["fid"], eyes=eyes)
-    assert not eyes.seen
+        evaluation(["fid"], extractor=extractor)
+    assert not extractor.seen
 
 
 def test_usual_metrics_are_those_that_can_be_computed():

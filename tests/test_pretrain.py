@@ -58,7 +58,7 @@ def train_here(more: str = ""):
 @pytest.fixture
 def work(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ganzoo.evaluation.assemble.usual_count", lambda eyes: 100)
+    monkeypatch.setattr("ganzoo.evaluation.assemble.usual_count", lambda extractor: 100)
     Path("gan").mkdir()
     Path("gan/digits.yaml").write_text(CONFIG)
     return tmp_path
@@ -86,7 +86,7 @@ def made(tmp_path_factory):
     (folder / "gan/digits.yaml").write_text(CONFIG)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PL_GLOBAL_SEED", raising=False)
-        patch.setattr("ganzoo.evaluation.assemble.usual_count", lambda eyes: 100)
+        patch.setattr("ganzoo.evaluation.assemble.usual_count", lambda extractor: 100)
         names = [str(folder / name) for name in ("gan/digits.yaml", "out", "work")]
         assert pretrain.main([names[0], "--out", names[1], "--work", names[2]]) == 0
     return folder

@@ -13,7 +13,7 @@ from PIL import Image
 
 import ganzoo
 from ganzoo.cli import main
-from ganzoo.cli.evaluate import datamodule
+from ganzoo.cli.parsing import datamodule
 from ganzoo.cli.paths import configs, record_of
 from ganzoo.hub import load
 from tests.campaigns import pretrain, pretrain_page

@@ -23,7 +23,7 @@ from tests.variants import small
 REALS = {"data": "Digits", "split": "train", "reals": 1397, "data_fingerprint": "d" * 64}
 
 
-class Eyes(Extractor):
+class Named(Extractor):
     preprocessing, citation, channels, num_features, num_classes = "x / 127.5 - 1", "", 1, 4, 10
     network = nn.Identity()
 
@@ -34,8 +34,8 @@ class Eyes(Extractor):
         return {}
 
 
-def how(metric=None, eyes=None, fakes=10_000, reals=REALS, image="8x8, 1 channels"):
-    return protocol(metric or FID(), eyes or Eyes(), image, fakes, reals)
+def how(metric=None, extractor=None, fakes=10_000, reals=REALS, image="8x8, 1 channels"):
+    return protocol(metric or FID(), extractor or Named(), image, fakes, reals)
 
 
 def report(*scores, **subject):
@@ -81,25 +81,25 @@ def test_settings_are_as_json_gives_them_back():
 
 
 @pytest.mark.parametrize(
-    ("eyes", "fakes", "split", "name"),
+    ("extractor", "fakes", "split", "name"),
     [
-        (Eyes("inception"), 50_000, "train", "fid_50k"),
-        (Eyes("inception"), 10_000, "test", "fid_10k_test"),
-        (Eyes("inception-clean", "ffee00"), 50_000, "train", "fid_inception-clean@ffee_50k"),
-        (Eyes("inception-grey", "ffee00"), 50_000, "train", "fid_inception-grey@ffee_50k"),
-        (Eyes(), 1_000, "train", "fid_digits@1a2b_1k"),
-        (Eyes(), 2_500, "val", "fid_digits@1a2b_2500_val"),
-        (Eyes("torchvision-resnet50", "0123456"), 999, "all", "fid_torchvision-resnet50@0123_999"),
+        (Named("inception"), 50_000, "train", "fid_50k"),
+        (Named("inception"), 10_000, "test", "fid_10k_test"),
+        (Named("inception-clean", "ffee00"), 50_000, "train", "fid_inception-clean@ffee_50k"),
+        (Named("inception-grey", "ffee00"), 50_000, "train", "fid_inception-grey@ffee_50k"),
+        (Named(), 1_000, "train", "fid_digits@1a2b_1k"),
+        (Named(), 2_500, "val", "fid_digits@1a2b_2500_val"),
+        (Named("torchvision-resnet50", "0123456"), 999, "all", "fid_torchvision-resnet50@0123_999"),
     ],
 )
-def test_names_say_extractor_count_and_split(eyes, fakes, split, name):
-    assert score_name("fid", how(eyes=eyes, fakes=fakes, reals={**REALS, "split": split})) == name
+def test_names_say_extractor_count_and_split(extractor, fakes, split, name):
+    assert score_name("fid", how(extractor=extractor, fakes=fakes, reals={**REALS, "split": split})) == name
 
 
 def test_names_of_scores_without_extractor_or_reals_have_none():
     modes = GaussianModes(((0.0, 1.0),), 0.01, 1.5)
     assert score_name("modes", how(modes, fakes=2_500)) == "modes_2500"
-    assert score_name("is", how(InceptionScore(), Eyes("inception"), 50_000, {**REALS, "split": "test"})) == "is_50k"
+    assert score_name("is", how(InceptionScore(), Named("inception"), 50_000, {**REALS, "split": "test"})) == "is_50k"
 
 
 @pytest.mark.parametrize(("n", "words"), [(1, "1"), (999, "999"), (1000, "1k"), (1500, "1500"), (50_000, "50k")])
@@ -117,7 +117,7 @@ def test_difference_names_the_fields():
         "split": how(reals={**REALS, "split": "test"}),
         "reals": how(reals={**REALS, "reals": 1000}),
         "data_fingerprint": how(reals={**REALS, "data_fingerprint": "e" * 64}),
-        "extractor_fingerprint": how(eyes=Eyes(fingerprint="1a2b")),
+        "extractor_fingerprint": how(extractor=Named(fingerprint="1a2b")),
         "image": how(image="16x16, 1 channels"),
     }
     for field, other in cases.items():

@@ -199,7 +199,7 @@ def test_refused_before_the_first_batch(tmp_path, settings, words):
 
 @pytest.mark.parametrize("settings", [{"n": 0}, {"every_n_steps": 0}])
 def test_counts(settings):
-    with pytest.raises(ValueError, match="count from 1"):
+    with pytest.raises(ValueError, match="is 0; it takes a whole number from 1"):
         Scores(**settings)
 
 
@@ -407,9 +407,9 @@ def test_a_plain_script(tmp_path, monkeypatch, logger):
         assert logged == pytest.approx(list(history(file.parent).values()))
 
 
-def test_eyes_of_ones_own(tmp_path):
-    eyes = Custom(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), "mine", channels=1, image_size=(8, 8))
-    train(tmp_path, FID(**QUICK, extractor=eyes), InceptionScore(**QUICK))
+def test_an_extractor_of_ones_own(tmp_path):
+    extractor = Custom(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), "mine", channels=1, image_size=(8, 8))
+    train(tmp_path, FID(**QUICK, extractor=extractor), InceptionScore(**QUICK))
     lines = [json.loads(line)["scores"][0]["name"] for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
     assert [name.split("@")[0] for name in lines] == ["fid_mine", "is_digits"] * 2
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -159,6 +160,18 @@ class RunFolder(BatchEndCallback):
         return bool(self.signal)
 
 
+def next_run(root: Path, name: str) -> Path:
+    """`root/NNN-name` with the first number that is larger than those in use."""
+    numbers = [int(match[1]) for path in root.glob("*") if (match := re.match(r"(\d+)-", path.name))]
+    return root / f"{max(numbers, default=0) + 1:03d}-{name}"
+
+
+def runs_of(root: Path, config: str) -> list[Path]:
+    """The runs of a resolved config, in the order of their numbers."""
+    files = [file for file in root.glob("*-*/config.yaml") if file.read_text() == config]
+    return sorted((file.parent for file in files), key=lambda run: (len(run.name.partition("-")[0]), run.name))
+
+
 @contextmanager
 def told_to_end() -> Iterator[None]:
     """SIGTERM before the first batch, or while the end is scored, when there is nothing to save: run me again."""
@@ -181,14 +194,15 @@ def _text(text: str, file: BinaryIO) -> None:
 
 
 def lock(folder: Path) -> None:
-    """Keep a run for this process, until that ends.
+    """Keep a run for this process, until that ends; where there are several processes, for the first of them.
 
     Raises:
         MisconfigurationException: another one has it, or a file in it is a link that leads elsewhere.
     """
     _check_links(folder)
     file = (folder / ".lock").absolute()
-    if fcntl is None or file in _locks:
+    first = not getattr(rank_zero_only, "rank", 0) and not int(os.environ.get("NODE_RANK") or 0)  # without a Trainer
+    if fcntl is None or file in _locks or not first:
         return
     _locks[file] = opened = file.open("w")  # closing it would end the lock
     try:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
@@ -19,6 +19,7 @@ from rich.progress import Progress as Bar
 from ganzoo.callbacks.base import save, warn_on_oserror
 from ganzoo.core.files import keep_until
 from ganzoo.core.lightning_fixes import BatchEndCallback
+from ganzoo.core.limits import Count, Limits, check
 from ganzoo.core.module import GANModule
 from ganzoo.evaluation.assemble import assemble
 from ganzoo.evaluation.choice import cheap
@@ -27,6 +28,7 @@ from ganzoo.evaluation.measure import Evaluation
 from ganzoo.evaluation.record import Report
 from ganzoo.evaluation.sweep import Progress
 
+MOST = 1_000_000  # fakes
 Records = dict[str, dict[int, float]]  # figure -> step -> value, of the best ones
 
 
@@ -61,18 +63,17 @@ class Scores(BatchEndCallback):
     def __init__(
         self,
         metrics: list[str] | None = None,
-        n: int = 1000,
-        every_n_steps: int = 1000,
+        n: Annotated[int, Limits(1, MOST)] = 1000,
+        every_n_steps: Count = 1000,
         best: list[str] | None = None,
-        keep_best: int = 1,
+        keep_best: Count = 1,
         split: Literal["train", "val", "test"] | None = None,
         extractor: str | Extractor | None = None,
         weights: str | None = None,
         seed: int = 0,
-        final_n: int | None = None,
+        final_n: Annotated[int, Limits(0, MOST)] | None = None,
     ) -> None:
-        if min(n, every_n_steps, keep_best) < 1:
-            raise ValueError(f"n, every_n_steps and keep_best count from 1, got {n}, {every_n_steps} and {keep_best}")
+        check(Scores, {key: value for key, value in locals().items() if key != "self"})
         self.metrics, self.n, self.every_n_steps, self.best, self.keep_best = metrics, n, every_n_steps, best, keep_best
         self.split, self.extractor, self.weights, self.seed, self.final_n = split, extractor, weights, seed, final_n
         self.evaluation: Evaluation | None = None
@@ -91,45 +92,48 @@ class Scores(BatchEndCallback):
         if not hasattr(data, "dataset"):
             raise MisconfigurationException("scores need one of ganzoo's data modules, to know the real images")
         self.folder = Path(trainer.log_dir or trainer.default_root_dir)  # to be asked on all processes
-        model = cast(GANModule, pl_module)
+        at_the_end = None if None in [peer.metrics for peer in peers] else asked
         try:
-            if asked:
-                self.evaluation = self._assemble(model, data, asked, self.n, self.extractor)
-            if self.final_n != 0:
-                whole = None if any(peer.metrics is None for peer in peers) else asked
-                loaded = self.evaluation.extractor if self.evaluation else None
-                self.final = self._assemble(model, data, whole, self.final_n, loaded or self.extractor)
+            self._assemble(cast(GANModule, pl_module), data, asked, at_the_end)
         except (ValueError, OSError) as error:
             raise MisconfigurationException(f"scores: {error}") from error
         self.directions = self._directions(peers, data)
 
-    def _assemble(
-        self, model: GANModule, data: Any, metrics: list[str] | None, n: int | None, extractor: str | Extractor | None
-    ) -> Evaluation:
-        weights = None if isinstance(extractor, Extractor) else self.weights
-        asked: dict[str, Any] = {"n": n, "split": self.split, "seed": self.seed}
-        return assemble(model, data, metrics, **asked, extractor=extractor, weights=weights)
+    def _assemble(self, model: GANModule, data: Any, now: list[str], at_the_end: list[str] | None) -> None:
+        """The evaluations while training and after it, of these metrics; they share an extractor."""
+        extractor = self.extractor
+
+        def evaluation(metrics: list[str] | None, n: int | None) -> Evaluation:
+            weights = None if isinstance(extractor, Extractor) else self.weights
+            asked: dict[str, Any] = {"n": n, "split": self.split, "seed": self.seed}
+            return assemble(model, data, metrics, **asked, extractor=extractor, weights=weights)
+
+        if now:
+            self.evaluation = evaluation(now, self.n)
+            extractor = self.evaluation.extractor or extractor
+        if self.final_n != 0:
+            self.final = evaluation(at_the_end, self.final_n)
 
     def _directions(self, peers: list[Scores], data: Any) -> dict[str, str]:
         """Which way the figures are better whose best checkpoints are kept."""
         metrics = self.evaluation.metrics if self.evaluation else []
-        better = {metric.name: {f: way for f, way in metric.figures.items() if way} for metric in metrics}
-        all_of_them = {figure: way for figures in better.values() for figure, way in figures.items()}
-        kept = [figure for peer in peers for figure in peer._best(data, better)]
-        if unknown := set(kept) - set(all_of_them):
-            there = ", ".join(all_of_them) or "none among these metrics"
+        figures = [(metric.name, figure, way) for metric in metrics for figure, way in metric.figures.items() if way]
+        directions = {figure: way for _, figure, way in figures}
+        kept = [figure for peer in peers for figure in peer._best(data, figures)]
+        if unknown := set(kept) - set(directions):
+            there = ", ".join(directions) or "none among these metrics"
             raise MisconfigurationException(
                 f"scores.best: {', '.join(sorted(unknown))} cannot be ranked by; there are {there}"
             )
-        return {figure: all_of_them[figure] for figure in kept}
+        return {figure: directions[figure] for figure in kept}
 
-    def _best(self, data: Any, better: dict[str, dict[str, str]]) -> list[str]:
-        """The figures whose best checkpoints this one keeps: those it names, or the first to be ranked by that it asks
-        for."""
+    def _best(self, data: Any, figures: list[tuple[str, str, str]]) -> list[str]:
+        """The figures whose best checkpoints this one keeps: those it names, or the first that can be ranked by of the
+        metrics that it asks for."""
         if self.best is not None:
             return self.best
         asked = {name.partition(":")[0] for name in self._asked(data)}
-        return [figure for metric, figures in better.items() if metric in asked for figure in figures][:1]
+        return [figure for metric, figure, _ in figures if metric in asked][:1]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.played = True
@@ -156,7 +160,7 @@ class Scores(BatchEndCallback):
                 self._keep(trainer, score.figure)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.final is None or not self.final.metrics or not _finished(trainer):
+        if self.final is None or not _finished(trainer):
             return
         if not self.played and trainer.strategy.broadcast((self.folder / "scores.json").exists()):
             return  # that run was at its end before; but perhaps it was killed while it was scored

@@ -8,23 +8,31 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from ganzoo import __version__
 from ganzoo.cli.errors import UserError, closest, printable
 
-# verb -> (module, one line of help); the module's `main(verb, arguments)` runs it
+
+class Verb(NamedTuple):
+    """The module whose `main(verb, arguments)` runs it, and what it does, in one line."""
+
+    module: str
+    help: str
+
+
 VERBS = {
-    "fit": ("training", "train: --config dcgan/digits, or --model DCGAN --data Digits"),
-    "validate": ("training", "both losses on the validation images"),
-    "test": ("training", "both losses on the test images"),
-    "sample": ("sample", "images from a checkpoint: sample RUN --seeds 0-15"),
-    "evaluate": ("evaluate", "scores: FID and others of a run, a checkpoint, or two folders of pictures"),
-    "data": ("data", "a folder of pictures as shards, for data larger than memory: data prepare FOLDER OUT"),
-    "list": ("catalog", "the variants and the configs that come with ganzoo"),
-    "info": ("catalog", "a variant, a config, a run or a checkpoint: info DCGAN"),
-    "checks": ("checks", "versions, devices, what is missing; --data DIR looks at a folder of images"),
-    "theory": ("theory", "why GANs are hard, in pictures: each is computed or trained, and drawn into a folder"),
-    "bench": ("bench", "images/s, seconds a step and memory of a config here: bench dcgan/digits"),
+    "fit": Verb("training", "train: --config dcgan/digits, or --model DCGAN --data Digits"),
+    "validate": Verb("training", "both losses on the validation images: --config RUN/config.yaml --ckpt_path RUN"),
+    "test": Verb("training", "both losses on the test images: --config RUN/config.yaml --ckpt_path RUN"),
+    "sample": Verb("sample", "images from a checkpoint, without data and GPU: sample RUN --seeds 0-15"),
+    "evaluate": Verb("evaluate", "scores: FID and others of a run, a checkpoint, or two folders of pictures"),
+    "data": Verb("data", "a folder of pictures as shards, for data larger than memory: data prepare FOLDER OUT"),
+    "list": Verb("catalog", "the variants, the configs and the trained models that come with ganzoo"),
+    "info": Verb("catalog", "a variant, a config, a trained model, a run or a checkpoint: info DCGAN"),
+    "checks": Verb("checks", "versions, devices, what is missing; --data DIR looks at a folder of images"),
+    "theory": Verb("theory", "why GANs are hard, in pictures: each is computed or trained, and drawn into a folder"),
+    "bench": Verb("bench", "images/s, seconds a step and memory of a config here: bench dcgan/digits"),
 }
 
 
@@ -58,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verb, rest = arguments[0], arguments[1:]
         if verb not in VERBS:
             raise UserError(_no_verb(verb, rest))
-        return importlib.import_module(f"ganzoo.cli.{VERBS[verb][0]}").main(verb, rest)
+        return importlib.import_module(f"ganzoo.cli.{VERBS[verb].module}").main(verb, rest)
     except SystemExit as error:  # after --help
         return int(error.code or 0)
     except UserError as error:

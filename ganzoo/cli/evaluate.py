@@ -8,9 +8,10 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ganzoo.cli import trust
-from ganzoo.cli.errors import Arguments, UserError, closest, printable, user_errors
-from ganzoo.cli.paths import configs, find_checkpoint, find_config, own_files, pretrained, record_of, run_of
+from ganzoo.cli import VERBS, trust
+from ganzoo.cli.errors import Arguments, UserError, closest, number, printable, user_errors
+from ganzoo.cli.paths import configs, find_checkpoint, find_config, pretrained, record_of, run_of
+from ganzoo.core.limits import Count, Pixels
 
 if TYPE_CHECKING:
     from ganzoo.evaluation.comparison import Place
@@ -22,14 +23,16 @@ REALS = "a folder, a .npy/.npz, or a config such as dcgan/digits, whose data it 
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
-    parser = Arguments(verb, "Scores of a model or of pictures, with their uncertainty and how they were measured.")
+    parser = Arguments(verb, VERBS[verb].help)
     parser.usage = f"{parser.prog} WHAT [REALS] [options]\n       {parser.prog} --compare JSON JSON ..."
     parser.add_argument(
         "what", nargs="?", help="a run, a checkpoint, a trained model, a folder of pictures, or a .npy/.npz"
     )
     parser.add_argument("reals", nargs="?", help=f"real images: {REALS} (default: the run's)")
     parser.add_argument("--metrics", metavar="fid,kid", help="default: all usual ones; --metrics list names them")
-    parser.add_argument("-n", type=int, metavar="N", help="fakes (default: 50000 through Inception, else 10000)")
+    parser.add_argument(
+        "-n", type=number(Count), metavar="N", help="fakes (default: 50,000 for Inception, else 10,000)"
+    )
     parser.add_argument("--split", choices=("train", "val", "test"), help="of the reals' data (default: train)")
     parser.add_argument(
         "--extractor", metavar="NAME", help="inception, inception-clean, torchvision-resnet50, digits ..."
@@ -37,7 +40,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--weights", metavar="FILE", help="Inception's weights, where they cannot be downloaded")
     parser.add_argument("--seed", type=int, help="of the fakes (default: 0)")
     parser.add_argument("--raw", action="store_true", help="the generator itself, not its average")
-    parser.add_argument("--resize", type=int, metavar="PIXELS", help="bring pictures of folders to one size")
+    parser.add_argument("--resize", type=number(Pixels), metavar="PIXELS", help="bring pictures of folders to one size")
     parser.add_argument("--device", help="cpu, cuda, mps (default: cuda where there is one)")
     parser.add_argument("--variant", metavar="my_file.MyGAN", help="the class of a checkpoint of your own variant")
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust.HELP)
@@ -70,32 +73,29 @@ def _measure(options: Any) -> None:
     with joined(options.device or ("cuda" if torch.cuda.is_available() else "cpu")) as device:
         options.device = device
         file = _record(options)
-        evaluation, title, about = _prepare(options)
+        evaluation, checkpoint = _prepare(options)
         with progress_bar() as progress:
             report = evaluation.run(progress)
-        report.subject.update(about)
+        if checkpoint is not None:
+            report.subject["file"] = checkpoint.name
         if is_first():
             file.parent.mkdir(parents=True, exist_ok=True)
             report.save(file)
-            print(f"{title}\n\n{report.table()}\n\nto cite: {report.cite(report.scores[0])}\nrecord:  {file}")
+            print(f"{_title(evaluation, checkpoint, options)}\n\n{report.table()}\n")
+            print(f"to cite: {report.cite(report.scores[0])}\nrecord:  {file}")
 
 
-def _prepare(options: Any) -> tuple[Evaluation, str, dict[str, str]]:
-    """The checked evaluation, what is printed above its scores, and what its record says more of the fakes."""
+def _prepare(options: Any) -> tuple[Evaluation, Path | None]:
+    """The checked evaluation, and the model's checkpoint."""
     from ganzoo.cli.sample import check_device
     from ganzoo.evaluation.assemble import assemble
 
     check_device(options.device)
-    for option in ("n", "resize"):
-        if (number := getattr(options, option)) is not None and number < 1:
-            raise UserError(f"{'-' if option == 'n' else '--'}{option} is {number}; it counts from 1")
     metrics = None if options.metrics is None else [name.strip() for name in options.metrics.split(",")]
     checkpoint = find_checkpoint(options.what) if _is_model(options.what) else None
     fakes, reals = _model(checkpoint, options) if checkpoint else _pictures(metrics or [], options)
     same = {name: getattr(options, name) for name in ("n", "split", "extractor", "weights", "device", "resize")}
-    evaluation = assemble(fakes, reals, metrics, seed=options.seed or 0, **same)
-    about = {"file": checkpoint.name} if checkpoint else {}
-    return evaluation, _title(evaluation, checkpoint, options), about
+    return assemble(fakes, reals, metrics, seed=options.seed or 0, **same), checkpoint
 
 
 def _is_model(name: str) -> bool:
@@ -147,6 +147,8 @@ def _pictures(metrics: Sequence[str], options: Any) -> tuple[str, Any]:
 
 def _reals(name: str, options: Any) -> Any:
     """A folder or array of real images, by its name, or the data of a config or a run."""
+    from ganzoo.cli.parsing import data_of
+
     path = Path(name)
     if path.is_dir() and not (path / "config.yaml").is_file() or path.suffix.lower() in ARRAYS:
         if options.split:
@@ -155,36 +157,9 @@ def _reals(name: str, options: Any) -> Any:
     if not path.exists() and path.suffix not in (".yaml", ".yml") and name not in configs():
         cure = "python -m ganzoo list shows the configs"
         raise UserError(f"no folder or config {name!r}{closest(name, configs(), cure)}")
-    data = _datamodule(path / "config.yaml" if path.is_dir() else find_config(name), options.trust)
+    data = data_of(path / "config.yaml" if path.is_dir() else find_config(name), options.trust)
     data.prepare_data()
     return data
-
-
-def _datamodule(file: Path, trusted: Sequence[str]) -> Any:
-    """What a config says under `data`."""
-    from ganzoo.cli.config import read
-    from ganzoo.cli.parsing import OptionError
-
-    if not (settings := read(file).get("data")):
-        raise UserError(f"{file} has no data section; name a config of a training")
-    try:
-        return datamodule(settings, trusted)
-    except OptionError as error:
-        raise UserError(f"{file}: {error}") from error
-
-
-def datamodule(settings: Any, trusted: Sequence[str] = ()) -> Any:
-    """The data module of a config's `data` section; it may be of a trusted package."""
-    from lightning.pytorch import LightningDataModule
-
-    import ganzoo.data  # noqa: F401, so that its classes are found by their bare names
-    from ganzoo.cli.parsing import Parser
-
-    own_files()
-    trust.guard(trusted)
-    parser = Parser()
-    parser.add_subclass_arguments(LightningDataModule, "data", required=True)
-    return parser.instantiate(parser.parse_object({"data": settings})).data
 
 
 def _title(evaluation: Evaluation, checkpoint: Path | None, options: Any) -> str:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ganzoo.cli import trust
+from ganzoo.cli.config import read
 from ganzoo.cli.errors import UserError, causes, closest, describe, nearest, one_line, place
+from ganzoo.cli.paths import own_files
 from ganzoo.core.module import GANModule
 from ganzoo.data import GANDataModule
 from ganzoo.data.vision import VisionData
@@ -134,3 +137,22 @@ def _arguments(section: str) -> list[str]:
     bases = {base for cls in _classes(BASES[section]) for base in cls.__mro__ if base.__module__.startswith("ganzoo.")}
     names = {name for base in bases for name in inspect.signature(base).parameters}
     return [f"{section}.{name}" for name in sorted(names - {"args", "kwargs", "game"})]
+
+
+def data_of(file: Path, trusted: Sequence[str]) -> Any:
+    """The data module that a config file names, without its training."""
+    if not (settings := read(file).get("data")):
+        raise UserError(f"{file} has no data section; name a config of a training")
+    try:
+        return datamodule(settings, trusted)
+    except OptionError as error:
+        raise UserError(f"{file}: {error}") from error
+
+
+def datamodule(settings: Any, trusted: Sequence[str] = ()) -> Any:
+    """The data module of a config's `data` section; it may be of a trusted package."""
+    own_files()
+    trust.guard(trusted)
+    parser = Parser()
+    parser.add_subclass_arguments(LightningDataModule, "data", required=True)
+    return parser.instantiate(parser.parse_object({"data": settings})).data

@@ -92,18 +92,6 @@ def run_of(checkpoint: Path) -> Path | None:
     return parent.parent.relative_to(here) if parent.parent.is_relative_to(here) else parent.parent
 
 
-def next_run(root: Path, name: str) -> Path:
-    """`root/NNN-name` with the first number that is larger than those in use."""
-    numbers = [int(match[1]) for path in root.glob("*") if (match := re.match(r"(\d+)-", path.name))]
-    return root / f"{max(numbers, default=0) + 1:03d}-{name}"
-
-
-def runs_of(root: Path, config: str) -> list[Path]:
-    """The runs of a resolved config, in the order of their numbers."""
-    files = [file for file in root.glob("*-*/config.yaml") if file.read_text() == config]
-    return sorted((file.parent for file in files), key=lambda run: (len(run.name.partition("-")[0]), run.name))
-
-
 def own_files() -> None:
     """Let the modules in the working folder be imported, however ganzoo was started."""
     if "" not in sys.path:

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ganzoo.cli import VERBS
 from ganzoo.cli.errors import Arguments, UserError, number, user_errors
 from ganzoo.cli.paths import find_checkpoint, own_files
 from ganzoo.core.limits import Count
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
-    parser = Arguments(verb, "Images from a checkpoint; no data set and no GPU needed.")
+    parser = Arguments(verb, VERBS[verb].help)
     parser.add_argument(
         "checkpoint",
         help="a trained model's name (python -m ganzoo list), a run, a .ckpt, or what save_pretrained wrote",
@@ -60,6 +61,8 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         if names is None:
             names = [f"seed{seed:06d}" for seed in seeds]
         if options.format == "grid" and sources is not None:
+            from ganzoo.core.pictures import above
+
             images = above(sources, images, columns)
         try:
             files = _write(images, names, options.outdir, options.format, columns, options.source or [])
@@ -128,18 +131,6 @@ def _sources(model: Any, paths: Sequence[Path], n: int | None) -> tuple[list[str
         except Exception as error:  # Pillow raises anything on broken files
             raise UserError(f"--source {file} cannot be read as a picture: {error}") from error
     return list(files.values()), torch.stack(pictures)
-
-
-def above(sources: Any, images: Any, columns: int) -> Any:
-    """Sources [N, C', H, W] and images [N, C, H, W] -> rows of a grid in turn, each source above its translation."""
-    import torch
-
-    rows = []
-    for part in (sources, images):
-        part = part.expand(-1, max(sources.shape[1], images.shape[1]), -1, -1) if part.shape[1] == 1 else part
-        blank = part.new_full((-len(part) % columns, *part.shape[1:]), -1)
-        rows.append(torch.cat([part, blank]).unflatten(0, (-1, columns)))
-    return torch.stack(rows, 1).flatten(0, 2)
 
 
 def check_device(device: str) -> None:

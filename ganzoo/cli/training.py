@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
 import re
 import sys
 import warnings
@@ -17,7 +15,6 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import ganzoo
@@ -25,21 +22,21 @@ from ganzoo.callbacks import loggers
 from ganzoo.callbacks.checkpoints import Checkpoints
 from ganzoo.callbacks.diagnostics import Diagnostics
 from ganzoo.callbacks.progress import GANProgress, clock
-from ganzoo.callbacks.run_folder import AGAIN, RunFolder, RunLog, lock, told_to_end
+from ganzoo.callbacks.run_folder import AGAIN, RunFolder, RunLog, lock, next_run, runs_of, told_to_end
 from ganzoo.callbacks.samples import Samples
 from ganzoo.callbacks.scores import Scores
+from ganzoo.cli import VERBS, preflight, trust
 from ganzoo.cli import config as configs
-from ganzoo.cli import preflight, trust
-from ganzoo.cli.checks import environment
 from ganzoo.cli.cost import measure
 from ganzoo.cli.errors import UserError, causes, describe, mid_run, one_line, user_errors
 from ganzoo.cli.parsing import Parser
-from ganzoo.cli.paths import find_checkpoint, next_run, own_files, run_of, runs_of
+from ganzoo.cli.paths import find_checkpoint, own_files, run_of
 from ganzoo.cli.summary import failed, summary
 from ganzoo.core.arguments import DATA_SAYS
 from ganzoo.core.checkpoint import in_order, newest
+from ganzoo.core.environment import environment
 from ganzoo.core.finite import NonFiniteError
-from ganzoo.core.lightning_fixes import NoProfiler
+from ganzoo.core.lightning_fixes import NoProfiler, quiet
 from ganzoo.core.limits import ArgumentError, hints, takes_none
 from ganzoo.core.module import GANModule
 from ganzoo.core.player import parameters
@@ -47,11 +44,6 @@ from ganzoo.core.strategy import GANStrategy
 from ganzoo.hub import read_checkpoint
 
 DRY = "--dry-run"
-HELP = {
-    "fit": "Train: a shipped config by its name (python -m ganzoo list), your own file, or --model and --data.",
-    "validate": "Both losses on the validation images: --config RUN/config.yaml --ckpt_path RUN",
-    "test": "Both losses on the test images: --config RUN/config.yaml --ckpt_path RUN",
-}
 CALLBACKS = {"samples": Samples, "scores": Scores, "diagnostics": Diagnostics, "checkpoint": Checkpoints}
 MORE = (
     "What a class takes: --model.help DCGAN, --data.help ImageFolder, --model.optimizer.help SGD. "
@@ -86,7 +78,7 @@ class GANCLI(LightningCLI):
             parser_kwargs={
                 "prog": f"python -m ganzoo {verb}",
                 "usage": f"python -m ganzoo {verb} [--config NAME_OR_FILE] [--KEY VALUE ...]",
-                "description": f"{HELP[verb]} {MORE}",
+                "description": f"{verb}: {VERBS[verb].help}. {MORE}",
             },
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,  # hparams hold the variant's own plain arguments
@@ -194,7 +186,7 @@ class GANCLI(LightningCLI):
     def _read_checkpoint(self) -> None:
         path = self.config.ckpt_path = str(find_checkpoint(self.config.ckpt_path))
         if self.verb == "fit" and (run := run_of(Path(path))):
-            self._lock(run)
+            lock(run)  # before it is read: a process that trains in it may remove what was found
         self.checkpoint = read_checkpoint(Path(path))
         names = self.checkpoint["ganzoo"]["variant"], self.config.model.class_path
         saved, cls = (name.rpartition(".")[2] for name in names)
@@ -239,7 +231,7 @@ class GANCLI(LightningCLI):
         if not runs:
             return
         self.begun = runs[-1]
-        self._lock(self.begun)
+        lock(self.begun)
         files = in_order(self.begun / "checkpoints")
         if (last := newest(self.begun / "checkpoints")) is not None:
             self.config.ckpt_path = str(last)
@@ -248,13 +240,6 @@ class GANCLI(LightningCLI):
         for file in files[files.index(last) + 1 :] if last else ():
             if not file.name.startswith("best-"):
                 print(f"{file} is damaged; going on from {last}", file=sys.stderr)
-
-    def _lock(self, run: Path) -> None:
-        """Before it is looked at, as whoever trains in it may remove what was found."""
-        if not getattr(rank_zero_only, "rank", 0) and not int(
-            os.environ.get("NODE_RANK") or 0
-        ):  # the Trainer is not there yet
-            lock(run)
 
     def _way_on(self, lower: bool) -> str:
         """What to do after a training was stopped in the middle."""
@@ -297,7 +282,7 @@ def build(verb: str, arguments: Sequence[str]) -> GANCLI:
     own_files()
     for name in ganzoo.VARIANTS:
         getattr(ganzoo, name)  # so that jsonargparse finds it by its bare name
-    _quiet()
+    quiet()
     with user_errors():
         arguments, trusted = trust.take(arguments)
         trust.guard(trusted)
@@ -337,23 +322,3 @@ def dry_run(cli: GANCLI) -> int:
         end = datetime.now() + timedelta(seconds=seconds)
         print(f"{steps:,} steps would take {clock(seconds)}, without pictures and scores: until {end:%Y-%m-%d %H:%M}")
     return 0
-
-
-def _quiet() -> None:
-    """Lightning's notices that tell a user of ganzoo nothing."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    for message in (
-        ".*LeafSpec.*",
-        ".*have no logger configured.*",
-        ".*does not have many workers.*",
-        ".*DataLoader will create .* worker processes.*",
-        ".*no pre-optimization state.*",
-        ".*Checkpoint directory.*exists and is not empty.*",
-        ".*number of training batches.*smaller than the logging interval.*",
-        ".*callbacks used to create the checkpoint.*",
-        ".*dirpath has changed.*",
-        ".*in eval mode at the start of training.*",  # the averaged generator
-        ".*`lr_scheduler.step\\(\\)` before.*",  # of a generator that waits for its turn
-    ):
-        warnings.filterwarnings("ignore", message)

@@ -14,28 +14,13 @@ import ganzoo
 from ganzoo.cli.config import guard_loader
 from ganzoo.cli.errors import UserError
 
+OURS = ["callbacks", "core.game_optim", "core.module", "core.optim", "core.strategy", "data", "variants", "GANModule"]
+LIGHTNING = ["accelerators", "callbacks", "core.datamodule", "LightningDataModule", "loggers", "plugins", "profilers"]
 KNOWN = [
-    *(
-        f"ganzoo.{name}"
-        for name in (
-            *ganzoo.VARIANTS,
-            "callbacks",
-            "core.game_optim",
-            "core.optim",
-            "core.strategy",
-            "data",
-            "variants",
-        )
-    ),
-    "ganzoo.data",
-    "ganzoo.variants",
-    "ganzoo.GANModule",  # for --model.help
-    "ganzoo.core.module",
     "torch.optim",
-    *(f"lightning.pytorch.{name}" for name in ("accelerators", "callbacks", "loggers", "plugins", "profilers")),
-    *(f"lightning.pytorch.{name}" for name in ("strategies", "LightningDataModule", "core.datamodule")),
-    "lightning.fabric.accelerators",  # where Lightning defines what it exports from the places above
-    "lightning.fabric.plugins",
+    *(f"ganzoo.{name}" for name in (*ganzoo.VARIANTS, *OURS)),
+    *(f"lightning.pytorch.{name}" for name in (*LIGHTNING, "strategies")),
+    *("lightning.fabric.accelerators", "lightning.fabric.plugins"),  # where some of the above are defined
 ]
 NEVER = {*sys.stdlib_module_names, "jsonargparse"}
 HELP = "a package whose classes a config may name, beside ganzoo's, torch.optim's, Lightning's and this folder's"

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -138,6 +140,26 @@ class NoProfiler(PassThroughProfiler):
 
     def profile(self, action_name: str) -> AbstractContextManager[Any]:  # type: ignore[override]
         return self._nowhere
+
+
+def quiet() -> None:
+    """Silence notices of Lightning (2.0 to 2.6.6) that tell a user of ganzoo nothing."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for message in (
+        ".*LeafSpec.*",
+        ".*have no logger configured.*",
+        ".*does not have many workers.*",
+        ".*DataLoader will create .* worker processes.*",
+        ".*no pre-optimization state.*",
+        ".*Checkpoint directory.*exists and is not empty.*",
+        ".*number of training batches.*smaller than the logging interval.*",
+        ".*callbacks used to create the checkpoint.*",
+        ".*dirpath has changed.*",
+        ".*in eval mode at the start of training.*",  # the averaged generator
+        ".*`lr_scheduler.step\\(\\)` before.*",  # of a generator that waits for its turn
+    ):
+        warnings.filterwarnings("ignore", message)
 
 
 def _nothing() -> None:

@@ -42,6 +42,16 @@ def to_pil(images: Tensor) -> list[Image.Image]:
     return [Image.fromarray(p[..., 0] if p.shape[-1] == 1 else p) for p in pixels]
 
 
+def above(sources: Tensor, images: Tensor, columns: int) -> Tensor:
+    """Sources [N, C', H, W] and images [N, C, H, W] -> rows of a grid in turn, each source above its translation."""
+    rows = []
+    for part in (sources, images):
+        part = part.expand(-1, max(sources.shape[1], images.shape[1]), -1, -1) if part.shape[1] == 1 else part
+        blank = part.new_full((-len(part) % columns, *part.shape[1:]), -1)
+        rows.append(torch.cat([part, blank]).unflatten(0, (-1, columns)))
+    return torch.stack(rows, 1).flatten(0, 2)
+
+
 def _plane(points: Tensor, size: int = 512, limit: float = 1.1) -> Image.Image:
     """Points [N, 2] as black dots of 3x3 pixels; the square shows [-limit, limit] in both directions."""
     x = ((points / limit + 1) / 2 * size).long()

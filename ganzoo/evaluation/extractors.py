@@ -1,5 +1,5 @@
-"""The networks that scores look through: the Inception of FID, torchvision's classifiers, the digit classifiers that
-come with ganzoo, and the user's own."""
+"""Feature extractors: the Inception of FID, torchvision's classifiers, the digit classifiers that come with ganzoo, and
+the user's own."""
 
 from __future__ import annotations
 
@@ -236,19 +236,23 @@ class Custom(Extractor):
         self.num_classes = outputs["logits"].shape[1] if "logits" in outputs else None
 
     def extract(self, images: Tensor) -> Outputs:
-        outputs = self.network(self._preprocess(images))
-        if isinstance(outputs, Tensor):
-            outputs = {"features": outputs}
-        elif isinstance(outputs, tuple) and len(outputs) == 2:
-            outputs = {"features": outputs[0], "logits": outputs[1]}
-        if not isinstance(outputs, dict) or "features" not in outputs:
-            raise ValueError(f"{self.name} must return features [N, d], (features, logits) or a dict with 'features'; "
-                             f"it returns a {type(outputs).__name__}")  # fmt: skip
+        outputs = self._named(self.network(self._preprocess(images)))
         for key, output in outputs.items():
             shape = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
             if shape[:1] != [len(images)] or (key in ("features", "logits") and len(shape) != 2):
                 raise ValueError(f"{self.name} returns {key} {shape} for {len(images)} images, not a tensor [N, d]")
         return {key: output.float() for key, output in outputs.items()}
+
+    def _named(self, outputs: Any) -> dict[str, Any]:
+        """What the module returns, as a dict with "features"."""
+        if isinstance(outputs, Tensor):
+            return {"features": outputs}
+        if isinstance(outputs, tuple) and len(outputs) == 2:
+            return {"features": outputs[0], "logits": outputs[1]}
+        if isinstance(outputs, dict) and "features" in outputs:
+            return outputs
+        raise ValueError(f"{self.name} must return features [N, d], (features, logits) or a dict with 'features'; "
+                         f"it returns a {type(outputs).__name__}")  # fmt: skip
 
 
 # The digit classifiers that come with ganzoo
@@ -364,27 +368,30 @@ def make(
         FileNotFoundError: weights are missing and could not be downloaded.
         ValueError: no such name, or it reads another number of channels.
     """
-    inception = isinstance(spec, str) and spec.startswith("inception")
-    if weights is not None and not inception:
+    if weights is not None and not (isinstance(spec, str) and spec.startswith("inception")):
         raise ValueError("weights is a file of Inception's; other extractors have their own")
     if isinstance(spec, nn.Module):
         return Custom(spec, type(spec).__name__, channels=channels, image_size=image_size)
     if isinstance(spec, Extractor):
         _check_channels(spec.name, spec.channels, channels)
         return spec
-    base, _, last = spec.rpartition("-")
-    if last not in ("grey", "stacked"):
-        base, last = spec, ""
-    if spec not in NAMES and not (base.startswith("torchvision-") and last != "stacked"):
-        raise ValueError(f"no extractor {spec!r}{_closest(spec, [*NAMES, 'torchvision-resnet50'])}")
-    _check_channels(spec, 3 if last == "stacked" or (last == "" and base not in PINNED) else 1, channels)
-    if inception:
-        extractor: Extractor = Inception(weights, "clean" if "clean" in spec else "tf")
+    return _by_name(spec, channels, weights)
+
+
+def _by_name(name: str, channels: int, weights: str | Path | None) -> Extractor:
+    base, _, adapter = name.rpartition("-")
+    if adapter not in ("grey", "stacked"):
+        base, adapter = name, ""
+    if name not in NAMES and not (base.startswith("torchvision-") and adapter != "stacked"):
+        raise ValueError(f"no extractor {name!r}{_closest(name, [*NAMES, 'torchvision-resnet50'])}")
+    _check_channels(name, 1 if adapter == "grey" or (not adapter and base in PINNED) else 3, channels)
+    if base.startswith("inception"):
+        extractor: Extractor = Inception(weights, "clean" if base.endswith("clean") else "tf")
     elif base in PINNED:
         extractor = Classifier(base)
     else:
         extractor = Torchvision(base.removeprefix("torchvision-"))
-    return Grey(extractor) if last == "grey" else Stacked(extractor) if last == "stacked" else extractor
+    return {"grey": Grey, "stacked": Stacked}[adapter](extractor) if adapter else extractor
 
 
 def _check_channels(name: str, reads: int, channels: int) -> None:

@@ -66,7 +66,7 @@ class PPL(Metric):
     Attributes:
         pairs: the paper takes 50,000, of 256 pixels; 10,000 of 64 take 12 minutes on one core, besides the generator.
         epsilon: length of a step.
-        net: that LPIPS looks through.
+        net: under LPIPS.
         interpolation: "lerp" along the line, for any latent; "slerp_any" along the arc, for normal ones.
         resize: images become so many pixels high and wide, by averaging or, if smaller, bilinearly.
         seed: of latents, classes and whatever else the generator draws.
@@ -163,7 +163,7 @@ class LPIPSDiversity(Metric):
 
     Attributes:
         pairs: random ones; no fake is in two of them, so they are independent.
-        net: that LPIPS looks through.
+        net: under LPIPS.
         smallest: pixels; images with a shorter side are enlarged bilinearly until it has so many. LPIPS was fitted to
             patches of 64 pixels, and AlexNet takes none below 31.
         seed: of the choice.

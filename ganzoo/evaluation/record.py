@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import math
 import subprocess
@@ -12,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ganzoo.core.environment import version
 from ganzoo.core.files import write_atomically
 
 if TYPE_CHECKING:  # a record is read without torch
@@ -146,7 +146,7 @@ def protocol(
 
     Args:
         metric: the metric.
-        extractor: that there is to look through.
+        extractor: of the features; None where there is none.
         images: their shape, in words.
         fakes: how many.
         reals: "data", "split", "reals" (how many) and "data_fingerprint"; None if there are none.
@@ -185,14 +185,6 @@ def count(n: int) -> str:
 def made(device: Any) -> dict[str, Any]:
     """Versions, the commit of a checkout, and the device."""
     return {**{package: version(package) for package in PACKAGES}, "commit": _commit(), "device": str(device)}
-
-
-def version(package: str) -> str | None:
-    """Of an installed package; None where it is not installed."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 @cache  # of the code that runs, whatever is committed later

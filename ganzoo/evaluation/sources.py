@@ -167,7 +167,7 @@ class Reference:
         name: of the data.
         split: which of its splits the metrics call "real".
         sets: the data sets: "real" and, where there are any, "val" and "test".
-        extractor: what scores of this data look through by default; None for points.
+        extractor: of its features by default; None for points.
         data: the data module, for the facts that some metrics need.
     """
 

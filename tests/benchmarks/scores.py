@@ -21,7 +21,7 @@ FEATURES = 2048  # Inception's
 ROWS = (6000, 1000)  # more than there are features, and fewer
 FAKES = (2_000, 5_000, 20_000, 200_000)
 SAMPLE = 5_000  # rows that the standard error of fid looks at, at most
-EYES = (256, 10)  # features and classes of the extractor by which memory is measured
+SIZES = (256, 10)  # features and classes of the extractor by which memory is measured
 
 
 def frechet(device: str, repeats: int) -> dict[str, Any]:
@@ -94,13 +94,13 @@ def _overlap(x: Tensor, y: Tensor) -> Tensor:
 def memory(device: str, repeats: int) -> dict[str, list[float]]:
     """Peak memory of processes that take FID and IS of more and more fakes."""
     print(
-        f"\nmemory: MB that fid and is add to a process's peak, {EYES[0]} features, median (p10 to p90) of {repeats};"
+        f"\nmemory: MB that fid and is add to a process's peak, {SIZES[0]} features, median (p10 to p90) of {repeats};"
         f"\nup to {SAMPLE:,} fakes the rows that the standard error of fid looks at grow, then no more"
     )
     raw: dict[str, list[float]] = {}
     for _ in range(repeats):
         for n in FAKES:
-            code = f"from tests.benchmarks.scores import peak; peak({n}, {EYES[0]}, {EYES[1]})"
+            code = f"from tests.benchmarks.scores import peak; peak({n}, {SIZES[0]}, {SIZES[1]})"
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
             done = subprocess.run(
                 [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=ROOT
@@ -114,7 +114,7 @@ def memory(device: str, repeats: int) -> dict[str, list[float]]:
         more = [b - a for a, b in zip(raw[str(few)], raw[str(many)], strict=True)]
         goal = f"at most {GOALS['memory']}" if few >= SAMPLE else ""
         row(f"{many:,} less {few:,}", more, ".1f", goal)
-        row("  their features and logits would take", [4e-6 * (many - few) * sum(EYES)], ".1f")
+        row("  their features and logits would take", [4e-6 * (many - few) * sum(SIZES)], ".1f")
     return raw
 
 
@@ -155,13 +155,13 @@ def peak(n: int, num_features: int, num_classes: int) -> None:
             return {"images": torch.randint(256, (BLOCK, 1, 8, 8), generator=generator, dtype=torch.uint8)}
 
     def evaluate(n: int) -> float:
-        Evaluation(Noise(n), reference, ["fid", "is"], extractor=eyes).run()
+        Evaluation(Noise(n), reference, ["fid", "is"], extractor=extractor).run()
         unit = 1e-6 if sys.platform == "darwin" else 1024e-6  # bytes there, else KiB
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
     torch.set_num_threads(1)
     reference = Reference("noise", "train", {"real": ArrayImages(Noise(BLOCK).block(0)["images"].repeat(16, 1, 1, 1))})
-    eyes = Custom(Net(), "net", channels=1, image_size=(8, 8))
+    extractor = Custom(Net(), "net", channels=1, image_size=(8, 8))
     with tempfile.TemporaryDirectory() as folder, cache_at(folder):
         before = evaluate(BLOCK)  # libraries, weights, the reals' statistics
         print(evaluate(n) - before)

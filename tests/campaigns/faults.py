@@ -23,10 +23,10 @@ from torch.utils._pytree import tree_flatten_with_path
 
 import ganzoo
 import ganzoo.cli.training  # all of it, once, for the forks
-from ganzoo.cli.checks import environment
 from ganzoo.cli.errors import one_line
 from ganzoo.cli.paths import find_config
 from ganzoo.core.checkpoint import read as read_checkpoint
+from ganzoo.core.environment import environment
 from ganzoo.core.images import to_float
 from ganzoo.core.pictures import to_pil
 from ganzoo.data import Digits

@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from ganzoo.cli.checks import environment
+from ganzoo.core.environment import environment
 from tests.campaigns.learning_rows import EXPERIMENTS, LIMIT, Experiment, Figures, Found, command
 
 PLACE = Path(__file__).parents[2] / ".github" / "learning"

@@ -27,7 +27,7 @@ from torch import Tensor
 
 import ganzoo
 from ganzoo.cli.errors import UserError
-from ganzoo.cli.evaluate import datamodule
+from ganzoo.cli.parsing import datamodule
 from ganzoo.cli.paths import find_checkpoint, find_config, record_of
 from ganzoo.core.images import to_float, to_uint8
 from ganzoo.core.module import GANModule

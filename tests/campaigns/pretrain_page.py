@@ -12,11 +12,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 import ganzoo
 from ganzoo.cli.catalog import paper
-from ganzoo.cli.evaluate import datamodule
+from ganzoo.cli.parsing import datamodule
 from ganzoo.cli.paths import record_of
-from ganzoo.cli.sample import above
 from ganzoo.core.images import to_float
-from ganzoo.core.pictures import picture
+from ganzoo.core.pictures import above, picture
 from ganzoo.evaluation.choice import usual_split
 from ganzoo.evaluation.record import Score
 from ganzoo.hub import load

@@ -1,0 +1,42 @@
+"""What a run and a record depend on beside their settings: versions, devices, the command."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "torch-fidelity", "jsonargparse", "numpy")
+
+
+def environment() -> dict[str, Any]:
+    """What a run depends on beside its config."""
+    return {
+        "ganzoo": version("ganzoo"),
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "devices": devices(),
+        "command": " ".join(["python -m ganzoo", *sys.argv[1:]]),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def devices() -> list[str]:
+    """The machine's processors and accelerators."""
+    import torch  # not by those who only ask for a version
+
+    found = [f"CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads"]
+    found += [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
+    return found + (["mps"] if torch.backends.mps.is_available() else [])
+
+
+def version(package: str) -> str | None:
+    """Of an installed package; None where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

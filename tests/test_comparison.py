@@ -1,0 +1,88 @@
+"""Records side by side: ranked where they were measured in the same way, and refused with the reason where not."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ganzoo.evaluation.comparison import compare
+from ganzoo.evaluation.record import Report, Score
+
+STANDARD = "standard error over fakes"
+
+
+def report(**scores):
+    """Of figures with what differs from a usual score."""
+    usual = {"value": 1.0, "error": None, "error_kind": STANDARD, "better": "lower", "protocol": {"fakes": 100}}
+    found = [Score(name=f"{figure}_100", figure=figure, **{**usual, **more}) for figure, more in scores.items()]
+    return Report({"name": "DCGAN"}, found)
+
+
+def files(*reports):
+    return {Path(f"{letter}.json"): report for letter, report in zip("abcdef", reports, strict=False)}
+
+
+def places(*scores):
+    """Letters, ranks and whether they are near, of one figure, the best first."""
+    ranked, refused = compare(files(*(report(fid=score) for score in scores)))
+    assert refused == {}
+    return [(place.file.stem, place.rank, place.near) for place in ranked["fid"]]
+
+
+@pytest.mark.parametrize(("better", "order"), [("lower", "bac"), ("higher", "cab")])
+def test_the_best_is_first(better, order):
+    found = places(*({"value": value, "better": better} for value in (2.0, 1.0, 3.0)))
+    assert found == [(letter, rank, False) for rank, letter in enumerate(order, 1)]
+
+
+def test_equal_scores_share_their_rank_and_nan_is_last():
+    found = places(*({"value": value} for value in (math.nan, 1.0, 2.0, 1.0)))
+    assert found == [("b", 1, False), ("d", 1, False), ("c", 3, False), ("a", 4, False)]
+
+
+def test_what_is_not_to_be_ranked_by_has_no_rank():
+    assert places(*({"value": value, "better": "", "error": 5.0} for value in (2.0, 1.0))) == [
+        ("b", None, False),
+        ("a", None, False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "near"),
+    [(1.9, STANDARD, True), (2.1, STANDARD, False), (1.9, "population std over subsets", False)],
+)
+def test_within_two_standard_errors_of_the_one_above(value, kind, near):
+    """Of 0.3 and 0.4 together they are 2 * 0.5."""
+    found = places({"value": 1.0, "error": 0.3, "error_kind": kind}, {"value": value, "error": 0.4, "error_kind": kind})
+    assert [place[2] for place in found] == [False, near]
+    assert not places({"error": 0.3}, {"error": None})[1][2]
+
+
+def test_other_protocols_and_missing_figures_are_named():
+    long = "0123456789abcdef"
+    ranked, refused = compare(
+        files(
+            report(fid={}, kid={"protocol": {"fakes": 100, "data_fingerprint": long}}),
+            report(fid={}, kid={"protocol": {"fakes": 50, "data_fingerprint": long[::-1]}}, pr={}),
+        )
+    )
+    assert list(ranked) == ["fid"] and refused == {
+        "kid": "fakes differs (100 and 50); data_fingerprint differs (0123456789ab and fedcba987654)",
+        "pr": "not in a.json",
+    }
+
+
+def test_the_verb_compares_without_torch(tmp_path):
+    for name in ("a", "b"):
+        content = report(fid={"protocol": {"fakes": 100, "image": "8x8", "settings": {}}}).as_dict()
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    code = "import sys; from ganzoo.cli import main; code = main(sys.argv[1:]); assert 'torch' not in sys.modules; "
+    for arguments in (["--compare", "a.json", "b.json"], ["--help"]):
+        command = [sys.executable, "-c", f"{code} sys.exit(code)", "evaluate", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
