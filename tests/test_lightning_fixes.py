@@ -184,7 +184,7 @@ def test_lightning_warns_of_what_says_nothing_here():
             warnings.simplefilter("always")
             silence()
             plain()
-        return [str(warning.message) for warning in caught if "does not have many workers" in str(warning.message)]
+        return [str(warning.message) for warning in caught if "LeafSpec" in str(warning.message)]
 
     assert warned(lambda: None), NO_LONGER
     assert not warned(quiet)
