@@ -36,7 +36,7 @@ LIGHTNING = {*TORCH, "lightning", "torchvision", "torchmetrics", "torch_fidelity
 LIGHTNING |= {"pyarrow"}
 DATA = {"core/bounds", "core/files", "core/types", "core/random", "core/limits", "core/images"}
 DATA |= {"data/images", "data/order", "data/files"}
-TOGETHER = {"choice", "comparison", "extractors", "measure", "sweep"}  # of `evaluation`: what puts the others together
+TOGETHER = {"choice", "comparison", "extractors", "measure", "sweep"}  # they use others of `evaluation`
 ANYTHING = {"*"}
 
 # package or file -> (what of ours it may import beside its own base, which libraries)

@@ -84,7 +84,7 @@ class Scores(BatchEndCallback):
         """Refuse here what cannot be measured: before the first batch, and before a run has a folder."""
         self.evaluation = self.final = self.report = None
         self.played = False
-        peers = [c for c in trainer.callbacks if isinstance(c, Scores) and c._settings() == self._settings()]  # type: ignore[attr-defined]
+        peers = self._peers(trainer)
         data = getattr(trainer, "datamodule", None)
         asked = [name for peer in peers for name in peer._asked(data)]
         if peers[0] is not self or not (asked or self.final_n):
@@ -173,6 +173,10 @@ class Scores(BatchEndCallback):
             self.folder.mkdir(parents=True, exist_ok=True)
             with warn_on_oserror("scores.json"):
                 self.report.save(self.folder / "scores.json")
+
+    def _peers(self, trainer: Trainer) -> list[Scores]:
+        """Those of the callbacks that share a pass; the first of them measures."""
+        return [c for c in trainer.callbacks if isinstance(c, Scores) and c._settings() == self._settings()]  # type: ignore[attr-defined]
 
     def _settings(self) -> tuple[Any, ...]:
         """What must agree before several of these share a pass."""
