@@ -99,7 +99,8 @@ CALLS = Evil(os.system, TOUCH)
 # What reads
 
 OPTIONS = ["--model", "GAN", "--model.hidden", "8", "--model.d_hidden", "8", "--data", "Digits"]
-SHORT = ["--trainer.max_steps", "2", "--trainer.enable_progress_bar", "false"]
+SHORT = ["--trainer.max_steps", "2", "--trainer.enable_progress_bar", "false", "--scores.final_n", "0"]
+DEEP = 20_000  # brackets; PyYAML looks at all of them for each
 
 
 def typed(*words: str) -> Entry:
@@ -475,7 +476,7 @@ def configs() -> Iterator[Case]:
         "new": f"{model}!!python/object/new:os.system [{TOUCH}]",
         "name": f"{model}!!python/name:os.system",
         "module": f"{model}!!python/module:canary_module",
-        "nested": f"{model}{'[' * 100_000}",
+        "nested": f"{model}{'[' * DEEP}",
         "device": f"{model}/dev/zero",
         "bombs elsewhere": f"{model}bomb.yaml",
         "no text": f"{model}\x00",
@@ -490,7 +491,7 @@ def configs() -> Iterator[Case]:
         "data elsewhere": "data: {class_path: canary_package.Canary}",
         "data bomb": "\n".join(lol) + "\ndata: {class_path: Digits}",
         "data of data": "data: {class_path: Pairs, init_args: {data: {class_path: os.system}}}",
-        "data nested": f"data: {'[' * 100_000}",
+        "data nested": f"data: {'[' * DEEP}",
     }
     for name, text in data.items():
         Path(f"{name}.yaml").write_text(text)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import pickle
 import shlex
 import shutil
@@ -12,6 +14,8 @@ import sys
 import time
 import warnings
 import zipfile
+from collections.abc import Callable
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import numpy as np
@@ -378,7 +382,7 @@ def test_own_files(refuse, command, words):
 def test_own_variant(refuse, capsys):
     """It trains unedited; its checkpoint is not loaded without the user's word for the class."""
     Path("my_gan.py").write_text(VARIANT)
-    fit = "fit --model my_gan.MyGAN --data Digits --trainer.max_steps 2 --samples.video_fps 0"
+    fit = "fit --model my_gan.MyGAN --data Digits --trainer.max_steps 2 --samples.video_fps 0 --scores.final_n 0"
     assert main(shlex.split(fit)) == 0
     run = "runs/001-mygan-digits"
     assert f"sample {run} --seeds 0-63 --variant my_gan.MyGAN" in capsys.readouterr().err
@@ -751,23 +755,52 @@ def steps(run: Path) -> list[int]:
     return [log["step"] for log in logs if "D/loss" in log]
 
 
-def start(*options: str) -> tuple[subprocess.Popen[str], Path]:
-    """A training without an end, in its own process, some steps after its start."""
+def start(*options: str) -> tuple[ForkProcess, Path]:
+    """A training without an end, in a fork of this process, some steps after its start; stderr goes to a file."""
     arguments = [*shlex.split(QUICK), "--trainer.max_steps", "-1", "--trainer.log_every_n_steps", "1", *options]
-    process = subprocess.Popen([sys.executable, "-m", "ganzoo", "fit", *arguments], stderr=subprocess.PIPE, text=True)
+
+    def child() -> None:
+        os.dup2(os.open("stderr", os.O_WRONLY | os.O_CREAT), 2)
+        sys.stderr = os.fdopen(2, "w", buffering=1)  # not what a test has put there
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which pytest-xdist ignores
+        os._exit(main(["fit", *arguments]))
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
     run = Path("runs/001-dcgan-digits")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not ((run / "metrics.jsonl").exists() and len(steps(run)) > 3):
-        assert process.poll() is None and time.monotonic() < deadline
+        assert process.is_alive() and time.monotonic() < deadline, Path("stderr").read_text()
         time.sleep(0.05)
     return process, run
 
 
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def interrupt(process: ForkProcess) -> None:
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGINT)
+
+
+def end(process: ForkProcess) -> str:
+    """What it wrote to stderr."""
+    process.join(60)
+    if process.is_alive():
+        process.kill()
+        raise AssertionError("it goes on")
+    assert process.exitcode == 130
+    return Path("stderr").read_text()
+
+
 def test_interrupt_loses_nothing(capsys):
     process, run = start()
-    process.send_signal(signal.SIGINT)
-    error = process.communicate(timeout=20)[1]
-    assert process.returncode == 130
+    interrupt(process)
+    error = end(process)
     assert "Traceback" not in error and "stopping after this batch" in error
     step = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     assert f"Stopped at step {step:,}" in error and steps(run)[-1] == step
@@ -784,16 +817,16 @@ def test_second_interrupt_stops_at_once():
         "class Slow(Callback):\n"
         "    def on_train_batch_start(self, trainer, *args):\n"
         "        if trainer.global_step == 5:\n"
+        "            open('asleep', 'w')\n"
         "            time.sleep(60)\n"
     )
     process, run = start("--trainer.callbacks+", "my_slow.Slow")
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.5)
-    assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    error = process.communicate(timeout=20)[1]
-    assert process.returncode == 130
+    wait_for(lambda: Path("asleep").exists())
+    interrupt(process)
+    wait_for(lambda: "stopping after this batch" in Path("stderr").read_text())
+    assert process.is_alive()
+    interrupt(process)
+    error = end(process)
     assert "Traceback" not in error and error.rstrip().endswith("ganzoo: stopped")
 
 

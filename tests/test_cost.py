@@ -57,11 +57,10 @@ def test_a_dry_run_refuses_what_fit_refuses(capsys):
 
 
 def test_bench_measures_each_row_in_a_process_of_its_own(capsys):
-    """One of them, really; the others in its place."""
+    """One of them, really; that one which fails says why, `test_bench_refuses_in_one_line` shows."""
     row = bench.measured([*SMALL, "--trainer.precision", "bf16-mixed"], 2)
     assert row["images"] == 100 and row["seconds"] > 0 and row["memory"] > 10**8
     assert row["device"].startswith("cpu") and row["parameters"].startswith("D ")
-    assert "error" in bench.measured([*SMALL, "--model.width", "0"], 1)
 
 
 def test_bench_prints_a_table(monkeypatch, capsys, tmp_path):

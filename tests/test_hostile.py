@@ -93,7 +93,7 @@ def test_trust_is_typed_and_opens_one_package(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(elsewhere))
     Path("theirs.yaml").write_text(
         "model: {class_path: their_gan.TheirGAN, init_args: {hidden: 8, d_hidden: 8}}\ndata: {class_path: Digits}\n"
-        "trainer: {max_steps: 1}\n"
+        "trainer: {max_steps: 1}\nscores: {final_n: 0}\n"
     )
     fit = ["fit", "--config", "theirs.yaml", "--trainer.enable_progress_bar", "false"]
     assert main(fit) == 2

@@ -49,8 +49,14 @@ def test_the_readmes_commands_run_in_order(tmp_path, monkeypatch, capsys):
             if "--trainer.devices" in arguments:
                 continue  # tests/test_processes.py
             arguments += ["--trainer.max_steps", "3", "--data.batch_size", "4"]
+            if "digits" in line:
+                arguments += ["--scores.final_n", "400"]
+            if "dcgan/folder" in line or "dcgan/shards" in line:
+                arguments += ["--model.width", "4"]  # of 64x64 pixels
             if "ImageFolder" in arguments:
                 arguments += ["--model.hidden", "8", "--model.d_hidden", "8", "--data.num_workers", "0"]
+        if verb == "evaluate" and "-digits" in line and "--compare" not in line:
+            arguments += ["-n", "400"]
         assert main(arguments) == 0, f"{line}\n{capsys.readouterr().err}"
     assert (tmp_path / "runs" / "001-dcgan-digits" / "samples.mp4").exists()
 
@@ -65,9 +71,10 @@ def make_pictures(folder: Path) -> None:
 
 def test_the_readmes_python_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["fit", "--config", "dcgan/digits", "--trainer.max_steps", "2", "--data.batch_size", "4"]) == 0
+    quick = ["--trainer.max_steps", "2", "--data.batch_size", "4", "--scores.final_n", "0"]
+    assert main(["fit", "--config", "dcgan/digits", *quick]) == 0
     for block in blocks("README.md", "python"):
-        block = re.sub(r"max_steps=[\d_]+", "max_steps=2", block)
+        block = re.sub(r"\bn=[\d_]+", "n=1000", re.sub(r"max_steps=[\d_]+", "max_steps=2", block))
         exec(compile(block, "README.md", "exec"), {})
 
 
@@ -80,7 +87,7 @@ def test_the_variant_of_contributing_keeps_the_contract(tmp_path, monkeypatch):
     try:
         exec(compile(check, "CONTRIBUTING.md", "exec"), {})
         line = next(line for line in blocks("CONTRIBUTING.md", "bash")[0].splitlines() if " fit " in line)
-        assert main([*shlex.split(line)[3:-1], "2"]) == 0
+        assert main([*shlex.split(line)[3:-1], "2", "--scores.final_n", "100"]) == 0
         line = next(line for line in blocks("CONTRIBUTING.md", "bash")[0].splitlines() if " sample " in line)
         assert main(shlex.split(line)[3:]) == 0
     finally:

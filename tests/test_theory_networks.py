@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -109,9 +110,24 @@ def test_dropout_is_on_in_whose_step_it_says(name, expected):
     assert all(m.training for m in gan.discriminator.modules())
 
 
-def test_dropout_arms_are_scored():
-    scores = dropout(2)
-    assert list(scores) == list(DROPOUT) and all(score > 20 for score in scores.values())
+def test_dropout_arms_are_scored(monkeypatch):
+    """After a batch, two arms have the same D, as its own step has dropout in both; G's step tells them apart."""
+    models = []
+
+    def scored(model, data, metrics, n):
+        assert metrics == ["fid"] and n == 2000 and isinstance(data, Digits)
+        models.append(model)
+        return SimpleNamespace(scores=[SimpleNamespace(value=len(models))])
+
+    monkeypatch.setattr("ganzoo.theory.dropout.evaluate", scored)
+    assert dropout(1) == {"in both steps": 1, "in D's step": 2, "nowhere": 3}
+    assert [type(model) for model in models] == list(DROPOUT.values())
+    both, own, nowhere = ({**model.state_dict()} for model in models)
+    different = [
+        sorted({key.split(".")[0] for key, value in one.items() if not torch.equal(value, other[key])})
+        for one, other in ((both, own), (own, nowhere))
+    ]
+    assert different == [["generator"], ["discriminator", "generator"]]
 
 
 def test_what_gans_d_says_is_its_loss_and_what_a_critic_says_a_difference():
