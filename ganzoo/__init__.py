@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from ganzoo.variants.infogan import InfoGAN as InfoGAN
 
     # isort: on
+    from ganzoo.checkpoint.pretrained import load as load
+    from ganzoo.checkpoint.pretrained import save_pretrained as save_pretrained
     from ganzoo.core.module import GANModule as GANModule
     from ganzoo.core.strategy import GANStrategy as GANStrategy
     from ganzoo.evaluation import evaluate as evaluate
-    from ganzoo.hub import load as load
-    from ganzoo.hub import save_pretrained as save_pretrained
 
 
 # Name -> module, read from the imports above.

@@ -14,13 +14,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from ganzoo.core.images import scaled
+from ganzoo.checkpoint.pretrained import load, save_pretrained
 from ganzoo.core.module import GANModule
+from ganzoo.core.pixels import scaled
 from ganzoo.core.player import PLAYERS
 from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split
-from ganzoo.data.images import ArrayImages, Images
-from ganzoo.hub import load, save_pretrained
+from ganzoo.data.datasets import ArrayImages, Images
 
 Make = Callable[..., GANModule]
 

@@ -12,9 +12,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 
 import ganzoo
+from ganzoo.checkpoint.pretrained import load
 from ganzoo.cli import main
 from ganzoo.data import Digits, Gaussians, ImageFolder, PairedFolder, Pairs, SemiSupervised, UnpairedFolder
-from ganzoo.hub import load
 from tests.variants import small
 
 

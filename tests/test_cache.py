@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from ganzoo.data.images import ArrayImages
+from ganzoo.data.datasets import ArrayImages
 from ganzoo.evaluation.extractors import Custom
 from ganzoo.evaluation.sweep import Statistics
 from ganzoo.functional.frechet import Gaussian, frechet_distance

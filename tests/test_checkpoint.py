@@ -14,10 +14,10 @@ import pytest
 import torch
 
 import ganzoo
-from ganzoo.core import checkpoint as checkpoints
-from ganzoo.core import files
-from ganzoo.core.checkpoint import CheckpointError, CheckpointIO, in_order, intact, newest, read
-from ganzoo.core.files import write_atomically
+from ganzoo.checkpoint import sealed as checkpoints
+from ganzoo.checkpoint.sealed import CheckpointError, CheckpointIO, in_order, intact, newest, read
+from ganzoo.core import atomic
+from ganzoo.core.atomic import write_atomically
 from ganzoo.testing import fit
 from tests.variants import small
 
@@ -143,7 +143,7 @@ def test_what_cannot_be_written_leaves_what_was_there(failing, tmp_path, monkeyp
         raise OSError(errno.ENOSPC, "No space left on device")
 
     if failing != "write":
-        monkeypatch.setattr(*(((files.os, "fsync", fail)) if failing == "fsync" else (Path, "replace", fail)))
+        monkeypatch.setattr(*(((atomic.os, "fsync", fail)) if failing == "fsync" else (Path, "replace", fail)))
     with pytest.raises(OSError, match="No space"):
         write_atomically(path, fail if failing == "write" else lambda file: file.write(b"after"))
     assert path.read_bytes() == b"before" and os.listdir(tmp_path) == ["a"]
@@ -175,7 +175,7 @@ def test_the_file_is_written_beside_its_place(tmp_path, monkeypatch):
 
 def test_the_disk_has_the_bytes_before_the_name(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(files.os, "fsync", lambda _: calls.append(os.listdir(tmp_path)))
+    monkeypatch.setattr(atomic.os, "fsync", lambda _: calls.append(os.listdir(tmp_path)))
     write_atomically(tmp_path / "a", lambda file: file.write(b"x"))
     assert calls == [["a.partial"], ["a"]], "the bytes, then the folder"
 

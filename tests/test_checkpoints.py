@@ -22,9 +22,9 @@ import ganzoo
 from ganzoo.callbacks import checkpoints as module
 from ganzoo.callbacks.base import save
 from ganzoo.callbacks.checkpoints import Checkpoints
+from ganzoo.checkpoint.sealed import intact, newest, read
 from ganzoo.cli import main
-from ganzoo.core.checkpoint import intact, newest, read
-from ganzoo.core.optim import FusedAdam
+from ganzoo.optim.adam import FusedAdam
 from ganzoo.testing import NoiseImages, fit
 from tests.variants import small
 
@@ -111,7 +111,7 @@ def test_a_full_disk_stops_nothing(tmp_path, monkeypatch, capsys):
 
     model = ganzoo.DCGAN(**small("DCGAN"))
     train(tmp_path, 2, every_n_steps=2)
-    monkeypatch.setattr("ganzoo.core.checkpoint.write_atomically", full)
+    monkeypatch.setattr("ganzoo.checkpoint.sealed.write_atomically", full)
     capsys.readouterr()
     trainer = train(tmp_path, 5, every_n_steps=2, keep_last=1, model=model)
     assert "00000004.ckpt was not written: No space left on device; what was there" in capsys.readouterr().err

@@ -25,13 +25,13 @@ import yaml
 from PIL import Image
 
 import ganzoo
+from ganzoo.checkpoint.pretrained import load, save_pretrained
 from ganzoo.cli import VERBS, main
 from ganzoo.cli.errors import describe
 from ganzoo.cli.paths import configs
-from ganzoo.core.images import to_float
-from ganzoo.core.pictures import picture, to_pil
-from ganzoo.data.files import decode
-from ganzoo.hub import load, save_pretrained
+from ganzoo.core.drawing import picture, to_pil
+from ganzoo.core.pixels import to_float
+from ganzoo.data.decoding import decode
 
 SMALL = "--model DCGAN --data Digits --data.image_size 8 --data.batch_size 100 --model.width 4 --trainer.max_steps 4"
 QUICK = f"{SMALL} --samples.rows 2 --samples.columns 2 --samples.video_fps 0 --scores.final_n 20 --scores.n 20"
@@ -51,7 +51,7 @@ VARIANT = """\
 import torch
 from torch import nn
 from ganzoo import GANModule
-from ganzoo.core.optim import FusedAdam
+from ganzoo.optim.adam import FusedAdam
 from ganzoo.networks.mlp import MaxoutDiscriminator, MLPGenerator
 
 
@@ -832,7 +832,7 @@ def test_second_interrupt_stops_at_once():
 
 def test_an_optimizer_without_a_type_is_refused(tmp_path, capsys):
     Path("my_untyped.py").write_text(
-        "from ganzoo import DCGAN\nfrom ganzoo.core.optim import FusedAdam\n\n\nclass Untyped(DCGAN):\n"
+        "from ganzoo import DCGAN\nfrom ganzoo.optim.adam import FusedAdam\n\n\nclass Untyped(DCGAN):\n"
         "    def __init__(self, width=4, optimizer=lambda p: FusedAdam(p), **game):\n"
         "        super().__init__(width=width, optimizer=optimizer, **game)\n"
     )

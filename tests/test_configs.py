@@ -13,9 +13,9 @@ from PIL import Image
 
 import ganzoo
 from ganzoo import data
+from ganzoo.checkpoint.sealed import read
 from ganzoo.cli import main
 from ganzoo.cli.paths import additions, configs
-from ganzoo.core.checkpoint import read
 from ganzoo.data.prepare import prepare
 from tests.variants import SMALL
 

@@ -19,11 +19,11 @@ import torchvision
 from PIL import Image
 from torch import Tensor
 
-from ganzoo.core.images import to_float, to_uint8
+from ganzoo.core.pixels import to_float, to_uint8
 from ganzoo.data import CIFAR10, LSUN, MNIST, STL10, SVHN, ArrayImages, CelebA, Digits, Gaussians, MNIST5k
 from ganzoo.data.base import Split
+from ganzoo.data.decoding import resize, square
 from ganzoo.data.digits import _mnist5k
-from ganzoo.data.files import resize, square
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 

@@ -18,10 +18,10 @@ from torch import nn
 
 import ganzoo
 from ganzoo.callbacks.diagnostics import ALARMS, COPIED, WARM_UP, Diagnostics, scores_of, small
-from ganzoo.core.images import to_float
-from ganzoo.core.optim import FusedAdam
+from ganzoo.core.pixels import to_float
 from ganzoo.data import ArrayImages, Digits, GANDataModule, Gaussians
 from ganzoo.functional.alarms import auc, clusters, mean_distance, near_held_out, reached
+from ganzoo.optim.adam import FusedAdam
 from ganzoo.testing import fit
 
 CURVES = {

@@ -17,11 +17,11 @@ import torch
 from PIL import Image
 from torch.multiprocessing import start_processes
 
+from ganzoo.checkpoint.pretrained import load, save_pretrained
+from ganzoo.checkpoint.sealed import CheckpointIO
 from ganzoo.cli import main
-from ganzoo.core.checkpoint import CheckpointIO
 from ganzoo.data import Digits
 from ganzoo.evaluation.record import Report
-from ganzoo.hub import load, save_pretrained
 
 FIT = (
     "fit --model DCGAN --data Digits --data.image_size 8 --data.batch_size 100 --model.width 4 --trainer.max_steps 6 "

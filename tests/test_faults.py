@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import ganzoo
-from ganzoo.core.checkpoint import CheckpointIO
-from ganzoo.core.checkpoint import read as read_checkpoint
+from ganzoo.checkpoint.sealed import CheckpointIO
+from ganzoo.checkpoint.sealed import read as read_checkpoint
 from tests.campaigns import faults
 from tests.campaigns.faults import PLACE, cells, differences, main, page, read, reference, strike
 from tests.campaigns.faults_kinds import FAULTS

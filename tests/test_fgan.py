@@ -11,7 +11,6 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from ganzoo import GAN
-from ganzoo.core.optim import FusedAdam
 from ganzoo.functional.divergences import (
     F_DIVERGENCES,
     Gaussian,
@@ -20,6 +19,7 @@ from ganzoo.functional.divergences import (
     gaussian_pearson,
     jensen_shannon,
 )
+from ganzoo.optim.adam import FusedAdam
 from ganzoo.testing import check_variant, fit
 from ganzoo.theory.divergences import X, nearest
 from ganzoo.theory.objectives import ON_THE_LINE, STARTS, LineGAN, play, wishes

@@ -13,7 +13,7 @@ from torch.optim import SGD
 
 import ganzoo
 from ganzoo.callbacks.checkpoints import Checkpoints
-from ganzoo.core.checkpoint import read
+from ganzoo.checkpoint.sealed import read
 from ganzoo.core.finite import NonFiniteError, Watch, check_weights
 from ganzoo.core.player import PLAYERS
 from ganzoo.core.strategy import GANStrategy

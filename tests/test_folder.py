@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from ganzoo.data import ImageFolder, scan
-from ganzoo.data.files import decode
+from ganzoo.data.decoding import decode
 from ganzoo.data.folder import FolderImages
 
 NOISE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)

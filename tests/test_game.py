@@ -21,13 +21,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import ganzoo
 from ganzoo.callbacks.checkpoints import Checkpoints
 from ganzoo.callbacks.diagnostics import Diagnostics
-from ganzoo.core.checkpoint import read
-from ganzoo.core.game_optim import ExtraAdam
-from ganzoo.core.images import scaled
-from ganzoo.core.optim import FusedAdam
+from ganzoo.checkpoint.sealed import read
+from ganzoo.core.pixels import scaled
 from ganzoo.core.strategy import GANStrategy
 from ganzoo.core.types import full_precision
 from ganzoo.data import Digits
+from ganzoo.optim.adam import FusedAdam
+from ganzoo.optim.game import ExtraAdam
 from ganzoo.testing import BATCH, NoiseImages, fit, sources
 from tests.variants import small
 

@@ -11,10 +11,10 @@ import torch
 from torch.optim import SGD
 
 from ganzoo import DCGAN
-from ganzoo.core.game_optim import ExtraAdam, Lookahead, OptimisticAdam
-from ganzoo.core.optim import FusedAdam
 from ganzoo.games.games import Bilinear
 from ganzoo.games.rules import adam, extra_adam, gradient, lookahead, trajectory
+from ganzoo.optim.adam import FusedAdam
+from ganzoo.optim.game import ExtraAdam, Lookahead, OptimisticAdam
 from ganzoo.testing import check_variant
 
 BETAS = {"beta1": 0.5, "beta2": 0.9}

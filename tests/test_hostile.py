@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 
+from ganzoo.checkpoint.bounds import check_content, no_larger
 from ganzoo.cli import main, trust
 from ganzoo.cli.errors import UserError
-from ganzoo.core.bounds import check_content, no_larger
 from ganzoo.data import LSUN
 
 ROOT = Path(__file__).parent.parent

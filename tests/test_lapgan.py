@@ -11,9 +11,9 @@ from torch import nn
 from torch.optim import SGD
 
 import ganzoo
-from ganzoo.core.optim import FusedAdam
 from ganzoo.functional.pyramid import expand, gaussian_pyramid
 from ganzoo.networks.laplacian import ResidualDiscriminator, ResidualGenerator
+from ganzoo.optim.adam import FusedAdam
 from ganzoo.testing import NoiseImages, fit
 
 

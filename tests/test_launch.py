@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ganzoo.core.checkpoint import read
+from ganzoo.checkpoint.sealed import read
 
 STEPS, BATCH, EPOCH = 30, 100, 13  # of Digits' 1,397 training images
 RUN = Path("runs/001-gan-digits")

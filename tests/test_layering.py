@@ -14,28 +14,17 @@ import ganzoo
 ROOT = Path(__file__).parent.parent / "ganzoo"
 FILES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.py"))
 
-RANK_0 = {
-    "core/bounds",
-    "core/environment",
-    "core/files",
-    "core/finite",
-    "core/types",
-    "core/random",
-    "core/limits",
-    "core/images",
-    "functional",
-    "layers",
-}
-RANK_1 = {"networks", "augment", "games", "core/game_optim", "core/compiler", "core/ema", "core/frozen"}
-RANK_1 |= {"core/optim", "core/pool", "core/schedule"}
-PARTS = {"arguments", "batch", "checkpoint", "consensus", "held_out", "lightning_fixes", "loss_log", "pickling"}
-PARTS |= {"pictures", "player", "sampling", "strategy", "training_state"}  # of `core/module`
-CORE = {"core/module", *(f"core/{part}" for part in PARTS)}
+RANK_0 = {f"core/{name}" for name in ("atomic", "environment", "finite", "limits", "pixels", "random", "types")}
+RANK_0 |= {"checkpoint/bounds", "functional", "layers"}
+RANK_1 = {"networks", "augment", "games", "optim", "core/compiler", "core/ema", "core/frozen", "core/pool"}
+PARTS = {"arguments", "batch", "consensus", "held_out", "lightning_fixes", "loss_log", "pickling"}
+PARTS |= {"drawing", "player", "sampling", "strategy", "training_state"}  # of `core/module`
+CORE = {"core/module", "checkpoint/sealed", *(f"core/{part}" for part in PARTS)}
 TORCH = {"torch", "numpy"}
 LIGHTNING = {*TORCH, "lightning", "torchvision", "torchmetrics", "torch_fidelity", "sklearn", "PIL", "av", "mlxtend"}
 LIGHTNING |= {"pyarrow"}
-DATA = {"core/bounds", "core/files", "core/types", "core/random", "core/limits", "core/images"}
-DATA |= {"data/images", "data/order", "data/files"}
+DATA = {"checkpoint/bounds", *(f"core/{name}" for name in ("atomic", "types", "random", "limits", "pixels"))}
+DATA |= {"data/datasets", "data/order", "data/decoding"}
 TOGETHER = {"choice", "comparison", "extractors", "measure", "sweep"}  # they use others of `evaluation`
 ANYTHING = {"*"}
 
@@ -43,7 +32,7 @@ ANYTHING = {"*"}
 RULES: dict[str, tuple[set[str], set[str]]] = {
     **{name: (set(), TORCH) for name in RANK_0},
     **{name: (RANK_0, TORCH) for name in RANK_1},
-    "core/game_optim": (RANK_0 | {"core/optim"}, TORCH),
+    "optim/game": (RANK_0 | {"optim/adam"}, TORCH),
     "functional": (set(), {*TORCH, "scipy", "sklearn", "threadpoolctl"}),
     "games": (RANK_0, {*TORCH, "scipy"}),
     **{name: (RANK_0 | RANK_1 | CORE, LIGHTNING) for name in CORE},
@@ -54,7 +43,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "evaluation/assemble": (CORE | {"data", "evaluation"}, {"torch"}),
     "variants": (RANK_0 | RANK_1 | CORE, {"torch", "lightning"}),
     "callbacks": (RANK_0 | RANK_1 | CORE | {"evaluation"}, {*LIGHTNING, "rich", "yaml"}),
-    "hub": (CORE | {"", "variants"}, {"torch", "safetensors", "huggingface_hub"}),
+    "checkpoint/pretrained": (CORE | {"", "variants"}, {"torch", "safetensors", "huggingface_hub"}),
 }
 
 

@@ -22,8 +22,8 @@ from torch.optim import SGD
 
 import ganzoo
 from ganzoo.callbacks.samples import Samples
+from ganzoo.checkpoint.sealed import CheckpointIO
 from ganzoo.core import lightning_fixes
-from ganzoo.core.checkpoint import CheckpointIO
 from ganzoo.core.lightning_fixes import BatchEndCallback, NoProfiler, quiet
 from ganzoo.testing import NoiseImages, fit
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy
 
 import ganzoo
-from ganzoo.core.images import scaled
+from ganzoo.core.pixels import scaled
 from ganzoo.functional.losses import half_square, log_fake, log_real
 from ganzoo.layers.maxout import Maxout
 from ganzoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator

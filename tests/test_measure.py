@@ -19,10 +19,10 @@ from torch.nn.functional import dropout
 from torch_fidelity import metric_fid, metric_isc, metric_prc
 
 import ganzoo
-from ganzoo.core.images import to_uint8
+from ganzoo.core.pixels import to_uint8
 from ganzoo.data import Digits, Gaussians
 from ganzoo.data.base import GANDataModule
-from ganzoo.data.images import ArrayImages
+from ganzoo.data.datasets import ArrayImages
 from ganzoo.evaluation import choice, measure, metrics, perceptual
 from ganzoo.evaluation.choice import METRICS
 from ganzoo.evaluation.determinism import ieee_float32

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ganzoo.data import ArrayImages, Pictures, SequentialLoader
-from ganzoo.data.files import decode
+from ganzoo.data.decoding import decode
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (7, 9, 11, 3), dtype=np.uint8)  # N, H, W, C

@@ -11,8 +11,8 @@ from torch import nn
 from torch.optim import SGD
 
 from ganzoo.core.finite import NonFiniteError, Watch
-from ganzoo.core.game_optim import ExtraAdam, Lookahead
 from ganzoo.core.player import PLAYERS, Player, clip_gradients
+from ganzoo.optim.game import ExtraAdam, Lookahead
 
 
 def network():

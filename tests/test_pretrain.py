@@ -16,11 +16,11 @@ import pytest
 import torch
 
 import ganzoo
+from ganzoo.checkpoint.pretrained import load, read, save_pretrained
 from ganzoo.cli import main
 from ganzoo.cli.paths import record_of
-from ganzoo.core.images import to_float
+from ganzoo.core.pixels import to_float
 from ganzoo.data import Digits, Pairs
-from ganzoo.hub import load, read, save_pretrained
 from tests.campaigns import pretrain, pretrain_page
 
 CONFIG = """\

@@ -12,10 +12,10 @@ import yaml
 from PIL import Image
 
 import ganzoo
+from ganzoo.checkpoint.pretrained import load
 from ganzoo.cli import main
 from ganzoo.cli.parsing import datamodule
 from ganzoo.cli.paths import configs, record_of
-from ganzoo.hub import load
 from tests.campaigns import pretrain, pretrain_page
 
 NAMES = ganzoo.list_pretrained()

@@ -9,7 +9,7 @@ from sklearn.svm import SVC
 import ganzoo
 from ganzoo.cli import main
 from ganzoo.cli.paths import find_checkpoint
-from ganzoo.core.images import to_float
+from ganzoo.core.pixels import to_float
 from ganzoo.data import Digits
 
 

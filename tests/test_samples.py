@@ -15,8 +15,8 @@ from PIL import Image
 import ganzoo
 from ganzoo.callbacks.progress import clock, short, status
 from ganzoo.callbacks.samples import Samples, interpolation
-from ganzoo.core.images import to_uint8
-from ganzoo.core.pictures import animation, picture, write_video
+from ganzoo.core.drawing import animation, picture, write_video
+from ganzoo.core.pixels import to_uint8
 from ganzoo.data import Gaussians
 from ganzoo.testing import fit
 

@@ -17,14 +17,14 @@ from torch.utils._pytree import tree_leaves
 
 import ganzoo
 from ganzoo.callbacks.scores import FID, KID, InceptionScore, Scores
-from ganzoo.core.files import keep_until
+from ganzoo.checkpoint.pretrained import load
+from ganzoo.core.atomic import keep_until
 from ganzoo.core.strategy import GANStrategy
 from ganzoo.data import Digits, Gaussians
 from ganzoo.evaluation.extractors import Classifier, Custom
 from ganzoo.evaluation.measure import Evaluation
 from ganzoo.evaluation.record import Report
 from ganzoo.evaluation.sources import Fakes, Reference
-from ganzoo.hub import load
 from ganzoo.testing import fit
 
 TINY = {"image_size": 8, "channels": 1, "width": 4}

@@ -13,9 +13,9 @@ from torch import nn
 
 import ganzoo
 from ganzoo.callbacks.diagnostics import COLLAPSED, Diagnostics
-from ganzoo.core.optim import FusedAdam
 from ganzoo.data import Digits
 from ganzoo.functional.divergences import integral
+from ganzoo.optim.adam import FusedAdam
 from ganzoo.testing import NoiseImages, fit
 from ganzoo.theory.critics import critics, transport
 from ganzoo.theory.dropout import DROPOUT, dropout

@@ -13,8 +13,8 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from ganzoo.core.finite import NonFiniteError
-from ganzoo.core.images import scaled
 from ganzoo.core.module import GANModule
+from ganzoo.core.pixels import scaled
 from ganzoo.core.training_state import recover
 from ganzoo.core.types import Batch
 

@@ -11,12 +11,12 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from ganzoo.callbacks.base import save
-from ganzoo.core.checkpoint import in_order, newest, read, step_of
-from ganzoo.core.files import PARTIAL
+from ganzoo.checkpoint.sealed import in_order, newest, read, step_of
+from ganzoo.core.atomic import PARTIAL
 from ganzoo.core.finite import NonFiniteError
 from ganzoo.core.lightning_fixes import BatchEndCallback
 from ganzoo.core.limits import Count, CountFrom0, Positive, check
-from ganzoo.core.optim import set_all, settings
+from ganzoo.optim.adam import set_all, settings
 
 LEFT = ".left"  # ends the name of a state of an abandoned future
 

@@ -16,10 +16,10 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from ganzoo.callbacks.base import condition, held_out
 from ganzoo.core.frozen import evaluating, frozen, kept
-from ganzoo.core.images import scaled
 from ganzoo.core.lightning_fixes import BatchEndCallback
 from ganzoo.core.limits import CountFrom0, Limits, check
 from ganzoo.core.module import GANModule
+from ganzoo.core.pixels import scaled
 from ganzoo.core.player import PLAYERS
 from ganzoo.core.types import Batch
 from ganzoo.evaluation.determinism import seeded

@@ -21,7 +21,7 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from ganzoo.core.files import keep_until, write_atomically
+from ganzoo.core.atomic import keep_until, write_atomically
 from ganzoo.core.lightning_fixes import BatchEndCallback, skip_sigterm_broadcast
 from ganzoo.core.player import parameters
 

@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ganzoo.callbacks.base import held_out, some, warn_on_oserror
-from ganzoo.core.files import write_atomically
+from ganzoo.core.atomic import write_atomically
+from ganzoo.core.drawing import animation, picture, write_video
 from ganzoo.core.lightning_fixes import BatchEndCallback
 from ganzoo.core.limits import Count, Limits, check
 from ganzoo.core.module import GANModule
-from ganzoo.core.pictures import animation, picture, write_video
 from ganzoo.core.types import Batch, Latent
 
 Tiles = Annotated[int, Limits(1, 100)]

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from ganzoo.callbacks.base import save, warn_on_oserror
-from ganzoo.core.files import keep_until
+from ganzoo.core.atomic import keep_until
 from ganzoo.core.lightning_fixes import BatchEndCallback
 from ganzoo.core.limits import Count, Limits, check
 from ganzoo.core.module import GANModule

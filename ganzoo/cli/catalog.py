@@ -106,7 +106,7 @@ def _variant(name: str) -> int:
 
 
 def _checkpoint(path: Path) -> int:
-    from ganzoo.hub import read
+    from ganzoo.checkpoint.pretrained import read
 
     with user_errors():
         name, arguments, weights, slim = read(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from ganzoo.cli.paths import find_config
 
 MOST = 10_000  # values in a config; a whole one has 300
 EXAMPLE = "python -m ganzoo info dcgan/digits shows how one looks"
+MOVED = re.compile(r"ganzoo\.core\.(game_)?optim\.")  # of runs that began before December 2026
 CLASS = {"class_path", "init_args"}  # keys of what names a class
 LINKED = {  # named once, under `data`
     "image_size": "set data.image_size instead",
@@ -35,7 +37,7 @@ def load(text: str) -> Any:
     """
     try:
         _refuse_doubled_keys(yaml.compose(text, yaml.CSafeLoader))
-        content = _jsonargparse_load()(text)
+        content = _jsonargparse_load()(MOVED.sub("ganzoo.optim.", text))
         _check_values(content)
     except yaml.YAMLError:
         raise

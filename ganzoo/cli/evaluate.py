@@ -116,8 +116,8 @@ def _is_model(name: str) -> bool:
 
 def _model(path: Path, options: Any) -> tuple[Any, Any]:
     """The model of a checkpoint, and the reals that are named, or those that it was trained on."""
+    from ganzoo.checkpoint.pretrained import load
     from ganzoo.cli.sample import import_variant
-    from ganzoo.hub import load
 
     run = run_of(path) if path.is_file() else None
     where = options.reals or (str(run) if run else record_of(path).get("config"))

@@ -76,7 +76,7 @@ def find_checkpoint(name: str) -> Path:
         raise UserError(f"no checkpoint {name!r}{closest(name, known, 'name a run, such as runs/001-dcgan-digits')}")
     if path.is_file() or (path / "config.json").is_file():
         return path
-    from ganzoo.core.checkpoint import in_order  # which brings torch along
+    from ganzoo.checkpoint.sealed import in_order  # which brings torch along
 
     if not (checkpoints := in_order(path / "checkpoints")):
         raise UserError(f"{name} has no checkpoints/*.ckpt; name a run, a .ckpt, or what save_pretrained wrote")

@@ -43,7 +43,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     with user_errors():
         variant = import_variant(options.variant)
 
-        from ganzoo.hub import load
+        from ganzoo.checkpoint.pretrained import load
 
         model = load(path, variant)
         _check(model, options.label, options.source)
@@ -61,7 +61,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         if names is None:
             names = [f"seed{seed:06d}" for seed in seeds]
         if options.format == "grid" and sources is not None:
-            from ganzoo.core.pictures import above
+            from ganzoo.core.drawing import above
 
             images = above(sources, images, columns)
         try:
@@ -110,8 +110,8 @@ def _sources(model: Any, paths: Sequence[Path], n: int | None) -> tuple[list[str
     """Names without endings, and pictures [N, C', H, W] in [-1, 1] of the size and the channels that a model reads."""
     import torch
 
-    from ganzoo.core.images import to_float
-    from ganzoo.data.files import decode, find
+    from ganzoo.core.pixels import to_float
+    from ganzoo.data.decoding import decode, find
 
     files: dict[Path, str] = {}
     for path in paths:
@@ -145,7 +145,7 @@ def check_device(device: str) -> None:
 
 
 def _write(images: Any, names: Sequence[str], folder: Path, kind: str, columns: int, sources: Sequence[Path]) -> str:
-    from ganzoo.core.pictures import picture, to_pil
+    from ganzoo.core.drawing import picture, to_pil
 
     folder.mkdir(parents=True, exist_ok=True)
     if kind == "png":
@@ -160,7 +160,7 @@ def _write(images: Any, names: Sequence[str], folder: Path, kind: str, columns: 
     if kind == "npy":
         import numpy as np
 
-        from ganzoo.core.images import to_uint8
+        from ganzoo.core.pixels import to_uint8
 
         points = images.shape[1] not in (1, 3)  # in the plane: bytes would be coarse
         np.save(folder / "samples.npy", (images if points else to_uint8(images)).permute(0, 2, 3, 1).numpy())

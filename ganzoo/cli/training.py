@@ -25,6 +25,8 @@ from ganzoo.callbacks.progress import GANProgress, clock
 from ganzoo.callbacks.run_folder import AGAIN, RunFolder, RunLog, lock, next_run, runs_of, told_to_end
 from ganzoo.callbacks.samples import Samples
 from ganzoo.callbacks.scores import Scores
+from ganzoo.checkpoint.pretrained import read_checkpoint
+from ganzoo.checkpoint.sealed import in_order, newest
 from ganzoo.cli import VERBS, preflight, trust
 from ganzoo.cli import config as configs
 from ganzoo.cli.cost import measure
@@ -33,7 +35,6 @@ from ganzoo.cli.parsing import Parser
 from ganzoo.cli.paths import find_checkpoint, own_files, run_of
 from ganzoo.cli.summary import failed, summary
 from ganzoo.core.arguments import DATA_SAYS
-from ganzoo.core.checkpoint import in_order, newest
 from ganzoo.core.environment import environment
 from ganzoo.core.finite import NonFiniteError
 from ganzoo.core.lightning_fixes import NoProfiler, quiet
@@ -41,7 +42,6 @@ from ganzoo.core.limits import ArgumentError, hints, takes_none
 from ganzoo.core.module import GANModule
 from ganzoo.core.player import parameters
 from ganzoo.core.strategy import GANStrategy
-from ganzoo.hub import read_checkpoint
 
 DRY = "--dry-run"
 CALLBACKS = {"samples": Samples, "scores": Scores, "diagnostics": Diagnostics, "checkpoint": Checkpoints}

@@ -21,7 +21,7 @@ from lightning.pytorch.plugins.io.wrapper import _WrappingCheckpointIO
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import Strategy
 
-from ganzoo.core.checkpoint import CheckpointIO
+from ganzoo.checkpoint.sealed import CheckpointIO
 
 
 def count_one_step(trainer: Trainer) -> None:

@@ -15,20 +15,20 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
+from ganzoo.checkpoint.sealed import load_from_checkpoint
 from ganzoo.core import consensus, ema, held_out, lightning_fixes, pickling, sampling, training_state
 from ganzoo.core.arguments import check_agreement, check_game, check_schedulers, constructor_arguments
 from ganzoo.core.batch import check_batch, microbatches, share, size
-from ganzoo.core.checkpoint import load_from_checkpoint
 from ganzoo.core.compiler import Compiler
 from ganzoo.core.finite import NonFiniteError, Watch
 from ganzoo.core.frozen import evaluating
 from ganzoo.core.limits import Count, NonNegative, Positive, check
 from ganzoo.core.loss_log import Loss, LossLog
-from ganzoo.core.optim import set_all, settings
 from ganzoo.core.player import PLAYERS, Player, PlayerName, clip_gradients
 from ganzoo.core.random import Randomness
 from ganzoo.core.strategy import check_trainer
 from ganzoo.core.types import Batch, Equation, Latent, Terms, floats_as, full_precision
+from ganzoo.optim.adam import set_all, settings
 
 
 class GANModule(LightningModule):

@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 
 from ganzoo.core.finite import Watch, surely_finite
 from ganzoo.core.frozen import frozen, kept
-from ganzoo.core.game_optim import looks_ahead
 from ganzoo.core.strategy import average
+from ganzoo.optim.game import looks_ahead
 
 PlayerName = Literal["discriminator", "generator"]
 PLAYERS: tuple[PlayerName, PlayerName] = ("discriminator", "generator")  # in the order of their optimizers

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from ganzoo.core.images import to_uint8
-from ganzoo.core.pictures import to_pil
+from ganzoo.core.drawing import to_pil
+from ganzoo.core.pixels import to_uint8
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch, Latent
 

@@ -1,11 +1,11 @@
 """Data modules: `Digits()`, `CIFAR10()`, `ImageFolder("my/pictures")` and others; a Trainer is not needed."""
 
 from ganzoo.data.base import GANDataModule
+from ganzoo.data.datasets import ArrayImages, Flipped, Images
 from ganzoo.data.derived import Pairs, SemiSupervised
 from ganzoo.data.digits import Digits, MNIST5k
 from ganzoo.data.folder import FolderReport, ImageFolder, scan
 from ganzoo.data.gaussians import Gaussians
-from ganzoo.data.images import ArrayImages, Flipped, Images
 from ganzoo.data.order import Loader, SequentialLoader
 from ganzoo.data.paired import PairedFolder, UnpairedFolder
 from ganzoo.data.pictures import Pictures

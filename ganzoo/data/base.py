@@ -11,10 +11,10 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from ganzoo.core.images import scaled
 from ganzoo.core.limits import Count, Limits, check, constructor_of
+from ganzoo.core.pixels import scaled
 from ganzoo.core.random import global_seed, mix
-from ganzoo.data.images import Flipped, Images
+from ganzoo.data.datasets import Flipped, Images
 from ganzoo.data.order import Loader, SequentialLoader
 
 Split = Literal["train", "val", "test"]

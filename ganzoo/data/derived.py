@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ganzoo.core.images import to_uint8
 from ganzoo.core.limits import Count
+from ganzoo.core.pixels import to_uint8
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split
-from ganzoo.data.images import Chosen, Images, Merged, Wrapped, combine
+from ganzoo.data.datasets import Chosen, Images, Merged, Wrapped, combine
 from ganzoo.data.order import Repeated
 
 Task = Literal["edges", "grey", "low-resolution"]

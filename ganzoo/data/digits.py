@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ganzoo.core.limits import Pixels
 from ganzoo.data.base import GANDataModule, Split, stratify
-from ganzoo.data.files import resize
-from ganzoo.data.images import ArrayImages
+from ganzoo.data.datasets import ArrayImages
+from ganzoo.data.decoding import resize
 
 
 class Digits(GANDataModule):

@@ -21,8 +21,8 @@ from torch import Tensor
 from ganzoo.core.limits import NonNegative, Pixels, Share
 from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split, Workers
-from ganzoo.data.files import Fit, decode, find, header, listing, open_picture, readable
-from ganzoo.data.images import Images, combine, digest_files
+from ganzoo.data.datasets import Images, combine, digest_files
+from ganzoo.data.decoding import Fit, decode, find, header, listing, open_picture, readable
 
 
 class ImageFolder(GANDataModule):

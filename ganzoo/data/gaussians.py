@@ -10,7 +10,7 @@ import torch
 from ganzoo.core.limits import Count, check_memory
 from ganzoo.core.random import mix
 from ganzoo.data.base import GANDataModule, Split
-from ganzoo.data.images import ArrayImages
+from ganzoo.data.datasets import ArrayImages
 
 
 class Gaussians(GANDataModule):

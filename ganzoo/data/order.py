@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
-from ganzoo.data.images import Images
+from ganzoo.data.datasets import Images
 
 BLOCK = 64  # batches whose tickets are made at once
 

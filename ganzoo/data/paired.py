@@ -16,9 +16,9 @@ from ganzoo.core.limits import Limits, NonNegative, Pixels, Share
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split, Workers
-from ganzoo.data.files import Fit, decode, find, grey, leave_out, readable, square, upright
+from ganzoo.data.datasets import Images, Jittered, Merged, Wrapped, combine, digest_files
+from ganzoo.data.decoding import Fit, decode, find, grey, leave_out, readable, square, upright
 from ganzoo.data.folder import FolderImages, FolderPictures, Store, StoredImages, fraction
-from ganzoo.data.images import Images, Jittered, Merged, Wrapped, combine, digest_files
 from ganzoo.data.order import Repeated
 
 Side = Literal["left", "right"]

@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ganzoo.core.bounds import read_npz
+from ganzoo.checkpoint.bounds import read_npz
 from ganzoo.core.types import Batch
-from ganzoo.data.files import decode, find, grey, header, listing, pixels, square
-from ganzoo.data.images import Images, combine, digest_files
+from ganzoo.data.datasets import Images, combine, digest_files
+from ganzoo.data.decoding import decode, find, grey, header, listing, pixels, square
 
 SIZES = "convert them to one size, or score them at one with: python -m ganzoo evaluate ... --resize N"
 KINDS = "convert them all to grey or all to colour, or set channels to 1 or 3"

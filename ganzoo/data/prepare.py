@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ganzoo.core.files import PARTIAL, write_atomically
-from ganzoo.data.files import Fit, decode, find, leave_out, readable
+from ganzoo.core.atomic import PARTIAL, write_atomically
+from ganzoo.data.decoding import Fit, decode, find, leave_out, readable
 from ganzoo.data.folder import class_names, fraction
 from ganzoo.data.order import identity
 from ganzoo.data.shards import INDEX, Entry, Index, Shard, arrow, read_index, schema, shard_file

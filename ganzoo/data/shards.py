@@ -25,8 +25,8 @@ from torch import Tensor
 from ganzoo.core.limits import Share
 from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split, Workers
-from ganzoo.data.files import Fit
-from ganzoo.data.images import Images, combine
+from ganzoo.data.datasets import Images, combine
+from ganzoo.data.decoding import Fit
 
 INDEX = "index.json"
 FORMAT = "ganzoo shards 1"

@@ -12,8 +12,8 @@ from ganzoo.core.limits import Count, Pixels, check_memory
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split
+from ganzoo.data.datasets import ArrayImages, Images, combine
 from ganzoo.data.digits import MNIST5k
-from ganzoo.data.images import ArrayImages, Images, combine
 from ganzoo.data.vision import MNIST
 
 Protocol = Literal["pacgan", "r3gan"]

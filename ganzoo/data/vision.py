@@ -18,8 +18,8 @@ from torch import Tensor
 from ganzoo.core.limits import Pixels
 from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split
-from ganzoo.data.files import open_picture, resize, square
-from ganzoo.data.images import ArrayImages, Images, combine, digest_files
+from ganzoo.data.datasets import ArrayImages, Images, combine, digest_files
+from ganzoo.data.decoding import open_picture, resize, square
 
 
 class PictureImages(Images):

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganzoo.core.bounds import read_npz
+from ganzoo.checkpoint.bounds import read_npz
 from ganzoo.evaluation.interfaces import BLOCK
 from ganzoo.functional.frechet import Gaussian
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from ganzoo.core.images import to_float
+from ganzoo.core.pixels import to_float
 
 WEIGHTS = Path(__file__).parent / "weights"
 ARCHITECTURES: dict[str, dict[str, int]] = {

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ganzoo.core.bounds import check_archive, check_content
+from ganzoo.checkpoint.bounds import check_archive, check_content
 
 
 def fetch(what: str, url: str, hashed: str, otherwise: str = "") -> Path:

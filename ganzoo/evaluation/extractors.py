@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ganzoo.core.images import to_float
+from ganzoo.core.pixels import to_float
 from ganzoo.evaluation.classifier import ARCHITECTURES, PINNED, digit_input, pinned
 from ganzoo.evaluation.downloads import fetch, sha256, tensors
 from ganzoo.evaluation.interfaces import Extractor, Outputs

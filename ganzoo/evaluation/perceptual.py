@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ganzoo.core.images import to_float
+from ganzoo.core.pixels import to_float
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
 from ganzoo.evaluation.determinism import ieee_float32, seeded

@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ganzoo.core.atomic import write_atomically
 from ganzoo.core.environment import version
-from ganzoo.core.files import write_atomically
 
 if TYPE_CHECKING:  # a record is read without torch
     from ganzoo.evaluation.interfaces import Extractor, Metric

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from ganzoo.core.images import to_float, to_uint8
+from ganzoo.core.pixels import to_float, to_uint8
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
 from ganzoo.evaluation.determinism import seeded

@@ -13,7 +13,7 @@ from torch.nn.functional import softplus
 from torch.optim import RMSprop
 
 from ganzoo.core.module import GANModule
-from ganzoo.core.optim import FusedAdam
+from ganzoo.optim.adam import FusedAdam
 from ganzoo.theory.base import DATA, DISCRIMINATOR, panels
 from ganzoo.theory.frozen import RING, ring, ring_gan
 from ganzoo.theory.parts import Look, seeded, trained

@@ -9,10 +9,10 @@ from lightning.pytorch import Callback, Trainer
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ganzoo.core.optim import FusedAdam
 from ganzoo.data import Gaussians
 from ganzoo.functional.alarms import mean_distance
 from ganzoo.functional.modes import gaussian_modes
+from ganzoo.optim.adam import FusedAdam
 from ganzoo.theory.base import DATA, GENERATOR, panels
 from ganzoo.theory.parts import Look, seeded, trained
 from ganzoo.variants.mlpgan import MLPGAN

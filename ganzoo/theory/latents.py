@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 import ganzoo
-from ganzoo.core.images import to_float, to_uint8
 from ganzoo.core.module import GANModule
+from ganzoo.core.pixels import to_float, to_uint8
 from ganzoo.data import Digits
 from ganzoo.evaluation.extractors import Classifier
 from ganzoo.theory.base import GENERATOR, panels

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from ganzoo.core.optim import FusedAdam
 from ganzoo.functional.divergences import Gaussian, jensen_shannon, wasserstein_1
+from ganzoo.optim.adam import FusedAdam
 from ganzoo.theory.base import DATA, DISCRIMINATOR, GENERATOR, panels
 from ganzoo.theory.parts import Line, Look, trained
 from ganzoo.variants.mlpgan import MLPGAN

@@ -13,11 +13,11 @@ from torch.optim import RMSprop
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from ganzoo.core.module import GANModule
-from ganzoo.core.optim import FusedAdam
 from ganzoo.data.gaussians import Gaussians
 from ganzoo.functional.divergences import F_DIVERGENCES, FDivergence, Gaussian
 from ganzoo.functional.modes import GaussianModes, gaussian_modes
 from ganzoo.networks.mlp import ReLUDiscriminator
+from ganzoo.optim.adam import FusedAdam
 from ganzoo.theory.base import DATA, DISCRIMINATOR, GENERATOR, panels
 from ganzoo.theory.divergences import MODES, X, nearest, two_modes
 from ganzoo.theory.frozen import RING

@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from ganzoo.core.images import to_float
 from ganzoo.core.module import GANModule
+from ganzoo.core.pixels import to_float
 from ganzoo.core.random import mix
 from ganzoo.data import ArrayImages, Digits, GANDataModule
 from ganzoo.data.base import Split

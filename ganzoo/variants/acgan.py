@@ -10,10 +10,10 @@ from torch.nn.functional import cross_entropy
 
 from ganzoo.core.limits import Count, Pixels
 from ganzoo.core.module import GANModule
-from ganzoo.core.optim import FusedAdam
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.losses import log_fake, log_real
 from ganzoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
+from ganzoo.optim.adam import FusedAdam
 
 
 class ACGAN(GANModule):

@@ -11,10 +11,10 @@ from torch.optim import SGD
 
 from ganzoo.core.limits import Count, Pixels, Probability
 from ganzoo.core.module import GANModule
-from ganzoo.core.schedule import anneal_sgd
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.losses import log_fake, log_real
 from ganzoo.networks.cgan import CGANDiscriminator, CGANGenerator
+from ganzoo.optim.schedule import anneal_sgd
 
 
 class CGAN(GANModule):

@@ -11,12 +11,12 @@ from torch.nn.functional import l1_loss
 
 from ganzoo.core.limits import Count, CountFrom0, Limits, NonNegative, Pixels
 from ganzoo.core.module import GANModule
-from ganzoo.core.optim import FusedAdam
 from ganzoo.core.pool import ImagePool, refill, shares
-from ganzoo.core.schedule import falling
 from ganzoo.core.types import Batch, Terms, full_precision
 from ganzoo.networks.patch import PatchDiscriminator
 from ganzoo.networks.resnet import ResNetTranslator
+from ganzoo.optim.adam import FusedAdam
+from ganzoo.optim.schedule import falling
 
 
 class CycleGAN(GANModule):

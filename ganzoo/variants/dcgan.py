@@ -8,10 +8,10 @@ from lightning.pytorch.cli import OptimizerCallable
 
 from ganzoo.core.limits import Count, Pixels
 from ganzoo.core.module import GANModule
-from ganzoo.core.optim import FusedAdam
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.losses import log_fake, log_real
 from ganzoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
+from ganzoo.optim.adam import FusedAdam
 
 
 class DCGAN(GANModule):

@@ -10,10 +10,10 @@ from torch.optim import SGD
 
 from ganzoo.core.limits import Count, Pixels
 from ganzoo.core.module import GANModule
-from ganzoo.core.schedule import anneal_sgd
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.divergences import F_DIVERGENCES
 from ganzoo.networks.mlp import MaxoutDiscriminator, MLPGenerator
+from ganzoo.optim.schedule import anneal_sgd
 
 Objective = Literal["non-saturating", "minimax", "maximum-likelihood"]
 Divergence = Literal["gan", "kl", "reverse-kl", "pearson", "hellinger", "jensen-shannon"]

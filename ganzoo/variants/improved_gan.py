@@ -13,7 +13,6 @@ from ganzoo.core import ema
 from ganzoo.core.frozen import evaluating
 from ganzoo.core.limits import Count, CountFrom0, NonNegative, Pixels, Share
 from ganzoo.core.module import GANModule
-from ganzoo.core.optim import FusedAdam
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.losses import log_fake, log_real, log_smoothed
 from ganzoo.layers.history import HistoricalAverage
@@ -23,6 +22,7 @@ from ganzoo.networks.improved import (
     NoisyDiscriminator,
     SoftplusGenerator,
 )
+from ganzoo.optim.adam import FusedAdam
 
 Objective = Literal["feature-matching", "non-saturating"]
 

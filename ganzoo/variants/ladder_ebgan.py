@@ -13,12 +13,12 @@ from torch.nn.functional import cross_entropy, relu
 from ganzoo.core.frozen import evaluating
 from ganzoo.core.limits import Count, Layers, NonNegative, Pixels, Positive
 from ganzoo.core.module import GANModule
-from ganzoo.core.optim import FusedAdam
-from ganzoo.core.schedule import falling
 from ganzoo.core.types import Batch, Terms, full_precision
 from ganzoo.layers.init import normal_
 from ganzoo.networks.ladder import Ladder
 from ganzoo.networks.mlp import ReLUGenerator
+from ganzoo.optim.adam import FusedAdam
+from ganzoo.optim.schedule import falling
 
 NEEDS = "LadderEBGAN learns from few labelled images: take SemiSupervised data, which is made of other data"
 

@@ -8,11 +8,11 @@ from lightning.pytorch.cli import OptimizerCallable
 
 from ganzoo.core.limits import Count, Pixels
 from ganzoo.core.module import GANModule
-from ganzoo.core.optim import FusedAdam
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.losses import half_square
 from ganzoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from ganzoo.networks.mlp import ReLUDiscriminator, ReLUGenerator
+from ganzoo.optim.adam import FusedAdam
 
 
 class LSGAN(GANModule):

@@ -12,11 +12,11 @@ from torch.nn.functional import l1_loss
 
 from ganzoo.core.limits import Count, NonNegative, Pixels
 from ganzoo.core.module import GANModule
-from ganzoo.core.optim import FusedAdam
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.losses import log_fake, log_real
 from ganzoo.networks.patch import PatchDiscriminator
 from ganzoo.networks.unet import UNet
+from ganzoo.optim.adam import FusedAdam
 
 
 class Pix2Pix(GANModule):

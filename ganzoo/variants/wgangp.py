@@ -10,11 +10,11 @@ from lightning.pytorch.cli import OptimizerCallable
 
 from ganzoo.core.limits import Count, Pixels, Positive
 from ganzoo.core.module import GANModule
-from ganzoo.core.optim import FusedAdam
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.penalties import gradient_penalty
 from ganzoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from ganzoo.networks.mlp import ReLUDiscriminator, ReLUGenerator
+from ganzoo.optim.adam import FusedAdam
 
 
 class WGANGP(GANModule):

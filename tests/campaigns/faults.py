@@ -23,12 +23,12 @@ from torch.utils._pytree import tree_flatten_with_path
 
 import ganzoo
 import ganzoo.cli.training  # all of it, once, for the forks
+from ganzoo.checkpoint.sealed import read as read_checkpoint
 from ganzoo.cli.errors import one_line
 from ganzoo.cli.paths import find_config
-from ganzoo.core.checkpoint import read as read_checkpoint
+from ganzoo.core.drawing import to_pil
 from ganzoo.core.environment import environment
-from ganzoo.core.images import to_float
-from ganzoo.core.pictures import to_pil
+from ganzoo.core.pixels import to_float
 from ganzoo.data import Digits
 from tests.campaigns.faults_kinds import FAULTS, HELD_OUT, SAVES, STEPS, Course, Dies
 

@@ -21,8 +21,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ganzoo.callbacks.checkpoints import rolling
+from ganzoo.checkpoint import sealed
 from ganzoo.cli import main
-from ganzoo.core import checkpoint
 from ganzoo.core.module import GANModule
 from ganzoo.core.player import PLAYERS
 from ganzoo.data.folder import fraction
@@ -172,7 +172,7 @@ def killed(course: Course) -> None:
 
 def killed_while_saving(course: Course) -> None:
     def prepare(where: str, nth: int, share: float) -> None:
-        whole, count = checkpoint.write_atomically, 0
+        whole, count = sealed.write_atomically, 0
         replace = Path.replace
 
         def half(write: Callable[[Any], Any], file: Any) -> None:
@@ -195,7 +195,7 @@ def killed_while_saving(course: Course) -> None:
                 Path.replace = renamed  # type: ignore[method-assign]
             whole(path, write)
 
-        checkpoint.write_atomically = saved
+        sealed.write_atomically = saved
 
     for where in ("in the file", "before the rename", "after the rename"):
         nth, share = course.random.randint(1, 2), course.random.random()

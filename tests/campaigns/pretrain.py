@@ -26,16 +26,16 @@ import yaml
 from torch import Tensor
 
 import ganzoo
+from ganzoo.checkpoint.pretrained import load, read_checkpoint, save_pretrained
 from ganzoo.cli.errors import UserError
 from ganzoo.cli.parsing import datamodule
 from ganzoo.cli.paths import find_checkpoint, find_config, record_of
-from ganzoo.core.images import to_float, to_uint8
 from ganzoo.core.module import GANModule
+from ganzoo.core.pixels import to_float, to_uint8
 from ganzoo.data import GANDataModule
 from ganzoo.evaluation import evaluate
 from ganzoo.evaluation.choice import cheap
 from ganzoo.evaluation.record import Report, made
-from ganzoo.hub import load, read_checkpoint, save_pretrained
 from tests.campaigns import pretrain_page
 
 MODELS = (

@@ -11,14 +11,14 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 import ganzoo
+from ganzoo.checkpoint.pretrained import load
 from ganzoo.cli.catalog import paper
 from ganzoo.cli.parsing import datamodule
 from ganzoo.cli.paths import record_of
-from ganzoo.core.images import to_float
-from ganzoo.core.pictures import above, picture
+from ganzoo.core.drawing import above, picture
+from ganzoo.core.pixels import to_float
 from ganzoo.evaluation.choice import usual_split
 from ganzoo.evaluation.record import Score
-from ganzoo.hub import load
 
 COLUMNS = 10  # of the wall
 TILE = 48  # pixels of an image on it, at least

@@ -16,9 +16,9 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import Tensor
 
+from ganzoo.checkpoint.bounds import check_archive, check_content, no_larger
 from ganzoo.core.arguments import variant_name
-from ganzoo.core.bounds import check_archive, check_content, no_larger
-from ganzoo.core.files import write_atomically
+from ganzoo.core.atomic import write_atomically
 
 SEAL = b"ganzoo sha256 "  # then 64 hexadecimal digits: the comment that ends the zip archive which torch writes
 

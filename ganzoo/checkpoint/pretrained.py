@@ -12,9 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 import ganzoo
-from ganzoo.core import checkpoint as checkpoints
+from ganzoo.checkpoint import sealed as checkpoints
+from ganzoo.checkpoint.sealed import CheckpointError
 from ganzoo.core.arguments import variant_name
-from ganzoo.core.checkpoint import CheckpointError
 from ganzoo.core.module import GANModule
 
 

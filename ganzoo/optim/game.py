@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ganzoo.core.optim import FusedAdam
+from ganzoo.optim.adam import FusedAdam
 
 
 class CorrectedAdam(FusedAdam):

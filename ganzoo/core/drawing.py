@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from ganzoo.core.images import to_uint8
+from ganzoo.core.pixels import to_uint8
 
 
 def picture(images: Tensor, columns: int = 10, tile: int = 64) -> Image.Image:
