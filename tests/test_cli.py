@@ -684,6 +684,13 @@ def test_print_config_reloads(capsys):
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize("old", ["core.optim.FusedAdam", "core.game_optim.ExtraAdam"])
+def test_configs_of_older_runs_are_read(old, capsys):
+    Path("mine.yaml").write_text(CONFIG.replace("width: 4", f"optimizer: {{class_path: ganzoo.{old}}}", 1))
+    assert main(["fit", "--config", "mine.yaml", "--print_config"]) == 0
+    assert f"class_path: ganzoo.optim.{old.rpartition('.')[2]}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("form", ["--config dcgan/digits", "--config=dcgan/digits.yaml", "-c configs/dcgan/digits"])
 def test_shipped_config_by_name(capsys, form):
     assert main(["fit", *form.split(), "--model.width", "5", "--print_config"]) == 0
