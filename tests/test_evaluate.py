@@ -163,19 +163,19 @@ def test_scores_from_yaml():
 @pytest.mark.parametrize(
     ("options", "words"),
     table("""
-    --scores.n 0 | scores.n is 0 | it takes 1
-    --scores.every_n_steps 0 | scores.every_n_steps is 0 | it takes 1
-    --scores.final_n -1 | scores.final_n is -1 | it takes 0
-    --scores.n many | scores.n is 'many' | a whole number
+    --scores.n 0 | scores.n is 0 | a whole number from 1
+    --scores.every_n_steps 0 | scores.every_n_steps is 0 | a whole number from 1
+    --scores.final_n -1 | scores.final_n is -1 | a whole number from 0
+    --scores.n many | scores.n: | int | many
     --scores.metrics [fit] | no metric 'fit'; did you mean 'fid'
-    --scores.metrics fid | scores.metrics is 'fid' | a list
+    --scores.metrics fid | scores.metrics: | list | fid
     --scores.metrics [kid] --scores.n 999 | kid:size=N takes others) needs 1000 fake images or more, there are 999
     --scores.extractor digit | no extractor 'digit'; did you mean 'digits'
     --scores.extractor inception | reads 3 channels, the images have 1 | inception-grey
     --scores.extractor inception-grey --scores.weights nowhere.pth | nowhere.pth
     --scores.best [fit] | scores.best: fit cannot be ranked by; there are fid
-    --scores.split tset | scores.split is 'tset' | 'test'
-    --scores.every_n 1 | no option scores.every_n | did you mean scores.every_n_steps?
+    --scores.split tset | scores.split: | 'test' | tset
+    --scores.every_n 1 | scores.every_n: no such option | did you mean scores.every_n_steps?
     """),
 )
 def test_fit_refuses(refuse, options, words):
