@@ -8,9 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+LONG = ["test_hostile.py", "test_configs.py", "test_readme.py", "test_contract.py", "test_theory.py", "test_turns.py"]
 PAGE = 4096  # bytes
 ROOM = 64 << 20  # bytes that tests may add to the process before what they left is looked for
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def pytest_collection_modifyitems(items):
+    """Files that take long come first: at the end, the two processes then wait for each other for seconds only."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 def pytest_collection_finish():

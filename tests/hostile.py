@@ -188,8 +188,9 @@ def checkpoints() -> Iterator[Case]:
     for name, value in {"lists of lists": _laughs(), "a list in itself": _itself()}.items():
         file = saved(name, {**good, "hyper_parameters": {"x": value}})
         yield from ((f"checkpoint, {name}", (reader, every[reader]), file, file) for reader in ("info", "fit"))
+    most = {name: entry for name, entry in every.items() if name != "validate"}  # which reads as `fit` does
     for name, file in bad.items():
-        yield from ((f"checkpoint, {name}", entry, file, file) for entry in every.items())
+        yield from ((f"checkpoint, {name}", entry, file, file) for entry in most.items())
     wide = {
         "wide": {**good["hyper_parameters"], "hidden": 10**9},
         "wider": {**good["hyper_parameters"], "hidden": 10**5},
@@ -206,10 +207,10 @@ def checkpoints() -> Iterator[Case]:
         for reader in ("load", "load_from_checkpoint", "sample", "evaluate"):
             yield f"checkpoint, variant {variant!r}", (reader, READERS[reader]), file, file
     for url in ("http://127.0.0.1:9/evil.ckpt", "https://127.0.0.1:9/e.ckpt", "s3://bucket/e.ckpt", "file:///e.ckpt"):
-        yield from ((f"checkpoint, {url}", entry, url, "") for entry in every.items())
+        yield from ((f"checkpoint, {url}", entry, url, "") for entry in most.items())
     Path("dcp").mkdir()
     Path("dcp/.metadata").write_bytes(pickle.dumps(CALLS))
-    yield from (("checkpoint, DCP's metadata", entry, "dcp", "dcp") for entry in every.items())
+    yield from (("checkpoint, DCP's metadata", entry, "dcp", "dcp") for entry in most.items())
     ugly = "-\x1b[2J\nall is well\u202e.ckpt"
     Path(ugly).write_bytes(b"PK\x03\x04")
     for reader in ("sample", "info", "evaluate"):

@@ -7,13 +7,17 @@ import copy
 import pytest
 import torch
 import torch.distributed as dist
+from ganzoo.core.images import scaled
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 from torch.multiprocessing import ProcessRaisedException
 from torch.optim import SGD
+from torch.utils._pytree import tree_map
 
 import ganzoo
+from ganzoo.core.player import PLAYERS
+from ganzoo.core.random import mix
 from ganzoo.core.strategy import GANStrategy
 from ganzoo.networks.ladder import Norm
 from ganzoo.testing import NoiseImages, fit
@@ -56,7 +60,10 @@ def two(model, path, steps=4, **trainer):
 
 
 def without_batch_statistics(model):
-    """BatchNorm cannot be equal over processes unless it is synchronised; dropout draws differ by rank."""
+    """For equality with one process: BatchNorm's statistics are of a process's share, dropout draws differ by rank.
+
+    `test_two_processes_average_what_the_shipped_networks_make_of_halves` trains the networks as they are.
+    """
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, Norm):
@@ -73,7 +80,7 @@ class Standard(nn.Module):
         return torch.zeros_like(z[0]), torch.ones_like(z[0])
 
 
-def make(name, **more):
+def make(name, whole=False, **more):
     torch.manual_seed(0)
     lr = 0.05
     if name == "CycleGAN":  # each process has a pool of its own; among many kinks only small steps stay comparable
@@ -81,15 +88,14 @@ def make(name, **more):
     if name == "LadderEBGAN":  # its noise differs by rank, and its weighted costs have large gradients
         more, lr = {"noise": 0.0, "denoising": (1.0,), "margin": 0.5, **more}, 1e-3
     sgd = {"optimizer": lambda params: SGD(params, lr=lr), "ema_half_life": 30.0}
-    return without_batch_statistics(getattr(ganzoo, name)(**small(name), **sgd, **more))
+    model = getattr(ganzoo, name)(**small(name), **sgd, **more)
+    return model if whole else without_batch_statistics(model)
 
 
 ACROSS_THE_BATCH = {"ImprovedGAN"}  # whose features are matched over a process's share
 
 
-@pytest.mark.parametrize(
-    "more", [{}, {"n_critic": 2, "microbatches": 2, "clip_norm": 0.1}], ids=["plain", "everything"]
-)
+@pytest.mark.parametrize("more", [{}, EVERYTHING], ids=["plain", "everything"])
 @pytest.mark.parametrize("name", sorted(set(ganzoo.list_models()) - ACROSS_THE_BATCH))
 def test_two_processes_of_half_the_batch_are_one(name, more, tmp_path):
     one = make(name, **more)
@@ -100,6 +106,59 @@ def test_two_processes_of_half_the_batch_are_one(name, more, tmp_path):
         for key, value in one.state_dict().items():
             torch.testing.assert_close(
                 rank["state"][key], value, rtol=1e-5, atol=1e-6, msg=lambda m, k=key: f"{k}: {m}"
+            )
+
+
+def halves(batch):
+    """The shares of two processes."""
+    for rank in range(2):
+        part = tree_map(lambda tensor, rank=rank: tensor.chunk(2)[rank], batch)
+        yield {**part, "labelled": (part["image"].flip(0), part["label"].flip(0))}  # as `NoiseImages` has them
+
+
+def by_hand(model, steps):
+    """Trains as two processes are to, in one: dropout and batch norm see a half alone; gradients and running statistics
+    are averaged; the opponent's statistics stay."""
+    loader, optimizers = iter(NoiseImages(model).train_dataloader()), model.configure_optimizers()[0]
+    buffers = list(model.buffers())
+    for step in range(steps):
+        batch = scaled(next(loader))
+        shared = torch.Generator().manual_seed(mix(0, step))
+        noise = [torch.Generator().manual_seed(mix(0, step, 1 + rank)).get_state() for rank in range(2)]
+        for player, optimizer in zip(PLAYERS, optimizers, strict=True):
+            before = [buffer.clone() for buffer in buffers]
+            parameters = list(getattr(model, player).parameters())
+            own = {id(buffer) for buffer in getattr(model, player).buffers()}
+            gradients, statistics = [], []
+            for rank, half in enumerate(halves({**batch, **model.draw(8, shared)})):
+                for buffer, old in zip(buffers, before, strict=True):
+                    buffer.copy_(old)
+                torch.set_rng_state(noise[rank])
+                terms = getattr(model, f"{player}_loss")(half)
+                gradients.append(torch.autograd.grad(sum(terms.values()), parameters))
+                statistics.append([buffer.clone() for buffer in buffers])
+                noise[rank] = torch.get_rng_state()
+            for buffer, old, *new in zip(buffers, before, *statistics, strict=True):
+                mean = (new[0] + new[1]) / 2 if buffer.is_floating_point() else new[0]
+                buffer.copy_(mean if id(buffer) in own else old)
+            for parameter, *gradient in zip(parameters, *gradients, strict=True):
+                parameter.grad = (gradient[0] + gradient[1]) / 2
+            optimizer.step()
+
+
+@pytest.mark.parametrize("name", sorted(set(ganzoo.list_models()) - {"CycleGAN"}))  # whose norm is of each image alone
+def test_two_processes_average_what_the_shipped_networks_make_of_halves(name, tmp_path):
+    """With their batch norm and dropout."""
+    settings = {"whole": True, "n_critic": 1, **({"clip": 100.0} if name == "WGAN" else {})}  # nothing to clip
+    hand = make(name, **settings)
+    expected = hand.state_dict()
+    by_hand(hand, steps=2)
+    rank, other = two(make(name, **settings), tmp_path, steps=2)
+    assert rank["equal"] and other["equal"]
+    for key, value in expected.items():
+        if key.startswith(("generator", "discriminator")):
+            torch.testing.assert_close(
+                rank["state"][key], value, rtol=1e-4, atol=1e-6, msg=lambda m, k=key: f"{k}: {m}"
             )
 
 

@@ -96,5 +96,7 @@ def test_the_variant_of_contributing_keeps_the_contract(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
 def test_links_lead_somewhere(name):
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / name).read_text()):
+    targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / name).read_text())
+    assert targets
+    for target in targets:
         assert (ROOT / target).exists(), f"{name} links to {target}"

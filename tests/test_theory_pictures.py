@@ -185,19 +185,6 @@ def test_the_generators_step_leaves_ds_power_iteration_where_it_was():
     assert seen == [("discriminator", False), ("generator", True)] * 2
 
 
-def test_one_power_iteration_a_forward_pass_and_none_in_eval_mode():
-    layer = spectral_norm(nn.Linear(6, 5))
-    u, v = (b.clone() for b in layer.parametrizations.weight.buffers())
-    w = layer.parametrizations.weight.original.detach()
-    layer.eval()(torch.zeros(1, 6))
-    assert all(map(torch.equal, (u, v), layer.parametrizations.weight.buffers()))
-    layer.train()(torch.zeros(1, 6))
-    u = nn.functional.normalize(w @ v, dim=0)
-    v = nn.functional.normalize(w.T @ u, dim=0)
-    for found, expected in zip(layer.parametrizations.weight.buffers(), (u, v), strict=True):
-        torch.testing.assert_close(found, expected)
-
-
 def test_what_is_normalised_is_the_kernels_matrix_not_the_convolution():
     """The convolution lengthens an image by up to the root of the number of windows that a pixel lies in.
 
