@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -49,6 +51,21 @@ def _one_thread():
 @pytest.fixture(autouse=True)
 def _no_seed(monkeypatch):
     monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _sigterm_ends_the_tests():
+    """It would end one training, and the tests would go on. In forks, trainings have their handlers."""
+    here, install = os.getpid(), signal.signal
+
+    def installed(number, handler):
+        if number == signal.SIGTERM and os.getpid() == here:
+            return signal.getsignal(number)
+        return install(number, handler)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signal, "signal", installed)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")
