@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -30,14 +32,29 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
 
 
-@pytest.fixture(autouse=True)
-def _memory_stays_flat(at=[0]):  # noqa: B006
+held = 0  # bytes, after memory was last given back
+
+
+def give_back():
     """A trainer and its model are a cycle, and what was freed in small pieces, the allocator keeps."""
-    yield
-    if LIBC is not None and resident() > at[0] + ROOM:
+    global held
+    if LIBC is not None:
         gc.collect()
         LIBC.malloc_trim(0)
-        at[0] = resident()
+        held = resident()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _memory_stays_flat():
+    yield
+    give_back()  # what fixtures of the module held, too
+
+
+@pytest.fixture(autouse=True)
+def _memory_stays_flat_within_a_module():
+    yield
+    if LIBC is not None and resident() > held + ROOM:
+        give_back()
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +66,21 @@ def _one_thread():
 @pytest.fixture(autouse=True)
 def _no_seed(monkeypatch):
     monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _sigterm_ends_the_tests():
+    """It would end one training, and the tests would go on. In forks, trainings have their handlers."""
+    here, install = os.getpid(), signal.signal
+
+    def installed(number, handler):
+        if number == signal.SIGTERM and os.getpid() == here:
+            return signal.getsignal(number)
+        return install(number, handler)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signal, "signal", installed)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

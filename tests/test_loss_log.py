@@ -45,8 +45,8 @@ def test_terms_that_come_and_go_are_means_of_the_batches_that_have_them():
 def test_means_are_weighted():
     means = Means()
     means.add(("a", "b"), torch.tensor([1.0, 2.0]), weight=3)
-    means.add(("a", "b"), torch.tensor([5.0, 4.0]))
-    assert means.pop() == {"a": 2.0, "b": 2.5}
+    means.add(("a", "b"), torch.tensor([5.0, 4.0]), weight=5)
+    assert means.pop() == {"a": 3.5, "b": 3.25}
 
 
 def test_shares_are_taken_again():
