@@ -1,6 +1,6 @@
 """Hostile files, built for real, given to whatever reads such files, in a process whose audit hook sees what they do.
 
-Run by `tests/test_hostile.py` as `python -m tests.hostile`, in an empty folder; prints a line of JSON for each case.
+Run by `test_hostile.py` as `python -m tests.hostile`, in an empty folder; prints a line of JSON for each case.
 """
 
 from __future__ import annotations

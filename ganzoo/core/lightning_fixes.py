@@ -1,6 +1,6 @@
 """What works around Lightning, item by item: since which version it is needed, and why.
 
-`tests/test_lightning_fixes.py` has a test for each, which fails as soon as Lightning no longer needs it.
+`tests/contract/test_lightning_fixes.py` has a test for each, which fails as soon as Lightning no longer needs it.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ import ganzoo
 from ganzoo import data
 from ganzoo.cli import main
 from ganzoo.cli.paths import configs
-from tests.test_configs import EMBEDDED, FOLDERS, noise, original
+from tests.contract.test_configs import EMBEDDED, FOLDERS, noise, original
 
 SECONDS = 20  # a mutation may take, at most
 ROOM = 6 * 2**30  # bytes of address space beyond those of the tests

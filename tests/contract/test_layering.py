@@ -11,7 +11,7 @@ import pytest
 
 import ganzoo
 
-ROOT = Path(__file__).parent.parent / "ganzoo"
+ROOT = Path(__file__).parents[2] / "ganzoo"
 FILES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.py"))
 
 RANK_0 = {f"core/{name}" for name in ("atomic", "environment", "finite", "limits", "pixels", "random", "types")}

@@ -9,7 +9,7 @@ from torch import nn
 import ganzoo
 from ganzoo.core.module import GANModule
 from ganzoo.testing import fit
-from tests.test_turns import Remember
+from tests.contract.test_turns import Remember
 from tests.variants import small
 
 

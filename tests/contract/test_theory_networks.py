@@ -22,7 +22,7 @@ from ganzoo.theory.dropout import DROPOUT, dropout
 from ganzoo.theory.frozen import Freeze, frozen, ring, ring_gan
 from ganzoo.theory.line import HUMPS, Snapshot, X, log_data, snapshots
 from ganzoo.theory.parts import Line, Look, trained
-from tests.test_diagnostics import Curves
+from tests.unit.test_diagnostics import Curves
 
 SEEDS = [0, 1, 2]
 

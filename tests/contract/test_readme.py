@@ -11,7 +11,7 @@ import pytest
 
 from ganzoo.cli import VERBS, main
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def blocks(name: str, language: str) -> list[str]:
@@ -44,10 +44,10 @@ def test_the_readmes_commands_run_in_order(tmp_path, monkeypatch, capsys):
         verb = arguments[0]
         assert verb in VERBS, line
         if verb in ("bench", "theory"):
-            continue  # tests/test_bench.py, tests/test_theory.py
+            continue  # tests/contract/test_bench.py, tests/contract/test_theory.py
         if verb == "fit":
             if "--trainer.devices" in arguments:
-                continue  # tests/test_processes.py
+                continue  # tests/contract/test_processes.py
             arguments += ["--trainer.max_steps", "3", "--data.batch_size", "4"]
             if "digits" in line:
                 arguments += ["--scores.final_n", "400"]

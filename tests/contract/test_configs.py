@@ -19,7 +19,7 @@ from ganzoo.cli.paths import additions, configs
 from ganzoo.data.prepare import prepare
 from tests.variants import SMALL
 
-ROOT = Path(__file__).parent.parent / "configs"
+ROOT = Path(__file__).parents[2] / "configs"
 EMBEDDED = {"Digits", "Gaussians", "MNIST5k"}
 QUICK = {"Digits", "Gaussians"}  # to load, and to train on
 FOLDERS = {"ImageFolder", "PairedFolder", "UnpairedFolder"}

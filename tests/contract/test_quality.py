@@ -1,4 +1,4 @@
-"""What the README's command learns; slow, run by hand: pytest -m slow tests/test_quality.py -s"""
+"""What the README's command learns; slow, run by hand: pytest -m slow tests/contract/test_quality.py -s"""
 
 from __future__ import annotations
 

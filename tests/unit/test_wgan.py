@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 import ganzoo
 from ganzoo.testing import fit
-from tests.test_turns import Remember
+from tests.contract.test_turns import Remember
 from tests.variants import small
 
 

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ganzoo.cli.errors import mid_run
 from ganzoo.data import ImageFolder
-from tests.test_folder import fill, truncate
+from tests.unit.test_folder import fill, truncate
 
 
 def caught(call):

@@ -42,7 +42,7 @@ def test_a_folder_that_cannot_be_is_named(tmp_path, capsys):
 
 
 def test_the_committed_gallery_has_every_figure():
-    place = Path(__file__).parents[1] / ".github" / "theory"
+    place = Path(__file__).parents[2] / ".github" / "theory"
     assert (place / "gallery.md").read_text() == gallery(list(FIGURES))
     assert {path.stem for path in place.glob("*.png")} == set(FIGURES)
 

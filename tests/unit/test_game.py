@@ -32,7 +32,7 @@ from ganzoo.testing import BATCH, NoiseImages, fit, sources
 from tests.variants import small
 
 TINY = {"image_size": 8, "channels": 1, "width": 4}
-BEFORE = Path(__file__).parent / "data" / "gan-before-0.2.pt"  # written by the code of November 2026
+BEFORE = Path(__file__).parents[1] / "data" / "gan-before-0.2.pt"  # written by the code of November 2026
 
 
 def make(name="DCGAN", **more):

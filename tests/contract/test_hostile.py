@@ -18,7 +18,7 @@ from ganzoo.cli import main, trust
 from ganzoo.cli.errors import UserError
 from ganzoo.data import LSUN
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 GROUPS = ("checkpoints", "folders", "arrays", "weights", "pictures", "configs", "records", "controls")
 MEMORY = 500 << 20  # bytes that all cases together may add to the process's peak; a bomb is larger
 

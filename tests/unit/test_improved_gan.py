@@ -21,7 +21,7 @@ from ganzoo.networks.improved import (
     SoftplusGenerator,
 )
 from ganzoo.testing import CHECKS, fit
-from tests.test_processes import two
+from tests.contract.test_processes import two
 
 TINY = {"image_size": 8, "z_dim": 6, "hidden": 16, "d_hidden": 16}
 TECHNIQUES = {"kernels": 3, "reference": 4, "historical_weight": 0.1, "real_target": 0.9}

@@ -1,0 +1,1 @@
+"""What holds for every variant, config, command, file from a stranger, and document."""
