@@ -97,7 +97,7 @@ def test_trust_is_typed_and_opens_one_package(tmp_path, monkeypatch, capsys):
     )
     fit = ["fit", "--config", "theirs.yaml", "--trainer.enable_progress_bar", "false"]
     assert main(fit) == 2
-    assert "model names their_gan.TheirGAN" in (told := capsys.readouterr().err) and "--trust their_gan" in told
+    assert "model: names their_gan.TheirGAN" in (told := capsys.readouterr().err) and "--trust their_gan" in told
     assert "their_gan" not in sys.modules and not Path("runs").exists()
     assert main([*fit, "--trust", "their_gan"]) == 0
     (run,) = Path("runs").iterdir()

@@ -191,8 +191,8 @@ def test_the_norm_is_each_images_own_in_training_and_in_sampling():
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        ({"l1": -1.0}, "neither below 0"),
-        ({"gan": -0.5}, "neither below 0"),
+        ({"l1": -1.0}, "it takes a number from 0"),
+        ({"gan": -0.5}, "it takes a number from 0"),
         ({"l1": 0.0, "gan": 0.0}, "not both 0"),
         ({"image_size": 24}, "takes 4, 8, 16"),
         ({"image_size": 2}, "takes 4, 8, 16"),
