@@ -49,6 +49,8 @@ def test_a_model(model):
     assert kid.protocol["settings"] == {"subsets": 3, "size": 100, "seed": 0}
     assert "200 fakes of DCGAN (raw weights, seed 0) against 1,397 train images of Digits" in report.cite(fid)
     assert values(ganzoo.evaluate(model, Digits(), ["fid"], n=200)) == {"fid": fid.value}
+    other = ganzoo.evaluate(model, Digits(), ["fid"], n=200, seed=3)
+    assert values(other) != {"fid": fid.value} and other.subject["seed"] == 3
 
 
 def test_images_of_every_kind_are_the_same_images(tmp_path):
