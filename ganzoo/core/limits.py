@@ -42,6 +42,7 @@ Layers = Annotated[int, Limits(1, 1000)]  # more would hang
 Positive = Annotated[float, Limits(0, above=True)]
 NonNegative = Annotated[float, Limits(0)]
 Share = Annotated[float, Limits(0, 1)]
+PositiveShare = Annotated[float, Limits(0, 1, above=True)]
 Probability = Annotated[float, Limits(0, 1, below=True)]  # of dropout; and the decay of an average
 Rate = Annotated[float, Limits(0, 100, above=True)]  # of learning: nothing is learnt with 0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from ganzoo.core import ema
 from ganzoo.core.frozen import evaluating
-from ganzoo.core.limits import Count, CountFrom0, NonNegative, Pixels, Share
+from ganzoo.core.limits import Count, CountFrom0, Limits, NonNegative, Pixels, PositiveShare
 from ganzoo.core.module import GANModule
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.losses import log_fake, log_real, log_smoothed
@@ -67,29 +67,20 @@ class ImprovedGAN(GANModule):
         architecture: Literal["mlp", "conv"] = "mlp",
         z_dim: Count = 100,
         hidden: Count = 500,
-        d_hidden: Count = 1000,
+        d_hidden: Annotated[int, Limits(4)] = 1000,  # some layers have a quarter of it
         objective: Objective = "feature-matching",
         unsupervised_weight: NonNegative = 1.0,
         kernels: CountFrom0 = 0,
         historical_weight: NonNegative = 0.0,
-        real_target: float = 1.0,
+        real_target: PositiveShare = 1.0,
         reference: CountFrom0 = 0,
-        averaging: Share = 1e-4,
+        averaging: PositiveShare = 1e-4,
         optimizer: OptimizerCallable = lambda params: FusedAdam(params, lr=3e-3, beta1=0.5),
         **game: Any,
     ) -> None:
         super().__init__(optimizer=optimizer, **game)
-        for name, value, good, range_ in (
-            ("d_hidden", d_hidden, d_hidden >= 4, "at least 4, as some layers have a quarter of it"),
-            ("unsupervised_weight", unsupervised_weight, unsupervised_weight >= 0, "at least 0"),
-            ("kernels", kernels, kernels >= 0, "at least 0"),
-            ("historical_weight", historical_weight, historical_weight >= 0, "at least 0"),
-            ("real_target", real_target, 0 < real_target <= 1, "in (0, 1]"),
-            ("reference", reference, reference == 0 or reference >= 2, "at least 2, or 0 for plain batch norm"),
-            ("averaging", averaging, 0 < averaging <= 1, "in (0, 1]"),
-        ):
-            if not good:
-                raise ValueError(f"{name} must be {range_}; got {value}")
+        if reference == 1:
+            raise ValueError("reference is 1; it takes 2 or more, or 0 for plain batch norm")
         self.classes, self.z_dim, self.objective = num_classes or 1, z_dim, objective
         self.unsupervised_weight, self.historical_weight = unsupervised_weight, historical_weight
         self.real_target, self.averaging = real_target, averaging

@@ -231,7 +231,10 @@ def test_data_without_labels_is_refused_in_one_line():
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"margin": -1.0}, "margin is -1.0; it takes a number from 0"), ({"margin_images": 0}, "margin_images is 0; it takes a number above 0")],
+    [
+        ({"margin": -1.0}, "margin is -1.0; it takes a number from 0"),
+        ({"margin_images": 0}, "margin_images is 0; it takes a number above 0"),
+    ],
 )
 def test_a_bad_margin_is_named(wrong, message):
     with pytest.raises(ValueError, match=message):
