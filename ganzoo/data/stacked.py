@@ -62,7 +62,8 @@ class StackedMNIST(GANDataModule):
     - "r3gan" (Huang et al. 2024): a small ResNet. RpGAN+R1+R2 1000 modes, KL 0.078; GAN+R1+R2 693 modes, KL 0.927;
       the full model 1000 modes, KL 0.029.
 
-    Both used all of MNIST: figures of the source MNIST5k have no counterpart in print.
+    Both used all of MNIST: figures of the source MNIST5k have no counterpart in print. The source MNIST leaves the last
+    10,000 of its 60,000 training images to val.
 
     Attributes:
         protocol: Part of every score's record, so that scores of different protocols are never compared.

@@ -7,6 +7,7 @@ import pickle
 import socket
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ganzoo.core.limits import Pixels
+from ganzoo.core.limits import Pixels, Share
 from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split
-from ganzoo.data.datasets import ArrayImages, Images, combine, digest_files
+from ganzoo.data.datasets import ArrayImages, Chosen, Images, combine, digest_files
 from ganzoo.data.decoding import open_picture, resize, square
 
 
@@ -82,7 +83,7 @@ class VisionData(GANDataModule):
     channels = 3
     num_classes: int | None = 10
     default_size = 32
-    splits: dict[str, Any] = {"train": "train", "test": "test"}  # torchvision's words; val defaults to test
+    splits: dict[Split, Any] = {"train": "train", "test": "test"}  # torchvision's words
     split_argument = "split"
 
     def __init__(
@@ -95,10 +96,14 @@ class VisionData(GANDataModule):
     def prepare_data(self) -> None:
         """Download what is missing."""
         for split in self.splits:
-            self.dataset(split)  # type: ignore[arg-type]
+            self.dataset(split)
 
     def make_dataset(self, split: Split) -> Images:
-        arguments = {self.split_argument: self.splits.get(split, self.splits["test"])}
+        return self.official(split)
+
+    def official(self, split: Split) -> Images:
+        """A split as the data set's authors made it."""
+        arguments = {self.split_argument: self.splits[split]}
         if self.download:
             arguments["download"] = True
         timeout = socket.getdefaulttimeout()
@@ -131,10 +136,58 @@ class VisionData(GANDataModule):
         return ArrayImages(resize(images, self.image_size).contiguous(), labels)
 
 
-class MNIST(VisionData):
+class Divided(VisionData):
+    """Base of those that come as train and test alone: val is the end of the official training images.
+
+    Args:
+        image_size: Pixels per side, resampled where it is not the data set's own; None keeps that.
+        root: Folder where the files are, or are downloaded to.
+        download: Whether to download what is missing.
+        val_fraction: Share of the official training images, the last ones, that are val and not train, 0 to 1; None for
+            the data set's own. Papers that train on all of them, and scores against all of them, take 0; then there is
+            no val.
+        **kwargs: See `GANDataModule`.
+    """
+
+    held_out = 0.1  # the usual val_fraction
+
+    def __init__(
+        self,
+        image_size: Pixels | None = None,
+        root: str = "data",
+        download: bool = True,
+        val_fraction: Share | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_size, root, download, **kwargs)
+        self.val_fraction = self.held_out if val_fraction is None else val_fraction
+
+    def make_dataset(self, split: Split) -> Images:
+        if split == "test":
+            return super().make_dataset("test")
+        whole = self._whole
+        kept = len(whole) - round(self.val_fraction * len(whole))
+        return in_a_row(whole, range(kept) if split == "train" else range(kept, len(whole)))
+
+    @cached_property
+    def _whole(self) -> Images:
+        """The official training images, read once for both of their parts."""
+        return self.official("train")
+
+
+def in_a_row(data: Images, members: range) -> Images:
+    """Neighbours among some images; of arrays in memory a view."""
+    if not isinstance(data, ArrayImages):
+        return Chosen(data, members)
+    span, labels = slice(members.start, members.stop), data.labels()
+    return ArrayImages(data.images[span], None if labels is None else labels[span])
+
+
+class MNIST(Divided):
     """Handwritten digits, 28x28, one channel, 10 classes.
 
-    train: the official 60,000; val and test: the official test split of 10,000.
+    train: the first 50,000 of the official 60,000; val: their last 10,000, as in the code of Goodfellow et al. (2014);
+    test: the official 10,000.
     """
 
     channels = 1
@@ -142,21 +195,23 @@ class MNIST(VisionData):
     default_size = 28
     splits = {"train": True, "test": False}
     split_argument = "train"
+    held_out = 1 / 6
 
 
 class FashionMNIST(MNIST):
     """Clothes, 28x28, one channel, 10 classes.
 
-    train: the official 60,000; val and test: the official test split of 10,000.
+    train: the first 50,000 of the official 60,000; val: their last 10,000; test: the official 10,000.
     """
 
     extractor = "inception-grey"
 
 
-class CIFAR10(VisionData):
+class CIFAR10(Divided):
     """Small photographs, 32x32, 10 classes.
 
-    train: the official 50,000; val and test: the official test split of 10,000.
+    train: the first 45,000 of the official 50,000; val: their last 5,000; test: the official 10,000. Published scores
+    are against all 50,000: `val_fraction` 0.
     """
 
     splits = {"train": True, "test": False}
@@ -166,23 +221,24 @@ class CIFAR10(VisionData):
 class CIFAR100(CIFAR10):
     """Small photographs, 32x32, 100 classes.
 
-    train: the official 50,000; val and test: the official test split of 10,000.
+    train: the first 45,000 of the official 50,000; val: their last 5,000; test: the official 10,000.
     """
 
     num_classes = 100
 
 
-class SVHN(VisionData):
+class SVHN(Divided):
     """House numbers, 32x32, 10 classes.
 
-    train: the official 73,257 (without "extra"); val and test: the official test split of 26,032.
+    train: the first 65,931 of the official 73,257 (without "extra"); val: their last 7,326; test: the official 26,032.
     """
 
 
-class STL10(VisionData):
+class STL10(Divided):
     """Photographs, 96x96, without labels, as GANs use them.
 
-    train: the official 5,000 training and 100,000 unlabelled images; val and test: the official test split of 8,000.
+    train: the official 5,000 training images and the first 89,500 of the 100,000 unlabelled ones; val: the last 10,500
+    of these; test: the official 8,000.
     """
 
     num_classes = None
@@ -205,10 +261,11 @@ class CelebA(VisionData):
         return CelebAImages(data, self.image_size)  # the pictures are 178 wide: the largest square is the usual crop
 
 
-class LSUN(VisionData):
+class LSUN(Divided):
     """One category of scenes, 64x64 by default, centre-cropped, without labels. Never downloaded; needs lmdb.
 
-    train: the official `<category>_train_lmdb` in `root`; val and test: `<category>_val_lmdb` (300 images).
+    train: `<category>_train_lmdb` in `root` without its last hundredth, which is val; test: the official
+    `<category>_val_lmdb`, 300 images.
     torchvision writes its list of keys into the working directory, as `_cache_...`.
 
     Args:
@@ -216,6 +273,7 @@ class LSUN(VisionData):
             restaurant or tower.
         image_size: Pixels per side.
         root: Folder that holds the `<category>_<split>_lmdb` folders.
+        val_fraction: Share of the official training images, the last ones, that are val and not train, 0 to 1.
         **kwargs: See `GANDataModule`.
 
     Raises:
@@ -225,18 +283,25 @@ class LSUN(VisionData):
     num_classes = None
     split_argument = "classes"
 
-    def __init__(self, category: str = "bedroom", image_size: Pixels = 64, root: str = "data", **kwargs: Any) -> None:
-        super().__init__(image_size, root, download=False, **kwargs)
+    def __init__(
+        self,
+        category: str = "bedroom",
+        image_size: Pixels = 64,
+        root: str = "data",
+        val_fraction: Share = 0.01,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_size, root, download=False, val_fraction=val_fraction, **kwargs)
         self.splits = {"train": [f"{category}_train"], "test": [f"{category}_val"]}
 
-    def make_dataset(self, split: Split) -> Images:
+    def official(self, split: Split) -> Images:
         for file in Path().glob("_cache_*"):
             with file.open("rb") as keys:
                 try:
                     Keys(keys).load()
                 except Exception as error:  # pickle raises anything
                     raise ValueError(f"{file.absolute()} is no list of LSUN's keys: delete it") from error
-        return super().make_dataset(split)
+        return super().official(split)
 
     def convert(self, data: Any) -> Images:
         """Read records as they are asked for."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from ganzoo.layers.maxout import Maxout
 
 
 class MLPGenerator(nn.Module):
-    """z [N, z_dim] -> two ReLU layers -> sigmoid -> images [N, C, H, W] in [-1, 1]; weights U(-.05, .05), biases 0."""
+    """z [N, z_dim] -> two ReLU layers -> sigmoid -> images [N, C, H, W] in [-1, 1]; weights U(-.05, .05), biases 0,
+    until `start_at` is called."""
 
     def __init__(self, image_size: int = 28, channels: int = 1, z_dim: int = 100, hidden: int = 1200) -> None:
         super().__init__()
@@ -25,6 +27,14 @@ class MLPGenerator(nn.Module):
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         return 2 * self.layers(z).unflatten(1, self.shape) - 1  # the paper's pixels are in [0, 1]
+
+    @torch.no_grad()
+    def start_at(self, pixels: Tensor) -> None:
+        """Set the last biases, if they are still 0, to make these pixels [C, H, W] in [-1, 1] where weights are 0."""
+        *_, last, _ = self.layers
+        assert isinstance(last, nn.Linear)
+        if not last.bias.any():
+            last.bias.copy_(((pixels.flatten() + 1) / 2).logit(1e-7))  # the authors' bound, too
 
 
 class MaxoutDiscriminator(nn.Module):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import SGD
 
 from ganzoo.core.limits import Count, Pixels
 from ganzoo.core.module import GANModule
+from ganzoo.core.pixels import scaled
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.divergences import F_DIVERGENCES
 from ganzoo.networks.mlp import MaxoutDiscriminator, MLPGenerator
@@ -23,8 +26,10 @@ class GAN(GANModule):
     """min_G max_D V(D, G) = E log D(x) + E log(1 - D(G(z))) (eq. 1), played by multilayer perceptrons.
 
     D learns with dropout, which stays on while G learns. The paper's k discriminator steps per generator step are
-    `n_critic`; it used 1. Losses and turns are the text's (eq. 1, algorithm 1); the authors' code halves D's loss and
-    lets both players step on the same samples.
+    `n_critic`; it used 1. Losses and turns are the text's (eq. 1, algorithm 1); the authors' code (pylearn2,
+    github.com/goodfeli/adversarial, mnist.yaml) halves D's loss and lets both players step on the same samples. Where
+    the text is silent the code is followed: latents are uniform in (-sqrt 3, sqrt 3), of variance 1, and G's last
+    biases start as the logits of the training images' mean pixels, if a data module of ganzoo brings these, else at 0.
 
     Another `divergence` makes it an f-GAN (Nowozin et al. 2016, arXiv:1606.00709): D's output V is no logit, and D
     maximises E g_f(V(x)) - E f*(g_f(V(G(z)))) (eq. 6; `F_DIVERGENCES`), which for "gan" is eq. 1. With V at its best it
@@ -36,7 +41,7 @@ class GAN(GANModule):
     Args:
         image_size: pixels, H = W.
         channels: of the image.
-        z_dim: size of the latent, uniform in (-1, 1).
+        z_dim: size of the latent.
         hidden: units of each of G's two hidden layers.
         d_hidden: units of each of D's two maxout layers.
         pieces: linear pieces of a maxout unit.
@@ -53,6 +58,7 @@ class GAN(GANModule):
     """
 
     prior = "uniform"
+    z_bound: Tensor  # of the prior; saved with the weights, which are made for it
 
     def __init__(
         self,
@@ -74,6 +80,21 @@ class GAN(GANModule):
         self.objective, self.divergence = objective, divergence
         self.generator = MLPGenerator(image_size, channels, z_dim, hidden)
         self.discriminator = MaxoutDiscriminator(image_size, channels, d_hidden, pieces)
+        self.register_buffer("z_bound", torch.tensor(math.sqrt(3)))
+        self.register_load_state_dict_pre_hook(_older_weights)
+
+    def uniform(self, generator: torch.Generator | None, *shape: int) -> Tensor:
+        """Uniform numbers in (-z_bound, z_bound)."""
+        z = super().uniform(generator, *shape)
+        return z * self.z_bound.to(z.device)
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        dataset = getattr(getattr(self.trainer, "datamodule", None), "dataset", None)
+        if self.images_seen == 0 and dataset is not None:
+            for network in (self.generator, self.ema):
+                if isinstance(network, MLPGenerator):
+                    network.start_at(mean_pixels(dataset("train")))
 
     def discriminator_loss(self, batch: Batch) -> Terms:
         real = self.discriminate(batch["image"])
@@ -99,3 +120,17 @@ class GAN(GANModule):
     def schedule(self, images_seen: int) -> None:
         if self.lr_scheduler is None:
             anneal_sgd(self.trainer.optimizers, images_seen, decay=1.000004)
+
+
+def mean_pixels(images: Any, at_most: int = 50_000) -> Tensor:
+    """float64 [C, H, W] in [-1, 1], the mean of an `Images`' images, or of so many of them, evenly spaced."""
+    numbers = range(0, len(images), -(-len(images) // at_most))
+    total: Any = 0
+    for start in range(0, len(numbers), 1000):
+        total = total + scaled(images.__getitems__(numbers[start : start + 1000])["image"]).double().sum(0)
+    return total / len(numbers)
+
+
+def _older_weights(model: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """A hook of `load_state_dict`: weights that do not say their prior were trained on latents in (-1, 1)."""
+    state.setdefault(f"{prefix}z_bound", torch.ones(()))

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"no experiment {', '.join(unknown)}; there are {', '.join(EXPERIMENTS)}")
     options.place.mkdir(parents=True, exist_ok=True)
     file, lock = options.place / "rows.jsonl", Lock()
-    done = {(row["experiment"], row["arm"], row["seed"]) for row in read(file)}
+    done = {(row["experiment"], row["arm"], row["seed"]) for row in read(file) if current(row)}
     jobs = [
         (name, arm, seed)
         for name in options.names or EXPERIMENTS
@@ -67,11 +67,21 @@ def read(file: Path) -> list[Row]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
+def options_of(name: str, arm: str, seed: int) -> str:
+    """What `fit` is asked for."""
+    config, options = EXPERIMENTS[name].arms[arm]
+    return f"--config {config} --seed_everything {seed} {options.format(seed=seed)}".rstrip()
+
+
+def current(row: Row) -> bool:
+    """Whether the row's command is still that of its arm."""
+    asked = options_of(row["experiment"], row["arm"], row["seed"])
+    return row["command"] == f"python -m ganzoo fit {asked}"
+
+
 def run(name: str, arm: str, seed: int, work: Path) -> Row:
     """One training and its figures; none where it failed."""
-    experiment = EXPERIMENTS[name]
-    config, options = experiment.arms[arm]
-    asked = f"--config {config} --seed_everything {seed} {options.format(seed=seed)}".rstrip()
+    experiment, asked = EXPERIMENTS[name], options_of(name, arm, seed)
     place = work / name / arm.replace(" ", "-") / str(seed)
     shutil.rmtree(place, ignore_errors=True)  # what a killed one left
     figures: Figures = {}
@@ -98,7 +108,8 @@ def run(name: str, arm: str, seed: int, work: Path) -> Row:
 
 
 def page(rows: list[Row]) -> str:
-    """All experiments as Markdown."""
+    """All experiments as Markdown; of rows of the same arm and seed the last one counts."""
+    rows = list({(row["experiment"], row["arm"], row["seed"]): row for row in rows}.values())
     parts = [
         "# Do they learn what their papers say?",
         "Whole trainings of committed configs on small real data, the last state of each, never the best one; "
@@ -110,6 +121,10 @@ def page(rows: list[Row]) -> str:
     for name, experiment in EXPERIMENTS.items():
         mine = [row for row in rows if row["experiment"] == name]
         parts += [f"## {experiment.title}", experiment.note] if experiment.note else [f"## {experiment.title}"]
+        if old := sum(not current(row) for row in mine):
+            parts.append(
+                f"**To be run again:** {old} of {len(mine)} rows are of former options, as rows.jsonl has them."
+            )
         parts += [_table(experiment, mine), _claims(experiment, mine)] if mine else ["Not run yet."]
         parts.append(f"`python -m tests.campaigns.learning {name}`")
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -20,7 +20,21 @@ from PIL import Image
 from torch import Tensor
 
 from ganzoo.core.pixels import to_float, to_uint8
-from ganzoo.data import CIFAR10, LSUN, MNIST, STL10, SVHN, ArrayImages, CelebA, Digits, Gaussians, MNIST5k
+from ganzoo.data import (
+    CIFAR10,
+    CIFAR100,
+    LSUN,
+    MNIST,
+    STL10,
+    SVHN,
+    ArrayImages,
+    CelebA,
+    Digits,
+    FashionMNIST,
+    Gaussians,
+    Images,
+    MNIST5k,
+)
 from ganzoo.data.base import Split
 from ganzoo.data.decoding import resize, square
 from ganzoo.data.digits import _mnist5k
@@ -128,16 +142,73 @@ def write_idx(path: Path, array: np.ndarray) -> None:
 def test_mnist_files(tmp_path: Path) -> None:
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    images = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
-    for name, n in (("train", 5), ("t10k", 3)):
-        write_idx(raw / f"{name}-images-idx3-ubyte", images[:n])
-        write_idx(raw / f"{name}-labels-idx1-ubyte", np.arange(n, dtype=np.uint8))
+    images = np.random.default_rng(0).integers(0, 256, (9, 28, 28), dtype=np.uint8)
+    for name, part in (("train", slice(0, 6)), ("t10k", slice(6, 9))):
+        write_idx(raw / f"{name}-images-idx3-ubyte", images[part])
+        write_idx(raw / f"{name}-labels-idx1-ubyte", np.arange(9, dtype=np.uint8)[part])
     module = MNIST(root=str(tmp_path))
     module.prepare_data()
-    assert torch.equal(arrays(module, "train").images, torch.from_numpy(images)[:, None])
-    assert [len(arrays(module, split)) for split in SPLITS] == [5, 3, 3]
-    assert arrays(module, "train").__getitems__([4, 6])["label"].tolist() == [4, 1]  # ticket 6 is image 1, an epoch on
+    parts = [arrays(module, split) for split in SPLITS]
+    assert [len(part) for part in parts] == [5, 1, 3]
+    assert torch.equal(torch.cat([part.images for part in parts]), torch.from_numpy(images)[:, None])  # in this order
+    assert torch.cat([labels(part) for part in parts]).tolist() == list(range(9))
+    assert parts[0].__getitems__([4, 6])["label"].tolist() == [4, 1]  # ticket 6 is image 1, an epoch on
     assert arrays(MNIST(32, root=str(tmp_path)), "train").images.shape == (5, 1, 32, 32)
+    all_of_them = MNIST(root=str(tmp_path), val_fraction=0)
+    assert len(all_of_them.dataset("train")) == 6 and all_of_them.val_dataloader() == []
+    assert len({part.fingerprint() for part in (*parts, all_of_them.dataset("train"))}) == 4  # no statistics of old
+
+
+OFFICIAL: list[tuple[Any, int, list[int]]] = [  # official training and test images; train, val and test
+    (MNIST, 10_000, [50_000, 10_000, 10_000]),
+    (FashionMNIST, 10_000, [50_000, 10_000, 10_000]),
+    (CIFAR10, 10_000, [45_000, 5_000, 10_000]),
+    (CIFAR100, 10_000, [45_000, 5_000, 10_000]),
+    (SVHN, 26_032, [65_931, 7_326, 26_032]),
+    (STL10, 8_000, [94_500, 10_500, 8_000]),
+    (LSUN, 300, [3_002_712, 30_330, 300]),  # bedrooms
+]
+
+
+class Numbered(Images):
+    """Images that are not held in memory."""
+
+    def __init__(self, n: int, first: int) -> None:
+        self.n, self.first = n, first
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitems__(self, tickets: Any) -> Any:
+        return {"image": torch.tensor([self.first + ticket for ticket in tickets])}
+
+
+@pytest.mark.parametrize(("cls", "test", "sizes"), OFFICIAL, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_val_is_the_end_of_train_and_test_is_test(
+    cls: Any, test: int, sizes: list[int], in_memory: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of the official images, once each, in their order."""
+    found = {"train": (sum(sizes[:2]), 0), "test": (test, 10**8)}
+
+    def official(self: Any, split: Split) -> Images:
+        n, first = found[split]
+        return ArrayImages(torch.arange(first, first + n)) if in_memory else Numbered(n, first)
+
+    monkeypatch.setattr(cls, "official", official)
+    module = cls()
+    assert [len(module.dataset(split)) for split in SPLITS] == sizes
+    ends = [[module.dataset(split)[i]["image"].item() for i in (0, n - 1)] for split, n in zip(SPLITS, sizes)]  # noqa: B905
+    kept = sizes[0]
+    assert ends == [[0, kept - 1], [kept, kept + sizes[1] - 1], [10**8, 10**8 + test - 1]]
+
+
+def test_the_training_images_are_read_once_for_both_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    monkeypatch.setattr(MNIST, "official", lambda self, split: read.append(split) or ArrayImages(torch.zeros(6)))
+    module = MNIST()
+    train, val = (arrays(module, split).images for split in SPLITS[:2])
+    assert read == ["train"] and train.untyped_storage().data_ptr() == val.untyped_storage().data_ptr()
 
 
 def test_cifar_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,8 +228,9 @@ def test_cifar_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(official, "meta", {"filename": "batches.meta", "key": "label_names", "md5": md5})
     data = arrays(CIFAR10(root=str(tmp_path)), "train")
     assert torch.equal(data.images[:2], torch.from_numpy(rows).reshape(2, 3, 32, 32))
-    assert labels(data).tolist() == [3, 7] * 5
-    assert len(arrays(CIFAR10(root=str(tmp_path)), "val")) == 2
+    assert labels(data).tolist() == [3, 7] * 4 + [3]
+    assert labels(arrays(CIFAR10(root=str(tmp_path)), "val")).tolist() == [7]
+    assert labels(arrays(CIFAR10(root=str(tmp_path)), "test")).tolist() == [3, 7]
 
 
 def test_other_torchvision_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,14 +259,17 @@ def test_other_torchvision_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for name in ("STL10", "SVHN", "CelebA", "LSUN"):
         monkeypatch.setattr(torchvision.datasets, name, Fake)
     assert arrays(STL10(), "train").labels() is None and STL10().num_classes is None and STL10().image_size == 96
-    assert arrays(SVHN(download=False), "val")[1]["label"] == -1
-    for module in (CelebA(), LSUN("tower")):
-        batch = module.dataset("val").__getitems__([1, 2])
+    assert arrays(SVHN(download=False), "test")[1]["label"] == -1
+    half = LSUN("tower", val_fraction=0.5).dataset("val")
+    assert len(half) == 1 and half[0]["image"][0, 5, 5] == 1
+    for module, split in ((CelebA(), "val"), (LSUN("tower"), "test")):
+        batch = module.dataset(split).__getitems__([1, 2])
         assert batch["image"].shape == (2, 3, 64, 64) and batch["image"][:, 0, 5, 5].tolist() == [1, 0]
         assert set(batch) == {"image"} and module.num_classes is None
     assert calls == [
         {"split": "train+unlabeled", "download": True},
         {"split": "test"},
+        {"classes": ["tower_train"]},
         {"split": "valid", "download": True},
         {"classes": ["tower_val"]},
     ]

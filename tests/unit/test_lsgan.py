@@ -11,6 +11,80 @@ import ganzoo
 from ganzoo.functional.losses import half_square
 from tests.variants import small
 
+ADAM = ("FusedAdam", 1e-3, (0.5, 0.999), 1e-8, 0.0)
+
+
+def adam(gan):
+    """Both players' optimizers."""
+    made = [gan.make_optimizer[player](getattr(gan, player).parameters()) for player in ("generator", "discriminator")]
+    keys = ("lr", "betas", "eps", "weight_decay")
+    return [(type(o).__name__, *(o.defaults[key] for key in keys)) for o in made]
+
+
+PAPER = [  # what, where it is said, how it is read, what it is
+    ("targets", "eq. 9", lambda gan: (gan.a, gan.b, gan.c), (0.0, 1.0, 1.0)),
+    ("types of the targets", "real numbers", lambda gan: {type(x) for x in (gan.a, gan.b, gan.c)}, {float}),
+    ("weights of D's terms", "eq. 2", lambda gan: weights(gan, "discriminator"), {"real": 0.5, "fake": 0.5}),
+    ("weights of G's terms", "eq. 2", lambda gan: weights(gan, "generator"), {"fake": 0.5}),
+    ("optimizers", "the rate for scenes", adam, [ADAM] * 2),
+    ("latents", "the paper's 1024", lambda gan: gan.latent(3).shape, (3, 1024)),
+    ("prior", "as DCGAN", lambda gan: round(gan.latent(2000).abs().max().item(), 2), 1.0),
+    ("turns", "one step each", lambda gan: (gan.n_critic, gan.n_generator), (1, 1)),
+    (
+        "G",
+        "DCGAN's networks at 64x64",
+        lambda gan: maps(gan.generator),
+        [256, 128, 64, 3],
+    ),
+    (
+        "D",
+        "DCGAN's networks at 64x64",
+        lambda gan: maps(gan.discriminator),
+        [64, 128, 256, 512],
+    ),
+    ("G's activations", "ReLU", lambda gan: activations(gan.generator), ["ReLU"] * 4 + ["Tanh"]),
+    ("D's activations", "LeakyReLU .2", lambda gan: activations(gan.discriminator), ["LeakyReLU 0.2"] * 4),
+]
+
+
+def maps(network):
+    return [m.out_channels for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+
+
+def activations(network):
+    found = [m for m in network.modules() if isinstance(m, nn.ReLU | nn.LeakyReLU | nn.Tanh)]
+    return [f"LeakyReLU {m.negative_slope}" if isinstance(m, nn.LeakyReLU) else type(m).__name__ for m in found]
+
+
+def weights(gan, player):
+    """Of each term's square of D's distance from its target: D says 3 of fakes, 5 of reals."""
+    target = {"real": gan.b, "fake": gan.a if player == "discriminator" else gan.c}
+    said = {"real": 5.0, "fake": 3.0}
+    gan.discriminate = lambda x: x
+    batch = {"image": torch.full((4,), said["real"]), "fakes": torch.full((4,), said["fake"])}
+    terms = getattr(gan, f"{player}_loss")(batch)
+    del gan.discriminate
+    return {name: term.item() / (said[name] - target[name]) ** 2 for name, term in terms.items()}
+
+
+@pytest.fixture(scope="module")
+def paper():
+    torch.manual_seed(0)
+    return ganzoo.LSGAN()
+
+
+@pytest.mark.parametrize(("what", "where", "read", "value"), PAPER, ids=[what for what, *_ in PAPER])
+def test_the_papers_numbers(paper, what, where, read, value):
+    assert read(paper) == value, where
+
+
+def test_the_mlp_has_four_linear_layers_each():
+    gan = ganzoo.LSGAN(image_size=1, channels=2, z_dim=2, architecture="mlp")
+    for network, units in ((gan.generator, [64, 64, 64, 2]), (gan.discriminator, [64, 64, 64, 1])):
+        assert [m.out_features for m in network.layers if isinstance(m, nn.Linear)] == units
+        assert activations(network) == ["ReLU"] * 3 + ["Tanh"] * (network is gan.generator)
+
+
 SETTINGS = [(-1.0, 1.0, 0.0), (0.0, 1.0, 1.0)]
 P = np.array([0.5, 0.2, 0.2, 0.1, 0.0])  # of data and fakes, on five atoms
 Q = np.array([0.1, 0.3, 0.2, 0.2, 0.2])

@@ -19,15 +19,52 @@ def kinds(network):
     )
 
 
-def test_the_best_gan_of_the_grid():
-    gan = ganzoo.MLPGAN()
-    assert kinds(gan.generator) == "LBr" * 4 + "Lt" and kinds(gan.discriminator) == "LrL"
-    shapes = [(m.in_features, m.out_features) for m in gan.modules() if isinstance(m, nn.Linear)]
-    assert shapes == [(100, 1600), *[(1600, 1600)] * 3, (1600, 784), (784, 1024), (1024, 1)]
-    for network, std in ((gan.generator, 0.02), (gan.discriminator, 0.002)):
-        for m in network.modules():
-            if isinstance(m, nn.Linear):
-                assert m.weight.std().item() == pytest.approx(std, rel=0.1) and (m.bias == 0).all()
+def sgd(gan):
+    """Both players' optimizers."""
+    made = [gan.make_optimizer[player](getattr(gan, player).parameters()) for player in ("generator", "discriminator")]
+    keys = ("lr", "momentum", "weight_decay", "nesterov")
+    return [(type(o).__name__, *(o.defaults[key] for key in keys)) for o in made]
+
+
+BEST = "the best GAN of the grid, figure 4 (a)"
+PAPER = [  # what, where it is said, how it is read, what it is
+    ("G's layers", BEST, lambda gan: kinds(gan.generator), "LBr" * 4 + "Lt"),
+    ("D's layers", BEST, lambda gan: kinds(gan.discriminator), "LrL"),
+    ("sizeG", BEST, lambda gan: units(gan.generator), [1600] * 4 + [784]),
+    ("sizeD", BEST, lambda gan: units(gan.discriminator), [1024, 1]),
+    ("optimizers", BEST, sgd, [("SGD", 0.01, 0, 0, False)] * 2),
+    ("latents", "not in the paper: GAN's", lambda gan: gan.latent(3).shape, (3, 100)),
+    ("prior", "not in the paper: DCGAN's", lambda gan: round(gan.latent(2000).abs().max().item(), 2), 1.0),
+    ("turns", "one step each", lambda gan: (gan.n_critic, gan.n_generator), (1, 1)),
+    ("G's weights", "N(0, .02)", lambda gan: stds(gan.generator), [0.02] * 5),
+    ("D's weights", "N(0, .002)", lambda gan: stds(gan.discriminator), [0.002] * 2),
+    ("batch norm's gains", "torch's", lambda gan: {m.weight.mean().item() for m in norms(gan)}, {1.0}),
+    ("batch norm's momentum", "torch's", lambda gan: {(m.eps, m.momentum) for m in norms(gan)}, {(1e-5, 0.1)}),
+]
+
+
+def units(network):
+    return [m.out_features for m in network.layers if isinstance(m, nn.Linear)]
+
+
+def stds(network):
+    assert not any(m.bias.any() for m in network.layers if isinstance(m, nn.Linear))
+    return [round(m.weight.std().item(), 3) for m in network.layers if isinstance(m, nn.Linear)]
+
+
+def norms(gan):
+    return [m for m in gan.modules() if isinstance(m, nn.BatchNorm1d)]
+
+
+@pytest.fixture(scope="module")
+def paper():
+    torch.manual_seed(0)
+    return ganzoo.MLPGAN()
+
+
+@pytest.mark.parametrize(("what", "where", "read", "value"), PAPER, ids=[what for what, *_ in PAPER])
+def test_the_papers_numbers(paper, what, where, read, value):
+    assert read(paper) == value, where
 
 
 def test_batch_norm_is_not_where_images_are_read_or_made():

@@ -101,6 +101,8 @@ def test_all_of_mnist(tmp_path: Path) -> None:
     a, b, c = data.triples[3].tolist()
     assert torch.equal(data[3]["image"], torch.from_numpy(images[[a, b, c]]))
     assert data[3]["label"] == a % 10 * 100 + b % 10 * 10 + c % 10
+    assert [len(stacked(module, split).digits) for split in SPLITS] == [17, 3, 10]  # val is the last sixth of train
+    assert torch.equal(stacked(module, "val").digits.images, torch.from_numpy(images[17:])[:, None])
     assert stacked(module, "test").triples.max() == 9
     with pytest.raises(RuntimeError, match="MNIST was not found in .*nowhere"):
         StackedMNIST("MNIST", root=str(tmp_path / "nowhere"), download=False).prepare_data()

@@ -1,0 +1,199 @@
+"""`python -m tests.campaigns.mutants`: do the tests of a variant see a wrong number in it?
+
+One number (times 1.5, plus 1, the other sign) or activation of `ganzoo/variants/X.py`, or of the networks and layers
+that it imports, is changed in a copy of the package, and the variant's test files run on that. A mutant that they all
+pass is a survivor: a number that nothing holds. Tried are the mutants that once survived (`NAMED`) and a few drawn by the
+seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import ganzoo
+
+ROOT = Path(__file__).parents[2]
+ACTIVATIONS = {"ReLU": "LeakyReLU", "LeakyReLU": "ReLU", "Tanh": "Sigmoid", "Sigmoid": "Tanh", "Softplus": "ReLU"}
+ACTIVATIONS |= {"relu": "tanh", "leaky_relu": "relu", "tanh": "relu", "sigmoid": "tanh", "softplus": "relu"}
+COMMON = ["tests/test_losses.py", "tests/test_layers.py"]  # beside a variant's own file
+
+
+class Mutant(NamedTuple):
+    """A change of one file's text.
+
+    Attributes:
+        file: below the repository's root.
+        old: text that is there once.
+        new: what stands there instead.
+    """
+
+    file: str
+    old: str
+    new: str
+
+
+NAMED: dict[str, list[Mutant]] = {  # changes that every test of the variant once passed
+    "GAN": [
+        Mutant("ganzoo/variants/gan.py", "math.sqrt(3)", "1.0"),
+        Mutant("ganzoo/variants/gan.py", "lr=0.1", "lr=0.15"),
+        Mutant("ganzoo/variants/gan.py", "momentum=0.5", "momentum=0.75"),
+        Mutant("ganzoo/networks/mlp.py", "logit(1e-7)", "logit(1e-6)"),
+    ],
+    "MLPGAN": [
+        Mutant("ganzoo/variants/mlpgan.py", "lr=0.01", "lr=0.015"),
+        Mutant("ganzoo/variants/mlpgan.py", "self.discriminator, 0.002", "self.discriminator, 0.003"),
+    ],
+    "LSGAN": [
+        Mutant("ganzoo/variants/lsgan.py", "lr=1e-3", "lr=2e-3"),
+        Mutant("ganzoo/variants/lsgan.py", "beta1=0.5", "beta1=0.75"),
+        Mutant("ganzoo/variants/lsgan.py", "a: float = 0.0", "a: float = -1.0"),
+    ],
+    "WGAN": [Mutant("ganzoo/variants/wgan.py", "lr=5e-5", "lr=7.5e-5")],
+    "WGANGP": [
+        Mutant("ganzoo/variants/wgangp.py", "lr=1e-4", "lr=2e-4"),
+        Mutant("ganzoo/variants/wgangp.py", "beta1=0.0", "beta1=0.5"),
+        Mutant("ganzoo/variants/wgangp.py", "beta2=0.9", "beta2=0.99"),
+        Mutant("ganzoo/variants/wgangp.py", "= 10.0", "= 15.0"),
+        Mutant("ganzoo/variants/wgangp.py", "n_critic: Count = 5", "n_critic: Count = 6"),
+        Mutant("ganzoo/networks/dcgan.py", "nn.GroupNorm(1, channels)", "nn.GroupNorm(channels, channels)"),
+    ],
+    "DCGAN": [
+        Mutant("ganzoo/variants/dcgan.py", "beta1=0.5", "beta1=0.75"),
+        Mutant(
+            "ganzoo/networks/dcgan.py", "*_norm(norm, top // 2), nn.ReLU()", "*_norm(norm, top // 2), nn.LeakyReLU()"
+        ),
+        Mutant(
+            "ganzoo/layers/init.py",
+            "1.0 if isinstance(module, nn.BatchNorm2d)",
+            "1.5 if isinstance(module, nn.BatchNorm2d)",
+        ),
+    ],
+    "CGAN": [Mutant("ganzoo/networks/cgan.py", "self.z(2 * z - 1)", "self.z(z)")],
+    "CycleGAN": [
+        Mutant("ganzoo/variants/cyclegan.py", "beta1=0.5", "beta1=0.75"),
+        Mutant("ganzoo/variants/cyclegan.py", "cycle: NonNegative = 10.0", "cycle: NonNegative = 15.0"),
+        Mutant("ganzoo/networks/resnet.py", 'padding=1, padding_mode="reflect"', 'padding=1, padding_mode="zeros"'),
+    ],
+    "InfoGAN": [
+        Mutant("ganzoo/variants/infogan.py", "lr=1e-3, beta1=0.5", "lr=1e-3, beta1=0.75"),
+        Mutant("ganzoo/variants/infogan.py", "lr=2e-4, beta1=0.5", "lr=2e-4, beta1=0.75"),
+        Mutant("ganzoo/networks/infogan.py", "nn.LeakyReLU(0.1)", "nn.LeakyReLU(0.2)"),
+    ],
+    "ACGAN": [
+        Mutant("ganzoo/variants/acgan.py", "lr=2e-4", "lr=3e-4"),
+        Mutant("ganzoo/variants/acgan.py", "beta1=0.5", "beta1=0.75"),
+    ],
+    "Pix2Pix": [
+        Mutant("ganzoo/variants/pix2pix.py", "lr=2e-4", "lr=3e-4"),
+        Mutant("ganzoo/variants/pix2pix.py", "beta1=0.5", "beta1=0.75"),
+    ],
+    "EBGAN": [Mutant("ganzoo/variants/ebgan.py", "FusedAdam(params, lr=1e-3)", "FusedAdam(params, lr=2e-3)")],
+    "ImprovedGAN": [Mutant("ganzoo/variants/improved_gan.py", "averaging: Share = 1e-4", "averaging: Share = 1e-3")],
+    "LAPGAN": [
+        Mutant("ganzoo/networks/laplacian.py", "dropout: float = 0.5", "dropout: float = 0.75"),
+        Mutant("ganzoo/variants/lapgan.py", "layers=3, dropout=0.5", "layers=3, dropout=0.75"),
+    ],
+    "LadderEBGAN": [
+        Mutant("ganzoo/variants/ladder_ebgan.py", "noise: NonNegative = 0.3", "noise: NonNegative = 0.45"),
+        Mutant("ganzoo/variants/ladder_ebgan.py", "(5000.0,)", "(7500.0,)"),
+        Mutant("ganzoo/variants/ladder_ebgan.py", "lr=2e-3", "lr=3e-3"),
+        Mutant("ganzoo/networks/ladder.py", "layer.in_features**-0.5", "layer.in_features**-0.75"),
+    ],
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("python -m tests.campaigns.mutants", description=__doc__)
+    parser.add_argument("--variant", choices=ganzoo.list_models(), help="one variant (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="of the mutants that are drawn (default: 0)")
+    parser.add_argument("--drawn", type=int, default=3, help="how many are drawn of each variant (default: 3)")
+    options = parser.parse_args(arguments)
+    survivors = 0
+    for name in [options.variant] if options.variant else ganzoo.list_models():
+        if tried(name, None) != "SURVIVES":
+            parser.error(f"the tests of {name} fail as it is: mend them first")
+        chosen = random.Random(f"{options.seed} {name}")
+        every = list(mutants(name))
+        for mutant in [*NAMED.get(name, []), *chosen.sample(every, min(options.drawn, len(every)))]:
+            verdict = tried(name, mutant)
+            survivors += verdict != "caught"
+            print(f"{name}: {verdict}: {mutant.file}: {one_line(mutant.old)} -> {one_line(mutant.new)}", flush=True)
+    print(f"{survivors} not caught")
+    return min(survivors, 1)
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def sources(variant: str) -> list[Path]:
+    """The variant's file, its parent's, and those of the networks and layers that they import."""
+    found, queue = [], [ROOT / "ganzoo" / Path(*ganzoo.VARIANTS[variant].split(".")[1:]).with_suffix(".py")]
+    while queue:
+        file = queue.pop()
+        if file in found:
+            continue
+        found.append(file)
+        for node in ast.walk(ast.parse(file.read_text())):
+            parts = (node.module or "").split(".") if isinstance(node, ast.ImportFrom) else []
+            if parts[:1] == ["ganzoo"] and parts[1] in ("variants", "networks", "layers"):
+                queue.append(ROOT.joinpath(*parts).with_suffix(".py"))
+    return found
+
+
+def mutants(variant: str) -> Iterator[Mutant]:
+    """All single changes of the variant's sources: the line of a number or activation, with it changed."""
+    for file in sources(variant):
+        text = file.read_text()
+        lines = text.splitlines()
+        for node in ast.walk(ast.parse(text)):
+            for new in replacements(node):
+                line, start, end = lines[node.lineno - 1], node.col_offset, node.end_col_offset
+                if line.isascii() and text.count(line) == 1:  # columns are of bytes
+                    name = file.relative_to(ROOT).as_posix()
+                    yield Mutant(name, line, line[:start] + new + line[end:])
+
+
+def replacements(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        values = [type(node.value)(node.value * 1.5), node.value + 1, -node.value]
+        return [repr(value) for value in dict.fromkeys(values) if value != node.value]
+    if isinstance(node, ast.Attribute) and node.attr in ACTIVATIONS and isinstance(node.value, ast.Name):
+        return [f"{node.value.id}.{ACTIVATIONS[node.attr]}"]
+    return [ACTIVATIONS[node.id]] if isinstance(node, ast.Name) and node.id in ACTIVATIONS else []
+
+
+def tried(variant: str, mutant: Mutant | None) -> str:
+    """What the tests say of a copy of the package with this change, or with none."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for part in ("ganzoo", "tests", "configs"):
+            shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
+        for part in ("pyproject.toml", "README.md"):
+            shutil.copy(ROOT / part, copy)
+        if mutant is not None:
+            file = copy / mutant.file
+            text = file.read_text()
+            if text.count(mutant.old) != 1:
+                return "NOT THERE" if mutant.old not in text else "NOT ALONE"
+            file.write_text(text.replace(mutant.old, mutant.new))
+        module = ganzoo.VARIANTS[variant].rsplit(".", 1)[-1]
+        files = [f for f in (f"tests/test_{module}.py", *COMMON) if (copy / f).exists()]
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", *files]
+        environment = {**os.environ, "PYTHONPATH": folder, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    return "SURVIVES" if done.returncode == 0 else "caught"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,180 @@
+"""What holds for which variant, found by trying: the README's table.
+
+`python -m tests.test_features` writes it there.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+import ganzoo
+from ganzoo.core.batch import microbatches
+from ganzoo.core.frozen import evaluating
+from ganzoo.core.pixels import scaled
+from ganzoo.core.player import PLAYERS
+from ganzoo.testing import BATCH, NoiseImages, fit
+from tests.variants import small
+
+README = Path(__file__).parent.parent / "README.md"
+BEGIN, END = "<!-- features: python -m tests.test_features -->\n", "<!-- end of features -->"
+REFUSED = (ValueError, TypeError, MisconfigurationException)
+
+
+def make(name, **more):
+    torch.manual_seed(0)
+    return getattr(ganzoo, name)(**small(name), **more)
+
+
+def trained(model, **trainer):
+    """One step that left finite weights."""
+    fit(model, steps=1, **trainer)
+    assert all(p.isfinite().all() for p in model.parameters())
+    return "yes"
+
+
+def with_argument(name, **argument):
+    """The constructor takes it, takes it with one D step to one of G's, or refuses it by name; all else is a fault."""
+    for turns, answer in (({}, "yes"), ({"n_critic": 1}, "with n_critic 1")):
+        try:
+            model = make(name, **argument, **turns)
+        except REFUSED as error:
+            assert next(iter(argument)) in str(error) or "n_critic" in str(error), error
+            continue
+        trained(model)
+        return answer
+    return "no"
+
+
+def compiled(name):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))  # traced, not generated
+        return trained(make(name, compile_losses=True))
+
+
+def half(name, kind):
+    if kind == "16-mixed":  # Lightning's own is for GPUs
+        scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+        return trained(make(name), plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
+    return trained(make(name), precision=kind)
+
+
+def whole_half(name):
+    with pytest.raises(MisconfigurationException, match="use 32-true, bf16-mixed or 16-mixed"):
+        fit(make(name), steps=1, precision="bf16-true")
+    return "no"
+
+
+def synchronised(name):
+    """The step as processes play it, with every batch norm converted; without others it runs on a CPU, too."""
+    model = make(name)
+    if not any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in model.modules()):
+        return "-"
+    try:
+        return trained(torch.nn.SyncBatchNorm.convert_sync_batchnorm(model))
+    except TypeError:  # a norm that derives from torch's, and takes more than the images
+        return "no"
+
+
+def drawn(model):
+    batch = scaled(next(iter(NoiseImages(model).train_dataloader())))
+    return {**batch, **model.draw(BATCH, torch.Generator().manual_seed(0))}
+
+
+def gradients(model, batches):
+    """Of both players' losses, averaged over the batches."""
+    found = []
+    for player in PLAYERS:
+        own = [p for p in getattr(model, player).parameters() if p.requires_grad]
+        losses = [sum(getattr(model, f"{player}_loss")(batch).values()) for batch in batches]
+        parts = torch.autograd.grad(sum(losses) / len(batches), own, allow_unused=True)
+        found += [g.flatten() for g in parts if g is not None]
+    return torch.cat(found)
+
+
+def halves(name):
+    """Whether the mean of two halves' gradients is the whole's: what accumulation, and two processes, count on. Dropout
+    and noise are off: they differ by process anyway."""
+    model = make(name)
+    for module in model.modules():
+        if not isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.training = False
+    batch = drawn(model)
+    whole, parts = gradients(model, [batch]), gradients(model, list(microbatches(batch, 2)))
+    return "yes" if (whole - parts).norm() < 1e-3 * whole.norm() else "no"
+
+
+def reads(name, key):
+    """Whether an equation reads this of a batch: without it there are other terms, or none."""
+    model, read = make(name), False
+    with evaluating(model):
+        for player in PLAYERS:
+            batch, equation = drawn(model), getattr(model, f"{player}_loss")
+            terms = equation(batch)
+            batch.pop(key)
+            try:
+                others = equation(batch)
+                read |= others.keys() != terms.keys() or any(not torch.equal(others[k], terms[k]) for k in terms)
+            except (KeyError, MisconfigurationException):
+                read = True
+    return "yes" if read else ""
+
+
+FEATURES = {
+    "`consensus`": lambda name: with_argument(name, consensus=1.0),
+    "`share_fakes`": lambda name: with_argument(name, share_fakes=True),
+    "`microbatches`": lambda name: with_argument(name, microbatches=2),
+    "parts add up": halves,
+    "`compile_losses`": compiled,
+    "bf16-mixed": lambda name: half(name, "bf16-mixed"),
+    "16-mixed": lambda name: half(name, "16-mixed"),
+    "16-true, bf16-true, 64-true": whole_half,
+    "`sync_batchnorm`": synchronised,
+    "reads labels": lambda name: reads(name, "label"),
+    "few labels": lambda name: reads(name, "labelled"),
+    "sources": lambda name: reads(name, "source"),
+}
+
+
+def table(found):
+    """Markdown, of {(variant, feature): cell}."""
+    lines = ["| | " + " | ".join(FEATURES) + " |", "|---" * (len(FEATURES) + 1) + "|"]
+    for name in ganzoo.list_models():
+        lines.append(f"| `{name}` | " + " | ".join(found[name, feature] for feature in FEATURES) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def committed():
+    """{(variant, feature): cell} of the README."""
+    text = README.read_text()
+    head, _, *rows = text[text.index(BEGIN) + len(BEGIN) : text.index(END)].strip().splitlines()
+    features = [cell.strip() for cell in head.strip("|").split("|")][1:]
+    cells = [[cell.strip() for cell in row[1:-1].split("|")] for row in rows]
+    named = [(row[0].strip("`"), dict(zip(features, row[1:], strict=True))) for row in cells]
+    return {(name, feature): cell for name, row in named for feature, cell in row.items()}
+
+
+SLOW = {"`compile_losses`"}  # seconds a variant
+
+
+@pytest.mark.parametrize("feature", [pytest.param(f, marks=[pytest.mark.slow] * (f in SLOW)) for f in FEATURES])
+@pytest.mark.parametrize("name", ganzoo.list_models())
+def test_the_readmes_table_says_what_comes_of_trying(name, feature):
+    assert FEATURES[feature](name) == committed()[name, feature]
+
+
+def test_the_table_has_all_variants():
+    assert set(committed()) == {(name, feature) for name in ganzoo.list_models() for feature in FEATURES}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    made = table({(name, feature): FEATURES[feature](name) for name in ganzoo.list_models() for feature in FEATURES})
+    text = README.read_text()
+    README.write_text(re.sub(f"(?s){re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: BEGIN + made + END, text))

@@ -1,0 +1,59 @@
+"""The campaign of mutants: what it changes, and that a change is seen or not seen for what it is."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import ganzoo
+from tests.campaigns import mutants
+from tests.campaigns.mutants import NAMED, ROOT, Mutant, replacements, sources, tried
+
+
+@pytest.mark.parametrize(
+    ("code", "changes"),
+    [
+        ("2", ["3", "-2"]),
+        ("0", ["1"]),
+        ("0.5", ["0.75", "1.5", "-0.5"]),
+        ("nn.ReLU", ["nn.LeakyReLU"]),
+        ("tanh", ["relu"]),
+        ("True", []),
+        ("'2'", []),
+        ("nn.Linear", []),
+    ],
+)
+def test_numbers_and_activations_are_changed(code, changes):
+    assert replacements(ast.parse(code, mode="eval").body) == changes
+
+
+def test_the_networks_are_the_variants_own():
+    names = {file.relative_to(ROOT / "ganzoo").as_posix() for file in sources("LSGAN")}
+    assert names == {"variants/lsgan.py", "networks/dcgan.py", "networks/mlp.py", "layers/init.py", "layers/maxout.py"}
+
+
+@pytest.mark.parametrize("name", ganzoo.list_models())
+def test_every_variant_has_named_mutants_and_many_others(name):
+    assert NAMED[name]
+    found = list(mutants.mutants(name))
+    assert len(found) > 20 and len({mutant.file for mutant in found}) > 1
+    for file, old, new in found:
+        ast.parse((ROOT / file).read_text().replace(old, new))
+
+
+def test_a_change_is_judged_by_the_tests(monkeypatch):
+    codes = iter([0, 1])
+    ran = []
+
+    def run(command, cwd, **_):
+        ran.append((Path(cwd, "ganzoo/variants/lsgan.py").read_text(), command[-3:]))
+        return type("Done", (), {"returncode": next(codes)})
+
+    monkeypatch.setattr(mutants.subprocess, "run", run)
+    mutant = Mutant("ganzoo/variants/lsgan.py", "beta1=0.5", "beta1=0.75")
+    assert tried("LSGAN", mutant) == "SURVIVES" and tried("LSGAN", mutant) == "caught"
+    assert "beta1=0.75" in ran[0][0] and "tests/test_lsgan.py" in ran[0][1]
+    assert tried("LSGAN", mutant._replace(old="beta1=0.6")) == "NOT THERE"
+    assert tried("LSGAN", mutant._replace(old="b", new="c")) == "NOT ALONE" and len(ran) == 2
