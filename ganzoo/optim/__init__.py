@@ -6,3 +6,4 @@ from ganzoo.optim.game import CorrectedAdam as CorrectedAdam
 from ganzoo.optim.game import ExtraAdam as ExtraAdam
 from ganzoo.optim.game import Lookahead as Lookahead
 from ganzoo.optim.game import OptimisticAdam as OptimisticAdam
+from ganzoo.optim.schedule import LinearTail as LinearTail
