@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from ganzoo.core.finite import Watch, surely_finite
@@ -17,6 +16,7 @@ from ganzoo.core.strategy import average
 from ganzoo.optim.game import looks_ahead
 
 PlayerName = Literal["discriminator", "generator"]
+RUNNING = ("running_mean", "running_var")  # a norm's statistics, as torch names them
 PLAYERS: tuple[PlayerName, PlayerName] = ("discriminator", "generator")  # in the order of their optimizers
 
 
@@ -53,9 +53,8 @@ class Player:
         self.moved = False
         optimizer.register_step_post_hook(self._move)
         self._labelled = [(p, f"gradient of {names[p]}") for p in self.parameters]
-        norms = [m for m in networks[name].modules() if isinstance(m, _BatchNorm)]
-        running = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)]
-        self._statistics = [buffer for buffer in running if buffer is not None]  # each process makes its own
+        buffers = networks[name].named_buffers()
+        self._statistics = [b for key, b in buffers if key.rpartition(".")[2] in RUNNING]  # each process makes its own
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -69,7 +68,7 @@ class Player:
         return looks_ahead(self.optimizer)
 
     def sync_gradients(self, terms: Tensor, world_size: int) -> Tensor:
-        """Average gradients and BatchNorm's running statistics over the processes, in place; the terms [k] averaged."""
+        """Average gradients and norms' running statistics over the processes, in place; the terms [k] averaged."""
         if world_size > 1:
             terms = terms.clone()
             average([*(p.grad for p in self.parameters if p.grad is not None), *self._statistics, terms])

@@ -1,15 +1,22 @@
-"""The networks of Salimans et al. 2016 (arXiv:1606.03498, section 5) for MNIST and CIFAR-10; sizes are its code's."""
+"""The networks of Salimans et al. 2016 (arXiv:1606.03498, section 5) for MNIST and CIFAR-10.
+
+Sizes, activations and what is trained are those of the authors' code (openai/improved-gan, mnist_svhn_cifar10).
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from ganzoo.core.types import full_precision
+from ganzoo.layers.init import normal_
 from ganzoo.layers.minibatch import MinibatchDiscrimination
 from ganzoo.layers.noise import GaussianNoise
 from ganzoo.layers.virtual_norm import VirtualBatchNorm
+from ganzoo.layers.weight_norm import fixed_weight_norm
 
 
 class _Generator(nn.Module):
@@ -36,6 +43,8 @@ class _Generator(nn.Module):
 class SoftplusGenerator(_Generator):
     """z [N, z_dim] -> two softplus layers with batch norm -> sigmoid -> images [N, C, H, W].
 
+    Batch norm has a bias and no gain. The last layer has weight norm, whose lengths start at 1 and are trained.
+
     Args:
         image_size: pixels, H = W.
         channels: of the image.
@@ -49,16 +58,22 @@ class SoftplusGenerator(_Generator):
     ) -> None:
         layers: list[nn.Module] = []
         for n_in in (z_dim, hidden):
-            norm = VirtualBatchNorm(hidden, reference) if reference else nn.BatchNorm1d(hidden)
-            layers += [nn.Linear(n_in, hidden, bias=False), norm, nn.Softplus()]
-        layers += [weight_norm(nn.Linear(hidden, channels * image_size**2)), nn.Sigmoid()]
-        super().__init__([*layers, nn.Unflatten(1, (channels, image_size, image_size))], z_dim, reference)
+            layers += [nn.Linear(n_in, hidden, bias=False), *_norm(nn.BatchNorm1d, hidden, reference), nn.Softplus()]
+        last = nn.Linear(hidden, channels * image_size**2)
+        for layer in (*layers, last):
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(last.bias)
+        nn.init.ones_(weight_norm(last).parametrizations.weight.original0)
+        shape = (channels, image_size, image_size)
+        super().__init__([*layers, last, nn.Sigmoid(), nn.Unflatten(1, shape)], z_dim, reference)
 
 
 class DeconvolutionalGenerator(_Generator):
     """z [N, z_dim] -> image_size / 8 squared -> three 5x5 transposed convolutions with batch norm -> images.
 
-    The paper's tanh is twice the sigmoid, less 1, of twice its input.
+    Batch norm, which is per unit after the first layer, has a bias and no gain; weights start at N(0, 0.05). The last
+    layer has weight norm, whose lengths are trained. The paper's tanh is twice the sigmoid, less 1, of twice its input.
 
     Args:
         image_size: pixels, H = W: 16, 24, 32, ...; D would have no pixel left of 8.
@@ -77,18 +92,41 @@ class DeconvolutionalGenerator(_Generator):
         if image_size % 8 or image_size < 16:
             raise ValueError(f"image_size {image_size}: three layers double the pixels, so it takes 16, 24, 32, ...")
         size, maps = image_size // 8, [4 * hidden, 2 * hidden, hidden]
-        norms = [VirtualBatchNorm(m, reference) if reference else nn.BatchNorm2d(m) for m in maps]
-        layers = [nn.Linear(z_dim, maps[0] * size**2, bias=False), nn.Unflatten(1, (maps[0], size, size))]
-        for norm, n_in, n_out in zip(norms, maps, [*maps[1:], channels], strict=True):
-            up = nn.ConvTranspose2d(n_in, n_out, 5, stride=2, padding=2, output_padding=1, bias=norm is norms[-1])
-            layers += [norm, nn.ReLU(), up]
-        super().__init__([*layers[:-1], weight_norm(up, dim=1), nn.Sigmoid()], z_dim, reference)
+        units = maps[0] * size**2
+        layers: list[nn.Module] = [nn.Linear(z_dim, units, bias=False), *_norm(nn.BatchNorm1d, units, reference)]
+        layers += [nn.ReLU(), nn.Unflatten(1, (maps[0], size, size))]
+        for n_in, n_out in zip(maps, maps[1:], strict=False):
+            up = nn.ConvTranspose2d(n_in, n_out, 5, stride=2, padding=2, output_padding=1, bias=False)
+            layers += [up, *_norm(nn.BatchNorm2d, n_out, reference), nn.ReLU()]
+        last = nn.ConvTranspose2d(maps[-1], channels, 5, stride=2, padding=2, output_padding=1)
+        for layer in (*layers, last):
+            if isinstance(layer, nn.Linear | nn.ConvTranspose2d):  # no norm
+                normal_(layer, 0.05)
+        super().__init__([*layers, weight_norm(last, dim=1), nn.Sigmoid()], z_dim, reference)
+
+
+class Bias(nn.Module):
+    """x [N, features, ...] -> x + b, what is left of batch norm's affine map without the gain."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.bias.view(-1, *[1] * (x.ndim - 2))
+
+
+def _norm(kind: type[nn.BatchNorm1d | nn.BatchNorm2d], features: int, reference: int) -> list[nn.Module]:
+    if reference:
+        return [VirtualBatchNorm(features, reference)]
+    return [kind(features, eps=1e-6, affine=False), Bias(features)]
 
 
 class _Discriminator(nn.Module):
     """x [N, C, H, W] in [-1, 1] -> features -> logits of D and of K classes.
 
     The class K + 1, "generated", has the logit 0, so D(x) = Z / (Z + 1) with Z = sum_k exp l_k, and log Z is D's logit.
+    All layers have weight norm; only the last one's lengths are trained.
 
     Args:
         layers: images to the features [N, d] of the last hidden layer.
@@ -105,7 +143,7 @@ class _Discriminator(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(*layers)
         minibatch = [MinibatchDiscrimination(size, kernels)] if kernels else []
-        self.classes = nn.Sequential(last, *minibatch, _normed(nn.Linear(size + kernels, num_classes)))
+        self.classes = nn.Sequential(last, *minibatch, weight_norm(_started(nn.Linear(size + kernels, num_classes))))
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         features = self.layers(x)
@@ -130,7 +168,7 @@ class NoisyDiscriminator(_Discriminator):
         sizes = [channels * image_size**2, hidden, hidden // 2, hidden // 4, hidden // 4, hidden // 4]
         layers: list[nn.Module] = [nn.Flatten(), GaussianNoise(0.3)]
         for n_in, n_out in zip(sizes, sizes[1:], strict=False):
-            layers += [_normed(nn.Linear(n_in, n_out)), nn.ReLU(), GaussianNoise(0.5)]
+            layers += [fixed_weight_norm(_started(nn.Linear(n_in, n_out))), nn.ReLU(), GaussianNoise(0.5)]
         super().__init__(layers[:-1], layers[-1], sizes[-1], num_classes, kernels)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -139,6 +177,8 @@ class NoisyDiscriminator(_Discriminator):
 
 class ConvolutionalDiscriminator(_Discriminator):
     """x [N, C, H, W] -> nine leaky convolutions with dropout -> mean -> logits of D, logits of K classes, features.
+
+    With minibatch discrimination the input has Gaussian noise in the place of dropout.
 
     Args:
         image_size: pixels, H = W.
@@ -151,21 +191,24 @@ class ConvolutionalDiscriminator(_Discriminator):
     def __init__(
         self, image_size: int = 32, channels: int = 3, num_classes: int = 10, hidden: int = 96, kernels: int = 0
     ) -> None:
-        layers: list[nn.Module] = [nn.Dropout(0.2)]
+        layers: list[nn.Module] = [GaussianNoise(0.2) if kernels else nn.Dropout(0.2)]
         for n_in, n_out in ((channels, hidden), (hidden, 2 * hidden)):
             for start, stride in ((n_in, 1), (n_out, 1), (n_out, 2)):
-                layers += [_normed(nn.Conv2d(start, n_out, 3, stride, padding=1), slope=0.2), nn.LeakyReLU(0.2)]
+                layers += _leaky(nn.Conv2d(start, n_out, 3, stride, padding=1))
             layers.append(nn.Dropout(0.5))
         for kernel in (3, 1, 1):
-            layers += [_normed(nn.Conv2d(2 * hidden, 2 * hidden, kernel), slope=0.2), nn.LeakyReLU(0.2)]
+            layers += _leaky(nn.Conv2d(2 * hidden, 2 * hidden, kernel))
         layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
         super().__init__(layers, nn.Identity(), 2 * hidden, num_classes, kernels)
 
 
-def _normed(layer: nn.Linear | nn.Conv2d, slope: float = 0.0) -> nn.Module:
-    """With weight norm. Weights start as He et al. (2015, arXiv:1502.01852) draw them: with torch's smaller ones the
-    noise buries the signal. (The paper's code scales them to the first images instead.)"""
+def _leaky(layer: nn.Conv2d) -> list[nn.Module]:
+    return [fixed_weight_norm(_started(layer, slope=0.2)), nn.LeakyReLU(0.2)]
+
+
+def _started(layer: Any, slope: float = 0.0) -> Any:
+    """Weights as He et al. (2015, arXiv:1502.01852) draw them, biases 0: with torch's smaller weights the noise buries
+    the signal. (The authors' code scales them to the first 500 images instead.)"""
     nn.init.kaiming_normal_(layer.weight, slope, nonlinearity="leaky_relu")
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return weight_norm(layer)
+    nn.init.zeros_(layer.bias)
+    return layer

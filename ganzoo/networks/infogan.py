@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from ganzoo.core.types import full_precision
 
 
 class CodedGenerator(nn.Module):
-    """A generator of latents {z [N, z_dim], codes [N, n], category [N]}.
+    """A generator of latents {z [N, z_dim], codes [N, n], category [N], or [N, k] of k categorical codes}.
 
     Args:
-        network: a generator of (z, y), where z ends with the codes and y is the category.
+        network: a generator of vectors: z, the codes, and each category as a one-hot vector.
+        categories: values of each categorical code.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, categories: Sequence[int]) -> None:
         super().__init__()
         self.network = network
+        self.categories = list(categories)
 
     def forward(self, z: dict[str, Tensor], y: Tensor | None = None) -> Tensor:
-        return self.network(torch.cat([z["z"], z["codes"]], 1), z["category"])
+        found = zip(columns(z["category"]), self.categories, strict=True)
+        categories = [one_hot(c, values).to(z["z"].dtype) for c, values in found]
+        return self.network(torch.cat([z["z"], z["codes"], *categories], 1))
+
+
+def columns(category: Tensor) -> tuple[Tensor, ...]:
+    """[N] each: of the categories of a latent, [N] of one or [N, k] of several."""
+    return (category,) if category.ndim == 1 else category.unbind(1)
 
 
 class RecognitionDiscriminator(nn.Module):
@@ -29,16 +42,26 @@ class RecognitionDiscriminator(nn.Module):
     Args:
         layers: the trunk, x -> features of any shape.
         score: a linear layer on the flattened features.
-        categories: values of the categorical code.
+        categories: values of each categorical code.
         codes: number of continuous codes.
+        variance: of Q's Gaussians; None: Q tells it.
         hidden: units of Q's hidden layer.
     """
 
-    def __init__(self, layers: nn.Module, score: nn.Linear, categories: int, codes: int, hidden: int = 128) -> None:
+    def __init__(
+        self,
+        layers: nn.Module,
+        score: nn.Linear,
+        categories: Sequence[int],
+        codes: int,
+        variance: float | None = None,
+        hidden: int = 128,
+    ) -> None:
         super().__init__()
         self.layers = layers
         self.score = score
-        self.sizes = [categories, codes, codes]
+        self.variance = variance
+        self.sizes = [*categories, codes, 0 if variance else codes]
         self.q = nn.Sequential(
             nn.Linear(score.in_features, hidden),
             nn.BatchNorm1d(hidden),
@@ -50,7 +73,9 @@ class RecognitionDiscriminator(nn.Module):
         features = self.layers(x).flatten(1)
         return self.score(features).squeeze(1), features
 
-    def recognise(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The category's logits [N, K], and the means and the logarithms of the variances [N, n] of the codes."""
-        logits, mean, log_variance = full_precision(self.q(features)).split(self.sizes, 1)
+    def recognise(self, features: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Logits [N, K] of each category, and the means and the logarithms of the variances [N, n] of the codes."""
+        *logits, mean, log_variance = full_precision(self.q(features)).split(self.sizes, 1)
+        if self.variance:
+            log_variance = torch.full_like(mean, math.log(self.variance))
         return logits, mean, log_variance

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -94,15 +95,25 @@ class Ladder(nn.Module):
         return layers, means, stds, self.gamma * (z + beta)
 
 
-class Norm(nn.BatchNorm1d):
-    """Statistics of each of n units; as batch norm's they are averaged over processes."""
+class Norm(nn.Module):
+    """Statistics of each of n units, with batch norm's buffers, so that several processes average them.
 
-    def __init__(self, n: int) -> None:
-        super().__init__(n, affine=False)
+    No subclass of torch's batch norm: `sync_batchnorm` would exchange it for a class that normalises. With several
+    processes a batch is a process's share.
+    """
 
-    def forward(self, z: Tensor, track: bool = False) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, n: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.register_buffer("running_mean", torch.zeros(n))
+        self.register_buffer("running_var", torch.ones(n))
+        self.register_load_state_dict_pre_hook(_without_count)
+
+    def forward(self, z: Tensor, track: bool = False) -> tuple[Tensor, Tensor]:
         """z [N, n] -> mean and standard deviation [n]: the batch's in training, running ones in eval mode."""
-        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
         mean, var = self.running_mean, self.running_var
         if self.training:
             var, mean = torch.var_mean(z.float(), 0, correction=0)
@@ -111,6 +122,11 @@ class Norm(nn.BatchNorm1d):
                     self.running_mean.lerp_(mean, self.momentum)
                     self.running_var.lerp_(var, self.momentum)
         return mean, (var + self.eps).sqrt()
+
+
+def _without_count(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Checkpoints from when the norm was a batch norm have a count of batches, which was never used."""
+    state_dict.pop(f"{prefix}num_batches_tracked", None)
 
 
 class Combinator(nn.Module):

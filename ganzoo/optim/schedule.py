@@ -5,11 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 
 def falling(first: float, images_seen: int, images: float | None) -> float:
     """From `first` in a straight line to 0 after so many images; constant where that is None."""
     return first if images is None else first * max(0.0, 1 - images_seen / images)
+
+
+class LinearTail(LambdaLR):
+    """A constant rate that falls linearly to 0 over the last steps of a training.
+
+    So Rasmus et al. (2015, arXiv:1507.02672) train the ladder network, and the code of Salimans et al. (2016) CIFAR-10.
+
+    Args:
+        optimizer: whose rates fall.
+        total_iters: steps until they are 0.
+        falling_iters: how many of these they fall.
+    """
+
+    def __init__(self, optimizer: Optimizer, total_iters: int, falling_iters: int) -> None:
+        super().__init__(optimizer, lambda step: min(1.0, falling(total_iters / falling_iters, step, total_iters)))
 
 
 def anneal_sgd(optimizers: Iterable[Optimizer], images_seen: int, decay: float) -> None:

@@ -22,7 +22,7 @@ from ganzoo.networks.improved import (
     NoisyDiscriminator,
     SoftplusGenerator,
 )
-from ganzoo.optim.adam import FusedAdam
+from ganzoo.optim.adam import EpsInRootAdam
 
 Objective = Literal["feature-matching", "non-saturating"]
 
@@ -32,8 +32,10 @@ class ImprovedGAN(GANModule):
 
     D minimises -E log p(y | x, y <= K) - E log D(x) - E log(1 - D(G(z))), with D = Z / (Z + 1) and Z = sum_k exp l_k
     (section 5); the first term needs `batch["labelled"]`, from the data module SemiSupervised. G minimises
-    |E f(x) - E f(G(z))|^2, where f is D's last hidden layer (section 3.1) and x what D has just seen. With one class
-    and no labels D is the ordinary one. The defaults are those of the semi-supervised MNIST.
+    |E f(x) - E f(G(z))|^2, where f is D's last hidden layer, before its noise (section 3.1), and x what D has just
+    seen; as the authors' code, divided by the number of features, for "conv" the mean of absolute differences. With one
+    class and no labels D is the ordinary one. The defaults are those of the semi-supervised MNIST: the sizes of the
+    authors' code (openai/improved-gan, mnist_svhn_cifar10), which the paper does not print.
 
     `val/error` is the share of wrongly classified held-out images. What looks across the batch (feature matching,
     minibatch discrimination, batch norm) sees a process's share of it, and of that a microbatch.
@@ -47,7 +49,8 @@ class ImprovedGAN(GANModule):
         hidden: units of G's hidden layers; "conv": feature maps of the last one, of which the paper has 128.
         d_hidden: units of D's first layer; "conv": feature maps, of which the paper has 96.
         objective: G's: "feature-matching", for the best classifier; or "non-saturating", -E log D(G(z)), for the best
-            samples together with minibatch discrimination (the authors' code has E log(1 - D(G(z)))).
+            samples together with minibatch discrimination (the authors' code has E log(1 - D(G(z))), and three steps
+            of G for one of D: `n_generator` 3).
         unsupervised_weight: of D's terms without labels; 0 leaves the supervised classifier, the baseline. The
             authors' code has 0.5, half of the paper's equation.
         kernels: B of minibatch discrimination (section 3.2); 0 for none.
@@ -55,7 +58,7 @@ class ImprovedGAN(GANModule):
         real_target: of D on real images; 0.9 is one-sided label smoothing (section 3.4), 1 none.
         reference: images in the reference batch of G's virtual batch norm (section 3.5); 0 for plain batch norm.
         averaging: share of D's weights that each batch adds to the classifier's, which are their moving average.
-        optimizer: the authors' Adam for MNIST.
+        optimizer: the authors' Adam, with their rate for MNIST; 3e-4 for CIFAR-10.
         game: what every variant takes.
     """
 
@@ -75,13 +78,14 @@ class ImprovedGAN(GANModule):
         real_target: PositiveShare = 1.0,
         reference: CountFrom0 = 0,
         averaging: PositiveShare = 1e-4,
-        optimizer: OptimizerCallable = lambda params: FusedAdam(params, lr=3e-3, beta1=0.5),
+        optimizer: OptimizerCallable = lambda params: EpsInRootAdam(params, lr=3e-3, beta1=0.5),
         **game: Any,
     ) -> None:
         super().__init__(optimizer=optimizer, **game)
         if reference == 1:
             raise ValueError("reference is 1; it takes 2 or more, or 0 for plain batch norm")
         self.classes, self.z_dim, self.objective = num_classes or 1, z_dim, objective
+        self.absolute = architecture == "conv"
         self.unsupervised_weight, self.historical_weight = unsupervised_weight, historical_weight
         self.real_target, self.averaging = real_target, averaging
         mlp, conv = (SoftplusGenerator, NoisyDiscriminator), (DeconvolutionalGenerator, ConvolutionalDiscriminator)
@@ -111,7 +115,9 @@ class ImprovedGAN(GANModule):
         if self.objective == "non-saturating":
             return {"fake": -log_real(fake)} | self._historical("generator")
         _, _, real = self.discriminate(batch["image"])
-        return {"features": (real.mean(0) - features.mean(0)).square().sum()} | self._historical("generator")
+        difference = real.mean(0) - features.mean(0)
+        distance = difference.abs() if self.absolute else difference.square()
+        return {"features": distance.mean()} | self._historical("generator")
 
     def play(self, batch: Batch) -> None:
         super().play(batch)

@@ -10,23 +10,23 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ganzoo.core.limits import Count, CountFrom0, NonNegative, Pixels
+from ganzoo.core.limits import Count, CountFrom0, NonNegative, Pixels, Positive
 from ganzoo.core.module import GANModule
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.losses import log_fake, log_real
 from ganzoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
-from ganzoo.networks.infogan import CodedGenerator, RecognitionDiscriminator
+from ganzoo.networks.infogan import CodedGenerator, RecognitionDiscriminator, columns
 from ganzoo.optim.adam import FusedAdam
 
 
 class InfoGAN(GANModule):
     """min_{G,Q} max_D V(D, G) - lambda L_I(G, Q), where part of the latent, the codes c, must be seen in the image.
 
-    L_I = E log Q(c|G(z, c)) + H(c) <= I(c; G(z, c)), in nats: for the category at most its entropy, log K. Q has D's
+    L_I = E log Q(c|G(z, c)) + H(c) <= I(c; G(z, c)), in nats: for a category at most its entropy, log K. Q has D's
     trunk and two layers of its own; it moves with D, which therefore minimises -lambda L_I, too, as in the authors'
-    code. Q is a softmax for the category, and for each continuous code a Gaussian whose mean and variance are learned
-    (their code for MNIST fixes the variance at 1). G's part of V is the non-saturating one. The paper's networks for
-    MNIST are shallower, with 4x4 kernels and a hidden linear layer; here they are DCGAN's.
+    code. Q is a softmax for each category, and for each continuous code a Gaussian. G's part of V is the non-saturating
+    one. The defaults are those of the authors' launcher for MNIST (openai/InfoGAN, launchers/run_mnist_exp.py). The
+    paper's networks for MNIST are shallower, with 4x4 kernels and a hidden linear layer; here they are DCGAN's.
 
     What the codes mean shows when one of them varies and the rest of the latent stays:
 
@@ -38,10 +38,13 @@ class InfoGAN(GANModule):
         image_size: pixels, H = W: 8, 16, 32, 64, ...
         channels: of the image.
         z_dim: size of the latent's noise, uniform in (-1, 1).
-        categories: equally likely values of the categorical code; they are found without labels.
+        categories: equally likely values of the categorical code, or a list of them, for several codes, which
+            z["category"] [N, k] then has side by side; they are found without labels.
         codes: number of continuous codes, uniform in (-1, 1).
-        category_weight: lambda of the category.
+        category_weight: lambda of the categories.
         codes_weight: lambda of the continuous codes.
+        codes_variance: of Q's Gaussians, which the launcher fixes; None: Q learns it, for each image and code. Then
+            L_I grows without bound where Q becomes sure, and takes a smaller weight.
         width: feature maps of the convolutions at half the image's size; they double with each halving.
         optimizer: G's Adam.
         discriminator_optimizer: that of D and Q.
@@ -55,24 +58,29 @@ class InfoGAN(GANModule):
         image_size: Pixels = 32,
         channels: Count = 1,
         z_dim: Count = 62,
-        categories: Count = 10,
+        categories: Count | list[int] = 10,
         codes: CountFrom0 = 2,
         category_weight: NonNegative = 1.0,
-        codes_weight: NonNegative = 0.1,
+        codes_weight: NonNegative = 1.0,
+        codes_variance: Positive | None = 1.0,
         width: Count = 64,
         optimizer: OptimizerCallable = lambda params: FusedAdam(params, lr=1e-3, beta1=0.5),
         discriminator_optimizer: OptimizerCallable | None = lambda params: FusedAdam(params, lr=2e-4, beta1=0.5),
         **game: Any,
     ) -> None:
         super().__init__(optimizer=optimizer, discriminator_optimizer=discriminator_optimizer, **game)
+        self.categories = categories if isinstance(categories, list) else [categories]
+        if not self.categories or any(isinstance(k, bool) or not isinstance(k, int) or k < 1 for k in self.categories):
+            raise ValueError(f"categories is {categories}; it takes a whole number from 1, or a list of them: [10, 10]")
+        self.several = isinstance(categories, list)
         self.z_dim = z_dim
-        self.categories = categories
         self.codes = codes
         self.category_weight = category_weight
         self.codes_weight = codes_weight
-        self.generator = CodedGenerator(DCGANGenerator(image_size, channels, z_dim + codes, width, categories))
+        inputs = z_dim + codes + sum(self.categories)
+        self.generator = CodedGenerator(DCGANGenerator(image_size, channels, inputs, width), self.categories)
         d = DCGANDiscriminator(image_size, channels, width)
-        self.discriminator = RecognitionDiscriminator(d.layers, d.score, categories, codes)
+        self.discriminator = RecognitionDiscriminator(d.layers, d.score, self.categories, codes, codes_variance)
 
     def discriminator_loss(self, batch: Batch) -> Terms:
         real, _ = self.discriminate(batch["image"])
@@ -84,9 +92,10 @@ class InfoGAN(GANModule):
         return {"fake": -log_real(fake), "info": -self.information(features, batch["z"])}
 
     def information(self, features: Tensor, z: dict[str, Tensor]) -> Tensor:
-        """lambda L_I, a scalar, in nats; the bounds of the category and of the codes are logged one by one."""
+        """lambda L_I, a scalar, in nats; the bounds of the categories and of the codes are logged one by one."""
         logits, mean, log_variance = self.discriminator.recognise(features)
-        category = math.log(self.categories) - cross_entropy(logits, z["category"])
+        found = zip(logits, columns(z["category"]), self.categories, strict=True)
+        category = torch.stack([math.log(values) - cross_entropy(q, c) for q, c, values in found]).sum()
         squares = (z["codes"] - mean).square() * (-log_variance).exp()
         each = math.log(2) - (math.log(2 * math.pi) + log_variance + squares) / 2  # a code's entropy is log 2
         codes = each.sum(1).mean()
@@ -96,5 +105,5 @@ class InfoGAN(GANModule):
 
     def latent(self, n: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         z, codes = (self.uniform(generator, n, size) for size in (self.z_dim, self.codes))
-        category = torch.randint(self.categories, (n,), device=z.device, generator=generator)
-        return {"z": z, "codes": codes, "category": category}
+        drawn = [torch.randint(values, (n,), device=z.device, generator=generator) for values in self.categories]
+        return {"z": z, "codes": codes, "category": torch.stack(drawn, 1) if self.several else drawn[0]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import yaml
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from torch import nn
@@ -12,8 +13,8 @@ from torch.optim import SGD
 
 import ganzoo
 from ganzoo.cli import main
+from ganzoo.cli.paths import configs
 from ganzoo.layers.maxout import Maxout
-from ganzoo.networks.cgan import CGANDiscriminator, CGANGenerator
 from ganzoo.testing import NoiseImages, fit
 
 
@@ -22,14 +23,66 @@ def cgan(**more):
     return ganzoo.CGAN(**{"image_size": 8, "num_classes": 3, "hidden": 16, "d_hidden": 8, "z_dim": 6, **more})
 
 
-def test_layers_are_the_papers():
-    g, d = CGANGenerator(), CGANDiscriminator()
-    linear = [(m.in_features, m.out_features) for m in g.modules() if isinstance(m, nn.Linear)]
-    assert linear == [(100, 200), (10, 1000), (1200, 1200), (1200, 784)]
-    maxout = [(m.linear.in_features, m.linear.out_features, m.pieces) for m in d.modules() if isinstance(m, Maxout)]
-    assert maxout == [(784, 240 * 5, 5), (10, 50 * 5, 5), (290, 240 * 4, 4)]
-    for network in (g, d):
-        assert [m.p for m in network.modules() if isinstance(m, nn.Dropout)] == [0.5] * 3
+def linear(network):
+    return [(m.in_features, m.out_features) for m in network.modules() if isinstance(m, nn.Linear)]
+
+
+def maxout(network):
+    return [(m.linear.in_features, m.linear.out_features // m.pieces, m.pieces) for m in of(network, Maxout)]
+
+
+def of(network, kind):
+    return [m for m in network.modules() if isinstance(m, kind)]
+
+
+def sgd(make_optimizer):
+    group = make_optimizer([nn.Parameter(torch.zeros(1))]).param_groups[0]
+    return group["lr"], group["momentum"], group["weight_decay"], group["nesterov"]
+
+
+PAPER = {
+    "4.1: z uniform in the unit hypercube, 100": (lambda gan: gan.latent(3).shape, (3, 100)),
+    "4.1: G: z 200, y 1000, joint 1200": (
+        lambda gan: linear(gan.generator),
+        [(100, 200), (10, 1000), (1200, 1200), (1200, 784)],
+    ),
+    "4.1: G's ReLU": (lambda gan: len(of(gan.generator, nn.ReLU)), 3),
+    "4.1: G's sigmoid": (lambda gan: len(of(gan.generator, nn.Sigmoid)), 1),
+    "4.1: D: x 240 of 5, y 50 of 5, joint 240 of 4": (
+        lambda gan: maxout(gan.discriminator),
+        [(784, 240, 5), (10, 50, 5), (290, 240, 4)],
+    ),
+    "4.1: D's sigmoid layer": (lambda gan: linear(gan.discriminator)[-1], (240, 1)),
+    "4.1: dropout in both": (lambda gan: [m.p for m in of(gan, nn.Dropout)], [0.5] * 6),
+    "4.1: SGD of both": (lambda gan: [sgd(make) for make in gan.make_optimizer.values()], [(0.1, 0.5, 0, False)] * 2),
+    "4.1: one D step for one of G": (lambda gan: (gan.n_critic, gan.n_generator), (1, 1)),
+    "4.1: batches of 100": (
+        lambda _: yaml.safe_load(configs()["cgan/mnist"].read_text())["data"]["init_args"]["batch_size"],
+        100,
+    ),
+}
+
+
+@pytest.mark.parametrize("fact", PAPER)
+def test_it_is_the_papers(fact):
+    measure, expected = PAPER[fact]
+    assert measure(ganzoo.CGAN()) == expected
+
+
+def test_g_reads_z_between_minus_1_and_1():
+    """Against numpy: z in [0, 1) has a mean, the same for all, which would outweigh the label."""
+    model = cgan().eval()
+    z, y = model.latent(5), torch.tensor([0, 2, 1, 1, 0])
+    g = model.generator
+    weights = [(m.weight.detach().numpy(), m.bias.detach().numpy()) for m in of(g, nn.Linear)]
+
+    def relu(value, layer):
+        weight, bias = weights[layer]
+        return np.maximum(value @ weight.T + bias, 0)
+
+    own = np.concatenate([relu(2 * z.numpy() - 1, 0), relu(np.eye(3, dtype=np.float32)[y], 1)], 1)
+    logits = relu(own, 2) @ weights[3][0].T + weights[3][1]
+    np.testing.assert_allclose(g(z, y).detach().numpy().reshape(5, -1), 2 / (1 + np.exp(-logits)) - 1, atol=1e-5)
 
 
 def test_losses_are_those_of_eq_2():

@@ -7,9 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import nn
 
 import ganzoo
+from ganzoo.cli.paths import configs
 from ganzoo.functional.penalties import pull_away
 from ganzoo.networks.autoencoder import ConvAutoEncoder, MLPAutoEncoder
 from ganzoo.testing import NoiseImages, fit
@@ -166,17 +168,101 @@ def linear(network):
     return [(m.in_features, m.out_features) for m in network.modules() if isinstance(m, nn.Linear)]
 
 
-def test_the_defaults_are_the_grids_best_networks():
-    b = ganzoo.EBGAN()
-    assert linear(b.generator) == [(100, 800), *[(800, 800)] * 3, (800, 784)]  # nLayerG 5, sizeG 800
-    assert linear(b.discriminator) == [(784, 1024), (1024, 784)]  # nLayerD 2, sizeD 1024
-    norms = [m.num_features for m in b.generator.modules() if isinstance(m, nn.BatchNorm1d)]
-    assert norms == [800] * 4 and not any(isinstance(m, nn.BatchNorm1d) for m in b.discriminator.modules())
-    assert b.pull_away_weight == 0 and b.margin == 10
-    (first, *_) = (m.weight for m in b.discriminator.modules() if isinstance(m, nn.Linear))
-    assert first.std().item() == pytest.approx(0.002, rel=0.02)
-    (first, *_) = (m.weight for m in b.generator.modules() if isinstance(m, nn.Linear))
-    assert first.std().item() == pytest.approx(0.02, rel=0.02)
+def adam(make_optimizer):
+    group = make_optimizer([nn.Parameter(torch.zeros(1))]).param_groups[0]
+    return group["lr"], *group["betas"], group["eps"]
+
+
+def weights(network):
+    return [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)]
+
+
+def stds(network):
+    return [m.weight.std().item() for m in weights(network)]
+
+
+def norms(network):
+    return [m.num_features for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+
+
+def maps(network):
+    return [(m.in_channels, m.out_channels) for m in weights(network) if not isinstance(m, nn.Linear)]
+
+
+def config(name):
+    return yaml.safe_load(configs()[f"ebgan/{name}"].read_text())["model"].get("init_args", {})
+
+
+MNIST, FACES = "mnist-b", "celeba"
+PAPER = {
+    "figure 4 (b): nLayerG 5, sizeG 800": (
+        *(MNIST, lambda gan: linear(gan.generator)),
+        [(100, 800), *[(800, 800)] * 3, (800, 784)],
+    ),
+    "figure 4 (b): nLayerD 2, sizeD 1024": (MNIST, lambda gan: linear(gan.discriminator), [(784, 1024), (1024, 784)]),
+    "figure 4 (b): no dropout": (MNIST, lambda gan: [m.p for m in of(gan, nn.Dropout)], [0.0]),
+    "figure 4 (b): m": (MNIST, lambda gan: gan.margin.item(), 10.0),
+    "figure 4 (b): no pull-away": (MNIST, lambda gan: gan.pull_away_weight, 0.0),
+    "figure 4 (b): Adam": (
+        *(MNIST, lambda gan: [adam(make) for make in gan.make_optimizer.values()]),
+        [(1e-3, 0.9, 0.999, 1e-8)] * 2,
+    ),
+    "figure 4 (c): pull-away": (MNIST, lambda _: config("mnist-c"), {"pull_away_weight": 0.1}),
+    "4.1: batch norm of G, not at its output": (MNIST, lambda gan: norms(gan.generator), [800] * 4),
+    "4.1: batch norm of D, not at its input": (MNIST, lambda gan: norms(gan.discriminator), []),
+    "4.1: ReLU": (MNIST, lambda gan: len(of(gan, nn.ReLU)), 4 + 1),
+    "4.1: images in [-1, 1]": (MNIST, lambda gan: len(of(gan, nn.Tanh)), 1),
+    "4.1: D's weights N(0, .002)": (MNIST, lambda gan: stds(gan.discriminator), [0.002] * 2),
+    "4.1: G's weights N(0, .02)": (MNIST, lambda gan: stds(gan.generator), [0.02] * 5),
+    "4.1: biases 0": (MNIST, lambda gan: sum(m.bias.abs().sum().item() for m in weights(gan)), 0),
+    "z": (MNIST, lambda gan: (gan.latent(3).shape, gan.prior), ((3, 100), "uniform")),
+    "the margin stays": (MNIST, lambda gan: gan.margin_images, None),
+    "4.3: Enc 64-128-256, Dec its mirror": (
+        *(FACES, lambda gan: maps(gan.discriminator)),
+        [(3, 64), (64, 128), (128, 256), (256, 128), (128, 64), (64, 3)],
+    ),
+    "4.3: D's kernels, strides, padding": (
+        *(FACES, lambda gan: {(m.kernel_size, m.stride, m.padding) for m in weights(gan.discriminator)}),
+        {((4, 4), (2, 2), (1, 1))},
+    ),
+    "4.3: D's batch norm": (FACES, lambda gan: norms(gan.discriminator), [128, 256, 128, 64]),
+    "4.3: D's ReLU": (FACES, lambda gan: len(of(gan.discriminator, nn.ReLU)), 3 + 2),
+    "4.3: G's feature maps": (
+        *(FACES, lambda gan: maps(gan.generator)),
+        [(1024, 512), (512, 256), (256, 128), (128, 3)],
+    ),
+    "4.3: G's weights N(0, .02)": (FACES, lambda gan: stds(gan.generator), [0.02] * 5),
+    "4.3: D's weights N(0, .002)": (FACES, lambda gan: stds(gan.discriminator), [0.002] * 6),
+    "4.3: pull-away": (FACES, lambda gan: gan.pull_away_weight, 0.1),
+}
+
+
+def of(network, kind):
+    return [m for m in network.modules() if isinstance(m, kind)]
+
+
+@pytest.fixture(scope="module")
+def papers():
+    torch.manual_seed(0)
+    faces = {key: value for key, value in config(FACES).items() if key != "optimizer"}
+    return {MNIST: ganzoo.EBGAN(**config(MNIST)), FACES: ganzoo.EBGAN(64, 3, **faces)}
+
+
+@pytest.mark.parametrize("fact", PAPER)
+def test_it_is_the_papers(fact, papers):
+    name, measure, expected = PAPER[fact]
+    close = isinstance(expected, list) and expected and isinstance(expected[0], float) and expected[0]
+    assert measure(papers[name]) == (pytest.approx(expected, rel=0.05) if close else expected)
+
+
+@pytest.mark.parametrize(("name", "margin"), [("celeba", 20.0), ("lsun", 80.0)])
+def test_margins_of_64_pixels_are_for_the_norm(name, margin, papers):
+    """Section 2.3 writes the energy as a norm. A picture of black and white has 110.9 where D reconstructs nothing, and
+    the margins lie below; a mean square would have 1 there, and never more than 4."""
+    assert config(name)["margin"] == margin
+    with torch.no_grad():
+        energy, _ = papers[FACES].eval().discriminator(torch.ones(1, 3, 64, 64))
+    assert energy.item() == pytest.approx(math.sqrt(3 * 64 * 64), rel=0.02) and 4 < margin < energy
 
 
 def test_deeper_discriminators_of_the_grid():

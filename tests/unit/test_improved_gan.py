@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
+import yaml
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 
 from ganzoo import ImprovedGAN, load, save_pretrained
+from ganzoo.cli.paths import configs
 from ganzoo.data import Digits, SemiSupervised
 from ganzoo.functional.losses import log_fake, log_real
 from ganzoo.layers.noise import GaussianNoise
@@ -18,7 +21,6 @@ from ganzoo.networks.improved import (
     ConvolutionalDiscriminator,
     DeconvolutionalGenerator,
     NoisyDiscriminator,
-    SoftplusGenerator,
 )
 from ganzoo.testing import CHECKS, fit
 from tests.contract.test_processes import two
@@ -65,14 +67,27 @@ def test_one_class_and_no_labels_is_the_ordinary_game(num_classes):
     torch.testing.assert_close(sum(g.values()), -log_real(fake))
 
 
-def test_feature_matching_is_the_squared_distance_of_the_means():
-    gan = make().eval()
-    x, z = images(7), gan.latent(5)
-    real, fake = (gan.discriminator.layers((i + 1) / 2) for i in (x, gan.generator(z)))
+@pytest.mark.parametrize("architecture", ["mlp", "conv"])
+def test_feature_matching_is_a_mean_over_features(architecture):
+    """Of the squares, as the authors' code for MNIST has it; of absolute differences, as that for CIFAR-10."""
+    gan = make(architecture=architecture, image_size=16, hidden=4).eval()
+    x, z = images(7, 16), gan.latent(5)
+    pixels = {"mlp": lambda x: (x + 1) / 2, "conv": lambda x: x}[architecture]
+    real, fake = (gan.discriminator.layers(pixels(i)).detach().numpy() for i in (x, gan.generator(z)))
+    difference = real.mean(0) - fake.mean(0)
+    expected = {"mlp": (difference**2).mean(), "conv": np.abs(difference).mean()}[architecture]
     (loss,) = gan.generator_loss({"image": x, "z": z}).values()
-    expected = sum((real[:, k].sum() / 7 - fake[:, k].sum() / 5) ** 2 for k in range(16 // 4))
-    torch.testing.assert_close(loss, expected)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4) and expected > 0
     torch.testing.assert_close(gan.generator_loss({"image": gan.generator(z), "z": z})["features"], torch.tensor(0.0))
+
+
+def test_features_are_those_before_the_last_noise():
+    """They are what the last rectifier gives, none of them below 0, also in training; the noise before counts."""
+    gan, x = make(d_hidden=400).train(), images()
+    (_, _, features), (_, _, again) = gan.discriminator(x), gan.discriminator(x)
+    assert features.min() == 0 and (features == 0).float().mean() > 0.2
+    assert not torch.equal(features, again)
+    assert gan.discriminator(x)[1].std() > 0 and not torch.equal(gan.discriminator(x)[1], gan.discriminator(x)[1])
 
 
 def test_a_smoothed_target_is_for_reals_alone():
@@ -103,19 +118,222 @@ def test_history_pulls_both_players_back():
         torch.testing.assert_close(gan.history[player].mean, (mean + theta) / 2)
 
 
-def test_networks_have_the_published_shapes():
-    g, d = SoftplusGenerator(), NoisyDiscriminator()
-    linear = [m for m in g.modules() if isinstance(m, nn.Linear)]
-    assert [(m.in_features, m.out_features) for m in linear] == [(100, 500), (500, 500), (500, 784)]
-    assert sum(isinstance(m, nn.Softplus) for m in g.modules()) == 2
-    linear = [m for m in d.modules() if isinstance(m, nn.Linear)]
-    assert [m.out_features for m in linear] == [1000, 500, 250, 250, 250, 10]
-    assert [m.std for m in d.modules() if type(m).__name__ == "GaussianNoise"] == [0.3, *[0.5] * 5]
-    score, logits, features = d(images(2, 28))
-    assert score.shape == (2,) and logits.shape == (2, 10) and features.shape == (2, 250)
-    for layer in linear:  # weight norm: a length and a direction
-        length, direction = layer.parametrizations.weight.original0, layer.parametrizations.weight.original1
-        torch.testing.assert_close(layer.weight, length * direction / direction.norm(dim=1, keepdim=True))
+# The numbers of the paper, and of the authors' code (openai/improved-gan, mnist_svhn_cifar10), where the paper has none
+
+
+def layers(network, *kinds):
+    return [m for m in network.modules() if isinstance(m, kinds)]
+
+
+def linear(network):
+    return [(m.in_features, m.out_features) for m in layers(network, nn.Linear)]
+
+
+def convolutions(network, attribute):
+    return [getattr(m, attribute) for m in layers(network, nn.Conv2d, nn.ConvTranspose2d)]
+
+
+def adam(make_optimizer):
+    group = make_optimizer([nn.Parameter(torch.zeros(1))]).param_groups[0]
+    return group["lr"], *group["betas"], group["eps"]
+
+
+def lengths(network):
+    """Of each layer with weight norm: how many there are, and whether they are trained."""
+    found = []
+    for layer in layers(network, nn.Linear, nn.Conv2d, nn.ConvTranspose2d):
+        if hasattr(layer, "parametrizations"):
+            parts = layer.parametrizations.weight
+            trained = hasattr(parts, "original0")
+            found.append(((parts.original0 if trained else parts[0].length).numel(), trained))
+    return found
+
+
+def norms(network):
+    """Of each batch norm: its features, eps, momentum; and the sizes of all parameters that are neither weights nor of
+    the last layer."""
+    found = [(m.num_features, m.eps, m.momentum) for m in layers(network, nn.BatchNorm1d, nn.BatchNorm2d)]
+    biases = [p.numel() for name, p in network.named_parameters() if p.ndim == 1]
+    return found, biases
+
+
+def stds(network):
+    """Standard deviations of the weights in front of a norm."""
+    return [m.weight.std().item() for m in layers(network, nn.Linear, nn.ConvTranspose2d)][:-1]
+
+
+def paper(architecture):
+    torch.manual_seed(0)
+    if architecture == "conv":
+        return ImprovedGAN(32, 3, architecture="conv", hidden=128, d_hidden=96)
+    return ImprovedGAN()
+
+
+MNIST, CIFAR10 = "mlp", "conv"
+MINIBATCH = {"architecture": "conv", "image_size": 16, "kernels": 100}
+HE = [(2 / n) ** 0.5 for n in (784, 1000, 500, 250, 250, 250)]
+PAPER = {
+    "5: K of MNIST": (MNIST, lambda gan: gan.classes, 10),
+    "code: 100 numbers z": (MNIST, lambda gan: gan.latent(3).shape, (3, 100)),
+    "code: z uniform in [0, 1)": (
+        *(MNIST, lambda gan: [gan.latent(99).quantile(q).item() for q in (0.1, 0.5, 0.999)]),
+        [0.1, 0.5, 0.999],
+    ),
+    "code: G of MNIST": (MNIST, lambda gan: linear(gan.generator), [(100, 500), (500, 500), (500, 784)]),
+    "code: G's softplus, twice": (MNIST, lambda gan: len(layers(gan.generator, nn.Softplus)), 2),
+    "code: G's batch norm has no gain": (
+        *(MNIST, lambda gan: norms(gan.generator)),
+        ([(500, 1e-6, 0.1)] * 2, [500, 500, 784]),
+    ),
+    "code: G's hidden weights, Glorot's": (
+        *(MNIST, lambda gan: stds(gan.generator)),
+        [(2 / 600) ** 0.5, (2 / 1000) ** 0.5],
+    ),
+    "code: G's output has weight norm, trained": (MNIST, lambda gan: lengths(gan.generator), [(784, True)]),
+    "code: G's lengths start at 1": (
+        *(MNIST, lambda gan: layers(gan.generator, nn.Linear)[-1].weight.norm(dim=1).mean().item()),
+        1.0,
+    ),
+    "code: G's output biases start at 0": (
+        *(MNIST, lambda gan: layers(gan.generator, nn.Linear)[-1].bias.abs().sum().item()),
+        0,
+    ),
+    "code: G's output is a sigmoid": (MNIST, lambda gan: len(layers(gan.generator, nn.Sigmoid)), 1),
+    "5.1: D's layers": (
+        *(MNIST, lambda gan: linear(gan.discriminator)),
+        [(784, 1000), (1000, 500), (500, 250), (250, 250), (250, 250), (250, 10)],
+    ),
+    "5.1: D's noise": (MNIST, lambda gan: [m.std for m in layers(gan.discriminator, GaussianNoise)], [0.3, *[0.5] * 5]),
+    "code: D's ReLU": (MNIST, lambda gan: len(layers(gan.discriminator, nn.ReLU)), 5),
+    "code: of D's lengths the last ones are trained": (
+        *(MNIST, lambda gan: lengths(gan.discriminator)),
+        [(1000, False), (500, False), (250, False), (250, False), (250, False), (10, True)],
+    ),
+    "ours: D's first weights, He's": (
+        *(MNIST, lambda gan: [m.weight.std().item() for m in layers(gan.discriminator, nn.Linear)]),
+        HE,
+    ),
+    "code: D's biases start at 0": (
+        *(MNIST, lambda gan: sum(m.bias.abs().sum().item() for m in layers(gan.discriminator, nn.Linear))),
+        0,
+    ),
+    "code: Adam of both players": (
+        *(MNIST, lambda gan: [adam(make) for make in gan.make_optimizer.values()]),
+        [(3e-3, 0.5, 0.999, 1e-8)] * 2,
+    ),
+    "code: averaging": (MNIST, lambda gan: gan.averaging, 1e-4),
+    "(9): unsupervised weight": (MNIST, lambda gan: gan.unsupervised_weight, 1.0),
+    "3.3: no history by default": (MNIST, lambda gan: (gan.historical_weight, len(gan.history)), (0, 0)),
+    "3.4: no smoothing by default": (MNIST, lambda gan: gan.real_target, 1.0),
+    "3.5: no virtual batch norm by default": (MNIST, lambda gan: len(gan.generator.reference), 0),
+    "code: one G step for one of D": (MNIST, lambda gan: (gan.n_critic, gan.n_generator), (1, 1)),
+    "code: G of CIFAR-10, linear": (CIFAR10, lambda gan: linear(gan.generator), [(100, 4 * 4 * 512)]),
+    "code: G of CIFAR-10": (CIFAR10, lambda gan: convolutions(gan.generator, "out_channels"), [256, 128, 3]),
+    "code: G's kernels": (CIFAR10, lambda gan: convolutions(gan.generator, "kernel_size"), [(5, 5)] * 3),
+    "code: G's ReLU, three times": (CIFAR10, lambda gan: len(layers(gan.generator, nn.ReLU)), 3),
+    "code: G's norms of CIFAR-10, the first per unit": (
+        *(CIFAR10, lambda gan: norms(gan.generator)),
+        ([(8192, 1e-6, 0.1), (256, 1e-6, 0.1), (128, 1e-6, 0.1)], [8192, 256, 128, 3]),
+    ),
+    "code: G's weights of CIFAR-10, N(0, .05)": (CIFAR10, lambda gan: stds(gan.generator), [0.05] * 3),
+    "code: G's lengths of CIFAR-10": (CIFAR10, lambda gan: lengths(gan.generator), [(3, True)]),
+    "code: D's feature maps": (
+        *(CIFAR10, lambda gan: convolutions(gan.discriminator, "out_channels")),
+        [96] * 3 + [192] * 6,
+    ),
+    "code: D's kernels": (
+        *(CIFAR10, lambda gan: convolutions(gan.discriminator, "kernel_size")),
+        [(3, 3)] * 7 + [(1, 1)] * 2,
+    ),
+    "code: D's strides": (
+        *(CIFAR10, lambda gan: convolutions(gan.discriminator, "stride")),
+        [(1, 1), (1, 1), (2, 2), (1, 1), (1, 1), (2, 2), (1, 1), (1, 1), (1, 1)],
+    ),
+    "code: D's padding": (
+        *(CIFAR10, lambda gan: convolutions(gan.discriminator, "padding")),
+        [(1, 1)] * 6 + [(0, 0)] * 3,
+    ),
+    "code: D's slope": (
+        *(CIFAR10, lambda gan: [m.negative_slope for m in layers(gan.discriminator, nn.LeakyReLU)]),
+        [0.2] * 9,
+    ),
+    "ours: D's first weights of CIFAR-10, He's": (
+        *(CIFAR10, lambda gan: layers(gan.discriminator, nn.Conv2d)[4].weight.std().item()),
+        (2 / (1 + 0.2**2) / (9 * 192)) ** 0.5,
+    ),
+    "code: D's dropout": (CIFAR10, lambda gan: [m.p for m in layers(gan.discriminator, nn.Dropout)], [0.2, 0.5, 0.5]),
+    "code: D's lengths of CIFAR-10": (
+        *(CIFAR10, lambda gan: lengths(gan.discriminator)),
+        [(96, False)] * 3 + [(192, False)] * 6 + [(10, True)],
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def papers():
+    return {architecture: paper(architecture) for architecture in (MNIST, CIFAR10)}
+
+
+@pytest.mark.parametrize("fact", PAPER)
+def test_it_is_the_papers(fact, papers):
+    architecture, measure, expected = PAPER[fact]
+    found = measure(papers[architecture])
+    assert found == approx(expected)
+
+
+def approx(expected):
+    """Within 3 %, for statistics of initial weights; all else exactly."""
+    if isinstance(expected, float) or (isinstance(expected, list) and isinstance(expected[0], float)):
+        return pytest.approx(expected, rel=0.03)
+    return expected
+
+
+def test_weight_norm_keeps_the_lengths_of_hidden_layers_while_directions_move():
+    gan = make()
+    layer, last = layers(gan.discriminator, nn.Linear)[0], layers(gan.discriminator, nn.Linear)[-1]
+    length, weight, of_last = (t.detach().clone() for t in (layer.weight.norm(dim=1), layer.weight, last.weight))
+    v = layer.parametrizations.weight.original
+    with torch.no_grad():
+        v.mul_(3)
+    torch.testing.assert_close(layer.weight, weight)  # a length of v is none of the weight
+    fit(gan, SemiSupervised(Digits(), labels_per_class=2, batch_size=20), steps=3)
+    torch.testing.assert_close(layer.weight.norm(dim=1), length)
+    torch.testing.assert_close(layer.weight, v * (length / v.norm(dim=1))[:, None])
+    assert (layer.weight - weight).abs().max() > 1e-4
+    assert (last.weight.norm(dim=1) - of_last.norm(dim=1)).abs().max() > 1e-4
+
+
+def test_with_minibatch_discrimination_convolutions_see_noise_in_place_of_dropout():
+    network = make(**MINIBATCH).discriminator
+    assert [m.std for m in layers(network, GaussianNoise)] == [0.2] and isinstance(network.layers[0], GaussianNoise)
+    assert [m.p for m in layers(network, nn.Dropout)] == [0.5, 0.5]
+    assert not layers(make(**MINIBATCH | {"kernels": 0}).discriminator, GaussianNoise)
+
+
+def test_cifar10s_minibatch_config_takes_three_steps_of_g_for_one_of_d():
+    model = yaml.safe_load(configs()["improvedgan/cifar10-minibatch"].read_text())["model"]["init_args"]
+    assert model["n_generator"] == 3 and model["kernels"] == 100 and model["objective"] == "non-saturating"
+
+
+def test_convolutional_networks_make_and_read_images():
+    g, d = DeconvolutionalGenerator(hidden=8), ConvolutionalDiscriminator(hidden=8)
+    up = layers(g, nn.ConvTranspose2d)
+    assert up[-1].parametrizations.weight.original0.shape == (1, 3, 1, 1), "a length for each channel of the output"
+    x = g(torch.rand(2, 100))
+    score, logits, features = d(x)
+    assert x.shape == (2, 3, 32, 32) and logits.shape == (2, 10) and features.shape == (2, 16)
+    torch.testing.assert_close(score, logits.exp().sum(1).log())
+
+
+def test_ten_seeds_are_ten_choices_of_labels():
+    """The paper's errors are means over ten random subsets of labelled images, of as many of each class."""
+    labels = Digits().dataset("train").labels()
+    splits = [SemiSupervised(Digits(), labels_per_class=10, label_seed=seed).members for seed in range(10)]
+    assert len({tuple(split) for split in splits}) == 10
+    for split in splits:
+        assert labels[split].bincount().tolist() == [10] * 10
+    shared = [len({*a} & {*b}) for i, a in enumerate(splits) for b in splits[:i]]
+    assert sum(shared) / len(shared) == pytest.approx(100 * 100 / len(labels), rel=0.5)  # as of independent draws
 
 
 def test_the_signal_is_louder_than_the_noise_at_the_start():
@@ -123,21 +341,6 @@ def test_the_signal_is_louder_than_the_noise_at_the_start():
     d = NoisyDiscriminator().eval()
     x = (torch.rand(500, 1, 28, 28) > 0.9).float() * 2 - 1
     assert d(x)[2].std(0).mean() > 0.05
-
-
-def test_convolutional_networks_have_the_published_shapes():
-    g, d = DeconvolutionalGenerator(), ConvolutionalDiscriminator()
-    up = [m for m in g.modules() if isinstance(m, nn.ConvTranspose2d)]
-    assert [(m.in_channels, m.out_channels) for m in up] == [(512, 256), (256, 128), (128, 3)]
-    assert up[-1].parametrizations.weight.original0.shape == (1, 3, 1, 1), "a length for each channel of the output"
-    convolutions = [m for m in d.modules() if isinstance(m, nn.Conv2d)]
-    assert [m.out_channels for m in convolutions] == [96] * 3 + [192] * 6
-    assert [m.kernel_size[0] for m in convolutions] == [3] * 7 + [1] * 2
-    assert [m.p for m in d.modules() if isinstance(m, nn.Dropout)] == [0.2, 0.5, 0.5]
-    x = g(torch.rand(2, 100))
-    score, logits, features = d(x)
-    assert x.shape == (2, 3, 32, 32) and logits.shape == (2, 10) and features.shape == (2, 192)
-    torch.testing.assert_close(score, logits.exp().sum(1).log())
 
 
 @pytest.mark.parametrize("reference", [0, 4])

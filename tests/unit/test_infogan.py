@@ -6,11 +6,13 @@ import math
 
 import pytest
 import torch
+import yaml
 from torch import nn
 from torch.distributions import Categorical, Normal
 
 import ganzoo
 from ganzoo.callbacks.samples import interpolation
+from ganzoo.cli.paths import configs
 from ganzoo.testing import fit
 
 
@@ -20,8 +22,9 @@ def infogan(**more):
 
 
 def exact(model, z, variance):
-    """Let Q answer with the codes themselves: probability 1 for the category, and a Gaussian around each code."""
-    logits = 100.0 * nn.functional.one_hot(z["category"], model.categories)
+    """Let Q answer with the codes themselves: probability 1 for each category, and a Gaussian around each code."""
+    found = zip(z["category"].reshape(len(z["z"]), -1).T, model.categories, strict=True)
+    logits = [100.0 * nn.functional.one_hot(c, values) for c, values in found]
     model.discriminator.recognise = lambda features: (logits, z["codes"], torch.full_like(z["codes"], variance).log())
     return model
 
@@ -55,10 +58,10 @@ def test_a_q_that_knows_nothing_has_no_information():
     """The best that it can say of a category is the prior; of a uniform code the Gaussian of its mean and variance."""
     model = infogan(categories=4, codes=1, category_weight=1.0, codes_weight=0.0)
     z = model.latent(1000)
-    model.discriminator.recognise = lambda _: (torch.zeros(1000, 4), torch.zeros(1000, 1), torch.zeros(1000, 1))
+    model.discriminator.recognise = lambda _: ([torch.zeros(1000, 4)], torch.zeros(1000, 1), torch.zeros(1000, 1))
     assert model.information(torch.zeros(1000, 1), z).item() == pytest.approx(0, abs=1e-6)
     model.codes_weight, third = 1.0, torch.full((1000, 1), math.log(1 / 3))
-    model.discriminator.recognise = lambda _: (torch.zeros(1000, 4), torch.zeros(1000, 1), third)
+    model.discriminator.recognise = lambda _: ([torch.zeros(1000, 4)], torch.zeros(1000, 1), third)
     loss = 0.5 * math.log(2 * math.pi * math.e / 3) - math.log(2)  # KL of the uniform from the Gaussian
     assert model.information(torch.zeros(1000, 1), z).item() == pytest.approx(-loss, abs=0.05)
 
@@ -77,7 +80,7 @@ def test_the_bound_is_below_the_entropy_and_reached_by_the_posterior():
     z = {"category": c, "codes": torch.zeros(n, 0)}
 
     def bound(q):
-        model.discriminator.recognise = lambda _: (q.log()[x], torch.zeros(n, 0), torch.zeros(n, 0))
+        model.discriminator.recognise = lambda _: ([q.log()[x]], torch.zeros(n, 0), torch.zeros(n, 0))
         return model.information(torch.zeros(n, 1), z).item()
 
     assert bound(posterior) == pytest.approx(information, abs=0.01) and information < math.log(3)
@@ -86,29 +89,97 @@ def test_the_bound_is_below_the_entropy_and_reached_by_the_posterior():
         assert bound(other / other.sum(1, keepdim=True)) < information
 
 
-def test_both_equations_carry_the_bound():
+@pytest.mark.parametrize("variance", [None, 1.0, 0.25])
+def test_both_equations_carry_the_bound(variance):
     """Against torch's distributions."""
-    model = infogan(categories=3, codes=2).eval()
+    model = infogan(categories=3, codes=2, category_weight=0.5, codes_weight=0.1, codes_variance=variance).eval()
     x, z = torch.rand(7, 1, 8, 8) * 2 - 1, model.latent(7)
     with torch.no_grad():
         d, g = (equation({"image": x, "z": z}) for equation in (model.discriminator_loss, model.generator_loss))
         fake, features = model.discriminate(model.generator(z))
         real, _ = model.discriminate(x)
-        logits, mean, log_variance = model.discriminator.recognise(features)
+        (logits,), mean, log_variance = model.discriminator.recognise(features)
         category = Categorical(logits=logits).log_prob(z["category"]).mean() + math.log(3)
-        density = Normal(mean, (log_variance / 2).exp()).log_prob(z["codes"])
+        assert (len(log_variance.unique()) > 1) == (variance is None)
+        std = (log_variance / 2).exp() if variance is None else variance**0.5
+        density = Normal(mean, std).log_prob(z["codes"])
         codes = density.sum(1).mean() + 2 * math.log(2)
-    info = -(1.0 * category + 0.1 * codes)
+    info = -(0.5 * category + 0.1 * codes)
     torch.testing.assert_close(d["info"], info)
     torch.testing.assert_close(g, {"fake": -torch.sigmoid(fake).log().mean(), "info": info})
     torch.testing.assert_close(d["real"] + d["fake"], -(torch.sigmoid(real).log() + torch.sigmoid(-fake).log()).mean())
 
 
-def test_q_has_the_papers_layers_and_moves_with_d():
-    d = ganzoo.InfoGAN().discriminator
-    linear = [(m.in_features, m.out_features) for m in d.q if isinstance(m, nn.Linear)]
-    assert linear == [(256 * 4 * 4, 128), (128, 10 + 2 + 2)]
-    assert [type(m) for m in d.q][1:3] == [nn.BatchNorm1d, nn.LeakyReLU]
+def test_several_categories():
+    """SVHN of the paper has four of ten values; here of three, two and five."""
+    model = infogan(categories=[3, 2, 5], codes=1, codes_weight=0.0)
+    z = model.latent(2000)
+    assert z["category"].shape == (2000, 3) and model.generator.network.project.in_features == 6 + 1 + 10
+    assert [c.bincount().tolist() for c in z["category"].T] == [
+        pytest.approx([2000 / values] * values, rel=0.2) for values in (3, 2, 5)
+    ]
+    joint = (z["category"] * torch.tensor([10, 5, 1])).sum(1)
+    assert len(joint.unique()) == 30, "the codes are independent"
+    few = model.latent(5)
+    information = exact(model, few, 1.0).information(torch.zeros(5, 1), few).item()
+    assert information == pytest.approx(math.log(3 * 2 * 5))
+    fit(infogan(categories=[3, 2, 5]), steps=2)
+    z = model.seeded([0] * 2)
+    z["category"][1, 1] = 1 - z["category"][0, 1]
+    images = model.generate(z)
+    assert not torch.allclose(images[0], images[1]), "G reads each of them"
+
+
+def test_one_category_in_a_list_is_the_same_game():
+    one, listed = infogan(categories=3), infogan(categories=[3])
+    z = one.latent(4)
+    same = {**z, "category": z["category"][:, None]}
+    assert torch.equal(one.generator(z), listed.generator(same))
+
+
+# The numbers of the authors' launcher for MNIST, and of the paper
+
+
+def adam(make_optimizer):
+    group = make_optimizer([nn.Parameter(torch.zeros(1))]).param_groups[0]
+    return group["lr"], *group["betas"], group["eps"]
+
+
+PAPER = {
+    "C.1: z": (lambda gan: gan.latent(3)["z"].shape, (3, 62)),
+    "C.1: continuous codes": (lambda gan: gan.latent(3)["codes"].shape, (3, 2)),
+    "C.1: a category of ten": (lambda gan: (gan.latent(3)["category"].shape, gan.categories), ((3,), [10])),
+    "C.1: what G reads": (lambda gan: gan.generator.network.project.in_features, 74),
+    "launcher: both weights": (lambda gan: (gan.category_weight, gan.codes_weight), (1.0, 1.0)),
+    "launcher: the variance is fixed": (lambda gan: gan.discriminator.variance, 1.0),
+    "C.1: Q's layers": (
+        lambda gan: [(m.in_features, m.out_features) for m in gan.discriminator.q if isinstance(m, nn.Linear)],
+        [(256 * 4 * 4, 128), (128, 10 + 2)],
+    ),
+    "C: Q's slope": (
+        lambda gan: [m.negative_slope for m in gan.discriminator.q if hasattr(m, "negative_slope")],
+        [0.1],
+    ),
+    "C.1: Q's norm": (lambda gan: [type(m) for m in gan.discriminator.q][1:3], [nn.BatchNorm1d, nn.LeakyReLU]),
+    "C.1: G's Adam": (lambda gan: adam(gan.make_optimizer["generator"]), (1e-3, 0.5, 0.999, 1e-8)),
+    "C.1: D's Adam": (lambda gan: adam(gan.make_optimizer["discriminator"]), (2e-4, 0.5, 0.999, 1e-8)),
+}
+
+
+@pytest.mark.parametrize("fact", PAPER)
+def test_it_is_the_papers(fact):
+    measure, expected = PAPER[fact]
+    assert measure(ganzoo.InfoGAN()) == expected
+
+
+def test_the_launchers_updates_and_batch():
+    config = yaml.safe_load(configs()["infogan/mnist"].read_text())
+    assert config["trainer"] == {"max_steps": 50 * 100} and config["data"]["init_args"]["batch_size"] == 128
+    assert "init_args" not in config["model"]
+
+
+def test_q_moves_with_d():
+    d = infogan().discriminator
     assert {id(p) for p in d.q.parameters()} < {id(p) for p in d.parameters()}
 
 
@@ -153,6 +224,12 @@ def test_counts_that_make_no_code_are_refused(name, wrong, least):
         infogan(**{name: wrong})
 
 
+@pytest.mark.parametrize("wrong", [[], [10, 0], [10, 2.5], [True]])
+def test_a_list_that_makes_no_codes_is_refused(wrong):
+    with pytest.raises(ValueError, match="it takes a whole number from 1, or a list of them"):
+        infogan(categories=wrong)
+
+
 @pytest.mark.slow
 def test_the_category_is_recognised_after_training():
     from ganzoo.data import Digits
@@ -162,5 +239,5 @@ def test_the_category_is_recognised_after_training():
     model.eval()
     with torch.no_grad():
         z = model.latent(500, torch.Generator().manual_seed(0))
-        logits, _, _ = model.discriminator.recognise(model.discriminate(model.generator(z))[1])
+        (logits,), _, _ = model.discriminator.recognise(model.discriminate(model.generator(z))[1])
     assert (logits.argmax(1) == z["category"]).float().mean() > 0.8

@@ -34,16 +34,90 @@ def images(n=10, size=4):
     return torch.rand(n, 1, size, size, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
-def test_the_ladder_has_the_published_sizes():
-    network = Ladder()
-    assert [(m.in_features, m.out_features) for m in network.up] == [
-        *[(784, 1000), (1000, 500), (500, 250)],
-        *[(250, 250), (250, 250), (250, 10)],
-    ]
-    assert [(m.out_features, m.in_features) for m in network.down] == [
-        (m.in_features, m.out_features) for m in network.up
-    ]
-    assert [len(m.a) for m in network.combine] == [10] * 7  # parameters a unit
+def adam(make_optimizer):
+    group = make_optimizer([nn.Parameter(torch.zeros(1))]).param_groups[0]
+    return group["lr"], *group["betas"], group["eps"]
+
+
+def linear(network):
+    return [(m.in_features, m.out_features) for m in network.modules() if isinstance(m, nn.Linear)]
+
+
+def stds(layers):
+    return [m.weight.std().item() for m in layers]
+
+
+UP = [(784, 1000), (1000, 500), (500, 250), (250, 250), (250, 250), (250, 10)]
+PAPER = {
+    "Rasmus et al.: sizes": (lambda gan: linear(gan.discriminator.up), UP),
+    "Rasmus et al.: the decoder mirrors them": (
+        lambda gan: linear(gan.discriminator.down),
+        [(m, n) for n, m in UP],
+    ),
+    "Rasmus et al.: ten parameters a unit": (lambda gan: [len(m.a) for m in gan.discriminator.combine], [10] * 7),
+    "Rasmus et al., code: combinators start with slopes of 1": (
+        lambda gan: [m.a.unique(dim=1).flatten().tolist() for m in gan.discriminator.combine],
+        [[0, 1, 0, 0, 0, 0, 1, 0, 0, 0]] * 7,
+    ),
+    "Rasmus et al., code: weights N(0, 1 / inputs)": (
+        lambda gan: stds([*gan.discriminator.up, *gan.discriminator.down]),
+        pytest.approx([n**-0.5 for n, _ in UP] + [m**-0.5 for _, m in UP], rel=0.03),
+    ),
+    "Rasmus et al., code: shifts start at 0, the scale at 1": (
+        lambda gan: ({v for b in gan.discriminator.beta for v in b.tolist()}, gan.discriminator.gamma.tolist()),
+        ({0.0}, [1.0] * 10),
+    ),
+    "Rasmus et al.: noise": (lambda gan: gan.discriminator.noise, 0.3),
+    "Rasmus et al.: the bottom layer's weight": (lambda gan: gan.discriminator.denoising, [5000.0]),
+    "Rasmus et al.: Adam": (lambda gan: adam(gan.make_optimizer["discriminator"]), (2e-3, 0.9, 0.999, 1e-8)),
+    "EBGAN 4.1: G's Adam": (lambda gan: adam(gan.make_optimizer["generator"]), (1e-3, 0.9, 0.999, 1e-8)),
+    "EBGAN 4.1: G": (lambda gan: linear(gan.generator), [(100, 800), *[(800, 800)] * 3, (800, 784)]),
+    "EBGAN 4.1: G's weights N(0, .02)": (
+        lambda gan: stds([m for m in gan.generator.modules() if isinstance(m, nn.Linear)]),
+        pytest.approx([0.02] * 5, rel=0.03),
+    ),
+    "EBGAN 4.1: G's batch norm": (
+        lambda gan: [m.num_features for m in gan.generator.modules() if isinstance(m, nn.BatchNorm1d)],
+        [800] * 4,
+    ),
+    "EBGAN: z": (lambda gan: (gan.latent(3).shape, gan.prior), ((3, 100), "uniform")),
+    "ours: margin and its fall": (lambda gan: (gan.margin.item(), gan.margin_images), (100.0, 3e6)),
+    "ours: the norm's eps and momentum": (
+        lambda gan: {(m.eps, m.momentum) for m in (*gan.discriminator.norm_up, *gan.discriminator.norm_down)},
+        {(1e-5, 0.1)},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def papers():
+    torch.manual_seed(0)
+    return ganzoo.LadderEBGAN()
+
+
+@pytest.mark.parametrize("fact", PAPER)
+def test_it_is_the_papers(fact, papers):
+    measure, expected = PAPER[fact]
+    assert measure(papers) == expected
+
+
+def test_sync_batchnorm_leaves_the_ladders_norms():
+    gan = model(noise=0.0)
+    x = images(6, 8)
+    batch = {"image": x, "z": gan.latent(6), "labelled": (x, torch.tensor([0, 1, 2, 0, 1, 2]))}
+    before = [equation(batch) for equation in (gan.discriminator_loss, gan.generator_loss)]
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(gan)
+    assert any(isinstance(m, nn.SyncBatchNorm) for m in converted.generator.modules())
+    after = [equation(batch) for equation in (converted.discriminator_loss, converted.generator_loss)]
+    torch.testing.assert_close(after, before)
+
+
+def test_checkpoints_from_when_the_norm_was_a_batch_norm_load():
+    gan = model()
+    old = {name: value + 0.5 if "running" in name else value for name, value in gan.state_dict().items()}
+    norms = [name.removesuffix("running_mean") for name in old if name.startswith("discriminator") and "_mean" in name]
+    gan.load_state_dict(old | {f"{name}num_batches_tracked": torch.tensor(7) for name in norms})
+    assert len(norms) == 6 + 7 and all((norm.running_mean == 0.5).all() for norm in gan.discriminator.norm_up)
 
 
 def test_without_noise_both_paths_are_one():
