@@ -7,7 +7,6 @@ import copy
 import pytest
 import torch
 import torch.distributed as dist
-from ganzoo.core.images import scaled
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
@@ -16,6 +15,7 @@ from torch.optim import SGD
 from torch.utils._pytree import tree_map
 
 import ganzoo
+from ganzoo.core.pixels import scaled
 from ganzoo.core.player import PLAYERS
 from ganzoo.core.random import mix
 from ganzoo.core.strategy import GANStrategy
