@@ -2,8 +2,8 @@
 
 One number (times 1.5, plus 1, the other sign) or activation of `ganzoo/variants/X.py`, or of the networks and layers
 that it imports, is changed in a copy of the package, and the variant's test files run on that. A mutant that they all
-pass is a survivor: a number that nothing holds. Tried are the mutants that once survived (`NAMED`) and a few drawn by the
-seed.
+pass is a survivor: a number that nothing holds. Tried are the mutants that once survived (`NAMED`) and a few drawn by
+the seed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import ganzoo
 ROOT = Path(__file__).parents[2]
 ACTIVATIONS = {"ReLU": "LeakyReLU", "LeakyReLU": "ReLU", "Tanh": "Sigmoid", "Sigmoid": "Tanh", "Softplus": "ReLU"}
 ACTIVATIONS |= {"relu": "tanh", "leaky_relu": "relu", "tanh": "relu", "sigmoid": "tanh", "softplus": "relu"}
-COMMON = ["tests/test_losses.py", "tests/test_layers.py"]  # beside a variant's own file
+COMMON = ["tests/contract/test_losses.py", "tests/unit/test_layers.py"]  # beside a variant's own file
 
 
 class Mutant(NamedTuple):
@@ -188,7 +188,7 @@ def tried(variant: str, mutant: Mutant | None) -> str:
                 return "NOT THERE" if mutant.old not in text else "NOT ALONE"
             file.write_text(text.replace(mutant.old, mutant.new))
         module = ganzoo.VARIANTS[variant].rsplit(".", 1)[-1]
-        files = [f for f in (f"tests/test_{module}.py", *COMMON) if (copy / f).exists()]
+        files = [f for f in (f"tests/unit/test_{module}.py", *COMMON) if (copy / f).exists()]
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", *files]
         environment = {**os.environ, "PYTHONPATH": folder, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)

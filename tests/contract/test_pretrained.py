@@ -19,6 +19,8 @@ from ganzoo.cli.paths import configs, record_of
 from tests.campaigns import pretrain, pretrain_page
 
 NAMES = ganzoo.list_pretrained()
+# Their networks or losses have changed since: the next wall has them again
+WITHDRAWN = {"acgan/digits", "improvedgan/digits", "infogan/digits", "pix2pix/digits"}
 every = pytest.mark.parametrize("name", NAMES)
 
 
@@ -36,8 +38,7 @@ def test_there_is_a_config_to_train_every_variant_by():
 def test_each_has_its_config():
     """Withdrawn models, whose networks or losses have changed since, are retrained with the next wall."""
     records = [record_of(ganzoo.PRETRAINED / name) for name in NAMES]
-    configs_of = [record["config"] for record in records]
-    assert configs_of and set(configs_of) <= set(pretrain.MODELS) and len(set(configs_of)) == len(configs_of)
+    assert {record["config"] for record in records} == set(pretrain.MODELS) - WITHDRAWN and len(records) == len(NAMES)
     assert sum(file.stat().st_size for file in ganzoo.PRETRAINED.rglob("*") if file.is_file()) < 10e6
 
 

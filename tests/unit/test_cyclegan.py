@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 from contextlib import nullcontext
+from functools import cache
 
 import pytest
 import torch
 from lightning.pytorch import Callback
 from torch import nn
+from torch.nn.functional import l1_loss
 
 from ganzoo import CycleGAN, load, save_pretrained
 from ganzoo.core.strategy import GANStrategy
 from ganzoo.networks.patch import PatchDiscriminator
 from ganzoo.networks.resnet import ResNetTranslator
 from ganzoo.testing import NoiseImages, check_resume, fit
+from tests.paper import LINEAR, NORMS, begins, layers, optimizers, spread
 from tests.variants import small
 
 
@@ -40,14 +43,59 @@ def test_parameters_of_the_published_networks(image_size, published):
         assert round((sum(p.numel() for p in network.parameters()) - norms) / 1e6, 3) == count
 
 
-def test_layers_are_the_appendix_s():
-    """c7s1-64, d128, d256, 9 x R256, u128, u64, c7s1-3."""
+@cache
+def default():
     with torch.device("meta"):
-        resnet = ResNetTranslator(256)
-    convs = [m for m in resnet.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
-    assert [m.out_channels for m in convs] == [64, 128, 256, *[256] * 18, 128, 64, 3]
-    assert [m.kernel_size[0] for m in convs] == [7, *[3] * 22, 7]
-    assert [m.stride[0] for m in convs] == [1, 2, 2, *[1] * 18, 2, 2, 1]
+        return CycleGAN()
+
+
+@cache
+def narrow():
+    torch.manual_seed(0)
+    return CycleGAN(64, width=16, blocks=2)
+
+
+BLOCK = ["conv 256>256 3/1+1 reflect no bias", "instance norm 256", "relu"]
+RESNET = [  # c7s1-64, d128, d256, 9 x R256, u128, u64, c7s1-3
+    *("reflect 3", "conv 3>64 7/1+0 no bias", "instance norm 64", "relu"),
+    *("conv 64>128 3/2+1 no bias", "instance norm 128", "relu"),
+    *("conv 128>256 3/2+1 no bias", "instance norm 256", "relu"),
+    *(BLOCK + BLOCK[:-1]) * 9,
+    *("up 256>128 3/2+1 no bias", "instance norm 128", "relu", "up 128>64 3/2+1 no bias", "instance norm 64", "relu"),
+    *("reflect 3", "conv 64>3 7/1+0", "tanh"),
+]
+PATCH = [  # C64-C128-C256-C512
+    *("conv 3>64 4/2+1", "leaky 0.2", "conv 64>128 4/2+1 no bias", "instance norm 128", "leaky 0.2"),
+    *("conv 128>256 4/2+1 no bias", "instance norm 256", "leaky 0.2"),
+    *("conv 256>512 4/1+1 no bias", "instance norm 512", "leaky 0.2", "conv 512>1 4/1+1"),
+]
+PAPER = {  # its appendix, but where a section is named; what is not in the paper is the authors' code's
+    "4: Adam": (lambda gan: optimizers(gan, "kind"), ["FusedAdam"] * 2),
+    "4: learning rate": (lambda gan: optimizers(gan, "lr"), [2e-4] * 2),
+    "code: beta1, beta2": (lambda gan: optimizers(gan, "betas"), [(0.5, 0.999)] * 2),
+    "Adam's other numbers": (lambda gan: optimizers(gan, "eps", "weight_decay"), [1e-8, 1e-8, 0, 0]),
+    "one step each": (lambda gan: (gan.n_critic, gan.n_generator), (1, 1)),
+    "eq. 3": (lambda gan: (gan.cycle, gan.directions, gan.gan), (10, "both", 1)),
+    "5.2: identity loss": (lambda gan: gan.identity, 0),
+    "4: pool": (lambda gan: {name: pool.capacity for name, pool in gan.pools.items()}, {"image": 50, "source": 50}),
+    "G": (lambda gan: layers(gan.generator["to_image"]), RESNET),
+    "F": (lambda gan: layers(gan.generator["to_source"]), RESNET),
+    "below 256 pixels, 6 blocks": (
+        lambda gan: layers(ResNetTranslator(128)).count("relu") - 5,
+        6,
+    ),
+    "D_Y": (lambda gan: layers(gan.discriminator["image"]), PATCH),
+    "D_X": (lambda gan: layers(gan.discriminator["source"]), PATCH),
+    "first weights": (lambda gan: spread(narrow().generator, LINEAR), begins(0, 0.02)),
+    "D's first weights": (lambda gan: spread(narrow().discriminator, LINEAR), begins(0, 0.02)),
+    "Lua code: first gains": (lambda gan: spread(narrow().generator, NORMS), begins(1, 0.02)),
+    "Lua code: D's first gains": (lambda gan: spread(narrow().discriminator, NORMS), begins(1, 0.02)),
+}
+
+
+@pytest.mark.parametrize(("find", "number"), PAPER.values(), ids=PAPER)
+def test_numbers_of_the_paper(find, number):
+    assert find(default()) == number
 
 
 def test_a_residual_block_without_weights_is_the_identity():
@@ -84,6 +132,31 @@ def test_losses_by_hand():
     assert set(terms) == set(expected)
     for name, error in expected.items():
         torch.testing.assert_close(terms[name], (error**2).mean() / 2, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("arm", "names"),
+    [
+        ({"gan": 0.0}, {"cycle"}),
+        ({"cycle": 0.0}, {"image", "source"}),
+        ({"directions": "forward"}, {"image", "source", "cycle"}),
+        ({"directions": "backward"}, {"image", "source", "cycle"}),
+        ({"gan": 0.5}, {"image", "source", "cycle"}),
+    ],
+)
+def test_the_arms_of_the_ablation(arm, names):
+    """Cycle alone, GAN alone, one direction of the cycle; the terms that are there are those of the whole objective."""
+    model = make(**arm)
+    b = batch(model)
+    x, y = b["source"], b["image"]
+    g, f = model.generator["to_image"], model.generator["to_source"]
+    whole, terms = make().generator_loss(b), model.generator_loss(b)
+    forward, backward = 10 * l1_loss(f(g(x)), x), 10 * l1_loss(g(f(y)), y)
+    whole["cycle"] = {"forward": forward, "backward": backward}.get(model.directions, forward + backward)
+    assert set(terms) == names
+    for name, term in terms.items():
+        torch.testing.assert_close(term, (1 if name == "cycle" else model.gan) * whole[name])
+    assert len(model.discriminator_loss(b)) == 4, "the discriminators are trained in any case"
 
 
 def test_the_identity_term_is_off_unless_asked_for():
@@ -246,6 +319,8 @@ def test_both_directions():
     [
         ({"cycle": -1.0}, "it takes a number from 0"),
         ({"identity": -1.0}, "it takes a number from 0"),
+        ({"cycle": 0.0, "gan": 0.0}, "not both 0"),
+        ({"directions": "up"}, "it takes one of both, forward, backward"),
         ({"identity": 5.0}, "identity compares 1 channels with the source's 2"),
         ({"pool": -1}, "pool is -1; it takes a whole number from 0"),
         ({"constant_images": -1}, "constant_images is -1; it takes a whole number from 0"),

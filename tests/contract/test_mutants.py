@@ -54,6 +54,6 @@ def test_a_change_is_judged_by_the_tests(monkeypatch):
     monkeypatch.setattr(mutants.subprocess, "run", run)
     mutant = Mutant("ganzoo/variants/lsgan.py", "beta1=0.5", "beta1=0.75")
     assert tried("LSGAN", mutant) == "SURVIVES" and tried("LSGAN", mutant) == "caught"
-    assert "beta1=0.75" in ran[0][0] and "tests/test_lsgan.py" in ran[0][1]
+    assert "beta1=0.75" in ran[0][0] and "tests/unit/test_lsgan.py" in ran[0][1]
     assert tried("LSGAN", mutant._replace(old="beta1=0.6")) == "NOT THERE"
     assert tried("LSGAN", mutant._replace(old="b", new="c")) == "NOT ALONE" and len(ran) == 2

@@ -1,6 +1,6 @@
 """What holds for which variant, found by trying: the README's table.
 
-`python -m tests.test_features` writes it there.
+`python -m tests.contract.test_features` writes it there.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from ganzoo.core.player import PLAYERS
 from ganzoo.testing import BATCH, NoiseImages, fit
 from tests.variants import small
 
-README = Path(__file__).parent.parent / "README.md"
-BEGIN, END = "<!-- features: python -m tests.test_features -->\n", "<!-- end of features -->"
+README = Path(__file__).parents[2] / "README.md"
+BEGIN, END = "<!-- features: python -m tests.contract.test_features -->\n", "<!-- end of features -->"
 REFUSED = (ValueError, TypeError, MisconfigurationException)
 
 
