@@ -2,8 +2,8 @@
 
 One number (times 1.5, plus 1, the other sign) or activation of `ganzoo/variants/X.py`, or of the networks and layers
 that it imports, is changed in a copy of the package, and the variant's test files run on that. A mutant that they all
-pass is a survivor: a number that nothing holds. Tried are the mutants that once survived (`NAMED`) and a few drawn by
-the seed.
+pass is a survivor: a number that nothing holds, or one that changes nothing. Tried are the mutants that once survived
+(`NAMED`) and a few drawn by the seed.
 """
 
 from __future__ import annotations
@@ -136,27 +136,33 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def sources(variant: str) -> list[Path]:
-    """The variant's file, its parent's, and those of the networks and layers that they import."""
-    found, queue = [], [ROOT / "ganzoo" / Path(*ganzoo.VARIANTS[variant].split(".")[1:]).with_suffix(".py")]
+def sources(variant: str) -> dict[Path, list[ast.stmt]]:
+    """Of the variant's file, its parent's, and those of networks and layers: the functions and classes that it uses."""
+    found: dict[Path, list[ast.stmt]] = {}
+    queue = [(ROOT / "ganzoo" / Path(*ganzoo.VARIANTS[variant].split(".")[1:]).with_suffix(".py"), variant)]
     while queue:
-        file = queue.pop()
-        if file in found:
-            continue
-        found.append(file)
-        for node in ast.walk(ast.parse(file.read_text())):
-            parts = (node.module or "").split(".") if isinstance(node, ast.ImportFrom) else []
-            if parts[:1] == ["ganzoo"] and parts[1] in ("variants", "networks", "layers"):
-                queue.append(ROOT.joinpath(*parts).with_suffix(".py"))
+        file, name = queue.pop()
+        tree = ast.parse(file.read_text())
+        for node in tree.body:
+            if getattr(node, "name", None) != name or any(ast.dump(node) == ast.dump(n) for n in found.get(file, [])):
+                continue
+            found.setdefault(file, []).append(node)
+            used = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+            queue += [(file, other) for other in used]
+            for line in ast.walk(tree):
+                parts = (line.module or "").split(".") if isinstance(line, ast.ImportFrom) else []
+                if parts[:1] == ["ganzoo"] and parts[1] in ("variants", "networks", "layers"):
+                    place = ROOT.joinpath(*parts).with_suffix(".py")
+                    queue += [(place, alias.name) for alias in line.names if alias.name in used]
     return found
 
 
 def mutants(variant: str) -> Iterator[Mutant]:
-    """All single changes of the variant's sources: the line of a number or activation, with it changed."""
-    for file in sources(variant):
+    """All single changes of what the variant uses: the line of a number or activation, with it changed."""
+    for file, definitions in sources(variant).items():
         text = file.read_text()
         lines = text.splitlines()
-        for node in ast.walk(ast.parse(text)):
+        for node in (node for definition in definitions for node in ast.walk(definition)):
             for new in replacements(node):
                 line, start, end = lines[node.lineno - 1], node.col_offset, node.end_col_offset
                 if line.isascii() and text.count(line) == 1:  # columns are of bytes
@@ -178,7 +184,7 @@ def tried(variant: str, mutant: Mutant | None) -> str:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
         for part in ("ganzoo", "tests", "configs"):
-            shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
+            shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
         for part in ("pyproject.toml", "README.md"):
             shutil.copy(ROOT / part, copy)
         if mutant is not None:

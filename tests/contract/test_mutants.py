@@ -31,14 +31,16 @@ def test_numbers_and_activations_are_changed(code, changes):
 
 def test_the_networks_are_the_variants_own():
     names = {file.relative_to(ROOT / "ganzoo").as_posix() for file in sources("LSGAN")}
-    assert names == {"variants/lsgan.py", "networks/dcgan.py", "networks/mlp.py", "layers/init.py", "layers/maxout.py"}
+    assert names == {"variants/lsgan.py", "networks/dcgan.py", "networks/mlp.py", "layers/init.py"}
+    (mlp,) = [nodes for file, nodes in sources("LSGAN").items() if file.name == "mlp.py"]
+    assert {node.name for node in mlp} == {"ReLUGenerator", "ReLUDiscriminator", "relu_stack"}
 
 
 @pytest.mark.parametrize("name", ganzoo.list_models())
 def test_every_variant_has_named_mutants_and_many_others(name):
     assert NAMED[name]
     found = list(mutants.mutants(name))
-    assert len(found) > 20 and len({mutant.file for mutant in found}) > 1
+    assert len(found) > 10 and len({mutant.file for mutant in found}) > 1
     for file, old, new in found:
         ast.parse((ROOT / file).read_text().replace(old, new))
 
