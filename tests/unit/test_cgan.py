@@ -36,8 +36,9 @@ def of(network, kind):
 
 
 def sgd(make_optimizer):
-    group = make_optimizer([nn.Parameter(torch.zeros(1))]).param_groups[0]
-    return group["lr"], group["momentum"], group["weight_decay"], group["nesterov"]
+    optimizer = make_optimizer([nn.Parameter(torch.zeros(1))])
+    (group,) = optimizer.param_groups
+    return type(optimizer), group["lr"], group["momentum"], group["weight_decay"], group["nesterov"]
 
 
 PAPER = {
@@ -54,7 +55,10 @@ PAPER = {
     ),
     "4.1: D's sigmoid layer": (lambda gan: linear(gan.discriminator)[-1], (240, 1)),
     "4.1: dropout in both": (lambda gan: [m.p for m in of(gan, nn.Dropout)], [0.5] * 6),
-    "4.1: SGD of both": (lambda gan: [sgd(make) for make in gan.make_optimizer.values()], [(0.1, 0.5, 0, False)] * 2),
+    "4.1: SGD of both": (
+        lambda gan: [sgd(make) for make in gan.make_optimizer.values()],
+        [(SGD, 0.1, 0.5, 0, False)] * 2,
+    ),
     "4.1: one D step for one of G": (lambda gan: (gan.n_critic, gan.n_generator), (1, 1)),
     "4.1: batches of 100": (
         lambda _: yaml.safe_load(configs()["cgan/mnist"].read_text())["data"]["init_args"]["batch_size"],

@@ -22,6 +22,7 @@ from ganzoo.networks.improved import (
     DeconvolutionalGenerator,
     NoisyDiscriminator,
 )
+from ganzoo.optim import EpsInRootAdam
 from ganzoo.testing import CHECKS, fit
 from tests.contract.test_processes import two
 
@@ -134,8 +135,9 @@ def convolutions(network, attribute):
 
 
 def adam(make_optimizer):
-    group = make_optimizer([nn.Parameter(torch.zeros(1))]).param_groups[0]
-    return group["lr"], *group["betas"], group["eps"]
+    optimizer = make_optimizer([nn.Parameter(torch.zeros(1))])
+    (group,) = optimizer.param_groups
+    return type(optimizer), group["lr"], *group["betas"], group["eps"]
 
 
 def lengths(network):
@@ -219,7 +221,7 @@ PAPER = {
     ),
     "code: Adam of both players": (
         *(MNIST, lambda gan: [adam(make) for make in gan.make_optimizer.values()]),
-        [(3e-3, 0.5, 0.999, 1e-8)] * 2,
+        [(EpsInRootAdam, 3e-3, 0.5, 0.999, 1e-8)] * 2,
     ),
     "code: averaging": (MNIST, lambda gan: gan.averaging, 1e-4),
     "(9): unsupervised weight": (MNIST, lambda gan: gan.unsupervised_weight, 1.0),
