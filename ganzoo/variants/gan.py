@@ -91,7 +91,7 @@ class GAN(GANModule):
     def on_fit_start(self) -> None:
         super().on_fit_start()
         dataset = getattr(getattr(self.trainer, "datamodule", None), "dataset", None)
-        if self.images_seen == 0 and dataset is not None:
+        if self.images_seen == 0 and callable(dataset):
             for network in (self.generator, self.ema):
                 if isinstance(network, MLPGenerator):
                     network.start_at(mean_pixels(dataset("train")))

@@ -174,6 +174,9 @@ def test_dcgan_has_the_published_shapes_and_initial_weights():
     assert [m.in_channels for m in up] == [1024, 512, 256, 128] and up[-1].out_channels == 3
     assert [m.out_channels for m in down] == [128, 256, 512, 1024]
     assert all(m.stride == (2, 2) and m.kernel_size == (5, 5) for m in up + down)
+    assert g.project.in_features == 100
+    gains = [m.weight for network in (g, d) for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert all(gain.mean().item() == pytest.approx(1, abs=0.01) for gain in gains) and len(gains) == 7
     assert all(m.weight.std().item() == pytest.approx(0.02, rel=0.05) for m in up + down)
     assert not isinstance(d.layers[1], nn.BatchNorm2d) and isinstance(g.layers[-1], nn.Tanh)
     slopes = {m.negative_slope for m in d.modules() if isinstance(m, nn.LeakyReLU)}
