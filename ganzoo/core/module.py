@@ -144,7 +144,7 @@ class GANModule(LightningModule):
             return self.minimize_at_once(batch, consensus=self.consensus)
         for_d, for_g = self.shared(batch) if self.share_fakes else (batch, batch)
         self.discriminator_step(for_d)
-        if self.due(self.n_critic):
+        if self.generator_due():
             for _ in range(self.n_generator):
                 self.generator_step(for_g)
 
@@ -194,6 +194,10 @@ class GANModule(LightningModule):
     def due(self, every: int) -> bool:
         """Whether this batch, counted from 1 since the start of training, is an `every`-th one."""
         return every == 1 or (self.trainer.global_step + 1) % every == 0
+
+    def generator_due(self) -> bool:
+        """Whether the generator moves in this batch, too."""
+        return self.due(self.n_critic)
 
     def average_generator(self) -> None:
         """The averaged generator follows the generator when that has moved, by the images seen since the last time."""

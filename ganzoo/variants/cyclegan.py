@@ -119,7 +119,7 @@ class CycleGAN(GANModule):
 
     def play(self, batch: Batch) -> None:
         """The generators' step, if it is due; then the discriminators', on fakes from the pools."""
-        steps = self.n_generator if self.due(self.n_critic) else 0
+        steps = self.n_generator if self.generator_due() else 0
         once = steps == 1 and self.microbatches == 1 and not self.compile_losses  # one forward pass is enough
         with torch.set_grad_enabled(once):
             image, source = self.make_fakes(batch)

@@ -21,16 +21,19 @@ class WGAN(GANModule):
     At the best f that difference is the Wasserstein-1 distance of data and fakes, times the Lipschitz constant that the
     clip allows: the logged `wasserstein` may be compared within a run, not between critics. Every parameter of the
     critic is clipped, including batch norm's; running statistics are not. Adam and other momentum made the authors'
-    critic unstable. Their code, not the paper, trains the critic for 100 batches at each of G's first 25 steps.
+    critic unstable.
 
     Args:
         image_size: pixels, H = W: 8, 16, 32, 64, ...; any for "mlp".
         channels: of the image.
         z_dim: size of the latent, standard normal.
-        width: feature maps of DCGAN's convolutions at half the image's size, or units of a hidden layer of the MLP.
+        width: feature maps of DCGAN's convolutions at half the image's size, or units of a hidden layer of the MLP,
+            of which the paper's have 512.
         architecture: "dcgan", or "mlp" of four linear layers.
         clip: largest absolute weight of the critic.
         n_critic: batches, each with one update of the critic, per generator update.
+        burst: batches in the place of `n_critic` before each of G's first 25 updates, and whenever G has made 500,
+            1000, ...: 100 in the authors' code (WassersteinGAN, main.py); None: always `n_critic`, as in algorithm 1.
         optimizer: RMSProp as in algorithm 1.
         game: what every variant takes.
     """
@@ -44,12 +47,14 @@ class WGAN(GANModule):
         architecture: Literal["dcgan", "mlp"] = "dcgan",
         clip: Positive = 0.01,
         n_critic: Count = 5,
+        burst: Count | None = None,
         optimizer: OptimizerCallable = lambda params: RMSprop(params, lr=5e-5),
         **game: Any,
     ) -> None:
         super().__init__(optimizer=optimizer, n_critic=n_critic, **game)
         self.z_dim = z_dim
         self.clip = clip
+        self.burst = burst
         G, D = (ReLUGenerator, ReLUDiscriminator) if architecture == "mlp" else (DCGANGenerator, DCGANDiscriminator)
         self.generator, self.discriminator = G(image_size, channels, z_dim, width), D(image_size, channels, width)
 
@@ -62,8 +67,25 @@ class WGAN(GANModule):
     def generator_loss(self, batch: Batch) -> Terms:
         return {"fake": -self.discriminate(self.fakes(batch)).mean()}
 
+    def generator_due(self) -> bool:
+        if self.burst is None:
+            return super().generator_due()
+        return burst_due(self.trainer.global_step + 1, self.n_critic, self.burst)
+
     def discriminator_step(self, batch: Batch) -> None:
         super().discriminator_step(batch)
         with torch.no_grad():
             for p in self.discriminator.parameters():
                 p.clamp_(-self.clip, self.clip)
+
+
+def burst_due(batches: int, n_critic: int, burst: int) -> bool:
+    """Whether G moves after so many batches of a training: see WGAN's `burst`.
+
+    G's first 500 updates begin with 25 bursts, each later 500 with one.
+    """
+    bursts, first_500 = 25, 25 * burst + 475 * n_critic
+    if batches > first_500:
+        bursts, batches = 1, (batches - first_500 - 1) % (burst + 499 * n_critic) + 1
+    since = batches - bursts * burst
+    return since % n_critic == 0 if since > 0 else batches % burst == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 from torch import nn
@@ -9,7 +11,10 @@ from torch.optim import RMSprop
 from torch.utils.data import DataLoader
 
 import ganzoo
-from ganzoo.testing import fit
+from ganzoo.testing import check_resume, fit
+from ganzoo.variants.wgan import burst_due
+from tests.paper import LINEAR, NORMS, begins, layers, optimizers, prior, spread
+from tests.contract.test_processes import two, without_batch_statistics
 from tests.contract.test_turns import Remember
 from tests.variants import small
 
@@ -17,6 +22,49 @@ from tests.variants import small
 def wgan(**more):
     torch.manual_seed(0)
     return ganzoo.WGAN(**small("WGAN"), **more)
+
+
+@cache
+def default():
+    torch.manual_seed(0)
+    return ganzoo.WGAN()
+
+
+DCGAN_G = [  # of Radford et al. 2015, figure 1, at half its width
+    *("unflatten", "batch norm 512", "relu", "up 512>256 5/2+2 no bias", "batch norm 256", "relu"),
+    *("up 256>128 5/2+2 no bias", "batch norm 128", "relu", "up 128>64 5/2+2 no bias", "batch norm 64", "relu"),
+    *("up 64>3 5/2+2", "tanh"),
+]
+DCGAN_D = [
+    *("conv 3>64 5/2+2", "leaky 0.2", "conv 64>128 5/2+2 no bias", "batch norm 128", "leaky 0.2"),
+    *("conv 128>256 5/2+2 no bias", "batch norm 256", "leaky 0.2"),
+    *("conv 256>512 5/2+2 no bias", "batch norm 512", "leaky 0.2", "linear 8192>1"),
+]
+PAPER = {  # what is not in the paper is the authors' code's
+    "algorithm 1: RMSProp": (lambda gan: optimizers(gan, "kind"), ["RMSprop"] * 2),
+    "algorithm 1: alpha": (lambda gan: optimizers(gan, "lr"), [5e-5] * 2),
+    "code: RMSProp as torch has it": (
+        lambda gan: optimizers(gan, "alpha", "eps", "momentum"),
+        [0.99, 0.99, 1e-8, 1e-8, 0, 0],
+    ),
+    "algorithm 1: c": (lambda gan: gan.clip, 0.01),
+    "algorithm 1: n_critic": (lambda gan: (gan.n_critic, gan.n_generator, gan.burst), (5, 1, None)),
+    "code: z": (lambda gan: prior(gan.latent(1000)), "standard normal"),
+    "code: G": (lambda gan: layers(gan.generator), ["linear 100>8192 no bias", *DCGAN_G]),
+    "code: critic": (lambda gan: layers(gan.discriminator), DCGAN_D),
+    "code: G's weights": (lambda gan: spread(gan.generator, LINEAR), begins(0, 0.02)),
+    "code: critic's weights": (lambda gan: spread(gan.discriminator, LINEAR), begins(0, 0.02)),
+    "code: G's gains": (lambda gan: spread(gan.generator, NORMS), begins(1, 0.02)),
+    "section 4.2: the MLP has four layers": (
+        lambda gan: layers(ganzoo.WGAN(8, 1, width=512, architecture="mlp").generator),
+        ["linear 100>512", "relu", "linear 512>512", "relu", "linear 512>512", "relu", "linear 512>64", "tanh"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("find", "number"), PAPER.values(), ids=PAPER)
+def test_numbers_of_the_paper(find, number):
+    assert find(default()) == number
 
 
 def test_the_equations_are_those_of_the_paper():
@@ -43,11 +91,49 @@ def test_every_parameter_of_the_critic_is_clipped_and_nothing_else(clip):
 
 
 def test_the_generator_steps_at_every_fifth_batch():
-    gan, order = wgan(), []
+    assert turns(wgan(), steps=10) == "dddddgdddddg"
+
+
+@pytest.mark.parametrize(("n_critic", "burst"), [(5, 100), (1, 7), (3, 3)])
+def test_bursts_are_where_the_authors_code_has_them(n_critic, burst):
+    """Their loop: so many batches for the critic, which depends on how often G has moved, then one step of G."""
+    found = [t for t in range(1, 12_001) if burst_due(t, n_critic, burst)]
+    expected, batches = [], 0
+    while True:
+        moved = len(expected)
+        batches += burst if moved < 25 or moved % 500 == 0 else n_critic
+        if batches > 12_000:
+            break
+        expected.append(batches)
+    assert found == expected and len(found) > 1000
+
+
+def turns(gan, **more):
+    order = []
     minimize = gan.minimize
     gan.minimize = lambda *args, player: (order.append(player[0]), minimize(*args, player=player))
-    fit(gan, steps=10)
-    assert "".join(order) == "dddddgdddddg"
+    fit(gan, **more)
+    return "".join(order)
+
+
+def test_the_first_generator_steps_follow_bursts():
+    assert turns(wgan(n_critic=2, burst=3), steps=77) == "dddg" * 25 + "ddg"
+
+
+def test_bursts_go_on_after_a_resume():
+    check_resume(lambda: wgan(n_critic=2, burst=3))
+
+
+def test_two_processes_have_the_bursts_of_one(tmp_path):
+    def make():
+        rate = {"optimizer": lambda params: torch.optim.SGD(params, lr=0.05), "clip": 0.3}
+        return without_batch_statistics(wgan(n_critic=1, burst=3, **rate))
+
+    one = make()
+    fit(one, steps=7)
+    for rank in two(make(), tmp_path, steps=7):
+        for key, value in one.state_dict().items():
+            torch.testing.assert_close(rank["state"][key], value, rtol=1e-5, atol=1e-6)
 
 
 def test_the_distance_is_logged():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +11,7 @@ from torch import nn
 import ganzoo
 from ganzoo.core.module import GANModule
 from ganzoo.testing import fit
+from tests.paper import LINEAR, NORMS, begins, layers, optimizers, prior, spread
 from tests.contract.test_turns import Remember
 from tests.variants import small
 
@@ -16,6 +19,48 @@ from tests.variants import small
 def wgangp(**more):
     torch.manual_seed(0)
     return ganzoo.WGANGP(**small("WGANGP"), **more)
+
+
+@cache
+def default():
+    torch.manual_seed(0)
+    return ganzoo.WGANGP()
+
+
+PAPER = {  # what is not in the paper is the authors' code's
+    "algorithm 1: Adam": (lambda gan: optimizers(gan, "kind"), ["FusedAdam"] * 2),
+    "algorithm 1: alpha": (lambda gan: optimizers(gan, "lr"), [1e-4] * 2),
+    "algorithm 1: beta1, beta2": (lambda gan: optimizers(gan, "betas"), [(0.0, 0.9)] * 2),
+    "code: Adam's other numbers": (lambda gan: optimizers(gan, "eps", "weight_decay"), [1e-8, 1e-8, 0, 0]),
+    "algorithm 1: lambda": (lambda gan: gan.penalty, 10),
+    "algorithm 1: n_critic": (lambda gan: (gan.n_critic, gan.n_generator), (5, 1)),
+    "code: z": (lambda gan: (gan.z_dim, prior(gan.latent(1000))), (128, "standard normal")),
+    "code: G is DCGAN's": (
+        lambda gan: layers(gan.generator),
+        [
+            *("linear 128>8192 no bias", "unflatten", "batch norm 512", "relu", "up 512>256 5/2+2 no bias"),
+            *("batch norm 256", "relu", "up 256>128 5/2+2 no bias", "batch norm 128", "relu"),
+            *("up 128>64 5/2+2 no bias", "batch norm 64", "relu", "up 64>3 5/2+2", "tanh"),
+        ],
+    ),
+    "section 4: layer norm, no batch norm, in the critic": (
+        lambda gan: layers(gan.discriminator),
+        [
+            *("conv 3>64 5/2+2", "leaky 0.2", "conv 64>128 5/2+2 no bias", "group norm 128 in 1", "leaky 0.2"),
+            *("conv 128>256 5/2+2 no bias", "group norm 256 in 1", "leaky 0.2"),
+            *("conv 256>512 5/2+2 no bias", "group norm 512 in 1", "leaky 0.2", "linear 8192>1"),
+        ],
+    ),
+    "code: G's weights": (lambda gan: spread(gan.generator, LINEAR), begins(0, 0.02)),
+    "code: critic's weights": (lambda gan: spread(gan.discriminator, LINEAR), begins(0, 0.02)),
+    "code: G's gains": (lambda gan: spread(gan.generator, NORMS), begins(1, 0.02)),
+    "code: layer norm's gains": (lambda gan: spread(gan.discriminator, nn.GroupNorm), (1, 0, 0)),
+}
+
+
+@pytest.mark.parametrize(("find", "number"), PAPER.values(), ids=PAPER)
+def test_numbers_of_the_paper(find, number):
+    assert find(default()) == number
 
 
 @pytest.mark.parametrize("penalty", [10.0, 0.5])
