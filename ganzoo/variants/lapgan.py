@@ -28,6 +28,9 @@ class LAPGAN(GANModule):
     Levels learn from real l_k and share nothing, so playing all at once, as here, is playing one after the other (but
     `clip_norm` is of their gradients together). New images go through them from the coarsest to the finest.
 
+    D's loss is halved: in the authors' code it is the mean cross-entropy of a batch of half reals and half fakes. Their
+    128 images are 64 of each; here they are 128 of each.
+
     The paper's class-conditional version is left out.
 
     Args:
@@ -79,8 +82,8 @@ class LAPGAN(GANModule):
         reals = gaussian_pyramid(batch["image"], self.levels)
         terms = {}
         for k, (real, fake) in enumerate(zip(reals, self.fakes(batch), strict=True)):
-            terms[f"real_{k}"] = -log_real(self.discriminate(real, level=k))
-            terms[f"fake_{k}"] = -log_fake(self.discriminate(fake, level=k))
+            terms[f"real_{k}"] = -log_real(self.discriminate(real, level=k)) / 2
+            terms[f"fake_{k}"] = -log_fake(self.discriminate(fake, level=k)) / 2
         return terms
 
     def generator_loss(self, batch: Batch) -> Terms:

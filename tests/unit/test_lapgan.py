@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from ganzoo.functional.pyramid import expand, gaussian_pyramid
 from ganzoo.networks.laplacian import ResidualDiscriminator, ResidualGenerator
 from ganzoo.optim.adam import FusedAdam
 from ganzoo.testing import NoiseImages, fit
+from tests.paper import layers, optimizers, prior
 
 
 def images(n=3, channels=2, size=16, seed=0):
@@ -29,6 +31,56 @@ def lapgan(levels=2, **arguments):
 
 def batch_for(model, n=3):
     return {"image": images(n), "z": model.latent(n, torch.Generator().manual_seed(1))}
+
+
+@cache
+def default():
+    return ganzoo.LAPGAN()
+
+
+PAPER = {
+    "4.1: SGD": (lambda gan: optimizers(gan, "kind"), ["SGD"] * 2),
+    "4.1: learning rate": (lambda gan: optimizers(gan, "lr"), [0.02] * 2),
+    "4.1: momentum": (lambda gan: optimizers(gan, "momentum"), [0.5] * 2),
+    "SGD's other numbers": (
+        lambda gan: optimizers(gan, "dampening", "weight_decay", "nesterov"),
+        [0] * 4 + [False] * 2,
+    ),
+    "4.1: k": (lambda gan: (gan.n_critic, gan.n_generator), (1, 1)),
+    "4.1: z of 100, uniform": (lambda gan: (gan.z_dim, prior(gan.latent(1000)[-1])), (100, "uniform in (-1, 1)")),
+    "4.1: planes of noise": (
+        lambda gan: [(tuple(z.shape[1:]), prior(z)) for z in gan.latent(20)[:-1]],
+        [((1, 32, 32), "uniform in (-1, 1)"), ((1, 16, 16), "uniform in (-1, 1)")],
+    ),
+    "4.1: G of a residual": (
+        lambda gan: layers(gan.generator[0]),
+        ["conv 4>64 7/1+3", "relu", "conv 64>64 7/1+3", "relu", "conv 64>3 5/1+2"],
+    ),
+    "4.1: D of a residual": (
+        lambda gan: layers(gan.discriminator[0]),
+        [
+            *("conv 3>64 5/1+2", "relu", "conv 64>64 5/2+2", "relu", "flatten", "dropout 0.5"),
+            "linear 16384>1",
+        ],
+    ),
+    "4.1: levels are alike": (
+        lambda gan: (layers(gan.generator[1]), layers(gan.discriminator[1])),
+        (layers(ResidualGenerator(3, 64)), layers(ResidualDiscriminator(16, 3, 64, 0.5))),
+    ),
+    "4.1: G of the coarsest image": (
+        lambda gan: layers(gan.generator[2]),
+        ["linear 100>1200", "relu", "linear 1200>1200", "relu", "linear 1200>192", "tanh"],
+    ),
+    "4.1: D of the coarsest image": (
+        lambda gan: layers(gan.discriminator[2]),
+        ["linear 192>600", "relu", "dropout 0.5", "linear 600>600", "relu", "dropout 0.5", "linear 600>1"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("find", "number"), PAPER.values(), ids=PAPER)
+def test_numbers_of_the_paper(find, number):
+    assert find(default()) == number
 
 
 # The pyramid
@@ -92,7 +144,7 @@ def test_a_pyramid_too_deep_is_refused(size, levels, most):
 
 
 def test_the_equations_are_those_of_the_paper():
-    """Each level's cross-entropies; for real images h_k + l_k is I_k."""
+    """Each level's cross-entropies, D's as a mean over half reals and half fakes; for real images h_k + l_k is I_k."""
     model = lapgan().eval()
     batch = batch_for(model)
     x, z = batch["image"], batch["z"]
@@ -105,8 +157,8 @@ def test_the_equations_are_those_of_the_paper():
             low = expand(reals[k + 1]) if k < 2 else 0
             fake = low + model.generator[k](z[k], low) if k < 2 else model.generator[k](z[k])
             real_p, fake_p = (torch.sigmoid(model.discriminator[k](image)) for image in (reals[k], fake))
-            torch.testing.assert_close(d[f"real_{k}"], -real_p.log().mean())
-            torch.testing.assert_close(d[f"fake_{k}"], -(1 - fake_p).log().mean())
+            torch.testing.assert_close(d[f"real_{k}"], -real_p.log().mean() / 2)
+            torch.testing.assert_close(d[f"fake_{k}"], -(1 - fake_p).log().mean() / 2)
             torch.testing.assert_close(g[f"fake_{k}"], -fake_p.log().mean())
 
 
