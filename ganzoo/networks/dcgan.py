@@ -1,4 +1,9 @@
-"""The convolutional networks of Radford et al. 2015 (arXiv:1511.06434, section 3 and figure 1)."""
+"""The convolutional networks of Radford et al. 2015 (arXiv:1511.06434, section 3 and figure 1).
+
+Kernels of 5x5, as in the authors' Theano code (those of their Torch code are 4x4). Where that code has one gain and one
+shift for each unit after G's linear layer, there is one for each feature map here; and G's last, D's first and D's
+output layer have biases here, and none there.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +28,7 @@ class DCGANGenerator(nn.Module):
         width: feature maps of the last hidden layer; each layer before it has twice as many.
         num_classes: K of the labels y [N], which join z as one-hot vectors; None for none.
         norm: after each hidden layer.
+        first_norm: whether after the linear layer, too.
     """
 
     def __init__(
@@ -33,13 +39,15 @@ class DCGANGenerator(nn.Module):
         width: int = 128,
         num_classes: int | None = None,
         norm: Norm = "batch",
+        first_norm: bool = True,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
         bias = norm == "none"  # a norm has its own
+        first = norm if first_norm else "none"
         top = width * 2 ** (doublings(image_size) - 1)
-        self.project = nn.Linear(z_dim + (num_classes or 0), top * 4 * 4, bias=bias)
-        layers: list[nn.Module] = [nn.Unflatten(1, (top, 4, 4)), *_norm(norm, top), nn.ReLU()]
+        self.project = nn.Linear(z_dim + (num_classes or 0), top * 4 * 4, bias=first == "none")
+        layers: list[nn.Module] = [nn.Unflatten(1, (top, 4, 4)), *_norm(first, top), nn.ReLU()]
         while top > width:
             layers += [_up(top, top // 2, bias=bias), *_norm(norm, top // 2), nn.ReLU()]
             top //= 2

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import relu
 
 from ganzoo.layers.init import normal_
 
@@ -13,15 +14,19 @@ from ganzoo.layers.init import normal_
 class UNet(nn.Module):
     """source [N, C', H, W] -> H/2 -> ... -> 1x1 -> ... -> images [N, C, H, W] in [-1, 1], and z as dropout.
 
-    Each layer of the decoder also reads the encoder's layer of its size. Instance norm, in eval mode as in training:
-    it is the paper's batch norm, with the statistics of the test batch, at the paper's batch size of 1, and makes an
-    image independent of those beside it. None at 1x1 pixels, which it would set to zero (the paper's erratum).
+    Each layer of the decoder also reads the encoder's layer of its size. As in the authors' code, the two are joined
+    before ReLU: of the encoder's leaky ReLU only the next layer of the encoder sees the negative part.
+
+    Instance norm, in eval mode as in training: it is the paper's batch norm, with the statistics of the test batch, at
+    the paper's batch size of 1, and makes an image independent of those beside it. None at 1x1 pixels, which it would
+    set to zero (the paper's erratum).
 
     Args:
         image_size: pixels, H = W: 4, 8, 16, ...
         channels: of the image.
         source_channels: of the source.
         width: feature maps at half the image's size; they double with each halving, up to 8 times.
+        skips: False for the paper's encoder-decoder, whose decoder reads its own layers alone (section 4.2).
 
     Attributes:
         noise: shapes (C, h, w) of the dropout masks: the decoder's first three hidden layers.
@@ -30,37 +35,43 @@ class UNet(nn.Module):
         ValueError: image_size is no power of two.
     """
 
-    def __init__(self, image_size: int = 256, channels: int = 3, source_channels: int = 3, width: int = 64) -> None:
+    def __init__(
+        self, image_size: int = 256, channels: int = 3, source_channels: int = 3, width: int = 64, skips: bool = True
+    ) -> None:
         super().__init__()
         depth = image_size.bit_length() - 1
         if depth < 2 or image_size != 2**depth:
             raise ValueError(f"image_size {image_size}: a U-Net halves down to one pixel, so it takes 4, 8, 16, ...")
         widths = [width * min(2**i, 8) for i in range(depth)]
+        self.skips = skips
+        joined = 2 if skips else 1
         down, up = nn.Conv2d, nn.ConvTranspose2d
         self.down = nn.ModuleList(
             _block(down, n_in, n_out, nn.LeakyReLU(0.2), norm=0 < i < depth - 1)
             for i, (n_in, n_out) in enumerate(zip([source_channels, *widths], widths, strict=False))
         )
-        self.up = nn.ModuleList([_block(up, widths[-1], widths[-2], nn.ReLU())])
+        self.up = nn.ModuleList([_block(up, widths[-1], widths[-2])])
         for n_in, n_out in zip(widths[-2:0:-1], widths[-3::-1], strict=True):
-            self.up.append(_block(up, 2 * n_in, n_out, nn.ReLU()))
-        self.up.append(_block(up, 2 * width, channels, nn.Tanh(), norm=False))
+            self.up.append(_block(up, joined * n_in, n_out))
+        self.up.append(_block(up, joined * width, channels, nn.Tanh(), norm=False))
         self.noise = [(n, 2 ** (i + 1), 2 ** (i + 1)) for i, n in enumerate(widths[-2::-1])][:3]
         normal_(self, 0.02)
 
     def forward(self, z: Sequence[Tensor], source: Tensor) -> Tensor:
         """z: for each shape in `noise` a mask [N, C, h, w] that the layer's output is multiplied with."""
-        skips = [source]
+        encoded = [source]
         for down in self.down:
-            skips.append(down(skips[-1]))
-        h = skips.pop()
+            encoded.append(down(encoded[-1]))
+        h = encoded.pop()
         for i, up in enumerate(self.up):
-            h = up(h if i == 0 else torch.cat([h, skips.pop()], 1))
+            if i > 0 and self.skips:
+                h = torch.cat([h, encoded.pop()], 1)
+            h = up(relu(h))
             if i < len(z):
                 h = h * z[i]
         return h
 
 
-def _block(kind: type[nn.Module], n_in: int, n_out: int, activation: nn.Module, norm: bool = True) -> nn.Sequential:
+def _block(kind: type[nn.Module], n_in: int, n_out: int, *activation: nn.Module, norm: bool = True) -> nn.Sequential:
     conv = kind(n_in, n_out, 4, 2, 1, bias=not norm)
-    return nn.Sequential(conv, *([nn.InstanceNorm2d(n_out, affine=True)] if norm else []), activation)
+    return nn.Sequential(conv, *([nn.InstanceNorm2d(n_out, affine=True)] if norm else []), *activation)

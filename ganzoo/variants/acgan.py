@@ -22,9 +22,11 @@ class ACGAN(GANModule):
     L_S = E log P(real|x) + E log P(fake|G(z, c)) and L_C = E log P(c|x) + E log P(c|G(z, c)). D maximises L_S + L_C,
     and G L_C - L_S; in practice G maximises E log P(real|G(z, c)) instead of minimising E log P(fake|G(z, c)).
 
-    The classes of an update's fakes are those of its real images: a draw from p_c whatever the classes' shares. G is
-    the paper's for CIFAR-10 but for the noise's distribution, which is DCGAN's. D is DCGAN's with K more outputs; the
-    paper's, of six layers, has dropout, and noise on its activations in some of the runs.
+    The classes of an update's fakes are those of its real images: a draw from p_c whatever the classes' shares.
+
+    G is the paper's for CIFAR-10 (appendix; no norm after the linear layer) but for the noise's distribution, which is
+    DCGAN's. D is DCGAN's with K more outputs; the paper's, of six layers, has dropout, and noise on its activations in
+    some of the runs.
 
     Args:
         image_size: pixels, H = W: 8, 16, 32, 64, ...
@@ -51,7 +53,7 @@ class ACGAN(GANModule):
         super().__init__(optimizer=optimizer, **game)
         self.num_classes = num_classes
         self.z_dim = z_dim
-        self.generator = DCGANGenerator(image_size, channels, z_dim, width, num_classes)
+        self.generator = DCGANGenerator(image_size, channels, z_dim, width, num_classes, first_norm=False)
         self.discriminator = DCGANDiscriminator(image_size, channels, width, outputs=1 + num_classes)
 
     def discriminate(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:

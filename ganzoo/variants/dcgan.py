@@ -19,6 +19,10 @@ class DCGAN(GANModule):
 
     D maximises E log D(x) + E log(1 - D(G(z))), G maximises E log D(G(z)).
 
+    Where the paper is silent it follows the authors' Theano code (dcgan_code): 5x5 kernels, batch norm's gains from
+    N(1, .02). That code also has an L2 penalty of 1e-5; here, as in their Torch code (dcgan.torch), there is none. What
+    else differs is said beside the networks.
+
     Args:
         image_size: pixels, H = W: 8, 16, 32, 64, ...
         channels: of the image.

@@ -27,7 +27,7 @@ class Pix2Pix(GANModule):
     draws the masks, so a seed determines an image, as in all variants.
 
     The paper's ablation, by arguments: L1 (`gan=0`), GAN (`conditional=False, l1=0`), cGAN (`l1=0`), L1+GAN
-    (`conditional=False`), L1+cGAN.
+    (`conditional=False`), L1+cGAN. That of section 4.2: L1 and L1+cGAN with an encoder-decoder (`skips=False`).
 
     Args:
         image_size: pixels, H = W: 4, 8, 16, ...; of the source as well.
@@ -37,6 +37,7 @@ class Pix2Pix(GANModule):
         receptive_field: of D's logits: 1 ("PixelGAN"), 7, 16, 34, 70, 142, 286; None: the paper's 70, or the largest
             that does not exceed the image.
         conditional: D sees the source beside the image (eq. 1), or the image alone (eq. 2).
+        skips: G is a U-Net, or the same without its skips, the paper's encoder-decoder.
         l1: weight of the L1 term.
         gan: weight of the adversarial term; with 0, D is still trained, but has no influence on G.
         optimizer: Adam as in section 3.3.
@@ -56,6 +57,7 @@ class Pix2Pix(GANModule):
         width: Count = 64,
         receptive_field: Count | None = None,
         conditional: bool = True,
+        skips: bool = True,
         l1: NonNegative = 100.0,
         gan: NonNegative = 1.0,
         optimizer: OptimizerCallable = lambda params: FusedAdam(params, lr=2e-4, beta1=0.5),
@@ -68,7 +70,7 @@ class Pix2Pix(GANModule):
         self.source_channels = source_channels
         self.l1 = l1
         self.gan = gan
-        self.generator = UNet(image_size, channels, source_channels, width)
+        self.generator = UNet(image_size, channels, source_channels, width, skips)
         given = source_channels if conditional else None
         self.discriminator = PatchDiscriminator(image_size, channels, given, width, receptive_field)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 import ganzoo
 from ganzoo.testing import fit
+from tests.paper import LINEAR, NORMS, begins, layers, optimizers, prior, spread
 
 
 def acgan(**more):
@@ -16,12 +18,43 @@ def acgan(**more):
     return ganzoo.ACGAN(**{"image_size": 8, "channels": 1, "num_classes": 3, "width": 4, "z_dim": 6, **more})
 
 
-def test_generator_is_the_papers_for_cifar():
-    """110 numbers -> 384 maps of 4x4, and 5x5 convolutions to 192, 96 and 3."""
-    g = ganzoo.ACGAN().generator
-    assert g.project.in_features == 110 and g.project.out_features == 384 * 4 * 4
-    up = [m for m in g.modules() if isinstance(m, nn.ConvTranspose2d)]
-    assert [m.out_channels for m in up] == [192, 96, 3] and {m.kernel_size for m in up} == {(5, 5)}
+@cache
+def default():
+    torch.manual_seed(0)
+    return ganzoo.ACGAN()
+
+
+PAPER = {  # its appendix, but for what the docstring says is DCGAN's
+    "Adam": (lambda gan: optimizers(gan, "kind"), ["FusedAdam"] * 2),
+    "alpha": (lambda gan: optimizers(gan, "lr"), [2e-4] * 2),
+    "beta1, beta2": (lambda gan: optimizers(gan, "betas"), [(0.5, 0.999)] * 2),
+    "Adam's other numbers": (lambda gan: optimizers(gan, "eps", "weight_decay"), [1e-8, 1e-8, 0, 0]),
+    "one step each": (lambda gan: (gan.n_critic, gan.n_generator), (1, 1)),
+    "10 classes of 32x32": (lambda gan: (gan.num_classes, gan.hparams["image_size"]), (10, 32)),
+    "z of 100": (lambda gan: (gan.z_dim, prior(gan.latent(1000))), (100, "uniform in (-1, 1)")),
+    "G": (
+        lambda gan: layers(gan.generator),
+        [
+            *("linear 110>6144", "unflatten", "relu", "up 384>192 5/2+2 no bias", "batch norm 192", "relu"),
+            *("up 192>96 5/2+2 no bias", "batch norm 96", "relu", "up 96>3 5/2+2", "tanh"),
+        ],
+    ),
+    "DCGAN's D": (
+        lambda gan: layers(gan.discriminator),
+        [
+            *("conv 3>96 5/2+2", "leaky 0.2", "conv 96>192 5/2+2 no bias", "batch norm 192", "leaky 0.2"),
+            *("conv 192>384 5/2+2 no bias", "batch norm 384", "leaky 0.2", "linear 6144>11"),
+        ],
+    ),
+    "G's first weights": (lambda gan: spread(gan.generator, LINEAR), begins(0, 0.02)),
+    "D's first weights": (lambda gan: spread(gan.discriminator, LINEAR), begins(0, 0.02)),
+    "DCGAN's first gains": (lambda gan: spread(gan.discriminator, NORMS), begins(1, 0.02)),
+}
+
+
+@pytest.mark.parametrize(("find", "number"), PAPER.values(), ids=PAPER)
+def test_numbers_of_the_paper(find, number):
+    assert find(default()) == number
 
 
 def test_losses_are_those_of_eq_2_and_3():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from contextlib import nullcontext
+from functools import cache
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from ganzoo.core.strategy import GANStrategy
 from ganzoo.networks.patch import PatchDiscriminator
 from ganzoo.networks.resnet import ResNetTranslator
 from ganzoo.testing import NoiseImages, check_resume, fit
+from tests.paper import LINEAR, NORMS, begins, layers, optimizers, spread
 from tests.variants import small
 
 
@@ -40,14 +42,59 @@ def test_parameters_of_the_published_networks(image_size, published):
         assert round((sum(p.numel() for p in network.parameters()) - norms) / 1e6, 3) == count
 
 
-def test_layers_are_the_appendix_s():
-    """c7s1-64, d128, d256, 9 x R256, u128, u64, c7s1-3."""
+@cache
+def default():
     with torch.device("meta"):
-        resnet = ResNetTranslator(256)
-    convs = [m for m in resnet.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
-    assert [m.out_channels for m in convs] == [64, 128, 256, *[256] * 18, 128, 64, 3]
-    assert [m.kernel_size[0] for m in convs] == [7, *[3] * 22, 7]
-    assert [m.stride[0] for m in convs] == [1, 2, 2, *[1] * 18, 2, 2, 1]
+        return CycleGAN()
+
+
+@cache
+def narrow():
+    torch.manual_seed(0)
+    return CycleGAN(64, width=16, blocks=2)
+
+
+BLOCK = ["conv 256>256 3/1+1 reflect no bias", "instance norm 256", "relu"]
+RESNET = [  # c7s1-64, d128, d256, 9 x R256, u128, u64, c7s1-3
+    *("reflect 3", "conv 3>64 7/1+0 no bias", "instance norm 64", "relu"),
+    *("conv 64>128 3/2+1 no bias", "instance norm 128", "relu"),
+    *("conv 128>256 3/2+1 no bias", "instance norm 256", "relu"),
+    *(BLOCK + BLOCK[:-1]) * 9,
+    *("up 256>128 3/2+1 no bias", "instance norm 128", "relu", "up 128>64 3/2+1 no bias", "instance norm 64", "relu"),
+    *("reflect 3", "conv 64>3 7/1+0", "tanh"),
+]
+PATCH = [  # C64-C128-C256-C512
+    *("conv 3>64 4/2+1", "leaky 0.2", "conv 64>128 4/2+1 no bias", "instance norm 128", "leaky 0.2"),
+    *("conv 128>256 4/2+1 no bias", "instance norm 256", "leaky 0.2"),
+    *("conv 256>512 4/1+1 no bias", "instance norm 512", "leaky 0.2", "conv 512>1 4/1+1"),
+]
+PAPER = {  # its appendix, but where a section is named; what is not in the paper is the authors' code's
+    "4: Adam": (lambda gan: optimizers(gan, "kind"), ["FusedAdam"] * 2),
+    "4: learning rate": (lambda gan: optimizers(gan, "lr"), [2e-4] * 2),
+    "code: beta1, beta2": (lambda gan: optimizers(gan, "betas"), [(0.5, 0.999)] * 2),
+    "Adam's other numbers": (lambda gan: optimizers(gan, "eps", "weight_decay"), [1e-8, 1e-8, 0, 0]),
+    "one step each": (lambda gan: (gan.n_critic, gan.n_generator), (1, 1)),
+    "4: lambda": (lambda gan: gan.cycle, 10),
+    "5.2: identity loss": (lambda gan: gan.identity, 0),
+    "4: pool": (lambda gan: {name: pool.capacity for name, pool in gan.pools.items()}, {"image": 50, "source": 50}),
+    "G": (lambda gan: layers(gan.generator["to_image"]), RESNET),
+    "F": (lambda gan: layers(gan.generator["to_source"]), RESNET),
+    "below 256 pixels, 6 blocks": (
+        lambda gan: layers(ResNetTranslator(128)).count("relu") - 5,
+        6,
+    ),
+    "D_Y": (lambda gan: layers(gan.discriminator["image"]), PATCH),
+    "D_X": (lambda gan: layers(gan.discriminator["source"]), PATCH),
+    "first weights": (lambda gan: spread(narrow().generator, LINEAR), begins(0, 0.02)),
+    "D's first weights": (lambda gan: spread(narrow().discriminator, LINEAR), begins(0, 0.02)),
+    "Lua code: first gains": (lambda gan: spread(narrow().generator, NORMS), begins(1, 0.02)),
+    "Lua code: D's first gains": (lambda gan: spread(narrow().discriminator, NORMS), begins(1, 0.02)),
+}
+
+
+@pytest.mark.parametrize(("find", "number"), PAPER.values(), ids=PAPER)
+def test_numbers_of_the_paper(find, number):
+    assert find(default()) == number
 
 
 def test_a_residual_block_without_weights_is_the_identity():
