@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -28,6 +28,9 @@ class CycleGAN(GANModule):
 
     `sample(source=x)` is G(x), `translate_back(y)` is F(y).
 
+    The paper's ablation, by arguments: cycle alone (`gan=0`), GAN alone (`cycle=0`), GAN and the cycle of one direction
+    (`directions="forward"`, `"backward"`), all of it.
+
     Args:
         image_size: pixels, H = W: 8, 12, 16, ...; of the source as well.
         channels: of the image.
@@ -37,6 +40,8 @@ class CycleGAN(GANModule):
         receptive_field: of the D's logits: 1, 7, 16, 34, 70, 142, 286; None: the paper's 70, or the largest that does
             not exceed the image.
         cycle: weight of L_cyc.
+        directions: of L_cyc: "both"; "forward", E |F(G(x)) - x| alone; "backward", E |G(F(y)) - y| alone.
+        gan: weight of G's and F's adversarial terms; with 0, the D's are still trained, but have no influence on them.
         identity: weight of E |G(y) - y| + E |F(x) - x|; the paper's 5 (half of `cycle`) for photographs of paintings,
             to keep their colours.
         pool: fakes of each kind that each process keeps, of its own share of the batches; 0 for none.
@@ -46,8 +51,8 @@ class CycleGAN(GANModule):
         game: what every variant takes.
 
     Raises:
-        ValueError: the identity term compares different numbers of channels, two schedules are
-            given, or the networks cannot be built for such images.
+        ValueError: `cycle` and `gan` are both 0, the identity term compares different numbers of channels, two
+            schedules are given, or the networks cannot be built for such images.
     """
 
     generator: nn.ModuleDict
@@ -63,6 +68,8 @@ class CycleGAN(GANModule):
         blocks: Annotated[int, Limits(0, 1000)] | None = None,
         receptive_field: Count | None = None,
         cycle: NonNegative = 10.0,
+        directions: Literal["both", "forward", "backward"] = "both",
+        gan: NonNegative = 1.0,
         identity: NonNegative = 0.0,
         pool: CountFrom0 = 50,
         constant_images: CountFrom0 = 0,
@@ -71,6 +78,8 @@ class CycleGAN(GANModule):
         **game: Any,
     ) -> None:
         super().__init__(optimizer=optimizer, **game)
+        if cycle == gan == 0:
+            raise ValueError("cycle and gan weigh G's and F's terms: not both 0")
         if identity and channels != source_channels:
             raise ValueError(f"identity compares {channels} channels with the source's {source_channels}: set it to 0")
         if self.share_fakes:
@@ -79,6 +88,8 @@ class CycleGAN(GANModule):
             raise ValueError("decay_images and lr_scheduler both set the learning rates: give one of them")
         self.source_channels = source_channels
         self.cycle = cycle
+        self.directions = directions
+        self.gan = gan
         self.identity = identity
         self.constant_images = constant_images
         self.decay_images = decay_images
@@ -108,11 +119,14 @@ class CycleGAN(GANModule):
         to_image, to_source = self.generator["to_image"], self.generator["to_source"]
         image, source = batch["image"], batch["source"]
         fake_image, fake_source = self.fakes(batch)
-        terms = {
-            "image": (self.judge("image", fake_image) - 1).square().mean(),
-            "source": (self.judge("source", fake_source) - 1).square().mean(),
-            "cycle": self.cycle * (l1_loss(to_source(fake_image), source) + l1_loss(to_image(fake_source), image)),
-        }
+        terms = {}
+        if self.gan:
+            terms["image"] = self.gan * (self.judge("image", fake_image) - 1).square().mean()
+            terms["source"] = self.gan * (self.judge("source", fake_source) - 1).square().mean()
+        if self.cycle and self.directions != "backward":
+            terms["cycle"] = self.cycle * l1_loss(to_source(fake_image), source)
+        if self.cycle and self.directions != "forward":
+            terms["cycle"] = terms.get("cycle", 0) + self.cycle * l1_loss(to_image(fake_source), image)
         if self.identity:
             terms["identity"] = self.identity * (l1_loss(to_image(image), image) + l1_loss(to_source(source), source))
         return terms

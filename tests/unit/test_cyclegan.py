@@ -10,6 +10,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from torch import nn
+from torch.nn.functional import l1_loss
 
 from ganzoo import CycleGAN, load, save_pretrained
 from ganzoo.core.strategy import GANStrategy
@@ -74,7 +75,7 @@ PAPER = {  # its appendix, but where a section is named; what is not in the pape
     "code: beta1, beta2": (lambda gan: optimizers(gan, "betas"), [(0.5, 0.999)] * 2),
     "Adam's other numbers": (lambda gan: optimizers(gan, "eps", "weight_decay"), [1e-8, 1e-8, 0, 0]),
     "one step each": (lambda gan: (gan.n_critic, gan.n_generator), (1, 1)),
-    "4: lambda": (lambda gan: gan.cycle, 10),
+    "eq. 3": (lambda gan: (gan.cycle, gan.directions, gan.gan), (10, "both", 1)),
     "5.2: identity loss": (lambda gan: gan.identity, 0),
     "4: pool": (lambda gan: {name: pool.capacity for name, pool in gan.pools.items()}, {"image": 50, "source": 50}),
     "G": (lambda gan: layers(gan.generator["to_image"]), RESNET),
@@ -131,6 +132,31 @@ def test_losses_by_hand():
     assert set(terms) == set(expected)
     for name, error in expected.items():
         torch.testing.assert_close(terms[name], (error**2).mean() / 2, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("arm", "names"),
+    [
+        ({"gan": 0.0}, {"cycle"}),
+        ({"cycle": 0.0}, {"image", "source"}),
+        ({"directions": "forward"}, {"image", "source", "cycle"}),
+        ({"directions": "backward"}, {"image", "source", "cycle"}),
+        ({"gan": 0.5}, {"image", "source", "cycle"}),
+    ],
+)
+def test_the_arms_of_the_ablation(arm, names):
+    """Cycle alone, GAN alone, one direction of the cycle; the terms that are there are those of the whole objective."""
+    model = make(**arm)
+    b = batch(model)
+    x, y = b["source"], b["image"]
+    g, f = model.generator["to_image"], model.generator["to_source"]
+    whole, terms = make().generator_loss(b), model.generator_loss(b)
+    forward, backward = 10 * l1_loss(f(g(x)), x), 10 * l1_loss(g(f(y)), y)
+    whole["cycle"] = {"forward": forward, "backward": backward}.get(model.directions, forward + backward)
+    assert set(terms) == names
+    for name, term in terms.items():
+        torch.testing.assert_close(term, (1 if name == "cycle" else model.gan) * whole[name])
+    assert len(model.discriminator_loss(b)) == 4, "the discriminators are trained in any case"
 
 
 def test_the_identity_term_is_off_unless_asked_for():
@@ -293,6 +319,8 @@ def test_both_directions():
     [
         ({"cycle": -1.0}, "it takes a number from 0"),
         ({"identity": -1.0}, "it takes a number from 0"),
+        ({"cycle": 0.0, "gan": 0.0}, "not both 0"),
+        ({"directions": "up"}, "it takes one of both, forward, backward"),
         ({"identity": 5.0}, "identity compares 1 channels with the source's 2"),
         ({"pool": -1}, "pool is -1; it takes a whole number from 0"),
         ({"constant_images": -1}, "constant_images is -1; it takes a whole number from 0"),
