@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from ganzoo.evaluation import metrics
 from ganzoo.evaluation.interfaces import Metric
-from ganzoo.evaluation.perceptual import PPL, LPIPSDiversity
+from ganzoo.evaluation.perceptual import PPL, ClassSimilarity, LPIPSDiversity
 from ganzoo.evaluation.sources import Reference
 
 METRICS: dict[str, type[Metric]] = {
@@ -18,7 +18,7 @@ METRICS: dict[str, type[Metric]] = {
     for metric in (
         *(metrics.FID, metrics.InceptionScore, metrics.KID, metrics.PrecisionRecall, metrics.DensityCoverage),
         *(metrics.Memorisation, metrics.Accuracy, metrics.IntraFID, metrics.SFID, metrics.FIDInfinity),
-        *(metrics.GaussianModes, metrics.Parzen, metrics.EBGANScore, PPL, LPIPSDiversity),
+        *(metrics.GaussianModes, metrics.Parzen, metrics.EBGANScore, PPL, LPIPSDiversity, ClassSimilarity),
     )
 }
 USUAL = ("fid", "is", "kid", "pr", "dc", "memorisation", "accuracy")  # where no modes can be counted

@@ -515,6 +515,8 @@ BAD = {
     "no modes": (["modes"], {}, "modes are counted on"),
     "no classes": (["accuracy"], {}, "conditional"),
     "no classes of their own": (["intra_fid"], {}, "conditional"),
+    "no classes to look into": (["ms_ssim"], {}, "conditional"),
+    "too small for five scales": (["ms_ssim:smallest=64"], {"labels": torch.arange(10)}, "need 176 pixels or more"),
     "other labels": (["fid"], {"labels": torch.arange(12)}, "labels are 0 to 11"),
     "not Inception": (["sfid"], {}, "Inception's mixed_6"),
     "other channels": (["fid"], {"model": Toy(channels=3)}, "the fakes are 3 x 8 x 8"),
@@ -594,6 +596,7 @@ FASTER = {
     "kid": partial(metrics.KID, subsets=3, size=100),
     "ppl": partial(perceptual.PPL, pairs=50),
     "lpips_diversity": partial(perceptual.LPIPSDiversity, pairs=50),
+    "ms_ssim": partial(perceptual.ClassSimilarity, pairs=2),
 }
 
 

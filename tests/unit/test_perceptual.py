@@ -13,12 +13,13 @@ import torchvision
 from torch import nn
 from torch.nn.functional import interpolate
 from torchmetrics.functional.image.lpips import _NoTrainLpips
+from torchmetrics.image import MultiScaleStructuralSimilarityIndexMeasure
 
 import ganzoo
 from ganzoo.core.random import mix
 from ganzoo.evaluation import perceptual
 from ganzoo.evaluation.interfaces import Given
-from ganzoo.evaluation.perceptual import PPL, LPIPSDiversity, trimmed_error
+from ganzoo.evaluation.perceptual import PPL, ClassSimilarity, LPIPSDiversity, trimmed_error
 
 Z = 5
 
@@ -240,6 +241,63 @@ def test_diversity_repeats_and_leaves_the_global_state_alone(squares):
     first = diversity(images, pairs=10)
     assert torch.equal(torch.get_rng_state(), before)
     assert diversity(images, pairs=10) == first != diversity(images, pairs=10, seed=1)
+
+
+# Similarity within a class
+
+
+def similarity(fake, labels, real=None, **settings):
+    states = {side: {"images.rows": x, "labels.rows": labels} for side, x in (("fake", fake), ("real", real))}
+    states["real"]["images.rows"] = fake if real is None else real
+    return ClassSimilarity(**settings).compute(states)
+
+
+def test_images_of_a_class_are_compared_with_one_another_and_with_no_others():
+    """Class 0 has one image, class 1 different ones; none of the one resembles one of the other."""
+    noise = torch.randint(256, (20, 1, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(20) % 2
+    images = torch.where(labels.view(-1, 1, 1, 1) == 0, noise[:1], noise)
+    alike, _ = similarity(images[labels == 0], labels[labels == 0], pairs=8)["ms_ssim"]
+    others, _ = similarity(images[labels == 1], labels[labels == 1], pairs=8)["ms_ssim"]
+    both, error = similarity(images, labels, pairs=8)["ms_ssim"]
+    assert alike == pytest.approx(1) and others < 0.3
+    assert both == pytest.approx((1 + others) / 2) and error == pytest.approx((1 - others) / 2)
+
+
+def test_it_is_torchmetrics_ms_ssim_of_the_enlarged_pair():
+    """Of two images there is one pair, whichever comes first; the reals' is beside it."""
+    noise = torch.Generator().manual_seed(0)
+    real = torch.randint(256, (2, 3, 24, 16), dtype=torch.uint8, generator=noise)
+    fake = torch.stack([real[0], (real[0] * 0.7).byte()])
+    found = similarity(fake, torch.zeros(2, dtype=torch.long), real, pairs=3)
+    for (value, error), images in zip(found.values(), (fake, real), strict=True):
+        one, other = interpolate(images.float(), (264, 176), mode="bilinear").split(1)
+        metric = MultiScaleStructuralSimilarityIndexMeasure(data_range=255.0)
+        assert value == pytest.approx(metric(one, other).item(), abs=1e-4) and error == 0
+    assert found["ms_ssim"][0] > found["ms_ssim_of_reals"][0]
+
+
+def test_an_image_is_never_its_own_partner_and_pairs_follow_from_the_seed(monkeypatch):
+    seen = []
+
+    def distance(one, other, data_range, reduction):
+        seen.append((one[:, 0, 0, 0], other[:, 0, 0, 0]))
+        return (one[:, 0, 0, 0] - other[:, 0, 0, 0]).abs()
+
+    module = "torchmetrics.functional.image.multiscale_structural_similarity_index_measure"
+    monkeypatch.setattr(module, distance)
+    images = torch.arange(5, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 200, 200)
+    labels = torch.zeros(5, dtype=torch.long)
+    first, again, other = (similarity(images, labels, seed=seed)["ms_ssim"] for seed in (0, 0, 1))
+    assert first == again != other
+    one, two = (torch.cat(side) for side in zip(*seen[:2], strict=True))
+    assert len(one) == 100 and (one != two).all()
+    assert {*one.tolist()} == {*two.tolist()} == {0, 1, 2, 3, 4}
+
+
+def test_a_class_of_one_image_is_refused():
+    with pytest.raises(ValueError, match="ms_ssim: class 3 has fewer than 2 images"):
+        similarity(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), torch.tensor([3]))
 
 
 # Networks

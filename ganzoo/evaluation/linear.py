@@ -1,0 +1,62 @@
+"""A linear classifier on a discriminator's features (Radford et al. 2015, arXiv:1511.06434, section 5.1)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+
+import torch
+from sklearn.svm import LinearSVC
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_max_pool2d
+
+GRID = 4  # pixels, H = W, that each layer's maps are pooled to
+
+Labelled = tuple[Tensor, Tensor]  # images [N, C, H, W] in [-1, 1], labels [N]
+
+
+@torch.no_grad()
+def grid_features(network: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
+    """All convolutional layers' maps, after their ReLU, leaky or not, max-pooled to 4x4: float32 [N, d] on the CPU.
+
+    The network runs in eval mode, as a copy: it stays as it is.
+
+    Args:
+        network: a discriminator; images [N, C, H, W] are all that it reads.
+        images: in [-1, 1], on the network's device.
+        batch_size: images that run through it at once.
+
+    Raises:
+        ValueError: the network has no such maps.
+    """
+    network, maps = copy.deepcopy(network).eval(), []
+    for module in network.modules():
+        if isinstance(module, nn.ReLU | nn.LeakyReLU):
+            module.register_forward_hook(lambda _, inputs, output: maps.append(output))
+    rows = []
+    for part in images.split(batch_size):
+        maps.clear()
+        network(part)
+        pooled = [adaptive_max_pool2d(m.float(), GRID).flatten(1).cpu() for m in maps if m.ndim == 4]
+        if not pooled:
+            raise ValueError(f"{type(network).__name__} has no convolutional layers with a ReLU after them")
+        rows.append(torch.cat(pooled, 1))
+    return torch.cat(rows)
+
+
+def linear_accuracy(network: nn.Module, train: Labelled, tests: Iterable[Labelled], C: float = 1.0) -> list[float]:
+    """Shares of images that a linear L2-SVM on `grid_features` puts into their class.
+
+    Args:
+        network: a discriminator.
+        train: what the SVM is fitted to.
+        tests: sets of images that it has not seen.
+        C: the SVM's, over the weight of its regularisation. The paper does not say which; choose it on held-out images.
+
+    Returns:
+        one accuracy in [0, 1] for each set.
+    """
+    images, labels = train
+    svm = LinearSVC(C=C, loss="squared_hinge", max_iter=10_000, random_state=0)
+    svm.fit(grid_features(network, images).numpy(), labels.numpy())
+    return [float(svm.score(grid_features(network, x).numpy(), y.numpy())) for x, y in tests]
