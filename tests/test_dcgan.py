@@ -57,3 +57,9 @@ PAPER = {
 @pytest.mark.parametrize(("find", "number"), PAPER.values(), ids=PAPER)
 def test_numbers_of_the_paper(find, number):
     assert find(default()) == number
+
+
+@pytest.mark.parametrize(("size", "words"), [(1, "not points; take other data"), (2, "takes 8, 16, 32, 64, ...; try 8")])
+def test_images_that_are_too_small(size, words):
+    with pytest.raises(ValueError, match=f"image_size {size}: .*{words}"):
+        ganzoo.DCGAN(image_size=size)
