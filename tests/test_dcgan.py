@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import ganzoo
+from ganzoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from tests.paper import LINEAR, NORMS, begins, layers, optimizers, prior, spread
 
 
@@ -47,6 +48,10 @@ PAPER = {
             *("conv 512>1024 5/2+2 no bias", "batch norm 1024", "leaky 0.2", "linear 16384>1"),
         ],
     ),
+    "the networks' own defaults": (
+        lambda gan: (layers(DCGANGenerator()), layers(DCGANDiscriminator())),
+        (layers(default().generator), layers(default().discriminator)),
+    ),
     "4: G's first weights": (lambda gan: spread(gan.generator, LINEAR), begins(0, 0.02)),
     "4: D's first weights": (lambda gan: spread(gan.discriminator, LINEAR), begins(0, 0.02)),
     "code: G's first gains": (lambda gan: spread(gan.generator, NORMS), begins(1, 0.02)),
@@ -59,7 +64,9 @@ def test_numbers_of_the_paper(find, number):
     assert find(default()) == number
 
 
-@pytest.mark.parametrize(("size", "words"), [(1, "not points; take other data"), (2, "takes 8, 16, 32, 64, ...; try 8")])
+@pytest.mark.parametrize(
+    ("size", "words"), [(1, "not points; take other data"), (2, "takes 8, 16, 32, 64, ...; try 8")]
+)
 def test_images_that_are_too_small(size, words):
     with pytest.raises(ValueError, match=f"image_size {size}: .*{words}"):
         ganzoo.DCGAN(image_size=size)

@@ -86,6 +86,10 @@ PAPER = {  # its appendix, but where a section is named; what is not in the pape
     ),
     "D_Y": (lambda gan: layers(gan.discriminator["image"]), PATCH),
     "D_X": (lambda gan: layers(gan.discriminator["source"]), PATCH),
+    "the networks' own defaults": (
+        lambda gan: (layers(ResNetTranslator()), layers(PatchDiscriminator())),
+        (RESNET, PATCH),
+    ),
     "first weights": (lambda gan: spread(narrow().generator, LINEAR), begins(0, 0.02)),
     "D's first weights": (lambda gan: spread(narrow().discriminator, LINEAR), begins(0, 0.02)),
     "Lua code: first gains": (lambda gan: spread(narrow().generator, NORMS), begins(1, 0.02)),

@@ -67,6 +67,10 @@ PAPER = {
         lambda gan: (layers(gan.generator[1]), layers(gan.discriminator[1])),
         (layers(ResidualGenerator(3, 64)), layers(ResidualDiscriminator(16, 3, 64, 0.5))),
     ),
+    "the networks' own defaults": (
+        lambda gan: (layers(ResidualGenerator()), layers(ResidualDiscriminator())),
+        (layers(default().generator[0]), layers(default().discriminator[0])),
+    ),
     "4.1: G of the coarsest image": (
         lambda gan: layers(gan.generator[2]),
         ["linear 100>1200", "relu", "linear 1200>1200", "relu", "linear 1200>192", "tanh"],

@@ -108,6 +108,10 @@ PAPER = {  # its appendix, but where a section is named; what is not in the pape
             "conv 128>1 1/1+0",
         ],
     ),
+    "the networks' own defaults": (
+        lambda gan: (layers(UNet()), layers(PatchDiscriminator(source_channels=3))),
+        (layers(default().generator), layers(default().discriminator)),
+    ),
     "G's first weights": (lambda gan: spread(narrow().generator, LINEAR), begins(0, 0.02)),
     "D's first weights": (lambda gan: spread(narrow().discriminator, LINEAR), begins(0, 0.02)),
     "code: G's first gains": (lambda gan: spread(narrow().generator, NORMS), begins(1, 0.02)),

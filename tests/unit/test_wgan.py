@@ -11,6 +11,7 @@ from torch.optim import RMSprop
 from torch.utils.data import DataLoader
 
 import ganzoo
+from ganzoo.networks.mlp import ReLUDiscriminator, ReLUGenerator
 from ganzoo.testing import check_resume, fit
 from ganzoo.variants.wgan import burst_due
 from tests.paper import LINEAR, NORMS, begins, layers, optimizers, prior, spread
@@ -56,8 +57,23 @@ PAPER = {  # what is not in the paper is the authors' code's
     "code: critic's weights": (lambda gan: spread(gan.discriminator, LINEAR), begins(0, 0.02)),
     "code: G's gains": (lambda gan: spread(gan.generator, NORMS), begins(1, 0.02)),
     "section 4.2: the MLP has four layers": (
-        lambda gan: layers(ganzoo.WGAN(8, 1, width=512, architecture="mlp").generator),
-        ["linear 100>512", "relu", "linear 512>512", "relu", "linear 512>512", "relu", "linear 512>64", "tanh"],
+        lambda gan: layers(ganzoo.WGAN(8, 3, width=512, architecture="mlp")),
+        [
+            "identity",  # no augmentation
+            *("linear 100>512", "relu", "linear 512>512", "relu", "linear 512>512", "relu", "linear 512>192", "tanh"),
+            *("linear 192>512", "relu", "linear 512>512", "relu", "linear 512>512", "relu", "linear 512>1"),
+        ],
+    ),
+    "the MLP's own defaults": (
+        lambda gan: (layers(ReLUGenerator()), layers(ReLUDiscriminator())),
+        (
+            ["linear 100>512", "relu", "linear 512>512", "relu", "linear 512>512", "relu", "linear 512>784", "tanh"],
+            ["linear 784>512", "relu", "linear 512>512", "relu", "linear 512>512", "relu", "linear 512>1"],
+        ),
+    ),
+    "a score for each image": (
+        lambda gan: [list(mlp.discriminate(mlp.sample(2)).shape) for mlp in [ganzoo.WGAN(8, 3, architecture="mlp")]],
+        [[2]],
     ),
 }
 
