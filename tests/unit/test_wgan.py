@@ -14,9 +14,9 @@ import ganzoo
 from ganzoo.networks.mlp import ReLUDiscriminator, ReLUGenerator
 from ganzoo.testing import check_resume, fit
 from ganzoo.variants.wgan import burst_due
-from tests.paper import LINEAR, NORMS, begins, layers, optimizers, prior, spread
 from tests.contract.test_processes import two, without_batch_statistics
 from tests.contract.test_turns import Remember
+from tests.paper import LINEAR, NORMS, begins, layers, optimizers, prior, spread
 from tests.variants import small
 
 

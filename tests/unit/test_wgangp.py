@@ -11,8 +11,8 @@ from torch import nn
 import ganzoo
 from ganzoo.core.module import GANModule
 from ganzoo.testing import fit
-from tests.paper import LINEAR, NORMS, begins, layers, optimizers, prior, spread
 from tests.contract.test_turns import Remember
+from tests.paper import LINEAR, NORMS, begins, layers, optimizers, prior, spread
 from tests.variants import small
 
 
