@@ -15,6 +15,7 @@ import ganzoo
 from ganzoo.cli import main
 from ganzoo.cli.paths import configs
 from ganzoo.layers.maxout import Maxout
+from ganzoo.networks.cgan import CGANDiscriminator, CGANGenerator
 from ganzoo.testing import NoiseImages, fit
 
 
@@ -71,6 +72,16 @@ PAPER = {
 def test_it_is_the_papers(fact):
     measure, expected = PAPER[fact]
     assert measure(ganzoo.CGAN()) == expected
+
+
+def shapes(network):
+    return [(name, p.shape) for name, p in network.state_dict().items()]
+
+
+def test_the_networks_defaults_are_the_variants():
+    gan = ganzoo.CGAN()
+    assert shapes(CGANGenerator()) == shapes(gan.generator) and shapes(CGANDiscriminator()) == shapes(gan.discriminator)
+    assert [m.p for network in (CGANGenerator(), CGANDiscriminator()) for m in of(network, nn.Dropout)] == [0.5] * 6
 
 
 def test_g_reads_z_between_minus_1_and_1():

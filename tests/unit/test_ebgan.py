@@ -257,6 +257,17 @@ def test_it_is_the_papers(fact, papers):
     assert measure(papers[name]) == (pytest.approx(expected, rel=0.05) if close else expected)
 
 
+def shapes(network):
+    return [(name, p.shape) for name, p in network.state_dict().items()]
+
+
+def test_the_networks_defaults_are_the_variants(papers):
+    networks = {MNIST: MLPAutoEncoder(), FACES: ConvAutoEncoder()}
+    for name, network in networks.items():
+        assert shapes(network) == shapes(papers[name].discriminator)
+    assert [m.p for m in of(networks[MNIST], nn.Dropout)] == [0.0]
+
+
 @pytest.mark.parametrize(("name", "margin"), [("celeba", 20.0), ("lsun", 80.0)])
 def test_margins_of_64_pixels_are_for_the_norm(name, margin, papers):
     """Section 2.3 writes the energy as a norm. A picture of black and white has 110.9 where D reconstructs nothing, and

@@ -21,6 +21,7 @@ from ganzoo.networks.improved import (
     ConvolutionalDiscriminator,
     DeconvolutionalGenerator,
     NoisyDiscriminator,
+    SoftplusGenerator,
 )
 from ganzoo.optim import EpsInRootAdam
 from ganzoo.testing import CHECKS, fit
@@ -288,6 +289,18 @@ def approx(expected):
     if isinstance(expected, float) or (isinstance(expected, list) and isinstance(expected[0], float)):
         return pytest.approx(expected, rel=0.03)
     return expected
+
+
+def shapes(network):
+    return [(name, p.shape) for name, p in network.state_dict().items()]
+
+
+@pytest.mark.parametrize("architecture", [MNIST, CIFAR10])
+def test_the_networks_defaults_are_the_variants(architecture, papers):
+    conv = DeconvolutionalGenerator(), ConvolutionalDiscriminator()
+    g, d = {MNIST: (SoftplusGenerator(), NoisyDiscriminator()), CIFAR10: conv}[architecture]
+    gan = papers[architecture]
+    assert shapes(g) == shapes(gan.generator) and shapes(d) == shapes(gan.discriminator)
 
 
 def test_weight_norm_keeps_the_lengths_of_hidden_layers_while_directions_move():

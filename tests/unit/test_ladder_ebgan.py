@@ -103,6 +103,16 @@ def test_it_is_the_papers(fact, papers):
     assert measure(papers) == expected
 
 
+def shapes(network):
+    return [(name, p.shape) for name, p in network.state_dict().items()]
+
+
+def test_the_networks_defaults_are_the_variants(papers):
+    network = Ladder()
+    assert shapes(network) == shapes(papers.discriminator)
+    assert (network.noise, network.denoising) == (papers.discriminator.noise, papers.discriminator.denoising)
+
+
 def test_sync_batchnorm_leaves_the_ladders_norms():
     gan = model(noise=0.0)
     x = images(6, 8)
