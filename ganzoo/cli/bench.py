@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ganzoo.cli.errors import Arguments, UserError, number
+from ganzoo.cli.paths import find_config
 from ganzoo.core.limits import Count
 
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -29,6 +30,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--eager", action="store_true", help="do not compile, which takes a minute or more")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
     options, rest = parser.parse_known_args(arguments)
+    find_config(options.config)  # or one line, before an interpreter is started
     fit = ["--config", options.config, *rest]
     rows: list[dict[str, Any]] = []
     for precision in PRECISIONS:
