@@ -13,7 +13,10 @@ from ganzoo.cli.theory import drawing, gallery
 from ganzoo.theory import FIGURES
 
 
-@pytest.mark.parametrize("name", FIGURES)
+SLOW = {"latent_arithmetic", "boosting", "dirac", "aliasing", "f_gans", "bilinear"}  # two seconds or more each
+
+
+@pytest.mark.parametrize("name", [pytest.param(f, marks=[pytest.mark.slow] * (f in SLOW)) for f in FIGURES])
 def test_a_figure_is_drawn(name, tmp_path):
     draw = drawing(name)
     short = {"steps": 3} if "steps" in inspect.signature(draw).parameters else {}

@@ -389,6 +389,7 @@ def test_changed_weights_are_refused(monkeypatch, tmp_path):
         Classifier("digit")
 
 
+@pytest.mark.slow
 def test_training_command_is_deterministic(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(command.EPOCHS, "digits", 1)
     state = torch.get_rng_state()

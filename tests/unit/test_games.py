@@ -281,6 +281,7 @@ def dirac(steps=400, rule=gradient, **settings):
     return trajectory(DiracGAN(**settings), rule, [1, 1], steps, alternating=True).norm(dim=1) / FIRST
 
 
+@pytest.mark.slow
 def test_the_unregularised_dirac_gan_does_not_converge():
     r = dirac()
     assert r.min() > 0.9
@@ -295,6 +296,7 @@ def test_a_wasserstein_dirac_gan_is_the_bilinear_game_with_the_other_sign():
     torch.testing.assert_close(game.v(point), flip * Bilinear().v(flip * point))
 
 
+@pytest.mark.slow
 def test_the_non_saturating_dirac_gan_turns_inwards_ever_more_slowly():
     """d r^2 / dt = -2 t tanh(t / 2), t = theta psi: near 0 -t^2, on the average -r^4 / 8: 1 / r^2 grows by 1 / 8."""
     r = flow(DiracGAN("non-saturating"), [0.5, 0.5], np.linspace(0, 120, 5)).norm(dim=1)
