@@ -12,7 +12,6 @@ from ganzoo.cli import main
 from ganzoo.cli.theory import drawing, gallery
 from ganzoo.theory import FIGURES
 
-
 SLOW = {"latent_arithmetic", "boosting", "dirac", "aliasing", "f_gans", "bilinear"}  # two seconds or more each
 
 
