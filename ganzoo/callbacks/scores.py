@@ -112,7 +112,10 @@ class Scores(BatchEndCallback):
             self.evaluation = evaluation(now, self.n)
             extractor = self.evaluation.extractor or extractor
         if self.final_n != 0:
-            self.final = evaluation(at_the_end, self.final_n)
+            try:
+                self.final = evaluation(at_the_end, self.final_n)
+            except ValueError as error:
+                raise ValueError(f"final_n {self.final_n}: {error}" if self.final_n else str(error)) from error
 
     def _directions(self, peers: list[Scores], data: Any) -> dict[str, str]:
         """Which way the figures are better whose best checkpoints are kept."""

@@ -20,7 +20,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from ganzoo.cli.config import LINKED
 from ganzoo.cli.errors import UserError, causes, closest, describe, mid_run, one_line
 from ganzoo.core.arguments import OPTIMISATION, check_schedulers
-from ganzoo.core.limits import ArgumentError, Count, CountFrom0, Limits, Rate, check, machine_memory, refusal
+from ganzoo.core.limits import ArgumentError, Count, CountFrom0, Limits, Rate, Share, check, machine_memory, refusal
 from ganzoo.core.module import GANModule
 from ganzoo.core.player import PLAYERS
 from ganzoo.core.strategy import GANStrategy
@@ -28,6 +28,7 @@ from ganzoo.data import GANDataModule
 
 REPLACED = {"gradient_clip_val": (None, "model.clip_norm"), "accumulate_grad_batches": (1, "model.microbatches")}
 Steps = Annotated[int, Limits(-1)]  # -1 is no limit
+Batches = CountFrom0 | Share | None  # so many, or a share of them
 
 
 def trainer(
@@ -40,6 +41,9 @@ def trainer(
     num_nodes: Count,
     num_sanity_val_steps: Steps | None,
     check_val_every_n_epoch: Count | None,
+    limit_train_batches: Batches,
+    limit_val_batches: Batches,
+    limit_test_batches: Batches,
 ) -> None:
     """Limits of Lightning's `Trainer`, which would refuse these late or obscurely."""
 

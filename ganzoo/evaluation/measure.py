@@ -77,7 +77,8 @@ class Evaluation:
         self.metrics = first_before_others(lambda: _computable(asked, given, insist=metrics is not None))
         self.missing = [metric.name for metric in asked if metric not in self.metrics]
         if not self.metrics:
-            raise ValueError("nothing to measure: none of the usual metrics can be computed from these images alone")
+            these = "these images alone" if reference is None else f"{len(fakes):,} fakes"
+            raise ValueError(f"nothing to measure: none of the usual metrics can be computed from {these}")
         self.protocols = self._protocols(images)
 
     @property

@@ -226,6 +226,7 @@ def test_commands(refuse, command, words):
     --trainer.max_steps four | trainer.max_steps: Expected | 'int' | four
     --trainer.max_steps 0 | trainer.max_steps is 0 | set it higher
     --trainer.log_every_n_steps 0 | trainer.log_every_n_steps is 0 | it takes a whole number from 1
+    --trainer.limit_val_batches 2.5 | trainer.limit_val_batches is 2.5 | from 0 to 1
     --trainer.accelerator gpuu | no trainer.accelerator 'gpuu' | did you mean 'gpu'?
     --trainer.accelerator cpu --trainer.devices 0 | trainer: | devices='0' | python -m ganzoo checks
     --trainer.strategy ddp | no trainer.strategy 'ddp' | auto, gan
