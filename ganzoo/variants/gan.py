@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import SGD
 
 from ganzoo.core.limits import Count, Pixels
@@ -58,7 +58,6 @@ class GAN(GANModule):
     """
 
     prior = "uniform"
-    z_bound: Tensor  # of the prior; saved with the weights, which are made for it
 
     def __init__(
         self,
@@ -80,13 +79,13 @@ class GAN(GANModule):
         self.objective, self.divergence = objective, divergence
         self.generator = MLPGenerator(image_size, channels, z_dim, hidden)
         self.discriminator = MaxoutDiscriminator(image_size, channels, d_hidden, pieces)
-        self.register_buffer("z_bound", torch.tensor(math.sqrt(3)))
-        self.register_load_state_dict_pre_hook(_older_weights)
+        self.z_bound = math.sqrt(3)  # of the prior; saved with the weights, which are made for it
+        self.register_state_dict_post_hook(_add_bound)
+        self.register_load_state_dict_pre_hook(_take_bound)
 
     def uniform(self, generator: torch.Generator | None, *shape: int) -> Tensor:
         """Uniform numbers in (-z_bound, z_bound)."""
-        z = super().uniform(generator, *shape)
-        return z * self.z_bound.to(z.device)
+        return super().uniform(generator, *shape) * self.z_bound
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -131,6 +130,11 @@ def mean_pixels(images: Any, at_most: int = 50_000) -> Tensor:
     return total / len(numbers)
 
 
-def _older_weights(model: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+def _add_bound(model: GAN, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """A hook of `state_dict`. The bound is a number: a buffer on a GPU would have to be waited for at every step."""
+    state[f"{prefix}z_bound"] = torch.tensor(model.z_bound)
+
+
+def _take_bound(model: GAN, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """A hook of `load_state_dict`: weights that do not say their prior were trained on latents in (-1, 1)."""
-    state.setdefault(f"{prefix}z_bound", torch.ones(()))
+    model.z_bound = float(state.pop(f"{prefix}z_bound", 1.0))
