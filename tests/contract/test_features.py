@@ -1,4 +1,4 @@
-"""What holds for which variant, found by trying: the README's table.
+"""What holds for which variant, found by trying: the documentation's table.
 
 `python -m tests.contract.test_features` writes it there.
 """
@@ -22,7 +22,7 @@ from ganzoo.core.player import PLAYERS
 from ganzoo.testing import BATCH, NoiseImages, fit
 from tests.variants import small
 
-README = Path(__file__).parents[2] / "README.md"
+TABLE = Path(__file__).parents[2] / ".github" / "docs" / "features.md"
 BEGIN, END = "<!-- features: python -m tests.contract.test_features -->\n", "<!-- end of features -->"
 REFUSED = (ValueError, TypeError, MisconfigurationException)
 
@@ -151,8 +151,8 @@ def table(found):
 
 
 def committed():
-    """{(variant, feature): cell} of the README."""
-    text = README.read_text()
+    """{(variant, feature): cell} of the table."""
+    text = TABLE.read_text()
     head, _, *rows = text[text.index(BEGIN) + len(BEGIN) : text.index(END)].strip().splitlines()
     features = [cell.strip() for cell in head.strip("|").split("|")][1:]
     cells = [[cell.strip() for cell in row[1:-1].split("|")] for row in rows]
@@ -176,5 +176,5 @@ def test_the_table_has_all_variants():
 if __name__ == "__main__":
     torch.set_num_threads(1)
     made = table({(name, feature): FEATURES[feature](name) for name in ganzoo.list_models() for feature in FEATURES})
-    text = README.read_text()
-    README.write_text(re.sub(f"(?s){re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: BEGIN + made + END, text))
+    text = TABLE.read_text()
+    TABLE.write_text(re.sub(f"(?s){re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: BEGIN + made + END, text))

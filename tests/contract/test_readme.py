@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -9,56 +10,58 @@ from pathlib import Path
 
 import pytest
 
+import ganzoo
 from ganzoo.cli import VERBS, main
 
 ROOT = Path(__file__).parents[2]
+DOCS = ROOT / ".github" / "docs"
+GUIDES = sorted(path.stem for path in DOCS.glob("guides/*.md"))
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+FOLDERS = ("pictures", "drawings", "photos", "horses", "zebras", "classes/cats", "classes/dogs")
+ELSEWHERE = {  # commands with tests of their own: the word that tells them
+    "bench": "tests/contract/test_bench.py",
+    "theory": "tests/contract/test_theory.py",
+    "--trainer.devices": "tests/contract/test_processes.py",
+    "inception": "tests/unit/test_extractors.py, as its weights are a download",
+    "my_gan.GeometricGAN": "test_the_guides_variant_keeps_the_contract",
+}
 
 
-def blocks(name: str, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
 
 
-def commands() -> list[str]:
-    """Every `python -m ganzoo` line of the README."""
-    lines = "\n".join(blocks("README.md", "bash")).replace("\\\n", " ").splitlines()
+def commands(path: Path) -> list[list[str]]:
+    """The arguments of every `python -m ganzoo` line that is not tested elsewhere."""
+    lines = "\n".join(blocks(path, "bash")).replace("\\\n", " ").splitlines()
     lines = [line.partition("#")[0].split("&&")[-1] for line in lines if "python -m ganzoo" in line]
-    return [line.removeprefix("until ").partition(";")[0].strip() for line in lines]
+    lines = [line.removeprefix("until ").partition(";")[0] for line in lines]
+    return [shlex.split(line)[3:] for line in lines if not any(word in line for word in ELSEWHERE)]
 
 
-def test_the_two_lines():
-    first = blocks("README.md", "bash")[0]
-    assert "pip install -e . && python -m ganzoo fit --config configs/dcgan/digits.yaml" in first
-    assert 'pip install -e ".[test]" && pytest' in first
+def shortened(arguments: list[str]) -> list[str]:
+    """With small batches, few steps and few fakes."""
+    line, quick = " ".join(arguments), []
+    if arguments[0] == "fit":
+        quick += ["--data.batch_size", "4"]
+        quick += [] if "--dry-run" in arguments else ["--trainer.max_steps", "3"]
+        quick += ["--scores.final_n", "400"] if "digits" in line else []
+        quick += ["--model.width", "4"] if "dcgan/folder" in line or "dcgan/shards" in line else []  # of 64x64 pixels
+        if "ImageFolder" in line and "improvedgan" in line:
+            quick += ["--model.hidden", "8", "--model.d_hidden", "8", "--data.num_workers", "0"]
+    if arguments[0] == "evaluate" and "-digits" in line and "--compare" not in line:
+        quick += ["-n", "400"]
+    return [*arguments, *quick]
 
 
-def test_the_readmes_commands_run_in_order(tmp_path, monkeypatch, capsys):
-    """Shortened: three batches, tiny benchmarks; each command finds what the one before it left."""
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working folder with the configs and pictures that the documents name."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    for folder in ("pictures", "drawings", "photos", "horses", "zebras", "classes/cats", "classes/dogs"):
-        make_pictures(tmp_path / folder)
-    lines = commands()
-    assert len(lines) >= 8
-    for line in lines:
-        arguments = shlex.split(line)[3:]
-        verb = arguments[0]
-        assert verb in VERBS, line
-        if verb in ("bench", "theory"):
-            continue  # tests/contract/test_bench.py, tests/contract/test_theory.py
-        if verb == "fit":
-            if "--trainer.devices" in arguments:
-                continue  # tests/contract/test_processes.py
-            arguments += ["--trainer.max_steps", "3", "--data.batch_size", "4"]
-            if "digits" in line:
-                arguments += ["--scores.final_n", "400"]
-            if "dcgan/folder" in line or "dcgan/shards" in line:
-                arguments += ["--model.width", "4"]  # of 64x64 pixels
-            if "ImageFolder" in arguments:
-                arguments += ["--model.hidden", "8", "--model.d_hidden", "8", "--data.num_workers", "0"]
-        if verb == "evaluate" and "-digits" in line and "--compare" not in line:
-            arguments += ["-n", "400"]
-        assert main(arguments) == 0, f"{line}\n{capsys.readouterr().err}"
-    assert (tmp_path / "runs" / "001-dcgan-digits" / "samples.mp4").exists()
+    for name in FOLDERS:
+        make_pictures(tmp_path / name)
+    return tmp_path
 
 
 def make_pictures(folder: Path) -> None:
@@ -69,34 +72,100 @@ def make_pictures(folder: Path) -> None:
         Image.effect_noise((80, 70), 50 + i).convert("RGB").save(folder / f"{i}.jpg")
 
 
-def test_the_readmes_python_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    quick = ["--trainer.max_steps", "2", "--data.batch_size", "4", "--scores.final_n", "0"]
-    assert main(["fit", "--config", "dcgan/digits", *quick]) == 0
-    for block in blocks("README.md", "python"):
+def run(arguments: list[str], capsys) -> None:
+    assert arguments[0] in VERBS, arguments
+    assert main(arguments) == 0, f"{shlex.join(arguments)}\n{capsys.readouterr().err}"
+
+
+def test_the_two_lines():
+    first = blocks(ROOT / "README.md", "bash")[0]
+    assert "pip install -e . && python -m ganzoo fit --config configs/dcgan/digits.yaml" in first
+    assert 'pip install -e ".[test]" && pytest' in first
+
+
+def test_the_readmes_commands_run_in_order(folder, capsys):
+    """Shortened; each command finds what the one before it left."""
+    lines = commands(ROOT / "README.md")
+    assert len(lines) >= 8
+    for arguments in lines:
+        run(shortened(arguments), capsys)
+    assert (folder / "runs" / "001-dcgan-digits" / "samples.mp4").exists()
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_the_guides_trainings_build(guide, folder, capsys):
+    """Two batches of each; what reads a run is slow."""
+    for arguments in commands(DOCS / "guides" / f"{guide}.md"):
+        if arguments[0] == "fit" and not any("runs/" in word or word.startswith("shards") for word in arguments):
+            run(shortened([word for word in arguments if word != "--dry-run"] + ["--dry-run"]), capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("guide", GUIDES)
+def test_the_guides_commands_run_in_order(guide, folder, capsys):
+    for arguments in commands(DOCS / "guides" / f"{guide}.md"):
+        run(shortened(arguments), capsys)
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f".github/docs/guides/{guide}.md" for guide in GUIDES)])
+def test_python_runs(page, folder):
+    """In order, in one namespace each, on a run of two steps."""
+    found = [block for block in blocks(ROOT / page, "python") if "GeometricGAN" not in block]
+    if any("runs/" in block for block in found):
+        quick = ["--trainer.max_steps", "2", "--data.batch_size", "4", "--scores.final_n", "0"]
+        assert main(["fit", "--config", "dcgan/digits", *quick]) == 0
+    for block in found:
         block = re.sub(r"\bn=[\d_]+", "n=1000", re.sub(r"max_steps=[\d_]+", "max_steps=2", block))
-        exec(compile(block, "README.md", "exec"), {})
+        exec(compile(block, page, "exec"), {})
 
 
-def test_the_variant_of_contributing_keeps_the_contract(tmp_path, monkeypatch):
-    variant, check = blocks("CONTRIBUTING.md", "python")[:2]
+def test_the_guides_variant_keeps_the_contract(tmp_path, monkeypatch):
+    guide = DOCS / "guides" / "own-variant.md"
+    variant, check = blocks(guide, "python")[:2]
     monkeypatch.delitem(sys.modules, "my_gan", raising=False)
     (tmp_path / "my_gan.py").write_text(variant)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     try:
-        exec(compile(check, "CONTRIBUTING.md", "exec"), {})
-        line = next(line for line in blocks("CONTRIBUTING.md", "bash")[0].splitlines() if " fit " in line)
-        assert main([*shlex.split(line)[3:-1], "2", "--scores.final_n", "100"]) == 0
-        line = next(line for line in blocks("CONTRIBUTING.md", "bash")[0].splitlines() if " sample " in line)
-        assert main(shlex.split(line)[3:]) == 0
+        exec(compile(check, "own-variant.md", "exec"), {})
+        fit, sample = (shlex.split(line)[3:] for line in blocks(guide, "bash")[0].splitlines())
+        assert main([*fit[:-1], "2", "--scores.final_n", "100"]) == 0
+        assert main(sample) == 0
     finally:
         sys.modules.pop("my_gan", None)
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
-def test_links_lead_somewhere(name):
-    targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / name).read_text())
-    assert targets
-    for target in targets:
-        assert (ROOT / target).exists(), f"{name} links to {target}"
+@pytest.mark.parametrize("name", ganzoo.list_models())
+def test_every_variant_is_in_the_documents(name):
+    """A row in the README, with the score of its trained model, and a page."""
+    row = next(
+        line
+        for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith(f"| `{name}` |")
+    )
+    record = ganzoo.PRETRAINED / f"{name.lower()}-digits" / "record.json"
+    if record.exists():
+        score = json.loads(record.read_text())["scores"]["scores"][0]
+        assert f"| {score['value']:.2f} ({score['protocol']['image'].split(',')[0]}) |" in row
+    else:
+        assert row.endswith("| | |")
+    assert f"{{variant}} {name}\n" in (DOCS / "variants" / f"{name.lower()}.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    """Files, and headings of our own pages."""
+    for target, heading in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", (ROOT / page).read_text(encoding="utf-8")):
+        path = (ROOT / page).parent / target if target else ROOT / page
+        assert path.exists(), f"{page} links to {target}"
+        if heading:
+            headings = re.findall(r"^#+ (.*)", path.read_text(encoding="utf-8"), re.MULTILINE)
+            anchors = [re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for text in headings]
+            assert heading in anchors, f"{page} links to {target}#{heading}"
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_guides_are_short(guide):
+    """At most two screens, but for the walk through the code."""
+    lines = (DOCS / "guides" / f"{guide}.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= (110 if guide in ("internals", "own-variant") else 90)
