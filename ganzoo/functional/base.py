@@ -1,4 +1,4 @@
-"""What every score's arithmetic starts with."""
+"""Input conversion of all metrics."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from torch import Tensor
 
 
 def double(x: Tensor, what: str = "features") -> Tensor:
-    """Rows [n, d] in float64, on their device; on the CPU where that has no float64.
+    """Rows [n, d] in float64, on the same device, or on the CPU if the device has no float64.
 
     Raises:
-        ValueError: they are no rows, or not finite.
+        ValueError: wrong shape, or non-finite values.
     """
     if x.ndim != 2 or len(x) == 0:
-        raise ValueError(f"{what} are rows [n >= 1, d], not {list(x.shape)}")
+        raise ValueError(f"{what} must have shape [n >= 1, d], not {list(x.shape)}")
     if not x.isfinite().all():
         raise ValueError("non-finite features" if what == "features" else f"non-finite features: the {what}")
     return (x.cpu() if x.device.type == "mps" else x).detach().double()

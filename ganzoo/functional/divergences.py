@@ -1,7 +1,7 @@
 """Divergences between two densities p (data) and q (generator) on a line, in nats and float64.
 
-Integrals are trapezoids over an even grid x [n]: for smooth densities that vanish at its ends they are exact to about
-1e-12. Densities are given by their logarithms [n].
+Integrals use the trapezoidal rule on an even grid x [n]; for smooth densities that vanish at both ends the error is
+about 1e-12. Densities are passed as logarithms [n].
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def gaussian_kl(p: Gaussian, q: Gaussian) -> float:
 
 
 def gaussian_pearson(p: Gaussian, q: Gaussian) -> float:
-    """Integral of (p - q)^2 / q; infinite where p is wider than q by the square root of 2 or more."""
+    """Integral of (p - q)^2 / q; infinite if std_p >= sqrt(2) std_q."""
     left = 2 * q.std**2 - p.std**2
     if left <= 0:
         return math.inf
@@ -50,7 +50,7 @@ def gaussian_hellinger(p: Gaussian, q: Gaussian) -> float:
 
 
 def gaussian_wasserstein_1(p: Gaussian, q: Gaussian) -> float:
-    """E |(mean_p - mean_q) + (std_p - std_q) z|, z ~ N(0, 1): on a line equal quantiles are moved to each other."""
+    """E |(mean_p - mean_q) + (std_p - std_q) z|, z ~ N(0, 1): in one dimension the optimal transport matches quantiles."""
     shift, scale = abs(p.mean - q.mean), abs(p.std - q.std)
     if scale == 0:
         return shift
@@ -66,12 +66,12 @@ def integral(values: Tensor, x: Tensor) -> float:
 
 
 def expectation(values: Tensor, log_density: Tensor, x: Tensor) -> float:
-    """Integral of density times values; where the density is 0, infinite or nan values count as 0."""
+    """Integral of density times values; values at points of zero density count as 0, even if inf or nan."""
     return integral(torch.where(log_density == -math.inf, 0, log_density.exp() * values), x)
 
 
 def kl(log_p: Tensor, log_q: Tensor, x: Tensor) -> float:
-    """KL(p || q), infinite where q alone is 0."""
+    """KL(p || q), infinite if q = 0 where p > 0."""
     return expectation(log_p - log_q, log_p, x)
 
 
@@ -90,7 +90,7 @@ def wasserstein_1(log_p: Tensor, log_q: Tensor, x: Tensor) -> float:
 def value(logits: Tensor, log_p: Tensor, log_q: Tensor, x: Tensor) -> float:
     """V(D) = E_p log D + E_q log(1 - D) (Goodfellow et al. 2014, arXiv:1406.2661, eq. 1) for D = sigmoid(logits) [n].
 
-    At most -log 4 + 2 JSD (theorem 1), which D* reaches.
+    At most -log 4 + 2 JSD, attained by D* (theorem 1).
     """
     return expectation(logsigmoid(logits), log_p, x) + expectation(logsigmoid(-logits), log_q, x)
 
@@ -106,18 +106,18 @@ def optimal_logits(log_p: Tensor, log_q: Tensor) -> Tensor:
 class FDivergence(NamedTuple):
     """D_f(p || q) = integral of q f(p / q), and its variational bound E_p T - E_q f*(T), T = g_f(V).
 
-    Nowozin et al. 2016 (arXiv:1606.00709), eq. 4 and 6, tables 1 and 2. `real` and `fake` are composed by hand, so
-    that they neither overflow where their values do not, nor leave the domain of f*. All activations rise with V: a
-    large output says "real". Where V reaches V*, the bound is D_f; below it is less.
+    Nowozin et al. 2016 (arXiv:1606.00709), eq. 4 and 6, tables 1 and 2. The compositions are written
+    out by hand, to avoid overflow and to stay inside the domain of f*. All activations increase with V: a large output
+    means "real". The bound equals D_f at V = V*.
 
-    Its "Pearson chi^2" is what f(u) = (u - 1)^2 gives, the integral of (p - q)^2 / q. Its "Jensen-Shannon" is 2 JSD,
-    and its "GAN" 2 JSD - log 4, which is why f(1) is not 0 there.
+    The paper's "Pearson chi^2" is f(u) = (u - 1)^2, the integral of (p - q)^2 / q; its "Jensen-Shannon" is 2 JSD; its
+    "GAN" is 2 JSD - log 4, so f(1) is not 0.
 
     Attributes:
         f: the generator, of u = p / q.
         conjugate: f*(t) = sup_u (u t - f(u)).
-        activation: g_f(V), which maps any number into the domain of f*; what E_p reads.
-        fake: f*(g_f(V)), what E_q reads.
+        activation: g_f(V), maps the reals into the domain of f*; the integrand of E_p.
+        fake: f*(g_f(V)), the integrand of E_q.
         optimal: V* as a function of log p - log q, so that g_f(V*) = f'(p / q).
     """
 
@@ -128,7 +128,7 @@ class FDivergence(NamedTuple):
     optimal: Callable[[Tensor], Tensor]
 
     def divergence(self, log_p: Tensor, log_q: Tensor, x: Tensor) -> float:
-        """D_f(p || q) by quadrature; nan where p / q overflows on the grid: take a shorter one."""
+        """D_f(p || q) by quadrature; nan if p / q overflows on the grid: use a shorter grid."""
         return integral(log_q.exp() * self.f((log_p - log_q).exp()), x)
 
     def bound(self, output: Tensor, log_p: Tensor, log_q: Tensor, x: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Scores of a classifier's predictions p(y|x) for generated images x: entropies, in nats."""
+"""Scores from a classifier's predictions p(y|x) for generated images x; entropies are in nats."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ganzoo.functional.base import double
 class SplitEntropy:
     """Inception score exp(E_x KL(p(y|x) || p(y))) (Salimans et al. 2016, arXiv:1606.03498) of a stream of images.
 
-    The images are cut in order into `splits` parts, part i from i n // splits on. Of each part the sums of p and of
-    p log p are kept, which is all that E_x KL(p(y|x) || p(y)) = H(p(y)) - E_x H(p(y|x)) needs.
+    The images are split in order into `splits` parts; part i starts at i n // splits. Only the sums of p and of p log p
+    are stored for each part, since E_x KL(p(y|x) || p(y)) = H(p(y)) - E_x H(p(y|x)).
 
     Args:
         n: images in total, at least `splits`.
@@ -66,7 +66,7 @@ class SplitEntropy:
 def ebgan_score(logits: Tensor) -> float:
     """I' = E_x KL(p(y) || p(y|x)) >= 0 of logits [N, K] (EBGAN: Zhao et al. 2016, arXiv:1609.03126, section 4.1).
 
-    The paper uses it for its grid search only. The 2 printed after I' there is a footnote mark, not an exponent.
+    The paper uses it for its grid search only. The 2 after I' in the paper is a footnote mark, not an exponent.
     """
     log_p = _log_softmax(logits)
     q = log_p.exp().mean(0)

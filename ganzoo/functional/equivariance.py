@@ -1,7 +1,7 @@
-"""Signal processing that keeps a network equivariant to translation, and a measure of its equivariance.
+"""Signal processing for translation-equivariant networks, and a measure of equivariance.
 
-Karras et al. 2021 (arXiv:2106.12423). Images are samples [N, C, H, W] of signals in the plane; a pixel is the unit of
-length, so frequencies are in cycles a pixel, and half a cycle is the most that the grid can hold.
+Karras et al. 2021 (arXiv:2106.12423). Images are samples [N, C, H, W] of signals in the plane; the unit of
+length is a pixel, so frequencies are in cycles per pixel, and the Nyquist frequency is 0.5.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ Padding = Literal["circular", "constant"]  # periodic, or zeros
 
 
 def low_pass(cutoff: float, half_width: float, taps: int, rate: float = 1.0) -> Tensor:
-    """A sinc under a Kaiser window (section 3.2 and appendix C), float64 [taps], symmetric, of sum 1.
+    """A Kaiser-windowed sinc (section 3.2 and appendix C), float64 [taps], symmetric, of sum 1.
 
-    Its response is 1/2 at `cutoff` and falls within `half_width` to either side of it.
+    The response is 1/2 at `cutoff`; the transition band extends `half_width` to either side.
 
     Args:
-        cutoff: cycles a pixel, below rate / 2.
-        half_width: of the transition, in cycles a pixel; the more taps, the less is left beyond it.
-        taps: its length in samples.
-        rate: samples a pixel where it is applied.
+        cutoff: cycles per pixel, below rate / 2.
+        half_width: half the width of the transition band, in cycles per pixel; more taps attenuate more beyond it.
+        taps: filter length in samples.
+        rate: sampling rate of the filtered signal, in samples per pixel.
     """
     return torch.from_numpy(firwin(taps, cutoff, width=2 * half_width, fs=rate))
 
@@ -35,15 +35,15 @@ def low_pass(cutoff: float, half_width: float, taps: int, rate: float = 1.0) -> 
 def resample(
     x: Tensor, kernel: Tensor, up: int = 1, down: int = 1, ahead: int | None = None, padding: Padding = "circular"
 ) -> Tensor:
-    """`up` - 1 zeros after each sample, `kernel` along both axes, every `down`-th sample: [N, C, H up/down, W up/down].
+    """Inserts `up` - 1 zeros after each sample, filters both axes, keeps every `down`-th: [N, C, H up/down, W up/down].
 
     Args:
         x: [N, C, H, W].
-        kernel: [taps], symmetric, of sum 1; the gain makes up for the zeros.
+        kernel: [taps], symmetric, of sum 1; scaled by `up` to compensate for the zeros.
         up, down: whole numbers.
-        ahead: how many samples ahead the filter reads; None centres it. A filter with an even number of taps has no
-            central tap: it shifts the image half a sample to the right and down, which the next filter can undo.
-        padding: beyond the borders.
+        ahead: samples that the filter looks ahead; None centres it. A filter of even length has no central tap and
+            shifts the image by half a sample to the right and down, which the next filter can undo.
+        padding: at the borders.
     """
     n, c, h, w = x.shape
     if up > 1:
@@ -68,29 +68,29 @@ def filtered_leaky_relu(
     gain: float = math.sqrt(2),
     padding: Padding = "circular",
 ) -> Tensor:
-    """A leaky ReLU of the signal, not of its samples: on a finer grid, whose new frequencies are filtered out again.
+    """Leaky ReLU of the continuous signal: upsamples, applies it, and removes the new high frequencies.
 
     Args:
         x: [N, C, H, W].
-        up_filter, down_filter: [taps], applied at the finer rate; both of even or both of odd length, so that the image
-            stays where it is.
-        up, down: to the finer grid and from it.
+        up_filter, down_filter: [taps], applied at the higher rate; both of even or both of odd length, so that the image is
+            not shifted.
+        up, down: upsampling and downsampling factors.
         slope: of negative values.
-        gain: keeps the variance.
+        gain: preserves the variance.
         padding: beyond the borders.
     """
     delay = len(up_filter) + len(down_filter) - 2
     if delay % 2:
-        raise ValueError(f"filters of {len(up_filter)} and {len(down_filter)} taps leave the image half a sample away")
+        raise ValueError(f"filters of {len(up_filter)} and {len(down_filter)} taps shift the image by half a sample")
     ahead = (len(up_filter) - 1) // 2
     x = gain * leaky_relu(resample(x, up_filter, up, ahead=ahead, padding=padding), slope)
     return resample(x, down_filter, down=down, ahead=delay // 2 - ahead, padding=padding)
 
 
 def translate(x: Tensor, dx: float, dy: float) -> Tensor:
-    """The periodic signal of x [N, C, H, W], dx pixels to the right and dy down; whole pixels are `torch.roll`.
+    """Shifts the periodic signal x [N, C, H, W] by dx pixels to the right and dy down; whole pixels equal `torch.roll`.
 
-    Exact where it holds frequencies below half a cycle a pixel only.
+    Exact for signals below the Nyquist frequency.
     """
     h, w = x.shape[-2:]
     fy, fx = (torch.fft.fftfreq(n, dtype=x.dtype, device=x.device) for n in (h, w))
@@ -103,16 +103,14 @@ def equivariance_db(
 ) -> float:
     """EQ-T (eq. 3) in dB: 10 log10 span^2 / mean (f(t[x]) - t[f(x)])^2 over images, pixels, channels and shifts.
 
-    Infinite where they are equal to the bit.
-
-    The paper's shifts are whole pixels of the output, and its mean leaves out what comes in at the borders; periodic
-    images have none.
+    Infinite if all are bit-identical. The paper uses whole-pixel shifts of the output and excludes pixels shifted in at
+    the borders; periodic images have no borders.
 
     Args:
-        f: images [N, C, H, W] -> images [N, C', H', W'], which move by H' / H and W' / W as much.
+        f: images [N, C, H, W] -> images [N, C', H', W'], whose shifts are scaled by H' / H and W' / W.
         x: [N, C, H, W], periodic.
         shifts: (dx, dy) in pixels of x.
-        span: of f's values; 2 for [-1, 1].
+        span: range of f's values; 2 for [-1, 1].
     """
     y = f(x)
     scale = [after / before for after, before in zip(y.shape[-2:], x.shape[-2:], strict=True)]

@@ -1,6 +1,7 @@
-"""Fréchet distance between two Gaussians (FID: Heusel et al. 2017, arXiv:1706.08500, eq. 6), its error and its limit.
+"""Fréchet distance between two Gaussians (FID: Heusel et al. 2017, arXiv:1706.08500, eq. 6), its standard error, and its
+extrapolation to infinitely many fakes.
 
-Nothing here takes the root of a matrix that is not symmetric, so there are no complex numbers and no `sqrtm`.
+Only roots of symmetric matrices are taken, so no `sqrtm` and no complex numbers are needed.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ EPSILON = torch.finfo(torch.float64).eps
 
 
 class Gaussian(NamedTuple):
-    """Mean and covariance of n rows of features, in float64; one of `cov` and `rows` is there.
+    """Mean and covariance of n rows of features, in float64; exactly one of `cov` and `rows` is set.
 
     Attributes:
-        n: rows that it was estimated from, at least 2.
+        n: number of rows, at least 2.
         mean: [d].
-        cov: [d, d], divided by n - 1; None where the rows are kept.
-        rows: [n, d] = (x - mean) / sqrt(n - 1), kept where n <= d: cov = rows.T @ rows is singular there, and the roots
-            of its zero eigenvalues would be as large as the root of the rounding.
-        root: [d, r] with root @ root.T = cov: what a distance needs of the reals; see `with_root`.
+        cov: [d, d], unbiased (divided by n - 1).
+        rows: [n, d] = (x - mean) / sqrt(n - 1), stored instead of cov if n <= d: cov = rows.T @ rows is then singular,
+            and the roots of its zero eigenvalues would amplify rounding errors.
+        root: [d, r] with root @ root.T = cov; needed of the real images, see `with_root`.
     """
 
     n: int
@@ -37,10 +38,10 @@ class Gaussian(NamedTuple):
 
     @staticmethod
     def of(x: Tensor) -> Gaussian:
-        """Of raw features [n, d].
+        """Estimate from features [n, d].
 
         Raises:
-            ValueError: fewer than two rows, or values that are not finite.
+            ValueError: fewer than two rows, or non-finite values.
         """
         x = double(x)
         n, d = x.shape
@@ -53,10 +54,10 @@ class Gaussian(NamedTuple):
         return Gaussian(n, mean, centred.T @ centred / (n - 1))
 
     def with_root(self) -> Gaussian:
-        """A copy that holds `root`; worth caching where many distances to the same reals are taken.
+        """A copy with `root` set; cache it for repeated distances to the same real images.
 
-        Its columns get shorter from left to right: of the matrix R^T S R, which is then large at the top and small at
-        the bottom, `eigvalsh` finds the small eigenvalues too; the other way round their roots are off by up to 1e-8.
+        Columns are sorted by decreasing norm: R^T S R is then graded from large to small, and `eigvalsh` computes its
+        small eigenvalues accurately. In the opposite order the error of their roots is up to 1e-8.
         """
         if self.rows is not None:
             return self._replace(root=self.rows.T)
@@ -64,7 +65,7 @@ class Gaussian(NamedTuple):
         if not self.cov.isfinite().all():
             raise ValueError("non-finite features")
         values, vectors = (part.flip(-1) for part in torch.linalg.eigh(self.cov))
-        seen = values > values[0] * len(values) * EPSILON  # the others are rounding, whose roots are not small
+        seen = values > values[0] * len(values) * EPSILON  # drop rounding errors, whose roots are not small
         return self._replace(root=vectors[:, seen] * values[seen].sqrt())
 
     def trace(self) -> Tensor:
@@ -78,15 +79,15 @@ class Gaussian(NamedTuple):
 def frechet_distance(real: Gaussian, fake: Gaussian) -> float:
     """|mu1 - mu2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2), in squared units of the features.
 
-    With S1 = R R^T the eigenvalues of S1 S2 are those of the symmetric R^T S2 R, and with S2 = B^T B their roots are
-    the singular values of B R. A distance of 0 comes out within rounding of it, on either side.
+    With S1 = R R^T, the eigenvalues of S1 S2 are those of the symmetric R^T S2 R; with S2 = B^T B, their roots are the
+    singular values of B R. By rounding, equal Gaussians may have a distance slightly above or below 0.
 
     Args:
-        real: with its `root`, or it is computed here (the larger part of the time).
+        real: if `root` is not set, it is computed, which takes most of the time.
         fake: of the same d.
 
     Raises:
-        ValueError: d differs, or the features were not finite.
+        ValueError: d differs, or features are not finite.
     """
     root, delta = _root(real, fake), real.mean - fake.mean
     if fake.rows is not None:
@@ -98,17 +99,17 @@ def frechet_distance(real: Gaussian, fake: Gaussian) -> float:
 
 
 def frechet_standard_error(real: Gaussian, fake: Gaussian, sample: Tensor) -> float:
-    """Standard error of the distance from drawing n fakes, the reals held fixed, by the delta method.
+    """Standard error of the distance due to sampling n fakes, for fixed real images, by the delta method.
 
-    A fake x moves the distance by 2 (mu2 - mu1).(x - mu2) + (x - mu2)^T (I - M) (x - mu2), less its mean, over n;
-    M = R (R^T S2 R)^(-1/2) R^T with S1 = R R^T is the optimal transport from the fakes' Gaussian to the reals'. First
-    order: it ignores the bias of a small n, and is too small where the distance is hardly more than that bias.
+    The influence of a fake x is (2 (mu2 - mu1).(x - mu2) + (x - mu2)^T (I - M) (x - mu2), minus its mean) / n, where
+    M = R (R^T S2 R)^(-1/2) R^T, with S1 = R R^T, is the optimal transport map from the fakes' Gaussian to the reals'.
+    This first-order estimate ignores the bias of a small n, and is too small if the distance is close to that bias.
 
     Args:
-        sample: [m, d], raw features of fakes, all or some; m >= 2.
+        sample: [m >= 2, d], features of all or some fakes.
 
     Raises:
-        ValueError: not more fakes than features: their covariance is singular, there the distance has no derivative.
+        ValueError: n <= d: the covariance is singular, and the distance not differentiable.
     """
     if fake.cov is None or fake.n <= len(fake.mean):
         raise ValueError(f"a standard error needs more fakes than features: {fake.n} of {len(fake.mean)}; take more")
@@ -125,18 +126,18 @@ def frechet_standard_error(real: Gaussian, fake: Gaussian, sample: Tensor) -> fl
 
 
 def fid_infinity(real: Gaussian, fakes: Tensor, sizes: int = 15, seed: int = 0) -> tuple[float, float]:
-    """The distance that infinitely many fakes would have (Chong & Forsyth 2020, arXiv:1911.07023).
+    """FID extrapolated to infinitely many fakes (Chong & Forsyth 2020, arXiv:1911.07023).
 
-    The distance of N fakes is linear in 1/N to first order: it is taken at `sizes` values of N from n/10 to n, for a
-    random subset each, and the regression line is extrapolated to 1/N = 0. The bias from few reals stays.
+    To first order the distance is linear in 1/N. It is computed for random subsets of `sizes` sizes N from n/10 to n,
+    and a regression line is extrapolated to 1/N = 0. The bias due to few real images remains.
 
     Args:
-        fakes: [n, d], raw features, n >= 20; n / 10 > d, or the distances of the small subsets lie on no line.
-        seed: of the subsets; the global random state is not touched.
+        fakes: [n, d], features, n >= 20; for n / 10 <= d the smaller subsets deviate from the line.
+        seed: of the subsets; global random state is unaffected.
 
     Returns:
-        The intercept, and its standard error in the regression. The subsets share fakes, so that this is the error of
-        the extrapolation alone, not that of drawing the n fakes.
+        The intercept and its standard error in the regression. Since subsets overlap, it is the error of the
+        extrapolation alone, without that of sampling the n fakes.
     """
     fakes = double(fakes)
     n = len(fakes)

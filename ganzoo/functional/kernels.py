@@ -7,11 +7,11 @@ from torch import Tensor
 
 from ganzoo.functional.base import double
 
-BLOCK = 128  # rows whose kernel with all others is held at once
+BLOCK = 128  # rows of the kernel matrix in memory at once
 
 
 def mmd2(x: Tensor, y: Tensor) -> float:
-    """Unbiased squared maximum mean discrepancy with the kernel (x.y / d + 1)^3; it may be below 0.
+    """Unbiased squared maximum mean discrepancy with the kernel (x.y / d + 1)^3; may be negative.
 
     Args:
         x, y: [m, d] and [n, d]; m, n >= 2.
@@ -19,19 +19,19 @@ def mmd2(x: Tensor, y: Tensor) -> float:
     x, y = double(x), double(y)
     m, n = len(x), len(y)
     if min(m, n) < 2:
-        raise ValueError(f"an MMD needs at least 2 rows of each, not {m} and {n}")
+        raise ValueError(f"MMD needs at least 2 rows of each set, not {m} and {n}")
     if x.shape[1] != y.shape[1]:
-        raise ValueError(f"the rows have {x.shape[1]} and {y.shape[1]} features")
+        raise ValueError(f"the sets have {x.shape[1]} and {y.shape[1]} features")
     within = _sum_of_others(x) / (m * (m - 1)) + _sum_of_others(y) / (n * (n - 1))
     return (within - 2 * _sum(x, y) / (m * n)).item()
 
 
 def kid(real: Tensor, fake: Tensor, subsets: int = 100, size: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """Mean and population standard deviation of `mmd2` over subsets, each drawn without replacement.
+    """Mean and population standard deviation of `mmd2` over random subsets, drawn without replacement.
 
     Args:
         real, fake: [n, d] and [m, d]; at least `size` rows each.
-        seed: of the subsets; the global random state is not touched.
+        seed: of the subsets; global random state is unaffected.
     """
     real, fake = double(real), double(fake)
     if min(len(real), len(fake)) < size:
@@ -48,10 +48,10 @@ def kid(real: Tensor, fake: Tensor, subsets: int = 100, size: int = 1000, seed: 
 
 
 def _sum(x: Tensor, y: Tensor) -> Tensor:
-    """Of the kernel over all pairs."""
+    """Sum of the kernel over all pairs."""
     return torch.stack([(block @ y.T).div_(x.shape[1]).add_(1).pow_(3).sum() for block in x.split(BLOCK)]).sum()
 
 
 def _sum_of_others(x: Tensor) -> Tensor:
-    """Of the kernel over the pairs of different rows."""
+    """Sum of the kernel over pairs of distinct rows."""
     return _sum(x, x) - (x.square().sum(1) / x.shape[1] + 1).pow(3).sum()

@@ -1,4 +1,4 @@
-"""Objectives as functions of the discriminator's logits; D = sigmoid(logit) is the probability of "real"."""
+"""Losses as functions of the discriminator's logits; D = sigmoid(logit) is the probability of "real"."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def log_fake(logits: Tensor) -> Tensor:
 
 
 def log_smoothed(logits: Tensor, target: float) -> Tensor:
-    """target E log D + (1 - target) E log(1 - D): one-sided label smoothing, for real images alone.
+    """target E log D + (1 - target) E log(1 - D): one-sided label smoothing, for real images only.
 
-    Its optimum is D = target p / (p + q) for the densities p of reals and q of fakes (Salimans et al. 2016,
-    arXiv:1606.03498, section 3.4, with no smoothing of the fakes).
+    The optimum is D = target p / (p + q) for densities p of reals and q of fakes (Salimans et al. 2016,
+    arXiv:1606.03498, section 3.4, without smoothing of fakes).
     """
     return target * log_real(logits) + (1 - target) * log_fake(logits)
 

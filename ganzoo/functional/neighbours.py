@@ -11,15 +11,15 @@ from torch import Tensor
 
 from ganzoo.functional.base import double
 
-BLOCK = 64  # rows whose distances to all others are held at once
+BLOCK = 64  # rows of the distance matrix in memory at once
 EPSILON = torch.finfo(torch.float64).eps
 
 
 def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, float]:
     """Improved precision and recall in [0, 1] (Kynkäänniemi et al. 2019, arXiv:1904.06991).
 
-    Precision is the share of fakes within the balls of the reals, recall that of reals within the balls of the fakes;
-    a point's ball is closed and reaches to the k-th other point of its own set.
+    Precision is the share of fakes inside the balls of the reals, recall the share of reals inside the balls of the
+    fakes. A point's ball is closed; its radius is the distance to the k-th nearest other point of its set.
 
     Args:
         real, fake: [n, d] and [m, d]; more than k rows each.
@@ -37,8 +37,8 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, flo
 def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> tuple[float, float]:
     """Density >= 0, about 1 if ideal, and coverage in [0, 1] (Naeem et al. 2020, arXiv:2002.09797).
 
-    Density counts the reals' balls around each fake, over k; coverage is the share of reals whose ball has a fake in
-    it. A ball is open and reaches to the k-th other real.
+    Density is the mean number of real balls that contain a fake, divided by k; coverage is the share of reals whose
+    ball contains a fake. A ball is open; its radius is the distance to the k-th nearest other real.
 
     Args:
         real, fake: [n, d] and [m, d]; n > k, m >= 1.
@@ -54,10 +54,10 @@ def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> tuple[float, flo
 
 
 def authenticity(train: Tensor, fake: Tensor) -> float:
-    """Share of fakes that are no copies (Alaa et al. 2022, arXiv:2102.08921).
+    """Share of authentic fakes (Alaa et al. 2022, arXiv:2102.08921).
 
-    A fake is authentic if it is farther from its nearest training point than that point is from its own nearest other
-    training point.
+    A fake is authentic if its distance to the nearest training point exceeds the distance of that point to its own
+    nearest neighbour in the training set.
 
     Args:
         train, fake: [n, d] and [m, d]; n >= 2, m >= 1.
@@ -72,16 +72,16 @@ def authenticity(train: Tensor, fake: Tensor) -> float:
 
 
 def copying(train: Tensor, held_out: Tensor, fake: Tensor) -> tuple[float, float]:
-    """Data-copying (Meehan et al. 2020, arXiv:2004.05675), its global form, without cells.
+    """Data-copying test (Meehan et al. 2020, arXiv:2004.05675), global, without cells.
 
     Returns:
-        The probability that a fake lies nearer to the training set than a held-out real does, ties counting half: 0.5
-        is ideal, 1 means copies, 0 that fakes keep away. And the z score of the Mann-Whitney U behind it (normal
-        approximation, with ties): positive for copying, which is the opposite of the paper's sign.
+        The probability that a fake is closer to the training set than a held-out real is, ties counting half: 0.5
+        is ideal, 1 means copies, 0 that fakes are far from the data. And the z score of the Mann-Whitney U (normal
+        approximation, corrected for ties): positive for copying, the opposite of the paper's sign.
 
     Args:
-        train, held_out, fake: [n, d], [l, d] and [m, d], at least one row each. The held-out reals must come from the
-            same distribution as the training set, and none of them be in it.
+        train, held_out, fake: [n, d], [l, d] and [m, d], at least one row each. The held-out reals are from the
+            distribution of the training set and disjoint from it.
     """
     train, held_out, fake = _centred(train, held_out, fake)
     nearest = [torch.cat([distances.min(1).values for _, distances in _blocks(x, train)]) for x in (held_out, fake)]
@@ -94,33 +94,33 @@ def copying(train: Tensor, held_out: Tensor, fake: Tensor) -> tuple[float, float
 
 
 def _centred(*sets: Tensor) -> list[Tensor]:
-    """In float64, less the first set's mean: |x|^2 + |y|^2 - 2 x.y cancels what they have in common badly."""
+    """In float64, minus the first set's mean, to reduce cancellation in |x|^2 + |y|^2 - 2 x.y."""
     rows = [double(x) for x in sets]
     if any(x.shape[1] != rows[0].shape[1] for x in rows):
-        raise ValueError(f"features are rows of one d, not of {', '.join(str(x.shape[1]) for x in rows)}")
+        raise ValueError(f"all sets need the same number of features, not {', '.join(str(x.shape[1]) for x in rows)}")
     mean = rows[0].mean(0)
     return [x - mean for x in rows]
 
 
 def _blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Block by block the rows of x and their squared distances to all of y, float32 [rows, len(y)].
+    """Blocks of rows of x and their squared distances to all of y, float32 [rows, len(y)].
 
-    Distances are computed in float64 and rounded to float32, so that equal ones stay equal whatever the order of
-    summation in the matrix product: an open ball then excludes its edge, and a copy is at a distance of exactly 0.
+    Computed in float64 and rounded to float32, so that equal distances compare as equal whatever the summation order
+    in the matrix product: an open ball excludes its boundary, and a copy has distance exactly 0.
     """
     squares = y.square().sum(1)
     for start in range(0, len(x), BLOCK):
         block = x[start : start + BLOCK]
         scale = block.square().sum(1, keepdim=True) + squares
         distances = torch.addmm(scale, block, y.T, alpha=-2)
-        distances.masked_fill_(distances < scale * ((x.shape[1] + 2) * EPSILON), 0)  # less than the rounding error of 0
+        distances.masked_fill_(distances < scale * ((x.shape[1] + 2) * EPSILON), 0)  # below the rounding error
         yield slice(start, start + len(block)), distances.float()
 
 
 def _radii(x: Tensor, k: int) -> Tensor:
     """Squared distance of each row [n] to the k-th nearest other row."""
     if not 0 < k < len(x):
-        raise ValueError(f"neighbour k = {k} needs more than {k} rows of features, not {len(x)}; take more, or lower k")
+        raise ValueError(f"k = {k} neighbours need more than {k} rows of features, not {len(x)}; use more images, or lower k")
     radii = []
     for rows, distances in _blocks(x, x):
         distances[:, rows].fill_diagonal_(math.inf)

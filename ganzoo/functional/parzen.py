@@ -1,6 +1,6 @@
 """Log-likelihood under a Parzen window (Goodfellow et al. 2014, arXiv:1406.2661, section 5).
 
-Of high variance and poor in high dimensions, as the paper says itself: a score to compare with the results of 2014.
+The paper itself notes its high variance and its weakness in high dimensions; use it to compare with results of 2014.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch import Tensor
 
 from ganzoo.functional.base import double
 
-BLOCK = 256  # test rows whose distances to all samples are held at once
+BLOCK = 256  # test rows of the distance matrix in memory at once
 SIGMAS = tuple(torch.logspace(-1, 0, 10, dtype=torch.float64).tolist())
 
 
 class Parzen(NamedTuple):
-    """Mean log-likelihood in nats, its standard error over the test rows, and the sigma that was selected."""
+    """Mean log-likelihood in nats, its standard error over the test rows, and the selected sigma."""
 
     mean: float
     standard_error: float
@@ -36,17 +36,17 @@ def parzen_log_likelihood(samples: Tensor, test: Tensor, sigma: float) -> Tensor
     """
     samples, test = double(samples, "images"), double(test, "images")
     if samples.shape[1] != test.shape[1]:
-        raise ValueError(f"the samples have {samples.shape[1]} dimensions, the test rows {test.shape[1]}")
+        raise ValueError(f"samples have {samples.shape[1]} dimensions, test rows {test.shape[1]}")
     return _log_likelihoods(samples, test, [sigma])[0]
 
 
 def parzen(samples: Tensor, valid: Tensor, test: Tensor, sigmas: Iterable[float] = SIGMAS) -> Parzen:
-    """Goodfellow's protocol: sigma is the one that makes the first 1000 of `valid` likeliest; then `test` is read.
+    """Goodfellow's protocol: sigma maximises the likelihood of the first 1000 of `valid`; the result is that of `test`.
 
     Args:
         samples: [n, D] fakes, 10,000 in the paper, flat pixels in [0, 1].
         valid, test: [l, D] and [m, D] reals, in [0, 1].
-        sigmas: to choose from.
+        sigmas: candidates.
 
     Raises:
         ValueError: pixels are not in [0, 1].
@@ -54,9 +54,9 @@ def parzen(samples: Tensor, valid: Tensor, test: Tensor, sigmas: Iterable[float]
     samples, valid, test = double(samples, "images"), double(valid, "images"), double(test, "images")
     for x in (samples, valid, test):
         if x.shape[1] != samples.shape[1]:
-            raise ValueError(f"the samples have {samples.shape[1]} dimensions, the reals {x.shape[1]}")
+            raise ValueError(f"samples have {samples.shape[1]} dimensions, reals {x.shape[1]}")
         if x.min() < 0 or x.max() > 1:
-            raise ValueError(f"a Parzen window reads pixels in [0, 1], not in [{x.min():g}, {x.max():g}]")
+            raise ValueError(f"Parzen windows need pixels in [0, 1], not in [{x.min():g}, {x.max():g}]")
     sigmas = list(sigmas)
     sigma = sigmas[int(_log_likelihoods(samples, valid[:1000], sigmas).mean(1).argmax())]
     values = _log_likelihoods(samples, test, [sigma])[0]
@@ -66,8 +66,8 @@ def parzen(samples: Tensor, valid: Tensor, test: Tensor, sigmas: Iterable[float]
 def _log_likelihoods(samples: Tensor, test: Tensor, sigmas: list[float]) -> Tensor:
     """[sigmas, m]; distances are computed once for all sigmas."""
     if not sigmas or min(sigmas) <= 0:
-        raise ValueError(f"a Parzen window needs sigmas > 0, not {sigmas}")
-    mean = samples.mean(0)  # less the mean, |x|^2 + |y|^2 - 2 x.y cancels less
+        raise ValueError(f"Parzen windows need sigmas > 0, not {sigmas}")
+    mean = samples.mean(0)  # reduces cancellation in |x|^2 + |y|^2 - 2 x.y
     samples, test = samples - mean, test - mean
     n, d = samples.shape
     squares = samples.square().sum(1)

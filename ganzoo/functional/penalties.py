@@ -1,4 +1,4 @@
-"""Penalties: scalars that an equation adds to its terms."""
+"""Regularisation terms of losses."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch.nn.functional import normalize
 def gradient_penalty(f: Callable[[Tensor], Tensor], x: Tensor, fake: Tensor, u: Tensor) -> Tensor:
     """E (|grad f(x_u)| - 1)^2 at x_u = u x + (1 - u) fake (Gulrajani et al. 2017, arXiv:1704.00028, eq. 3).
 
-    In float32 also under autocast. By `torch.func.grad`, which `torch.compile` can differentiate a second time.
+    Computed in float32, also under autocast. Uses `torch.func.grad`, since `torch.compile` can differentiate it again.
 
     Args:
-        f: images [N, C, H, W] -> scores [N]; no score may depend on another image.
+        f: images [N, C, H, W] -> scores [N]; scores of different images are independent.
         x: real images.
         fake: as many generated ones.
         u: [N] uniform in [0, 1).
@@ -27,9 +27,9 @@ def gradient_penalty(f: Callable[[Tensor], Tensor], x: Tensor, fake: Tensor, u: 
 
 
 def pull_away(codes: Tensor) -> Tensor:
-    """Mean squared cosine over the pairs of distinct codes [N, d] (Zhao et al. 2016, arXiv:1609.03126, f_PT).
+    """Mean squared cosine similarity over pairs of codes [N, d] (f_PT, Zhao et al. 2016, arXiv:1609.03126).
 
-    Orthogonal codes have 0, parallel ones 1; a code of zeros is orthogonal to all, and a single code has no pair: 0.
+    0 for orthogonal codes, 1 for parallel ones. A zero code counts as orthogonal to all; a single code gives 0.
     """
     n = len(codes)
     with torch.autocast(codes.device.type, enabled=False):
