@@ -50,7 +50,7 @@ def gaussian_hellinger(p: Gaussian, q: Gaussian) -> float:
 
 
 def gaussian_wasserstein_1(p: Gaussian, q: Gaussian) -> float:
-    """E |(mean_p - mean_q) + (std_p - std_q) z|, z ~ N(0, 1): in one dimension the optimal transport matches quantiles."""
+    """E |(mean_p - mean_q) + (std_p - std_q) z|, z ~ N(0, 1): optimal transport in 1-D matches quantiles."""
     shift, scale = abs(p.mean - q.mean), abs(p.std - q.std)
     if scale == 0:
         return shift

@@ -72,8 +72,8 @@ def filtered_leaky_relu(
 
     Args:
         x: [N, C, H, W].
-        up_filter, down_filter: [taps], applied at the higher rate; both of even or both of odd length, so that the image is
-            not shifted.
+        up_filter, down_filter: [taps], applied at the higher rate; both of even or both of odd length, or the image
+            would be shifted.
         up, down: upsampling and downsampling factors.
         slope: of negative values.
         gain: preserves the variance.

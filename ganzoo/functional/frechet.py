@@ -1,5 +1,5 @@
-"""Fréchet distance between two Gaussians (FID: Heusel et al. 2017, arXiv:1706.08500, eq. 6), its standard error, and its
-extrapolation to infinitely many fakes.
+"""Fréchet distance between two Gaussians (FID: Heusel et al. 2017, arXiv:1706.08500, eq. 6), its standard error,
+and its extrapolation to infinitely many fakes.
 
 Only roots of symmetric matrices are taken, so no `sqrtm` and no complex numbers are needed.
 """

@@ -120,7 +120,7 @@ def _blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
 def _radii(x: Tensor, k: int) -> Tensor:
     """Squared distance of each row [n] to the k-th nearest other row."""
     if not 0 < k < len(x):
-        raise ValueError(f"k = {k} neighbours need more than {k} rows of features, not {len(x)}; use more images, or lower k")
+        raise ValueError(f"k = {k} neighbours need more than {k} rows of features, not {len(x)}; use more, or lower k")
     radii = []
     for rows, distances in _blocks(x, x):
         distances[:, rows].fill_diagonal_(math.inf)

@@ -1,4 +1,4 @@
-"""What a differentiable game is."""
+"""Differentiable games."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch.func import jacrev
 
 
 class Game(ABC):
-    """Each player owns a part of the point [d] and moves it to make its own loss smaller.
+    """Each player controls some coordinates of a point [d] and minimises its own loss.
 
     Attributes:
-        sizes: how many coordinates each player owns, in their order; in a GAN the generator is the first player, the
+        sizes: number of coordinates of each player, in order; in a GAN the generator is the first player, the
             discriminator the last.
     """
 
@@ -26,19 +26,19 @@ class Game(ABC):
         """Each player's loss [players] at a point [d]; differentiable."""
 
     def v(self, point: Tensor) -> Tensor:
-        """Where everybody goes [d]: minus each player's gradient of its own loss by its own part.
+        """Gradient vector field [d]: minus the gradient of each player's loss with respect to its own coordinates.
 
-        The vector field of Mescheder et al. 2017 (arXiv:1705.10461).
+        v of Mescheder et al. 2017 (arXiv:1705.10461).
         """
         return -(jacrev(self.losses)(point) * self.turns).sum(0)
 
     def jacobian(self, point: Tensor) -> Tensor:
-        """The field's derivative [d, d]; near a point where v = 0, its eigenvalues say what the game does."""
+        """Jacobian of v [d, d]; its eigenvalues at a stationary point determine local convergence."""
         return jacrev(self.v)(point)
 
     @cached_property
     def turns(self) -> Tensor:
-        """Who owns what: bool [players, d]."""
+        """Which coordinates each player controls: bool [players, d]."""
         return torch.block_diag(*(torch.ones(1, size) for size in self.sizes)).bool()
 
 

@@ -1,12 +1,12 @@
-"""Self-supervised boosting (Welling, Zemel & Hinton 2002, NIPS 15): a density learned by telling data from fantasies.
+"""Self-supervised boosting (Welling, Zemel & Hinton 2002, NIPS 15): density estimation by classification.
 
-A random field log p(x) = sum_k f_k(x) - log Z is grown by features. A round draws fantasies from the field as it is,
-fits a feature f to a logistic classifier of data against fantasies, logit(x) = f(x) - c, and adds it to the field.
-That is a GAN's game without a generator: where the classifier is optimal, its logit is log p_data - log p, so that the
-field with the feature added is p_data up to its normaliser, and the next classifier's loss is log 2.
+A random field log p(x) = sum_k f_k(x) - log Z is extended by features. Each round draws samples ("fantasies") from the
+field, fits a logistic classifier of data against fantasies, logit(x) = f(x) - c, and adds f to the field. It is
+a GAN without a generator: the optimal classifier's logit is log p_data - log p, so adding it gives p_data up to
+normalisation, and the next classifier's loss is log 2.
 
-Here the features are a hidden unit's, softplus(w x + b), and pixels', a x: the field is a restricted Boltzmann machine,
-and a round adds units to it.
+Features here are those of hidden units, softplus(w x + b), and of pixels, a x: the field is a restricted Boltzmann
+machine, and each round adds units.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.nn.functional import softplus
 
 
 class RBM(NamedTuple):
-    """p(x) ~ exp(visible x + sum_j softplus(weight_j x + hidden_j)) over binary x [N, d], its units summed out."""
+    """p(x) ~ exp(visible x + sum_j softplus(weight_j x + hidden_j)) over binary x [N, d], with the units marginalised."""
 
     weight: Tensor  # [units, d]
     hidden: Tensor  # [units]
@@ -28,7 +28,7 @@ class RBM(NamedTuple):
 
     @classmethod
     def of_pixels(cls, data: Tensor, units: int = 0, generator: torch.Generator | None = None) -> RBM:
-        """Independent pixels with the data's means, and `units` hidden units with weights near 0."""
+        """Independent pixels with the means of the data, and `units` hidden units with small random weights."""
         mean = (data.double().sum(0) + 1) / (len(data) + 2)
         weight = 0.01 * torch.randn(units, data.shape[1], generator=generator, dtype=torch.float64)
         return cls(weight, torch.zeros(units, dtype=torch.float64), mean.logit())
@@ -38,19 +38,19 @@ class RBM(NamedTuple):
         return x @ self.visible + softplus(x @ self.weight.T + self.hidden).sum(1)
 
     def gibbs(self, x: Tensor, steps: int, generator: torch.Generator | None = None) -> Tensor:
-        """x [N, d] after `steps` of drawing all hidden units given the pixels, then all pixels given the units."""
+        """x [N, d] after `steps` of block Gibbs sampling: hidden units given pixels, then pixels given hidden units."""
         for _ in range(steps):
             h = torch.bernoulli(torch.sigmoid(x @ self.weight.T + self.hidden), generator=generator)
             x = torch.bernoulli(torch.sigmoid(h @ self.weight + self.visible), generator=generator)
         return x
 
     def draw(self, n: int, steps: int, generator: torch.Generator | None = None) -> Tensor:
-        """Fantasies [n, d], `steps` away from independent pixels."""
+        """Fantasies [n, d]: `steps` of Gibbs sampling from independent pixels."""
         pixels = torch.sigmoid(self.visible).expand(n, -1)
         return self.gibbs(torch.bernoulli(pixels, generator=generator), steps, generator)
 
     def plus(self, feature: RBM) -> RBM:
-        """The product of both fields: log densities add."""
+        """Product of both fields (sum of log densities)."""
         weight, hidden = torch.cat([self.weight, feature.weight]), torch.cat([self.hidden, feature.hidden])
         return RBM(weight, hidden, self.visible + feature.visible)
 
@@ -62,7 +62,7 @@ class Classifier(NamedTuple):
     offset: Tensor
 
     def loss(self, data: Tensor, fantasies: Tensor) -> Tensor:
-        """Mean cross entropy in nats, log 2 where D cannot tell them apart: V(D) is minus twice this."""
+        """Mean cross-entropy in nats, log 2 at chance; V(D) = -2 times this."""
         real, fake = (self.feature.log_density(x) - self.offset for x in (data, fantasies))
         return (softplus(-real).mean() + softplus(fake).mean()) / 2
 
@@ -70,12 +70,12 @@ class Classifier(NamedTuple):
 def classify(
     data: Tensor, fantasies: Tensor, units: int, decay: float = 1e-3, generator: torch.Generator | None = None
 ) -> Classifier:
-    """Logistic regression of data against fantasies, whose logit is linear plus `units` softplus units.
+    """Logistic regression of data against fantasies; the logit is linear plus `units` softplus units.
 
     Args:
         data, fantasies: [N, d], of zeros and ones, float64.
-        units: 0 is the linear classifier.
-        decay: of the squared weights; without it a feature that separates the data perfectly grows without bound.
+        units: 0 for a linear classifier.
+        decay: weight of the L2 penalty; without it, weights diverge if the data are separable.
     """
     d = data.shape[1]
     weight = 0.1 * torch.randn(units, d, generator=generator, dtype=torch.float64)
@@ -105,16 +105,16 @@ def boost(
     decay: float = 3e-3,
     generator: torch.Generator | None = None,
 ) -> Iterator[tuple[RBM, float]]:
-    """Self-supervised boosting from independent pixels on, without end; each feature's coefficient is 1.
+    """Self-supervised boosting, starting from independent pixels; an infinite iterator. All coefficients are 1.
 
     Args:
         data, held_out: [N, d] and [M, d], of zeros and ones, float64.
-        units: of each feature.
-        steps: of Gibbs sampling a round; the chains go on from the last round's.
+        units: per feature.
+        steps: of Gibbs sampling per round; chains continue from the previous round.
         decay: see `classify`.
 
     Yields:
-        After each round the field, and its classifier's loss on `held_out` and fantasies that it was not fitted to.
+        After each round: the field, and the classifier's loss on `held_out` and held-out fantasies.
     """
     rbm = RBM.of_pixels(data)
     fantasies = rbm.draw(len(data) + len(held_out), 0, generator)

@@ -1,4 +1,4 @@
-"""Infinitely small steps: the flow that the update rules follow at best."""
+"""Continuous-time gradient flow: the limit of small learning rates."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from ganzoo.games.base import Game, array
 
 
 def flow(game: Game, start: Any, times: Any) -> Tensor:
-    """Solution of dx/dt = v(x), by a Runge-Kutta method of order 8 with a local error of 1e-10.
+    """Solution of dx/dt = v(x), by a Runge-Kutta method of order 8 with relative tolerance 1e-10.
 
-    The saddle of f = xy is a centre of this flow: it is neither left nor reached, so what diverges or converges there
-    is the work of finite steps (Goodfellow 2016, arXiv:1701.00160, section 8.2).
+    The saddle of f = xy is a centre of this flow: trajectories are circles. Divergence and convergence of update rules
+    there are effects of finite step sizes (Goodfellow 2016, arXiv:1701.00160, section 8.2).
 
     Args:
-        game: whose field it is.
+        game: defines the field.
         start: point [d] at times[0].
-        times: [n], rising; steps of a rule with learning rate lr are lr apart.
+        times: [n], increasing; one step of a rule with learning rate lr corresponds to a time of lr.
 
     Returns:
         The points [n, d].
 
     Raises:
-        FloatingPointError: there is no solution over that time.
+        FloatingPointError: the integration failed.
     """
     times = array(times).numpy()
     solution = solve_ivp(

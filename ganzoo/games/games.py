@@ -15,8 +15,8 @@ from ganzoo.games.base import Game, array
 class Quadratic(Game):
     """min_x max_y f(x, y) = x'Ax / 2 + x'By - y'Cy / 2, for a point (x, y).
 
-    The field is linear, `matrix @ point`. For positive definite A and C the origin is the one equilibrium, and small
-    enough steps of every rule but Adam's find it; for A = C = 0 see `Bilinear`.
+    The vector field is linear, `matrix @ point`. For positive definite A and C the origin is the only equilibrium, and
+    all rules but Adam converge to it for small steps; for A = C = 0 see `Bilinear`.
 
     Args:
         a: [n, n]
@@ -24,14 +24,14 @@ class Quadratic(Game):
         c: [m, m]
 
     Attributes:
-        matrix: the field's, [n + m, n + m].
+        matrix: of the vector field, [n + m, n + m].
     """
 
     def __init__(self, a: Any, b: Any, c: Any) -> None:
         self.a, self.b, self.c = array(a), array(b), array(c)
         n, m = self.sizes = tuple(self.b.shape)
         if self.a.shape != (n, n) or self.c.shape != (m, m):
-            raise ValueError(f"b is [{n}, {m}], so a is [{n}, {n}] and c [{m}, {m}]")
+            raise ValueError(f"for b [{n}, {m}], a must be [{n}, {n}] and c [{m}, {m}]")
         rows = [-(self.a + self.a.T) / 2, -self.b], [self.b.T, -(self.c + self.c.T) / 2]
         self.matrix = torch.cat([torch.cat(row, 1) for row in rows])
 
@@ -48,9 +48,9 @@ class Quadratic(Game):
 
 
 class Bilinear(Quadratic):
-    """min_x max_y x'My; by default f = xy, where the field (-y, x) turns about the equilibrium at 0.
+    """min_x max_y x'My; by default f = xy, whose field (-y, x) rotates around the equilibrium at 0.
 
-    Infinitesimal steps keep the radius; what finite ones do depends on the rule (Goodfellow 2016, arXiv:1701.00160,
+    Infinitesimal steps keep the radius; the effect of finite steps depends on the rule (Goodfellow 2016, arXiv:1701.00160,
     section 8.2; Gidel et al. 2019, arXiv:1802.10551).
 
     Args:
@@ -63,22 +63,22 @@ class Bilinear(Quadratic):
 
 
 class DiracGAN(Game):
-    """Data at 0, a generator that puts all it has at theta, a discriminator whose logit is psi x: point (theta, psi).
+    """Data at 0, generated samples at theta, a discriminator with logit psi x; the point is (theta, psi).
 
-    Mescheder et al. 2018 (arXiv:1801.04406), section 2; their psi has the other sign, for here a high logit means
-    "real". The equilibrium is 0. Without penalty and noise the field's Jacobian there has the eigenvalues +-i s with
-    s = 1/2, or 1 for "wasserstein", which without its clipping is f = xy but for psi's sign: the game turns (the
-    non-saturating one inwards, ever more slowly, its radius as 1 / sqrt(time)). R1 of weight g makes them
-    -g / 2 +- sqrt(g^2 / 4 - s^2), noise n makes them -n^2 / 4 +- sqrt(n^4 / 16 - s^2): the game converges.
-    Noise does not help "wasserstein", whose mean logits it leaves alone. "wgan-gp" pulls psi to +-1, where nothing is
-    at rest: the game turns, or, with a logarithm, stops at theta = +-2 weight, far from the data.
+    Mescheder et al. 2018 (arXiv:1801.04406), section 2; psi has the opposite sign, since a high logit means "real"
+    here. The equilibrium is 0. Without penalty and noise, the Jacobian there has eigenvalues +-i s with s = 1/2, or 1
+    for "wasserstein", which without clipping is f = xy up to the sign of psi: trajectories rotate (those of
+    "non-saturating" approach 0 with a radius of order 1 / sqrt(time)). R1 with weight g gives
+    -g / 2 +- sqrt(g^2 / 4 - s^2), noise n gives -n^2 / 4 +- sqrt(n^4 / 16 - s^2): the game converges. Noise has no
+    effect on "wasserstein", since it keeps the mean logits. "wgan-gp" drives psi to +-1, where there is no equilibrium:
+    the game rotates, or, with a logarithm, stops at theta = +-2 weight, far from the data.
 
     Args:
         objective: "minimax" log(1 - D(fake)), "non-saturating" -log D(fake), or "wasserstein" without a logarithm.
-        penalty: what D adds to its loss: "r1" weight / 2 psi^2 (R2 is the same here), or "wgan-gp"
+        penalty: added to D's loss: "r1" weight / 2 psi^2 (equal to R2 here), or "wgan-gp"
             weight / 2 (|psi| - 1)^2.
         weight: of the penalty.
-        noise: standard deviation of Gaussian noise on reals and fakes, instance noise (Sønderby et al. 2017,
+        noise: standard deviation of instance noise on reals and fakes (Sønderby et al. 2017,
             arXiv:1610.04490).
     """
 

@@ -1,17 +1,18 @@
-"""How players move: the update rules that people propose, in discrete steps, on any game.
+"""Update rules in discrete steps, on any game.
 
-A rule is a generator of points: `rule(game, point, **settings)` yields the point after each step, for ever;
-`trajectory` takes some of them. Where players move in turns, the last one, a GAN's discriminator, moves first, as in
-`GANModule.play`. The defaults are those of the usual picture: f = xy, from (1, 1), 1000 steps of 0.1. Then
+A rule is an infinite iterator: `rule(game, point, **settings)` yields the point after each step; `trajectory` collects
+some of them. With alternating updates the last player, a GAN's discriminator, moves first, as in `GANModule.play`. The
+defaults are those of the standard example: f = xy, from (1, 1), 1000 steps with lr 0.1. The final radius, as a multiple
+of the initial one, is
 
-- `gradient`, simultaneous, leaves: its radius grows by sqrt(1 + lr^2) a step, 144.8-fold; a smaller lr only delays;
-- `gradient`, alternating, orbits: its radius stays between 1 and 1.0513 of the first one, and it does not converge; the
-  mean of its points does, as 1 / steps: 0.005;
-- `gradient`, alternating with momentum -0.3: 0.265, while momentum 0.3 leaves, 4432-fold;
+- `gradient`, simultaneous: 144.8; it grows by sqrt(1 + lr^2) per step, so a smaller lr only delays divergence;
+- `gradient`, alternating: between 1 and 1.0513 at all times, without convergence; the mean of its points converges as
+  1 / steps, to 0.005;
+- `gradient`, alternating with momentum -0.3: 0.265; with momentum 0.3: 4432;
 - `extragradient`: 0.0069 = (1 - lr^2 + lr^4)^(steps / 2); `optimistic`: 0.0063; `lookahead`: 0.023;
-- `consensus`: 8e-44; it sees the game's second derivatives;
+- `consensus`: 8e-44; it uses second derivatives;
 - `historical_averaging`: 0.0032 with weight 0.1, and only 0.42 with 1;
-- `adam`, whose lr is 0.01: 0.70 in turns and 0.74 at once, not converged, and on its way out again.
+- `adam`, with lr 0.01: 0.70 alternating, 0.74 simultaneous, neither converged nor decreasing.
 """
 
 from __future__ import annotations
@@ -31,29 +32,29 @@ Rule = Callable[..., Points]
 
 
 def trajectory(game: Game, rule: Rule, start: Any, steps: int, **settings: Any) -> Tensor:
-    """The points [steps + 1, d] of a rule, the start among them.
+    """The points [steps + 1, d] of a rule, including the start.
 
     Args:
-        game: what is played.
-        rule: one of this file's.
+        game: the game.
+        rule: a rule of this module.
         start: point [d].
-        steps: how many.
-        **settings: the rule's own.
+        steps: number of steps.
+        **settings: arguments of the rule.
     """
     point = array(start)
     return torch.stack([point, *islice(rule(game, point, **settings), steps)])
 
 
 def averaged(points: Tensor) -> Tensor:
-    """Mean of the points so far, the start apart: [steps + 1, d] -> [steps, d]."""
+    """Running mean of the points, excluding the start: [steps + 1, d] -> [steps, d]."""
     return points[1:].cumsum(0) / torch.arange(1, len(points))[:, None]
 
 
 def gradient(game: Game, point: Tensor, lr: float = 0.1, beta: float = 0.0, alternating: bool = False) -> Points:
-    """x' = x + lr v(x) + beta (x - x before): gradient descent by all players, at once or in turns.
+    """x' = x + lr v(x) + beta (x - x before): gradient descent of all players, simultaneous or alternating.
 
-    Momentum is Polyak's. Negative momentum makes alternating steps converge on f = xy, and simultaneous ones not
-    (Gidel et al. 2019, arXiv:1807.04740).
+    Polyak momentum. On f = xy negative momentum makes alternating updates converge, but not simultaneous ones (Gidel
+    et al. 2019, arXiv:1807.04740).
     """
     before = point
     while True:
@@ -65,9 +66,9 @@ def gradient(game: Game, point: Tensor, lr: float = 0.1, beta: float = 0.0, alte
 
 
 def extragradient(game: Game, point: Tensor, lr: float = 0.1, alternating: bool = False) -> Points:
-    """x' = x + lr v(x + lr v(x)): look a step ahead, and go from where you are (Korpelevich 1976).
+    """x' = x + lr v(x + lr v(x)): the gradient of an extrapolated point (Korpelevich 1976).
 
-    Two gradients a step. In turns, all look ahead, one after the other, then all go.
+    Two gradients per step. Alternating: all players extrapolate in turn, then all update in turn.
     """
     return _extra(game, point, lambda v, mine: lr * v, alternating)
 
@@ -75,7 +76,7 @@ def extragradient(game: Game, point: Tensor, lr: float = 0.1, alternating: bool 
 def optimistic(game: Game, point: Tensor, lr: float = 0.1) -> Points:
     """x' = x + 2 lr v(x) - lr v(x before) (Daskalakis et al. 2018, arXiv:1711.00141); the first step is lr v(x).
 
-    One gradient a step: the last one stands in for the look ahead.
+    One gradient per step: the previous one replaces the extrapolation.
     """
     before = game.v(point)
     while True:
@@ -86,10 +87,9 @@ def optimistic(game: Game, point: Tensor, lr: float = 0.1) -> Points:
 
 
 def consensus(game: Game, point: Tensor, lr: float = 0.1, gamma: float = 1.0) -> Points:
-    """x' = x + lr (v - gamma grad |v|^2 / 2): towards where nobody moves (Mescheder et al. 2017, arXiv:1705.10461).
+    """x' = x + lr (v - gamma grad |v|^2 / 2) (Mescheder et al. 2017, arXiv:1705.10461).
 
-    grad |v|^2 / 2 = J'v, for the field's Jacobian J. It is drawn to every point of rest, also to those that the players
-    would leave.
+    grad |v|^2 / 2 = J'v, with the Jacobian J of v. It attracts to all stationary points, including unstable ones.
     """
     while True:
         v = game.v(point)
@@ -100,10 +100,10 @@ def consensus(game: Game, point: Tensor, lr: float = 0.1, gamma: float = 1.0) ->
 def lookahead(
     game: Game, point: Tensor, k: int = 5, alpha: float = 0.5, inner: Rule = gradient, **settings: Any
 ) -> Points:
-    """After k steps of another rule, back to the share alpha of the way, for all players at once.
+    """After k steps of an inner rule, interpolates all players with weight alpha towards the inner result.
 
-    Zhang et al. 2019 (arXiv:1907.08610); for games Chavdarova et al. 2021 (arXiv:2006.14567). One step here is one of
-    the inner rule, which starts anew, without its momentum, after each return.
+    Zhang et al. 2019 (arXiv:1907.08610); for games Chavdarova et al. 2021 (arXiv:2006.14567). Counts inner steps; the
+    inner rule restarts without momentum after each interpolation.
     """
     while True:
         slow = point
@@ -116,7 +116,7 @@ def lookahead(
 def historical_averaging(game: Game, point: Tensor, lr: float = 0.1, weight: float = 0.1) -> Points:
     """Each player's loss plus weight |x - mean of its points so far|^2 (Salimans et al. 2016, arXiv:1606.03498, 3.3).
 
-    The mean, that of the present point and all before it, is a constant of the step.
+    The mean, over the current and all earlier points, is treated as a constant.
     """
     total, n = torch.zeros_like(point), 0
     while True:
@@ -135,9 +135,9 @@ def adam(
     alternating: bool = True,
     optimistic: bool = False,
 ) -> Points:
-    """Adam (Kingma & Ba 2015, arXiv:1412.6980) for each player; its steps, of about lr everywhere, never settle.
+    """Adam (Kingma & Ba 2015, arXiv:1412.6980) for each player; its steps keep a size of about lr.
 
-    Optimistic, it takes twice each step and takes back the last one (Daskalakis et al. 2018, algorithm 1).
+    `optimistic`: twice each step minus the previous one (Daskalakis et al. 2018, algorithm 1).
     """
     moments = Moments(point, lr, beta1, beta2, eps)
     last = torch.zeros_like(point)
@@ -158,11 +158,11 @@ def extra_adam(
     eps: float = 1e-8,
     alternating: bool = False,
 ) -> Points:
-    """Extragradient with Adam's steps, both of which feed its moments (Gidel et al. 2019, arXiv:1802.10551, alg. 4)."""
+    """Extragradient with Adam's steps; both update its moments (Gidel et al. 2019, arXiv:1802.10551, alg. 4)."""
     return _extra(game, point, Moments(point, lr, beta1, beta2, eps).move, alternating)
 
 
-RULES: dict[str, Rule] = {  # as in the picture above
+RULES: dict[str, Rule] = {  # those of the module's docstring
     "simultaneous": gradient,
     "alternating": partial(gradient, alternating=True),
     "momentum 0.3, alternating": partial(gradient, beta=0.3, alternating=True),
@@ -180,12 +180,12 @@ RULES: dict[str, Rule] = {  # as in the picture above
 
 
 def turns(game: Game, alternating: bool) -> list[Tensor]:
-    """Who moves after whom: bool masks [d]; the last player first, or all in one."""
+    """Masks [d] of the players in order of their updates: the last player first, or one mask of all."""
     return list(game.turns.flip(0)) if alternating else [game.turns.any(0)]
 
 
 class Moments:
-    """Adam's running means of the gradient and of its square, with their corrections for having started at 0."""
+    """Adam's running means of the gradient and its square, with bias correction."""
 
     def __init__(self, point: Tensor, lr: float, beta1: float, beta2: float, eps: float) -> None:
         self.lr, self.betas, self.eps = lr, (beta1, beta2), eps
@@ -193,7 +193,7 @@ class Moments:
         self.steps = torch.zeros_like(point)
 
     def move(self, v: Tensor, mine: Tensor) -> Tensor:
-        """Adam's step [d] along v; only what is mine counts."""
+        """Adam's step [d] along v for the coordinates in `mine`."""
         self.steps = self.steps + mine
         first, second = (
             (mean.copy_(torch.where(mine, torch.lerp(power, mean, beta), mean)) / (1 - beta**self.steps))

@@ -1,4 +1,4 @@
-"""GANs over a finite set: densities are tables, and everything is known exactly."""
+"""GANs over a finite set: densities are tables, and all quantities are exact."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def value(p: Tensor, q: Tensor, d: Tensor | None = None) -> Tensor:
 def density_step(p: Tensor, q: Tensor, lr: float = 1.0) -> Tensor:
     """The generator after one step in the space of densities, where V(D*, .) is convex (section 4.2).
 
-    The gradient of V by q is log(1 - D*), D* being the best there is; the step is that of mirror descent, which stays
-    among densities: q (1 - D*)^-lr, normalised. With lr = 1 it is (p + q) / 2: each step halves the distance.
+    The gradient of V with respect to q is log(1 - D*) for the optimal D*; the mirror descent step is q (1 - D*)^-lr,
+    normalised. With lr = 1 it is (p + q) / 2: each step halves the distance.
     """
     return torch.softmax(q.log() - lr * torch.log1p(-best_discriminator(p, q)), 0)
 
 
 class TabularGAN(Game):
-    """G is a table, q = softmax(point), and D the best there is, so that one player is left, who minimises V(D*, .).
+    """G is a table, q = softmax(point), and D is optimal; the one remaining player minimises V(D*, .).
 
-    Goodfellow et al. 2014, section 4.2. Convex in q; in the softmax's logits V still falls with every small step, to
-    -log 4, slowly where q has died out. Networks have no such guarantee.
+    Goodfellow et al. 2014, section 4.2. V is convex in q; in the logits it still decreases with every small step, to
+    -log 4, slowly where q is near 0. Networks have no such guarantee.
 
     Args:
         p: probabilities [n] of the data.
@@ -59,29 +59,28 @@ class TabularGAN(Game):
 
 
 def ebgan_value(p: Tensor, q: Tensor, energy: Tensor, margin: float) -> Tensor:
-    """V = E_p D + E_q max(0, m - D), what EBGAN's discriminator minimises (eq. 3).
+    """V = E_p D + E_q max(0, m - D), minimised by EBGAN's discriminator (eq. 3).
 
-    The best energies are 0 where p >= q and m elsewhere (lemma 1; where p = q any in [0, m] is as good). With them V is
-    m sum min(p, q) = m (1 - TV(p, q)), TV being the total variation.
+    Optimal energies are 0 where p >= q and m elsewhere (lemma 1; any in [0, m] where p = q). They give
+    V = m sum min(p, q) = m (1 - TV(p, q)), with the total variation TV.
     """
     return p @ energy + q @ (margin - energy).relu()
 
 
 def ebgan_play(p: Tensor, q: Tensor, energy: Tensor, margin: float, lr: float = 1.0) -> Iterator[tuple[Tensor, Tensor]]:
-    """EBGAN played by two tables: (q, energy) after each step, without end. G minimises E_q D, D `ebgan_value`.
+    """EBGAN with two tables: yields (q, energy) after each step, infinitely. G minimises E_q D, D `ebgan_value`.
 
-    Section 2.2: at a Nash equilibrium q = p and V = m (theorem 1), and D is a constant almost everywhere (theorem 2);
-    but *any* constant in [0, m]. Reals and fakes end at the same energy, which the theorem does not determine: as long
-    as no energy is clamped at 0 or m, D's gradient p - q sums to 0, so that the mean of the energies stays as it was
-    at the start, and the constant is this mean.
+    Section 2.2: at a Nash equilibrium q = p and V = m (theorem 1), and D is constant almost everywhere (theorem 2), but
+    *any* constant in [0, m]. Unless an energy is clamped at 0 or m, D's gradient p - q sums to 0, so the mean energy
+    keeps its initial value, which is the constant.
 
-    For energies in [0, m] the game is bilinear, E_p D - E_q D, and plain steps would leave the equilibrium. So both
-    take extragradient's: G a mirror step in the space of densities, D a step that is kept in [0, m].
+    For energies in [0, m] the game is bilinear, E_p D - E_q D, and gradient steps diverge. Both players therefore use
+    extragradient: G mirror steps in the space of densities, D steps projected to [0, m].
 
     Args:
         p: probabilities [n] of the data.
-        q: those of the generator at first, none of them 0.
-        energy: D at first [n], in [0, margin].
+        q: initial probabilities of the generator, none of them 0.
+        energy: initial energies [n], in [0, margin].
         margin: m.
         lr: of both players.
     """

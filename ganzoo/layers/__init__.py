@@ -1,1 +1,1 @@
-"""Building blocks that several networks share."""
+"""Layers shared by several networks."""

@@ -10,12 +10,12 @@ from torch.nn.utils import parameters_to_vector
 
 
 class HistoricalAverage(nn.Module):
-    """|theta - 1/t sum_i theta[i]|^2, where theta[1] is as constructed and each `update` adds another.
+    """|theta - 1/t sum_i theta[i]|^2, where theta[1] are the parameters at construction and each `update` adds another.
 
-    The mean and t are buffers, so a checkpoint holds them.
+    The mean and t are buffers and part of checkpoints.
 
     Args:
-        parameters: theta; as many, in the same order, at every later call.
+        parameters: theta; pass the same ones, in the same order, to every call.
     """
 
     mean: Tensor

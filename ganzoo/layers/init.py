@@ -1,4 +1,4 @@
-"""How weights begin."""
+"""Weight initialisation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NORMS = nn.BatchNorm2d | nn.InstanceNorm2d
 def normal_(network: nn.Module, std: float) -> None:
     """Weights from N(0, std), gains of batch and instance norms from N(1, std), biases 0; in place.
 
-    So do the authors of DCGAN, Pix2Pix and CycleGAN in their code (Theano; Lua).
+    As in the authors' code of DCGAN (Theano), Pix2Pix and CycleGAN (Lua).
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | NORMS):

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class Maxout(nn.Module):
-    """The largest of `pieces` linear functions, for each of `out_features` units: [N, in] -> [N, out]."""
+    """Maximum of `pieces` linear functions for each unit: [N, in_features] -> [N, out_features]."""
 
     def __init__(self, in_features: int, out_features: int, pieces: int) -> None:
         super().__init__()

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 
 class MinibatchDiscrimination(nn.Module):
-    """Joins to each row x_i of [N, A] how close it is to the batch's rows: [N, A + B].
+    """Appends to each row x_i of [N, A] its similarity to the rows of the batch: [N, A + B].
 
-    M_i = x_i T is a B x C matrix, and o(x_i)_b = sum_j exp(-|M_ib - M_jb|_1) over all rows j, i itself included. Reals
-    and fakes must come in batches of their own. T starts at a scale at which the distances are about 1: where they are
-    far larger, the exponential has no gradient.
+    M_i = x_i T is a B x C matrix, and o(x_i)_b = sum_j exp(-|M_ib - M_jb|_1) over all rows j, including i. Reals
+    and fakes need separate batches. T is initialised such that the distances are about 1; for much larger ones the
+    gradient of the exponential vanishes.
 
     Args:
         in_features: A.

@@ -1,4 +1,4 @@
-"""Additive noise, a regulariser of discriminators."""
+"""Additive noise, to regularise discriminators."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class GaussianNoise(nn.Module):
-    """x + N(0, std^2) while training; x in eval mode."""
+    """x + N(0, std^2) in training mode; x in eval mode."""
 
     def __init__(self, std: float) -> None:
         super().__init__()

@@ -7,15 +7,14 @@ from torch import Tensor, nn
 
 
 class VirtualBatchNorm(nn.Module):
-    """Normalises each example by the statistics of a reference batch and of itself, never by its neighbours'.
+    """Normalises each example by the statistics of a reference batch and of itself, independently of its own batch.
 
-    The first `reference` rows of the input are the reference batch, on its way through the same network; they are
-    normalised by their own statistics. An example counts as one more row of it. The statistics are those of each
-    channel, over rows and pixels.
+    The first `reference` rows of the input are the reference batch, normalised by its own statistics. The
+    statistics of every other row are those of the reference batch plus this row, per channel, over rows and pixels.
 
     Args:
         features: channels of the input [reference + N, features, ...].
-        reference: R, images of the reference batch.
+        reference: size of the reference batch.
         eps: added to the variance.
     """
 
@@ -26,7 +25,7 @@ class VirtualBatchNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(features))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.to(self.weight.dtype)  # statistics of bfloat16 would be too coarse
+        x = x.to(self.weight.dtype)  # statistics in bfloat16 are too coarse
         r, pixels = self.reference, tuple(range(2, x.ndim))
         reference, own = x[:r], x[r:]
         var, mean = torch.var_mean(reference, (0, *pixels), correction=0, keepdim=True)

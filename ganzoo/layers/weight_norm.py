@@ -1,4 +1,4 @@
-"""Weight normalisation whose lengths are not trained (Salimans & Kingma 2016, arXiv:1602.07868, eq. 2)."""
+"""Weight normalisation with fixed lengths (Salimans & Kingma 2016, arXiv:1602.07868, eq. 2)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch.nn.utils.parametrize import register_parametrization
 
 
 class FixedLength(nn.Module):
-    """v -> g v / |v| for each output of a layer, where g is the length that its weights have at the start.
+    """v -> g v / |v| for each output of a layer, where g is the initial length of its weights.
 
     Args:
-        weight: [outputs, ...], as the layer starts.
+        weight: [outputs, ...], the initial weight.
     """
 
     length: Tensor
@@ -25,7 +25,7 @@ class FixedLength(nn.Module):
 
 
 def fixed_weight_norm(layer: nn.Linear | nn.Conv2d) -> nn.Module:
-    """A layer whose weights keep the lengths that they have now: only their directions are trained."""
+    """Keeps the lengths of a layer's weights fixed: only their directions are trained."""
     register_parametrization(layer, "weight", FixedLength(layer.weight))
     return layer
 

@@ -1,1 +1,1 @@
-"""Generators and discriminators, built from plain scalars; every one takes (z, y=None) or (x, y=None)."""
+"""Generators and discriminators. Constructors take plain scalars; forward takes (z, y=None) or (x, y=None)."""

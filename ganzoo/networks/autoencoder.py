@@ -1,4 +1,4 @@
-"""Auto-encoders whose reconstruction error is an energy (Zhao et al. 2016, arXiv:1609.03126)."""
+"""Auto-encoders with the reconstruction error as energy (Zhao et al. 2016, arXiv:1609.03126)."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class Energy(nn.Module):
 
 
 class MLPAutoEncoder(Energy):
-    """Linear layers, ReLU after each but the last; batch norm after each but the first and the last.
+    """Linear layers with ReLU after all but the last, and batch norm after all but the first and last.
 
     Args:
         image_size: pixels, H = W.
         channels: of the image.
         hidden: units of each of the encoder's layers.
-        layers: linear layers of encoder and decoder together; the decoder is one.
-        dropout: probability that a unit of the encoder is left out.
+        layers: linear layers of encoder and decoder together; the decoder has one.
+        dropout: drop probability of the encoder's units.
 
     Raises:
-        ValueError: there are fewer than two layers.
+        ValueError: fewer than two layers.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class MLPAutoEncoder(Energy):
 
 
 class ConvAutoEncoder(Energy):
-    """Strided 4x4 convolutions and their mirror image; ReLU and batch norm as in `MLPAutoEncoder`.
+    """Strided 4x4 convolutions and a mirrored decoder; ReLU and batch norm as in `MLPAutoEncoder`.
 
-    64 pixels are three halvings, 64-128-256 feature maps at the default width; 128 are four.
+    64 pixels are halved three times, with 64-128-256 feature maps at the default width; 128 four times.
 
     Args:
         image_size: 16, 32, 64 or 128.
         channels: of the image.
-        width: feature maps of the first layer; each layer after it has twice as many.
+        width: feature maps of the first layer, doubled in each further layer.
 
     Raises:
         ValueError: another image size.

@@ -10,19 +10,17 @@ from ganzoo.layers.maxout import Maxout
 
 
 class CGANGenerator(nn.Module):
-    """z [N, z_dim] in [0, 1] and labels y [N], a ReLU layer for each -> a joint one -> sigmoid -> images [N, C, H, W].
-
-    The images are in [-1, 1].
+    """z [N, z_dim] in [0, 1], labels y [N] -> a ReLU layer each -> joint one -> sigmoid -> [N, C, H, W] in [-1, 1].
 
     Args:
         image_size: pixels, H = W.
         channels: of the image.
-        num_classes: K of the labels, which enter as one-hot vectors.
+        num_classes: number of labels, encoded as one-hot vectors.
         z_dim: size of the latent.
-        z_hidden: units of z's own layer.
-        y_hidden: units of y's own layer.
+        z_hidden: units of z's layer.
+        y_hidden: units of y's layer.
         hidden: units of the joint layer.
-        dropout: probability that a hidden unit is left out.
+        dropout: drop probability of hidden units.
     """
 
     def __init__(
@@ -51,20 +49,21 @@ class CGANGenerator(nn.Module):
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         classes = one_hot(y, self.num_classes).to(z.dtype)
-        own = torch.cat([self.z(2 * z - 1), self.y(classes)], 1)  # z's mean, the same for all, would outweigh the label
+        # centred, as otherwise z's constant mean would dominate the label
+        own = torch.cat([self.z(2 * z - 1), self.y(classes)], 1)
         return 2 * self.joint(own) - 1  # the paper's pixels are in [0, 1]
 
 
 class CGANDiscriminator(nn.Module):
-    """x [N, C, H, W] in [-1, 1] and labels y [N], a maxout layer for each -> a joint one -> logits [N].
+    """x [N, C, H, W] in [-1, 1], labels y [N] -> separate maxout layers -> joint maxout layer -> logits [N].
 
     Args:
         image_size: pixels, H = W.
         channels: of the image.
-        num_classes: K of the labels, which enter as one-hot vectors.
-        hidden: units of x's own layer, of 5 pieces, and of the joint one, of 4.
-        y_hidden: units of y's own layer, of 5 pieces.
-        dropout: probability that a hidden unit is left out.
+        num_classes: number of labels, encoded as one-hot vectors.
+        hidden: units of x's layer (5 pieces) and of the joint layer (4 pieces).
+        y_hidden: units of y's layer (5 pieces).
+        dropout: drop probability of hidden units.
     """
 
     def __init__(

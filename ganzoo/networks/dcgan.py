@@ -1,8 +1,8 @@
 """The convolutional networks of Radford et al. 2015 (arXiv:1511.06434, section 3 and figure 1).
 
-Kernels of 5x5, as in the authors' Theano code (those of their Torch code are 4x4). Where that code has one gain and one
-shift for each unit after G's linear layer, there is one for each feature map here; and G's last, D's first and D's
-output layer have biases here, and none there.
+Kernels are 5x5, as in the authors' Theano code (4x4 in their Torch code). Differences from that code: batch norm after
+G's linear layer has a gain and shift per feature map, not per unit; G's last, D's first and D's output layer have
+biases.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class DCGANGenerator(nn.Module):
         image_size: 8, 16, 32, 64, ...; each doubling is one layer.
         channels: of the image.
         z_dim: size of the latent.
-        width: feature maps of the last hidden layer; each layer before it has twice as many.
-        num_classes: K of the labels y [N], which join z as one-hot vectors; None for none.
+        width: feature maps of the last hidden layer; each earlier layer has twice as many.
+        num_classes: number of labels y [N], appended to z as one-hot vectors; None if unconditional.
         norm: after each hidden layer.
-        first_norm: whether after the linear layer, too.
+        first_norm: also after the linear layer.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class DCGANGenerator(nn.Module):
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        bias = norm == "none"  # a norm has its own
+        bias = norm == "none"  # the norm has a bias
         first = norm if first_norm else "none"
         top = width * 2 ** (doublings(image_size) - 1)
         self.project = nn.Linear(z_dim + (num_classes or 0), top * 4 * 4, bias=first == "none")
@@ -63,13 +63,13 @@ class DCGANGenerator(nn.Module):
 
 
 class DCGANDiscriminator(nn.Module):
-    """x [N, C, H, W] in [-1, 1] -> strided 5x5 convolutions -> 4x4 -> logits [N], or [N, outputs] if there are more.
+    """x [N, C, H, W] in [-1, 1] -> strided 5x5 convolutions -> 4x4 -> logits [N], or [N, outputs].
 
     Args:
         image_size: 8, 16, 32, 64, ...; each halving is one layer.
         channels: of the image.
-        width: feature maps of the first layer; each layer after it has twice as many.
-        outputs: of the last, linear layer.
+        width: feature maps of the first layer, doubled in each further layer.
+        outputs: size of the last, linear layer.
         norm: after each hidden layer but the first.
     """
 
@@ -92,10 +92,10 @@ class DCGANDiscriminator(nn.Module):
 
 
 def doublings(image_size: int) -> int:
-    """How often 4 pixels double to `image_size`.
+    """n >= 1 with image_size = 4 * 2^n.
 
     Raises:
-        ValueError: they do not, at least once.
+        ValueError: there is no such n.
     """
     if image_size == 1:
         raise ValueError(

@@ -1,6 +1,6 @@
 """The networks of Salimans et al. 2016 (arXiv:1606.03498, section 5) for MNIST and CIFAR-10.
 
-Sizes, activations and what is trained are those of the authors' code (openai/improved-gan, mnist_svhn_cifar10).
+Sizes, activations and trained parameters follow the authors' code (openai/improved-gan, mnist_svhn_cifar10).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from ganzoo.layers.weight_norm import fixed_weight_norm
 
 
 class _Generator(nn.Module):
-    """z [N, z_dim] -> layers -> images [N, C, H, W] in [-1, 1]; a reference batch of latents goes along, if any.
+    """z [N, z_dim] -> layers -> images [N, C, H, W] in [-1, 1]; the reference batch, if any, is passed along.
 
     Args:
-        layers: latents to images in [0, 1].
+        layers: map latents to images in [0, 1].
         z_dim: size of the latent, uniform in [0, 1).
-        reference: latents in the reference batch of virtual batch norm, drawn here once and for all; 0 for plain
-            batch norm.
+        reference: size of the reference batch of virtual batch norm, drawn once at construction; 0 for plain batch
+            norm.
     """
 
     reference: Tensor
@@ -43,7 +43,7 @@ class _Generator(nn.Module):
 class SoftplusGenerator(_Generator):
     """z [N, z_dim] -> two softplus layers with batch norm -> sigmoid -> images [N, C, H, W].
 
-    Batch norm has a bias and no gain. The last layer has weight norm, whose lengths start at 1 and are trained.
+    Batch norm has a bias and no gain. The last layer has weight norm with trained lengths, initially 1.
 
     Args:
         image_size: pixels, H = W.
@@ -72,18 +72,18 @@ class SoftplusGenerator(_Generator):
 class DeconvolutionalGenerator(_Generator):
     """z [N, z_dim] -> image_size / 8 squared -> three 5x5 transposed convolutions with batch norm -> images.
 
-    Batch norm, which is per unit after the first layer, has a bias and no gain; weights start at N(0, 0.05). The last
-    layer has weight norm, whose lengths are trained. The paper's tanh is twice the sigmoid, less 1, of twice its input.
+    Batch norm has a bias and no gain, and is per unit after the first layer; initial weights are N(0, 0.05). The last
+    layer has weight norm with trained lengths. The sigmoid equals the paper's tanh: tanh(x) = 2 sigmoid(2 x) - 1.
 
     Args:
-        image_size: pixels, H = W: 16, 24, 32, ...; D would have no pixel left of 8.
+        image_size: pixels, H = W: 16, 24, 32, ...; 8 is too small for D.
         channels: of the image.
         z_dim: size of the latent.
-        hidden: feature maps of the last hidden layer; each layer before it has twice as many.
+        hidden: feature maps of the last hidden layer; each earlier layer has twice as many.
         reference: latents in the reference batch of virtual batch norm; 0 for plain batch norm.
 
     Raises:
-        ValueError: the image has another size.
+        ValueError: another image size.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class DeconvolutionalGenerator(_Generator):
 
 
 class Bias(nn.Module):
-    """x [N, features, ...] -> x + b, what is left of batch norm's affine map without the gain."""
+    """x [N, features, ...] -> x + b: batch norm's affine map without the gain."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -125,12 +125,12 @@ def _norm(kind: type[nn.BatchNorm1d | nn.BatchNorm2d], features: int, reference:
 class _Discriminator(nn.Module):
     """x [N, C, H, W] in [-1, 1] -> features -> logits of D and of K classes.
 
-    The class K + 1, "generated", has the logit 0, so D(x) = Z / (Z + 1) with Z = sum_k exp l_k, and log Z is D's logit.
-    All layers have weight norm; only the last one's lengths are trained.
+    Class K + 1, "generated", has logit 0, so D(x) = Z / (Z + 1) with Z = sum_k exp l_k, and D's logit is log Z. All
+    layers have weight norm; only the last one's lengths are trained.
 
     Args:
-        layers: images to the features [N, d] of the last hidden layer.
-        last: what comes between features and minibatch discrimination.
+        layers: map images to the features [N, d] of the last hidden layer.
+        last: applied between the features and minibatch discrimination.
         size: d.
         num_classes: K.
         kernels: of the minibatch discrimination; 0 for none.
@@ -152,13 +152,13 @@ class _Discriminator(nn.Module):
 
 
 class NoisyDiscriminator(_Discriminator):
-    """x [N, C, H, W] -> five ReLU layers, each with noise on its input -> logits of D, logits of K classes, features.
+    """x [N, C, H, W] -> five ReLU layers with input noise -> logits of D, logits of K classes, features.
 
     Args:
         image_size: pixels, H = W.
         channels: of the image.
         num_classes: K.
-        hidden: units of the first layer; the others have 1/2, 1/4, 1/4 and 1/4 of it.
+        hidden: units of the first layer; the others have 1/2, 1/4, 1/4 and 1/4 as many.
         kernels: of the minibatch discrimination before the last layer; 0 for none.
     """
 
@@ -176,9 +176,9 @@ class NoisyDiscriminator(_Discriminator):
 
 
 class ConvolutionalDiscriminator(_Discriminator):
-    """x [N, C, H, W] -> nine leaky convolutions with dropout -> mean -> logits of D, logits of K classes, features.
+    """x [N, C, H, W] -> nine convolutions, leaky ReLU, dropout -> mean -> logits of D, logits of K classes, features.
 
-    With minibatch discrimination the input has Gaussian noise in the place of dropout.
+    With minibatch discrimination the input has Gaussian noise instead of dropout.
 
     Args:
         image_size: pixels, H = W.
@@ -207,8 +207,8 @@ def _leaky(layer: nn.Conv2d) -> list[nn.Module]:
 
 
 def _started(layer: Any, slope: float = 0.0) -> Any:
-    """Weights as He et al. (2015, arXiv:1502.01852) draw them, biases 0: with torch's smaller weights the noise buries
-    the signal. (The authors' code scales them to the first 500 images instead.)"""
+    """He initialisation (2015, arXiv:1502.01852), zero biases: torch's default weights are too small beside the noise.
+    (The authors' code instead scales them to the first 500 images.)"""
     nn.init.kaiming_normal_(layer.weight, slope, nonlinearity="leaky_relu")
     nn.init.zeros_(layer.bias)
     return layer

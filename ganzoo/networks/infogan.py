@@ -1,4 +1,4 @@
-"""What InfoGAN (Chen et al. 2016, arXiv:1606.03657) adds to a generator and to a discriminator."""
+"""Wrappers that add InfoGAN's codes to a generator and Q to a discriminator (Chen et al. 2016, arXiv:1606.03657)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ganzoo.core.types import full_precision
 
 
 class CodedGenerator(nn.Module):
-    """A generator of latents {z [N, z_dim], codes [N, n], category [N], or [N, k] of k categorical codes}.
+    """A generator whose latents are {z [N, z_dim], codes [N, n], category [N], or [N, k] for k categorical codes}.
 
     Args:
-        network: a generator of vectors: z, the codes, and each category as a one-hot vector.
-        categories: values of each categorical code.
+        network: a generator that takes z, the codes, and one-hot categories, concatenated.
+        categories: number of values of each categorical code.
     """
 
     def __init__(self, network: nn.Module, categories: Sequence[int]) -> None:
@@ -32,19 +32,19 @@ class CodedGenerator(nn.Module):
 
 
 def columns(category: Tensor) -> tuple[Tensor, ...]:
-    """[N] each: of the categories of a latent, [N] of one or [N, k] of several."""
+    """The categorical codes [N] each, from [N] (one code) or [N, k]."""
     return (category,) if category.ndim == 1 else category.unbind(1)
 
 
 class RecognitionDiscriminator(nn.Module):
-    """x -> logits [N] and features [N, d]; `recognise` is Q, which reads the features.
+    """x -> logits [N] and features [N, d]; `recognise` is Q on the features.
 
     Args:
-        layers: the trunk, x -> features of any shape.
+        layers: the trunk; features of any shape.
         score: a linear layer on the flattened features.
-        categories: values of each categorical code.
+        categories: number of values of each categorical code.
         codes: number of continuous codes.
-        variance: of Q's Gaussians; None: Q tells it.
+        variance: of Q's Gaussians; None: predicted by Q.
         hidden: units of Q's hidden layer.
     """
 
@@ -74,7 +74,7 @@ class RecognitionDiscriminator(nn.Module):
         return self.score(features).squeeze(1), features
 
     def recognise(self, features: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Logits [N, K] of each category, and the means and the logarithms of the variances [N, n] of the codes."""
+        """Logits [N, K] of each categorical code; means and log variances [N, n] of the continuous codes."""
         *logits, mean, log_variance = full_precision(self.q(features)).split(self.sizes, 1)
         if self.variance:
             log_variance = torch.full_like(mean, math.log(self.variance))

@@ -1,4 +1,4 @@
-"""The ladder network (Rasmus et al. 2015, arXiv:1507.02672), fully connected, with its denoising cost as an energy."""
+"""The ladder network (Rasmus et al. 2015, arXiv:1507.02672), fully connected, with the denoising cost as energy."""
 
 from __future__ import annotations
 
@@ -11,28 +11,27 @@ from torch.nn.functional import relu
 
 
 class Ladder(nn.Module):
-    """x [N, C, H, W] in [-1, 1] -> denoising costs (bottom layer [N], all other layers together [N]), both weighted.
+    """x [N, C, H, W] in [-1, 1] -> weighted denoising costs (bottom layer [N], sum of all other layers [N]).
 
-    z^0 = (x + 1) / 2 climbs twice through layers that share their weights, h^l = relu(norm(W^l h^(l-1)) + beta^l): once
-    clean, once with Gaussian noise on every normalised z^l. From the top, with u^L = softmax, a decoder estimates the
-    clean z^l from the noisy one and from what comes from above, u^l = norm(V^l z_hat^(l+1)) (algorithm 1):
-    z_hat = (z_noisy - mu(u)) v(u) + mu(u), where mu and v have five parameters a unit each, so that with Gaussian z
-    they can be its conditional mean and the share of its variance. The cost of layer l is its weight times the mean
-    over units of (z_clean - norm_clean(z_hat))^2.
+    Two encoder paths share weights, h^l = relu(norm(W^l h^(l-1)) + beta^l) from z^0 = (x + 1) / 2: a clean one, and one
+    with Gaussian noise added to every normalised z^l. From the top, with u^L = softmax, the decoder estimates the clean
+    z^l from the noisy one and from the layer above, u^l = norm(V^l z_hat^(l+1)) (algorithm 1):
+    z_hat = (z_noisy - mu(u)) v(u) + mu(u), where mu and v have five parameters per unit. The cost of layer l is its
+    weight times the mean over units of (z_clean - norm_clean(z_hat))^2.
 
-    In training each batch is normalised by its own statistics; in eval mode by running ones, without noise, so that an
-    image's class and cost are its own.
+    Batch statistics and noise are used in training; running statistics and no noise in eval mode, so that class and
+    cost of an image do not depend on the batch.
 
     Args:
         image_size: pixels, H = W.
         channels: of the image.
-        num_classes: K, units of the top layer.
+        num_classes: units of the top layer.
         hidden: units of the third to fifth layer; the second has twice as many, the first four times.
-        noise: standard deviation of what is added to the pixels, in [0, 1], and to every normalised layer.
-        denoising: weights of the layers' denoising costs, from the pixels upwards; layers without one have 0.
+        noise: standard deviation of the noise on pixels in [0, 1] and on every normalised layer.
+        denoising: weights of the layers' denoising costs, from the pixels upwards; missing ones are 0.
 
     Raises:
-        ValueError: there is no weight, or there are more than layers, or one is negative.
+        ValueError: no weights, more weights than layers, or a negative one.
     """
 
     def __init__(
@@ -52,7 +51,7 @@ class Ladder(nn.Module):
         pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
         self.up = nn.ModuleList(nn.Linear(n, m, bias=False) for n, m in pairs)
         self.beta = nn.ParameterList(torch.zeros(m) for m in sizes[1:])
-        self.gamma = nn.Parameter(torch.ones(num_classes))  # relu needs no scale: the next norm would undo it
+        self.gamma = nn.Parameter(torch.ones(num_classes))  # only here: the next norm cancels a scale before relu
         self.norm_up = nn.ModuleList(Norm(m) for m in sizes[1:])
         self.down = nn.ModuleList(nn.Linear(m, n, bias=False) for n, m in pairs)
         self.norm_down = nn.ModuleList(Norm(m) for m in sizes)
@@ -61,7 +60,7 @@ class Ladder(nn.Module):
             nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
 
     def forward(self, x: Tensor, y: Tensor | None = None, track: bool = False) -> tuple[Tensor, Tensor]:
-        """The costs; the running statistics follow the batch where `track` says so."""
+        """The costs; `track` updates the running statistics."""
         clean, means, stds, _ = self.encode(x, noise=0.0, track=track)
         corrupted, _, _, logits = self.encode(x, noise=self.noise)
         costs: list[Tensor] = []  # from the top
@@ -76,7 +75,7 @@ class Ladder(nn.Module):
         return costs[-1], torch.stack([torch.zeros_like(costs[-1]), *costs[:-1]]).sum(0)
 
     def classify(self, x: Tensor) -> Tensor:
-        """Logits [N, K]; of the noisy path in training."""
+        """Logits [N, K]; of the noisy path in training mode."""
         return self.encode(x, self.noise)[-1]
 
     def encode(
@@ -96,10 +95,10 @@ class Ladder(nn.Module):
 
 
 class Norm(nn.Module):
-    """Statistics of each of n units, with batch norm's buffers, so that several processes average them.
+    """Mean and standard deviation of each unit, with batch norm's buffers, which processes average.
 
-    No subclass of torch's batch norm: `sync_batchnorm` would exchange it for a class that normalises. With several
-    processes a batch is a process's share.
+    Not a subclass of torch's batch norm, which `sync_batchnorm` would replace. With several processes, statistics are
+    those of a process's share of the batch.
     """
 
     running_mean: Tensor
@@ -113,7 +112,7 @@ class Norm(nn.Module):
         self.register_load_state_dict_pre_hook(_without_count)
 
     def forward(self, z: Tensor, track: bool = False) -> tuple[Tensor, Tensor]:
-        """z [N, n] -> mean and standard deviation [n]: the batch's in training, running ones in eval mode."""
+        """z [N, n] -> mean and standard deviation [n]: of the batch in training mode, running ones in eval mode."""
         mean, var = self.running_mean, self.running_var
         if self.training:
             var, mean = torch.var_mean(z.float(), 0, correction=0)
@@ -125,7 +124,7 @@ class Norm(nn.Module):
 
 
 def _without_count(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Checkpoints from when the norm was a batch norm have a count of batches, which was never used."""
+    """Older checkpoints, in which this was a batch norm, have an unused count of batches."""
     state_dict.pop(f"{prefix}num_batches_tracked", None)
 
 

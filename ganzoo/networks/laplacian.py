@@ -1,4 +1,4 @@
-"""The networks of Denton et al. 2015 (arXiv:1506.05751, section 4.1), of which each level of a pyramid has a pair."""
+"""The networks of Denton et al. 2015 (arXiv:1506.05751, section 4.1): one pair per level of the pyramid."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ganzoo.functional.pyramid import expand
 class ResidualGenerator(nn.Module):
     """z [N, 1, H, W], low-pass l [N, C, H, W] -> residual h [N, C, H, W]: 7x7, 7x7 and 5x5 convolutions.
 
-    z is one more colour plane beside l's.
+    z is an additional channel of l.
 
     Args:
         channels: of the image.
@@ -38,14 +38,14 @@ class ResidualGenerator(nn.Module):
 class ResidualDiscriminator(nn.Module):
     """h + l [N, C, H, W] -> logits [N]: two 5x5 convolutions, dropout, a linear layer.
 
-    The paper's first layer adds the residual h and the low-pass l; here the equations do. The convolutions are padded,
-    which the authors' were not, so that small levels have room for them.
+    The paper's first layer adds the residual h and the low-pass l; here the equations do. Unlike the authors',
+    convolutions are padded, since small levels need it.
 
     Args:
         image_size: pixels, H = W, even.
         channels: of the image.
         width: feature maps of both convolutions; the second one halves the image.
-        dropout: probability that a unit before the last layer is left out.
+        dropout: drop probability before the last layer.
     """
 
     def __init__(self, image_size: int = 32, channels: int = 3, width: int = 64, dropout: float = 0.5) -> None:
@@ -66,10 +66,10 @@ class ResidualDiscriminator(nn.Module):
 
 
 class Cascade(nn.ModuleList):
-    """Generators G_0, ..., G_K, finest first: G_K makes an image, each finer one twice its size.
+    """Generators G_0, ..., G_K, finest first: G_K generates the coarsest image, each finer one doubles its size.
 
     [z_0, ..., z_K] -> I_0 [N, C, H, W]: I_K = G_K(z_K), then I_k = l_k + G_k(z_k, l_k) with l_k = u(I_{k+1}) down to
-    k = 0, which may leave [-1, 1].
+    k = 0. The result may exceed [-1, 1].
     """
 
     def forward(self, z: Sequence[Tensor], y: Tensor | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Fully connected networks: those of Goodfellow et al. 2014 (arXiv:1406.2661), and plain stacks of ReLU layers."""
+"""Fully connected networks: those of Goodfellow et al. 2014 (arXiv:1406.2661), and plain ReLU networks."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from ganzoo.layers.maxout import Maxout
 
 
 class MLPGenerator(nn.Module):
-    """z [N, z_dim] -> two ReLU layers -> sigmoid -> images [N, C, H, W] in [-1, 1]; weights U(-.05, .05), biases 0,
-    until `start_at` is called."""
+    """z [N, z_dim] -> two ReLU layers -> sigmoid -> images [N, C, H, W] in [-1, 1]; initial weights U(-.05, .05),
+    biases 0; see `start_at`."""
 
     def __init__(self, image_size: int = 28, channels: int = 1, z_dim: int = 100, hidden: int = 1200) -> None:
         super().__init__()
@@ -30,15 +30,16 @@ class MLPGenerator(nn.Module):
 
     @torch.no_grad()
     def start_at(self, pixels: Tensor) -> None:
-        """Set the last biases, if they are still 0, to make these pixels [C, H, W] in [-1, 1] where weights are 0."""
+        """Initialise the last biases, if still 0: with zero weights the output is these pixels [C, H, W] in [-1, 1]."""
         *_, last, _ = self.layers
         assert isinstance(last, nn.Linear)
         if not last.bias.any():
-            last.bias.copy_(((pixels.flatten() + 1) / 2).logit(1e-7))  # the authors' bound, too
+            last.bias.copy_(((pixels.flatten() + 1) / 2).logit(1e-7))  # as in the authors' code
 
 
 class MaxoutDiscriminator(nn.Module):
-    """x [N, C, H, W] in [-1, 1] -> two maxout layers with dropout -> logits [N]; weights U(-.005, .005), biases 0."""
+    """x [N, C, H, W] in [-1, 1] -> two maxout layers with dropout -> logits [N]; initial weights U(-.005, .005),
+    biases 0."""
 
     def __init__(
         self,
@@ -72,8 +73,8 @@ class ReLUGenerator(nn.Module):
         channels: of the image.
         z_dim: size of the latent.
         hidden: units of each hidden layer.
-        layers: linear layers, the last one included.
-        batch_norm: whether after each hidden layer.
+        layers: number of linear layers, including the last.
+        batch_norm: after each hidden layer.
     """
 
     def __init__(
@@ -100,9 +101,9 @@ class ReLUDiscriminator(nn.Module):
         image_size: pixels, H = W.
         channels: of the image.
         hidden: units of each hidden layer.
-        layers: linear layers, the last one included.
-        batch_norm: whether after each hidden layer but the first.
-        dropout: probability that a hidden unit is left out.
+        layers: number of linear layers, including the last.
+        batch_norm: after each hidden layer but the first.
+        dropout: drop probability of hidden units.
     """
 
     def __init__(
@@ -133,7 +134,7 @@ def relu_stack(
 ) -> list[nn.Module]:
     """`layers` linear layers, with batch norm, ReLU and dropout after each but the last.
 
-    Without `first_norm` the first layer has no batch norm: a discriminator's, that reads the images themselves.
+    Without `first_norm` the first layer has no batch norm, as usual in discriminators.
     """
     stack: list[nn.Module] = []
     for i in range(layers - 1):

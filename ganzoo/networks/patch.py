@@ -9,19 +9,19 @@ from ganzoo.layers.init import normal_
 
 
 class PatchDiscriminator(nn.Module):
-    """x [N, C, H, W] in [-1, 1] -> logits [N, h, w], each of which sees a patch of x and nothing else.
+    """x [N, C, H, W] in [-1, 1] -> logits [N, h, w], one per patch of x.
 
-    4x4 convolutions, all but the last two with stride 2; 1x1 ones for the receptive field of one pixel ("PixelGAN").
+    4x4 convolutions, all but the last two with stride 2; 1x1 convolutions for a receptive field of one pixel
+    ("PixelGAN").
     Instance norm after each hidden layer but the first.
 
     Args:
         image_size: pixels, H = W.
         channels: of x.
-        source_channels: of the picture y [N, C', H, W] that x is judged beside; None for none.
-        width: feature maps of the first layer; each layer after it has twice as many, up to 8 times.
-        receptive_field: r of the r x r pixels that a logit sees: 1, 7, 16, 34, 70, 142, 286, ... It may exceed the
-            image, which is padded with zeros, as the paper's 286 on 256 pixels does; None: 70, or the largest that
-            does not exceed the image.
+        source_channels: of the source y [N, C', H, W], concatenated with x; None without.
+        width: feature maps of the first layer, doubled in each further layer, up to 8 times.
+        receptive_field: side of a patch in pixels: 1, 7, 16, 34, 70, 142, 286, ... It may exceed the zero-padded
+            image, as the paper's 286 on 256 pixels; None: 70, or the largest that does not exceed the image.
 
     Raises:
         ValueError: no such receptive field, or the image is too small for it.
@@ -62,7 +62,7 @@ class PatchDiscriminator(nn.Module):
 
 
 def _halvings(image_size: int, receptive_field: int) -> int:
-    """How many strided layers lie below the two last ones, which alone see 7 pixels: each doubles that and adds 2."""
+    """Number of strided layers: the last two alone see 7 pixels, each strided one below maps r to 2 r + 2."""
     seen = [7]
     while seen[-1] < receptive_field:
         seen.append(2 * seen[-1] + 2)

@@ -1,4 +1,4 @@
-"""The residual translator of Johnson et al. 2016, as Zhu et al. 2017 (arXiv:1703.10593, appendix) use it."""
+"""The residual translator of Johnson et al. 2016, as used by Zhu et al. 2017 (arXiv:1703.10593, appendix)."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from ganzoo.layers.init import normal_
 class ResNetTranslator(nn.Module):
     """x [N, C', H, W] -> c7s1-w, d2w, d4w, k residual blocks, u2w, uw, c7s1-C -> images [N, C, H, W] in [-1, 1].
 
-    Instance norm, reflection padding. Any H and W that 4 divides.
+    Instance norm, reflection padding. H and W are multiples of 4.
 
     Args:
-        image_size: pixels, H = W; chooses the number of blocks.
+        image_size: pixels, H = W; determines the default of `blocks`.
         channels: of the image.
         source_channels: of x.
-        width: feature maps at full size, the paper's 64.
-        blocks: k; None: the paper's 9, or 6 below 256 pixels.
+        width: feature maps at full resolution; 64 in the paper.
+        blocks: number k of residual blocks; None: 9 as in the paper, 6 below 256 pixels.
 
     Raises:
-        ValueError: 4 does not divide image_size, or it is below 8.
+        ValueError: image_size is no multiple of 4, or below 8.
     """
 
     def __init__(

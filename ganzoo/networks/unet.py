@@ -12,27 +12,27 @@ from ganzoo.layers.init import normal_
 
 
 class UNet(nn.Module):
-    """source [N, C', H, W] -> H/2 -> ... -> 1x1 -> ... -> images [N, C, H, W] in [-1, 1], and z as dropout.
+    """source [N, C', H, W] -> H/2 -> ... -> 1x1 -> ... -> images [N, C, H, W] in [-1, 1]; z are dropout masks.
 
-    Each layer of the decoder also reads the encoder's layer of its size. As in the authors' code, the two are joined
-    before ReLU: of the encoder's leaky ReLU only the next layer of the encoder sees the negative part.
+    Skip connections concatenate encoder and decoder layers of the same size, before ReLU as in the authors' code: the
+    negative part of the encoder's leaky ReLU only reaches the next encoder layer.
 
-    Instance norm, in eval mode as in training: it is the paper's batch norm, with the statistics of the test batch, at
-    the paper's batch size of 1, and makes an image independent of those beside it. None at 1x1 pixels, which it would
-    set to zero (the paper's erratum).
+    Instance norm, also in eval mode, equals the paper's batch norm with test statistics at its batch size of 1, and
+    makes images independent of each other. The 1x1 bottleneck has no norm, which would set it to zero (the paper's
+    erratum).
 
     Args:
         image_size: pixels, H = W: 4, 8, 16, ...
         channels: of the image.
         source_channels: of the source.
-        width: feature maps at half the image's size; they double with each halving, up to 8 times.
-        skips: False for the paper's encoder-decoder, whose decoder reads its own layers alone (section 4.2).
+        width: feature maps at half the image's size; doubled with each halving, up to 8 times.
+        skips: False for the paper's encoder-decoder without skip connections (section 4.2).
 
     Attributes:
         noise: shapes (C, h, w) of the dropout masks: the decoder's first three hidden layers.
 
     Raises:
-        ValueError: image_size is no power of two.
+        ValueError: image_size is not a power of two.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class UNet(nn.Module):
         normal_(self, 0.02)
 
     def forward(self, z: Sequence[Tensor], source: Tensor) -> Tensor:
-        """z: for each shape in `noise` a mask [N, C, h, w] that the layer's output is multiplied with."""
+        """z: for each shape in `noise` a mask [N, C, h, w], multiplied with the layer's output."""
         encoded = [source]
         for down in self.down:
             encoded.append(down(encoded[-1]))

@@ -1,4 +1,4 @@
-"""Optimizers whose arguments are plain numbers, so that the command line can read a default from a lambda."""
+"""Adam variants whose arguments are plain numbers, so that the command line can read defaults from lambdas."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 
 class FusedAdam(torch.optim.Adam):
-    """torch's Adam with the betas named one by one, as papers do, and its fused kernel (half of the for-loop's time).
+    """torch's Adam with separate arguments for the betas, and its fused kernel (half the time of the for-loop).
 
     Args:
         params: as in torch.
@@ -20,7 +20,7 @@ class FusedAdam(torch.optim.Adam):
         beta2: decay of the squared gradient's average.
         eps: added to the denominator.
         weight_decay: weight of the L2 penalty.
-        fused: one kernel for all parameters.
+        fused: use one kernel for all parameters.
     """
 
     def __init__(
@@ -37,17 +37,17 @@ class FusedAdam(torch.optim.Adam):
 
 
 class EpsInRootAdam(Optimizer):
-    """Adam that divides by sqrt(v + eps), where torch's divides by sqrt(v) + eps.
+    """Adam that divides by sqrt(v + eps) instead of sqrt(v) + eps, as in the code of Salimans et al. (2016).
 
-    So it is in the code of Salimans et al. (2016). With eps 1e-8 a parameter takes a smaller step the further its
-    gradient lies below 1e-4: at a constant gradient of 1e-5 one of 0.0995 lr, where torch's Adam takes one of 0.999 lr.
+    With eps = 1e-8, steps shrink for gradients below 1e-4: for a constant gradient of 1e-5 the step is 0.0995 lr;
+    torch's Adam takes 0.999 lr.
 
     Args:
         params: as in torch.
         lr: learning rate.
         beta1: decay of the gradient's average.
         beta2: decay of the squared gradient's average.
-        eps: added to that average, under the root.
+        eps: added to that average, inside the root.
     """
 
     def __init__(
@@ -81,12 +81,12 @@ class EpsInRootAdam(Optimizer):
 
 
 def settings(optimizers: Sequence[Optimizer]) -> list[list[dict[str, Any]]]:
-    """Learning rates and all else that the optimizers' constructors were given, for each of their groups."""
+    """Constructor arguments (learning rates and others) of each parameter group of the optimizers."""
     return [[{key: group[key] for key in o.defaults} for group in o.param_groups] for o in optimizers]
 
 
 def set_all(optimizers: Sequence[Optimizer], given: list[list[dict[str, Any]]]) -> None:
-    """Set what `settings` gave."""
+    """Restore the result of `settings`."""
     for optimizer, groups in zip(optimizers, given, strict=True):
         for group, own in zip(optimizer.param_groups, groups, strict=True):
             group.update(own)

@@ -1,10 +1,10 @@
-"""Optimizers for games rather than minima; `ganzoo/games/rules.py` shows what they do on f = xy.
+"""Optimizers for games; `ganzoo/games/rules.py` shows their behaviour on f = xy.
 
-Each knows its own player alone, and in `GANModule.play` players move in turns, where the papers let them move at once.
-On f = xy from (1, 1), in turns, lr 0.01, beta1 0.5, beta2 0.9, after 5000 steps, the radius is 0.094 of the first one
-with Adam, 0.013 with OptimisticAdam, and 0.0018 with ExtraAdam, which takes two gradients a step. With beta2 0.999,
-Adam's default, the last two are hardly better than Adam (0.70, 0.62, 0.61 after 1000 steps). As long as steps are
-divided by the gradients' size none of them comes to rest.
+Each optimizer updates one player. `GANModule.play` updates the players in turns; the papers update them simultaneously.
+On f = xy from (1, 1), with alternating updates, lr 0.01, beta1 0.5 and beta2 0.9, the radius after 5000 steps is 0.094
+of the initial one with Adam, 0.013 with OptimisticAdam, and 0.0018 with ExtraAdam, which needs two gradients per step.
+With Adam's default beta2 of 0.999 the last two are hardly better than Adam (0.70, 0.62, 0.61 after 1000 steps). None
+of them converges exactly, since Adam normalises the step size.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ganzoo.optim.adam import FusedAdam
 
 
 class CorrectedAdam(FusedAdam):
-    """Adam whose steps are corrected; not fused, for a step that fp16's scaler skips must not be corrected either.
+    """Adam with a correction after each step. Not fused, since steps skipped by the fp16 scaler must stay uncorrected.
 
     Args:
         params: as in torch.
@@ -43,13 +43,13 @@ class CorrectedAdam(FusedAdam):
 
     @abstractmethod
     def correct(self, p: Tensor, before: Tensor, state: dict[str, Any]) -> None:
-        """Change, in place, a parameter that Adam's step has moved from where it was `before`."""
+        """Correct in place a parameter after Adam's step; `before` is its value before the step."""
 
 
 class OptimisticAdam(CorrectedAdam):
-    """Twice Adam's step, less the last one (Daskalakis et al. 2018, arXiv:1711.00141, algorithm 1).
+    """Twice Adam's step minus the previous one (Daskalakis et al. 2018, arXiv:1711.00141, algorithm 1).
 
-    The first step is twice Adam's, as there.
+    The first step is twice Adam's, as in the algorithm.
     """
 
     def correct(self, p: Tensor, before: Tensor, state: dict[str, Any]) -> None:
@@ -59,16 +59,16 @@ class OptimisticAdam(CorrectedAdam):
 
 
 class ExtraAdam(CorrectedAdam):
-    """Extragradient with Adam's steps (Gidel et al. 2019, arXiv:1802.10551, algorithm 4): look ahead, return, go.
+    """Extragradient with Adam's steps (Gidel et al. 2019, arXiv:1802.10551, algorithm 4): two calls per update.
 
-    Every second `step` is one of the algorithm's: the first of each pair goes ahead, the second one takes the gradient
-    it finds there and goes from where the first one was. So an update takes two batches, the weights after an odd
-    number of steps are those ahead, and `max_steps` and `n_critic` count halves. Both feed the moments.
+    The first `step` of each pair extrapolates; the second returns to the initial weights and applies the gradient of
+    the extrapolated ones. An update therefore takes two batches, the weights after an odd number of steps are
+    extrapolated, and `max_steps` and `n_critic` count half updates. Both steps update the moments.
     """
 
     @property
     def ahead(self) -> bool:
-        """Whether the weights are those ahead, from which the next step returns."""
+        """Whether the weights are extrapolated; the next step returns from them."""
         return any("return_to" in state for state in self.state.values())
 
     def correct(self, p: Tensor, before: Tensor, state: dict[str, Any]) -> None:
@@ -79,25 +79,26 @@ class ExtraAdam(CorrectedAdam):
 
 
 def looks_ahead(optimizer: Optimizer) -> bool:
-    """Whether an optimizer's weights are a look ahead, from which it will return."""
+    """Whether an optimizer's current weights are extrapolated (ExtraAdam, also inside Lookahead)."""
     if isinstance(optimizer, Lookahead):
         return looks_ahead(optimizer.inner)
     return isinstance(optimizer, ExtraAdam) and optimizer.ahead
 
 
 class Lookahead(Optimizer):
-    """After k steps of another optimizer, back to the share alpha of the way (Zhang et al. 2019, arXiv:1907.08610).
+    """After k steps of an inner optimizer, interpolates with weight alpha between the weights before and after them.
 
-    In GANs (Chavdarova et al. 2021, arXiv:2006.14567) all players return at once. Here each returns after its own k-th
-    step (with `n_critic` n, give the discriminator n k), so the discriminator is back before the generator's k-th step.
-    On f = xy that costs speed, not convergence: in turns, SGD of 0.1, 1000 steps, the radius shrinks to 0.0064 of the
-    first one, where a joint return makes it 0.0018. Between two returns the weights are the other optimizer's.
+    Zhang et al. 2019 (arXiv:1907.08610); for GANs, Chavdarova et al. 2021 (arXiv:2006.14567), where all players
+    interpolate at the same time. Here each player does so after its own k-th step (with `n_critic` n, use n k for the
+    discriminator), so the discriminator interpolates before the generator's k-th step. On f = xy this slows convergence
+    down: with alternating SGD, lr 0.1, 1000 steps, the radius shrinks to 0.0064 of the initial one, to 0.0018 with a
+    joint interpolation.
 
     Args:
         params: as in torch.
-        optimizer: makes the other optimizer, whose moments are kept.
-        k: its steps between two returns.
-        alpha: 1 for no return, 0 for no progress.
+        optimizer: makes the inner optimizer; its moments are kept.
+        k: inner steps between two interpolations.
+        alpha: in (0, 1]; 1 keeps the inner optimizer's weights.
     """
 
     def __init__(
@@ -124,7 +125,7 @@ class Lookahead(Optimizer):
             for p in group["params"]:
                 if p.grad is None:
                     continue
-                state = self.state[p]  # after the inner step: an optimizer takes a state that is not empty for its own
+                state = self.state[p]  # after the inner step, which treats a non-empty state as initialised
                 state.setdefault("slow", slow.get(p))
                 state["taken"] = state.get("taken", 0) + 1
                 if state["taken"] % group["k"] == 0:
@@ -137,5 +138,5 @@ class Lookahead(Optimizer):
 
 
 def having_gradients(optimizer: Optimizer) -> list[Tensor]:
-    """The parameters that a step moves."""
+    """Parameters that have a gradient."""
     return [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]

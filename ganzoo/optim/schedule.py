@@ -9,19 +9,20 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def falling(first: float, images_seen: int, images: float | None) -> float:
-    """From `first` in a straight line to 0 after so many images; constant where that is None."""
+    """Linear decay from `first` to 0 over `images` images; constant if None."""
     return first if images is None else first * max(0.0, 1 - images_seen / images)
 
 
 class LinearTail(LambdaLR):
-    """A constant rate that falls linearly to 0 over the last steps of a training.
+    """Constant learning rate, then linear decay to 0 over the last steps of a training.
 
-    So Rasmus et al. (2015, arXiv:1507.02672) train the ladder network, and the code of Salimans et al. (2016) CIFAR-10.
+    Used by Rasmus et al. (2015, arXiv:1507.02672) for the ladder network, and in the code of Salimans et al. (2016) for
+    CIFAR-10.
 
     Args:
-        optimizer: whose rates fall.
-        total_iters: steps until they are 0.
-        falling_iters: how many of these they fall.
+        optimizer: wrapped optimizer.
+        total_iters: steps until the rate is 0.
+        falling_iters: length of the decay in steps.
     """
 
     def __init__(self, optimizer: Optimizer, total_iters: int, falling_iters: int) -> None:
@@ -29,9 +30,9 @@ class LinearTail(LambdaLR):
 
 
 def anneal_sgd(optimizers: Iterable[Optimizer], images_seen: int, decay: float) -> None:
-    """Set SGD as Goodfellow et al. (2014) and Mirza & Osindero (2014) train; other optimizers keep their rates.
+    """SGD schedule of Goodfellow et al. (2014) and Mirza & Osindero (2014); other optimizers are unaffected.
 
-    The learning rate is lr / decay^t after t updates of 100 images, at least 1e-6; the momentum rises by 0.2 over 250
+    The learning rate is lr / decay^t after t updates of 100 images, at least 1e-6; momentum increases by 0.2 over 250
     epochs of 50,000 images.
     """
     for optimizer in optimizers:
