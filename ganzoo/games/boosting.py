@@ -1,8 +1,8 @@
 """Self-supervised boosting (Welling, Zemel & Hinton 2002, NIPS 15): density estimation by classification.
 
-A random field log p(x) = sum_k f_k(x) - log Z is extended by features. Each round draws samples ("fantasies") from the
-field, fits a logistic classifier of data against fantasies, logit(x) = f(x) - c, and adds f to the field. It is
-a GAN without a generator: the optimal classifier's logit is log p_data - log p, so adding it gives p_data up to
+A random field log p(x) = sum_k f_k(x) - log Z is extended by features. Each round draws "fantasies" from the
+field, fits a logistic classifier of data against fantasies, logit(x) = f(x) - c, and adds f to the field. It is a
+GAN without a generator: the optimal classifier's logit is log p_data - log p, so adding it gives p_data up to
 normalisation, and the next classifier's loss is log 2.
 
 Features here are those of hidden units, softplus(w x + b), and of pixels, a x: the field is a restricted Boltzmann
@@ -20,7 +20,8 @@ from torch.nn.functional import softplus
 
 
 class RBM(NamedTuple):
-    """p(x) ~ exp(visible x + sum_j softplus(weight_j x + hidden_j)) over binary x [N, d], with the units marginalised."""
+    """p(x) ~ exp(visible x + sum_j softplus(weight_j x + hidden_j)) over binary x [N, d], with the units
+    marginalised."""
 
     weight: Tensor  # [units, d]
     hidden: Tensor  # [units]

@@ -50,8 +50,8 @@ class Quadratic(Game):
 class Bilinear(Quadratic):
     """min_x max_y x'My; by default f = xy, whose field (-y, x) rotates around the equilibrium at 0.
 
-    Infinitesimal steps keep the radius; the effect of finite steps depends on the rule (Goodfellow 2016, arXiv:1701.00160,
-    section 8.2; Gidel et al. 2019, arXiv:1802.10551).
+    Infinitesimal steps keep the radius; the effect of finite ones depends on the rule (Goodfellow 2016,
+    arXiv:1701.00160, section 8.2; Gidel et al. 2019, arXiv:1802.10551).
 
     Args:
         matrix: M [n, m].

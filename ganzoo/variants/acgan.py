@@ -17,25 +17,26 @@ from ganzoo.optim.adam import FusedAdam
 
 
 class ACGAN(GANModule):
-    """D tells real from fake, L_S (eq. 2), and names the class, L_C (eq. 3); it never reads the label.
+    """D predicts the source (real or fake), L_S (eq. 2), and the class, L_C (eq. 3); it does not take the label as
+    input.
 
     L_S = E log P(real|x) + E log P(fake|G(z, c)) and L_C = E log P(c|x) + E log P(c|G(z, c)). D maximises L_S + L_C,
     and G L_C - L_S; in practice G maximises E log P(real|G(z, c)) instead of minimising E log P(fake|G(z, c)).
 
-    The classes of an update's fakes are those of its real images: a draw from p_c whatever the classes' shares.
+    An update's fakes have the classes of its real images, so classes follow the data's distribution p_c.
 
-    G is the paper's for CIFAR-10 (appendix; no norm after the linear layer) but for the noise's distribution, which is
-    DCGAN's. D is DCGAN's with K more outputs; the paper's, of six layers, has dropout, and noise on its activations in
-    some of the runs.
+    G is the paper's for CIFAR-10 (appendix; no norm after the linear layer), except for the distribution of the noise,
+    which is DCGAN's. D is DCGAN's with K more outputs; the paper's has six layers, dropout, and in some runs noise on
+    its activations.
 
     Args:
         image_size: pixels, H = W: 8, 16, 32, 64, ...
         channels: of the image.
-        num_classes: K of the labels.
-        z_dim: size of the latent, uniform in (-1, 1); the label joins it as a one-hot vector.
-        width: feature maps of the convolutions at half the image's size; they double with each halving.
+        num_classes: number of labels.
+        z_dim: size of the latent, uniform in (-1, 1); the label is appended as a one-hot vector.
+        width: feature maps of the convolutions at half the image's size, doubled with each halving.
         optimizer: the paper's Adam.
-        game: what every variant takes.
+        **game: see `GANModule`.
     """
 
     prior = "uniform"

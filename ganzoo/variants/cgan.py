@@ -18,26 +18,26 @@ from ganzoo.optim.schedule import anneal_sgd
 
 
 class CGAN(GANModule):
-    """min_G max_D V(D, G) = E log D(x|y) + E log(1 - D(G(z|y)|y)) (eq. 2), played by multilayer perceptrons.
+    """min_G max_D V(D, G) = E log D(x|y) + E log(1 - D(G(z|y)|y)) (eq. 2), with multilayer perceptrons.
 
-    The fakes of an update have the labels of its real images. G minimises -E log D(G(z|y)|y), as Goodfellow et al.
-    (2014) advise. The layers are the paper's. Where it is silent, the momentum rises as fast as in `GAN`, and weights
-    start as torch's do.
+    An update's fakes have the labels of its real images. G minimises -E log D(G(z|y)|y), as recommended by Goodfellow
+    et al. (2014). Layers follow the paper; where it is silent, momentum increases as in `GAN`, and weights have torch's
+    default initialisation.
 
     Args:
         image_size: pixels, H = W.
         channels: of the image.
-        num_classes: K of the labels.
+        num_classes: number of labels.
         z_dim: size of the latent, uniform in (0, 1).
         z_hidden: units of G's layer on z.
         y_hidden: units of G's layer on the label.
         hidden: units of G's joint layer.
-        d_hidden: units of D's maxout layer on x, and of its joint one.
+        d_hidden: units of D's maxout layer on x, and of its joint layer.
         d_y_hidden: units of D's maxout layer on the label.
-        dropout: probability that a hidden unit of G is left out, in training; samples are made with all of them.
-        d_dropout: that of D.
-        optimizer: the paper's SGD; `schedule` moves its learning rate and momentum.
-        game: what every variant takes.
+        dropout: drop probability of G's hidden units in training; samples use all units.
+        d_dropout: drop probability of D's hidden units.
+        optimizer: the paper's SGD; `schedule` sets its learning rate and momentum.
+        **game: see `GANModule`.
     """
 
     def __init__(

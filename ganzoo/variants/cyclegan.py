@@ -22,14 +22,15 @@ from ganzoo.optim.schedule import falling
 class CycleGAN(GANModule):
     """L_GAN(G, D_Y) + L_GAN(F, D_X) + 10 L_cyc(G, F) (eq. 3), on unpaired sources x and images y.
 
-    G: x -> y and F: y -> x, both in `generator`, play least squares against a patch discriminator each: G minimises
-    E (D_Y(G(x)) - 1)^2, D_Y half of E (D_Y(y) - 1)^2 + E D_Y(G(x))^2. L_cyc = E |F(G(x)) - x| + E |G(F(y)) - y|
-    (eq. 2). G and F step first; both D's are then shown the fakes of that step, mixed with older ones.
+    G: x -> y and F: y -> x are both in `generator`, each with a patch discriminator and least-squares losses: G
+    minimises E (D_Y(G(x)) - 1)^2, D_Y half of E (D_Y(y) - 1)^2 + E D_Y(G(x))^2. L_cyc = E |F(G(x)) - x| + E |G(F(y)) -
+    y| (eq. 2). G and F are updated first; the discriminators are then trained on fakes of that step, mixed with older
+    ones from a pool.
 
     `sample(source=x)` is G(x), `translate_back(y)` is F(y).
 
-    The paper's ablation, by arguments: cycle alone (`gan=0`), GAN alone (`cycle=0`), GAN and the cycle of one direction
-    (`directions="forward"`, `"backward"`), all of it.
+    The paper's ablations by arguments: cycle alone (`gan=0`), GAN alone (`cycle=0`), GAN and the cycle of one direction
+    (`directions="forward"`, `"backward"`).
 
     Args:
         image_size: pixels, H = W: 8, 12, 16, ...; of the source as well.
@@ -37,22 +38,23 @@ class CycleGAN(GANModule):
         source_channels: of the source.
         width: feature maps of all networks' first layers.
         blocks: residual blocks of G and F; None: the paper's 9, or 6 below 256 pixels.
-        receptive_field: of the D's logits: 1, 7, 16, 34, 70, 142, 286; None: the paper's 70, or the largest that does
-            not exceed the image.
+        receptive_field: of the discriminators' logits: 1, 7, 16, 34, 70, 142, 286; None: the paper's 70, or the largest
+            that does not exceed the image.
         cycle: weight of L_cyc.
-        directions: of L_cyc: "both"; "forward", E |F(G(x)) - x| alone; "backward", E |G(F(y)) - y| alone.
-        gan: weight of G's and F's adversarial terms; with 0, the D's are still trained, but have no influence on them.
-        identity: weight of E |G(y) - y| + E |F(x) - x|; the paper's 5 (half of `cycle`) for photographs of paintings,
-            to keep their colours.
-        pool: fakes of each kind that each process keeps, of its own share of the batches; 0 for none.
-        constant_images: images seen before the learning rates begin to fall; the paper's 100 epochs.
-        decay_images: images over which they fall to 0 in a straight line; its other 100. None: they stay.
+        directions: of L_cyc: "both"; "forward", E |F(G(x)) - x| only; "backward", E |G(F(y)) - y| only.
+        gan: weight of the adversarial terms of G and F; with 0, the discriminators are still trained but have no
+            effect.
+        identity: weight of E |G(y) - y| + E |F(x) - x|, which preserves colours; 5 (half of `cycle`) in the paper for
+            photographs of paintings.
+        pool: size of the pool of fakes of each domain, per process; 0 for none.
+        constant_images: images before the learning rates decay; the paper's 100 epochs.
+        decay_images: images over which they decay linearly to 0; the paper's other 100 epochs. None: constant.
         optimizer: Adam as in the appendix, "training details".
-        game: what every variant takes.
+        **game: see `GANModule`.
 
     Raises:
-        ValueError: `cycle` and `gan` are both 0, the identity term compares different numbers of channels, two
-            schedules are given, or the networks cannot be built for such images.
+        ValueError: `cycle` and `gan` are both 0, the identity term would compare different numbers of channels, two
+            schedules are given, or the networks do not support the image size.
     """
 
     generator: nn.ModuleDict

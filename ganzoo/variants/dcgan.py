@@ -15,21 +15,21 @@ from ganzoo.optim.adam import FusedAdam
 
 
 class DCGAN(GANModule):
-    """The non-saturating game of Goodfellow et al. (2014), played by all-convolutional networks with batch norm.
+    """The non-saturating GAN of Goodfellow et al. (2014) with all-convolutional networks and batch norm.
 
     D maximises E log D(x) + E log(1 - D(G(z))), G maximises E log D(G(z)).
 
-    Where the paper is silent it follows the authors' Theano code (dcgan_code): 5x5 kernels, batch norm's gains from
-    N(1, .02). That code also has an L2 penalty of 1e-5; here, as in their Torch code (dcgan.torch), there is none. What
-    else differs is said beside the networks.
+    Where the paper is silent, the authors' Theano code (dcgan_code) is followed: 5x5 kernels, initial batch-norm gains
+    N(1, .02). That code also has an L2 penalty of 1e-5; it is omitted here, as in their Torch code (dcgan.torch).
+    Further differences are documented with the networks.
 
     Args:
         image_size: pixels, H = W: 8, 16, 32, 64, ...
         channels: of the image.
         z_dim: size of the latent, uniform in (-1, 1).
-        width: feature maps of the convolutions at half the image's size; they double with each halving.
+        width: feature maps of the convolutions at half the image's size, doubled with each halving.
         optimizer: Adam as in section 4, "details of adversarial training".
-        game: what every variant takes.
+        **game: see `GANModule`.
     """
 
     prior = "uniform"

@@ -22,37 +22,37 @@ from ganzoo.optim.schedule import falling
 
 
 class EBGAN(GANModule):
-    """D is an auto-encoder, and how badly it reconstructs an image is the image's energy D(x) = |Dec(Enc(x)) - x|.
+    """D is an auto-encoder, and its reconstruction error is the energy D(x) = |Dec(Enc(x)) - x|.
 
     L_D = E D(x) + E max(0, m - D(G(z)));  L_G = E D(G(z)), plus f_PT(Enc(G(z))) in EBGAN-PT. The gradient reaches G
-    through both sides of the difference: G(z) is what is encoded and what is to be reconstructed.
+    through both sides of the difference, the input and the target of the reconstruction.
 
-    The energy is the Euclidean norm, as section 2.3 writes it, not its square and no mean over pixels; for which energy
-    the paper found its margins is not established. With the norm a black MNIST image has 28, and m = 10 lies between it
-    and a digit that is reconstructed well; a black image of 64x64 pixels in three channels has 110.9, above the 20 and
-    80 of the configs for CelebA and LSUN. A mean square cannot exceed 4 for images that D does not exaggerate, so that
-    none of them would be reached; a sum of squares starts at 784. The norm grows with the square root of the number of
-    pixels, and a margin with it.
+    The energy is the Euclidean norm, as in section 2.3, not its square or a mean over pixels; it is not established
+    which of these the paper's margins were found with. With the norm, a black MNIST image has 28, and m = 10 lies
+    between it and a well reconstructed digit; a black 64x64 image in three channels has 110.9, above the margins 20 and
+    80 of the configs for CelebA and LSUN. A mean square is at most 4 for images in range, so those margins would never
+    be reached; a sum of squares starts at 784. The norm, and with it a suitable margin, grows with the square root of
+    the number of pixels.
 
     The defaults are the best EBGAN of the paper's grid on MNIST, figure 4 (b). The best EBGAN-PT, figure 4 (c), differs
     only in `pull_away_weight`, 0.1.
 
     Args:
-        image_size: pixels, H = W; "dcgan" takes 16, 32, 64 or 128.
+        image_size: pixels, H = W; 16, 32, 64 or 128 for "dcgan".
         channels: of the image.
         z_dim: size of the latent, uniform in (-1, 1).
-        architecture: "mlp", the paper's for MNIST (section 4.1), or "dcgan", which has the paper's feature maps for
-            LSUN and CelebA; DCGAN's G convolves with 5x5 where the paper's does with 4x4.
-        layers_g: linear layers of G, the grid's nLayerG; of "mlp" alone.
-        layers_d: linear layers of Enc and Dec together, of which Dec is one: nLayerD; of "mlp" alone.
-        hidden: units of G's hidden layers, sizeG; "dcgan": feature maps at half the image's size.
-        d_hidden: units of Enc's layers, sizeD; "dcgan": feature maps at half the image's size.
-        dropout: probability that a unit of Enc is left out; of "mlp" alone.
-        margin: m, the energy above which D leaves a fake alone.
-        margin_images: images after which the margin has fallen to 0, linearly; None leaves it as it is.
-        pull_away_weight: of the pull-away term f_PT (EBGAN-PT has 0.1); pairs are those of a process's microbatch.
+        architecture: "mlp", the paper's for MNIST (section 4.1), or "dcgan", with the paper's feature maps for LSUN and
+            CelebA; DCGAN's G has 5x5 kernels, the paper's 4x4.
+        layers_g: linear layers of G, the grid's nLayerG; "mlp" only.
+        layers_d: linear layers of Enc and Dec together, of which Dec has one: nLayerD; "mlp" only.
+        hidden: units of G's hidden layers, sizeG; for "dcgan" feature maps at half the image's size.
+        d_hidden: units of Enc's layers, sizeD; for "dcgan" feature maps at half the image's size.
+        dropout: drop probability of Enc's units; "mlp" only.
+        margin: m; fakes with a higher energy do not contribute to D's loss.
+        margin_images: images over which the margin decays linearly to 0; None for a constant margin.
+        pull_away_weight: weight of the pull-away term f_PT (0.1 in EBGAN-PT); pairs are within a process's microbatch.
         optimizer: Adam as in the grid.
-        game: what every variant takes.
+        **game: see `GANModule`.
     """
 
     margin: Tensor  # now; in checkpoints, so that a saved model is tested with its own

@@ -23,20 +23,19 @@ Divergence = Literal["gan", "kl", "reverse-kl", "pearson", "hellinger", "jensen-
 
 
 class GAN(GANModule):
-    """min_G max_D V(D, G) = E log D(x) + E log(1 - D(G(z))) (eq. 1), played by multilayer perceptrons.
+    """min_G max_D V(D, G) = E log D(x) + E log(1 - D(G(z))) (eq. 1), with multilayer perceptrons.
 
-    D learns with dropout, which stays on while G learns. The paper's k discriminator steps per generator step are
-    `n_critic`; it used 1. Losses and turns are the text's (eq. 1, algorithm 1); the authors' code (pylearn2,
-    github.com/goodfeli/adversarial, mnist.yaml) halves D's loss and lets both players step on the same samples. Where
-    the text is silent the code is followed: latents are uniform in (-sqrt 3, sqrt 3), of variance 1, and G's last
-    biases start as the logits of the training images' mean pixels, if a data module of ganzoo brings these, else at 0.
+    D is trained with dropout, which stays active in G's updates. The paper's k discriminator steps per generator step
+    are `n_critic`; it used 1. Losses and alternation follow the text (eq. 1, algorithm 1); the authors' code (pylearn2,
+    github.com/goodfeli/adversarial, mnist.yaml) halves D's loss and updates both players on the same samples. Where the
+    text is silent, the code is followed: latents are uniform in (-sqrt 3, sqrt 3), of variance 1, and G's last biases
+    are initialised to the logits of the training images' mean pixels, if ganzoo's data module provides them, else to 0.
 
-    Another `divergence` makes it an f-GAN (Nowozin et al. 2016, arXiv:1606.00709): D's output V is no logit, and D
-    maximises E g_f(V(x)) - E f*(g_f(V(G(z)))) (eq. 6; `F_DIVERGENCES`), which for "gan" is eq. 1. With V at its best it
-    is the divergence of data and fakes, otherwise less: minus `D/loss` is a lower bound, and all that G is told of the
-    divergence. With r = log p_data / p_g the best V is r for "gan", "jensen-shannon" (the losses of "gan" but for
-    a constant) and "reverse-kl", 1 + r for "kl", r / 2 for "hellinger", and 2 (e^r - 1) for "pearson", which is the
-    integral of (p_data - p_g)^2 / p_g.
+    With another `divergence` it is an f-GAN (Nowozin et al. 2016, arXiv:1606.00709): D's output V is not a logit, and D
+    maximises E g_f(V(x)) - E f*(g_f(V(G(z)))) (eq. 6; `F_DIVERGENCES`), which equals eq. 1 for "gan". At the optimal V
+    this is the divergence between data and fakes; minus `D/loss` is a lower bound of it. With r = log p_data / p_g the
+    optimal V is r for "gan", "jensen-shannon" (equal to "gan" up to a constant) and "reverse-kl", 1 + r for "kl", r / 2
+    for "hellinger", and 2 (e^r - 1) for "pearson", the integral of (p_data - p_g)^2 / p_g.
 
     Args:
         image_size: pixels, H = W.
@@ -45,16 +44,17 @@ class GAN(GANModule):
         hidden: units of each of G's two hidden layers.
         d_hidden: units of each of D's two maxout layers.
         pieces: linear pieces of a maxout unit.
-        objective: G minimises -E log D(G(z)) ("non-saturating", the paper's advice), E log(1 - D(G(z))) ("minimax",
-            eq. 1), or -E exp(logit D(G(z))) ("maximum-likelihood", Goodfellow 2016, arXiv:1701.00160, eq. 14). Of
-            another divergence the first is -E g_f(V(G(z))) (Nowozin's section 3.2), the second -E f*(g_f(V(G(z)))).
-        divergence: which one D estimates. With losses that are exponentials or squares (all but "gan" and
-            "jensen-shannon") the paper's SGD diverges: give it another optimizer, as configs/gan/digits-kl.yaml does.
-        optimizer: the paper's SGD; `schedule` moves its learning rate and momentum.
-        game: what every variant takes.
+        objective: G minimises -E log D(G(z)) ("non-saturating", recommended by the paper), E log(1 - D(G(z)))
+            ("minimax", eq. 1), or -E exp(logit D(G(z))) ("maximum-likelihood", Goodfellow 2016, arXiv:1701.00160,
+            eq. 14). For other divergences, "non-saturating" is -E g_f(V(G(z))) (Nowozin's section 3.2), "minimax"
+            -E f*(g_f(V(G(z)))).
+        divergence: the divergence that D estimates. Losses with exponentials or squares (all but "gan" and
+            "jensen-shannon") diverge under the paper's SGD: use another optimizer, as configs/gan/digits-kl.yaml does.
+        optimizer: the paper's SGD; `schedule` sets its learning rate and momentum.
+        **game: see `GANModule`.
 
     Raises:
-        ValueError: `objective` is "maximum-likelihood", which reads a logit, and `divergence` is not "gan".
+        ValueError: `objective` is "maximum-likelihood", which needs a logit, and `divergence` is not "gan".
     """
 
     prior = "uniform"

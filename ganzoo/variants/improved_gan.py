@@ -28,38 +28,38 @@ Objective = Literal["feature-matching", "non-saturating"]
 
 
 class ImprovedGAN(GANModule):
-    """D tells K classes apart, and generated images as class K + 1, whose logit is 0; G matches features.
+    """D classifies K classes, with generated images as class K + 1, whose logit is 0; G matches features.
 
     D minimises -E log p(y | x, y <= K) - E log D(x) - E log(1 - D(G(z))), with D = Z / (Z + 1) and Z = sum_k exp l_k
-    (section 5); the first term needs `batch["labelled"]`, from the data module SemiSupervised. G minimises
-    |E f(x) - E f(G(z))|^2, where f is D's last hidden layer, before its noise (section 3.1), and x what D has just
-    seen; as the authors' code, divided by the number of features, for "conv" the mean of absolute differences. With one
-    class and no labels D is the ordinary one. The defaults are those of the semi-supervised MNIST: the sizes of the
-    authors' code (openai/improved-gan, mnist_svhn_cifar10), which the paper does not print.
+    (section 5). The first term needs `batch["labelled"]`, from the data module `SemiSupervised`. G minimises
+    |E f(x) - E f(G(z))|^2, where f is D's last hidden layer before its noise (section 3.1), and x are the images of D's
+    last update; as in the authors' code, divided by the number of features; for "conv" the mean absolute difference.
+    With one class and no labels D is an ordinary discriminator. The defaults are those of semi-supervised MNIST, with
+    the sizes of the authors' code (openai/improved-gan, mnist_svhn_cifar10), which the paper does not state.
 
-    `val/error` is the share of wrongly classified held-out images. What looks across the batch (feature matching,
-    minibatch discrimination, batch norm) sees a process's share of it, and of that a microbatch.
+    `val/error` is the share of wrongly classified held-out images. Terms across the batch (feature matching, minibatch
+    discrimination, batch norm) use a process's share of it, and of that a microbatch.
 
     Args:
         image_size: pixels, H = W.
         channels: of the image.
-        num_classes: K, the data's; None as 1, for data without labels.
+        num_classes: number of labels; None as 1, for data without labels.
         architecture: "mlp", the paper's for MNIST, or "conv", for CIFAR-10.
         z_dim: size of the latent, uniform in [0, 1).
-        hidden: units of G's hidden layers; "conv": feature maps of the last one, of which the paper has 128.
-        d_hidden: units of D's first layer; "conv": feature maps, of which the paper has 96.
-        objective: G's: "feature-matching", for the best classifier; or "non-saturating", -E log D(G(z)), for the best
-            samples together with minibatch discrimination (the authors' code has E log(1 - D(G(z))), and three steps
-            of G for one of D: `n_generator` 3).
-        unsupervised_weight: of D's terms without labels; 0 leaves the supervised classifier, the baseline. The
-            authors' code has 0.5, half of the paper's equation.
+        hidden: units of G's hidden layers; for "conv" feature maps of the last one (128 in the paper).
+        d_hidden: units of D's first layer; for "conv" feature maps (96 in the paper).
+        objective: G's: "feature-matching", for the best classifier; or "non-saturating", -E log D(G(z)), together with
+            minibatch discrimination for the best samples (the authors' code has E log(1 - D(G(z))), and three G steps
+            per D step: `n_generator` 3).
+        unsupervised_weight: of D's terms without labels; 0 gives the supervised baseline. The authors' code has 0.5,
+            half of the paper's equation.
         kernels: B of minibatch discrimination (section 3.2); 0 for none.
-        historical_weight: of both players' historical averaging (section 3.3); 0 for none.
-        real_target: of D on real images; 0.9 is one-sided label smoothing (section 3.4), 1 none.
-        reference: images in the reference batch of G's virtual batch norm (section 3.5); 0 for plain batch norm.
-        averaging: share of D's weights that each batch adds to the classifier's, which are their moving average.
-        optimizer: the authors' Adam, with their rate for MNIST; 3e-4 for CIFAR-10.
-        game: what every variant takes.
+        historical_weight: weight of historical averaging of both players (section 3.3); 0 for none.
+        real_target: D's target for real images; 0.9 is one-sided label smoothing (section 3.4), 1 none.
+        reference: size of the reference batch of G's virtual batch norm (section 3.5); 0 for plain batch norm.
+        averaging: share by which each batch moves the classifier's weights, a moving average, towards D's.
+        optimizer: the authors' Adam, with their learning rate for MNIST; 3e-4 for CIFAR-10.
+        **game: see `GANModule`.
     """
 
     def __init__(

@@ -20,15 +20,17 @@ from ganzoo.optim.adam import FusedAdam
 
 
 class InfoGAN(GANModule):
-    """min_{G,Q} max_D V(D, G) - lambda L_I(G, Q), where part of the latent, the codes c, must be seen in the image.
+    """min_{G,Q} max_D V(D, G) - lambda L_I(G, Q), for a part of the latent, the codes c, that Q predicts from the
+    image.
 
-    L_I = E log Q(c|G(z, c)) + H(c) <= I(c; G(z, c)), in nats: for a category at most its entropy, log K. Q has D's
-    trunk and two layers of its own; it moves with D, which therefore minimises -lambda L_I, too, as in the authors'
-    code. Q is a softmax for each category, and for each continuous code a Gaussian. G's part of V is the non-saturating
-    one. The defaults are those of the authors' launcher for MNIST (openai/InfoGAN, launchers/run_mnist_exp.py). The
-    paper's networks for MNIST are shallower, with 4x4 kernels and a hidden linear layer; here they are DCGAN's.
+    L_I = E log Q(c|G(z, c)) + H(c) <= I(c; G(z, c)), in nats; for a categorical code at most its entropy, log K. Q has
+    D's trunk and two layers of its own; it is updated with D, which therefore also minimises -lambda L_I, as in the
+    authors' code. Q is a softmax for each categorical code and a Gaussian for each continuous one. V is the
+    non-saturating loss for G. The defaults are those of the authors' launcher for MNIST (openai/InfoGAN,
+    launchers/run_mnist_exp.py). The paper's networks for MNIST are shallower, with 4x4 kernels and a hidden linear
+    layer; here they are DCGAN's.
 
-    What the codes mean shows when one of them varies and the rest of the latent stays:
+    To see what a code means, vary it and keep the rest of the latent:
 
         z = model.seeded([0] * 10)                        # ten times the same
         z["category"] = torch.arange(10)                  # or z["codes"][:, 0] = torch.linspace(-2, 2, 10)
@@ -38,17 +40,17 @@ class InfoGAN(GANModule):
         image_size: pixels, H = W: 8, 16, 32, 64, ...
         channels: of the image.
         z_dim: size of the latent's noise, uniform in (-1, 1).
-        categories: equally likely values of the categorical code, or a list of them, for several codes, which
-            z["category"] [N, k] then has side by side; they are found without labels.
+        categories: number of values of the categorical code, equally likely; a list for several codes, which are then
+            the columns of z["category"] [N, k]. They are learned without labels.
         codes: number of continuous codes, uniform in (-1, 1).
-        category_weight: lambda of the categories.
+        category_weight: lambda of the categorical codes.
         codes_weight: lambda of the continuous codes.
-        codes_variance: of Q's Gaussians, which the launcher fixes; None: Q learns it, for each image and code. Then
-            L_I grows without bound where Q becomes sure, and takes a smaller weight.
-        width: feature maps of the convolutions at half the image's size; they double with each halving.
+        codes_variance: of Q's Gaussians, fixed as in the launcher; None: predicted by Q for each image and code. L_I is
+            then unbounded as Q becomes certain, and needs a smaller weight.
+        width: feature maps of the convolutions at half the image's size, doubled with each halving.
         optimizer: G's Adam.
-        discriminator_optimizer: that of D and Q.
-        game: what every variant takes.
+        discriminator_optimizer: Adam of D and Q.
+        **game: see `GANModule`.
     """
 
     discriminator: RecognitionDiscriminator

@@ -24,33 +24,33 @@ NEEDS = "LadderEBGAN learns from few labelled images: take SemiSupervised data, 
 
 
 class LadderEBGAN(GANModule):
-    """EBGAN whose D is a ladder network (Rasmus et al. 2015, arXiv:1507.02672), which learns from few labels, too.
+    """EBGAN whose D is a ladder network (Rasmus et al. 2015, arXiv:1507.02672), for semi-supervised learning.
 
-    The energy is the denoising cost of the ladder's bottom layer, its pixels; with it D minimises the denoising costs
-    of the other layers on `batch["image"]` and the cross entropy of its noisy path on `batch["labelled"]`. The fakes
-    are a regulariser: the paper finds it crucial that the margin falls, and at 0 D is the ladder network alone.
+    The energy is the denoising cost of the ladder's bottom layer, the pixels. D also minimises the denoising costs of
+    the other layers on `batch["image"]` and the cross-entropy of its noisy path on `batch["labelled"]`. Fakes act as a
+    regulariser: the paper finds it crucial that the margin decays; at 0, D is the plain ladder network.
 
-    `error` is the share of wrong classes: of the noisy path on the few labelled images in training, of the clean path
-    on held-out ones as `val/error`. The data is `SemiSupervised`.
+    `error` is the share of wrong classes: of the noisy path on the labelled images in training, of the clean path on
+    held-out images as `val/error`. Needs the data module `SemiSupervised`.
 
-    The paper searched for the margin's start and decay; the defaults here are this project's own.
+    The paper searched for the margin's initial value and decay; the defaults here are this project's.
 
     Args:
         image_size: pixels, H = W.
         channels: of the image.
-        num_classes: K of the labels; the generator knows no classes.
+        num_classes: number of labels; the generator is unconditional.
         z_dim: size of the latent, uniform in (-1, 1).
         layers_g: linear layers of G.
         hidden: units of G's hidden layers.
-        d_hidden: units of the ladder's third to fifth layer; the second has twice as many, the first four times.
+        d_hidden: units of the ladder's third to fifth layer; the second has twice, the first four times as many.
         noise: standard deviation of the ladder's noise, on pixels in [0, 1] and on its normalised layers.
-        denoising: weights of the layers' denoising costs, from the pixels upwards; the bottom one's alone is the
-            paper's choice, and 5000 the ladder's authors' for 100 labels; all layers: 1000, 10, and five times 0.1.
-        margin: m at the start, in units of the weighted cost.
-        margin_images: images after which the margin has fallen to 0, linearly; None leaves it as it is.
+        denoising: weights of the layers' denoising costs, from the pixels upwards. The paper uses the bottom layer
+            only; 5000 is the ladder authors' weight for 100 labels; with all layers: 1000, 10, and five times 0.1.
+        margin: initial m, in units of the weighted cost.
+        margin_images: images over which the margin decays linearly to 0; None for a constant margin.
         optimizer: EBGAN's Adam, for G.
         discriminator_optimizer: the ladder's Adam.
-        game: what every variant takes.
+        **game: see `GANModule`.
     """
 
     discriminator: Ladder

@@ -19,33 +19,31 @@ from ganzoo.networks.mlp import ReLUDiscriminator, ReLUGenerator
 
 
 class LAPGAN(GANModule):
-    """A conditional GAN for each level of a Laplacian pyramid, a plain one for its coarsest image.
+    """One conditional GAN per level of a Laplacian pyramid, and an unconditional one for its coarsest image.
 
     With I_0 = x, I_{k+1} = d(I_k), l_k = u(I_{k+1}) and h_k = I_k - l_k, level k < K plays (eq. 2)
-    min_G max_D E log D_k(h_k, l_k) + E log(1 - D_k(G_k(z_k, l_k), l_k)), G's side non-saturating; D_k reads the sum of
-    its arguments, and h_k + l_k is I_k. Level K has no l: it plays the plain game on I_K.
+    min_G max_D E log D_k(h_k, l_k) + E log(1 - D_k(G_k(z_k, l_k), l_k)), with the non-saturating loss for G; D_k takes
+    the sum of its arguments, and h_k + l_k = I_k. Level K has no l: it plays the unconditional game on I_K.
 
-    Levels learn from real l_k and share nothing, so playing all at once, as here, is playing one after the other (but
-    `clip_norm` is of their gradients together). New images go through them from the coarsest to the finest.
+    Levels are trained on real l_k and share nothing, so training them at the same time, as here, equals training them
+    one by one (but `clip_norm` applies to all their gradients together). Sampling starts from the coarsest level.
 
     D's loss is halved: in the authors' code it is the mean cross-entropy of a batch of half reals and half fakes. Their
-    128 images are 64 of each; here they are 128 of each.
-
-    The paper's class-conditional version is left out.
+    128 images are 64 of each; here they are 128 of each. The paper's class-conditional version is omitted.
 
     Args:
         image_size: pixels, H = W; a multiple of 2^levels.
         channels: of the image.
-        levels: K, how often the image is halved. The paper's pyramids are 8, 14, 28 of CIFAR-10 and 4, ..., 64 of LSUN.
-        z_dim: size of the coarsest level's latent; the others' are planes of noise. All are uniform in (-1, 1).
+        levels: K, number of halvings. The paper's pyramids are 8, 14, 28 for CIFAR-10 and 4, ..., 64 for LSUN.
+        z_dim: size of the coarsest level's latent; those of the others are noise planes. All are uniform in (-1, 1).
         width: feature maps of the convolutions.
         hidden: units of each of the two hidden layers of the coarsest level's G.
         d_hidden: the same of its D.
-        optimizer: the paper's SGD, whose learning rate and momentum `schedule` moves.
-        game: what every variant takes.
+        optimizer: the paper's SGD; `schedule` sets its learning rate and momentum.
+        **game: see `GANModule`.
 
     Raises:
-        ValueError: the image cannot be halved so often.
+        ValueError: image_size is no multiple of 2^levels.
     """
 
     generator: Cascade

@@ -18,23 +18,23 @@ from ganzoo.optim.adam import FusedAdam
 class LSGAN(GANModule):
     """min_D E (D(x) - b)^2 / 2 + E (D(G(z)) - a)^2 / 2;  min_G E (D(G(z)) - c)^2 / 2 (eq. 2).
 
-    The best D is (b p_data + a p_g) / (p_data + p_g). With b - c = 1 and b - a = 2 the game minimises Pearson's
-    chi-square of p_data + p_g and 2 p_g: (a, b, c) = (-1, 1, 0) (eq. 8). With c = b fakes are to be taken for real:
-    (0, 1, 1) (eq. 9), the paper's choice for its experiments.
+    The optimal D is (b p_data + a p_g) / (p_data + p_g). With b - c = 1 and b - a = 2 the game minimises the Pearson
+    chi-square divergence of p_data + p_g and 2 p_g: (a, b, c) = (-1, 1, 0) (eq. 8). c = b aims at fakes that D scores
+    as real: (0, 1, 1) (eq. 9), used in the paper's experiments.
 
-    The networks are DCGAN's; the paper's G has more layers, of stride 1, and makes 112x112 pixels.
+    The networks are DCGAN's; the paper's G has additional layers of stride 1 and generates 112x112 pixels.
 
     Args:
         image_size: pixels, H = W: 8, 16, 32, 64, ...; any for "mlp".
         channels: of the image.
         z_dim: size of the latent, uniform in (-1, 1).
-        width: feature maps of DCGAN's convolutions at half the image's size, or units of a hidden layer of the MLP.
-        architecture: "dcgan", or "mlp" of four linear layers.
+        width: feature maps of DCGAN's convolutions at half the image's size, or hidden units of the MLP.
+        architecture: "dcgan", or "mlp" with four linear layers.
         a: D's target for fakes.
         b: D's target for reals.
         c: G's target for fakes.
-        optimizer: Adam at the paper's rate for scenes; it took 2e-4 for Chinese characters.
-        game: what every variant takes.
+        optimizer: Adam with the paper's learning rate for scenes; 2e-4 for Chinese characters.
+        **game: see `GANModule`.
     """
 
     prior = "uniform"

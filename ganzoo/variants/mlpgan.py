@@ -16,11 +16,11 @@ from ganzoo.networks.mlp import ReLUDiscriminator, ReLUGenerator
 
 
 class MLPGAN(GANModule):
-    """Goodfellow's non-saturating game, played by the fully connected ReLU networks of EBGAN's grid search on MNIST.
+    """The non-saturating GAN with fully connected ReLU networks, from EBGAN's grid search on MNIST.
 
-    The defaults are the best of the 6144 GANs in that grid. Batch norm is everywhere but in G's output and behind D's
-    first layer, weights start from N(0, .02) in G and N(0, .002) in D. Without batch norm the signal would die in such
-    weights: they start as torch's do.
+    The defaults are the best of the grid's 6144 GANs. Batch norm is used everywhere except in G's output and after D's
+    first layer; initial weights are N(0, .02) in G and N(0, .002) in D. Without batch norm the signal would vanish with
+    such weights; then torch's default initialisation is used.
 
     Args:
         image_size: pixels, H = W.
@@ -30,10 +30,10 @@ class MLPGAN(GANModule):
         layers_d: linear layers of D, nLayerD.
         hidden: units of G's hidden layers, sizeG.
         d_hidden: units of D's hidden layers, sizeD.
-        dropout: probability that a hidden unit of D is left out; the grid had D with (of 0.5, say) and without.
-        batch_norm: whether there is any.
-        optimizer: SGD at a constant rate; the grid had Adam, too, and both at .01, .001 and .0001.
-        game: what every variant takes.
+        dropout: drop probability of D's hidden units; the grid had D with (e.g. 0.5) and without.
+        batch_norm: use batch norm.
+        optimizer: SGD with a constant learning rate; the grid also had Adam, and both at .01, .001 and .0001.
+        **game: see `GANModule`.
     """
 
     prior = "uniform"

@@ -22,12 +22,12 @@ from ganzoo.optim.adam import FusedAdam
 class Pix2Pix(GANModule):
     """min_G max_D L_cGAN(G, D) + 100 L1(G) (eq. 4), on pairs of a source x and an image y.
 
-    L_cGAN = E log D(x, y) + E log(1 - D(x, G(x, z))) (eq. 1), L1 = E |y - G(x, z)| (eq. 3). D judges patches, and its
-    loss is halved, to slow it down; G maximises log D(x, G(x, z)). The noise z is dropout, in sampling too: `latent`
+    L_cGAN = E log D(x, y) + E log(1 - D(x, G(x, z))) (eq. 1), L1 = E |y - G(x, z)| (eq. 3). D classifies patches; its
+    loss is halved, to slow it down. G maximises log D(x, G(x, z)). The noise z is dropout, in sampling too: `latent`
     draws the masks, so a seed determines an image, as in all variants.
 
-    The paper's ablation, by arguments: L1 (`gan=0`), GAN (`conditional=False, l1=0`), cGAN (`l1=0`), L1+GAN
-    (`conditional=False`), L1+cGAN. That of section 4.2: L1 and L1+cGAN with an encoder-decoder (`skips=False`).
+    The paper's ablations by arguments: L1 (`gan=0`), GAN (`conditional=False, l1=0`), cGAN (`l1=0`), L1+GAN
+    (`conditional=False`), L1+cGAN; in section 4.2, L1 and L1+cGAN with an encoder-decoder (`skips=False`).
 
     Args:
         image_size: pixels, H = W: 4, 8, 16, ...; of the source as well.
@@ -36,15 +36,15 @@ class Pix2Pix(GANModule):
         width: feature maps of both networks' first layers.
         receptive_field: of D's logits: 1 ("PixelGAN"), 7, 16, 34, 70, 142, 286; None: the paper's 70, or the largest
             that does not exceed the image.
-        conditional: D sees the source beside the image (eq. 1), or the image alone (eq. 2).
-        skips: G is a U-Net, or the same without its skips, the paper's encoder-decoder.
+        conditional: D takes source and image (eq. 1), or the image only (eq. 2).
+        skips: G is a U-Net; False for the paper's encoder-decoder without skip connections.
         l1: weight of the L1 term.
-        gan: weight of the adversarial term; with 0, D is still trained, but has no influence on G.
+        gan: weight of the adversarial term; with 0, D is still trained but has no effect on G.
         optimizer: Adam as in section 3.3.
-        game: what every variant takes.
+        **game: see `GANModule`.
 
     Raises:
-        ValueError: both weights are 0, or the networks cannot be built for such images.
+        ValueError: both weights are 0, or the networks do not support the image size.
     """
 
     generator: UNet

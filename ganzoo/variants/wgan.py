@@ -18,24 +18,24 @@ from ganzoo.networks.mlp import ReLUDiscriminator, ReLUGenerator
 class WGAN(GANModule):
     """min_G max_f E f(x) - E f(G(z)) over critics f with weights in [-clip, clip] (algorithm 1).
 
-    At the best f that difference is the Wasserstein-1 distance of data and fakes, times the Lipschitz constant that the
-    clip allows: the logged `wasserstein` may be compared within a run, not between critics. Every parameter of the
-    critic is clipped, including batch norm's; running statistics are not. Adam and other momentum made the authors'
-    critic unstable.
+    At the optimal f the difference is the Wasserstein-1 distance times the Lipschitz constant that the clipping allows:
+    the logged `wasserstein` is comparable within a run, not between critics. All parameters of the critic are clipped,
+    including batch norm's, but not running statistics. The authors report that momentum, as in Adam, makes the critic
+    unstable.
 
     Args:
         image_size: pixels, H = W: 8, 16, 32, 64, ...; any for "mlp".
         channels: of the image.
         z_dim: size of the latent, standard normal.
-        width: feature maps of DCGAN's convolutions at half the image's size, or units of a hidden layer of the MLP,
-            of which the paper's have 512.
-        architecture: "dcgan", or "mlp" of four linear layers.
+        width: feature maps of DCGAN's convolutions at half the image's size, or hidden units of the MLP (512 in the
+            paper).
+        architecture: "dcgan", or "mlp" with four linear layers.
         clip: largest absolute weight of the critic.
         n_critic: batches, each with one update of the critic, per generator update.
-        burst: batches in the place of `n_critic` before each of G's first 25 updates, and whenever G has made 500,
-            1000, ...: 100 in the authors' code (WassersteinGAN, main.py); None: always `n_critic`, as in algorithm 1.
+        burst: replaces `n_critic` before each of G's first 25 updates, and after 500, 1000, ... updates of G: 100 in
+            the authors' code (WassersteinGAN, main.py). None: always `n_critic`, as in algorithm 1.
         optimizer: RMSProp as in algorithm 1.
-        game: what every variant takes.
+        **game: see `GANModule`.
     """
 
     def __init__(

@@ -20,21 +20,20 @@ from ganzoo.optim.adam import FusedAdam
 class WGANGP(GANModule):
     """min_G max_f E f(x) - E f(G(z)) - penalty * E (|grad f(x_u)| - 1)^2, x_u between a real and a fake (eq. 3).
 
-    An image's score must not depend on other images of the batch, so the critic has no batch norm (section 4).
-
-    The networks are DCGAN's; the paper's scores on CIFAR-10 are those of its residual networks.
+    The critic has no batch norm, since its score of an image must not depend on the batch (section 4). The networks are
+    DCGAN's; the paper's scores on CIFAR-10 are those of its residual networks.
 
     Args:
         image_size: pixels, H = W: 8, 16, 32, 64, ...; any for "mlp".
         channels: of the image.
         z_dim: size of the latent, standard normal.
-        width: feature maps of DCGAN's convolutions at half the image's size, or units of a hidden layer of the MLP.
-        architecture: "dcgan", or "mlp" of four linear layers.
-        norm: of DCGAN's critic: "layer", which the paper recommends in batch norm's place, or "none".
+        width: feature maps of DCGAN's convolutions at half the image's size, or hidden units of the MLP.
+        architecture: "dcgan", or "mlp" with four linear layers.
+        norm: of DCGAN's critic: "layer", which the paper recommends instead of batch norm, or "none".
         penalty: weight of the gradient penalty, the paper's lambda.
         n_critic: batches, each with one update of the critic, per generator update.
         optimizer: Adam as in algorithm 1.
-        game: what every variant takes.
+        **game: see `GANModule`.
     """
 
     def __init__(
