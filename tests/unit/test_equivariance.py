@@ -81,7 +81,7 @@ def test_zeros_can_lie_beyond_the_borders():
 
 
 def test_filters_that_would_move_the_image_are_refused():
-    with pytest.raises(ValueError, match="half a sample away"):
+    with pytest.raises(ValueError, match="shift the image by half a sample"):
         filtered_leaky_relu(waves(16), low_pass(0.5, 0.3, 12, 2), low_pass(0.5, 0.3, 13, 2))
 
 

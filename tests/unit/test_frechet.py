@@ -247,7 +247,7 @@ def test_impossible_input_is_refused_in_one_line():
     x = features(20, 4)
     with pytest.raises(ValueError, match="at least 2 rows"):
         Gaussian.of(x[:1])
-    with pytest.raises(ValueError, match="rows"):
+    with pytest.raises(ValueError, match="must have shape"):
         Gaussian.of(x[0])
     with pytest.raises(ValueError, match="non-finite features"):
         Gaussian.of(x.log())

@@ -63,7 +63,7 @@ def test_closed_fields_are_the_gradients(game):
 
 
 def test_shapes_of_a_quadratic_game_agree():
-    with pytest.raises(ValueError, match=r"b is \[2, 3\]"):
+    with pytest.raises(ValueError, match=r"for b \[2, 3\]"):
         Quadratic(normal(3, 3), normal(2, 3), normal(3, 3))
 
 

@@ -91,7 +91,7 @@ def test_impossible_input_is_refused_in_one_line():
     x = features(30)
     with pytest.raises(ValueError, match="subset of 31 can be drawn from 40 reals and 30 fakes"):
         kid(features(40), x, size=31)
-    with pytest.raises(ValueError, match="at least 2 rows of each, not 30 and 1"):
+    with pytest.raises(ValueError, match="at least 2 rows of each set, not 30 and 1"):
         mmd2(x, x[:1])
     with pytest.raises(ValueError, match="5 and 4 features"):
         mmd2(x, x[:, :4])

@@ -172,13 +172,13 @@ def test_distances_are_right_far_from_zero():
 def test_impossible_input_is_refused_in_one_line():
     x = features(10)
     for score in (precision_recall, density_coverage):
-        with pytest.raises(ValueError, match="k = 10 needs more than 10 rows of features, not 10"):
+        with pytest.raises(ValueError, match="k = 10 neighbours need more than 10 rows of features, not 10"):
             score(x, x, k=10)
-    with pytest.raises(ValueError, match="k = 1 needs"):
+    with pytest.raises(ValueError, match="k = 1 neighbours need"):
         authenticity(x[:1], x)
     with pytest.raises(ValueError, match="non-finite features"):
         precision_recall(x, x.log())
-    with pytest.raises(ValueError, match="one d"):
+    with pytest.raises(ValueError, match="same number of features"):
         precision_recall(x, x[:, :3])
     with pytest.raises(ValueError, match="n >= 1"):
         copying(x, x, x[:0])
