@@ -1,4 +1,4 @@
-"""`theory`: the pictures of the theory into a folder, drawn from what is computed and trained on the way."""
+"""`theory`: draws the figures of the theory into a folder; all numbers are computed or trained on the spot."""
 
 from __future__ import annotations
 
@@ -72,4 +72,4 @@ def drawing(name: str) -> Callable[..., Any]:
 def gallery(names: Sequence[str]) -> str:
     """A page of pictures with their captions."""
     parts = [f"## `{name}`\n\n{inspect.getdoc(drawing(name))}\n\n![{FIGURES[name][1]}]({name}.png)" for name in names]
-    return "\n\n".join(["# The theory, drawn", "By `python -m ganzoo theory`.", *parts]) + "\n"
+    return "\n\n".join(["# Figures of the theory", "Drawn by `python -m ganzoo theory`.", *parts]) + "\n"

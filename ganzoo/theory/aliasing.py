@@ -1,4 +1,4 @@
-"""A signal that moves: why textures stick to the pixels (Karras et al. 2021, arXiv:2106.12423)."""
+"""Aliasing and translation equivariance: why textures stick to pixels (Karras et al. 2021, arXiv:2106.12423)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NETWORKS = {
 
 
 def band_limited(size: int, highest: float, seed: int, channels: int = 4) -> Tensor:
-    """White noise [1, channels, size, size], periodic, of frequencies up to `highest` cycles a pixel; variance 1."""
+    """Periodic white noise [1, channels, size, size] with frequencies up to `highest` cycles per pixel; variance 1."""
     generator = seeded(seed)
     spectrum = torch.fft.rfft2(torch.randn(1, channels, size, size, generator=generator, dtype=torch.float64))
     down, right = torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)
@@ -31,14 +31,15 @@ def band_limited(size: int, highest: float, seed: int, channels: int = 4) -> Ten
 
 
 def network(kind: str, seed: int, channels: int = 4, depth: int = 3) -> Callable[[Tensor], Tensor]:
-    """Untrained 3x3 convolutions and leaky ReLUs on periodic images, then one to a single channel.
+    """An untrained network on periodic images: 3x3 convolutions with leaky ReLU, then a 1x1 convolution to one channel.
 
     Args:
-        kind: "pointwise": leaky ReLUs of the samples; "strided": of every second one, each copied to its neighbours;
-            "filtered": of the signal (Karras et al. 2021, arXiv:2106.12423, section 3.2).
-        seed: of the weights, which all kinds share.
+        kind: the nonlinearity: "pointwise": leaky ReLU of the samples; "strided": the same, with stride 2 and nearest
+            upsampling; "filtered": leaky ReLU of the continuous signal (Karras et al. 2021, arXiv:2106.12423, section
+            3.2).
+        seed: of the weights, shared by all kinds.
         channels: of every layer but the last.
-        depth: how many convolutions have a leaky ReLU.
+        depth: number of 3x3 convolutions.
     """
     generator = seeded(seed)
     shape = (depth, channels, channels, 3, 3)
@@ -61,7 +62,7 @@ def network(kind: str, seed: int, channels: int = 4, depth: int = 3) -> Callable
 
 
 def equivariance(kind: str, seed: int = 0, size: int = 16, shifts: int = 4) -> float:
-    """EQ-T in dB of an untrained network, its output scaled to [-1, 1], over random shifts of up to 2 pixels."""
+    """EQ-T in dB of an untrained network with output scaled to [-1, 1], over random shifts of up to 2 pixels."""
     x, f = band_limited(size, 0.2, seed), network(kind, seed)
     largest = f(x).abs().max()
     some = torch.rand(shifts, 2, generator=seeded(seed)) * 4 - 2
@@ -69,11 +70,11 @@ def equivariance(kind: str, seed: int = 0, size: int = 16, shifts: int = 4) -> f
 
 
 def moving(kind: str, shifts: Tensor, seed: int = 0, size: int = 16) -> tuple[Tensor, Tensor]:
-    """A network's output while its input moves to the right.
+    """A network's output while its input is shifted to the right.
 
     Returns:
-        Its middle row [shifts, size], and how far the whole output is from its unmoved one moved along, root mean
-        square [shifts]; both as a share of its largest value.
+        The middle row of the output for each shift [shifts, size], and the root mean square difference between the
+        output and the shifted output of the unshifted input [shifts]; both relative to the largest absolute output.
     """
     x, f = band_limited(size, 0.2, seed), network(kind, seed)
     y = f(x)
@@ -86,14 +87,14 @@ def moving(kind: str, shifts: Tensor, seed: int = 0, size: int = 16) -> tuple[Te
 
 
 def rectified(size: int = 32, finer: int = 16) -> dict[str, Tensor]:
-    """A band-limited signal on a line and its leaky ReLU.
+    """A band-limited one-dimensional signal and its leaky ReLU.
 
     Returns:
-        "signal" and "truth": it and its leaky ReLU on a grid `finer` times as fine [size * finer]; "sampled" and
-        "later": the curves [size * finer] without frequencies above half a cycle a pixel through the truth at whole
-        pixels, and at those half a pixel on; "filtered" and "filtered, later": the same of the filtered leaky ReLU.
+        "signal" and "truth": the signal and its leaky ReLU on a grid `finer` times as fine [size * finer]; "sampled"
+        and "later": the band-limited interpolation [size * finer] of the truth from its values at whole pixels, and at
+        half-pixel positions; "filtered" and "filtered, later": the same for the filtered leaky ReLU.
     """
-    coarse = band_limited(size, 0.3, 4, 1)[:, :, :1].expand(1, 1, size, size)  # a signal that is the same in all rows
+    coarse = band_limited(size, 0.3, 4, 1)[:, :, :1].expand(1, 1, size, size)  # constant along columns
     keeps = low_pass(cutoff=0.25, half_width=0.15, taps=12, rate=2)
 
     def pointwise(x: Tensor) -> Tensor:
@@ -101,7 +102,7 @@ def rectified(size: int = 32, finer: int = 16) -> dict[str, Tensor]:
 
     def fine(x: Tensor) -> Tensor:
         spectrum = torch.fft.rfft(x[0, 0, 0])
-        spectrum[-1] /= 2  # half a cycle a pixel stands for both of its signs
+        spectrum[-1] /= 2  # the Nyquist frequency stands for both signs
         return torch.fft.irfft(spectrum, n=size * finer) * finer
 
     def later(f: Callable[[Tensor], Tensor]) -> Tensor:
@@ -121,14 +122,14 @@ def rectified(size: int = 32, finer: int = 16) -> dict[str, Tensor]:
 
 
 def aliasing() -> Figure:
-    """Why textures stick to the pixels: a leaky ReLU of samples is none of the signal (Karras et al. 2021).
+    """Why textures stick to pixels: the leaky ReLU of samples differs from that of the signal (Karras et al. 2021).
 
-    Above: its kinks have frequencies that the grid cannot hold (grey); sampled, they come back as wrong low ones, and
-    others when the signal lies half a pixel further: the two curves through the samples differ. On a finer grid and
-    filtered (arXiv:2106.12423, section 3.2) they hardly do. Below: rows of an untrained network's output while its
-    input moves. What should drift along the diagonals stands still and jumps with strides and nearest upsampling. At
-    right how far the output is from the one that moves along: as far as the pixel lattice lets it, unless filtered.
-    EQ-T (eq. 3) is that in decibels.
+    Top: the kinks of a leaky ReLU have frequencies above the Nyquist limit (grey). Sampling turns them into wrong low
+    frequencies, which depend on the position relative to the grid: the interpolations of two sample grids half a pixel
+    apart differ. With upsampling and filtering (arXiv:2106.12423, section 3.2) they nearly agree. Bottom: rows of an
+    untrained network's output while its input moves. With strides and nearest upsampling, features that should move
+    along diagonals stay and jump. Right: the difference between the output and the shifted output; it is small only
+    with filtering. EQ-T (eq. 3) expresses it in decibels.
     """
     figure, grid = panels(3, 2, 4.4, 3.4)
     curves = rectified()

@@ -1,4 +1,4 @@
-"""How the pictures look."""
+"""Layout of the figures."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import pad
 
-DATA, GENERATOR, DISCRIMINATOR = "black", "tab:orange", "tab:blue"  # whose is what, in every picture
+DATA, GENERATOR, DISCRIMINATOR = "black", "tab:orange", "tab:blue"  # in all figures
 
 
 def panels(columns: int, rows: int = 1, width: float = 3.2, height: float = 3.0, **axes: Any) -> tuple[Figure, Any]:
-    """A figure and its axes [rows, columns], each of `width` x `height` inches; `axes` as `Figure.subplots` takes."""
+    """A figure with axes [rows, columns] of `width` x `height` inches each; `axes` are arguments of
+    `Figure.subplots`."""
     figure = Figure(figsize=(columns * width, rows * height), dpi=100, layout="constrained")
     grid: np.ndarray = figure.subplots(rows, columns, squeeze=False, **axes)
     for one in grid.flat:
@@ -23,7 +24,7 @@ def panels(columns: int, rows: int = 1, width: float = 3.2, height: float = 3.0,
 
 
 def mosaic(images: Tensor, columns: int) -> Tensor:
-    """Images [N, 1, H, W] in [-1, 1], N a multiple of `columns`, as one picture with gaps of a pixel."""
+    """Images [N, 1, H, W] in [-1, 1], N a multiple of `columns`, as one image with gaps of one pixel."""
     tiles = pad(images.clamp(-1, 1)[:, 0], (0, 1, 0, 1), value=math.nan)
     height, width = tiles.shape[1:]
     return tiles.view(-1, columns, height, width).transpose(1, 2).reshape(-1, columns * width)[:-1, :-1]

@@ -1,4 +1,4 @@
-"""Self-supervised boosting (Welling, Zemel, Hinton 2002, NIPS 15), an older relative of GANs."""
+"""Self-supervised boosting (Welling, Zemel, Hinton 2002, NIPS 15), a predecessor of GANs."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ganzoo.theory.parts import digits, seeded
 
 
 class Boosted(NamedTuple):
-    """Self-supervised boosting on digits."""
+    """Results of self-supervised boosting on digits."""
 
-    losses: list[float]  # of the logistic adversary, on held-out digits, a round
+    losses: list[float]  # of the classifier on held-out digits, per round
     reals: Tensor  # [n, 1, 8, 8] of -1 and 1, as are the fantasies
     fantasies: dict[int, Tensor]  # after so many rounds
     adversaries: dict[int, float]  # held-out loss of a stronger classifier, with 20 units
 
 
 def boosted(rounds: int, seed: int = 0) -> Boosted:
-    """A field grown on binary digits by `rounds` of boosting, looked at at the start, in the middle and at the end."""
+    """A field trained on binary digits by `rounds` of boosting, with snapshots at the start, middle and end."""
     data, *rest = ((digits(split) > 0).double().flatten(1) for split in ("train", "val", "test"))
     data, held_out = data[torch.randperm(len(data), generator=seeded(0))[:700]], torch.cat(rest)
     fields, losses = zip(*islice(boost(data, held_out, generator=seeded(seed)), rounds), strict=True)
@@ -40,16 +40,17 @@ def boosted(rounds: int, seed: int = 0) -> Boosted:
 
 
 def as_images(x: Tensor) -> Tensor:
-    """Binary [N, 64] -> [N, 1, 8, 8] of -1 and 1."""
+    """Binary [N, 64] -> [N, 1, 8, 8] with values -1 and 1."""
     return 2 * x.view(-1, 1, 8, 8).float() - 1
 
 
 def boosting(steps: int = 16) -> Figure:
-    """A GAN's game without a generator, fourteen years before EBGAN: the adversary's log odds are the model's gain.
+    """Adversarial training without a generator: the classifier's log odds are added to the model.
 
-    Self-supervised boosting (Welling, Zemel, Hinton 2002, NIPS 15): a round tells digits from the field's fantasies by
-    logistic regression, and adds the logit to the field's log density. As fantasies become digits the classifier's
-    loss on held-out digits rises toward log 2, where it cannot tell. One of 20 units in place of 2 still can.
+    Self-supervised boosting (Welling, Zemel, Hinton 2002, NIPS 15): each round trains a logistic classifier of digits
+    against samples of the field ("fantasies"), and adds its logit to the field's log density. As the fantasies approach
+    the digits, the classifier's loss on held-out digits rises towards log 2, chance level. A classifier with 20 units
+    instead of 2 still does better than chance.
     """
     found = boosted(steps)
     figure, (grid,) = panels(5, 1, 2.5, 2.9)

@@ -1,4 +1,4 @@
-"""What D's loss says of the distance to the data."""
+"""Discriminator losses and the distance to the data."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ from ganzoo.variants.wgangp import WGANGP
 
 
 class Said(NamedTuple):
-    """After some batches: the Wasserstein-1 distance of 400 fakes to 400 reals, and what D says of the same points."""
+    """After some batches: the Wasserstein-1 distance between 400 fakes and 400 reals, and D's estimate for the same
+    points."""
 
     distance: float
     said: float
 
 
 def transport(a: Tensor, b: Tensor) -> float:
-    """The exact Wasserstein-1 distance of the points a and b, both [n, d]: the mean length of the best matching."""
+    """Exact Wasserstein-1 distance of the points a and b, both [n, d]: the mean length of the optimal matching."""
     lengths = torch.cdist(a, b)
     rows, columns = linear_sum_assignment(lengths)
     return lengths[rows, columns].mean().item()
@@ -58,7 +59,7 @@ CRITICS: dict[str, Callable[[], GANModule]] = {
 
 
 def critics(name: str, steps: int, seed: int = 0) -> dict[int, Said]:
-    """Batch -> distance, and the critic's estimate of it or the loss of GAN's D."""
+    """Batch -> exact distance, and the critic's estimate of it or GAN's D loss."""
     reals = ring().make_dataset("val").images[:400]
 
     def look(model: GANModule) -> Said:
@@ -74,15 +75,16 @@ def critics(name: str, steps: int, seed: int = 0) -> dict[int, Said]:
 
 
 def critic_loss(steps: int = 1000) -> Figure:
-    """Does D's loss say how far the fakes are from the data? A Wasserstein critic's does, on the ring of Gaussians.
+    """Does D's loss measure the distance between fakes and data? That of a Wasserstein critic does, on the ring of
+    Gaussians.
 
-    Above, the exact Wasserstein-1 distance, by the best matching of 400 fakes with 400 reals; below, what the critic
-    makes of the same points, E f(x) - E f(G(z)), or the loss of GAN's D. WGAN's critic (Arjovsky et al. 2017,
-    arXiv:1701.07875) knows the distance up to a factor, the Lipschitz constant that its clip allows, and that drifts;
-    WGAN-GP's (Gulrajani et al. 2017, arXiv:1704.00028) knows it itself, to a fifth, once fakes are near: its penalty,
-    here 1, lets slopes exceed 1 at first. Both take five steps to G's one; their first 100 batches say nothing. Over
-    three seeds both correlate with the distance, at .86 to 1.00; the loss of GAN's D, which is to be log 4 - 2 JSD,
-    at -.69, .32 and -.35.
+    Top: the exact Wasserstein-1 distance, by optimal matching of 400 fakes with 400 reals. Bottom: the critic's
+    estimate from the same points, E f(x) - E f(G(z)), or GAN's D loss. WGAN's critic (Arjovsky et al. 2017,
+    arXiv:1701.07875) estimates the distance up to a factor, the Lipschitz constant that the clipping allows, which
+    drifts. WGAN-GP's (Gulrajani et al. 2017, arXiv:1704.00028) estimates the distance itself, within a fifth once fakes
+    are close; its penalty weight, here 1, permits slopes above 1 at first. Both have five critic steps per G step; the
+    first 100 batches are omitted. Over three seeds both correlate with the distance at .86 to 1.00; GAN's D loss, whose
+    optimum is log 4 - 2 JSD, at -.69, .32 and -.35.
     """
     figure, grid = panels(len(CRITICS), 2, 3.4, 2.2, sharex=True)
     for (above, below), name in zip(grid.T, CRITICS, strict=True):

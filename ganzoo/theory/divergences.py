@@ -1,4 +1,4 @@
-"""What D measures: D*, V, divergences and distances of densities that are known."""
+"""The optimal discriminator, V, divergences and distances of known densities."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ganzoo.variants.gan import GAN
 
 X = torch.linspace(-16, 16, 4001, dtype=torch.float64)
 LOG_4 = math.log(4)
-STAGES = (Gaussian(2.5, 0.6), Gaussian(1.0, 0.8), Gaussian(0.0, 1.0))  # of G, on its way to the last one, the data
+STAGES = (Gaussian(2.5, 0.6), Gaussian(1.0, 0.8), Gaussian(0.0, 1.0))  # of G; the last one is the data
 MODES = ((-1.5, 0.4), (1.5, 0.6))  # mean and weight; each has the standard deviation 1/2
 SIGMAS = (0.1, 0.3, 1.0)  # of the noise on parallel lines
 THETA = torch.arange(-80, 81, dtype=torch.float64) / 40
@@ -49,7 +49,7 @@ class Stage(NamedTuple):
 
 
 def stages() -> list[Stage]:
-    """G on its way to the data."""
+    """Densities of G approaching the data."""
     log_p, found = STAGES[-1].log_density(X), []
     for q in STAGES:
         log_q = q.log_density(X)
@@ -60,11 +60,11 @@ def stages() -> list[Stage]:
 
 
 def optimal_discriminator() -> Figure:
-    """The best discriminator is D* = p / (p + q), and V(D*) = -log 4 + 2 JSD(p, q).
+    """The optimal discriminator is D* = p / (p + q), and V(D*) = -log 4 + 2 JSD(p, q).
 
-    G, whose density is q, comes nearer to the data, whose density is p. D* is high where there is more of the data; it
-    says 1/2 wherever p = q, and everywhere when G has arrived. V then is -log 4, as low as a best D lets it be
-    (Goodfellow et al. 2014, arXiv:1406.2661, figure 1, proposition 1, theorem 1).
+    G's density q approaches the data's density p. D* is high where p > q and 1/2 where p = q. If G equals the data, D*
+    is 1/2 everywhere, and V(D*) = -log 4, its minimum (Goodfellow et al. 2014, arXiv:1406.2661, figure 1, proposition
+    1, theorem 1).
     """
     figure, (grid,) = panels(3, 1, 3.6, 3.6, sharex=True, sharey=True)
     for axes, stage in zip(grid, stages(), strict=True):
@@ -92,7 +92,7 @@ class Descent(NamedTuple):
 
 
 def descents(steps: int) -> dict[str, Descent]:
-    """G as a table of 10 atoms against the best D, from the data's mirror image."""
+    """G as a table of 10 atoms against the optimal D, starting from the data's mirror image."""
     p = torch.softmax(array([1, 2, 3, 3, 2, 1, 0, -1, -2, -2]), 0)
     densities, points = [p.flip(0)], trajectory(tabular.TabularGAN(p), gradient, p.flip(0).log(), steps, lr=1.0)
     for _ in range(steps):
@@ -102,12 +102,12 @@ def descents(steps: int) -> dict[str, Descent]:
 
 
 def density_space(steps: int = 300) -> Figure:
-    """The game converges where G is a density: V falls at each step, to -log 4.
+    """In the space of densities the game converges: V decreases at each step, to -log 4.
 
-    G is a table of ten probabilities, D is always D*. In densities V is convex; a mirror step of size 1 halves the
-    distance to the data. In a softmax's logits V falls, too, but slowly where q has all but died out, since the
-    gradient on a logit is multiplied by q (Goodfellow et al. 2014, arXiv:1406.2661, proposition 2). Networks have no
-    such guarantee.
+    G is a table of ten probabilities, and D is always D*. V is convex in the density, and a mirror descent step of size
+    1 halves the distance to the data. In the logits of a softmax V also decreases, but slowly where q is small, since
+    the gradient with respect to a logit is multiplied by q (Goodfellow et al. 2014, arXiv:1406.2661, proposition 2).
+    Networks have no such guarantee.
     """
     figure, (grid,) = panels(3, 1, 4, 3.6)
     moments = ((0, 1, 3, 10), (0, 30, 100, 300))
@@ -128,14 +128,14 @@ def density_space(steps: int = 300) -> Figure:
 
 
 class Given(torch.nn.Module):
-    """A player that says what it is given."""
+    """A player that returns its input."""
 
     def forward(self, x: Tensor, y: None = None) -> Tensor:
         return x
 
 
 def told(logits: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """Of each of GAN's objectives G's loss [n], and its derivative [n], at D's logits [n] of G(z)."""
+    """For each of GAN's objectives, G's loss [n] and its derivative [n] as functions of D's logits [n] of G(z)."""
     found = {}
     for objective in ("minimax", "non-saturating", "maximum-likelihood"):
         gan = GAN(image_size=1, hidden=1, d_hidden=1, objective=objective)
@@ -149,11 +149,13 @@ def told(logits: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def saturation() -> Figure:
-    """What a logit of D tells G: minimax saturates where D rejects, which is where a generator starts.
+    """G's loss and gradient as functions of D's logit: minimax saturates where D rejects fakes, as at the start of
+    training.
 
-    Left G's loss, right how much it wants a higher logit. Where D is sure of a fake, minimax' gradient is D itself,
-    about e^logit, and the non-saturating one is 1 - D, about 1. Maximum likelihood's, e^logit everywhere, listens to
-    the few samples that D takes for real, whence its variance (Goodfellow 2016, arXiv:1701.00160, figure 16).
+    Left: G's loss; right: its gradient with respect to the logit. Where D is certain that an image is fake, minimax has
+    the gradient D = sigmoid(logit), about e^logit, and the non-saturating loss 1 - D, about 1. Maximum likelihood has
+    the gradient e^logit everywhere: few samples that D considers real dominate it, hence its variance (Goodfellow 2016,
+    arXiv:1701.00160, figure 16).
     """
     logits = torch.linspace(-8, 3, 221, dtype=torch.float64)
     figure, (grid,) = panels(2, 1, 4.6, 3.6, sharex=True)
@@ -175,7 +177,7 @@ def saturation() -> Figure:
 
 
 def nearest_gaussian(log_p: Tensor, f: Callable[[Tensor], Tensor], x: Tensor, start: Gaussian) -> Gaussian:
-    """The q with the least D_f(p || q) that a descent from `start` finds, for log densities `log_p` [n] over x [n]."""
+    """The Gaussian q that minimises D_f(p || q), by descent from `start`, for log densities `log_p` [n] over x [n]."""
     weights = array([start.mean, math.log(start.std)]).requires_grad_()
     optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe", tolerance_change=1e-12)
 
@@ -197,7 +199,7 @@ def two_modes(x: Tensor) -> Tensor:
 
 
 def nearest() -> dict[str, list[tuple[float, Gaussian]]]:
-    """Of each f-divergence (D_f, q) where descents from the larger mode and from a wide start end; the least first."""
+    """For each f-divergence, (D_f, q) of descents from the larger mode and from a wide start, in ascending order."""
     x = X[X.abs() < 6]  # beyond, p / q overflows
     log_p, starts = two_modes(x), (Gaussian(1.2, 0.6), Gaussian(0.3, 1.5))
     found = {}
@@ -209,11 +211,11 @@ def nearest() -> dict[str, list[tuple[float, Gaussian]]]:
 
 
 def covers_or_picks() -> Figure:
-    """The nearest Gaussian to two modes depends on the divergence: KL and Pearson cover both, reverse KL picks one.
+    """The Gaussian closest to a mixture of two modes: KL and Pearson cover both modes, reverse KL selects one.
 
-    Solid the nearest, dashed where another descent gets stuck, each with its divergence. Hellinger, Jensen-Shannon and
-    "gan", which is Jensen-Shannon less log 4, have minima of both kinds, and with these modes the covering one is
-    lower: a GAN that picks a mode does not do what its divergence wants (Nowozin et al. 2016, arXiv:1606.00709,
+    Solid: the closest Gaussian; dashed: another local minimum; with the value of the divergence. Hellinger,
+    Jensen-Shannon and "gan" (Jensen-Shannon minus log 4) have minima of both kinds, and for these modes the covering
+    one is lower: a GAN that selects a mode does not minimise its divergence (Nowozin et al. 2016, arXiv:1606.00709,
     section 2.5; Goodfellow 2016, arXiv:1701.00160, section 3.2.5).
     """
     figure, grid = panels(3, 2, 3.6, 2.8, sharex=True, sharey=True)
@@ -234,9 +236,9 @@ def covers_or_picks() -> Figure:
 
 
 def lines(theta: Tensor) -> dict[str, Tensor]:
-    """W and JSD [n] of two lines theta [n] apart, and JSD with Gaussian noise of SIGMAS across them on both.
+    """W and JSD [n] of two parallel lines at distance theta [n], and JSD with Gaussian noise of SIGMAS on both.
 
-    Along the lines both are the same, so that two points are left of them.
+    Both are uniform along the lines, so the problem reduces to two points.
     """
     points = [(array([1, 0]), array([0, 1]) if one else array([1, 0])) for one in theta]
     found = {
@@ -244,19 +246,19 @@ def lines(theta: Tensor) -> dict[str, Tensor]:
         "JSD": torch.stack([(tabular.value(p, q) + LOG_4) / 2 for p, q in points]),
     }
     for sigma in SIGMAS:
-        means = (theta / sigma / 2).tolist()  # half of it to each side, in units of sigma, which JSD does not see
+        means = (theta / sigma / 2).tolist()  # symmetric, in units of sigma: JSD is invariant
         both = [[Gaussian(side * mean, 1.0).log_density(X) for side in (-1, 1)] for mean in means]
         found[f"sigma {sigma}"] = array([jensen_shannon(log_p, log_q, X) for log_p, log_q in both])
     return found
 
 
 def parallel_lines() -> Figure:
-    """Two lines that do not meet are log 2 apart in JSD, however near they are: nothing tells G where to go.
+    """Disjoint lines have a JSD of log 2 at any distance, so G gets no gradient.
 
-    The points (0, u) against (theta, u), u uniform in [0, 1]: W = |theta| has a slope everywhere, JSD has none, and
-    jumps to 0 where the lines meet. Noise on both lets them overlap. Then JSD has a slope, but not farther away than
-    a few of the noise's sigmas, and sharp noise is felt near by alone (Arjovsky et al. 2017, arXiv:1701.07875,
-    example 1; Arjovsky & Bottou 2017, arXiv:1701.04862, section 3).
+    The points (0, u) against (theta, u), u uniform in [0, 1]: W = |theta| has a gradient everywhere; JSD is constant,
+    and jumps to 0 where the lines coincide. With noise on both, the densities overlap and JSD has a gradient, but only
+    within a few standard deviations of the noise (Arjovsky et al. 2017, arXiv:1701.07875, example 1; Arjovsky & Bottou
+    2017, arXiv:1701.04862, section 3).
     """
     figure, (grid,) = panels(3, 1, 3.8, 3.4, sharex=True)
     found = lines(THETA)
@@ -284,7 +286,7 @@ def parallel_lines() -> Figure:
 
 
 def closed(theta: float) -> dict[str, float]:
-    """Divergences of N(0, 1), the data, and N(theta, 1); that of Jensen and Shannon by quadrature, twice the JSD."""
+    """Divergences of N(0, 1), the data, and N(theta, 1); "jensen-shannon" is 2 JSD, by quadrature."""
     p, q = Gaussian(0.0, 1.0), Gaussian(theta, 1.0)
     return {
         "kl": gaussian_kl(p, q),
@@ -297,18 +299,18 @@ def closed(theta: float) -> dict[str, float]:
 
 
 def stale_bound(name: str, theta: float, learnt: float) -> float:
-    """What an output that is optimal for N(learnt, 1) says of N(theta, 1) against N(0, 1): at most D_f."""
+    """The bound for N(theta, 1) against N(0, 1) given by the output that is optimal for N(learnt, 1): at most D_f."""
     log_p, log_then, log_q = (Gaussian(mean, 1.0).log_density(X) for mean in (0.0, learnt, theta))
     return F_DIVERGENCES[name].bound(F_DIVERGENCES[name].optimal(log_p - log_then), log_p, log_q, X)
 
 
 def bounds() -> Figure:
-    """Divergences of N(0, 1) and N(theta, 1), and what a D says of them that is optimal for another theta.
+    """Divergences of N(0, 1) and N(theta, 1), and the bound given by a D that is optimal for another theta.
 
-    First all of them: Jensen-Shannon (2 JSD) and Hellinger are bounded, by 2 log 2 and 2, and go flat. Then one each:
-    an f-GAN's D gives a lower bound. A D that stopped when G was at 1 (dot) has the divergence there, and its slope,
-    which is why G may follow it for a small step. Elsewhere it says too little, even less than 0: G lowers the
-    bound, not the divergence, and D must keep up (Nowozin et al. 2016, arXiv:1606.00709, eq. 4).
+    First panel: all divergences; Jensen-Shannon (2 JSD) and Hellinger are bounded by 2 log 2 and 2 and flatten. Others:
+    the discriminator of an f-GAN gives a lower bound. A D trained for G at 1 (dot) gives the exact divergence and slope
+    there, so G can follow it for a small step. Elsewhere the bound is too low, even negative: G minimises the bound,
+    not the divergence, and D must be retrained (Nowozin et al. 2016, arXiv:1606.00709, eq. 4).
     """
     figure, grid = panels(3, 2, 3.8, 3.2)
     theta = torch.linspace(0, 4, 81, dtype=torch.float64).tolist()

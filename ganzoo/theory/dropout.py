@@ -1,4 +1,4 @@
-"""Dropout in D: in both players' steps, in its own, nowhere."""
+"""Dropout in D: in both players' updates, in D's only, or not at all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ganzoo.variants.gan import GAN
 
 
 class Steady(GAN):
-    """D's dropout is off while G learns."""
+    """D's dropout is inactive in G's updates."""
 
     def generator_step(self, batch: Batch) -> None:
         with evaluating(self.discriminator):
@@ -37,8 +37,9 @@ DROPOUT: dict[str, type[GAN]] = {"in both steps": GAN, "in D's step": Steady, "n
 
 
 def dropout(steps: int, seed: int = 0) -> dict[str, float]:
-    """FID on 8x8 digits, by the shipped classifier, 2,000 fakes, for D with dropout in both players' steps (the text of
-    Goodfellow et al. 2014 and its code), in its own alone, and nowhere; all else as in configs/gan/digits.yaml."""
+    """FID on 8x8 digits, with the shipped classifier and 2,000 fakes, for dropout of D in both players' updates (text
+    and code of Goodfellow et al. 2014), in D's only, and not at all; otherwise configs/gan/digits.yaml.
+    """
     found = {}
     for name, variant in DROPOUT.items():
         data = Digits(batch_size=100, seed=seed)

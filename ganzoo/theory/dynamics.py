@@ -1,4 +1,4 @@
-"""What update rules do on games of two numbers."""
+"""Update rules on games with two parameters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ganzoo.games.rules import RULES, averaged, gradient, trajectory
 from ganzoo.theory.base import DATA, GENERATOR, panels
 
 START, LR = (1.0, 1.0), 0.1
-FATES = {  # of the rules on f = xy, in the 1000 steps of the usual picture
+FATES = {  # of the rules on f = xy, after 1000 steps
     "they leave or orbit": (
         "momentum 0.3, alternating",
         "simultaneous",
@@ -35,7 +35,7 @@ FATES = {  # of the rules on f = xy, in the 1000 steps of the usual picture
     ),
     "Adam's: neither": ("Adam", "optimistic Adam", "ExtraAdam"),
 }
-FACTORS = {  # with z = x + iy the field is iz, and each step multiplies z by this (lookahead's do in the mean of five)
+FACTORS = {  # per step, for z = x + iy, whose field is iz (lookahead: geometric mean of five steps)
     "simultaneous": 1 + 1j * LR,
     "infinitely small steps": 1.0,
     "extragradient": 1 + 1j * LR - LR**2,
@@ -53,7 +53,8 @@ DIRAC = {
 
 
 def orbits(steps: int) -> dict[str, Tensor]:
-    """The points [steps + 1, 2] on f = xy from (1, 1) of every rule, of the flow, and the means of alternating ones."""
+    """Trajectories [steps + 1, 2] on f = xy from (1, 1) of every rule and of the flow, and the running mean of
+    alternating steps."""
     found = {name: trajectory(Bilinear(), rule, START, steps) for name, rule in RULES.items()}
     means = averaged(found["alternating"])
     found["alternating, averaged"] = torch.cat([array(START)[None], means])
@@ -62,18 +63,18 @@ def orbits(steps: int) -> dict[str, Tensor]:
 
 
 def shares(points: Tensor) -> Tensor:
-    """Distances from the equilibrium [n], as shares of the first one."""
+    """Distances from the equilibrium [n], divided by the first one."""
     return points.norm(dim=1) / points[0].norm()
 
 
 def bilinear(steps: int = 1000) -> Figure:
-    """f = xy under every update rule, from (1, 1): G moves x down f, D moves y up.
+    """f = xy under every update rule, from (1, 1): G minimises over x, D maximises over y.
 
-    Paths go from the circle (dark) to the end (light). The number is the distance from the equilibrium, the cross,
-    after all steps, as a multiple of the first one; the farthest come first. Simultaneous steps leave; alternating
-    and infinitely small ones orbit for ever, and only the mean of the orbit's points comes to rest; what looks ahead,
-    back or at second derivatives converges. Adam's lr is 0.01, all others 0.1 (Goodfellow 2016, arXiv:1701.00160,
-    section 8.2; Gidel et al. 2019, arXiv:1802.10551).
+    Trajectories start at the circle (dark); the cross is the equilibrium. The number is the final distance from it, as
+    a multiple of the initial one; panels are sorted by it. Simultaneous steps diverge; alternating and infinitesimal
+    steps circle, and only the running mean converges; extragradient, optimistic, lookahead, averaging and second-order
+    rules converge. Adam has lr 0.01, all others 0.1 (Goodfellow 2016, arXiv:1701.00160, section 8.2; Gidel et al. 2019,
+    arXiv:1802.10551).
     """
     figure, grid = panels(5, 3, 2.5, 2.6, sharex=True, sharey=True)
     found = sorted(orbits(steps).items(), key=lambda item: -shares(item[1])[-1])
@@ -94,12 +95,12 @@ def bilinear(steps: int = 1000) -> Figure:
 
 
 def radius(steps: int = 1000) -> Figure:
-    """How far f = xy's players are from the equilibrium, step by step; dots are closed forms.
+    """Distance from the equilibrium of f = xy, step by step; dots are closed forms.
 
-    With z = x + iy the field is iz, so that most rules multiply z by a number at each step: |1 + i lr| > 1 for
-    simultaneous steps, |1 + i lr - lr^2| < 1 for extragradient. Alternating steps keep x^2 + y^2 + lr xy, an ellipse.
-    Consensus, which sees second derivatives, falls out of the picture, to 8e-44. Adam, whose lr is 0.01 (and whose
-    scale here is another), divides by the gradient's size, and does not settle.
+    With z = x + iy the vector field is iz, so most rules multiply z by a constant in each step: |1 + i lr| > 1 for
+    simultaneous steps, |1 + i lr - lr^2| < 1 for extragradient. Alternating steps conserve x^2 + y^2 + lr xy, an
+    ellipse. Consensus, which uses second derivatives, leaves the plotted range, down to 8e-44. Adam (lr 0.01, other
+    axis limits) normalises the step size and does not converge.
     """
     figure, grid = panels(3, 1, 4.2, 4.2, sharex=True)
     found = orbits(steps)
@@ -118,17 +119,16 @@ def radius(steps: int = 1000) -> Figure:
 
 
 def doubling(lr: float) -> int:
-    """Simultaneous steps on f = xy after which the distance from the equilibrium has doubled."""
+    """Simultaneous steps on f = xy until the distance from the equilibrium has doubled."""
     return next(n for n, point in enumerate(gradient(Bilinear(), array(START), lr), 1) if point.norm() >= math.sqrt(8))
 
 
 def learning_rate(steps: int = 1000) -> Figure:
-    """A smaller learning rate only delays: simultaneous steps on f = xy leave at any of them.
+    """A smaller learning rate only delays divergence: simultaneous steps on f = xy diverge at any rate.
 
-    Left and middle, against lr * steps, the time in which the flow of infinitely small steps (grey) stays at 1:
-    simultaneous steps leave it as (1 + lr^2)^(steps / 2), alternating ones stay between 1 and
-    sqrt((2 + lr) / (2 - lr)), and never come nearer. Right: the steps until the distance has doubled, about
-    1.39 / lr^2: half the rate takes four times the steps, and leaves as well.
+    Left and middle, against lr * steps, in which the continuous flow (grey) stays at 1: simultaneous steps grow as
+    (1 + lr^2)^(steps / 2); alternating steps stay between 1 and sqrt((2 + lr) / (2 - lr)), without convergence. Right:
+    the steps until the distance has doubled, about 1.39 / lr^2: half the rate takes four times the steps.
     """
     figure, (grid,) = panels(3, 1, 4, 3.6)
     time = LR * steps
@@ -153,18 +153,19 @@ def learning_rate(steps: int = 1000) -> Figure:
 
 
 def eigenvalues(game: DiracGAN) -> list[complex]:
-    """Of the field's Jacobian at the equilibrium 0; negative real parts draw the players in."""
+    """Eigenvalues of the Jacobian of the vector field at the equilibrium 0; negative real parts mean local
+    convergence."""
     return torch.linalg.eigvals(game.jacobian(array((0.0, 0.0)))).tolist()
 
 
 def dirac(steps: int = 400) -> Figure:
-    """The Dirac-GAN: data at 0, G puts all it has at theta, D's logit is psi x; where do both go?
+    """The Dirac-GAN: data at 0, generated samples at theta, D's logit is psi x.
 
-    Arrows are the field, the line alternating steps of 0.1 from the circle, and the lambdas the eigenvalues of the
-    field's Jacobian at the equilibrium, the cross. Without a penalty they are imaginary: the players turn, the
-    non-saturating ones inwards, ever more slowly. R1 and instance noise give them a negative real part (here the
-    same) and the players arrive. WGAN-GP pulls psi to 1 or -1, where nothing is at rest (Mescheder et al. 2018,
-    arXiv:1801.04406).
+    Arrows: the vector field. Line: alternating steps of 0.1 from the circle. Lambda: eigenvalues of the field's
+    Jacobian at the equilibrium, the cross. Without a penalty they are imaginary and trajectories rotate (those of the
+    non-saturating loss approach the equilibrium ever more slowly). R1 and instance noise give them a negative real part
+    (the same one here) and trajectories converge. WGAN-GP drives psi to 1 or -1, where there is no equilibrium
+    (Mescheder et al. 2018, arXiv:1801.04406).
     """
     figure, grid = panels(3, 2, 3.2, 3.65, sharex=True, sharey=True)
     axis = torch.linspace(-2, 2, 40, dtype=torch.float64)

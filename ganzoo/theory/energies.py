@@ -1,4 +1,4 @@
-"""What energies do: EBGAN (Zhao, Mathieu, LeCun 2016, arXiv:1609.03126)."""
+"""Energies in EBGAN (Zhao, Mathieu, LeCun 2016, arXiv:1609.03126)."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from ganzoo.variants.ebgan import EBGAN
 
 
 class Given(nn.Module):
-    """A player that says what it is given: as D, an image's energy, and no code."""
+    """A player that returns its input; as D, it returns it as the energy, without a code."""
 
     def forward(self, x: Tensor, y: None = None) -> tuple[Tensor, Tensor]:
         return x, x
 
 
 def hinge_terms(energies: Tensor, margin: float) -> dict[str, tuple[Tensor, Tensor]]:
-    """Of EBGAN's equations for one real and one fake of the same energy each term [n], and its derivative [n]."""
+    """Each term [n] of EBGAN's losses, and its derivative [n], for one real and one fake with the same energy."""
     game = EBGAN(image_size=1, channels=1, z_dim=1, hidden=1, d_hidden=1, margin=margin)
     game.generator, game.discriminator = nn.Identity(), Given()
     terms = {
@@ -43,11 +43,11 @@ def hinge_terms(energies: Tensor, margin: float) -> dict[str, tuple[Tensor, Tens
 
 
 def hinge() -> Figure:
-    """EBGAN's losses: above the margin D leaves a fake alone, and G does not.
+    """EBGAN's losses: above the margin, fakes affect G's loss but not D's.
 
-    L_D = D(x) + max(0, m - D(G(z))) and L_G = D(G(z)) (Zhao et al. 2016, arXiv:1609.03126, eq. 1 and 2), here m = 10.
-    D lowers the energy of reals without end, and lifts a fake's with slope 1 until it reaches m. G is pulled down with
-    slope 1 from any height. Were its loss D's term turned round (dashed), it would learn nothing from fakes above m.
+    L_D = D(x) + max(0, m - D(G(z))) and L_G = D(G(z)) (Zhao et al. 2016, arXiv:1609.03126, eq. 1 and 2), here m = 10. D
+    always lowers the energy of reals, and raises that of fakes with slope 1 up to m. G lowers the energy of fakes with
+    slope 1 everywhere. With the negative of D's term as loss (dashed), G would learn nothing from fakes above m.
     """
     margin = 10.0
     energies = torch.linspace(0, 20, 201, dtype=torch.float64)
@@ -75,7 +75,7 @@ def hinge() -> Figure:
 
 
 class Meeting(NamedTuple):
-    """EBGAN played by tables with m = 1: at the start, and after each step."""
+    """EBGAN with tables and m = 1: initially, and after each step."""
 
     value: Tensor  # V [steps + 1]
     real: Tensor  # mean energy of reals [steps + 1]
@@ -85,7 +85,7 @@ class Meeting(NamedTuple):
 
 
 def meetings(starts: Sequence[float], steps: int) -> dict[float, Meeting]:
-    """The game over 10 atoms from D = start everywhere, and a G that is far from the data."""
+    """The game over 10 atoms, with D = start everywhere and a G far from the data."""
     p, q = (torch.randn(10, generator=seeded(k), dtype=torch.float64).softmax(0) for k in (0, 1))
     found = {}
     for start in starts:
@@ -98,12 +98,13 @@ def meetings(starts: Sequence[float], steps: int) -> dict[float, Meeting]:
 
 
 def equilibrium_energies(steps: int = 1000) -> Figure:
-    """Where EBGAN's reals and fakes meet: at any energy in [0, m]; here m = 1, and D is constant at first.
+    """Reals and fakes of EBGAN end at the same energy, which may be any in [0, m]; here m = 1, and D is constant at
+    first.
 
-    D and G are tables over ten atoms, G starts far from the data; a colour is one game. At the equilibrium p_G =
-    p_data and V = m (Zhao et al. 2016, arXiv:1609.03126, theorem 1), and D is constant (theorem 2): reals and fakes
-    have one energy. Which, the theorem leaves open, and so does the game: D's gradient p_data - p_G sums to 0, so that
-    the energies keep their mean, until one of them is stopped at 0 or m, as from 0, 0.1, 0.3, 0.9 and 1.
+    D and G are tables over ten atoms, and G starts far from the data; each colour is one game. At the equilibrium
+    p_G = p_data and V = m (Zhao et al. 2016, arXiv:1609.03126, theorem 1), and D is constant (theorem 2). The theorem
+    does not determine the constant: D's gradient p_data - p_G sums to 0, so the mean energy is conserved until an
+    energy is clamped at 0 or m, as for the initial values 0, 0.1, 0.3, 0.9 and 1.
     """
     figure, (grid,) = panels(3, 1, 3.6, 3.4, sharex=True)
     time = torch.arange(1, steps + 2)
@@ -132,7 +133,7 @@ def equilibrium_energies(steps: int = 1000) -> Figure:
 
 
 class Moment(NamedTuple):
-    """An EBGAN in the plane, looked at."""
+    """A snapshot of an EBGAN in the plane."""
 
     step: int
     plane: Tensor  # energies [n, n] over `AXIS` x `AXIS`
@@ -145,9 +146,9 @@ AXIS = torch.linspace(-1.2, 1.2, 97)
 
 
 def landscape(steps: int, seed: int = 0) -> tuple[Tensor, float, list[Moment]]:
-    """An EBGAN on the ring of eight Gaussians: some reals [400, 2], the margin, and 30 moments of its training.
+    """An EBGAN on the ring of eight Gaussians: some reals [400, 2], the margin, and 30 snapshots of its training.
 
-    As `configs/ebgan/ring.yaml`, with an encoder of two layers: one layer's energies are too smooth for eight points.
+    As `configs/ebgan/ring.yaml`, with a two-layer encoder: the energies of one layer are too smooth for eight modes.
     """
     data = Gaussians(layout="ring", n=10_000, batch_size=256, seed=seed)
     reals = data.make_dataset("train").images[:400]
@@ -168,13 +169,13 @@ def landscape(steps: int, seed: int = 0) -> tuple[Tensor, float, list[Moment]]:
 
 
 def energy_landscape(steps: int = 1500) -> Figure:
-    """An energy over the plane while D and G play: EBGAN on eight Gaussians, black; fakes are orange.
+    """Energy over the plane during training: EBGAN on eight Gaussians (black); fakes are orange.
 
-    D's auto-encoder (Zhao et al. 2016, arXiv:1609.03126) digs valleys, white, under the data, and lifts the ground
-    under fakes as long as it lies below m, the dotted line; the fakes run downhill. At first the energy is a point's
-    distance from the origin, then fakes chase every dip, then a valley closes about the data, and the rest of the plane
-    rises far above m. The valley joins the modes, and the fakes are between them, too. Mean energies, last: that of
-    fakes stays about m and above that of reals, so that the game has not come to rest.
+    D's auto-encoder (Zhao et al. 2016, arXiv:1609.03126) has low energy (white) at the data, and raises the energy of
+    fakes while it is below m, the dotted line; fakes move towards low energy. At first the energy is the distance from
+    the origin; then fakes follow local minima; then the region of low energy encloses the data, and the rest of the
+    plane is far above m. That region connects the modes, and fakes lie between them, too. Last panel: mean energies.
+    That of fakes stays near m and above that of reals, so the game has not converged.
     """
     reals, margin, moments = landscape(steps)
     figure, grid = panels(3, 2, 3.2, 3.1)
@@ -203,7 +204,7 @@ def energy_landscape(steps: int = 1500) -> Figure:
 
 
 def strangers() -> dict[str, Tensor]:
-    """Digits that were trained on, digits that were not, and what is none: those with their pixels shuffled, noise."""
+    """Training digits, held-out digits, and images without digits: shuffled pixels, noise."""
     generator = seeded(0)
     real, held_out = digits("train"), digits("test")
     order = torch.rand(len(held_out), 64, generator=generator).argsort(1)
@@ -216,7 +217,7 @@ def strangers() -> dict[str, Tensor]:
 
 
 def reals_alone(steps: int, seed: int = 0) -> Energy:
-    """An auto-encoder of 32 units that learnt to reconstruct digits; no fake was ever shown to it."""
+    """An auto-encoder with 32 units, trained to reconstruct digits only, without fakes."""
     x = digits("train")
     with seeding(seed):
         d = MLPAutoEncoder(8, 1, hidden=32)
@@ -237,12 +238,11 @@ def energies_of(d: nn.Module, sets: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def noise_energies(steps: int = 1000) -> Figure:
-    """Energies of what is no digit: an auto-encoder errs less on what it learnt, and noise needs no teacher to be high.
+    """Energies of images that are no digits: an auto-encoder reconstructs digits better than noise, even without fakes.
 
-    Left an auto-encoder that learnt from real digits alone, right EBGAN's D (Zhao et al. 2016, arXiv:1609.03126), with
-    fakes. Held-out digits have the energies of training digits; noise, and the same digits with their pixels shuffled,
-    have higher ones. EBGAN's fakes lie where its reals do, and with them near m. Below, images above their
-    reconstructions, with their energies.
+    Left: an auto-encoder trained on digits only; right: EBGAN's D (Zhao et al. 2016, arXiv:1609.03126), trained with
+    fakes. Held-out digits have the energies of training digits; noise and digits with shuffled pixels have higher ones.
+    EBGAN's fakes have energies like its reals, near m. Bottom: images above their reconstructions, with energies.
     """
     sets, gan = strangers(), ebgan_digits(steps)
     pairs: dict[str, tuple[Any, dict[str, Tensor]]] = {

@@ -1,4 +1,4 @@
-"""A discriminator that stands still, on the ring of Gaussians."""
+"""A frozen discriminator, on the ring of Gaussians."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ganzoo.variants.mlpgan import MLPGAN
 
 
 class Freeze(Callback):
-    """Sets D's learning rate to `rate` after so many batches."""
+    """Sets D's learning rate to `rate` after a number of batches."""
 
     def __init__(self, after: int, rate: float = 0.0) -> None:
         self.after, self.rate = after, rate
@@ -31,13 +31,13 @@ class Freeze(Callback):
 
 
 class Sample(NamedTuple):
-    """What a game on the ring of Gaussians has come to, in units of the data's scale.
+    """A snapshot of a game on the ring of Gaussians, in units of the data's scale.
 
     Attributes:
-        points: [500, 2], fakes of the same latents at each time.
-        diversity: mean distance between two fakes, over that between two reals.
-        modes: Gaussians with a fake within 3 sigma.
-        pleased: D's mean logit of the fakes, less that of the reals.
+        points: [500, 2], fakes, from the same latents at each time.
+        diversity: mean distance between two fakes, divided by that between two reals.
+        modes: number of Gaussians with a fake within 3 sigma.
+        pleased: D's mean logit of fakes minus that of reals.
         surface: [S, S], D's logits on a grid over [-1.1, 1.1]^2.
     """
 
@@ -56,7 +56,7 @@ def ring(batch_size: int = 1, seed: int = 0) -> Gaussians:
 
 
 def ring_gan() -> MLPGAN:
-    """As in configs/mlpgan/ring.yaml, with other rates, and no momentum, so that it has most modes in 800 batches."""
+    """configs/mlpgan/ring.yaml with other learning rates and no momentum; it has most modes after 800 batches."""
     return MLPGAN(
         **RING,
         layers_g=4,
@@ -93,15 +93,15 @@ def frozen(steps: int, seed: int = 0, side: int = 60) -> dict[str, dict[int, Sam
 
 
 def frozen_discriminator(steps: int = 800) -> Figure:
-    """A generator against a discriminator that stands still: G goes where D says "real", and nobody minds the crowd.
+    """A generator against a frozen discriminator: G collapses to the points with the highest logits.
 
-    Above, the eight Gaussians of the data (black crosses), fakes after the last batch, and D's logit as background, the
-    lighter the more real. The best answer to a fixed D is one point, D's favourite, for all latents: the game in the
-    wrong order, max_D min_G (Goodfellow 2016, arXiv:1701.00160, section 5.1.1). A learning D marks such a point down,
-    and G moves on. Below, the diversity over training: the mean distance between two fakes over that between two reals.
-    To a D without training G gives a single point. A trained one that is frozen has several peaks: with two of three
-    seeds the fakes fell on one, with the third on a few. The alarm that rings is "D is frozen", or "collapse" where D
-    still moves a little.
+    Top: the data's eight Gaussians (black crosses), fakes after the last batch, and D's logit as background (light:
+    real). The best response to a fixed D is a single point for all latents: the game in the wrong order, max_D min_G
+    (Goodfellow 2016, arXiv:1701.00160, section 5.1.1). A D that continues to train lowers its logit there, and G moves
+    on. Bottom: diversity during training, the mean distance between two fakes divided by that between two reals.
+    Against an untrained D, G generates a single point. A trained and then frozen D has several maxima: with two of
+    three seeds the fakes collapsed to one of them, with the third to a few. Diagnostics report "D is frozen", or
+    "collapse" if D still changes a little.
     """
     found = frozen(steps)
     data = ring()

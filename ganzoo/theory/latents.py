@@ -1,4 +1,4 @@
-"""Arithmetic with latents (Radford et al. 2015, arXiv:1511.06434, section 6.3.2)."""
+"""Latent arithmetic (Radford et al. 2015, arXiv:1511.06434, section 6.3.2)."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ TRAITS = ("slant", "height", "side", "ink")
 
 
 def traits(images: Tensor) -> dict[str, Tensor]:
-    """Four measures [N] of digits [N, 1, S, S] in [-1, 1], whose sides are at -1 and 1.
+    """Four measures [N] of digits [N, 1, S, S] in [-1, 1], in units where the image spans [-1, 1].
 
-    "slant": how much further right the ink lies, a unit higher up; "height" and "side": where its centre lies, up and
-    to the right; "ink": how much of it there is, from 0 to 1.
+    "slant": horizontal shift of the ink per unit of height; "height" and "side": vertical and horizontal position of
+    its centre; "ink": its amount, from 0 to 1.
     """
     ink = (images[:, 0].double().clamp(-1, 1) + 1) / 2
     mass = ink / ink.sum((1, 2), keepdim=True)
@@ -42,8 +42,9 @@ def digits(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Samples(NamedTuple):
-    """What a model makes of `latents` [N, z_dim]: `images`, their `traits` and, for each digit that is among them often
-    enough and beyond doubt, the `rows` of its samples; and the training images, `reals`, in the same size."""
+    """A model's samples of `latents` [N, z_dim]: `images`, their `traits`, and for each digit with enough confident
+    samples the `rows` of these; and the training images, `reals`, at the same size.
+    """
 
     model: GANModule
     latents: Tensor
@@ -54,7 +55,7 @@ class Samples(NamedTuple):
 
 
 def samples(model: GANModule, n: int = 2000, seed: int = 0) -> Samples:
-    """n samples, of which those count that the classifier is 90 % sure of; a digit needs 50 of them."""
+    """n samples; those with a classifier probability of at least 90 % are used; a digit needs 50 of them."""
     latents = model.latent(n, seeded(seed))
     images = model.generate(latents)
     digit, sure = digits(images)
@@ -65,10 +66,11 @@ def samples(model: GANModule, n: int = 2000, seed: int = 0) -> Samples:
 
 
 class Draws(NamedTuple):
-    """Rows of exemplars [draws, exemplars] for a - b + c, c's `digit`, and the `way` (1, -1) that the trait should go.
+    """Rows of exemplars [draws, exemplars] for a - b + c, c's `digit`, and the expected direction (1, -1) of the trait,
+    `way`.
 
-    a and b are of one digit, from the highest and lowest fifth of the trait, or the other way round; c is any sample of
-    another digit. So without arithmetic's help the trait goes either way as often.
+    a and b are samples of one digit, from the highest and lowest fifth of the trait or vice versa; c is any sample of
+    another digit. By chance, the trait changes in either direction equally often.
     """
 
     a: Tensor
@@ -79,7 +81,7 @@ class Draws(NamedTuple):
 
 
 def exemplars(pool: Samples, trait: str, k: int = 3, draws: int = 300, contrast: bool = True, seed: int = 0) -> Draws:
-    """Without contrast, a and b are any samples of their digit."""
+    """Without `contrast`, a and b are arbitrary samples of their digit."""
     generator = seeded(seed)
     ordered = {digit: rows[pool.traits[trait][rows].argsort()] for digit, rows in pool.rows.items()}
 
@@ -97,13 +99,13 @@ def exemplars(pool: Samples, trait: str, k: int = 3, draws: int = 300, contrast:
 
 
 class Arithmetic(NamedTuple):
-    """Images of a - b + c, and what became of them.
+    """Images of a - b + c, and their evaluation.
 
     Attributes:
-        images: the results, one a draw.
-        moved: share of the draws whose trait, against that of c's mean, went the way it should.
-        kept: share that the classifier takes for c's digit.
-        distance: mean distance from the nearest training image, as a multiple of that of the model's samples.
+        images: one per draw.
+        moved: share of draws whose trait, compared with that of c's mean, changed in the expected direction.
+        kept: share classified as c's digit.
+        distance: mean distance to the nearest training image, divided by that of the model's samples.
     """
 
     images: Tensor
@@ -139,13 +141,14 @@ ARITHMETICS = {  # exemplars for each of a, b and c; pixels; contrast
 
 
 def latent_arithmetic() -> Figure:
-    """Arithmetic with latents: leaning 7s less upright 7s plus 1s (Radford et al. 2015, arXiv:1511.06434, 6.3.2).
+    """Latent arithmetic: slanted 7s minus upright 7s plus 1s (Radford et al. 2015, arXiv:1511.06434, 6.3.2).
 
-    By the shipped dcgan-digits, with means of three exemplars; around the result its neighbours within ±0.25. In pixels
-    the same sum is an overlay. Below, over 300 draws of digits and exemplars: slant and place of the ink go the way
-    they should in over 80 %, its amount in fewer; with a and b drawn alike it is a coin. A single exemplar moves them,
-    too, but loses the digit and leaves the neighbourhood of real digits: its a - b + c has three times a latent's
-    variance, that of means of three about a latent's own. Even three keep the digit in only half of the draws.
+    With the shipped dcgan-digits and means of three exemplars; the result is surrounded by its neighbours within ±0.25.
+    The same sum of pixels is an overlay. Bottom: over 300 draws of digits and exemplars, slant and position of the ink
+    change in the expected direction in over 80 %, its amount in fewer; for a and b without contrast it is chance.
+    Single exemplars change the traits, too, but lose the digit and leave the neighbourhood of real digits: the variance
+    of a - b + c is three times that of a latent, and about that of a latent for means of three. Even with three, the
+    digit is kept in only half of the draws.
     """
     pool = samples(ganzoo.load("dcgan-digits"))
     figure, grid = panels(3, 2, 4.2, 3.6)
@@ -193,7 +196,7 @@ def latent_arithmetic() -> Figure:
 
 
 def leaning(pool: Samples, a: int = 7, c: int = 1, k: int = 3) -> Draws:
-    """One draw by hand: leaning a's, upright a's, and c's of a usual slant."""
+    """A hand-picked draw: slanted a, upright b, and c of average slant."""
     slant = pool.traits["slant"]
     ones = pool.rows[c][slant[pool.rows[c]].argsort()]
     ordered = pool.rows[a][slant[pool.rows[a]].argsort()]
@@ -203,7 +206,7 @@ def leaning(pool: Samples, a: int = 7, c: int = 1, k: int = 3) -> Draws:
 
 
 def _mosaic(axes: Any, images: Tensor, columns: int) -> None:
-    """Digits in rows, a white line between them."""
+    """Digits in rows, separated by a white line."""
     size = images.shape[-1] + 1
     framed = pad(-images[:, 0], (0, 1, 0, 1), value=1.0)
     whole = framed.unflatten(0, (-1, columns)).transpose(1, 2).reshape(-1, columns * size)

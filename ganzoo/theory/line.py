@@ -1,4 +1,4 @@
-"""A GAN learns a density on a line, where densities and D can be plotted."""
+"""A GAN that learns a one-dimensional density, with densities and D to plot."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def log_data(x: Tensor) -> Tensor:
 
 
 class Snapshot(NamedTuple):
-    """The game on a line after some batches; densities and D on the grid X.
+    """The game after some batches; densities and D on the grid X.
 
     Attributes:
-        log_fakes: of the share of evenly spaced latents that G sends into each of the grid's cells.
+        log_fakes: log density of the fakes, estimated by the share of evenly spaced latents in each cell of the grid.
         d: D(x).
         z: latents, evenly spaced.
         fakes: G(z).
@@ -47,7 +47,7 @@ class Snapshot(NamedTuple):
 
     @property
     def from_best(self) -> float:
-        """Mean of |D - D*| over data and fakes, half of each."""
+        """Mean of |D - D*| over data and fakes in equal parts."""
         return _mean((self.d - self.best).abs(), (log_data(X).exp() + self.log_fakes.exp()) / 2)
 
     @property
@@ -69,7 +69,7 @@ def _mean(values: Tensor, density: Tensor) -> float:
 
 
 def snapshots(steps: int, seed: int = 0, d_rate: float = 3e-3) -> dict[int, Snapshot]:
-    """Batch -> snapshot. G's learning rate is 3e-4; both fall to 0 along half a cosine."""
+    """Batch -> snapshot. G's learning rate is 3e-4; both rates decay to 0 by a cosine."""
 
     def look(model: MLPGAN) -> Snapshot:
         z = torch.linspace(-1, 1, 100_001)[:, None]
@@ -101,14 +101,14 @@ def snapshots(steps: int, seed: int = 0, d_rate: float = 3e-3) -> dict[int, Snap
 
 
 def one_dimension(steps: int = 1500) -> Figure:
-    """Figure 1 of Goodfellow et al. 2014 (arXiv:1406.2661), measured: a GAN learns a density on a line.
+    """Figure 1 of Goodfellow et al. 2014 (arXiv:1406.2661), measured: a GAN learns a one-dimensional density.
 
-    Above, the densities of data and fakes; in the middle, D as it is and D* = p_data / (p_data + p_g) for the fakes of
-    that moment; below, where G sends evenly spaced latents. D follows D*, G climbs D, and at the end the densities
-    nearly meet and D is near 1/2. It stays apart where the fakes end: uniform latents have no tails.
+    Top: densities of data and fakes; middle: D, and D* = p_data / (p_data + p_g) for the current fakes; bottom: G's
+    output for evenly spaced latents. D follows D*, G follows D's gradient, and at the end the densities nearly agree
+    and D is near 1/2, except at the ends of the fakes: uniform latents give no tails.
 
-    That D follows is no matter of course: its learning rate is ten times G's, it takes two steps to G's one, neither
-    has momentum, and both rates fall to 0. With G's rate D says 1/2 from the start, and it means nothing.
+    D follows D* only because its learning rate is ten times G's, it has two steps per G step, neither player has
+    momentum, and both rates decay to 0. With G's learning rate, D stays near 1/2 from the start, without meaning.
     """
     found = snapshots(steps, seed=1)
     figure, grid = panels(len(found), 3, 2.6, 1.9, sharex=True, sharey="row")

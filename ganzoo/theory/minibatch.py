@@ -1,4 +1,4 @@
-"""What a minibatch tells EBGAN: many targets, and codes that are to part (Zhao et al. 2016, arXiv:1609.03126)."""
+"""Minibatches in EBGAN: diverse gradients, and the pull-away term (Zhao et al. 2016, arXiv:1609.03126)."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from ganzoo.theory.parts import digits, seeded, seeding
 
 
 class Diversity(NamedTuple):
-    """Of a minibatch of n images: cosines [n, n] between their gradients."""
+    """Cosines [n, n] between the gradients of a minibatch of n images."""
 
     weights: Tensor  # on the encoder's first weights, of reals
     output: Tensor  # on G's output, of fakes
 
     def ranks(self) -> tuple[float, float]:
-        """Effective ranks, n^2 / sum of squared cosines: n if all are orthogonal, 1 if all are parallel."""
+        """Effective rank, n^2 / sum of squared cosines: n if all are orthogonal, 1 if all are parallel."""
         weights, output = (len(cosines) ** 2 / cosines.square().sum().item() for cosines in self)
         return weights, output
 
@@ -36,9 +36,10 @@ LOSSES = ("energy", "logistic")
 
 
 def diversity(steps: int, seed: int = 0) -> dict[int, dict[str, Diversity]]:
-    """64 digits, by class, against 64 images of noise: each loss's gradients after 0, 1, 2, 4 ... and `steps` steps.
+    """64 digits, sorted by class, against 64 noise images: each loss's gradients after 0, 1, 2, 4 ... and `steps`
+    steps.
 
-    The encoder is the same; what follows it is a decoder for the energy, a logit for the logistic loss.
+    Both losses have the same encoder, followed by a decoder for the energy, or a logit for the logistic loss.
     """
     x = digits("train")[::22][:64]
     fakes = torch.rand(64, 1, 8, 8, generator=seeded(0)) * 2 - 1
@@ -69,13 +70,13 @@ def diversity(steps: int, seed: int = 0) -> dict[int, dict[str, Diversity]]:
 
 
 def gradient_diversity(steps: int = 500) -> Figure:
-    """Many targets: in a minibatch an energy's gradients point to many sides, a logistic loss's to few.
+    """In a minibatch the gradients of an energy are diverse, those of a logistic loss are similar.
 
-    Cosines between the gradients of 64 digits, by class, on D's first weights: a logistic loss has two targets, a
-    reconstruction as many as there are images (Zhao et al. 2016, arXiv:1609.03126, section 2.3). The effective rank is
-    n^2 over the sum of squared cosines, 64 if all are orthogonal. Before D learns, the losses are much alike; then they
-    part. What G hears is another matter: on the pixels of 64 fakes, here of noise, an energy starts with many gradients
-    and ends, as the logistic loss, with little more than one.
+    Cosines between the gradients of 64 digits, sorted by class, with respect to D's first weights: a logistic loss has
+    two targets, a reconstruction as many as images (Zhao et al. 2016, arXiv:1609.03126, section 2.3). The effective
+    rank is n^2 over the sum of squared cosines, 64 if all are orthogonal. Before training the losses are similar; then
+    they diverge. G's gradients differ: with respect to the pixels of 64 fakes (here noise), those of an energy are
+    diverse at first, but finally have an effective rank of little more than 1, as those of the logistic loss.
     """
     found = diversity(steps)
     figure, grid = panels(3, 2, 3.2, 3.0)
@@ -100,7 +101,7 @@ def gradient_diversity(steps: int = 500) -> Figure:
 
 
 class Pulled(NamedTuple):
-    """Fakes of an EBGAN that was trained with a pull-away term."""
+    """Fakes of an EBGAN trained with a pull-away term."""
 
     fakes: Tensor  # [n, 1, 8, 8]
     cosines: Tensor  # of their codes [n, n]
@@ -109,7 +110,7 @@ class Pulled(NamedTuple):
 
 
 def spread(images: Tensor, data: Tensor) -> int:
-    """How many of `data` are nearest to some of `images`."""
+    """Number of rows of `data` that are nearest to some of `images`."""
     return len(torch.cdist(images.flatten(1), data.flatten(1)).argmin(1).unique())
 
 
@@ -127,20 +128,20 @@ def pulled(weights: Sequence[float], steps: int, seed: int = 0) -> dict[float, P
 
 
 def angles(n: int = 91) -> tuple[Tensor, Tensor]:
-    """f_PT [n] of two codes at angles [n] from 0 to 90 degrees."""
+    """f_PT [n] of two codes, for angles [n] from 0 to 90 degrees."""
     degrees = torch.linspace(0, 90, n, dtype=torch.float64)
     pairs = torch.stack([torch.stack([a.cos(), a.sin()]) for a in degrees.deg2rad()])
     return degrees, torch.stack([f_pt(torch.stack([pair.new_tensor([1, 0]), pair])) for pair in pairs])
 
 
 def pull_away(steps: int = 1000) -> Figure:
-    """The pull-away term: G pays for codes that point the same way.
+    """The pull-away term penalises codes of similar direction.
 
     f_PT is the mean squared cosine over pairs of a minibatch's codes (Zhao et al. 2016, arXiv:1609.03126, section 2.4):
-    1 if all are parallel, 0 if all are orthogonal. Then EBGAN on digits, with the term's weight from 0 over the paper's
-    0.1 to 5: cosines of the codes of 64 fakes, and the fakes. "Reached" are the training digits that are nearest to
-    some of 400 fakes; 400 held-out digits reach more. After so short a training the paper's weight changes nothing that
-    stands out from the seeds' differences; 5 does lower f_PT and reaches more digits.
+    1 if all are parallel, 0 if all are orthogonal. Then EBGAN on digits with weights of the term of 0, the paper's 0.1,
+    up to 5: cosines of the codes of 64 fakes, and the fakes. "Reached" counts the training digits nearest to some of
+    400 fakes; 400 held-out digits reach more. After this short training the effect of the paper's weight is within the
+    variation between seeds; a weight of 5 lowers f_PT and reaches more digits.
     """
     figure, grid = panels(4, 2, 2.7, 2.8)
     grid[0, 0].plot(*angles(), color=DISCRIMINATOR)

@@ -1,4 +1,4 @@
-"""What the objectives of GANs ask for, and where games of networks get with them."""
+"""Objectives of GANs: optima, and results of training."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ STARTS = (Gaussian(0.5, 1.0), Gaussian(1.2, 0.6))  # of G: between the modes, an
 
 
 def wishes(member: FDivergence, ratio: Tensor) -> tuple[Tensor, Tensor]:
-    """How much G wants a higher log p / q [n] at its samples, where D is at its best: minimax, and non-saturating."""
+    """G's gradient with respect to log p / q [n] at its samples, for the optimal D: minimax, and non-saturating."""
     ratio = ratio.clone().requires_grad_()
     told = member.fake(member.optimal(ratio)), member.activation(member.optimal(ratio))
     (minimax,), (other,) = (torch.autograd.grad(one.sum(), ratio) for one in told)
@@ -47,13 +47,13 @@ def wishes(member: FDivergence, ratio: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def f_divergences() -> Figure:
-    """Six members of the f-GAN family: what f asks for, what D maximises, and what G is told.
+    """Six members of the f-GAN family: f, the terms that D maximises, and G's gradient.
 
     D_f(p || q) is the mean of f(p / q) under q. D maximises the mean of the solid curve over data plus that of the
-    dashed one over fakes; its best output is V*, and where p = q that is the dotted line. G's samples are told to
-    raise log p / q, this much each, where D is at its best: in minimax reverse KL tells all alike and Pearson hardly
-    those that D rejects; non-saturating it is KL that tells all alike (Nowozin et al. 2016, arXiv:1606.00709, table
-    2, figure 1, section 3.2).
+    dashed curve over fakes; the optimal output is V*, at p = q the dotted line. Right: G's gradient with respect to log
+    p / q at its samples, for the optimal D. In minimax, reverse KL weights all samples equally, and Pearson hardly
+    weights rejected ones; in the non-saturating game KL weights all equally (Nowozin et al. 2016, arXiv:1606.00709,
+    table 2, figure 1, section 3.2).
     """
     figure, grid = panels(3, 3, 3.8, 2.9)
     u, ratio, v = (torch.linspace(a, b, 301, dtype=torch.float64) for a, b in ((0.01, 4), (-6, 3), (-4, 4)))
@@ -103,7 +103,7 @@ class Bell(nn.Module):
 
 
 class LineGAN(GAN):
-    """A GAN whose generator is one Gaussian on a line, so that its density is known."""
+    """A GAN whose generator is a Gaussian on a line, so that its density is known."""
 
     generator: Bell
     prior = "normal"
@@ -121,7 +121,7 @@ class LineGAN(GAN):
 
 
 def play(divergence: Divergence, start: Gaussian, steps: int, seed: int = 0) -> list[Gaussian]:
-    """G's density from the start on, in the minimax game on two modes: D takes two steps to one of G's."""
+    """G's density during the minimax game on two modes, with two D steps per G step."""
 
     def make() -> LineGAN:
         return LineGAN(
@@ -141,7 +141,7 @@ def play(divergence: Divergence, start: Gaussian, steps: int, seed: int = 0) -> 
 
 
 def landscape(divergence: Divergence, mean: Tensor, std: Tensor) -> Tensor:
-    """D_f [n, m] of the two modes and every Gaussian of those means [m] and standard deviations [n]."""
+    """D_f [n, m] between the two modes and Gaussians with means [m] and standard deviations [n]."""
     member, log_p = F_DIVERGENCES[divergence], two_modes(NEAR)
     return torch.tensor(
         [
@@ -152,14 +152,14 @@ def landscape(divergence: Divergence, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def f_gans(steps: int = 800) -> Figure:
-    """A generator of two numbers against two modes: which Gaussian the game of each divergence finds.
+    """A generator with two parameters against two modes: the Gaussian found by each divergence's game.
 
-    Contours: the divergence of data and N(mean, std^2), by quadrature; crosses: its minima. Curves: minimax games of a
-    network D with G(z) = mean + std z, from two starts. The games end near minima of their divergences. Pearson and KL
-    have one, which covers both modes (KL's game is slow where G has no samples). Reverse KL is least on one mode, and
-    has a worse minimum that covers. A GAN and Hellinger are least where G covers; theirs on a mode is shallow, and
-    whether a game stays there is luck. "jensen-shannon" plays the game of "gan" (after the univariate example of
-    Nowozin et al. 2016, arXiv:1606.00709, with another mixture and two steps of D to one of G).
+    Contours: the divergence between the data and N(mean, std^2), by quadrature; crosses: its minima. Curves: minimax
+    games of a network D with G(z) = mean + std z, from two starts; they end near minima of their divergences. Pearson
+    and KL have one minimum, which covers both modes (KL's game is slow where G has no samples). Reverse KL is lowest at
+    one mode, with a worse covering minimum. GAN and Hellinger are lowest where G covers both; their minimum at one mode
+    is shallow, and whether a game stays there depends on the seed. "jensen-shannon" has the same game as "gan" (after
+    the univariate example of Nowozin et al. 2016, arXiv:1606.00709, with another mixture and two D steps per G step).
     """
     figure, (grid,) = panels(len(ON_THE_LINE), 1, 2.9, 3.6, sharex=True, sharey=True)
     mean, std = torch.linspace(-2.2, 2.2, 45), torch.linspace(0.36, 2.2, 40)
@@ -198,7 +198,7 @@ ON_THE_RING: dict[str, Callable[[], GANModule]] = {
 
 
 def on_the_ring(make: Callable[[], GANModule], steps: int) -> tuple[Tensor, GaussianModes]:
-    """A short training: 2,000 samples [N, 2] in the ring's units, and how many modes they have."""
+    """After a short training: 2,000 samples [N, 2] in the ring's units, and their number of modes."""
     ring = Gaussians(layout="ring", batch_size=256)
     gan = trained(make, ring, steps, seed=0)
     points = gan.sample(seeds=range(2000)).flatten(1) * ring.scale
@@ -208,9 +208,9 @@ def on_the_ring(make: Callable[[], GANModule], steps: int) -> tuple[Tensor, Gaus
 def objectives(steps: int = 600) -> Figure:
     """Seven objectives on a ring of eight narrow Gaussians, after the same short training.
 
-    Samples, and circles about the modes; above, how many modes have a sample within three of their standard
-    deviations, and what share of the samples lies within three of any. One seed, a few hundred steps, small networks,
-    rates that suit so few: it shows what samples look like on the way, and ranks nothing.
+    Samples, and circles around the modes; titles: the number of modes with a sample within three standard deviations,
+    and the share of samples within three standard deviations of any mode. One seed, a few hundred steps, small
+    networks, and learning rates for so few steps: the figure illustrates training and does not rank the objectives.
     """
     figure, grid = panels(4, 2, 2.7, 2.9, sharex=True, sharey=True)
     ring = Gaussians(layout="ring")

@@ -1,4 +1,4 @@
-"""What the measurements share."""
+"""Training and data shared by the figures."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from ganzoo.testing import fit
 
 
 def seeded(seed: int) -> torch.Generator:
-    """A random generator of one's own."""
+    """A new random generator with this seed."""
     return torch.Generator().manual_seed(seed)
 
 
 @contextmanager
 def seeding(seed: int) -> Iterator[None]:
-    """All that is drawn follows from the seed, whatever the caller's is, whose random numbers stay as they are."""
+    """Inside, all random numbers follow from the seed; the caller's random state is restored."""
     before = os.environ.pop("PL_GLOBAL_SEED", None)
     with torch.random.fork_rng(devices=[]):
         os.environ["PL_GLOBAL_SEED"] = str(seed)  # of latents and dropout: `ganzoo.core.random.global_seed`
@@ -41,7 +41,7 @@ def seeding(seed: int) -> Iterator[None]:
 
 
 def train(network: nn.Module, loss: Callable[[], Tensor], steps: int, lr: float = 1e-2) -> None:
-    """Adam with a learning rate that falls to 0 along half a cosine."""
+    """Trains with Adam; the learning rate decays to 0 by a cosine."""
     optimizer = torch.optim.Adam(network.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
@@ -52,13 +52,13 @@ def train(network: nn.Module, loss: Callable[[], Tensor], steps: int, lr: float 
 
 
 def digits(split: Split) -> Tensor:
-    """scikit-learn's [N, 1, 8, 8] in [-1, 1], ordered by class."""
+    """scikit-learn's digits [N, 1, 8, 8] in [-1, 1], sorted by class."""
     data = Digits().make_dataset(split)
     return to_float(data.images[cast(Tensor, data.labels()).argsort(stable=True)])
 
 
 class Look(Callback):
-    """Keeps what `look` finds in the model after each of the batches `at`, counted from 1; at 0 before the first."""
+    """Stores the result of `look(model)` after each of the batches `at`, counted from 1; 0 is before the first."""
 
     def __init__(self, at: Collection[int], look: Callable[[Any], Any]) -> None:
         self.at, self.look = at, look
@@ -76,7 +76,7 @@ class Look(Callback):
 def trained(
     make: Callable[[], GANModule], data: GANDataModule, steps: int, seed: int, *callbacks: Callback, **trainer: Any
 ) -> GANModule:
-    """A model after so many batches; weights, latents and dropout are drawn from the seed."""
+    """A model trained for `steps` batches; weights, latents and dropout follow from the seed."""
     with seeding(seed):
         model = make()
         fit(model, data, steps=steps, callbacks=callbacks, **trainer)
@@ -84,7 +84,7 @@ def trained(
 
 
 class Line(GANDataModule):
-    """50,000 draws from a mixture of Gaussians on a line, as "images" [1, 1, 1]; the label is the Gaussian."""
+    """50,000 samples of a one-dimensional mixture of Gaussians, as "images" [1, 1, 1]; the label is the component."""
 
     image_size = 1
     channels = 1

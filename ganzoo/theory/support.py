@@ -1,4 +1,4 @@
-"""A density that is zero, and the noise that mends it."""
+"""Densities with zeros, and output noise."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ SPREAD = (1.0, 0.3)  # the data's standard deviations
 
 
 def on_a_line(n: int = 2000, test: int = 500) -> tuple[Tensor, Tensor]:
-    """Fakes [n, 2] of G(z) = (z, 0), z ~ N(0, 1) by even quantiles; held-out data [test, 2] ~ N(0, diag(1, 0.3^2))."""
+    """Fakes [n, 2] of G(z) = (z, 0), z at even quantiles of N(0, 1); held-out data [test, 2] ~ N(0, diag(1, 0.3^2))."""
     z = torch.special.ndtri((torch.arange(n, dtype=torch.float64) + 0.5) / n)
     data = torch.randn(test, 2, generator=seeded(0), dtype=torch.float64)
     return torch.stack([z, torch.zeros_like(z)], 1), data * torch.tensor(SPREAD)
 
 
 def noisy_log_density(points: Tensor, sigma: float) -> Tensor:
-    """log of N(x; 0, 1 + sigma^2) N(y; 0, sigma^2), G's density with noise, at points [..., 2], in nats."""
+    """log N(x; 0, 1 + sigma^2) N(y; 0, sigma^2), G's density with noise, at points [..., 2], in nats."""
     variances = points.new_tensor([1 + sigma**2, sigma**2])
     return -0.5 * (points.square() / variances + (2 * math.pi * variances).log()).sum(-1)
 
 
 def density_support() -> Figure:
-    """A generator's density is zero off its support, and output noise mends it.
+    """The density of a generator is zero off its support; output noise makes it positive.
 
-    Left: G(z) = (z, 0) fills a line; no held-out point is on it, so that the log-likelihood of the data is minus
-    infinity, however close the line is. Middle: with noise of standard deviation sigma added to G's output every point
-    has a density. Right: the mean log-likelihood, exact and by a Parzen window over G's samples (as in Goodfellow et
-    al. 2014, arXiv:1406.2661, section 5): sigma's best is the data's own width across the line, here 0.3, and it falls
-    without bound as sigma goes to 0. What the score measures is as much the noise as G.
+    Left: G(z) = (z, 0) fills a line that contains no held-out point, so the data's log-likelihood is minus infinity,
+    however close the line is. Middle: with noise of standard deviation sigma on G's output, the density is positive
+    everywhere. Right: mean log-likelihood, exact and by Parzen windows on G's samples (as in Goodfellow et al. 2014,
+    arXiv:1406.2661, section 5): the optimal sigma is the data's width across the line, here 0.3, and the likelihood
+    falls without bound as sigma goes to 0. The score measures the noise as much as G.
     """
     fakes, points = on_a_line()
     sigmas = torch.logspace(-2, 0.5, 101).tolist()
