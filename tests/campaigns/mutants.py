@@ -73,10 +73,12 @@ NAMED: dict[str, list[Mutant]] = {  # changes that every test of the variant onc
             "ganzoo/networks/dcgan.py", "*_norm(norm, top // 2), nn.ReLU()", "*_norm(norm, top // 2), nn.LeakyReLU()"
         ),
         Mutant(
-            "ganzoo/layers/init.py",
-            "1.0 if isinstance(module, nn.BatchNorm2d)",
-            "1.5 if isinstance(module, nn.BatchNorm2d)",
+            "ganzoo/networks/dcgan.py",
+            "*_norm(norm, 2 * width), nn.LeakyReLU(0.2)",
+            "*_norm(norm, 2 * width), nn.ReLU()",
         ),
+        Mutant("ganzoo/networks/dcgan.py", "_down(channels, width), nn.LeakyReLU", "_down(channels, width), nn.ReLU"),
+        Mutant("ganzoo/layers/init.py", "1.0 if isinstance(module, NORMS)", "1.5 if isinstance(module, NORMS)"),
     ],
     "CGAN": [Mutant("ganzoo/networks/cgan.py", "self.z(2 * z - 1)", "self.z(z)")],
     "CycleGAN": [
@@ -97,8 +99,22 @@ NAMED: dict[str, list[Mutant]] = {  # changes that every test of the variant onc
         Mutant("ganzoo/variants/pix2pix.py", "lr=2e-4", "lr=3e-4"),
         Mutant("ganzoo/variants/pix2pix.py", "beta1=0.5", "beta1=0.75"),
     ],
-    "EBGAN": [Mutant("ganzoo/variants/ebgan.py", "FusedAdam(params, lr=1e-3)", "FusedAdam(params, lr=2e-3)")],
-    "ImprovedGAN": [Mutant("ganzoo/variants/improved_gan.py", "averaging: Share = 1e-4", "averaging: Share = 1e-3")],
+    "EBGAN": [
+        Mutant("ganzoo/variants/ebgan.py", "FusedAdam(params, lr=1e-3)", "FusedAdam(params, lr=2e-3)"),
+        Mutant(
+            "ganzoo/networks/autoencoder.py", "nn.Linear(pixels, hidden), nn.ReLU", "nn.Linear(pixels, hidden), nn.Tanh"
+        ),
+        Mutant("ganzoo/networks/autoencoder.py", "nn.BatchNorm1d(hidden), nn.ReLU", "nn.BatchNorm1d(hidden), nn.Tanh"),
+        Mutant("ganzoo/networks/autoencoder.py", "*norm_down, nn.ReLU()", "*norm_down, nn.LeakyReLU()"),
+    ],
+    "ImprovedGAN": [
+        Mutant("ganzoo/variants/improved_gan.py", "averaging: PositiveShare = 1e-4", "averaging: PositiveShare = 1e-3"),
+        Mutant(
+            "ganzoo/networks/improved.py", "nn.init.ones_(weight_norm(last).parametrizations.weight.original0)", "pass"
+        ),
+        Mutant("ganzoo/networks/improved.py", "weight_norm(last, dim=1)", "last"),
+        Mutant("ganzoo/networks/improved.py", "(layers[:-1], layers[-1], ", "(layers, nn.Identity(), "),
+    ],
     "LAPGAN": [
         Mutant("ganzoo/networks/laplacian.py", "dropout: float = 0.5", "dropout: float = 0.75"),
         Mutant("ganzoo/variants/lapgan.py", "layers=3, dropout=0.5", "layers=3, dropout=0.75"),
@@ -108,6 +124,7 @@ NAMED: dict[str, list[Mutant]] = {  # changes that every test of the variant onc
         Mutant("ganzoo/variants/ladder_ebgan.py", "(5000.0,)", "(7500.0,)"),
         Mutant("ganzoo/variants/ladder_ebgan.py", "lr=2e-3", "lr=3e-3"),
         Mutant("ganzoo/networks/ladder.py", "layer.in_features**-0.5", "layer.in_features**-0.75"),
+        Mutant("ganzoo/networks/ladder.py", "self.a[[1, 6]] = 1.0", "self.a[[1, 6]] = 0.5"),
     ],
 }
 

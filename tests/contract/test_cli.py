@@ -641,6 +641,39 @@ def test_resume_goes_on_in_its_folder(run):
     assert sorted(path.name for path in Path("runs").iterdir()) == ["001-dcgan-digits", "002-dcgan-digits"]
 
 
+OLDER = """
+model:
+  class_path: ganzoo.variants.gan.GAN
+  init_args:
+    z_dim: 2
+    hidden: 4
+    d_hidden: 4
+    pieces: 2
+    n_critic: 2
+    ema_half_life: 100.0
+    discriminator_optimizer: {class_path: ganzoo.core.optim.FusedAdam, init_args: {lr: 0.001}}
+data: {class_path: Digits, init_args: {image_size: 8, batch_size: 32}}
+scores: {final_n: 0}
+trainer: {max_steps: 9}
+"""
+
+
+def test_a_run_of_an_older_version_goes_on():
+    """Its checkpoint names neither the prior's bound nor the arguments that came later; its config, moved classes."""
+    run = Path("runs/001-gan-digits")
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.yaml").write_text(OLDER)
+    shutil.copy(Path(__file__).parents[1] / "data" / "gan-before-0.2.pt", run / "checkpoints" / "last.ckpt")
+    before = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert main(["fit", "--config", f"{run}/config.yaml", "--ckpt_path", str(run)]) == 0
+    after = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert (before["global_step"], after["global_step"], after["state_dict"]["images_seen"]) == (7, 9, 9 * 32)
+    assert "z_bound" not in before["state_dict"] and after["state_dict"]["z_bound"] == 1
+    old, new = (checkpoint["state_dict"]["generator.layers.4.bias"] for checkpoint in (before, after))
+    assert 0 < (old - new).abs().max() < 0.1, "G goes on from its weights"
+    assert [path.name for path in Path("runs").iterdir()] == [run.name]
+
+
 def test_a_finished_run_stays_as_it_is(run, capsys):
     """No error, so that a script may repeat its command; it says how to go on."""
     before = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)

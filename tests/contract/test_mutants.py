@@ -39,6 +39,8 @@ def test_the_networks_are_the_variants_own():
 @pytest.mark.parametrize("name", ganzoo.list_models())
 def test_every_variant_has_named_mutants_and_many_others(name):
     assert NAMED[name]
+    for file, old, _ in NAMED[name]:
+        assert (ROOT / file).read_text().count(old) == 1, old
     found = list(mutants.mutants(name))
     assert len(found) > 10 and len({mutant.file for mutant in found}) > 1
     for file, old, new in found:

@@ -110,6 +110,20 @@ def test_latents_are_uniform_and_of_variance_1(gan):
     assert z.var().item() == pytest.approx(1, rel=0.01) and z.mean().item() == pytest.approx(0, abs=0.01)
 
 
+def test_both_players_pixels_are_in_0_1(gan):
+    """Those of MNIST in pylearn2, which D reads and G's sigmoid gives."""
+    black_and_white = torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1).expand(2, 1, 28, 28)
+    read = []
+    with gan.discriminator.layers.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0])):
+        gan.discriminator(black_and_white)
+    assert torch.equal(read[0], torch.tensor([0.0, 1.0]).view(2, 1).expand(2, 784))
+    given = []
+    z = gan.latent(3)
+    with gan.generator.layers.register_forward_hook(lambda *call: given.append(call[2])):
+        images = gan.generator(z)
+    assert torch.equal(images.flatten(1), 2 * given[0] - 1)
+
+
 def test_gs_last_biases_start_at_the_logits_of_the_mean_pixels(tmp_path):
     """pylearn2's init_sigmoid_bias_from_marginals, whose bound is 1e-7; the averaged generator's, too."""
     data = Digits(batch_size=100)
