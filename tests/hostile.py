@@ -486,7 +486,14 @@ def configs() -> Iterator[Case]:
         file = f"{name}.yaml"
         Path(file).write_text(text)
         yield f"config, {name}", ("fit", typed("fit", "--config", "{}")), file, ""
+    evil = f"import os\nos.system({TOUCH!r})\nfrom ganzoo.data import Digits as Data\n"
+    for name in ("downloads/their_run", "their_package"):  # where a stranger's run lies, with code beside its config
+        Path(name).mkdir(parents=True)
+        Path(name, "evil.py").write_text(evil)
+    Path("their_package/__init__.py").touch()
     data = {
+        "data in a subfolder": "data: {class_path: downloads.their_run.evil.Data}",
+        "data in a package": "data: {class_path: their_package.evil.Data}",
         "data": f"data: {{class_path: os.system, {call}}}",
         "data tag": f'data: !!python/object/apply:os.system ["{TOUCH}"]',
         "data elsewhere": "data: {class_path: canary_package.Canary}",
@@ -503,6 +510,9 @@ def configs() -> Iterator[Case]:
         run.joinpath("checkpoints/last.ckpt").write_bytes(Path("good.ckpt").read_bytes())
         run.joinpath("config.yaml").write_text(text)
         yield f"run, {name}", ("evaluate", typed("evaluate", "{}", "--metrics", "fid")), str(run), ""
+    file = "data in a subfolder.yaml"
+    print_it = typed("fit", "--model", "GAN", "--config", "{}", "--print_config")
+    yield "config, data in a subfolder", ("--print_config", print_it), file, "--trust downloads"
     yield "argument", ("--trust os", typed("fit", "--trust", "os", *OPTIONS)), "", "--trust"
     yield "argument", ("--model os.system", typed("fit", "--model", "os.system", *OPTIONS[2:])), "", "os.system"
 

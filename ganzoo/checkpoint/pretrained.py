@@ -185,7 +185,7 @@ def _resolve(name: str, variant: type[GANModule] | None, path: str | Path) -> ty
         return variant
     if cls not in ganzoo.VARIANTS or name != f"{ganzoo.VARIANTS[cls]}.{cls}":
         raise CheckpointError(
-            f"{path} is of {name}, which is not in the zoo; name its class: load(path, variant={cls}), or --variant "
-            f"{name} on the command line"
+            f"{path} is of {name}, which is not in the zoo; if you trust that code as you do your own, name its class: "
+            f"load(path, variant={cls}), or --variant {name} on the command line"
         )
     return getattr(ganzoo, cls)

@@ -23,7 +23,7 @@ KNOWN = [
     *("lightning.fabric.accelerators", "lightning.fabric.plugins"),  # where some of the above are defined
 ]
 NEVER = {*sys.stdlib_module_names, "jsonargparse"}
-HELP = "a package whose classes a config may name, beside ganzoo's, torch.optim's, Lightning's and this folder's"
+HELP = "a package or folder whose classes a config may name, beside ganzoo, torch.optim, Lightning and .py files here"
 
 
 def guard(trusted: Sequence[str] = ()) -> None:
@@ -60,17 +60,17 @@ def refusal(error: ImportError) -> str:
     package = name.partition(".")[0]
     if _spec(package) is None:
         return f"{name}: no file or package {package!r}; run in the folder that has {package}.py in it"
-    who = f"names {name}, which is not ganzoo's, torch.optim's, Lightning's or this folder's, and was not imported"
+    ours = "ganzoo's, torch.optim's, Lightning's or in a .py file of this folder"
+    who = f"names {name}, which is not {ours}, and was not imported"
     if package in NEVER or package in ("ganzoo", "lightning", "torch"):
         return f"{who}; name a class of those"
     return f"{who}; if you trust that code as you do your own, add --trust {package}"
 
 
 def own_modules() -> list[str]:
-    """The modules and packages of the working folder; not those that only have the name of one."""
-    here = Path.cwd()
-    names = {path.stem for path in here.iterdir() if path.suffix == ".py" or path.is_dir() and not path.suffix}
-    return [name for name in sorted(names - {"ganzoo"}) if name.isidentifier() and _lies_in(here, _spec(name))]
+    """The `.py` files of the working folder, where their names lead to them; a folder may be a stranger's, unpacked."""
+    files = {path.stem: path for path in Path.cwd().glob("*.py") if path.stem.isidentifier() and path.stem != "ganzoo"}
+    return [name for name, path in sorted(files.items()) if _is_at(path, _spec(name))]
 
 
 def _spec(name: str) -> ModuleSpec | None:
@@ -80,6 +80,5 @@ def _spec(name: str) -> ModuleSpec | None:
         return None
 
 
-def _lies_in(folder: Path, spec: ModuleSpec | None) -> bool:
-    places = [] if spec is None else [spec.origin] if spec.has_location else spec.submodule_search_locations or []
-    return bool(places) and all(place and Path(place).absolute().is_relative_to(folder) for place in places)
+def _is_at(file: Path, spec: ModuleSpec | None) -> bool:
+    return spec is not None and spec.has_location and Path(spec.origin or "").absolute() == file

@@ -74,14 +74,15 @@ def test_kinds(results):
 
 
 def test_own_modules(tmp_path, monkeypatch):
-    """Those of the working folder, not those that have another's name."""
-    for name in ("my_gan.py", "os.py", "torch.py", "ganzoo.py", "no-name.py", "my_package/__init__.py", "plain/x.py"):
+    """The files of the working folder, not those that have another's name, nor folders."""
+    files = ("my_gan.py", "os.py", "torch.py", "ganzoo.py", "no-name.py", "my_package/__init__.py", "plain/x.py")
+    for name in (*files, "hidden.py", "hidden/__init__.py"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend("")
-    assert trust.own_modules() == ["my_gan", "my_package", "plain"]
+    assert trust.own_modules() == ["my_gan"]
 
 
 def test_trust_is_typed_and_opens_one_package(tmp_path, monkeypatch, capsys):
