@@ -146,6 +146,8 @@ def quiet() -> None:
     """Silence notices of Lightning (2.0 to 2.6.6) that tell a user of ganzoo nothing."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    for name in ("callbacks", "profilers"):  # what somebody asks for: a table of times, or of layers
+        logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.INFO)
     for message in (
         ".*LeafSpec.*",
         ".*have no logger configured.*",
@@ -156,6 +158,7 @@ def quiet() -> None:
         ".*number of training batches.*smaller than the logging interval.*",
         ".*callbacks used to create the checkpoint.*",
         ".*dirpath has changed.*",
+        ".*requested to overfit.*",  # `Loader` repeats its batches, shuffled or not
         ".*in eval mode at the start of training.*",  # the averaged generator
         ".*`lr_scheduler.step\\(\\)` before.*",  # of a generator that waits for its turn
     ):
