@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import tempfile
 from collections.abc import Iterator
@@ -31,11 +32,14 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from ganzoo.cli.config import LINKED
 from ganzoo.cli.errors import UserError, causes, closest, describe, mid_run, one_line
 from ganzoo.core.arguments import OPTIMISATION, check_schedulers
+from ganzoo.core.batch import check_pictures
 from ganzoo.core.limits import ArgumentError, Count, CountFrom0, Limits, Rate, Share, check, machine_memory, refusal
 from ganzoo.core.module import GANModule
+from ganzoo.core.pixels import scaled
 from ganzoo.core.player import PLAYERS
 from ganzoo.core.strategy import GANStrategy, check_callback
 from ganzoo.data import GANDataModule
+from ganzoo.data.datasets import Images
 
 FOR_ONE = "cannot serve two optimizers; set {} instead"
 REFUSED = {  # option of Lightning's `Trainer` -> its default, and why nothing else is taken
@@ -266,18 +270,33 @@ def _check_rates(optimizer: Any) -> None:
             raise ValueError(f"{name} {problem}")
 
 
-def check_data(data: Any, processes: int, microbatches: int) -> None:
-    """The data is there, and its batches divide."""
+def check_data(data: Any, processes: int, model: GANModule) -> None:
+    """The data is there, and its batches divide into parts that the model can learn from."""
     if not isinstance(data, GANDataModule):
         return
-    parts = processes * microbatches
+    parts = processes * model.microbatches
     if data.batch_size % parts:
         raise UserError(
             f"data.batch_size {data.batch_size} does not divide by {processes} (processes) x {microbatches} "
             f"(model.microbatches); choose a multiple of {parts}, such as {max(data.batch_size // parts, 1) * parts}"
         )
     data.prepare_data()
-    data.train_dataloader()
+    loader = data.train_dataloader()
+    if data.batch_size == parts:
+        try:
+            _check_one_picture(copy.deepcopy(model).train(), loader.data)
+        except MisconfigurationException as error:
+            raise UserError(f"data.batch_size {parts}: {error}; take {2 * parts} or more") from error
+
+
+def _check_one_picture(model: Any, images: Images) -> None:
+    batch = scaled(images.__getitems__([0]))
+    batch |= model.draw(1, torch.Generator().manual_seed(0))
+    for loss in (model.discriminator_loss, model.generator_loss):
+        try:
+            loss(batch)
+        except Exception as error:  # of all others the training will speak
+            check_pictures(error)
 
 
 def check_weights(path: str, checkpoint: dict[str, Any], model: Any) -> None:

@@ -24,6 +24,7 @@ import ganzoo
 from ganzoo.callbacks import loggers
 from ganzoo.callbacks.checkpoints import Checkpoints
 from ganzoo.callbacks.diagnostics import Diagnostics
+from ganzoo.callbacks.monitors import Monitors
 from ganzoo.callbacks.progress import GANProgress, clock
 from ganzoo.callbacks.run_folder import AGAIN, RunFolder, RunLog, lock, next_run, runs_of, timed, told_to_end
 from ganzoo.callbacks.samples import Samples
@@ -135,6 +136,7 @@ class GANCLI(LightningCLI):
         kwargs["default_root_dir"] = str(self.run.folder)
         # What has a state comes before the run, whose last checkpoint holds it
         callbacks = [self.config_init.diagnostics, self.run, self.config_init.samples, self.config_init.scores]
+        callbacks.append(Monitors())
         own_bar = any(isinstance(callback, ProgressBar) for callback in _listed(config.callbacks))
         if config.enable_progress_bar is not False and not own_bar:
             callbacks.insert(2, GANProgress())
@@ -167,7 +169,7 @@ class GANCLI(LightningCLI):
         if self.verb == "fit" and self.trainer.is_global_zero:
             processes = self.trainer.num_devices * self.trainer.num_nodes
             with self._whole_names():
-                preflight.check_data(self.datamodule, processes, self.model.microbatches)
+                preflight.check_data(self.datamodule, processes, self.model)
 
     def start(self) -> None:
         """Train, or look at the losses."""
