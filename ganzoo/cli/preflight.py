@@ -277,7 +277,7 @@ def check_data(data: Any, processes: int, model: GANModule) -> None:
     parts = processes * model.microbatches
     if data.batch_size % parts:
         raise UserError(
-            f"data.batch_size {data.batch_size} does not divide by {processes} (processes) x {microbatches} "
+            f"data.batch_size {data.batch_size} does not divide by {processes} (processes) x {model.microbatches} "
             f"(model.microbatches); choose a multiple of {parts}, such as {max(data.batch_size // parts, 1) * parts}"
         )
     data.prepare_data()
