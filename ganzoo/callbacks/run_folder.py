@@ -17,6 +17,7 @@ from typing import IO, Any, BinaryIO
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -47,7 +48,7 @@ class RunLog(Logger):
 
     @property
     def name(self) -> str:
-        return self.path.parent.name
+        return ""  # `ModelCheckpoint` writes to save_dir/name/version/checkpoints, which is the run's own
 
     @property
     def version(self) -> str:
@@ -100,8 +101,8 @@ class RunFolder(BatchEndCallback):
             self.metrics.truncate(trainer.global_step)
             what = f"{type(pl_module).__name__}, {parameters(pl_module)}"
             print(f"{self.folder}: {what}, {trainer.world_size} x {pl_module.device.type}", file=sys.stderr)
-            if trainer.max_steps < 0 and (trainer.max_epochs or -1) < 0:
-                print("no trainer.max_steps or trainer.max_epochs: training until Ctrl-C", file=sys.stderr)
+            if trainer.max_steps < 0 and (trainer.max_epochs or -1) < 0 and not timed(trainer):
+                print("no trainer.max_steps, max_epochs or max_time: training until Ctrl-C", file=sys.stderr)
         if threading.current_thread() is threading.main_thread():
             self._handlers = {number: signal.signal(number, self._interrupt) for number in CODES}
             if trainer.world_size > 1:
@@ -158,6 +159,12 @@ class RunFolder(BatchEndCallback):
         asked = torch.tensor(self.signal, device=trainer.strategy.root_device)
         self.signal = int(trainer.strategy.reduce(asked, reduce_op="max"))  # one of them may have been told alone
         return bool(self.signal)
+
+
+def timed(trainer: Trainer) -> bool:
+    """Whether a training has a limit of time."""
+    timers = [c for c in trainer.callbacks if isinstance(c, Timer)]  # type: ignore[attr-defined]
+    return any(timer.time_remaining() is not None for timer in timers)
 
 
 def next_run(root: Path, name: str) -> Path:

@@ -99,6 +99,12 @@ class Scores(BatchEndCallback):
             raise MisconfigurationException(f"scores: {error}") from error
         self.directions = self._directions(peers, data)
 
+    @property
+    def names(self) -> list[str]:
+        """By which the figures of a training can be monitored."""
+        scores = [] if self.evaluation is None else self.evaluation.failed().scores
+        return [name for score in scores for name in (score.figure, score.name)]
+
     def _assemble(self, model: GANModule, data: Any, now: list[str], at_the_end: list[str] | None) -> None:
         """The evaluations while training and after it, of these metrics; they share an extractor."""
         extractor = self.extractor

@@ -134,7 +134,7 @@ def mid_run(error: BaseException) -> str | None:
         if isinstance(cause, OSError) and cause.errno in FULL:
             text = f"[Errno {cause.errno}] {text}"
     line = re.sub(r"\[enforce fail at \S+\] (\. |err == 0\. )?", "", one_line(text))
-    if re.search(r"cannot be decoded|can be decoded", text):
+    if re.search(r"cannot be decoded|can be decoded|conditioned on metric", text):
         return line.rstrip(".")
     if "/torch_" in text and "No space left" in text or "Bus error" in text or "shared memory" in text:
         return "the workers' shared memory (/dev/shm) is full; lower data.num_workers, or set it to 0"

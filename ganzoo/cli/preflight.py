@@ -2,31 +2,63 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Annotated, Any
 
 import torch
 from jsonargparse import Namespace
+from lightning.pytorch import Callback
 from lightning.pytorch.accelerators import AcceleratorRegistry
+from lightning.pytorch.callbacks import (
+    BasePredictionWriter,
+    BatchSizeFinder,
+    Checkpoint,
+    ModelPruning,
+    OnExceptionCheckpoint,
+    ProgressBar,
+    Timer,
+)
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from ganzoo.cli.config import LINKED
 from ganzoo.cli.errors import UserError, causes, closest, describe, mid_run, one_line
 from ganzoo.core.arguments import OPTIMISATION, check_schedulers
+from ganzoo.core.batch import check_pictures
 from ganzoo.core.limits import ArgumentError, Count, CountFrom0, Limits, Rate, Share, check, machine_memory, refusal
 from ganzoo.core.module import GANModule
+from ganzoo.core.pixels import scaled
 from ganzoo.core.player import PLAYERS
-from ganzoo.core.strategy import GANStrategy
+from ganzoo.core.strategy import GANStrategy, check_callback
 from ganzoo.data import GANDataModule
+from ganzoo.data.datasets import Images
 
-REPLACED = {"gradient_clip_val": (None, "model.clip_norm"), "accumulate_grad_batches": (1, "model.microbatches")}
+FOR_ONE = "cannot serve two optimizers; set {} instead"
+REFUSED = {  # option of Lightning's `Trainer` -> its default, and why nothing else is taken
+    "accumulate_grad_batches": (1, FOR_ONE.format("model.microbatches")),
+    "barebones": (False, "leaves out all that makes a run; python -m ganzoo bench measures the bare speed"),
+    "fast_dev_run": (False, "keeps no log of what it plays; take fit --dry-run, or trainer.max_steps 1"),
+    "gradient_clip_algorithm": (None, FOR_ONE.format("model.clip_norm")),
+    "gradient_clip_val": (None, FOR_ONE.format("model.clip_norm")),
+    "limit_predict_batches": (None, "belongs to a verb that is not there; python -m ganzoo sample makes images"),
+    "model_registry": (None, "sends checkpoints to another machine, which a training does not; leave it out"),
+}
+VALIDATION = {"check_val_every_n_epoch": (None, 1), "num_sanity_val_steps": (None, 0), "val_check_interval": (None,)}
+UNFIT: dict[type[Callback], str] = {  # callbacks that do in Python what they cannot do here
+    BasePredictionWriter: "writes what Trainer.predict makes; python -m ganzoo sample makes images",
+    BatchSizeFinder: "trains with another data.batch_size than the run's config says; try one with fit --dry-run",
+    ModelPruning: "takes functions and parameters, which no config can hold; train in Python for it",
+    OnExceptionCheckpoint: "would let a new run go on from what another left; a run keeps its last state by itself",
+}
+NOTHING = (Callback, Checkpoint, ProgressBar)  # bases that do nothing by themselves
 Steps = Annotated[int, Limits(-1)]  # -1 is no limit
 Batches = CountFrom0 | Share | None  # so many, or a share of them
 
@@ -44,6 +76,8 @@ def trainer(
     limit_train_batches: Batches,
     limit_val_batches: Batches,
     limit_test_batches: Batches,
+    overfit_batches: Batches,
+    reload_dataloaders_every_n_epochs: CountFrom0,
 ) -> None:
     """Limits of Lightning's `Trainer`, which would refuse these late or obscurely."""
 
@@ -52,14 +86,19 @@ def seed(seed_everything: Annotated[int, Limits(0, 2**32 - 1)] | bool) -> None:
     """Limits of what Lightning seeds."""
 
 
-def check_config(config: Any) -> None:
+def check_config(config: Any, verb: str) -> None:
     """Refuse settings that belong to no class of ours."""
     try:
         check(seed, {"seed_everything": config.seed_everything})
         check(trainer, vars(config.trainer))
     except ArgumentError as error:
         raise UserError(f"trainer.{error}" if error.owner is trainer else str(error)) from error
-    _check_trainer(config.trainer)
+    for key in _urls(vars(config)):
+        raise UserError(f"{key} is a URL; only a logger's service is reached by one, so name a folder or file here")
+    _check_names(config.trainer)
+    _check_limits(config.trainer)
+    _check_effects(config, verb)
+    _check_callbacks(config.trainer.callbacks)
     for option in OPTIMISATION:
         if isinstance(given := config.model.init_args.get(option), Namespace):
             try:
@@ -70,29 +109,83 @@ def check_config(config: Any) -> None:
         raise UserError(f"scores.weights: there is no file {weights}; name one, or leave it out")
 
 
-def _check_trainer(trainer: Any) -> None:
+def _urls(value: Any, key: str = "") -> Iterator[str]:
+    """Keys of texts that Lightning, through fsspec, would open over a network; the arguments of users' own classes and
+    the services of loggers are left to these, `ckpt_path` to who finds checkpoints."""
+    if isinstance(value, Namespace | dict):
+        parts = vars(value) if isinstance(value, Namespace) else value
+        if str(parts.get("class_path", "ganzoo")).partition(".")[0] in ("ganzoo", "lightning", "torch"):
+            for name, part in parts.items():
+                if name not in ("config", "ckpt_path"):
+                    yield from _urls(part, f"{key}.{name}".removeprefix(".").replace(".init_args.", "."))
+    elif isinstance(value, list):
+        for part in value:
+            yield from _urls(part, key)
+    elif "://" in str(value) and (not key.startswith("trainer.logger.") or key.endswith("dir")):
+        yield key
+
+
+def _check_names(trainer: Any) -> None:
+    """Of parts that Lightning has for one network, or for machines that we do not know."""
     choices = {
         "accelerator": ["auto", "gpu", *AcceleratorRegistry.available_accelerators()],
         "strategy": ["auto", GANStrategy.strategy_name],
+        "profiler": ["simple", "advanced", "pytorch"],
     }
     for name, known in choices.items():
         if isinstance(value := trainer[name], str) and value not in known:
             raise UserError(f"no trainer.{name} {value!r}{closest(value, known, 'there are ' + ', '.join(known))}")
-    for name, (default, instead) in REPLACED.items():
-        if trainer[name] != default:
-            raise UserError(f"trainer.{name} cannot serve two optimizers; set {instead} instead")
+    if isinstance(given := trainer.strategy, Namespace):
+        cls: Any = resolve_name(given.class_path)
+        if not issubclass(cls, SingleDeviceStrategy | GANStrategy):
+            raise UserError(f"trainer.strategy: {cls.__name__} cannot train two networks in turns; there are auto, gan")
+
+
+def _check_limits(trainer: Any) -> None:
     for name, none in {"max_steps": "-1", "max_epochs": "-1", "limit_train_batches": "1.0"}.items():
         if trainer[name] == 0:
             raise UserError(
                 f"trainer.{name} is 0, so there is nothing to train; set it higher, or to {none} for no limit"
             )
-    if isinstance(trainer.max_time, dict):
-        try:
-            timedelta(**trainer.max_time)
-        except TypeError as error:
-            raise UserError(f"trainer.max_time: {one_line(error)}; write it as DD:HH:MM:SS") from error
+    for unit in ("steps", "epochs"):
+        least, most = trainer[f"min_{unit}"] or 0, trainer[f"max_{unit}"] or -1
+        if 0 < most < least:
+            raise UserError(f"trainer.min_{unit} {least} is above trainer.max_{unit} {most}; raise that one")
+    try:
+        left = Timer(trainer.max_time).time_remaining()
+    except (TypeError, MisconfigurationException) as error:
+        raise UserError(f"trainer.max_time: {one_line(error)}; write it as DD:HH:MM:SS") from error
+    if left is not None and left <= 0:
+        raise UserError("trainer.max_time is 0, so there is nothing to train; set it higher, or to null for no limit")
     if trainer.val_check_interval == 0:
         raise UserError("trainer.val_check_interval is 0; it takes a share of an epoch, or a number of batches")
+
+
+def _check_effects(config: Any, verb: str) -> None:
+    """Refuse options that would change nothing."""
+    trainer = config.trainer
+    for name, (default, why) in REFUSED.items():
+        if trainer[name] != default:
+            raise UserError(f"trainer.{name} {why}")
+    for name, idle in VALIDATION.items():
+        if verb == "fit" and not (trainer.limit_val_batches or trainer.overfit_batches) and trainer[name] not in idle:
+            raise UserError(f"trainer.{name} needs a validation; set trainer.limit_val_batches, such as to 1.0, too")
+    if not trainer.use_distributed_sampler and issubclass(resolve_name(config.data.class_path), GANDataModule):
+        raise UserError("trainer.use_distributed_sampler is for other data; ganzoo's divides each batch by itself")
+
+
+def _check_callbacks(given: Any) -> None:
+    for callback in given if isinstance(given, list) else [given] if given else []:
+        cls: Any = resolve_name(callback.class_path)
+        try:
+            check_callback(cls)
+        except MisconfigurationException as error:
+            raise UserError(f"trainer.callbacks: {error}") from error
+        if cls in NOTHING:
+            raise UserError(f"trainer.callbacks: {cls.__name__} does nothing by itself; name a class derived from it")
+        for base, why in UNFIT.items():
+            if issubclass(cls, base):
+                raise UserError(f"trainer.callbacks: {cls.__name__} {why}")
 
 
 @contextmanager
@@ -177,18 +270,33 @@ def _check_rates(optimizer: Any) -> None:
             raise ValueError(f"{name} {problem}")
 
 
-def check_data(data: Any, processes: int, microbatches: int) -> None:
-    """The data is there, and its batches divide."""
+def check_data(data: Any, processes: int, model: GANModule) -> None:
+    """The data is there, and its batches divide into parts that the model can learn from."""
     if not isinstance(data, GANDataModule):
         return
-    parts = processes * microbatches
+    parts = processes * model.microbatches
     if data.batch_size % parts:
         raise UserError(
-            f"data.batch_size {data.batch_size} does not divide by {processes} (processes) x {microbatches} "
+            f"data.batch_size {data.batch_size} does not divide by {processes} (processes) x {model.microbatches} "
             f"(model.microbatches); choose a multiple of {parts}, such as {max(data.batch_size // parts, 1) * parts}"
         )
     data.prepare_data()
-    data.train_dataloader()
+    loader = data.train_dataloader()
+    if data.batch_size == parts:
+        try:
+            _check_one_picture(copy.deepcopy(model).train(), loader.data)
+        except MisconfigurationException as error:
+            raise UserError(f"data.batch_size {parts}: {error}; take {2 * parts} or more") from error
+
+
+def _check_one_picture(model: Any, images: Images) -> None:
+    batch = scaled(images.__getitems__([0]))
+    batch |= model.draw(1, torch.Generator().manual_seed(0))
+    for loss in (model.discriminator_loss, model.generator_loss):
+        try:
+            loss(batch)
+        except Exception as error:  # of all others the training will speak
+            check_pictures(error)
 
 
 def check_weights(path: str, checkpoint: dict[str, Any], model: Any) -> None:

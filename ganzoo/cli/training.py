@@ -9,11 +9,14 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from enum import Enum
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
+import yaml
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -21,8 +24,9 @@ import ganzoo
 from ganzoo.callbacks import loggers
 from ganzoo.callbacks.checkpoints import Checkpoints
 from ganzoo.callbacks.diagnostics import Diagnostics
+from ganzoo.callbacks.monitors import Monitors
 from ganzoo.callbacks.progress import GANProgress, clock
-from ganzoo.callbacks.run_folder import AGAIN, RunFolder, RunLog, lock, next_run, runs_of, told_to_end
+from ganzoo.callbacks.run_folder import AGAIN, RunFolder, RunLog, lock, next_run, runs_of, timed, told_to_end
 from ganzoo.callbacks.samples import Samples
 from ganzoo.callbacks.scores import Scores
 from ganzoo.checkpoint.pretrained import read_checkpoint
@@ -43,6 +47,7 @@ from ganzoo.core.module import GANModule
 from ganzoo.core.player import parameters
 from ganzoo.core.strategy import GANStrategy
 
+yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, value: dumper.represent_data(value.value))  # of `Timer`
 DRY = "--dry-run"
 CALLBACKS = {"samples": Samples, "scores": Scores, "diagnostics": Diagnostics, "checkpoint": Checkpoints}
 MORE = (
@@ -104,7 +109,7 @@ class GANCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)  # not by LightningCLI, which warns of arguments that it is given
-        preflight.check_config(self.config)
+        preflight.check_config(self.config, self.verb)
 
     def before_instantiate_classes(self) -> None:
         if self.verb == "fit" and self.config.ckpt_path == "last":
@@ -131,16 +136,19 @@ class GANCLI(LightningCLI):
         kwargs["default_root_dir"] = str(self.run.folder)
         # What has a state comes before the run, whose last checkpoint holds it
         callbacks = [self.config_init.diagnostics, self.run, self.config_init.samples, self.config_init.scores]
-        if config.enable_progress_bar is not False:
+        callbacks.append(Monitors())
+        own_bar = any(isinstance(callback, ProgressBar) for callback in _listed(config.callbacks))
+        if config.enable_progress_bar is not False and not own_bar:
             callbacks.insert(2, GANProgress())
         callbacks.insert(2, loggers.Loggers(self.run.folder, self.run.texts["config.yaml"], late))
         if config.enable_checkpointing is not False:
             callbacks.append(self.config_init.checkpoint)
+        else:
+            self.config_init.scores.best = []
         return self._trainer({**config, **kwargs}, callbacks)
 
     def _trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Trainer:
-        given = config.pop("callbacks") or []
-        callbacks = [*(given if isinstance(given, list) else [given]), *callbacks]
+        callbacks = [*_listed(config.pop("callbacks")), *callbacks]
         try:
             trainer = self.trainer_class(**config, callbacks=callbacks)
             if config["strategy"] == "auto" and trainer.num_devices * trainer.num_nodes > 1:
@@ -161,7 +169,7 @@ class GANCLI(LightningCLI):
         if self.verb == "fit" and self.trainer.is_global_zero:
             processes = self.trainer.num_devices * self.trainer.num_nodes
             with self._whole_names():
-                preflight.check_data(self.datamodule, processes, self.model.microbatches)
+                preflight.check_data(self.datamodule, processes, self.model)
 
     def start(self) -> None:
         """Train, or look at the losses."""
@@ -273,6 +281,11 @@ class GANCLI(LightningCLI):
         return text.rstrip() + "\n"
 
 
+def _listed(given: Any) -> list[Any]:
+    """`trainer.callbacks`, which may be none, one, or a list."""
+    return given if isinstance(given, list) else [given] if given else []
+
+
 def build(verb: str, arguments: Sequence[str]) -> GANCLI:
     """Everything that a command names: model, data, trainer.
 
@@ -315,8 +328,10 @@ def dry_run(cli: GANCLI) -> int:
         steps = epochs * len(cli.datamodule.train_dataloader())
     print(f"{type(cli.model).__name__}: {parameters(cli.model)}; batches of {cost.images} images")
     print(f"a step takes {cost.seconds:.3g} s, and the training {cost.memory / 1e6:,.0f} MB at its peak")
-    if steps is None:
-        print("it would go on until Ctrl-C: there is no trainer.max_steps or trainer.max_epochs")
+    if steps is None and timed(trainer):
+        print("it would go on until trainer.max_time is over: there is no trainer.max_steps or trainer.max_epochs")
+    elif steps is None:
+        print("it would go on until Ctrl-C: there is no trainer.max_steps, max_epochs or max_time")
     else:
         seconds = steps * cost.seconds
         end = datetime.now() + timedelta(seconds=seconds)

@@ -31,6 +31,18 @@ def check_batch(batch: Any, variant: str, **reads: int | None) -> None:
             )
 
 
+def check_pictures(error: Exception) -> None:
+    """Say what torch means where a batch norm meets one picture, whose mean it would take away from itself.
+
+    Raises:
+        MisconfigurationException: the error comes from such a norm.
+    """
+    if "more than 1 value per channel" in str(error):
+        raise MisconfigurationException(
+            "a batch norm needs two pictures or more: in each batch, each of its microbatches, and each process's share"
+        ) from error
+
+
 def microbatches(batch: Batch, k: int) -> list[Batch]:
     """k equal parts of a batch, one after the other.
 

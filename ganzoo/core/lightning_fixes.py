@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.overrides.distributed import _sync_module_states
 from lightning.pytorch.plugins import MixedPrecision, Precision
 from lightning.pytorch.plugins.io.wrapper import _WrappingCheckpointIO
@@ -95,6 +96,11 @@ def show(trainer: Trainer, values: dict[str, float]) -> None:
     trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
 
 
+def save_nothing_now(callback: ModelCheckpoint, trainer: Trainer) -> None:
+    """A checkpoint by a value that is not there yet waits for it. Lightning (2.0 to 2.6.6) ends the training."""
+    callback._last_global_step_saved = trainer.global_step
+
+
 def attached(model: LightningModule) -> bool:
     """Whether a Trainer has the model. Lightning (2.0 to 2.6.6) has no public way to ask that does not raise."""
     return model._trainer is not None
@@ -146,6 +152,8 @@ def quiet() -> None:
     """Silence notices of Lightning (2.0 to 2.6.6) that tell a user of ganzoo nothing."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    for name in ("callbacks", "profilers"):  # what somebody asks for: a table of times, or of layers
+        logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.INFO)
     for message in (
         ".*LeafSpec.*",
         ".*have no logger configured.*",
@@ -156,6 +164,7 @@ def quiet() -> None:
         ".*number of training batches.*smaller than the logging interval.*",
         ".*callbacks used to create the checkpoint.*",
         ".*dirpath has changed.*",
+        ".*requested to overfit.*",  # `Loader` repeats its batches, shuffled or not
         ".*in eval mode at the start of training.*",  # the averaged generator
         ".*`lr_scheduler.step\\(\\)` before.*",  # of a generator that waits for its turn
     ):

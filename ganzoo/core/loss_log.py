@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from ganzoo.core.lightning_fixes import show
+from ganzoo.core.player import LOSSES
 from ganzoo.core.types import Terms
 
 
@@ -68,6 +69,12 @@ class Means:
 
     def pop(self) -> dict[str, float]:
         """The means over all processes; starts anew."""
+        means = self.read()
+        self._sums = {}
+        return means
+
+    def read(self) -> dict[str, float]:
+        """The means over all processes."""
         if not self._sums:
             return {}
         sums = torch.cat([values for values, _ in self._sums.values()])
@@ -79,7 +86,6 @@ class Means:
         for name, (value, weight) in zip((n for names in self._sums for n in names), table.T.tolist(), strict=True):
             so_far = found.get(name, [0.0, 0.0])
             found[name] = [so_far[0] + value, so_far[1] + weight]
-        self._sums = {}
         return {name: value / weight for name, (value, weight) in found.items()}
 
     def shares(self) -> list[list[dict[str, Any]]]:
@@ -164,6 +170,12 @@ class LossLog:
             show(trainer, shown)
         else:
             module.log_dict(shown, logger=not fitting)
+
+    def refresh(self, trainer: Trainer) -> None:
+        """Callbacks that monitor a loss look at it now: they are shown its mean since the last log."""
+        watched = {getattr(callback, "monitor", None) for callback in trainer.callbacks}  # type: ignore[attr-defined]
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and watched & {*LOSSES}:
+            show(trainer, {name: value for name, value in self.training.read().items() if name in LOSSES})
 
     def each_logger(self, trainer: Trainer, hand_over: Callable[[Logger], None]) -> None:
         """Hand something to the loggers of a training; one that fails does not stop it, and is named once."""

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_map
 from ganzoo.checkpoint.sealed import load_from_checkpoint
 from ganzoo.core import consensus, ema, held_out, lightning_fixes, pickling, sampling, training_state
 from ganzoo.core.arguments import check_agreement, check_game, check_schedulers, constructor_arguments
-from ganzoo.core.batch import check_batch, microbatches, share, size
+from ganzoo.core.batch import check_batch, check_pictures, microbatches, share, size
 from ganzoo.core.compiler import Compiler
 from ganzoo.core.finite import NonFiniteError, Watch
 from ganzoo.core.frozen import evaluating
@@ -126,6 +126,9 @@ class GANModule(LightningModule):
                 self.watch.check(trainer.global_step + 1, self.scaler)
         except NonFiniteError as error:
             training_state.recover(self, error)
+        except ValueError as error:
+            check_pictures(error)
+            raise
         n = size(batch) * trainer.world_size
         self.images_seen, self.unaveraged = self.images_seen + n, self.unaveraged + n
         self.average_generator()
@@ -352,8 +355,12 @@ class GANModule(LightningModule):
 
     validation_step = test_step = held_out.evaluate
 
+    def on_train_epoch_end(self) -> None:
+        self.loss_log.refresh(self.trainer)
+
     def on_validation_epoch_end(self) -> None:
         held_out.report(self, "val")
+        self.loss_log.refresh(self.trainer)
 
     def on_test_epoch_end(self) -> None:
         held_out.report(self, "test")

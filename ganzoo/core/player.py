@@ -18,6 +18,7 @@ from ganzoo.optim.game import looks_ahead
 PlayerName = Literal["discriminator", "generator"]
 RUNNING = ("running_mean", "running_var")  # a norm's statistics, as torch names them
 PLAYERS: tuple[PlayerName, PlayerName] = ("discriminator", "generator")  # in the order of their optimizers
+LOSSES = ("D/loss", "G/loss")  # as they are logged
 
 
 class Player:

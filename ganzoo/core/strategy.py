@@ -11,12 +11,28 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import (
+    BaseFinetuning,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    SpikeDetection,
+    StochasticWeightAveraging,
+)
+from lightning.pytorch.plugins import MixedPrecision, Precision
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, StrategyRegistry
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from ganzoo.core.lightning_fixes import sync_module_states
+
+UNSUITED: dict[type[Callback], str] = {  # what they and those derived from them do, and what to do instead
+    BaseFinetuning: "adds parameters to one optimizer while it trains, and a GAN has two; leave it out",
+    GradientAccumulationScheduler: "accumulates the gradients of one optimizer; set the model's microbatches instead",
+    LearningRateFinder: "looks where one loss falls fastest, and a GAN has two that need not fall; leave it out",
+    SpikeDetection: "watches one loss; take ganzoo.callbacks.diagnostics.Diagnostics, which watches both players",
+    StochasticWeightAveraging: "changes the rates of one optimizer; set the model's ema_half_life instead",
+}
 
 
 class GANStrategy(DDPStrategy):
@@ -58,15 +74,31 @@ def average(tensors: list[Tensor]) -> None:
 def check_trainer(trainer: Trainer, stage: str) -> None:
     """
     Raises:
-        MisconfigurationException: its strategy cannot train two networks in turns, or its precision is none of ours.
+        MisconfigurationException: its strategy or one of its callbacks cannot train two networks in turns, or its
+            precision is none of ours.
     """
-    strategy, precision = trainer.strategy, trainer.precision
+    strategy, precision, plugin = trainer.strategy, trainer.precision, type(trainer.precision_plugin)
+    if stage == "fit":
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            check_callback(type(callback))
     if stage == "fit" and not isinstance(strategy, SingleDeviceStrategy | GANStrategy):
         raise MisconfigurationException(
             f'{type(strategy).__name__} cannot train two networks in turns: use Trainer(strategy="gan")'
         )
-    if precision.endswith("-true") and precision != "32-true":
-        raise MisconfigurationException(f"precision {precision}: use 32-true, bf16-mixed or 16-mixed")
+    lightnings = plugin.__module__.startswith("lightning.") and plugin not in (Precision, MixedPrecision)
+    if lightnings or (precision.endswith("-true") and precision != "32-true"):
+        of = f" of {plugin.__name__}" if precision == "32-true" else ""
+        raise MisconfigurationException(f"precision {precision}{of}: use 32-true, bf16-mixed or 16-mixed")
+
+
+def check_callback(kind: type) -> None:
+    """
+    Raises:
+        MisconfigurationException: a callback of this class has no place beside two players.
+    """
+    for base, why in UNSUITED.items():
+        if issubclass(kind, base):
+            raise MisconfigurationException(f"{kind.__name__} {why}")
 
 
 if GANStrategy.strategy_name not in StrategyRegistry:

@@ -95,7 +95,8 @@ class GANDataModule(LightningDataModule):
         """
         seed = global_seed() if self.seed is None else self.seed
         data = self.training_images(seed)
-        return Loader(data, self.batch_size, seed=seed, num_workers=self.num_workers, **self._place())
+        same = bool(self.trainer and self.trainer.overfit_batches)  # type: ignore[attr-defined]
+        return Loader(data, self.batch_size, seed=seed, num_workers=self.num_workers, same=same, **self._place())
 
     def val_dataloader(self) -> SequentialLoader | list[Any]:
         """The validation split in order; an empty list where it has no image."""

@@ -132,10 +132,11 @@ class Shuffle:
         seed: Seed of the order.
         rank: This process's number.
         world_size: How many processes share each batch.
+        same: Whether all epochs are the first one.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int, rank: int, world_size: int) -> None:
-        self.size, self.batch_size, self.seed = size, batch_size, seed
+    def __init__(self, size: int, batch_size: int, seed: int, rank: int, world_size: int, same: bool = False) -> None:
+        self.size, self.batch_size, self.seed, self.same = size, batch_size, seed, same
         self.share = batch_size // world_size
         self.offset = rank * self.share
         self.epoch = self.batch = 0  # `batch`: how many the loader has handed out, not those loaded ahead
@@ -149,7 +150,7 @@ class Shuffle:
             self.epoch, self.batch = epoch, 0
 
     def __iter__(self) -> Iterator[list[int]]:
-        epoch = self.epoch
+        epoch = 0 if self.same else self.epoch
         order = shuffled(self.size, self.seed, epoch)
         for first in range(self.batch, len(self), BLOCK):
             batches = order[first * self.batch_size : min(first + BLOCK, len(self)) * self.batch_size]
@@ -169,6 +170,7 @@ class Loader(_Batches):
         rank: This process's number.
         world_size: How many processes share each batch.
         num_workers: Worker processes that load ahead; 0 loads in this process.
+        same: Whether all epochs are the first one, as `Trainer(overfit_batches=...)` asks.
 
     Raises:
         ValueError: The batch does not divide over the processes, or is larger than the data set.
@@ -183,6 +185,7 @@ class Loader(_Batches):
         rank: int = 0,
         world_size: int = 1,
         num_workers: int = 0,
+        same: bool = False,
     ) -> None:
         if batch_size < 1 or batch_size % world_size:
             raise ValueError(
@@ -194,7 +197,9 @@ class Loader(_Batches):
                 f"batch_size={batch_size} exceeds the {len(data)} training images, so an epoch would have no batch: "
                 f"lower batch_size to {len(data) // world_size * world_size} or less, or add images."
             )
-        self.sampler = Shuffle(len(data), batch_size, seed, rank, world_size)  # where Lightning looks for set_epoch
+        self.sampler = Shuffle(
+            len(data), batch_size, seed, rank, world_size, same
+        )  # where Lightning looks for set_epoch
         super().__init__(data, self.sampler, num_workers)
         self._restored = False
 

@@ -1,0 +1,60 @@
+"""Callbacks that monitor a value, such as Lightning's EarlyStopping: it will be there, and it is a new one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from ganzoo.callbacks.scores import Scores
+from ganzoo.core.lightning_fixes import BatchEndCallback, save_nothing_now
+from ganzoo.core.player import LOSSES
+
+
+class Monitors(BatchEndCallback):
+    """Comes after `Scores`, whose figures may be monitored, as may both losses.
+
+    Before a value is there, nobody misses it; EarlyStopping counts each value once.
+    """
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """
+        Raises:
+            MisconfigurationException: a value is monitored that nobody logs.
+        """
+        names = [*LOSSES, *(f"val/{name}" for name in LOSSES if trainer.enable_validation)]
+        for scores in _of(trainer, Scores):
+            names += scores.names
+        foreign = [part for part in (pl_module, *trainer.callbacks) if not _known(part)]  # type: ignore[attr-defined]
+        for callback in _of(trainer, EarlyStopping, ModelCheckpoint):
+            if callback.monitor is None or (callback.monitor not in names and foreign):  # they may log it
+                continue
+            if callback.monitor not in names:
+                what = f"{type(callback).__name__}: nothing logs monitor {callback.monitor!r}"
+                raise MisconfigurationException(f"{what}; there are {', '.join(names)}")
+            if isinstance(callback, EarlyStopping):
+                callback.strict = False  # it need not be there at once
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+        kept = {callback.monitor for callback in _of(trainer, ModelCheckpoint)}
+        for callback in _of(trainer, EarlyStopping):
+            if callback.monitor not in (*LOSSES, *kept):
+                trainer.callback_metrics.pop(callback.monitor, None)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        for callback in _of(trainer, ModelCheckpoint):
+            if callback.monitor is not None and callback.monitor not in trainer.callback_metrics:
+                save_nothing_now(callback, trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self.on_validation_end(trainer, pl_module)
+
+
+def _of(trainer: Trainer, *kinds: type) -> list[Any]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, kinds)]  # type: ignore[attr-defined]
+
+
+def _known(part: Any) -> bool:
+    return type(part).__module__.startswith(("ganzoo.", "lightning."))
