@@ -23,6 +23,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ganzoo.core.atomic import keep_until, write_atomically
+from ganzoo.core.files import check_regular, open_file, read_text
 from ganzoo.core.lightning_fixes import BatchEndCallback, skip_sigterm_broadcast
 from ganzoo.core.player import parameters
 
@@ -60,7 +61,7 @@ class RunLog(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        with self.path.open("a") as file:
+        with open_file(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
@@ -175,7 +176,7 @@ def next_run(root: Path, name: str) -> Path:
 
 def runs_of(root: Path, config: str) -> list[Path]:
     """The runs of a resolved config, in the order of their numbers."""
-    files = [file for file in root.glob("*-*/config.yaml") if file.read_text() == config]
+    files = [file for file in root.glob("*-*/config.yaml") if read_text(file) == config]
     return sorted((file.parent for file in files), key=lambda run: (len(run.name.partition("-")[0]), run.name))
 
 
@@ -205,13 +206,14 @@ def lock(folder: Path) -> None:
 
     Raises:
         MisconfigurationException: another one has it, or a file in it is a link that leads elsewhere.
+        OSError: a file in it is a pipe, a device or a socket.
     """
     _check_links(folder)
     file = (folder / ".lock").absolute()
     first = not getattr(rank_zero_only, "rank", 0) and not int(os.environ.get("NODE_RANK") or 0)  # without a Trainer
     if fcntl is None or file in _locks or not first:
         return
-    _locks[file] = opened = file.open("w")  # closing it would end the lock
+    _locks[file] = opened = open_file(file, "w")  # closing it would end the lock
     try:
         fcntl.lockf(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which workers would inherit and keep
     except BlockingIOError as error:
@@ -228,6 +230,7 @@ def _check_links(folder: Path) -> None:
 
     Raises:
         MisconfigurationException: a file of the run is a link that leads elsewhere.
+        OSError: it is a pipe, a device or a socket.
     """
     for path in folder.rglob("*"):
         if path.match("wandb/*/logs/*"):  # wandb links its own log there, and begins another folder at each start
@@ -236,3 +239,4 @@ def _check_links(folder: Path) -> None:
             raise MisconfigurationException(
                 f"{path} is a link to {path.resolve()}, which would be written to; delete the link"
             )
+        check_regular(path)

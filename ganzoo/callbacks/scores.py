@@ -18,6 +18,7 @@ from rich.progress import Progress as Bar
 
 from ganzoo.callbacks.base import save, warn_on_oserror
 from ganzoo.core.atomic import keep_until
+from ganzoo.core.files import open_file
 from ganzoo.core.lightning_fixes import BatchEndCallback
 from ganzoo.core.limits import Count, Limits, check
 from ganzoo.core.module import GANModule
@@ -162,7 +163,7 @@ class Scores(BatchEndCallback):
         pl_module.log_dict(names, logger=False)
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with warn_on_oserror("scores.jsonl"), (self.folder / "scores.jsonl").open("a") as file:
+            with warn_on_oserror("scores.jsonl"), open_file(self.folder / "scores.jsonl", "a") as file:
                 file.write(json.dumps({"step": trainer.global_step, **report.as_dict()}) + "\n")
         for score in report.scores:
             if score.figure in self.directions and self._is_best(self.records, score.figure, step, score.value):

@@ -15,6 +15,7 @@ import ganzoo
 from ganzoo.checkpoint import sealed as checkpoints
 from ganzoo.checkpoint.sealed import CheckpointError
 from ganzoo.core.arguments import variant_name
+from ganzoo.core.files import check_regular, read_text
 from ganzoo.core.module import GANModule
 
 
@@ -158,7 +159,8 @@ def _read_folder(folder: Path) -> Saved:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} has no {name}; name a run's folder, or one that save_pretrained wrote")
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads(read_text(folder / "config.json"))
+        check_regular(folder / "model.safetensors")
         weights = load_file(folder / "model.safetensors")
     except (OSError, RecursionError, SafetensorError, ValueError) as error:
         raise CheckpointError(f"{folder} is damaged ({error}); write or download it anew") from error

@@ -19,6 +19,7 @@ from torch import Tensor
 from ganzoo.checkpoint.bounds import check_archive, check_content, no_larger
 from ganzoo.core.arguments import variant_name
 from ganzoo.core.atomic import write_atomically
+from ganzoo.core.files import open_file
 
 SEAL = b"ganzoo sha256 "  # then 64 hexadecimal digits: the comment that ends the zip archive which torch writes
 
@@ -51,7 +52,7 @@ def read(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[str, A
     """
     if "://" in str(path):
         raise CheckpointError(f"{path} is no local file, and is not fetched; download it, and name the file")
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         seal = _seal(file)
         if seal and seal[0] != _digest(file, seal[1]):
             raise CheckpointError(f"{path} is damaged: its sha256 is not what was written; {_instead(path)}")
@@ -138,9 +139,12 @@ def load_from_checkpoint(
 
 def intact(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a sealed checkpoint of which no byte has changed; nothing of it is loaded."""
-    with open(path, "rb") as file:
-        seal = _seal(file)
-        return seal is not None and seal[0] == _digest(file, seal[1])
+    try:
+        with open_file(path) as file:
+            seal = _seal(file)
+            return seal is not None and seal[0] == _digest(file, seal[1])
+    except OSError:  # removed in the meantime, or no file
+        return False
 
 
 def in_order(folder: Path) -> list[Path]:
@@ -159,7 +163,7 @@ def step_of(file: Path) -> int:
     if match := re.fullmatch(r"(?:kept-|best-.+-)?(\d{8,})", file.stem):
         return int(match[1])
     try:
-        with file.open("rb") as opened:
+        with open_file(file) as opened:
             check_archive(opened)
         return int(torch.load(file, mmap=True, map_location="cpu", weights_only=True)["global_step"])
     except Exception:  # a damaged file raises anything

@@ -11,6 +11,7 @@ import ganzoo
 from ganzoo.cli import VERBS
 from ganzoo.cli.errors import Arguments, UserError, closest, printable, user_errors
 from ganzoo.cli.paths import additions, configs, find_checkpoint, pretrained, record_of
+from ganzoo.core.files import read_text
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
@@ -46,7 +47,7 @@ def _info(name: str) -> int:
         print(shipped.read_text(), end="")
         return 0
     if Path(name).suffix in (".yaml", ".yml") and Path(name).is_file():
-        print("\n".join(printable(line) for line in Path(name).read_text().splitlines()))
+        print("\n".join(printable(line) for line in read_text(name).splitlines()))
         return 0
     if Path(name).exists():
         return _checkpoint(find_checkpoint(name))

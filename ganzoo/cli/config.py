@@ -15,6 +15,7 @@ from jsonargparse import get_loader, set_loader
 from ganzoo.cli.errors import UserError, nearest, one_line
 from ganzoo.cli.paths import configs as shipped_trainings
 from ganzoo.cli.paths import find_config
+from ganzoo.core.files import read_text
 
 MOST = 10_000  # values in a config; a whole one has 300
 EXAMPLE = "python -m ganzoo info dcgan/digits shows how one looks"
@@ -56,7 +57,7 @@ def guard_loader() -> None:
 def read(path: Path) -> dict[str, Any]:
     """A config file as a dict."""
     try:
-        config = load(path.read_text())
+        config = load(read_text(path))
     except (yaml.YAMLError, UserError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""

@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ganzoo.core.files import open_file, read_text
+
 PARTIAL = ".partial"  # ends the name of a file that is being written
 
 
@@ -27,7 +29,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], A
     path = Path(path)
     partial = path.with_name(path.name + PARTIAL)  # in the same folder: a rename between file systems is a copy
     try:
-        with partial.open("w+b") as file:
+        with open_file(partial, "w+b") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -46,7 +48,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], A
 
 def keep_until(file: Path, step: int) -> list[dict[str, Any]]:
     """Take out of a log of JSON lines what is of later steps, and what a crash left half written; return the rest."""
-    text = file.read_text() if file.exists() else ""
+    text = read_text(file) if file.exists() else ""
     kept = []
     for line in text.splitlines():
         try:

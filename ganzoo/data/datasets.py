@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 from torch.utils.data import Dataset
 
+from ganzoo.core.files import open_file
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
 
@@ -101,7 +102,7 @@ def digest_files(files: Iterable[Path]) -> Iterator[str]:
     """sha256 (hex) of each file's bytes, in order."""
 
     def one(file: Path) -> str:
-        with file.open("rb") as opened:
+        with open_file(file) as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
 
     with ThreadPoolExecutor() as pool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
+from ganzoo.core.files import open_file
 from ganzoo.core.limits import check_memory
 
 Fit = Literal["crop", "squeeze"]
@@ -101,17 +103,17 @@ def upright(file: Path, least: int | None = None) -> Image.Image:
     return picture
 
 
-def open_picture(file: Path | BinaryIO) -> Image.Image:
+@contextmanager
+def open_picture(file: Path | BinaryIO) -> Iterator[Image.Image]:
     """The header of a picture, of the kinds that are read and of a size that memory holds.
 
     Raises:
         Exception: Whatever Pillow raises on a broken file.
     """
-    picture = Image.open(file, formats=FORMATS)
-    if picture.width * picture.height > MOST_PIXELS:
-        picture.close()
-        raise ValueError(f"{picture.width}x{picture.height} pixels, more than {MOST_PIXELS:,}; make it smaller")
-    return picture
+    with open_file(file) if isinstance(file, Path) else file as opened, Image.open(opened, formats=FORMATS) as picture:
+        if picture.width * picture.height > MOST_PIXELS:
+            raise ValueError(f"{picture.width}x{picture.height} pixels, more than {MOST_PIXELS:,}; make it smaller")
+        yield picture
 
 
 def header(file: Path) -> tuple[tuple[int, int], str] | str:

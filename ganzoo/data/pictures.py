@@ -17,9 +17,11 @@ from PIL import Image
 from torch import Tensor
 
 from ganzoo.checkpoint.bounds import read_npz
+from ganzoo.core.files import open_file
 from ganzoo.core.types import Batch
 from ganzoo.data.datasets import Images, combine, digest_files
 from ganzoo.data.decoding import decode, find, grey, header, listing, pixels, square
+from ganzoo.data.rows import Rows
 
 SIZES = "convert them to one size, or score them at one with: python -m ganzoo evaluate ... --resize N"
 KINDS = "convert them all to grey or all to colour, or set channels to 1 or 3"
@@ -60,11 +62,11 @@ class Pictures(Images):
         limit: int | None = None,
         image_size: int | None = None,
     ) -> None:
-        root = Path(path).expanduser()
+        self.root = root = Path(path).expanduser()
         self.files: list[Path] = []
-        self.array: np.ndarray | None = None
+        self.array: np.ndarray | Rows | None = None
         if root.suffix.lower() in (".npy", ".npz") and root.is_file():
-            self.array = _load(root)[:limit]
+            self.array = _load(root, limit)
             n, *size, own_channels = self.array.shape
         elif root.is_file():
             raise NotADirectoryError(f"{root.absolute()} is a file: name a folder of pictures, or a .npy or .npz file.")
@@ -84,13 +86,22 @@ class Pictures(Images):
     def __getitems__(self, tickets: Sequence[int]) -> Batch:
         indices = [ticket % len(self) for ticket in tickets]
         if self.array is not None and self.array.shape[1:] == (*self.image_size, self.channels):
-            return Batch(image=torch.from_numpy(self.array[indices]).permute(0, 3, 1, 2).contiguous())
+            images = torch.from_numpy(np.stack([self._row(i) for i in indices]))
+            return Batch(image=images.permute(0, 3, 1, 2).contiguous())
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # a pool that is kept would not survive a fork
             return Batch(image=torch.stack(list(pool.map(self._read, indices))))
 
+    def _row(self, i: int) -> np.ndarray:
+        """An image of the array."""
+        assert self.array is not None
+        try:
+            return self.array[i]
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{self.root.absolute()} is damaged ({error}): write it anew.") from error
+
     def _read(self, i: int) -> Tensor:
         if self.array is not None:
-            row = self.array[i]
+            row = self._row(i)
             picture = Image.fromarray(row[:, :, 0] if row.shape[2] == 1 else row)
             picture = picture.convert("L" if self.channels == 1 else "RGB")
             return square(picture, self._size) if self._size else pixels(picture)
@@ -110,14 +121,14 @@ class Pictures(Images):
         return combine("pictures 1", self.channels, self._size, *digest_files(self.files))
 
 
-def _load(file: Path) -> np.ndarray:
-    """A file's images, uint8 [N, H, W, C]; those of a .npy stay on the disk."""
+def _load(file: Path, limit: int | None) -> np.ndarray | Rows:
+    """The first images of a file, uint8 [N, H, W, C]; those of a .npy stay on the disk."""
     try:
-        if zipfile.is_zipfile(file):
-            with file.open("rb") as opened:
+        with open_file(file) as opened:
+            if zipfile.is_zipfile(opened):
                 array = read_npz(opened, "arr_0")["arr_0"]
-        else:
-            array = np.load(file, mmap_mode="r", allow_pickle=False)
+            else:
+                array = np.load(file, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # numpy, zipfile and zlib raise anything on damaged files
         why = re.split(r"\. |\n", str(error))[0]  # numpy goes on to say how it could be unpickled
         raise ValueError(f"{file.absolute()} cannot be read as an array: {why}; write it with numpy.save") from error
@@ -126,7 +137,10 @@ def _load(file: Path) -> np.ndarray:
             f"{file.absolute()} holds {array.dtype} {list(array.shape)}, not images as uint8 [N, H, W, 1 or 3]: "
             "floats x in [-1, 1] become (x * 127.5 + 128).clip(0, 255).astype('uint8'), and channels go last."
         )
-    return array
+    array = array[:limit]
+    if not isinstance(array, np.memmap):
+        return array
+    return Rows(file, array.offset, array.shape) if array.flags.c_contiguous else np.array(array)
 
 
 def _check(root: Path, names: list[str], one_size: bool, one_kind: bool) -> tuple[tuple[int, int], int]:

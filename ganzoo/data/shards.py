@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
+import mmap
 import os
 import zlib
 from bisect import bisect_right
@@ -22,11 +24,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganzoo.core.files import open_file, read_text
 from ganzoo.core.limits import Share
 from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split, Workers
 from ganzoo.data.datasets import Images, combine
 from ganzoo.data.decoding import Fit
+from ganzoo.data.rows import Rows
 
 INDEX = "index.json"
 FORMAT = "ganzoo shards 1"
@@ -118,7 +122,7 @@ def read_index(root: Path) -> Index:
             f"{root.absolute()} {what}: name a folder that python -m ganzoo data prepare PICTURES OUT has written"
         )
     try:
-        facts = json.loads(file.read_text())
+        facts = json.loads(read_text(file))
         if facts.pop("format") != FORMAT:
             raise ValueError(f"its format is not {FORMAT!r}")
         del facts["images"]
@@ -137,6 +141,11 @@ def read_index(root: Path) -> Index:
 def shard_file(root: Path, number: int) -> Path:
     """Where a shard is."""
     return root / f"shard-{number:05d}.arrow"
+
+
+def damaged(path: Path, why: object) -> ValueError:
+    """What is said of a shard."""
+    return ValueError(f"{path.absolute()} is damaged ({why}): {CURE}")
 
 
 def arrow() -> Any:
@@ -162,10 +171,10 @@ def schema(shape: tuple[int, int, int], labels: bool) -> Any:
 
 
 class Shard:
-    """One shard, open: its columns are views of the file.
+    """One shard: its pixels stay in the file, all else is in memory.
 
     Attributes:
-        images: uint8 [N, C, H, W].
+        images: uint8 [N, C, H, W], read one by one.
         names: An Arrow array of N strings.
         fraction: float64 [N].
         crc32: uint32 [N], of the images.
@@ -185,30 +194,48 @@ class Shard:
 
     def __init__(self, path: Path, shape: tuple[int, int, int], labels: bool) -> None:
         pa = arrow()
-        expected = schema(shape, labels)
+        expected, self.path = schema(shape, labels), path
         try:
-            with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
+            with open_file(path) as file:
+                whole = pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            with pa.ipc.open_stream(whole) as reader:
                 if not reader.schema.equals(expected):
                     raise pa.ArrowInvalid("other columns")
-                self._batch = reader.read_next_batch()
-                self.bytes = file.size()
+                batch = reader.read_next_batch()
                 self.source = (reader.schema.metadata or {}).get(b"source", b"").decode()
-            self._batch.validate(full=True)
-            pixels = self._batch["image"].buffers()[1]
-            n = len(self._batch)
-            self.images = np.frombuffer(pixels, np.uint8, n * int(np.prod(shape))).reshape(n, *shape)
+            batch.validate(full=True)
+            self.bytes, start = whole.size, batch["image"].buffers()[1].address - whole.address
+            self.images = Rows(path, start, (len(batch), *shape))
+            if start < 0 or start + math.prod(self.images.shape) > whole.size:
+                raise pa.ArrowInvalid("its pixels are not stored as they are")
+            rest = batch.select(expected.names[1:])
+            self._batch = pa.ipc.read_record_batch(rest.serialize(), rest.schema)  # a copy, in memory
             self.names = self._batch["name"]
             self.fraction, self.crc32 = self._batch["fraction"].to_numpy(), self._batch["crc32"].to_numpy()
             self.label = self._batch["label"].to_numpy() if labels else None
         except FileNotFoundError:
             raise FileNotFoundError(f"{path.absolute()} is missing: {CURE}") from None
         except (OSError, StopIteration, ValueError, pa.ArrowException) as error:
-            raise ValueError(f"{path.absolute()} is damaged ({error}): {CURE}") from error
+            raise damaged(path, error) from error
+
+    def read(self, i: int, out: np.ndarray) -> np.ndarray:
+        """Picture i, into uint8 [C, H, W].
+
+        Raises:
+            ValueError: It is damaged.
+        """
+        try:
+            self.images.read(i, out)
+            if zlib.crc32(out.data) != self.crc32[i]:
+                raise ValueError(f"the pixels of {self.names[i]} are not those written")
+        except (OSError, ValueError) as error:
+            raise damaged(self.path, error) from error
+        return out
 
     def rows(self) -> str:
         """sha256 (hex) of all but the pixels."""
         digest = hashlib.sha256()
-        for name, column in zip(self._batch.schema.names[1:], self._batch.columns[1:], strict=True):
+        for name, column in zip(self._batch.schema.names, self._batch.columns, strict=True):
             digest.update(f"{name} {len(column)}".encode())
             for part in column.buffers():
                 digest.update(part or b"")
@@ -220,12 +247,10 @@ class Shard:
         Raises:
             ValueError: A picture is damaged.
         """
-        for image, crc32, name in zip(self.images, self.crc32, self.names, strict=True):
-            if zlib.crc32(image.data) != crc32:
-                raise ValueError(f"the pixels of {name} are not those written")
         rows = self.rows()
         digest = hashlib.sha256(rows.encode())
-        digest.update(self.images.data)
+        for i in range(len(self.images)):
+            digest.update(self.read(i, np.empty(self.images.shape[1:], np.uint8)).data)
         return Entry(len(self.images), self.bytes, rows, digest.hexdigest())
 
 
@@ -249,7 +274,7 @@ class StoredShards:
             path = shard_file(self.root, number)
             shard = Shard(path, self.index.shape, bool(self.index.classes))
             if (len(shard.images), shard.bytes, shard.rows()) != self.entries[number][:3]:
-                raise ValueError(f"{path.absolute()} is damaged (not the rows of {INDEX}): {CURE}")
+                raise damaged(path, f"not the rows of {INDEX}")
             self.shards[number] = shard
         return self.shards[number]
 
@@ -260,11 +285,7 @@ class StoredShards:
         for row, i in enumerate(indices):
             number = bisect_right(self.starts, i) - 1
             shard, place = self.shard(number), i - self.starts[number]
-            image = images[row].numpy()
-            image[:] = shard.images[place]
-            if zlib.crc32(image.data) != shard.crc32[place]:
-                path, name = shard_file(self.root, number).absolute(), shard.names[place]
-                raise ValueError(f"{path} is damaged (the pixels of {name} are not those written): {CURE}")
+            shard.read(place, images[row].numpy())
             if shard.label is not None:
                 labels[row] = int(shard.label[place])
         return Batch(image=images, label=labels) if self.index.classes else Batch(image=images)

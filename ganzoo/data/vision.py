@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ganzoo.core.files import open_file
 from ganzoo.core.limits import Pixels, Share
 from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split
@@ -35,19 +36,20 @@ class PictureImages(Images):
         return len(self.pictures)
 
     def __getitems__(self, tickets: Sequence[int]) -> Batch:
-        pictures = (self.picture(ticket % len(self)).convert("RGB") for ticket in tickets)
+        pictures = (self.picture(ticket % len(self)) for ticket in tickets)
         return Batch(image=torch.stack([square(picture, self.image_size) for picture in pictures]))
 
     @abstractmethod
     def picture(self, i: int) -> Image.Image:
-        """The i-th file, of a kind that is read: torchvision would open any that Pillow knows of."""
+        """The i-th file in colour, of a kind that is read: torchvision would open any that Pillow knows of."""
 
 
 class CelebAImages(PictureImages):
     """CelebA's files."""
 
     def picture(self, i: int) -> Image.Image:
-        return open_picture(self._folder() / self.pictures.filename[i])
+        with open_picture(self._folder() / self.pictures.filename[i]) as picture:
+            return picture.convert("RGB")
 
     def _folder(self) -> Path:
         return Path(self.pictures.root) / self.pictures.base_folder / "img_align_celeba"
@@ -63,8 +65,8 @@ class LSUNImages(PictureImages):
 
     def picture(self, i: int) -> Image.Image:
         (category,) = self.pictures.dbs
-        with category.env.begin() as records:
-            return open_picture(BytesIO(records.get(category.keys[i])))
+        with category.env.begin() as records, open_picture(BytesIO(records.get(category.keys[i]))) as picture:
+            return picture.convert("RGB")
 
 
 class VisionData(GANDataModule):
@@ -296,7 +298,7 @@ class LSUN(Divided):
 
     def official(self, split: Split) -> Images:
         for file in Path().glob("_cache_*"):
-            with file.open("rb") as keys:
+            with open_file(file) as keys:
                 try:
                     Keys(keys).load()
                 except Exception as error:  # pickle raises anything

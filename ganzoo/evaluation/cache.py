@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ganzoo.checkpoint.bounds import read_npz
+from ganzoo.core.files import open_file
 from ganzoo.evaluation.interfaces import BLOCK
 from ganzoo.functional.frechet import Gaussian
 
@@ -51,7 +52,7 @@ def save(file: Path, value: Gaussian | Tensor) -> None:
 def load(file: Path, n: int) -> Gaussian | Tensor | None:
     """The statistics of n images, or None where there are none, or none that are whole; nothing is ever unpickled."""
     try:
-        with file.open("rb") as opened:
+        with open_file(file) as opened:
             found = {name: torch.from_numpy(array) for name, array in read_npz(opened).items()}
         value = found["rows_of_output"] if "rows_of_output" in found else Gaussian(int(found.pop("n")), **found)
         if not _is_whole(value, n):

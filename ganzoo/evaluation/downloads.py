@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ganzoo.checkpoint.bounds import check_archive, check_content
+from ganzoo.core.files import open_file
 
 
 def fetch(what: str, url: str, hashed: str, otherwise: str = "") -> Path:
@@ -43,14 +44,14 @@ def fetch(what: str, url: str, hashed: str, otherwise: str = "") -> Path:
 
 
 def sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tensors(path: Path, url: str) -> Any:
     """What the file holds, if that is tensors alone: nothing else is ever unpickled."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             if zipfile.is_zipfile(file):  # a file of torch before 1.6 is none, and unpacks nothing
                 check_archive(file)
             file.seek(0)

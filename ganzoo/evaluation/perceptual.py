@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from ganzoo.core.files import open_file
 from ganzoo.core.pixels import to_float
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
@@ -42,7 +43,7 @@ def network(net: Net) -> nn.Module:
     file = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
     try:
         torch.hub.load_state_dict_from_url(url, check_hash=True, weights_only=True)
-        with file.open("rb") as content:
+        with open_file(file) as content:
             if not hashlib.file_digest(content, "sha256").hexdigest().startswith(file.stem.rpartition("-")[2]):
                 raise ValueError("its sha256 is not the one in its name")
     except (OSError, EOFError, RuntimeError, ValueError, UnpicklingError) as error:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ganzoo.core.atomic import write_atomically
 from ganzoo.core.environment import version
+from ganzoo.core.files import read_text
 
 if TYPE_CHECKING:  # a record is read without torch
     from ganzoo.evaluation.interfaces import Extractor, Metric
@@ -92,7 +93,7 @@ class Report:
     def load(file: Path) -> Report:
         """A saved report; ValueError if the file is none."""
         try:
-            content = json.loads(file.read_text())
+            content = json.loads(read_text(file))
             if content["schema"] != SCHEMA:
                 raise ValueError("of another version of ganzoo")
             report = Report(content["subject"], [_score(score) for score in content["scores"]], content["made"])

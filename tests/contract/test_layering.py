@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2] / "ganzoo"
 FILES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.py"))
 
 RANK_0 = {f"core/{name}" for name in ("atomic", "environment", "finite", "limits", "pixels", "random", "types")}
-RANK_0 |= {"checkpoint/bounds", "functional", "layers"}
+RANK_0 |= {"checkpoint/bounds", "core/files", "functional", "layers"}
 RANK_1 = {"networks", "augment", "games", "optim", "core/compiler", "core/ema", "core/frozen", "core/pool"}
 PARTS = {"arguments", "batch", "consensus", "held_out", "lightning_fixes", "loss_log", "pickling"}
 PARTS |= {"drawing", "player", "sampling", "strategy", "training_state"}  # of `core/module`
@@ -23,14 +23,15 @@ CORE = {"core/module", "checkpoint/sealed", *(f"core/{part}" for part in PARTS)}
 TORCH = {"torch", "numpy"}
 LIGHTNING = {*TORCH, "lightning", "torchvision", "torchmetrics", "torch_fidelity", "sklearn", "PIL", "av", "mlxtend"}
 LIGHTNING |= {"pyarrow"}
-DATA = {"checkpoint/bounds", *(f"core/{name}" for name in ("atomic", "types", "random", "limits", "pixels"))}
-DATA |= {"data/datasets", "data/order", "data/decoding"}
+DATA = {"checkpoint/bounds", *(f"core/{name}" for name in ("atomic", "files", "types", "random", "limits", "pixels"))}
+DATA |= {"data/datasets", "data/order", "data/decoding", "data/rows"}
 TOGETHER = {"choice", "comparison", "extractors", "measure", "sweep"}  # they use others of `evaluation`
 ANYTHING = {"*"}
 
 # package or file -> (what of ours it may import beside its own base, which libraries)
 RULES: dict[str, tuple[set[str], set[str]]] = {
     **{name: (set(), TORCH) for name in RANK_0},
+    "core/atomic": ({"core/files"}, TORCH),
     **{name: (RANK_0, TORCH) for name in RANK_1},
     "optim/game": (RANK_0 | {"optim/adam"}, TORCH),
     "functional": (set(), {*TORCH, "scipy", "sklearn", "threadpoolctl"}),

@@ -1,0 +1,66 @@
+"""Opening files that others have named: regular ones only, and without waiting."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+KINDS = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def open_file(path: str | os.PathLike[str], mode: str = "rb", **how: Any) -> Any:
+    """The built-in `open` for regular files, and links to them. A pipe or a terminal would be waited for without end.
+
+    Args:
+        path: of the file.
+        mode: as for `open`.
+        **how: buffering, encoding, errors, newline.
+
+    Raises:
+        OSError: it is a pipe, a device or a socket, or cannot be opened.
+    """
+    return open(path, mode, opener=_open, **how)
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """The text of a regular file, in UTF-8.
+
+    Raises:
+        OSError: it is a pipe, a device or a socket, or cannot be opened.
+        UnicodeDecodeError: it is no UTF-8.
+    """
+    with open_file(path, "r", encoding="utf-8") as file:
+        return str(file.read())
+
+
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """Refuses a pipe, a device or a socket before a library opens the path; whether there is a file is not asked.
+
+    Raises:
+        OSError: it is one.
+    """
+    if (path := Path(path)).exists():
+        _refuse(path, path.stat().st_mode)
+
+
+def _refuse(path: str | os.PathLike[str], mode: int) -> None:
+    if (kind := KINDS.get(stat.S_IFMT(mode))) is not None:
+        raise OSError(f"{os.fspath(path)} is {kind}, no regular file")
+
+
+def _open(path: str, flags: int) -> int:
+    check_regular(path)  # opening a device may already do something
+    file = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+    try:
+        _refuse(path, os.fstat(file).st_mode)  # it may have been exchanged
+    except OSError:
+        os.close(file)
+        raise
+    return file
