@@ -1,9 +1,9 @@
 """`python -m tests.campaigns.mutants`: do the tests of a variant see a wrong number in it?
 
 One number (times 1.5, plus 1, the other sign) or activation of `ganzoo/variants/X.py`, or of the networks and layers
-that it imports, is changed in a copy of the package, and the variant's test files run on that. A mutant that they all
-pass is a survivor: a number that nothing holds, or one that changes nothing. Tried are the mutants that once survived
-(`NAMED`) and a few drawn by the seed.
+that it imports, is changed in a copy of the package, and the variant's test files run on that, then those of the other
+variants that use the changed file. A mutant that they all pass is a survivor: a number that nothing holds, or one that
+changes nothing. Tried are the mutants that once survived (`NAMED`) and a few drawn by the seed.
 """
 
 from __future__ import annotations
@@ -210,12 +210,18 @@ def tried(variant: str, mutant: Mutant | None) -> str:
             if text.count(mutant.old) != 1:
                 return "NOT THERE" if mutant.old not in text else "NOT ALONE"
             file.write_text(text.replace(mutant.old, mutant.new))
-        module = ganzoo.VARIANTS[variant].rsplit(".", 1)[-1]
-        files = [f for f in (f"tests/unit/test_{module}.py", *COMMON) if (copy / f).exists()]
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", *files]
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", *files_for(variant, mutant)]
         environment = {**os.environ, "PYTHONPATH": folder, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     return "SURVIVES" if done.returncode == 0 else "caught"
+
+
+def files_for(variant: str, mutant: Mutant | None) -> list[str]:
+    """The test files that run, those of the variant first."""
+    users = [name for name in ganzoo.list_models() if mutant and ROOT / mutant.file in sources(name)]
+    modules = [ganzoo.VARIANTS[name].rsplit(".", 1)[-1] for name in dict.fromkeys([variant, *users])]
+    own, *others = (f"tests/unit/test_{module}.py" for module in modules)
+    return [own, *COMMON, *others]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 
 import ganzoo
 from tests.campaigns import mutants
-from tests.campaigns.mutants import NAMED, ROOT, Mutant, replacements, sources, tried
+from tests.campaigns.mutants import COMMON, NAMED, ROOT, Mutant, files_for, replacements, sources, tried
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,13 @@ def test_the_networks_are_the_variants_own():
     assert names == {"variants/lsgan.py", "networks/dcgan.py", "networks/mlp.py", "layers/init.py"}
     (mlp,) = [nodes for file, nodes in sources("LSGAN").items() if file.name == "mlp.py"]
     assert {node.name for node in mlp} == {"ReLUGenerator", "ReLUDiscriminator", "relu_stack"}
+
+
+def test_shared_networks_are_tried_by_all_who_use_them():
+    assert files_for("CGAN", NAMED["CGAN"][0]) == files_for("CGAN", None) == ["tests/unit/test_cgan.py", *COMMON]
+    own, *rest = files_for("LSGAN", NAMED["WGANGP"][-1])
+    assert own == "tests/unit/test_lsgan.py" and {"tests/unit/test_dcgan.py", "tests/unit/test_wgangp.py"} < set(rest)
+    assert all((ROOT / file).exists() for name in ganzoo.list_models() for file in files_for(name, None))
 
 
 @pytest.mark.parametrize("name", ganzoo.list_models())

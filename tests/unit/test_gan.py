@@ -14,8 +14,10 @@ from ganzoo.cli.paths import configs
 from ganzoo.data import Digits, Gaussians
 from ganzoo.data.vision import MNIST
 from ganzoo.layers.maxout import Maxout
+from ganzoo.networks.mlp import MaxoutDiscriminator, MLPGenerator
 from ganzoo.testing import NoiseImages, fit
 from ganzoo.variants.gan import mean_pixels
+from tests.paper import layers as lines
 from tests.variants import small
 
 CODE = "github.com/goodfeli/adversarial, mnist.yaml"
@@ -89,6 +91,10 @@ PAPER = [  # what, where it is said, how it is read, what it is; images of 28x28
     ("k", "section 5", lambda g, _: (g.n_critic, g.n_generator), (1, 1)),
     ("objective", "section 3", lambda g, _: (g.objective, g.divergence), ("non-saturating", "gan")),
 ]
+
+
+def test_the_networks_defaults_are_the_variants(gan):
+    assert lines(MLPGenerator()) == lines(gan.generator) and lines(MaxoutDiscriminator()) == lines(gan.discriminator)
 
 
 @pytest.mark.parametrize(("what", "where", "read", "value"), PAPER, ids=[what for what, *_ in PAPER])
