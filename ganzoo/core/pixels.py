@@ -1,4 +1,4 @@
-"""The one conversion between stored bytes and the range that the networks see."""
+"""The one conversion between stored bytes and the range that the networks see, and the one check of that range."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+ROUNDING = 1 / 255  # half a byte: so far beyond [-1, 1] floats are still the same bytes
+UNIT = "never below 0, hence probably in [0, 1], not in [-1, 1]: take 2 * x - 1 (or, if they are meant so, bytes)"
 
 
 def to_float(image: Tensor) -> Tensor:
@@ -28,3 +32,50 @@ def scaled(batch: Any) -> Any:
         parts = map(scaled, batch)
         return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
     return batch
+
+
+def refusal(images: Tensor, first: int = 0) -> str | None:
+    """What keeps images [N, C, H, W] from being bytes, or finite floats in [-1, 1]; None if nothing does.
+
+    Points, which are images of one pixel, may lie anywhere. On an accelerator this waits for the device.
+
+    Args:
+        images: anything that a user may take for images.
+        first: number of the first one, for the message.
+    """
+    shape = f"[{', '.join(['N', *map(str, images.shape[1:])])}]"
+    if images.ndim != 4:
+        return f"{shape}, not [N, C, H, W]"
+    if images.shape[3] in (1, 3, 4) and min(images.shape[1:3]) > 4:
+        return f"{shape} with their channels last: put them first with permute(0, 3, 1, 2)"
+    if images.dtype == torch.uint8:
+        return None
+    if images.dtype not in FLOATS:
+        return f"{images.dtype}: give bytes as torch.uint8, or floats in [-1, 1]"
+    x = images.detach().flatten(1)
+    if not (finite := x.isfinite().all(1)).all():
+        return f"not finite, such as number {first + int((~finite).nonzero()[0])}, counted from 0"
+    low, high = (bound.item() for bound in x.aminmax())
+    if is_points(images) or max(-low, high) <= 1 + ROUNDING:
+        return None
+    cure = "give them as torch.uint8" if low >= 0 and high > 2 else "undo what normalised them, or clamp them"
+    return f"floats from {low:.3g} to {high:.3g}, not in [-1, 1]: {cure}"
+
+
+def never_negative(images: Tensor) -> bool:
+    """Whether images that `refusal` lets pass look like floats in [0, 1]: none is below 0, nor are all of them bytes of
+    the upper half of [-1, 1], between which those of [0, 1] lie."""
+    if images.dtype == torch.uint8 or is_points(images) or below_zero(images):
+        return False
+    x = images.detach().float()
+    return bool((to_float(to_uint8(x)) - x).abs().max() > ROUNDING / 4)
+
+
+def below_zero(images: Tensor) -> bool:
+    """Whether a float is, by more than rounding: for a whole set, of which the parts may lie above."""
+    return bool((images < -ROUNDING).any())
+
+
+def is_points(images: Tensor) -> bool:
+    """Whether they are of one pixel."""
+    return images.shape[2:].numel() == 1

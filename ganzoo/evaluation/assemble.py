@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
+from ganzoo.core.limits import Count, check
 from ganzoo.core.module import GANModule
 from ganzoo.data import ArrayImages, GANDataModule, Images, Pictures
 from ganzoo.data.base import Split
@@ -15,16 +18,16 @@ from ganzoo.evaluation.choice import usual_count, usual_extractor, usual_split
 from ganzoo.evaluation.interfaces import Extractor
 from ganzoo.evaluation.measure import Evaluation
 from ganzoo.evaluation.record import Report
-from ganzoo.evaluation.sources import Fakes, Reals, Reference
+from ganzoo.evaluation.sources import Fakes, Reals, Reference, check_images
 from ganzoo.evaluation.sweep import Progress
 
 
 def evaluate(
-    fakes: GANModule | Images | Tensor | str | Path,
-    reals: GANDataModule | Images | Tensor | str | Path | None = None,
+    fakes: GANModule | Images | Tensor | np.ndarray | str | Path,
+    reals: GANDataModule | Images | Tensor | np.ndarray | str | Path | None = None,
     metrics: Sequence[str] | None = None,
     *,
-    n: int | None = None,
+    n: Count | None = None,
     split: Split | None = None,
     seed: int = 0,
     extractor: str | Extractor | nn.Module | None = None,
@@ -35,12 +38,13 @@ def evaluate(
     """Scores of a model, or of anybody's images, with how they were measured.
 
     Args:
-        fakes: a model; or images: a folder of pictures or a .npy/.npz, by its path; uint8 [N, C, H, W]; a data set.
+        fakes: a model; or images: a folder of pictures or a .npy/.npz, by its path; a tensor or array [N, C, H, W] of
+            uint8, or of floats in [-1, 1]; a data set of `ganzoo.data`.
         reals: a data module, or images as above; None for metrics that need none.
         metrics: names of `ganzoo.evaluation.choice.METRICS`, with settings as in "kid:size=500"; None for all usual
             ones.
         n: fakes of a model; None for what is usual.
-        split: of the data module that the fakes are held against; None for "train", or a translator's "val".
+        split: of the reals' data module that the fakes are held against; None for "train", or a translator's "val".
         seed: of a model's fakes.
         extractor: "inception", "digits", ..., or a network of your own; None for the data's own.
         weights: a file with Inception's weights, where they cannot be downloaded.
@@ -48,9 +52,11 @@ def evaluate(
         progress: called with what is read, how many images are done, and how many there are.
 
     Raises:
-        ValueError: what is asked for cannot be computed; the message says why.
+        ValueError: images are neither bytes nor finite floats in [-1, 1], of floats none is below 0, or what is asked
+            for cannot be computed; the message says why.
         OSError: pictures or weights are not there.
     """
+    check(evaluate, {"n": n, "split": split, "seed": seed})
     if isinstance(reals, GANDataModule):
         reals.prepare_data()
     asked: dict[str, Any] = {"n": n, "split": split, "seed": seed, "extractor": extractor, "weights": weights}
@@ -58,11 +64,11 @@ def evaluate(
 
 
 def assemble(
-    fakes: GANModule | Images | Tensor | str | Path,
-    reals: GANDataModule | Images | Tensor | str | Path | None = None,
+    fakes: GANModule | Images | Tensor | np.ndarray | str | Path,
+    reals: GANDataModule | Images | Tensor | np.ndarray | str | Path | None = None,
     metrics: Sequence[str] | None = None,
     *,
-    n: int | None = None,
+    n: Count | None = None,
     split: Split | None = None,
     seed: int = 0,
     extractor: str | Extractor | nn.Module | None = None,
@@ -76,13 +82,18 @@ def assemble(
         resize: pixels per side that pictures of folders are brought to; None keeps them as they are.
     """
     model = fakes if isinstance(fakes, GANModule) else None
+    if model is None and n is not None:
+        raise ValueError(f"n is {n}, how many fakes a model makes; images are scored as they are, all of them")
+    if split is not None and not isinstance(reals, GANDataModule):
+        raise ValueError(f"split is {split!r}, of a data module; of other images all are taken")
     reference = _reference(reals, split, model, resize)
     if model is not None:
         device = device or model.device
         like = reference.sets["real"] if reference else None
         source: Fakes | Reals = Fakes(model, n or usual_count(_extractor_name(extractor, reference)), seed, like)
     else:
-        source = Reals(_images(fakes, resize), device or "cpu", _name(fakes))
+        check_images(images := _images(fakes, resize, "fakes"), "the fakes")
+        source = Reals(images, device or "cpu", _name(fakes))
     return Evaluation(source, reference, metrics, extractor=extractor, weights=weights, device=device or "cpu")
 
 
@@ -91,8 +102,10 @@ def _reference(reals: Any, split: Split | None, model: GANModule | None, resize:
         return None
     if isinstance(reals, GANDataModule):
         return Reference.of(reals, split or usual_split(model, reals))
-    images = _images(reals, resize)
-    return Reference(_name(reals), "all", {"real": images}, usual_extractor(images[0]["image"].shape[0]))
+    images = _images(reals, resize, "reals")
+    reference = Reference(_name(reals), "all", {"real": images})
+    reference.extractor = usual_extractor(images[0]["image"].shape[0])
+    return reference
 
 
 def _extractor_name(asked: str | Extractor | nn.Module | None, reference: Reference | None) -> str | None:
@@ -104,10 +117,22 @@ def _extractor_name(asked: str | Extractor | nn.Module | None, reference: Refere
     return reference.extractor if reference else "inception"
 
 
-def _images(given: Any, resize: int | None) -> Images:
+def _images(given: Any, resize: int | None, what: str) -> Images:
+    """Anybody's images as a data set."""
+    if isinstance(given, np.ndarray) and given.dtype.kind in "biuf":
+        given = torch.from_numpy(np.ascontiguousarray(given))
     if isinstance(given, Tensor):
-        return ArrayImages(given)
-    return Pictures(given, image_size=resize) if isinstance(given, str | Path) else given
+        return ArrayImages(given.detach().cpu().to_dense())
+    if isinstance(given, str | Path):
+        return Pictures(given, image_size=resize)
+    if isinstance(given, Images):
+        return given
+    kind = f"an array of {given.dtype}" if isinstance(given, np.ndarray) else f"of type {type(given).__name__}"
+    who = "a model, " if what == "fakes" else "a data module, "
+    raise ValueError(
+        f"{what} is {kind}; it takes {who}a tensor or array [N, C, H, W], a path, or a data set of ganzoo.data: "
+        "bring images of anything else into one tensor, with torch.stack or torch.cat"
+    )
 
 
 def _name(given: Any) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from ganzoo.core.pixels import to_float, to_uint8
+from ganzoo.core.pixels import UNIT, below_zero, never_negative, refusal, to_float, to_uint8
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
 from ganzoo.evaluation.determinism import seeded
@@ -130,7 +130,7 @@ class Reals(Source):
     """The images of a data set, in order.
 
     Args:
-        data: a `ganzoo.data.Images`.
+        data: a `ganzoo.data.Images` that `check_images` lets pass.
         device: where its blocks go.
         name: in records.
     """
@@ -152,6 +152,31 @@ class Reals(Source):
         return {**outputs, "labels": batch["label"].to(self.device)} if "label" in batch else outputs
 
 
+def check_images(data: Any, what: str) -> None:
+    """The gate of all images that are scored and that no model of ganzoo's made: bytes, or floats of which every one is
+    looked at, before anything is computed.
+
+    Args:
+        data: a `ganzoo.data.Images`.
+        what: they are, for the message: "the fakes".
+
+    Raises:
+        ValueError: there are none, or they are no images [N, C, H, W] of uint8 or of finite floats in [-1, 1].
+    """
+    if not len(data):
+        raise ValueError(f"{what} are none: there are no images")
+    negative = suspect = False
+    for start in range(0, len(data), BLOCK):
+        images = data.__getitems__(range(start, min(start + BLOCK, len(data))))["image"]
+        if (problem := refusal(images, start)) is not None:
+            raise ValueError(f"{what} are {problem}")
+        if images.dtype == torch.uint8:
+            return
+        negative, suspect = negative or below_zero(images), suspect or never_negative(images)
+    if suspect and not negative:
+        raise ValueError(f"{what} are {UNIT}")
+
+
 def pixels(images: Tensor) -> Tensor:
     """Bytes of grey and colour images, as files hold them; points in the plane stay floats."""
     if images.dtype == torch.uint8:
@@ -169,6 +194,9 @@ class Reference:
         sets: the data sets: "real" and, where there are any, "val" and "test".
         extractor: of its features by default; None for points.
         data: the data module, for the facts that some metrics need.
+
+    Raises:
+        ValueError: see `check_images`.
     """
 
     name: str
@@ -176,6 +204,10 @@ class Reference:
     sets: dict[str, Any]
     extractor: str | None = None
     data: Any = None
+
+    def __post_init__(self) -> None:
+        for which, images in self.sets.items():
+            check_images(images, f"the {which} images")
 
     @staticmethod
     def of(data: Any, split: str = "train") -> Reference:
@@ -192,6 +224,7 @@ class Reference:
     def open(self, which: str) -> None:
         """Make one of the data's own splits, if it has images."""
         if which not in self.sets and self.data is not None and len(images := self.data.dataset(which)):
+            check_images(images, f"the {which} images")
             self.sets[which] = images
 
     def about(self) -> dict[str, Any]:

@@ -41,7 +41,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     **{f"data/{name}": (DATA | {"data"}, LIGHTNING) for name in ("derived", "paired", "prepare", "shards", "stacked")},
     "evaluation": (RANK_0 | {"evaluation/determinism", "evaluation/interfaces"}, {*LIGHTNING, "safetensors"}),
     **{f"evaluation/{name}": (RANK_0 | {"evaluation"}, LIGHTNING) for name in TOGETHER},
-    "evaluation/assemble": (CORE | {"data", "evaluation"}, {"torch"}),
+    "evaluation/assemble": (RANK_0 | CORE | {"data", "evaluation"}, TORCH),
     "variants": (RANK_0 | RANK_1 | CORE, {"torch", "lightning"}),
     "callbacks": (RANK_0 | RANK_1 | CORE | {"evaluation"}, {*LIGHTNING, "rich", "yaml"}),
     "checkpoint/pretrained": (CORE | {"", "variants"}, {"torch", "safetensors", "huggingface_hub"}),

@@ -9,7 +9,9 @@ from PIL import Image
 
 import ganzoo
 from ganzoo.cli import main
-from ganzoo.data import Digits
+from ganzoo.core.pixels import to_float, to_uint8
+from ganzoo.data import ArrayImages, Digits, Gaussians
+from ganzoo.data.datasets import Images
 from ganzoo.evaluation.assemble import assemble
 from ganzoo.evaluation.choice import usual_extractor
 from ganzoo.evaluation.extractors import Classifier
@@ -136,3 +138,131 @@ def test_images_are_brought_to_one_size(tmp_path):
 def test_what_cannot_be_computed_of_the_usual_ones_is_named(model):
     assert assemble(model, Digits(image_size=8), n=64).missing == ["kid", "accuracy"]
     assert assemble(model, Digits(image_size=8), ["fid"], n=64).missing == []
+
+
+# The gate of all images that are scored
+
+
+class Moments(torch.nn.Module):
+    def forward(self, x):
+        return torch.cat([x.mean((2, 3)), x.std((2, 3))], 1)
+
+
+def score(fakes, reals, **settings):
+    return values(ganzoo.evaluate(fakes, reals, ["fid"], extractor=Moments(), **settings))["fid"]
+
+
+@pytest.fixture(scope="module")
+def bytes_():
+    g = torch.Generator().manual_seed(0)
+    reals = torch.randint(256, (150, 3, 8, 8), generator=g, dtype=torch.uint8)
+    return reals, (reals.flip(0) * 0.6 + 40).byte()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        to_float,
+        lambda x: x.numpy(),
+        lambda x: np.asfortranarray(to_float(x).numpy()),
+        lambda x: to_float(x).double().requires_grad_(),
+        lambda x: to_float(x).half(),
+        lambda x: to_float(x).bfloat16(),
+        lambda x: to_float(x) * 1.003,
+        lambda x: ArrayImages(to_float(x)),
+    ],
+)
+def test_images_of_any_type_have_the_score_of_their_bytes(bytes_, change):
+    fakes, reals = bytes_
+    expected = score(fakes, reals)
+    assert expected > 0.1
+    assert score(change(fakes), change(reals)) == score(change(fakes), reals) == expected
+
+
+def spoiled(x, value, i=140):
+    x = to_float(x)
+    x[i, 1, 2, 3] = value
+    return x
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda x: x / 255, r"never below 0, hence probably in \[0, 1\].*: take 2 \* x - 1"),
+        (lambda x: (x / 255).numpy(), "never below 0"),
+        (lambda x: ArrayImages(x / 255), "never below 0"),
+        (lambda x: x / 255 - 0.003, "never below 0"),
+        (lambda x: x.float(), r"floats from [\d.]+ to [\d.]+, not in \[-1, 1\]: give them as torch.uint8"),
+        (lambda x: to_float(x) * 3, "floats from .*: undo what normalised them, or clamp them"),
+        (lambda x: x.long(), "torch.int64: give bytes as torch.uint8"),
+        (lambda x: x > 99, "torch.bool"),
+        (lambda x: x.permute(0, 2, 3, 1), r"\[N, 8, 8, 3\] with their channels last: .*permute\(0, 3, 1, 2\)"),
+        (lambda x: to_float(x).permute(0, 2, 3, 1)[..., :1], ".* channels last"),
+        (lambda x: x[:, 0], r"\[N, 8, 8\], not \[N, C, H, W\]"),
+        (lambda x: spoiled(x, torch.nan), "not finite, such as number 140, counted from 0"),
+        (lambda x: spoiled(x, torch.inf), "not finite, such as number 140"),
+        (lambda x: x[:0], "none"),
+        (list, "of type list; it takes a .*, a tensor or array"),
+        (lambda x: torch.utils.data.DataLoader(x), "of type DataLoader; .* torch.cat"),
+        (lambda x: iter(x), "of type .*iterator"),
+        (lambda x: np.array(["x"]), "an array of <U1"),
+    ],
+)
+def test_other_images_are_refused_on_either_side(bytes_, change, words):
+    fakes, reals = bytes_
+    for pair, who in (((change(fakes), reals), "fakes"), ((fakes, change(reals)), "real")):
+        with pytest.raises(ValueError, match=f"^(the )?{who}.* (is|are) {words}") as error:
+            score(*pair)
+        assert "\n" not in str(error.value)
+
+
+def test_a_set_that_goes_below_0_anywhere_is_taken(bytes_):
+    fakes, reals = bytes_
+    bright = to_float(fakes).clamp(min=0.01)
+    assert score(spoiled(fakes, -0.5).clamp(min=0.01).index_fill(0, torch.tensor([140]), -0.5), reals) > 0
+    with pytest.raises(ValueError, match="never below 0"):
+        score(bright, reals)
+    assert score(to_float(to_uint8(bright)), reals) == score(to_uint8(bright), reals), "bytes may be as bright"
+    points = torch.rand(200, 2, 1, 1) * 3
+    assert values(ganzoo.evaluate(points, Gaussians(n=500), ["modes"]))
+
+
+def test_a_set_that_is_read_as_it_is_asked_for_is_looked_at_whole(bytes_):
+    class Lazy(Images):
+        def __len__(self):
+            return 150
+
+        def __getitems__(self, tickets):
+            return {"image": spoiled(bytes_[0], torch.nan)[[t % 150 for t in tickets]]}
+
+    with pytest.raises(ValueError, match="the real images are not finite, such as number 140"):
+        score(bytes_[0], Lazy())
+
+
+def test_what_a_generator_made_may_be_as_bright_as_it_likes():
+    model = ganzoo.DCGAN(image_size=8, channels=1, width=4)
+    model.generate = lambda z, given=None: torch.full((len(z), 1, 8, 8), 0.5) + z[:, :1, None, None] * 1e-3
+    assert score(model, Digits(), n=70) > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"n": 0}, "n is 0; it takes a whole number from 1"),
+        ({"n": 2.5}, "n is 2.5; it takes a whole number"),
+        ({"n": True}, "n is True; it takes a whole number"),
+        ({"seed": 1.5}, "seed is 1.5; it takes a whole number"),
+        ({"split": "training"}, "split is 'training'; it takes one of train, val, test"),
+    ],
+)
+def test_settings_out_of_range_are_refused(model, settings, words):
+    with pytest.raises(ValueError, match=f"^{words}"):
+        ganzoo.evaluate(model, Digits(), ["fid"], **settings)
+
+
+def test_settings_without_effect_are_refused(bytes_):
+    fakes, reals = bytes_
+    with pytest.raises(ValueError, match="n is 10, how many fakes a model makes; images are scored as they are"):
+        score(fakes, reals, n=10)
+    with pytest.raises(ValueError, match="split is 'val', of a data module"):
+        score(fakes, reals, split="val")
