@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,11 +14,13 @@ from ganzoo.core.arguments import variant_name
 from ganzoo.core.finite import NonFiniteError, Watch, check_weights
 from ganzoo.core.lightning_fixes import attached
 from ganzoo.core.random import global_seed
+from ganzoo.optim.adam import set_all
 
 if TYPE_CHECKING:
     from ganzoo.core.module import GANModule
 
 SEEN = "images_seen"  # its name in a state_dict
+MOST_STEPS = 10_000_000  # that a schedule is taken through when a run goes on, at 10 us each
 
 
 def save(model: GANModule, checkpoint: dict[str, Any]) -> None:
@@ -60,6 +63,25 @@ def _unaveraged(model: GANModule, checkpoint: dict[str, Any], saved: dict[str, A
         return images
     seen, step = int(checkpoint["state_dict"].get(SEEN, 0)), int(checkpoint.get("global_step", 0))
     return seen // max(step, 1) * (step % model.n_critic)
+
+
+def take_settings(model: GANModule) -> None:
+    """A learning rate, or a schedule of it, that was changed since the checkpoint counts: each rate is what it would be
+    had it been so from the first step on."""
+    trainer, configs = model.trainer, model.trainer.lr_scheduler_configs
+    if not model.asked or (configs and not (model.lr_scheduler and trainer.ckpt_path)):
+        return
+    if configs and trainer.global_step > MOST_STEPS:
+        rank_zero_warn(f"the learning rates go on as before: after more than {MOST_STEPS:,} steps none is set anew")
+        return
+    set_all(trainer.optimizers, model.asked)
+    for config, optimizer in zip(configs, trainer.optimizers, strict=False):
+        for group in optimizer.param_groups:
+            group.pop("initial_lr", None)
+        with warnings.catch_warnings(action="ignore"):  # of an optimizer that has not stepped yet
+            config.scheduler = model.lr_scheduler(optimizer)  # type: ignore[misc]
+            for _ in range(trainer.global_step):
+                config.scheduler.step()  # type: ignore[call-arg]
 
 
 def recover(model: GANModule, error: NonFiniteError) -> None:
