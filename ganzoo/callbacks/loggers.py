@@ -114,7 +114,8 @@ class Loggers(BatchEndCallback):
         for logger in self.loggers:
             try:
                 logger.open(self.folder, trainer.global_step)
-                logger.log_hyperparams(yaml.safe_load(self.config))
+                if trainer.enable_autolog_hparams:
+                    logger.log_hyperparams(yaml.safe_load(self.config))
             except Exception as error:
                 what = f"{logger.package} cannot start: {' '.join(str(error).split()).rstrip('.')}; {logger.cure}"
                 if trainer.global_step == 0:

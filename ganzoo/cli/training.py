@@ -155,6 +155,8 @@ class GANCLI(LightningCLI):
                 trainer = self.trainer_class(**config | {"strategy": GANStrategy.strategy_name}, callbacks=callbacks)
         except Exception as error:  # Lightning and the accelerators raise anything
             raise UserError(f"trainer: {one_line(error)}; python -m ganzoo checks shows the devices here") from error
+        if config["sync_batchnorm"] and trainer.strategy.root_device.type == "cpu":
+            raise UserError("trainer.sync_batchnorm is for GPUs, and this training is on CPUs; leave it out")
         return trainer
 
     def instantiate_classes(self) -> None:

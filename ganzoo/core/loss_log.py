@@ -108,6 +108,8 @@ class Means:
         counts = int(same or rank == 0)  # the others have the same names, and add nothing
         self._sums = {}
         for row in (row for share in ([shares[rank]] if same else shares) for row in _rows(share)):
+            if row["sums"].shape != (len(row["names"]),) or not 0 <= row["weight"] < 2**40:
+                raise ValueError(f"the checkpoint's mean of {row['names']} is none")
             names, sums, weight = tuple(row["names"]), row["sums"] * counts, row["weight"] * counts
             before = self._sums.get(names, (torch.zeros_like(sums), 0))
             self._sums[names] = before[0] + sums, before[1] + weight

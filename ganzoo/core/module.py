@@ -28,7 +28,7 @@ from ganzoo.core.player import PLAYERS, Player, PlayerName, clip_gradients
 from ganzoo.core.random import Randomness
 from ganzoo.core.strategy import check_trainer
 from ganzoo.core.types import Batch, Equation, Latent, Terms, floats_as, full_precision
-from ganzoo.optim.adam import set_all, settings
+from ganzoo.optim.adam import initial
 
 
 class GANModule(LightningModule):
@@ -331,17 +331,14 @@ class GANModule(LightningModule):
         return optimizers, [{"scheduler": scheduler} for scheduler in schedulers]
 
     def on_fit_start(self) -> None:
-        self.asked = settings(self.trainer.optimizers)  # before a checkpoint's are there
+        self.asked = initial(self.trainer.optimizers)  # before a checkpoint's are there
 
     def on_train_start(self) -> None:
         trainer, networks = self.trainer, {player: getattr(self, player) for player in PLAYERS}
         lightning_fixes.skip_driver_lookup()
         lightning_fixes.count_finished_epoch(trainer)
         lightning_fixes.train_mode(self, *networks.values(), self.augment)
-        if (
-            self.asked and not trainer.lr_scheduler_configs
-        ):  # a learning rate that was changed since the checkpoint counts
-            set_all(trainer.optimizers, self.asked)
+        training_state.take_settings(self)
         names = {p: name for name, p in self.named_parameters()}
         movers = zip(PLAYERS, trainer.optimizers, strict=True)
         self.players = {player: Player(player, networks, optimizer, names) for player, optimizer in movers}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
@@ -12,12 +14,16 @@ from torch import Tensor
 from ganzoo.core.arguments import variant_name
 from ganzoo.core.finite import NonFiniteError, Watch, check_weights
 from ganzoo.core.lightning_fixes import attached
+from ganzoo.core.player import PLAYERS
 from ganzoo.core.random import global_seed
+from ganzoo.core.restored import MOST, check_counters, check_finite, check_optimizer
+from ganzoo.optim.adam import set_all
 
 if TYPE_CHECKING:
     from ganzoo.core.module import GANModule
 
 SEEN = "images_seen"  # its name in a state_dict
+MOST_STEPS = 10_000_000  # that a schedule is taken through when a run goes on, at 10 us each
 
 
 def save(model: GANModule, checkpoint: dict[str, Any]) -> None:
@@ -40,11 +46,13 @@ def save(model: GANModule, checkpoint: dict[str, Any]) -> None:
 def restore(model: GANModule, checkpoint: dict[str, Any]) -> None:
     """
     Raises:
-        MisconfigurationException: the checkpoint is of another variant.
+        MisconfigurationException: the checkpoint is of another variant, or no training can go on from it.
     """
     saved = checkpoint.get("ganzoo", {})
     if (name := str(saved.get("variant")).rsplit(".", 1)[-1]) != type(model).__name__:
         raise MisconfigurationException(f"the checkpoint is of {name}, not of {type(model).__name__}")
+    if attached(model) and model.trainer.state.fn == TrainerFn.FITTING:
+        _check(model, checkpoint)
     model.unaveraged = _unaveraged(model, checkpoint, saved)
     model.loss_log.training.take(saved["means"])
     if attached(model) and saved["seed"] != global_seed():
@@ -54,12 +62,45 @@ def restore(model: GANModule, checkpoint: dict[str, Any]) -> None:
         )
 
 
+def _check(model: GANModule, checkpoint: dict[str, Any]) -> None:
+    check_counters(checkpoint)
+    check_finite(checkpoint["state_dict"])
+    states = checkpoint.get("optimizer_states")
+    if type(model).configure_optimizers.__module__ != "ganzoo.core.module":
+        return  # whose they are, a variant's own method knows
+    if not isinstance(states, list) or len(states) != len(PLAYERS):
+        raise MisconfigurationException(
+            "the checkpoint holds no states of two optimizers; no training can go on from it"
+        )
+    for player, state in zip(PLAYERS, states, strict=True):
+        check_optimizer(player, model.make_optimizer[player], list(getattr(model, player).parameters()), state)
+
+
 def _unaveraged(model: GANModule, checkpoint: dict[str, Any], saved: dict[str, Any]) -> int:
     """A checkpoint from before version 0.2 does not say it: it is the images since the generator's last turn."""
-    if isinstance(images := saved.get("unaveraged"), int) and images >= 0:
+    if isinstance(images := saved.get("unaveraged"), int) and 0 <= images <= MOST:
         return images
     seen, step = int(checkpoint["state_dict"].get(SEEN, 0)), int(checkpoint.get("global_step", 0))
     return seen // max(step, 1) * (step % model.n_critic)
+
+
+def take_settings(model: GANModule) -> None:
+    """A learning rate, or a schedule of it, that was changed since the checkpoint counts: each rate is what it would be
+    had it been so from the first step on."""
+    trainer, configs = model.trainer, model.trainer.lr_scheduler_configs
+    if not model.asked or (configs and not (model.lr_scheduler and trainer.ckpt_path)):
+        return
+    if configs and trainer.global_step > MOST_STEPS:
+        rank_zero_warn(f"the learning rates go on as before: after more than {MOST_STEPS:,} steps none is set anew")
+        return
+    set_all(trainer.optimizers, model.asked)
+    for config, optimizer in zip(configs, trainer.optimizers, strict=False):
+        for group in optimizer.param_groups:
+            group.pop("initial_lr", None)
+        with warnings.catch_warnings(action="ignore"):  # of an optimizer that has not stepped yet
+            config.scheduler = model.lr_scheduler(optimizer)  # type: ignore[misc]
+            for _ in range(trainer.global_step):
+                config.scheduler.step()  # type: ignore[call-arg]
 
 
 def recover(model: GANModule, error: NonFiniteError) -> None:
@@ -88,7 +129,7 @@ def take_images_seen(
     """A hook of `load_state_dict`: the counterpart of `add_images_seen`."""
     if (seen := state.pop(prefix + SEEN, None)) is None:
         missing.append(prefix + SEEN)
-    elif isinstance(seen, Tensor) and seen.dtype == torch.int64 and seen.shape == ():
+    elif isinstance(seen, Tensor) and seen.dtype == torch.int64 and seen.shape == () and 0 <= seen <= MOST:
         model.images_seen = int(seen)
     else:
-        rest[-1].append(f"{prefix}{SEEN} is no whole number")
+        rest[-1].append(f"{prefix}{SEEN} is no whole number from 0")

@@ -85,6 +85,15 @@ def settings(optimizers: Sequence[Optimizer]) -> list[list[dict[str, Any]]]:
     return [[{key: group[key] for key in o.defaults} for group in o.param_groups] for o in optimizers]
 
 
+def initial(optimizers: Sequence[Optimizer]) -> list[list[dict[str, Any]]]:
+    """The same, with the learning rates before a scheduler changes them."""
+    given = settings(optimizers)
+    for optimizer, groups in zip(optimizers, given, strict=True):
+        for group, own in zip(optimizer.param_groups, groups, strict=True):
+            own["lr"] = group.get("initial_lr", own["lr"])
+    return given
+
+
 def set_all(optimizers: Sequence[Optimizer], given: list[list[dict[str, Any]]]) -> None:
     """Restore the result of `settings`."""
     for optimizer, groups in zip(optimizers, given, strict=True):

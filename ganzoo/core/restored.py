@@ -1,0 +1,88 @@
+"""What a checkpoint says of a training, held against what can be before a batch is played: torch's fused kernels read
+beyond a tensor that is too short."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+MOST = 2**40  # of anything that is counted
+
+
+def check_optimizer(name: str, make: Callable[[Any], Optimizer], weights: Sequence[Tensor], saved: Any) -> None:
+    """
+    Args:
+        name: of the player.
+        make: makes its optimizer from parameters.
+        weights: that it moves.
+        saved: an optimizer's `state_dict`.
+
+    Raises:
+        MisconfigurationException: this optimizer cannot go on from it with these weights.
+    """
+    wrong = f"the checkpoint's state of the {name}'s optimizer"
+    if not isinstance(saved, dict) or not isinstance(states := saved.get("state"), dict):
+        raise MisconfigurationException(f"{wrong} is none")
+    small = [nn.Parameter(weight.new_zeros([2] * weight.ndim, device="cpu")) for weight in weights]
+    optimizer = make(small)
+    stages = []
+    for _ in range(2):
+        for weight in small:
+            weight.grad = torch.zeros_like(weight)
+        try:
+            optimizer.step()
+        except TypeError:  # it wants a closure
+            return
+        stages.append(optimizer.state_dict()["state"])
+    for i, weight in enumerate(weights):
+        state, known = states.get(i, {}), {**stages[0].get(i, {}), **stages[1].get(i, {})}
+        always = stages[0].get(i, {}).keys() & stages[1].get(i, {}).keys()
+        if not isinstance(state, dict) or (state and always - state.keys()):
+            raise MisconfigurationException(f"{wrong} is of another optimizer")
+        for key in state.keys() & known.keys():
+            if not _fits(state[key], known[key], weight):
+                raise MisconfigurationException(f"{wrong} does not fit: {key} of parameter {i}")
+
+
+def _fits(value: Any, like: Any, weight: Tensor) -> bool:
+    """Whether a value can stand where a weight [2, 2, ...] has this one; of numbers none is below 0."""
+    if not isinstance(like, Tensor):
+        return isinstance(value, type(like)) and (not isinstance(value, int | float) or 0 <= value <= MOST)
+    sizes = [full if size == 2 else size for full, size in zip(weight.shape, like.shape, strict=False)]
+    if not isinstance(value, Tensor) or list(value.shape) != sizes or not value.isfinite().all():
+        return False
+    return like.ndim > 0 or weight.ndim == 0 or 0 <= float(value) <= MOST
+
+
+def check_counters(checkpoint: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        MisconfigurationException: something is counted beyond what can be.
+    """
+    for key in ("global_step", "epoch", "loops"):
+        for value in _leaves(checkpoint.get(key)):
+            if isinstance(value, str) or (isinstance(value, int | float) and not -1 <= value <= MOST):
+                raise MisconfigurationException(f"the checkpoint's {key} has {str(value)[:40]!r}, which is no count")
+
+
+def check_finite(state: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        MisconfigurationException: a weight is not finite.
+    """
+    for name, value in state.items():
+        if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all():
+            raise MisconfigurationException(f"the checkpoint's {name} is not finite; take an older one")
+
+
+def _leaves(tree: Any) -> Iterator[Any]:
+    if isinstance(tree, dict | list | tuple):
+        for part in tree.values() if isinstance(tree, dict) else tree:
+            yield from _leaves(part)
+    else:
+        yield tree
