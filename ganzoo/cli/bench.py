@@ -89,7 +89,7 @@ def _measure(fit: list[str], steps: int, sender: Any) -> None:
     from ganzoo.core.player import parameters
 
     try:
-        cli = build("fit", fit)
+        cli = build("fit", fit, dry=True)
         config = cli.config_init.trainer
         where = {"accelerator": config.accelerator, "precision": config.precision}
         cost = measure(cli.model, cli.datamodule, steps, WARM_UP, **where)

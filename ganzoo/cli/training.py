@@ -22,7 +22,7 @@ from ganzoo.callbacks import loggers
 from ganzoo.callbacks.checkpoints import Checkpoints
 from ganzoo.callbacks.diagnostics import Diagnostics
 from ganzoo.callbacks.progress import GANProgress, clock
-from ganzoo.callbacks.run_folder import AGAIN, RunFolder, RunLog, lock, next_run, runs_of, told_to_end
+from ganzoo.callbacks.run_folder import AGAIN, RunFolder, RunLog, lock, next_run, runs_of, take_next, told_to_end
 from ganzoo.callbacks.samples import Samples
 from ganzoo.callbacks.scores import Scores
 from ganzoo.checkpoint.pretrained import read_checkpoint
@@ -57,10 +57,11 @@ class GANCLI(LightningCLI):
     Args:
         verb: fit, validate or test.
         arguments: what follows it.
+        dry: whether nothing will be trained, so that no folder is taken.
     """
 
-    def __init__(self, verb: str, arguments: Sequence[str]) -> None:
-        self.verb = verb
+    def __init__(self, verb: str, arguments: Sequence[str], dry: bool = False) -> None:
+        self.verb, self.dry = verb, dry
         self.run: RunFolder | None = None
         self.begun: Path | None = None  # the run that the same command began
         self.checkpoint: dict[str, Any] | None = None
@@ -150,10 +151,24 @@ class GANCLI(LightningCLI):
         return trainer
 
     def instantiate_classes(self) -> None:
-        with self._whole_names(), preflight.affordable(self.config.model):
+        with self._discarding(), self._whole_names(), preflight.affordable(self.config.model):
             super().instantiate_classes()
 
     def after_instantiate_classes(self) -> None:
+        with self._discarding():
+            self._check()
+
+    @contextmanager
+    def _discarding(self) -> Iterator[None]:
+        """What is refused before training leaves no folder."""
+        try:
+            yield
+        except BaseException:
+            if self.run:
+                self.run.discard()
+            raise
+
+    def _check(self) -> None:
         preflight.check_model(self.model)
         if self.checkpoint is not None:
             preflight.check_weights(self.config.ckpt_path, self.checkpoint, self.model)
@@ -244,20 +259,21 @@ class GANCLI(LightningCLI):
     def _way_on(self, lower: bool) -> str:
         """What to do after a training was stopped in the middle."""
         assert self.run is not None
-        if (last := newest(self.run.last.parent)) is None:
+        if (last := newest(self.run.checkpoints)) is None:
             return "; there is no checkpoint yet"
         cure = " and a lower learning rate, or let the run go back by itself: --checkpoint.rollbacks 3" if lower else ""
         return f"; the last good state is {last}: go on with --ckpt_path {last}{cure}"
 
     def _make_run(self) -> RunFolder:
         config = self.config
-        folder = run_of(Path(config.ckpt_path)) if config.ckpt_path else self.begun
+        folder, made = run_of(Path(config.ckpt_path)) if config.ckpt_path else self.begun, list[Path]()
+        texts = {"config.yaml": self._text(), "environment.json": json.dumps(environment(), indent=2) + "\n"}
+        root = Path(config.trainer.default_root_dir)
+        preflight.check_folder(folder or root, "trainer.default_root_dir")
         if folder is None:
             name = f"{type(self.model).__name__}-{getattr(self.datamodule, 'name', type(self.datamodule).__name__)}"
-            folder = next_run(Path(config.trainer.default_root_dir), name.lower())
-        preflight.check_folder(folder, "trainer.default_root_dir")
-        texts = {"config.yaml": self._text(), "environment.json": json.dumps(environment(), indent=2) + "\n"}
-        return RunFolder(folder, texts, RunLog(folder))
+            folder, made = (next_run(root, name.lower()), made) if self.dry else take_next(root, name.lower())
+        return RunFolder(folder, texts, RunLog(folder), made)
 
     def _text(self) -> str:
         """The resolved config as YAML."""
@@ -273,8 +289,8 @@ class GANCLI(LightningCLI):
         return text.rstrip() + "\n"
 
 
-def build(verb: str, arguments: Sequence[str]) -> GANCLI:
-    """Everything that a command names: model, data, trainer.
+def build(verb: str, arguments: Sequence[str], dry: bool = False) -> GANCLI:
+    """Everything that a command names: model, data, trainer; dry, if it is not to be trained.
 
     Raises:
         UserError: something about it is wrong.
@@ -288,13 +304,13 @@ def build(verb: str, arguments: Sequence[str]) -> GANCLI:
         trust.guard(trusted)
         arguments = configs.find_all(arguments)
         configs.check(arguments)
-        return GANCLI(verb, arguments)
+        return GANCLI(verb, arguments, dry)
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
     dry = verb == "fit" and DRY in arguments
     with told_to_end():
-        cli = build(verb, [argument for argument in arguments if not (dry and argument == DRY)])
+        cli = build(verb, [argument for argument in arguments if not (dry and argument == DRY)], dry)
         if dry:
             return dry_run(cli)
         cli.start()
