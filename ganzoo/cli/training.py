@@ -15,6 +15,7 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import ganzoo
@@ -30,7 +31,7 @@ from ganzoo.checkpoint.sealed import in_order, newest
 from ganzoo.cli import VERBS, preflight, trust
 from ganzoo.cli import config as configs
 from ganzoo.cli.cost import measure
-from ganzoo.cli.errors import UserError, causes, describe, mid_run, one_line, user_errors
+from ganzoo.cli.errors import UserError, causes, describe, mid_run, one_line, printable, user_errors
 from ganzoo.cli.parsing import Parser
 from ganzoo.cli.paths import find_checkpoint, own_files, run_of
 from ganzoo.cli.summary import failed, summary
@@ -63,7 +64,7 @@ class GANCLI(LightningCLI):
     def __init__(self, verb: str, arguments: Sequence[str], dry: bool = False) -> None:
         self.verb, self.dry = verb, dry
         self.run: RunFolder | None = None
-        self.begun: Path | None = None  # the run that the same command began
+        self.home: Path | None = None  # the run that is gone on in
         self.checkpoint: dict[str, Any] | None = None
         super().__init__(
             GANModule,
@@ -200,16 +201,28 @@ class GANCLI(LightningCLI):
 
     def _read_checkpoint(self) -> None:
         path = self.config.ckpt_path = str(find_checkpoint(self.config.ckpt_path))
-        if self.verb == "fit" and (run := run_of(Path(path))):
-            lock(run)  # before it is read: a process that trains in it may remove what was found
+        if self.verb == "fit":
+            self._find_home(Path(path))
         self.checkpoint = read_checkpoint(Path(path))
         names = self.checkpoint["ganzoo"]["variant"], self.config.model.class_path
         saved, cls = (name.rpartition(".")[2] for name in names)
         if saved != cls:
             raise UserError(f"{path} is of {saved}, not {cls}; use --model {saved}, or another checkpoint")
         step, most = self.checkpoint["global_step"], self.config.trainer.max_steps
-        if self.verb == "fit" and 0 < most < step:
+        if self.verb == "fit" and 0 < most < step + (self.home is None):
             raise UserError(f"{path} is at step {step} of {most}; to go on, add --trainer.max_steps {2 * step}")
+
+    def _find_home(self, checkpoint: Path) -> None:
+        """A run goes on in its folder, but never with other data, or as another model, which is a new run."""
+        self.home = run_of(checkpoint)
+        if self.home is None:
+            return
+        if (other := preflight.difference(self.home / "config.yaml", self._text())) is None:
+            lock(self.home)  # before it is read: a process that trains in it may remove what was found
+            return
+        told = f"{other} in {self.home}, which stays as it is: a new run goes on from {checkpoint}"
+        rank_zero_only(print)(printable(told), file=sys.stderr)
+        self.home = None
 
     def _linked(self, datamodule: Any, key: str) -> Any:
         """What the data says of an argument of the model."""
@@ -245,10 +258,10 @@ class GANCLI(LightningCLI):
         runs = runs_of(Path(self.config.trainer.default_root_dir), self._text())
         if not runs:
             return
-        self.begun = runs[-1]
-        lock(self.begun)
-        files = in_order(self.begun / "checkpoints")
-        if (last := newest(self.begun / "checkpoints")) is not None:
+        self.home = runs[-1]
+        lock(self.home)
+        files = in_order(self.home / "checkpoints")
+        if (last := newest(self.home / "checkpoints")) is not None:
             self.config.ckpt_path = str(last)
         elif files:
             raise UserError(f"{files[-1]} is damaged, and so are all before it; start anew without --ckpt_path")
@@ -266,8 +279,9 @@ class GANCLI(LightningCLI):
 
     def _make_run(self) -> RunFolder:
         config = self.config
-        folder, made = run_of(Path(config.ckpt_path)) if config.ckpt_path else self.begun, list[Path]()
-        texts = {"config.yaml": self._text(), "environment.json": json.dumps(environment(), indent=2) + "\n"}
+        folder, made = self.home, list[Path]()
+        facts = environment() | ({"parent": config.ckpt_path} if config.ckpt_path and folder is None else {})
+        texts = {"config.yaml": self._text(), "environment.json": json.dumps(facts, indent=2) + "\n"}
         root = Path(config.trainer.default_root_dir)
         preflight.check_folder(folder or root, "trainer.default_root_dir")
         if folder is None:

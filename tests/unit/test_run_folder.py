@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 import threading
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from ganzoo.callbacks import run_folder
 from ganzoo.callbacks.run_folder import RunFolder, RunLog, next_run, runs_of, take_next
+from ganzoo.checkpoint.sealed import read
 from ganzoo.cli import main, preflight
+from ganzoo.cli.errors import UserError
 from ganzoo.cli.training import build
 
 SMALL = (
@@ -140,6 +144,81 @@ def test_a_folder_with_a_state_in_it_is_never_discarded():
     (folder / "checkpoints/last.ckpt").unlink()
     run.discard()
     assert not Path("runs").exists()
+
+
+@pytest.fixture
+def cats(folder):
+    """A run on pictures of cats, beside pictures of dogs."""
+    for name, colour in {"cats": 10, "dogs": 200}.items():
+        Path(name).mkdir()
+        for i in range(8):
+            Image.new("L", (8, 8), colour + i).save(f"{name}/{i}.png")
+    assert fit(PICTURES + " --data.path cats") == 0
+    return Path("runs/001-gan-cats")
+
+
+PICTURES = "--data ImageFolder --data.channels 1 --data.batch_size 4 --data.num_workers 0"
+
+
+def content(run):
+    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+def test_other_data_is_another_run_that_names_its_parent(cats, capsys):
+    before = content(cats)
+    assert fit(f"{PICTURES} --data.path dogs --ckpt_path {cats}") == 2
+    assert "last.ckpt is at step 2 of 2; to go on, add --trainer.max_steps 4" in capsys.readouterr().err
+    assert fit(f"{PICTURES} --data.path dogs --ckpt_path {cats} --trainer.max_steps 3") == 0
+    told = f"data.path is 'dogs' here, and 'cats' in {cats}, which stays as it is: a new run goes on from {cats}"
+    assert told in capsys.readouterr().err
+    assert content(cats) == before and listing() == ["001-gan-cats", "002-gan-dogs"]
+    child = Path("runs/002-gan-dogs")
+    assert json.loads((child / "environment.json").read_text())["parent"] == f"{cats}/checkpoints/last.ckpt"
+    assert read(child / "checkpoints/last.ckpt")["global_step"] == 3
+    assert fit(f"{PICTURES} --data.path ./cats/ --data.batch_size 2 --ckpt_path {cats} --trainer.max_steps 3") == 0
+    assert listing() == ["001-gan-cats", "002-gan-dogs"] and "parent" not in (cats / "environment.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"),
+    [
+        ("{class_path: Digits}", "{class_path: ganzoo.data.Digits}", None),
+        ("{class_path: Digits, init_args: {flip: true}}", "{class_path: Digits, init_args: {flip: false}}", None),
+        ("{class_path: F, init_args: {path: a}}", "{class_path: F, init_args: {path: a/, new: 1}}", None),
+        (
+            "{class_path: F, init_args: {path: a}}",
+            "{class_path: F, init_args: {path: b}}",
+            "data.path is 'b' here, and 'a'",
+        ),
+        (
+            "{class_path: F, init_args: {labels: null}}",
+            "{class_path: F, init_args: {labels: 1}}",
+            "data.labels is 1 here",
+        ),
+        ("{class_path: F}", "{class_path: other.G}", "data.class_path is 'other.G' here, and 'F'"),
+        ("7", "{class_path: F}", "data is {'class_path': 'F'} here, and 7"),
+        (
+            "{class_path: P, init_args: {data: {class_path: F, init_args: {path: a}}}}",
+            "{class_path: P, init_args: {data: {class_path: F, init_args: {path: b, batch_size: 3}}}}",
+            "data.data.path is 'b' here, and 'a'",
+        ),
+    ],
+)
+def test_which_settings_make_another_run(before, after, found):
+    rest = "model: {class_path: GAN, init_args: {hidden: 8, n_critic: %d}}\ndata: "
+    Path("config.yaml").write_text(rest % 1 + before)
+    said = preflight.difference(Path("config.yaml"), rest % 2 + after)
+    assert said == found or said and found and said.startswith(found)
+
+
+def test_another_model_is_another_run():
+    Path("config.yaml").write_text("model: {class_path: WGANGP, init_args: {gp_weight: 10, n_critic: 5}}")
+    config = "model: {class_path: WGANGP, init_args: {gp_weight: %d, n_critic: 1}}\ndata: {class_path: Digits}"
+    assert preflight.difference(Path("config.yaml"), config % 10) is None
+    assert preflight.difference(Path("config.yaml"), config % 1) == "model.gp_weight is 1 here, and 10"
+    Path("config.yaml").write_bytes(b"\xff")
+    with pytest.raises(UserError, match="config.yaml is no YAML"):
+        preflight.difference(Path("config.yaml"), config % 1)
 
 
 def test_other_runs_may_be_damaged():
