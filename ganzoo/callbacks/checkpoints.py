@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from ganzoo.callbacks.base import save
 from ganzoo.checkpoint.sealed import in_order, newest, read, step_of
-from ganzoo.core.atomic import PARTIAL
+from ganzoo.core.atomic import remove_partial
 from ganzoo.core.finite import NonFiniteError
 from ganzoo.core.lightning_fixes import BatchEndCallback
 from ganzoo.core.limits import Count, CountFrom0, Positive, check
@@ -68,8 +68,7 @@ class Checkpoints(BatchEndCallback, Checkpoint):
         self._resumed = trainer.global_step > 0
         self._kept = self._images_due(pl_module)
         if trainer.is_global_zero:
-            for file in self.folder.glob(f"*{PARTIAL}"):
-                file.unlink(missing_ok=True)
+            remove_partial(self.folder)
             for file in in_order(self.folder):  # of a run that came further than the state that this one goes on from
                 if step_of(file) > trainer.global_step and not file.name.startswith("best-"):
                     file.replace(file.with_name(file.name + LEFT))

@@ -1,4 +1,4 @@
-"""The folder of a run: made just before training, locked, removed if nothing began; and Ctrl-C that loses nothing."""
+"""The folder of a run: taken before its data is prepared, removed if nothing began; and Ctrl-C that loses nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -22,8 +22,8 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from ganzoo.core.atomic import keep_until, write_atomically
-from ganzoo.core.files import check_regular, open_file, read_text
+from ganzoo.core.atomic import keep_until, naming, path_part, remove_partial, write_atomically
+from ganzoo.core.files import check_regular, open_file
 from ganzoo.core.lightning_fixes import BatchEndCallback, skip_sigterm_broadcast
 from ganzoo.core.player import parameters
 
@@ -61,7 +61,7 @@ class RunLog(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        with open_file(self.path, "a", encoding="utf-8") as file:
+        with naming(self.path), open_file(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
@@ -73,32 +73,42 @@ class RunLog(Logger):
 
 
 class RunFolder(BatchEndCallback):
-    """Makes the folder just before training, keeps the last state in it, and takes it away if no batch was played.
+    """Fills the folder just before training, keeps the last state in it, and takes it away if no batch was played.
 
     Args:
-        folder: of the run.
-        texts: name -> content, of files that are written into it when it is made.
+        folder: of the run; where there are several processes, that of the first is taken by all.
+        texts: name -> content, of files that are written into it when training begins.
         metrics: the run's log.
+        made: folders that this process has added to the disk for this run, the innermost first.
     """
 
-    def __init__(self, folder: Path, texts: Mapping[str, str], metrics: RunLog) -> None:
+    def __init__(self, folder: Path, texts: Mapping[str, str], metrics: RunLog, made: Sequence[Path] = ()) -> None:
         self.folder = folder
         self.texts = texts
         self.metrics = metrics
-        self.last = folder / "checkpoints" / "last.ckpt"
-        self.made: list[Path] = []  # folders that this process has added to the disk, now
+        self.made = made
         self.started = False
         self.signal = 0  # that asked to stop
         self._handlers: dict[int, Any] = {}
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
 
     @property
     def code(self) -> int:
         """What the command ends with."""
         return CODES.get(self.signal, 0)
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        folder = Path(trainer.strategy.broadcast(str(self.folder)))
+        if folder != self.folder:
+            self.discard()
+        self.folder = folder
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
-            self._make()
+            self._fill()
             self.metrics.truncate(trainer.global_step)
             what = f"{type(pl_module).__name__}, {parameters(pl_module)}"
             print(f"{self.folder}: {what}, {trainer.world_size} x {pl_module.device.type}", file=sys.stderr)
@@ -124,18 +134,20 @@ class RunFolder(BatchEndCallback):
         self._restore_handler()
 
     def discard(self) -> None:
-        """Take away a new folder in which nothing has begun."""
-        if self.made and not self.started:
+        """Take away a new folder in which nothing has begun, in this process or in one that it has started."""
+        if self.made and not self.started and not any(self.made[0].glob("checkpoints/*.ckpt")):
             shutil.rmtree(self.made[0], ignore_errors=True)
+            unlock(self.made[0])
             for folder in self.made[1:]:
                 with suppress(OSError):  # another run has begun in it
                     folder.rmdir()
+            self.made = ()
 
-    def _make(self) -> None:
-        made = [path for path in (self.folder, self.folder.parent) if not path.exists()]
-        (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    def _fill(self) -> None:
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
         lock(self.folder)
-        self.made = made
+        for folder in (self.folder, self.folder / "samples"):
+            remove_partial(folder)
         for name, text in self.texts.items():
             write_atomically(self.folder / name, partial(_text, text))
 
@@ -170,14 +182,54 @@ def timed(trainer: Trainer) -> bool:
 
 def next_run(root: Path, name: str) -> Path:
     """`root/NNN-name` with the first number that is larger than those in use."""
-    numbers = [int(match[1]) for path in root.glob("*") if (match := re.match(r"(\d+)-", path.name))]
-    return root / f"{max(numbers, default=0) + 1:03d}-{name}"
+    return root / f"{max(_numbers(root), default=0) + 1:03d}-{path_part(name)}"
+
+
+def take_next(root: Path, name: str) -> tuple[Path, list[Path]]:
+    """Make, and lock, what `next_run` says. However many runs do so at once, each gets a number of its own. All but the
+    first process of a run only guess it, until `RunFolder.setup`.
+
+    Returns:
+        The folder, and those that had to be made, the innermost first.
+    """
+    if not _is_first():
+        return next_run(root, name), []
+    made = [] if root.exists() else [root]
+    number = 0
+    while True:
+        root.mkdir(parents=True, exist_ok=True)
+        number = max(number, *_numbers(root), 0) + 1
+        mark = root / f".{number:03d}"  # whoever makes it may use the number
+        try:
+            mark.mkdir()
+        except (FileExistsError, FileNotFoundError):  # or the root was another one's, who has removed it
+            continue
+        try:
+            if number not in _numbers(root):
+                folder = root / f"{number:03d}-{path_part(name)}"
+                folder.mkdir()
+                lock(folder)
+                return folder, [folder, *made]
+        finally:
+            mark.rmdir()
+
+
+def _numbers(root: Path) -> set[int]:
+    return {int(match[1]) for path in root.glob("*") if (match := re.match(r"(\d{1,9})-", path.name))}
 
 
 def runs_of(root: Path, config: str) -> list[Path]:
     """The runs of a resolved config, in the order of their numbers."""
-    files = [file for file in root.glob("*-*/config.yaml") if read_text(file) == config]
+    files = [file for file in root.glob("*-*/config.yaml") if _bytes(file) == config.encode()]
     return sorted((file.parent for file in files), key=lambda run: (len(run.name.partition("-")[0]), run.name))
+
+
+def _bytes(file: Path) -> bytes | None:
+    """Of another run's file, which may be damaged, or no file."""
+    try:
+        return file.read_bytes() if file.is_file() else None
+    except OSError:
+        return None
 
 
 @contextmanager
@@ -210,8 +262,7 @@ def lock(folder: Path) -> None:
     """
     _check_links(folder)
     file = (folder / ".lock").absolute()
-    first = not getattr(rank_zero_only, "rank", 0) and not int(os.environ.get("NODE_RANK") or 0)  # without a Trainer
-    if fcntl is None or file in _locks or not first:
+    if fcntl is None or file in _locks or not _is_first():
         return
     _locks[file] = opened = open_file(file, "w")  # closing it would end the lock
     try:
@@ -223,6 +274,17 @@ def lock(folder: Path) -> None:
         ) from error
     except OSError:  # a file system without locks
         pass
+
+
+def unlock(folder: Path) -> None:
+    """A run that is gone is nobody's."""
+    if (file := _locks.pop((folder / ".lock").absolute(), None)) is not None:
+        file.close()
+
+
+def _is_first() -> bool:
+    """Whether this is the first process of a training, as far as that can be known before there is a Trainer."""
+    return not getattr(rank_zero_only, "rank", 0) and not int(os.environ.get("NODE_RANK") or 0)
 
 
 def _check_links(folder: Path) -> None:

@@ -15,6 +15,7 @@ import ganzoo
 from ganzoo.checkpoint import sealed as checkpoints
 from ganzoo.checkpoint.sealed import CheckpointError
 from ganzoo.core.arguments import variant_name
+from ganzoo.core.atomic import write_atomically
 from ganzoo.core.files import check_regular, read_text
 from ganzoo.core.module import GANModule
 
@@ -88,8 +89,8 @@ def save_pretrained(
     if dtype is not None:
         weights = {name: w.to(dtype) if w.is_floating_point() else w for name, w in weights.items()}
     weights = {name: weight.contiguous().clone() for name, weight in weights.items()}
-    (folder / "model.safetensors").write_bytes(save(weights, {"format": "pt"}))
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    write_atomically(folder / "model.safetensors", lambda file: file.write(save(weights, {"format": "pt"})))
+    write_atomically(folder / "config.json", lambda file: file.write((json.dumps(config, indent=2) + "\n").encode()))
     return folder
 
 

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ganzoo.cli.errors import Arguments, UserError, number
+from ganzoo.cli.errors import Arguments, UserError, number, user_errors
 from ganzoo.cli.paths import find_config
+from ganzoo.core.atomic import naming
 from ganzoo.core.limits import Count
 
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -49,7 +50,8 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         print(f"largest batch that fits, at {PRECISIONS[0]}: {largest(fit, rows[0]['images'])}")
     if options.json is not None:
         machine = {"machine": platform.machine(), "python": platform.python_version()}
-        options.json.write_text(json.dumps({**machine, "rows": rows}, indent=2) + "\n")
+        with user_errors(), naming(options.json):
+            options.json.write_text(json.dumps({**machine, "rows": rows}, indent=2) + "\n")
     return 0
 
 
@@ -87,7 +89,7 @@ def _measure(fit: list[str], steps: int, sender: Any) -> None:
     from ganzoo.core.player import parameters
 
     try:
-        cli = build("fit", fit)
+        cli = build("fit", fit, dry=True)
         config = cli.config_init.trainer
         where = {"accelerator": config.accelerator, "precision": config.precision}
         cost = measure(cli.model, cli.datamodule, steps, WARM_UP, **where)

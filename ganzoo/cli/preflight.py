@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from ganzoo.cli import config as configs
 from ganzoo.cli.config import LINKED
 from ganzoo.cli.errors import UserError, causes, closest, describe, mid_run, one_line
 from ganzoo.core.arguments import OPTIMISATION, check_schedulers
@@ -186,6 +188,50 @@ def _check_callbacks(given: Any) -> None:
         for base, why in UNFIT.items():
             if issubclass(cls, base):
                 raise UserError(f"trainer.callbacks: {cls.__name__} {why}")
+
+
+def difference(file: Path, config: str) -> str | None:
+    """What makes a training another one than a run: other data, or another model. How it is trained, which is what
+    every variant and every data module takes, may change on the way.
+
+    Args:
+        file: the run's config.
+        config: YAML of the training's.
+
+    Returns:
+        `data.path is 'dogs' here, and 'cats'`, or None.
+    """
+    before, now = configs.read(file), configs.load(config)
+    sections = {"model": GANModule, "data": GANDataModule}
+    found = (_difference(before.get(name, {}), now[name], name, _arguments(base)) for name, base in sections.items())
+    return next((text for text in found if text is not None), None)
+
+
+def _difference(before: Any, now: Any, key: str, but: set[str]) -> str | None:
+    """The first one; what one of the two does not have is of another version of ganzoo."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        names = sorted(name for name in now if name in before and name not in but)
+        found = (_difference(before[name], now[name], f"{key}.{name}", but) for name in names)
+        return next((text for text in found if text is not None), None)
+    normal = _last_part if key.endswith(".class_path") else _absolute
+    if normal(before) == normal(now):
+        return None
+    here, there = (one_line(repr(value))[:80] for value in (now, before))
+    return f"{key.replace('.init_args', '')} is {here} here, and {there}"
+
+
+def _arguments(base: type) -> set[str]:
+    return set(inspect.signature(base).parameters)
+
+
+def _last_part(name: Any) -> Any:
+    """Of a class's name: modules move."""
+    return name.rpartition(".")[2] if isinstance(name, str) else name
+
+
+def _absolute(value: Any) -> Any:
+    """Of a text, which may be a path."""
+    return os.path.abspath(os.path.expanduser(value)) if isinstance(value, str) else value
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import yaml
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import ganzoo
@@ -26,7 +27,17 @@ from ganzoo.callbacks.checkpoints import Checkpoints
 from ganzoo.callbacks.diagnostics import Diagnostics
 from ganzoo.callbacks.monitors import Monitors
 from ganzoo.callbacks.progress import GANProgress, clock
-from ganzoo.callbacks.run_folder import AGAIN, RunFolder, RunLog, lock, next_run, runs_of, timed, told_to_end
+from ganzoo.callbacks.run_folder import (
+    AGAIN,
+    RunFolder,
+    RunLog,
+    lock,
+    next_run,
+    runs_of,
+    take_next,
+    timed,
+    told_to_end,
+)
 from ganzoo.callbacks.samples import Samples
 from ganzoo.callbacks.scores import Scores
 from ganzoo.checkpoint.pretrained import read_checkpoint
@@ -34,7 +45,7 @@ from ganzoo.checkpoint.sealed import in_order, newest
 from ganzoo.cli import VERBS, preflight, trust
 from ganzoo.cli import config as configs
 from ganzoo.cli.cost import measure
-from ganzoo.cli.errors import UserError, causes, describe, mid_run, one_line, user_errors
+from ganzoo.cli.errors import UserError, causes, describe, mid_run, one_line, printable, user_errors
 from ganzoo.cli.parsing import Parser
 from ganzoo.cli.paths import find_checkpoint, own_files, run_of
 from ganzoo.cli.summary import failed, summary
@@ -62,12 +73,13 @@ class GANCLI(LightningCLI):
     Args:
         verb: fit, validate or test.
         arguments: what follows it.
+        dry: whether nothing will be trained, so that no folder is taken.
     """
 
-    def __init__(self, verb: str, arguments: Sequence[str]) -> None:
-        self.verb = verb
+    def __init__(self, verb: str, arguments: Sequence[str], dry: bool = False) -> None:
+        self.verb, self.dry = verb, dry
         self.run: RunFolder | None = None
-        self.begun: Path | None = None  # the run that the same command began
+        self.home: Path | None = None  # the run that is gone on in
         self.checkpoint: dict[str, Any] | None = None
         super().__init__(
             GANModule,
@@ -160,10 +172,24 @@ class GANCLI(LightningCLI):
         return trainer
 
     def instantiate_classes(self) -> None:
-        with self._whole_names(), preflight.affordable(self.config.model):
+        with self._discarding(), self._whole_names(), preflight.affordable(self.config.model):
             super().instantiate_classes()
 
     def after_instantiate_classes(self) -> None:
+        with self._discarding():
+            self._check()
+
+    @contextmanager
+    def _discarding(self) -> Iterator[None]:
+        """What is refused before training leaves no folder."""
+        try:
+            yield
+        except BaseException:
+            if self.run:
+                self.run.discard()
+            raise
+
+    def _check(self) -> None:
         preflight.check_model(self.model)
         if self.checkpoint is not None:
             preflight.check_weights(self.config.ckpt_path, self.checkpoint, self.model)
@@ -195,16 +221,28 @@ class GANCLI(LightningCLI):
 
     def _read_checkpoint(self) -> None:
         path = self.config.ckpt_path = str(find_checkpoint(self.config.ckpt_path))
-        if self.verb == "fit" and (run := run_of(Path(path))):
-            lock(run)  # before it is read: a process that trains in it may remove what was found
+        if self.verb == "fit":
+            self._find_home(Path(path))
         self.checkpoint = read_checkpoint(Path(path))
         names = self.checkpoint["ganzoo"]["variant"], self.config.model.class_path
         saved, cls = (name.rpartition(".")[2] for name in names)
         if saved != cls:
             raise UserError(f"{path} is of {saved}, not {cls}; use --model {saved}, or another checkpoint")
         step, most = self.checkpoint["global_step"], self.config.trainer.max_steps
-        if self.verb == "fit" and 0 < most < step:
+        if self.verb == "fit" and 0 < most < step + (self.home is None):
             raise UserError(f"{path} is at step {step} of {most}; to go on, add --trainer.max_steps {2 * step}")
+
+    def _find_home(self, checkpoint: Path) -> None:
+        """A run goes on in its folder, but never with other data, or as another model, which is a new run."""
+        self.home = run_of(checkpoint)
+        if self.home is None:
+            return
+        if (other := preflight.difference(self.home / "config.yaml", self._text())) is None:
+            lock(self.home)  # before it is read: a process that trains in it may remove what was found
+            return
+        told = f"{other} in {self.home}, which stays as it is: a new run goes on from {checkpoint}"
+        rank_zero_only(print)(printable(told), file=sys.stderr)
+        self.home = None
 
     def _linked(self, datamodule: Any, key: str) -> Any:
         """What the data says of an argument of the model."""
@@ -240,10 +278,10 @@ class GANCLI(LightningCLI):
         runs = runs_of(Path(self.config.trainer.default_root_dir), self._text())
         if not runs:
             return
-        self.begun = runs[-1]
-        lock(self.begun)
-        files = in_order(self.begun / "checkpoints")
-        if (last := newest(self.begun / "checkpoints")) is not None:
+        self.home = runs[-1]
+        lock(self.home)
+        files = in_order(self.home / "checkpoints")
+        if (last := newest(self.home / "checkpoints")) is not None:
             self.config.ckpt_path = str(last)
         elif files:
             raise UserError(f"{files[-1]} is damaged, and so are all before it; start anew without --ckpt_path")
@@ -254,20 +292,22 @@ class GANCLI(LightningCLI):
     def _way_on(self, lower: bool) -> str:
         """What to do after a training was stopped in the middle."""
         assert self.run is not None
-        if (last := newest(self.run.last.parent)) is None:
+        if (last := newest(self.run.checkpoints)) is None:
             return "; there is no checkpoint yet"
         cure = " and a lower learning rate, or let the run go back by itself: --checkpoint.rollbacks 3" if lower else ""
         return f"; the last good state is {last}: go on with --ckpt_path {last}{cure}"
 
     def _make_run(self) -> RunFolder:
         config = self.config
-        folder = run_of(Path(config.ckpt_path)) if config.ckpt_path else self.begun
+        folder, made = self.home, list[Path]()
+        facts = environment() | ({"parent": config.ckpt_path} if config.ckpt_path and folder is None else {})
+        texts = {"config.yaml": self._text(), "environment.json": json.dumps(facts, indent=2) + "\n"}
+        root = Path(config.trainer.default_root_dir)
+        preflight.check_folder(folder or root, "trainer.default_root_dir")
         if folder is None:
             name = f"{type(self.model).__name__}-{getattr(self.datamodule, 'name', type(self.datamodule).__name__)}"
-            folder = next_run(Path(config.trainer.default_root_dir), name.lower())
-        preflight.check_folder(folder, "trainer.default_root_dir")
-        texts = {"config.yaml": self._text(), "environment.json": json.dumps(environment(), indent=2) + "\n"}
-        return RunFolder(folder, texts, RunLog(folder))
+            folder, made = (next_run(root, name.lower()), made) if self.dry else take_next(root, name.lower())
+        return RunFolder(folder, texts, RunLog(folder), made)
 
     def _text(self) -> str:
         """The resolved config as YAML."""
@@ -288,8 +328,8 @@ def _listed(given: Any) -> list[Any]:
     return given if isinstance(given, list) else [given] if given else []
 
 
-def build(verb: str, arguments: Sequence[str]) -> GANCLI:
-    """Everything that a command names: model, data, trainer.
+def build(verb: str, arguments: Sequence[str], dry: bool = False) -> GANCLI:
+    """Everything that a command names: model, data, trainer; dry, if it is not to be trained.
 
     Raises:
         UserError: something about it is wrong.
@@ -303,13 +343,13 @@ def build(verb: str, arguments: Sequence[str]) -> GANCLI:
         trust.guard(trusted)
         arguments = configs.find_all(arguments)
         configs.check(arguments)
-        return GANCLI(verb, arguments)
+        return GANCLI(verb, arguments, dry)
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
     dry = verb == "fit" and DRY in arguments
     with told_to_end():
-        cli = build(verb, [argument for argument in arguments if not (dry and argument == DRY)])
+        cli = build(verb, [argument for argument in arguments if not (dry and argument == DRY)], dry)
         if dry:
             return dry_run(cli)
         cli.start()

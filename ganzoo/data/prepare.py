@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ganzoo.core.atomic import PARTIAL, write_atomically
+from ganzoo.core.atomic import remove_partial, write_atomically
 from ganzoo.data.decoding import Fit, decode, find, leave_out, readable
 from ganzoo.data.folder import class_names, fraction
 from ganzoo.data.order import identity
@@ -132,6 +132,8 @@ def _claim(target: Path, index: Index) -> dict[int, Entry]:
     """Makes the folder, or refuses one that holds something else; what its index, if it is finished, says of shards."""
     if target.exists() and not target.is_dir():
         raise NotADirectoryError(f"{target.absolute()} is a file: name another folder for the shards")
+    if (target / INDEX).exists() or all(file.name.startswith(INDEX) for file in target.glob("*")):
+        remove_partial(target)
     if (target / INDEX).exists():
         before = read_index(target)
         for name, (old, new) in {k: (getattr(before, k), getattr(index, k)) for k in index._fields[1:-1]}.items():
@@ -141,7 +143,7 @@ def _claim(target: Path, index: Index) -> dict[int, Entry]:
                     "name another folder, or remove this one"
                 )
         return dict(enumerate(before.shards or ()))
-    if target.exists() and any(file.name != INDEX + PARTIAL for file in target.iterdir()):
+    if target.exists() and any(target.iterdir()):
         raise ValueError(f"{target.absolute()} holds other files: name an empty folder, or one that is not there")
     target.mkdir(parents=True, exist_ok=True)
     _write_index(target, index)

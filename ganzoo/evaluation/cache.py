@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import uuid
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ganzoo.checkpoint.bounds import read_npz
+from ganzoo.core.atomic import remove_partial, write_atomically
 from ganzoo.core.files import open_file
 from ganzoo.evaluation.interfaces import BLOCK
 from ganzoo.functional.frechet import Gaussian
@@ -39,14 +39,8 @@ def save(file: Path, value: Gaussian | Tensor) -> None:
     parts = value._asdict() if isinstance(value, Gaussian) else {"rows_of_output": value}
     arrays: dict[str, Any] = {name: np.asarray(part) for name, part in parts.items() if part is not None}
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f"{uuid.uuid4().hex}.part")
-    try:
-        with temporary.open("xb") as out:
-            np.savez(out, **arrays)
-        os.replace(temporary, file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    remove_partial(file.parent)
+    write_atomically(file, lambda out: np.savez(out, **arrays))
 
 
 def load(file: Path, n: int) -> Gaussian | Tensor | None:

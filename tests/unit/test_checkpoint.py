@@ -6,6 +6,7 @@ import errno
 import io
 import multiprocessing
 import os
+import re
 import time
 import zipfile
 from pathlib import Path
@@ -165,19 +166,101 @@ def test_a_disk_is_full_wherever_it_fills_up(tmp_path, monkeypatch):
             write(tmp_path / "a.ckpt")
 
 
+def written(name):
+    """A file's name, without what tells it from another process's."""
+    return re.sub(r"\.[0-9a-f]{8}\.partial$", ".partial", name)
+
+
 def test_the_file_is_written_beside_its_place(tmp_path, monkeypatch):
     """Not in the system's folder for such things, which may be another file system."""
     monkeypatch.setenv("TMPDIR", "/nowhere")
     seen = []
     write_atomically(tmp_path / "a", lambda file: seen.extend(os.listdir(tmp_path)))
-    assert seen == ["a.partial"] and os.listdir(tmp_path) == ["a"]
+    assert [*map(written, seen)] == ["a.partial"] and os.listdir(tmp_path) == ["a"]
 
 
 def test_the_disk_has_the_bytes_before_the_name(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(atomic.os, "fsync", lambda _: calls.append(os.listdir(tmp_path)))
+    monkeypatch.setattr(atomic.os, "fsync", lambda _: calls.append([*map(written, os.listdir(tmp_path))]))
     write_atomically(tmp_path / "a", lambda file: file.write(b"x"))
     assert calls == [["a.partial"], ["a"]], "the bytes, then the folder"
+
+
+def test_half_files_are_removed_unless_somebody_writes_them(tmp_path):
+    for name in ("a.partial", "b.0123abcd.partial", "c.part"):
+        (tmp_path / name).write_bytes(b"half")
+    (tmp_path / "elsewhere").write_bytes(b"x")
+    (tmp_path / "d.partial").symlink_to(tmp_path / "elsewhere")
+    write_atomically(tmp_path / "a", lambda _: atomic.remove_partial(tmp_path))
+    assert sorted(os.listdir(tmp_path)) == ["a", "elsewhere"]
+
+
+def test_a_half_file_is_taken_away_before_it_is_locked(tmp_path, monkeypatch):
+    """Then another one is begun."""
+    lock, opened = atomic._lock, []
+
+    def late(file, wait):
+        if wait and not opened:
+            atomic.remove_partial(tmp_path)
+        opened.append(file.name)
+        lock(file, wait)
+
+    monkeypatch.setattr(atomic, "_lock", late)
+    write_atomically(tmp_path / "a", lambda file: file.write(b"x"))
+    assert len(set(opened)) == 2 and os.listdir(tmp_path) == ["a"]
+
+
+def test_a_link_is_replaced_and_not_followed(tmp_path):
+    """Also where half files used to lie."""
+    (tmp_path / "other").write_bytes(b"mine")
+    for name in ("a", "a.partial"):
+        (tmp_path / name).symlink_to(tmp_path / "other")
+    write_atomically(tmp_path / "a", lambda file: file.write(b"x"))
+    assert (tmp_path / "other").read_bytes() == b"mine" and (tmp_path / "a").read_bytes() == b"x"
+    assert not (tmp_path / "a").is_symlink()
+
+
+def test_processes_that_write_one_file_at_once(tmp_path):
+    """Each sees its own to the end; the last one wins."""
+
+    def write_other(file):
+        write_atomically(tmp_path / "a", lambda other: other.write(b"other"))
+        assert (tmp_path / "a").read_bytes() == b"other"
+        file.write(b"last")
+
+    write_atomically(tmp_path / "a", write_other)
+    assert (tmp_path / "a").read_bytes() == b"last" and os.listdir(tmp_path) == ["a"]
+
+
+def test_a_name_may_be_as_long_as_the_disk_allows(tmp_path):
+    for name in ("a" * 255, "é" * 127):
+        write_atomically(tmp_path / name, lambda file: file.write(b"x"))
+        assert (tmp_path / name).read_bytes() == b"x"
+
+
+def test_errors_name_the_file(tmp_path):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for folder, words in {tmp_path: "No space left", tmp_path / "nowhere": "No such file"}.items():
+        with pytest.raises(OSError, match=f"{words}.*{re.escape(str(folder / 'a'))}'$"):
+            write_atomically(folder / "a", full)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("x/../../home/project", "x-..-..-home-project"),
+        ("..", "-"),
+        ("a\\b:c", "a-b-c"),
+        ("\x1b[2J\n\udce9", "-[2J--"),
+        (" cats of mine. ", "cats of mine"),
+        ("é" * 200, "é" * 60),
+        ("", "-"),
+    ],
+)
+def test_a_safe_part_of_a_path(text, part):
+    assert atomic.path_part(text) == part
 
 
 def test_nothing_is_loaded_of_a_file_whose_seal_is_broken(tmp_path, monkeypatch):

@@ -1,0 +1,232 @@
+"""A run's folder: its own, whoever begins at the same time; and nothing that it writes lies elsewhere."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from ganzoo.callbacks import run_folder
+from ganzoo.callbacks.run_folder import RunFolder, RunLog, next_run, runs_of, take_next
+from ganzoo.checkpoint.sealed import read
+from ganzoo.cli import main, preflight
+from ganzoo.cli.errors import UserError
+from ganzoo.cli.training import build
+
+SMALL = (
+    "fit --model GAN --model.hidden 8 --model.d_hidden 8 --data Digits --data.image_size 8 --trainer.max_steps 2 "
+    "--trainer.enable_progress_bar false --scores.metrics [] --scores.final_n 0 --samples.video_fps 0 "
+    "--diagnostics.every_n_steps 0 --trainer.accelerator cpu"
+)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def fit(options=""):
+    return main(shlex.split(f"{SMALL} {options}"))
+
+
+def listing(folder="runs"):
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
+def test_runs_that_begin_at_once_have_numbers_of_their_own():
+    """As a sweep begins them."""
+    barrier, found = threading.Barrier(8), []
+
+    def take(name):
+        barrier.wait()
+        found.extend(take_next(Path("runs"), name)[0] for _ in range(5))
+
+    threads = [threading.Thread(target=take, args=("same" if i % 2 else f"other-{i}",)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert listing() == sorted(path.name for path in found) and all(map(Path.is_dir, found))
+    assert len({path.name.partition("-")[0] for path in found}) == 40
+
+
+def test_a_number_that_is_being_taken_is_left_alone(monkeypatch):
+    """By a process that has the number, but no folder yet; and one that was taken just now, with another name."""
+    Path("runs/.001").mkdir(parents=True)
+    assert take_next(Path("runs"), "a") == (Path("runs/002-a"), [Path("runs/002-a")])
+    numbers = run_folder._numbers
+
+    def late(root):
+        seen = numbers(root)
+        (root / "003-b").mkdir(exist_ok=True)
+        return seen
+
+    monkeypatch.setattr(run_folder, "_numbers", late)
+    assert take_next(Path("runs"), "a")[0] == Path("runs/004-a")
+    assert listing() == [".001", "002-a", "003-b", "004-a"]
+
+
+def test_the_folder_of_runs_is_taken_away_in_between(monkeypatch):
+    """By a run that had made it, and was refused."""
+    mkdir, gone = Path.mkdir, []
+
+    def late(path, *args, **kwargs):
+        if path.name == ".001" and not gone:
+            gone.append(path)
+            path.parent.rmdir()
+        return mkdir(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "mkdir", late)
+    folder, made = take_next(Path("runs"), "a")
+    assert gone and folder.is_dir() and made == [folder, Path("runs")]
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("x/../../home/project", "001-x-..-..-home-project"),
+        ("gan-" + "a" * 255, "001-gan-" + "a" * 116),
+        ("\x1b[2J", "001--[2J"),
+    ],
+)
+def test_a_name_from_a_file_is_one_part_of_a_path(name, part):
+    assert next_run(Path("runs"), name) == Path("runs", part) == take_next(Path("runs"), name)[0]
+
+
+def test_a_folder_is_taken_before_the_data_is_prepared(monkeypatch):
+    """A run that was started later, and has ended by then, stays as it is."""
+    whole, later = preflight.check_data, []
+
+    def slow(*args):
+        if not later:
+            later.append(args)
+            assert listing() == ["001-gan-digits"]
+            assert fit("--model.hidden 9") == 0
+            later.extend(
+                sorted((path, path.read_bytes()) for path in Path("runs").glob("002-*/**/*") if path.is_file())
+            )
+        whole(*args)
+
+    monkeypatch.setattr(preflight, "check_data", slow)
+    assert fit() == 0
+    assert listing() == ["001-gan-digits", "002-gan-digits"]
+    assert all(Path(f"runs/{name}/checkpoints/last.ckpt").exists() for name in listing())
+    assert all(path.read_bytes() == content for path, content in later[1:]) and len(later) > 5
+    assert "hidden: 8" in Path("runs/001-gan-digits/config.yaml").read_text()
+
+
+def test_what_is_refused_leaves_no_folder(capsys):
+    assert fit("--data.batch_size 99999") == 2
+    assert not Path("runs").exists()
+    with pytest.raises(SystemExit) as caught, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preflight, "check_data", lambda *_: sys.exit(listing()[0]))  # as SIGTERM does
+        build("fit", shlex.split(SMALL)[1:])
+    assert caught.value.code == "001-gan-digits"
+    assert not Path("runs").exists()
+    assert fit("--dry-run") == 0 and not Path("runs").exists()
+    Path("runs/001-other").mkdir(parents=True)
+    assert fit("--data.batch_size 99999") == 2 and listing() == ["001-other"]
+
+
+def test_a_folder_with_a_state_in_it_is_never_discarded():
+    """Whichever process has written that."""
+    folder, made = take_next(Path("runs"), "a")
+    run = RunFolder(folder, {}, RunLog(folder), made)
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints/last.ckpt").touch()
+    run.discard()
+    assert folder.exists()
+    (folder / "checkpoints/last.ckpt").unlink()
+    run.discard()
+    assert not Path("runs").exists()
+
+
+@pytest.fixture
+def cats(folder):
+    """A run on pictures of cats, beside pictures of dogs."""
+    for name, colour in {"cats": 10, "dogs": 200}.items():
+        Path(name).mkdir()
+        for i in range(8):
+            Image.new("L", (8, 8), colour + i).save(f"{name}/{i}.png")
+    assert fit(PICTURES + " --data.path cats") == 0
+    return Path("runs/001-gan-cats")
+
+
+PICTURES = "--data ImageFolder --data.channels 1 --data.batch_size 4 --data.num_workers 0"
+
+
+def content(run):
+    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+def test_other_data_is_another_run_that_names_its_parent(cats, capsys):
+    before = content(cats)
+    assert fit(f"{PICTURES} --data.path dogs --ckpt_path {cats}") == 2
+    assert "last.ckpt is at step 2 of 2; to go on, add --trainer.max_steps 4" in capsys.readouterr().err
+    assert fit(f"{PICTURES} --data.path dogs --ckpt_path {cats} --trainer.max_steps 3") == 0
+    told = f"data.path is 'dogs' here, and 'cats' in {cats}, which stays as it is: a new run goes on from {cats}"
+    assert told in capsys.readouterr().err
+    assert content(cats) == before and listing() == ["001-gan-cats", "002-gan-dogs"]
+    child = Path("runs/002-gan-dogs")
+    assert json.loads((child / "environment.json").read_text())["parent"] == f"{cats}/checkpoints/last.ckpt"
+    assert read(child / "checkpoints/last.ckpt")["global_step"] == 3
+    assert fit(f"{PICTURES} --data.path ./cats/ --data.batch_size 2 --ckpt_path {cats} --trainer.max_steps 3") == 0
+    assert listing() == ["001-gan-cats", "002-gan-dogs"] and "parent" not in (cats / "environment.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"),
+    [
+        ("{class_path: Digits}", "{class_path: ganzoo.data.Digits}", None),
+        ("{class_path: Digits, init_args: {flip: true}}", "{class_path: Digits, init_args: {flip: false}}", None),
+        ("{class_path: F, init_args: {path: a}}", "{class_path: F, init_args: {path: a/, new: 1}}", None),
+        (
+            "{class_path: F, init_args: {path: a}}",
+            "{class_path: F, init_args: {path: b}}",
+            "data.path is 'b' here, and 'a'",
+        ),
+        (
+            "{class_path: F, init_args: {labels: null}}",
+            "{class_path: F, init_args: {labels: 1}}",
+            "data.labels is 1 here",
+        ),
+        ("{class_path: F}", "{class_path: other.G}", "data.class_path is 'other.G' here, and 'F'"),
+        ("7", "{class_path: F}", "data is {'class_path': 'F'} here, and 7"),
+        (
+            "{class_path: P, init_args: {data: {class_path: F, init_args: {path: a}}}}",
+            "{class_path: P, init_args: {data: {class_path: F, init_args: {path: b, batch_size: 3}}}}",
+            "data.data.path is 'b' here, and 'a'",
+        ),
+    ],
+)
+def test_which_settings_make_another_run(before, after, found):
+    rest = "model: {class_path: GAN, init_args: {hidden: 8, n_critic: %d}}\ndata: "
+    Path("config.yaml").write_text(rest % 1 + before)
+    said = preflight.difference(Path("config.yaml"), rest % 2 + after)
+    assert said == found or said and found and said.startswith(found)
+
+
+def test_another_model_is_another_run():
+    Path("config.yaml").write_text("model: {class_path: WGANGP, init_args: {gp_weight: 10, n_critic: 5}}")
+    config = "model: {class_path: WGANGP, init_args: {gp_weight: %d, n_critic: 1}}\ndata: {class_path: Digits}"
+    assert preflight.difference(Path("config.yaml"), config % 10) is None
+    assert preflight.difference(Path("config.yaml"), config % 1) == "model.gp_weight is 1 here, and 10"
+    Path("config.yaml").write_bytes(b"\xff")
+    with pytest.raises(UserError, match="config.yaml is no YAML"):
+        preflight.difference(Path("config.yaml"), config % 1)
+
+
+def test_other_runs_may_be_damaged():
+    """Where one is looked for that has the same config."""
+    for i, content in enumerate((b"same\n", b"\xff\xfe", b"same\n")):
+        Path(f"runs/00{i}-x").mkdir(parents=True)
+        Path(f"runs/00{i}-x/config.yaml").write_bytes(content)
+    Path("runs/003-x/config.yaml").mkdir(parents=True)
+    Path("runs/004-x").mkdir()
+    Path("runs/004-x/config.yaml").symlink_to("nowhere")
+    assert runs_of(Path("runs"), "same\n") == [Path("runs/000-x"), Path("runs/002-x")]
