@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
-from ganzoo.cli import main
+from ganzoo import cli
+from ganzoo.core.signals import ignore
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`cli.main`; as a program, what asks it to end no longer changes its exit code."""
+    code = cli.main(arguments)
+    if arguments is None:
+        ignore()
+    return code
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,9 +8,9 @@ import re
 import shutil
 import signal
 import sys
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -26,14 +26,14 @@ from ganzoo.core.atomic import keep_until, naming, path_part, remove_partial, wr
 from ganzoo.core.files import check_regular, open_file
 from ganzoo.core.lightning_fixes import BatchEndCallback, skip_sigterm_broadcast
 from ganzoo.core.player import parameters
+from ganzoo.core.signals import CODES, give_back, take
 
 try:
     import fcntl
 except ImportError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
-AGAIN = 75  # sysexits' EX_TEMPFAIL: run me again
-CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: AGAIN}
+TWICE = 1.0  # seconds within which one may be told twice by the same: by `timeout`, say, alone and with its group
 _locks: dict[Path, IO[str]] = {}  # of this process
 
 
@@ -89,6 +89,7 @@ class RunFolder(BatchEndCallback):
         self.made = made
         self.started = False
         self.signal = 0  # that asked to stop
+        self._told = 0.0  # when, in seconds
         self._handlers: dict[int, Any] = {}
 
     @property
@@ -114,10 +115,9 @@ class RunFolder(BatchEndCallback):
             print(f"{self.folder}: {what}, {trainer.world_size} x {pl_module.device.type}", file=sys.stderr)
             if trainer.max_steps < 0 and (trainer.max_epochs or -1) < 0 and not timed(trainer):
                 print("no trainer.max_steps, max_epochs or max_time: training until Ctrl-C", file=sys.stderr)
-        if threading.current_thread() is threading.main_thread():
-            self._handlers = {number: signal.signal(number, self._interrupt) for number in CODES}
-            if trainer.world_size > 1:
-                skip_sigterm_broadcast(trainer)
+        self._handlers = take(self._interrupt, *CODES)
+        if self._handlers and trainer.world_size > 1:
+            skip_sigterm_broadcast(trainer)
 
     def on_train_batch_start(self, *_: Any) -> None:  # type: ignore[override]
         self.started = True
@@ -152,15 +152,17 @@ class RunFolder(BatchEndCallback):
             write_atomically(self.folder / name, partial(_text, text))
 
     def _interrupt(self, signum: int, frame: Any) -> None:
+        if self.signal and signum != signal.SIGINT and time.monotonic() < self._told + TWICE:
+            return
         if self.signal:
             raise KeyboardInterrupt
-        self.signal = signum
-        what = "Ctrl-C" if signum == signal.SIGINT else "SIGTERM"
-        os.write(2, f"\n{what}: stopping after this batch; once more to stop at once\n".encode())
+        self.signal, self._told = signum, time.monotonic()
+        what = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
+        with suppress(OSError):  # nobody may be left to read it
+            os.write(2, f"\n{what}: stopping after this batch; once more to stop at once\n".encode())
 
     def _restore_handler(self) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+        give_back(self._handlers)
         self._handlers = {}
 
     def _stop(self, trainer: Trainer) -> bool:
@@ -230,23 +232,6 @@ def _bytes(file: Path) -> bytes | None:
         return file.read_bytes() if file.is_file() else None
     except OSError:
         return None
-
-
-@contextmanager
-def told_to_end() -> Iterator[None]:
-    """SIGTERM before the first batch, or while the end is scored, when there is nothing to save: run me again."""
-
-    def again(signum: int, frame: Any) -> None:
-        raise SystemExit(AGAIN)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, again)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _text(text: str, file: BinaryIO) -> None:

@@ -8,10 +8,13 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 from ganzoo import __version__
-from ganzoo.cli.errors import UserError, closest, printable
+from ganzoo.cli.errors import UserError, causes, closest, printable
+from ganzoo.cli.streams import OutputError, standard_streams
+from ganzoo.core.signals import told_to_end
 
 
 class Verb(NamedTuple):
@@ -53,33 +56,45 @@ def usage() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; 0, or 2 after a user's error, or 130 after Ctrl-C."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    """Run one verb; 0, or 2 after a user's error, or 130 after Ctrl-C, or 75 where a training was told to end."""
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # `open_picture` refuses it
+    with standard_streams():
+        return _main(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _main(arguments: Sequence[str]) -> int:
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        if any(isinstance(cause, OutputError) and cause.closed for cause in causes(error)):  # `info GAN | head`
+            return 0
+        if os.environ.get("GANZOO_TRACEBACK"):
+            traceback.print_exc()
+        print(f"ganzoo: error: {printable(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ganzoo: stopped", file=sys.stderr)
+        return 130
+
+
+def _run(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
     if arguments[0] in ("-V", "--version"):
         print(__version__)
         return 0
-    warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # `open_picture` refuses it
+    verb, rest = arguments[0], arguments[1:]
+    if verb not in VERBS:
+        raise UserError(_no_verb(verb, rest))
+    module = VERBS[verb].module
     try:
-        verb, rest = arguments[0], arguments[1:]
-        if verb not in VERBS:
-            raise UserError(_no_verb(verb, rest))
-        return importlib.import_module(f"ganzoo.cli.{VERBS[verb].module}").main(verb, rest)
+        with told_to_end(os._exit) if module == "training" else nullcontext():  # the imports take seconds
+            return importlib.import_module(f"ganzoo.cli.{module}").main(verb, rest)
     except SystemExit as error:  # after --help
         return int(error.code or 0)
-    except UserError as error:
-        if os.environ.get("GANZOO_TRACEBACK"):
-            traceback.print_exc()
-        print(f"ganzoo: error: {printable(error)}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # `info GAN | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        print("ganzoo: stopped", file=sys.stderr)
-        return 130
 
 
 def _no_verb(word: str, rest: Sequence[str]) -> str:

@@ -105,7 +105,7 @@ def user_errors() -> Iterator[None]:
     """Every exception inside is the user's to mend."""
     try:
         yield
-    except (UserError, BrokenPipeError):
+    except UserError:
         raise
     except Exception as error:
         raise UserError(describe(error)) from error
@@ -129,12 +129,14 @@ def mid_run(error: BaseException) -> str | None:
     Args:
         error: as it came out of the training, from a worker that loads data or from this process.
     """
+    if "iter(combined_loader)" in str(error):  # Lightning's end of a training that a dead worker ended before
+        error = error.__context__ or error
     kind, text = _original(error)
     for cause in (error, error.__cause__):
         if isinstance(cause, OSError) and cause.errno in FULL:
             text = f"[Errno {cause.errno}] {text}"
     line = re.sub(r"\[enforce fail at \S+\] (\. |err == 0\. )?", "", one_line(text))
-    if re.search(r"cannot be decoded|can be decoded|conditioned on metric", text):
+    if re.search(r"cannot be decoded|can be decoded|conditioned on metric|is damaged \(", text):
         return line.rstrip(".")
     if "/torch_" in text and "No space left" in text or "Bus error" in text or "shared memory" in text:
         return "the workers' shared memory (/dev/shm) is full; lower data.num_workers, or set it to 0"

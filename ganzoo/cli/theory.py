@@ -71,5 +71,6 @@ def drawing(name: str) -> Callable[..., Any]:
 
 def gallery(names: Sequence[str]) -> str:
     """A page of pictures with their captions."""
-    parts = [f"## `{name}`\n\n{inspect.getdoc(drawing(name))}\n\n![{FIGURES[name][1]}]({name}.png)" for name in names]
+    captions = {name: inspect.getdoc(drawing(name)) or "" for name in names}  # Python has none with -OO
+    parts = [f"## `{name}`\n\n{captions[name]}\n\n![{FIGURES[name][1]}]({name}.png)" for name in names]
     return "\n\n".join(["# Figures of the theory", "Drawn by `python -m ganzoo theory`.", *parts]) + "\n"

@@ -27,17 +27,7 @@ from ganzoo.callbacks.checkpoints import Checkpoints
 from ganzoo.callbacks.diagnostics import Diagnostics
 from ganzoo.callbacks.monitors import Monitors
 from ganzoo.callbacks.progress import GANProgress, clock
-from ganzoo.callbacks.run_folder import (
-    AGAIN,
-    RunFolder,
-    RunLog,
-    lock,
-    next_run,
-    runs_of,
-    take_next,
-    timed,
-    told_to_end,
-)
+from ganzoo.callbacks.run_folder import RunFolder, RunLog, lock, next_run, runs_of, take_next, timed
 from ganzoo.callbacks.samples import Samples
 from ganzoo.callbacks.scores import Scores
 from ganzoo.checkpoint.pretrained import read_checkpoint
@@ -48,6 +38,7 @@ from ganzoo.cli.cost import measure
 from ganzoo.cli.errors import UserError, causes, describe, mid_run, one_line, printable, user_errors
 from ganzoo.cli.parsing import Parser
 from ganzoo.cli.paths import find_checkpoint, own_files, run_of
+from ganzoo.cli.streams import unheard
 from ganzoo.cli.summary import failed, summary
 from ganzoo.core.arguments import DATA_SAYS
 from ganzoo.core.environment import environment
@@ -56,6 +47,7 @@ from ganzoo.core.lightning_fixes import NoProfiler, quiet
 from ganzoo.core.limits import ArgumentError, hints, takes_none
 from ganzoo.core.module import GANModule
 from ganzoo.core.player import parameters
+from ganzoo.core.signals import AGAIN, told_to_end
 from ganzoo.core.strategy import GANStrategy
 
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, value: dumper.represent_data(value.value))  # of `Timer`
@@ -352,6 +344,8 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         cli = build(verb, [argument for argument in arguments if not (dry and argument == DRY)], dry)
         if dry:
             return dry_run(cli)
+        if verb == "fit":
+            unheard()
         cli.start()
     if cli.run is None or cli.trainer.local_rank:  # Lightning takes another code of the processes it starts for a fault
         return 0

@@ -52,7 +52,7 @@ def check_regular(path: str | os.PathLike[str]) -> None:
 
 def _refuse(path: str | os.PathLike[str], mode: int) -> None:
     if (kind := KINDS.get(stat.S_IFMT(mode))) is not None:
-        raise OSError(f"{os.fspath(path)} is {kind}, no regular file")
+        raise OSError(f"{os.fspath(path)} is {kind}, not a file: remove it")
 
 
 def _open(path: str, flags: int) -> int:

@@ -39,13 +39,13 @@ def check_optimizer(name: str, make: Callable[[Any], Optimizer], weights: Sequen
         except TypeError:  # it wants a closure
             return
         stages.append(optimizer.state_dict()["state"])
-    for i, weight in enumerate(weights):
+    for i, of in enumerate(weights):
         state, known = states.get(i, {}), {**stages[0].get(i, {}), **stages[1].get(i, {})}
         always = stages[0].get(i, {}).keys() & stages[1].get(i, {}).keys()
         if not isinstance(state, dict) or (state and always - state.keys()):
             raise MisconfigurationException(f"{wrong} is of another optimizer")
         for key in state.keys() & known.keys():
-            if not _fits(state[key], known[key], weight):
+            if not _fits(state[key], known[key], of):
                 raise MisconfigurationException(f"{wrong} does not fit: {key} of parameter {i}")
 
 

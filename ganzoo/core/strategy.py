@@ -56,7 +56,7 @@ class GANStrategy(DDPStrategy):
 
     @classmethod
     def register_strategies(cls, strategy_registry: Any) -> None:
-        strategy_registry.register(cls.strategy_name, cls, description=(cls.__doc__ or "").splitlines()[0])
+        strategy_registry.register(cls.strategy_name, cls, description=(cls.__doc__ or "").partition("\n")[0])
 
 
 def average(tensors: list[Tensor]) -> None:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from multiprocessing import active_children
+from multiprocessing.util import Finalize
 from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch._C import _error_if_any_worker_fails
 from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader
 
 from ganzoo.core.random import mix
+from ganzoo.core.signals import CODES, starting_processes, take
 from ganzoo.core.types import Batch
 from ganzoo.data.datasets import Images
 
 BLOCK = 64  # batches whose tickets are made at once
+
+
+def _go_on(worker: int) -> None:
+    """What ends a training is often sent to all of its processes; it needs its workers until its state is saved."""
+    take(signal.SIG_IGN, *CODES)
 
 
 def identity(batch: Any) -> Any:
@@ -51,9 +61,24 @@ class _Batches:
                 persistent_workers=True,
                 pin_memory=pin,
                 generator=torch.Generator(),  # it draws a seed per epoch, which must not come from the global generator
+                worker_init_fn=_go_on,
             )
-        self._iterator = iter(self._loader)
-        yield from self._iterator
+        self._start(self._loader)
+        while (loaded := self._next()) is not None:
+            yield loaded
+
+    def _start(self, loader: DataLoader[Batch]) -> None:
+        """Begin an epoch; where that starts the workers, they are ended with this process."""
+        before = active_children()
+        with starting_processes():
+            self._iterator = iter(loader)
+        for worker in {*active_children()} - {*before}:
+            Finalize(None, worker.kill, exitpriority=0)  # multiprocessing's SIGTERM, which it waits for, is ignored
+
+    def _next(self) -> Batch | None:
+        assert self._iterator is not None
+        _error_if_any_worker_fails()  # here, not in the midst of a step or a save, where torch's handler would raise it
+        return next(self._iterator, None)
 
 
 class SequentialLoader(_Batches):

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
@@ -27,6 +28,7 @@ from ganzoo.core.module import GANModule
 from ganzoo.core.player import PLAYERS
 from ganzoo.data.folder import fraction
 
+SEED = "seed_everything: 0\n"  # in a run's config
 STEPS, SAVES = 40, 7  # batches of a run, and between two checkpoints
 HELD_OUT = 0.1  # share of a folder that is not trained on
 LIMIT = 120  # seconds after which a start counts as hung
@@ -59,7 +61,8 @@ class Course:
 
     @property
     def run(self) -> Path:
-        return next(self.place.glob("runs/*"))
+        """The first of this very command, beside which another one may have trained."""
+        return next(run for run in sorted(self.place.glob("runs/*")) if SEED in (run / "config.yaml").read_text())
 
     @property
     def played(self) -> int:
@@ -72,17 +75,32 @@ class Course:
 
     def start(self, prepare: Callable[[], None] | None = None) -> int:
         """Run the command in a fork of this process, which has imported everything, after `prepare` has been called."""
+        return self._end(*self._begin(self.command, prepare))
+
+    def start_beside(self, *options: str) -> None:
+        """Run the command, and at the same moment once more with other options."""
+        both = [self._begin(self.command, None), self._begin([*self.command, *options], None, count=False)]
+        for process, reader in both:
+            self._end(process, reader)
+
+    def _begin(
+        self, command: list[str], prepare: Callable[[], None] | None, count: bool = True
+    ) -> tuple[BaseProcess, int]:
         reader, writer = os.pipe()
-        process = multiprocessing.get_context("fork").Process(target=self._child, args=(writer, prepare))
+        arguments = (writer, command, prepare, count)
+        process = multiprocessing.get_context("fork").Process(target=self._child, args=arguments)
         process.start()
         os.close(writer)
+        return process, reader
+
+    def _end(self, process: BaseProcess, reader: int) -> int:
         with os.fdopen(reader, errors="replace") as said:
             text = _all_of(said, cast(int, process.pid))
         process.join()
         self.starts.append((process.exitcode or 0, text))
         return process.exitcode or 0
 
-    def _child(self, writer: int, prepare: Callable[[], None] | None) -> None:
+    def _child(self, writer: int, command: list[str], prepare: Callable[[], None] | None, counted: bool) -> None:
         os.setpgid(0, 0)
         os.chdir(self.place)
         os.dup2(writer, 1)
@@ -93,10 +111,11 @@ class Course:
         def count(_: GANModule) -> None:
             self._played.value += 1
 
-        _wrap("training_step", count, before=False)
+        if counted:
+            _wrap("training_step", count, before=False)
         if prepare:
             prepare()
-        os._exit(main(self.command))
+        os._exit(main(command))
 
     def processes(self, rank: int | None = None, step: int = 0) -> int:
         """Run the command as a user does, in two processes of which one may kill itself after a batch."""
@@ -259,6 +278,36 @@ def dead_rank(course: Course) -> None:
         course.processes(rank, course.step(least, least + 17))
 
 
+def told_as_a_group(course: Course) -> None:
+    numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL]
+    for number, least in zip(course.random.sample(numbers, 4), (2, 11, 20, 30), strict=True):
+        before = course.random.random() < 0.5
+        tell = lambda _, number=number: os.killpg(0, number)  # type: ignore[misc]  # noqa: E731
+        course.start(at(course.step(least, least + 8), tell, before=before))
+
+
+def unheard(course: Course) -> None:
+    def strike(number: int, where: str) -> None:
+        if where == "pipe":
+            reader, file = os.pipe()
+            os.close(reader)
+        else:
+            file = os.open(where, os.O_WRONLY)
+        for stream in (1, 2):
+            os.dup2(file, stream)
+        if number:
+            os.killpg(0, number)
+
+    ways = [(signal.SIGTERM, "pipe"), (signal.SIGINT, "/dev/full"), (signal.SIGHUP, "pipe"), (0, "pipe")]
+    for (number, where), least in zip(ways, (2, 11, 20, 30), strict=True):
+        act = lambda _, number=number, where=where: strike(number, where)  # type: ignore[misc]  # noqa: E731
+        course.start(at(course.step(least, least + 8), act))
+
+
+def beside(course: Course) -> None:
+    course.start_beside("--seed_everything", "1")
+
+
 FAULTS = {
     "killed": Fault(killed, "SIGKILL twice: before, in or after a batch", {-9}),
     "killed while saving": Fault(
@@ -281,4 +330,16 @@ FAULTS = {
         "SIGKILL of one of two processes that train together: first of the one that was started, then of its child",
         {2, -9},
     ),
+    "group": Fault(
+        told_as_a_group,
+        "SIGTERM, SIGINT, SIGHUP and SIGKILL, in some order, to the whole process group, with two workers",
+        {75, 130, -9},
+    ),
+    "closed pipe": Fault(
+        unheard,
+        "nobody reads what is printed any more, then SIGTERM, SIGHUP or nothing; or the disk under the log is full, "
+        "then SIGINT; to the whole group, with two workers",
+        {75, 130, 0},
+    ),
+    "two at once": Fault(beside, "two trainings with two seeds begin at one moment in one folder", {0, 2}),
 }

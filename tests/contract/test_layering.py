@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2] / "ganzoo"
 FILES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.py"))
 
 RANK_0 = {f"core/{name}" for name in ("atomic", "environment", "finite", "limits", "pixels", "random", "types")}
-RANK_0 |= {"checkpoint/bounds", "core/files", "functional", "layers"}
+RANK_0 |= {"checkpoint/bounds", "core/files", "core/signals", "functional", "layers"}
 RANK_1 = {"networks", "augment", "games", "optim", "core/compiler", "core/ema", "core/frozen", "core/pool"}
 PARTS = {"arguments", "batch", "consensus", "held_out", "lightning_fixes", "loss_log", "pickling"}
 PARTS |= {"drawing", "player", "restored", "sampling", "strategy", "training_state"}  # of `core/module`
@@ -24,7 +24,7 @@ TORCH = {"torch", "numpy"}
 LIGHTNING = {*TORCH, "lightning", "torchvision", "torchmetrics", "torch_fidelity", "sklearn", "PIL", "av", "mlxtend"}
 LIGHTNING |= {"pyarrow"}
 DATA = {"checkpoint/bounds", *(f"core/{name}" for name in ("atomic", "files", "types", "random", "limits", "pixels"))}
-DATA |= {"data/datasets", "data/order", "data/decoding", "data/rows"}
+DATA |= {"core/signals", "data/datasets", "data/order", "data/decoding", "data/rows"}
 TOGETHER = {"choice", "comparison", "extractors", "measure", "sweep"}  # they use others of `evaluation`
 ANYTHING = {"*"}
 
@@ -44,7 +44,10 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "evaluation/assemble": (RANK_0 | CORE | {"data", "evaluation"}, TORCH),
     "variants": (RANK_0 | RANK_1 | CORE, {"torch", "lightning"}),
     "callbacks": (RANK_0 | RANK_1 | CORE | {"evaluation"}, {*LIGHTNING, "rich", "yaml"}),
-    "checkpoint/pretrained": (CORE | {"", "variants", "core/atomic"}, {"torch", "safetensors", "huggingface_hub"}),
+    "checkpoint/pretrained": (
+        CORE | {"", "variants", "core/atomic", "core/files"},
+        {"torch", "safetensors", "huggingface_hub"},
+    ),
 }
 
 
