@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2] / "ganzoo"
 FILES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.py"))
 
 RANK_0 = {f"core/{name}" for name in ("atomic", "environment", "finite", "limits", "pixels", "random", "types")}
-RANK_0 |= {"checkpoint/bounds", "functional", "layers"}
+RANK_0 |= {"checkpoint/bounds", "checkpoint/pickles", "checkpoint/tensors", "functional", "layers"}
 RANK_1 = {"networks", "augment", "games", "optim", "core/compiler", "core/ema", "core/frozen", "core/pool"}
 PARTS = {"arguments", "batch", "consensus", "held_out", "lightning_fixes", "loss_log", "pickling"}
 PARTS |= {"drawing", "player", "sampling", "strategy", "training_state"}  # of `core/module`
@@ -31,6 +31,7 @@ ANYTHING = {"*"}
 # package or file -> (what of ours it may import beside its own base, which libraries)
 RULES: dict[str, tuple[set[str], set[str]]] = {
     **{name: (set(), TORCH) for name in RANK_0},
+    "checkpoint/tensors": ({"checkpoint/bounds", "checkpoint/pickles"}, TORCH),
     **{name: (RANK_0, TORCH) for name in RANK_1},
     "optim/game": (RANK_0 | {"optim/adam"}, TORCH),
     "functional": (set(), {*TORCH, "scipy", "sklearn", "threadpoolctl"}),
