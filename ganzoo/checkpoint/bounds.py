@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,38 +21,60 @@ from torch.nn.modules.module import (
     register_module_buffer_registration_hook,
     register_module_parameter_registration_hook,
 )
+from torch.overrides import TorchFunctionMode
 
 MOST = 1_000_000  # values in a file of tensors; a checkpoint of a large model has 10,000
+LARGER = "its arguments make a model that is larger than its weights"
+MAKERS = {torch.empty, torch.zeros, torch.ones, torch.full, torch.eye, torch.arange, torch.linspace, torch.logspace}
+MAKERS |= {torch.rand, torch.randn, torch.randint, torch.randperm}
+DEEPEST = 100  # lists in lists
+DIRECTORY = 1 << 24  # bytes of a zip archive's directory, some 70 for each member
+END, END64, LOCATOR = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q"), struct.Struct("<4sLQL")  # what ends it
 SMALL = 1 << 26  # bytes; so much may be unpacked, or built, of any file
 
 
-def check_archive(file: BinaryIO, times: float = 1) -> None:
-    """A zip archive unpacks to at most `times` its size. What torch writes is not compressed; arrays may be.
+def open_archive(file: BinaryIO) -> zipfile.ZipFile:
+    """A zip archive whose one directory ends the file, but for a short comment: all programs find the same members.
 
     Raises:
-        ValueError: to more, or it is no archive.
+        ValueError, OSError, struct.error, zipfile.BadZipFile, NotImplementedError: it is another one, or none.
     """
     size = file.seek(0, os.SEEK_END)
-    try:
-        with zipfile.ZipFile(file) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
-    except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
-        raise ValueError(f"no archive: {str(error)[:60]}") from error
-    finally:
-        file.seek(0)
-    if unpacked > max(times * size, SMALL):
-        raise ValueError(f"it would unpack to {unpacked:,} bytes from {size:,}")
+    file.seek(start := max(size - 256, 0))
+    tail = file.read()
+    if (end := tail.rfind(b"PK\5\6")) < 0:
+        raise ValueError("no archive")
+    _, *disks, here, members, length, offset, comment = END.unpack_from(tail, end)
+    whole = end + END.size + comment == len(tail)
+    if end >= LOCATOR.size + END64.size and tail[end - LOCATOR.size : end].startswith(b"PK\6\7"):
+        _, disk, place, parts = LOCATOR.unpack_from(tail, end - LOCATOR.size)
+        small = here, members, length, offset
+        end -= LOCATOR.size + END64.size
+        kind, rest, _, _, *more, here, members, length, offset = END64.unpack_from(tail, end)
+        large = min(here, 0xFFFF), min(members, 0xFFFF), min(length, 0xFFFFFFFF), min(offset, 0xFFFFFFFF)
+        whole = whole and kind == b"PK\6\6" and (rest, disk, place, parts, small) == (44, 0, start + end, 1, large)
+        disks += more
+    if not whole or any(disks) or here != members or offset + length != start + end:
+        raise ValueError("its directory is not one, at its end")
+    if length > DIRECTORY:
+        raise ValueError(f"its directory has {length:,} bytes")
+    archive = zipfile.ZipFile(file)
+    if len(archive.infolist()) != members:
+        raise ValueError("its directory has more members than it says")
+    return archive
 
 
 def read_npz(file: BinaryIO, *names: str) -> dict[str, np.ndarray]:
     """Arrays of a .npz, those of these names or all; nothing is unpickled.
 
     Raises:
-        ValueError, KeyError, OSError, zipfile.BadZipFile, zlib.error: they are not there, not whole, or not arrays of
-            numbers as large as the file says.
+        Exception: they are not there, not whole, or not arrays of numbers as large as the file says.
     """
-    check_archive(file, times=100)  # white pictures: 1000; photographs: 2
-    with zipfile.ZipFile(file) as archive:
+    size = file.seek(0, os.SEEK_END)
+    with open_archive(file) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > max(100 * size, SMALL):  # white pictures: 1000; photographs: 2
+            raise ValueError(f"it would unpack to {unpacked:,} bytes from {size:,}")
         for member in [archive.getinfo(f"{name}.npy") for name in names] or archive.infolist():
             with archive.open(member) as opened:
                 version = npy.read_magic(opened)
@@ -76,25 +99,39 @@ def check_content(content: Any, size: int) -> None:
     Raises:
         ValueError: it has.
     """
-    left, rest = MOST, [content]
+    left, rest = MOST, [(content, 0)]
     while rest:
-        value = rest.pop()
+        value, depth = rest.pop()
         if isinstance(value, Tensor) and (
             value.layout != torch.strided or value.is_meta or value.numel() * value.element_size() > size
         ):
             raise ValueError(f"a tensor claims to be {list(value.shape)}, which {size:,} bytes cannot hold")
         inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple | set) else ()
         left -= 1 + len(inner)
-        if left < 0:
-            raise ValueError(f"it holds more than {MOST:,} values")
-        rest += inner
+        if left < 0 or depth > DEEPEST:
+            raise ValueError(f"it holds more than {MOST:,} values, or {DEEPEST} in each other")
+        rest += [(part, depth + 1) for part in inner]
+
+
+class _Sizes(TorchFunctionMode):
+    """What makes tensors of numbers is asked on the meta device first, and refused beyond so many values."""
+
+    def __init__(self, most: float) -> None:
+        super().__init__()
+        self.most = most
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in MAKERS and func(*args, **{**kwargs, "device": "meta"}).numel() > self.most:
+            raise ValueError(LARGER)
+        return func(*args, **kwargs)
 
 
 @contextmanager
 def no_larger(weights: Mapping[str, Tensor], times: float = 2) -> Iterator[None]:
     """A model that is built inside has at most `times` the values of these weights, or few, and as many tensors.
 
-    Twice, since parametrisations register a weight again.
+    Twice, since parametrisations register a weight again. Nothing larger is filled on the way.
 
     Raises:
         ValueError: it has more; the rest of it was not built.
@@ -107,11 +144,12 @@ def no_larger(weights: Mapping[str, Tensor], times: float = 2) -> Iterator[None]
             values -= tensor.numel()
             tensors -= 1
             if values < 0 or tensors < 0:
-                raise ValueError("its arguments make a model that is larger than its weights")
+                raise ValueError(LARGER)
 
     hooks = register_module_parameter_registration_hook(count), register_module_buffer_registration_hook(count)
     try:
-        yield
+        with _Sizes(values):
+            yield
     finally:
         for hook in hooks:
             hook.remove()

@@ -16,7 +16,8 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import Tensor
 
-from ganzoo.checkpoint.bounds import check_archive, check_content, no_larger
+from ganzoo.checkpoint import tensors
+from ganzoo.checkpoint.bounds import no_larger
 from ganzoo.core.arguments import variant_name
 from ganzoo.core.atomic import write_atomically
 from ganzoo.core.files import open_file
@@ -56,12 +57,9 @@ def read(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[str, A
         seal = _seal(file)
         if seal and seal[0] != _digest(file, seal[1]):
             raise CheckpointError(f"{path} is damaged: its sha256 is not what was written; {_instead(path)}")
-        file.seek(0)
         try:
-            check_archive(file)
             with warnings.catch_warnings(action="ignore"):  # of pickle's protocol, where another program wrote the file
-                checkpoint = torch.load(file, map_location=map_location, weights_only=True)
-            check_content(checkpoint, file.seek(0, os.SEEK_END))
+                checkpoint = tensors.load(file, map_location)
         except Exception as error:  # a damaged file raises anything
             if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
                 text = f"{path} wants to run code and was not loaded; take weights from it alone"
@@ -126,7 +124,7 @@ def load_from_checkpoint(
     """
     if hparams_file is not None:
         raise ValueError("the arguments are in the checkpoint; leave hparams_file out")
-    saved = read(checkpoint_path, map_location or "cpu")
+    saved = read(checkpoint_path)
     if (name := saved["ganzoo"].get("variant")) != variant_name(cls):
         raise CheckpointError(f"{checkpoint_path} is of {name}, not of {variant_name(cls)}; use ganzoo.load")
     arguments = {**saved.get("hyper_parameters", {}), **kwargs}
@@ -164,7 +162,7 @@ def step_of(file: Path) -> int:
         return int(match[1])
     try:
         with open_file(file) as opened:
-            check_archive(opened)
+            tensors.check_file(opened)
         return int(torch.load(file, mmap=True, map_location="cpu", weights_only=True)["global_step"])
     except Exception:  # a damaged file raises anything
         return sys.maxsize

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import socket
 import sys
-import zipfile
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ganzoo.checkpoint.bounds import check_archive, check_content
+from ganzoo.checkpoint.tensors import load
 from ganzoo.core.files import open_file
 
 
@@ -52,12 +51,7 @@ def tensors(path: Path, url: str) -> Any:
     """What the file holds, if that is tensors alone: nothing else is ever unpickled."""
     try:
         with open_file(path) as file:
-            if zipfile.is_zipfile(file):  # a file of torch before 1.6 is none, and unpacks nothing
-                check_archive(file)
-            file.seek(0)
-            content = torch.load(file, map_location="cpu", weights_only=True)
-        check_content(content, path.stat().st_size)
-        return content
+            return load(file, old=True)
     except Exception as error:  # anything, from KeyError to UnpicklingError, whose message advises to trust the file
         raise ValueError(f"{path} is not a file of tensors that torch.load(weights_only=True) reads: "
                          f"name a copy of {url}") from error  # fmt: skip

@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2] / "ganzoo"
 FILES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.py"))
 
 RANK_0 = {f"core/{name}" for name in ("atomic", "environment", "finite", "limits", "pixels", "random", "types")}
-RANK_0 |= {"checkpoint/bounds", "core/files", "core/signals", "functional", "layers"}
+RANK_0 |= {"checkpoint/bounds", "checkpoint/pickles", "checkpoint/tensors", "core/files", "core/signals"}
+RANK_0 |= {"functional", "layers"}
 RANK_1 = {"networks", "augment", "games", "optim", "core/compiler", "core/ema", "core/frozen", "core/pool"}
 PARTS = {"arguments", "batch", "consensus", "held_out", "lightning_fixes", "loss_log", "pickling"}
 PARTS |= {"drawing", "player", "restored", "sampling", "strategy", "training_state"}  # of `core/module`
@@ -32,6 +33,7 @@ ANYTHING = {"*"}
 RULES: dict[str, tuple[set[str], set[str]]] = {
     **{name: (set(), TORCH) for name in RANK_0},
     "core/atomic": ({"core/files"}, TORCH),
+    "checkpoint/tensors": ({"checkpoint/bounds", "checkpoint/pickles"}, TORCH),
     **{name: (RANK_0, TORCH) for name in RANK_1},
     "optim/game": (RANK_0 | {"optim/adam"}, TORCH),
     "functional": (set(), {*TORCH, "scipy", "sklearn", "threadpoolctl"}),
@@ -44,10 +46,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "evaluation/assemble": (RANK_0 | CORE | {"data", "evaluation"}, TORCH),
     "variants": (RANK_0 | RANK_1 | CORE, {"torch", "lightning"}),
     "callbacks": (RANK_0 | RANK_1 | CORE | {"evaluation"}, {*LIGHTNING, "rich", "yaml"}),
-    "checkpoint/pretrained": (
-        CORE | {"", "variants", "core/atomic", "core/files"},
-        {"torch", "safetensors", "huggingface_hub"},
-    ),
+    "checkpoint/pretrained": (RANK_0 | CORE | {"", "variants"}, {"torch", "safetensors", "huggingface_hub"}),
 }
 
 

@@ -1,0 +1,172 @@
+"""A pickle is read opcode by opcode, and nothing of it is made, before torch unpickles it.
+
+torch's `weights_only=True` runs no code, but it calls what makes gigabytes of a few bytes: `bytearray(8 << 30)`, slow
+codecs, one more copy of a long list for every four bytes. Here a call passes if it makes no more than asks for it.
+"""
+
+from __future__ import annotations
+
+import pickle
+import pickletools
+import sys
+from collections.abc import Callable, Set
+from enum import Enum, auto
+from typing import Any, BinaryIO
+
+import torch
+
+MOST = 1_000_000  # opcodes of a pickle; torch.save writes some 50 for each tensor
+
+
+class Kind(Enum):
+    """What is known of a value on the stack that is no `Name`, no string, and no tuple or list of values."""
+
+    PLAIN = auto()  # a number, None, or bytes
+    BYTES = auto()  # new bytes
+    DATA = auto()  # anything else that is new
+    ORDERED = auto()  # a new OrderedDict
+    OWN = auto()  # made by what the user added to torch's safe globals
+    OLD = auto()  # used before, and maybe long
+
+
+class Name(str):
+    """A class or function: `module name`."""
+
+
+class Text(str):
+    """A new string; one that was used before is a plain str."""
+
+
+def _is_key(value: Any) -> bool:
+    """Not a tuple or a long number, of which thousands can be made that a dict or set does not tell apart at once."""
+    return isinstance(value, str) or value in (Kind.PLAIN, Kind.BYTES)
+
+
+def _is_text(text: Any, codec: Any) -> bool:
+    return isinstance(text, Text) and codec == "latin1"  # of bytes; other codecs are slow
+
+
+def _are_new(storage: Any, *rest: Any) -> bool:
+    return not any(value is Kind.OLD for value in rest)
+
+
+CALLS: dict[str, Callable[..., bool]] = {  # what may be called, if the arguments are such
+    **dict.fromkeys((f"torch._utils _rebuild_{what}" for what in ("tensor", "tensor_v2", "tensor_v3")), _are_new),
+    "torch._utils _rebuild_parameter": _are_new,
+    "torch Size": lambda sizes: isinstance(sizes, tuple),
+    "torch device": lambda *where: all(map(_is_key, where)),
+    "collections OrderedDict": lambda: True,
+    "collections Counter": lambda counts: counts is Kind.DATA,
+    "builtins bytearray": lambda content: content is Kind.BYTES,
+    "builtins complex": lambda *parts: all(part is Kind.PLAIN for part in parts),
+    "builtins set": lambda items: isinstance(items, list) and all(map(_is_key, items)),
+    "_codecs encode": _is_text,
+}
+MADE = {"collections OrderedDict": Kind.ORDERED, "_codecs encode": Kind.BYTES}  # others make DATA
+PUSHED: dict[str, Callable[[Any], Any]] = {  # what an opcode that takes nothing puts on the stack
+    **dict.fromkeys(
+        ("BININT", "BININT1", "BININT2", "BINFLOAT", "NONE", "NEWTRUE", "NEWFALSE", "SHORT_BINSTRING"),
+        lambda _: Kind.PLAIN,
+    ),
+    "LONG1": lambda number: Kind.PLAIN if number.bit_length() <= 64 else Kind.DATA,
+    "BINUNICODE": Text,
+    "GLOBAL": lambda name: Name(name.replace("__builtin__ ", "builtins ")),  # as Python 2 called it
+    "EMPTY_TUPLE": lambda _: (),
+    "EMPTY_LIST": lambda _: [],
+    "EMPTY_DICT": lambda _: Kind.DATA,
+}
+TAKEN = {  # how many values an opcode takes from the stack; 0: all above the mark
+    **dict.fromkeys(("TUPLE", "APPENDS", "SETITEMS"), 0),
+    **dict.fromkeys(("TUPLE1", "APPEND", "BINPERSID", "BUILD"), 1),
+    **dict.fromkeys(("TUPLE2", "SETITEM", "REDUCE", "NEWOBJ"), 2),
+    "TUPLE3": 3,
+}
+
+
+def check_pickle(file: BinaryIO) -> None:
+    """Look at one pickle, from the file's position to where it ends.
+
+    Raises:
+        pickle.UnpicklingError: it calls what torch.save does not.
+        Exception: it is damaged, or makes more than it says.
+    """
+    own = _added()
+    stack: list[Any] = []
+    marks: list[int] = []
+    memo: dict[Any, Any] = {}
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        name = opcode.name
+        if number == MOST:
+            raise ValueError(f"its pickle has more than {MOST:,} opcodes")
+        if name in ("BINGET", "LONG_BINGET"):
+            stack.append(memo[argument])
+        elif name in ("BINPUT", "LONG_BINPUT"):
+            memo[argument] = _used(stack[-1])
+        elif name in PUSHED:
+            stack.append(PUSHED[name](argument))
+        elif name == "MARK":
+            marks.append(len(stack))
+        elif name in TAKEN:
+            start = marks.pop() if TAKEN[name] == 0 else len(stack) - TAKEN[name]
+            taken = stack[start:]
+            del stack[start:]
+            _take(name.rstrip("123"), stack, taken, own)
+        elif name not in ("PROTO", "STOP"):
+            raise ValueError(f"its pickle has the opcode {name}")
+
+
+def _added() -> set[str]:
+    """The `module.name`s that the user added to torch's safe globals, where torch has put a hundred of its own."""
+    known = torch.serialization.get_safe_globals()
+    names = {it[1] if isinstance(it, tuple) else f"{it.__module__}.{it.__qualname__}" for it in known}
+    return {name for name in names if name.partition(".")[0] not in ("torch", *sys.stdlib_module_names)}
+
+
+def _used(value: Any) -> Any:
+    """A value as it is when it comes back."""
+    if type(value) is Text:
+        return str(value)
+    if isinstance(value, str):
+        return value
+    return Kind.PLAIN if value in (Kind.PLAIN, Kind.BYTES) else Kind.OLD
+
+
+def _take(name: str, stack: list[Any], taken: list[Any], own: Set[str]) -> None:
+    """What an opcode makes of what it has taken from the stack."""
+    into = stack[-1] if stack else None
+    match name:
+        case "TUPLE":
+            stack.append(tuple(taken))
+            fits = True
+        case "APPEND" | "APPENDS":
+            if fits := isinstance(into, list):
+                into += taken
+        case "SETITEM" | "SETITEMS":
+            fits = into in (Kind.DATA, Kind.ORDERED) and all(map(_is_key, taken[::2]))
+        case "BUILD":
+            fits = into is Kind.OWN or (into is Kind.ORDERED and taken[0] is Kind.DATA)
+        case "BINPERSID":
+            stack.append(Kind.DATA)
+            fits = isinstance(taken[0], tuple) and taken[0][0] == "storage"
+        case _:
+            function, arguments = taken
+            stack.append(_called(name, function, arguments, own))
+            fits = True
+    if not fits:
+        raise ValueError(f"its pickle has an {name} as torch.save does not write it")
+
+
+def _called(name: str, function: Any, arguments: Any, own: Set[str]) -> Kind:
+    """What a call makes.
+
+    Raises:
+        ValueError, TypeError: too much.
+        pickle.UnpicklingError: anything.
+    """
+    if isinstance(function, Name) and function.replace(" ", ".") in own:
+        return Kind.OWN
+    if function not in CALLS or name == "NEWOBJ":
+        raise pickle.UnpicklingError(f"GLOBAL {function} is called")
+    if not isinstance(arguments, tuple) or not CALLS[function](*arguments):
+        raise ValueError(f"its pickle calls {function} with more than that takes")
+    return MADE.get(function, Kind.DATA)

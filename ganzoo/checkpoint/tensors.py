@@ -1,0 +1,84 @@
+"""Files of torch.save, looked at as a whole before torch reads them: what is in them is no larger than they are."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Iterable
+from typing import Any, BinaryIO
+
+import torch
+
+from ganzoo.checkpoint.bounds import check_content, open_archive
+from ganzoo.checkpoint.pickles import check_pickle
+
+LARGEST = 1 << 24  # bytes of a pickle, which holds no tensors
+ZIP = b"PK\x03\x04"
+OLD = 5  # pickles, then storages: a magic number, a version, the machine, the content, the storages' names
+
+
+def load(file: BinaryIO, map_location: Any = "cpu", old: bool = False) -> Any:
+    """What torch.save has written: numbers, strings, tensors, and dicts, lists and tuples of these.
+
+    Args:
+        file: as a whole.
+        map_location: the tensors' device.
+        old: whether files of torch before 1.6, which are no archives, are read, too.
+
+    Raises:
+        Exception: it is damaged, wants to call something, or is larger than it looks.
+    """
+    check_file(file, old)
+    content = torch.load(file, map_location=map_location, weights_only=True)
+    check_content(content, file.seek(0, os.SEEK_END))
+    return content
+
+
+def check_file(file: BinaryIO, old: bool = False) -> None:
+    """As `load`, but for what only the content shows; the file is back at its start."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    archive = file.read(len(ZIP)) == ZIP or not old  # torch's own criterion
+    file.seek(0)
+    if archive:
+        check_pickle(io.BytesIO(_pickle_of(file, size)))
+    else:
+        for _ in range(OLD):
+            check_pickle(file)
+    file.seek(0)
+
+
+def _pickle_of(file: BinaryIO, size: int) -> bytes:
+    """`data.pkl` of an archive as torch writes it.
+
+    Raises:
+        Exception: it is another one, or damaged.
+    """
+    with open_archive(file) as archive:
+        found = archive.infolist()
+        folder = found[0].orig_filename.partition("/")[0]
+        _check_members(found, folder, size)
+        pickle = archive.getinfo(f"{folder}/data.pkl")
+        if pickle.file_size > LARGEST:
+            raise ValueError(f"its pickle has {pickle.file_size:,} bytes")
+        return archive.read(pickle)
+
+
+def _check_members(found: Iterable[zipfile.ZipInfo], folder: str, size: int) -> None:
+    names: set[str] = set()
+    end = 0
+    for member in sorted(found, key=lambda member: member.header_offset):
+        name = member.orig_filename
+        if member.compress_type or member.compress_size != member.file_size or member.flag_bits & ~0x808:
+            raise ValueError("it is compressed or encrypted, as torch.save writes none")
+        if member.extra and size < 1 << 32:  # of sizes beyond 4 GB; which of several extras counts, programs may differ
+            raise ValueError("its directory has more than torch.save writes")
+        if not name.isascii() or not name.isprintable() or not name.startswith(f"{folder}/") or name.lower() in names:
+            raise ValueError(f"it has a member {name[:60]!r} beside those of torch.save")
+        if member.header_offset < end or (not names and member.header_offset):
+            raise ValueError("its members overlap, or something lies before them")
+        end = member.header_offset + 30 + len(name) + member.file_size
+        names.add(name.lower())
+    if end > size:
+        raise ValueError(f"its members are larger than the {size:,} bytes of the file")
