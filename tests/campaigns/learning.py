@@ -69,14 +69,15 @@ def read(file: Path) -> list[Row]:
 
 def options_of(name: str, arm: str, seed: int) -> str:
     """What `fit` is asked for."""
-    config, options = EXPERIMENTS[name].arms[arm]
+    config, options, _ = EXPERIMENTS[name].arms[arm]
     return f"--config {config} --seed_everything {seed} {options.format(seed=seed)}".rstrip()
 
 
 def current(row: Row) -> bool:
-    """Whether the row's command is still that of its arm."""
+    """Whether the row's command is still that of its arm, and its variant has not changed since."""
     asked = options_of(row["experiment"], row["arm"], row["seed"])
-    return row["command"] == f"python -m ganzoo fit {asked}"
+    since = EXPERIMENTS[row["experiment"]].arms[row["arm"]].since
+    return row["command"] == f"python -m ganzoo fit {asked}" and (not since or row["made"]["time"] >= since)
 
 
 def run(name: str, arm: str, seed: int, work: Path) -> Row:
@@ -123,7 +124,8 @@ def page(rows: list[Row]) -> str:
         parts += [f"## {experiment.title}", experiment.note] if experiment.note else [f"## {experiment.title}"]
         if old := sum(not current(row) for row in mine):
             parts.append(
-                f"**To be run again:** {old} of {len(mine)} rows are of former options, as rows.jsonl has them."
+                f"**To be run again:** {old} of {len(mine)} rows are of former options or equations, as rows.jsonl has "
+                "them."
             )
         parts += [_table(experiment, mine), _claims(experiment, mine)] if mine else ["Not run yet."]
         parts.append(f"`python -m tests.campaigns.learning {name}`")

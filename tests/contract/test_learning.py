@@ -120,9 +120,17 @@ def test_rows_of_former_options_are_named_and_run_again(tmp_path, monkeypatch):
     assert ("WGAN", 0) in ran
 
 
+def test_rows_of_former_equations_are_named():
+    new = {**row("WGAN", 0, fid=1.0), "experiment": "pyramid", "arm": "GAN"}
+    new |= {"command": f"python -m ganzoo fit {options_of('pyramid', 'GAN', 0)}"}
+    new |= {"made": {"time": "2026-11-29T02:00:00+00:00"}}
+    assert "To be run again" not in page([new])
+    assert "**To be run again:** 1 of 1 rows" in page([{**new, "made": {"time": "2026-11-28T02:00:00+00:00"}}])
+
+
 def test_the_grids_arms_differ_in_what_they_compare_alone():
     """EBGAN's config has other latents, widths and an averaged generator than MLPGAN's."""
-    settings = {arm.split()[0]: options for arm, (_, options) in EXPERIMENTS["ebgan_grid"].arms.items()}
+    settings = {arm.split()[0]: options for arm, (_, options, _) in EXPERIMENTS["ebgan_grid"].arms.items()}
     assert settings["EBGAN"] == settings["GAN"] == settings["EBGAN-PT"].removesuffix(" --model.pull_away_weight 0.1")
     for option in ("z_dim 100", "hidden 400", "d_hidden 256", "ema_half_life null", "ema_ramp_up null"):
         assert f"--model.{option}" in settings["GAN"]

@@ -16,6 +16,7 @@ from ganzoo.functional.penalties import pull_away
 from ganzoo.networks.autoencoder import ConvAutoEncoder, MLPAutoEncoder
 from ganzoo.optim import FusedAdam
 from ganzoo.testing import NoiseImages, fit
+from tests.paper import layers
 
 TINY = {"image_size": 8, "hidden": 8, "d_hidden": 5, "z_dim": 4}
 
@@ -266,6 +267,13 @@ def test_the_networks_defaults_are_the_variants(papers):
     for name, network in networks.items():
         assert shapes(network) == shapes(papers[name].discriminator)
     assert [m.p for m in of(networks[MNIST], nn.Dropout)] == [0.0]
+
+
+def test_a_deeper_encoder_has_relu_and_batch_norm_between_its_layers():
+    """Section 4.1; the grid's nLayerD is 2 to 5."""
+    encoder = MLPAutoEncoder(layers=4, hidden=8, dropout=0.5).encoder
+    hidden = ["linear 8>8", "batchnorm1d", "relu", "dropout 0.5"]
+    assert layers(encoder) == ["flatten", "linear 784>8", "relu", "dropout 0.5", *hidden, *hidden]
 
 
 @pytest.mark.parametrize(("name", "margin"), [("celeba", 20.0), ("lsun", 80.0)])

@@ -220,6 +220,12 @@ def test_it_reads_no_labels():
         infogan().sample(label=1)
 
 
+@pytest.mark.parametrize("categories", [1, [1, 2]])
+def test_a_category_may_have_one_value(categories):
+    model = infogan(categories=categories)
+    assert model.generator(model.latent(2)).shape == (2, 1, 8, 8)
+
+
 @pytest.mark.parametrize(("name", "wrong", "least"), [("categories", 0, 1), ("codes", -1, 0)])
 def test_counts_that_make_no_code_are_refused(name, wrong, least):
     with pytest.raises(ValueError, match=f"{name} is {wrong}; it takes a whole number from {least}"):
