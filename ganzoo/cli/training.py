@@ -65,6 +65,7 @@ class GANCLI(LightningCLI):
         self.verb, self.dry = verb, dry
         self.run: RunFolder | None = None
         self.home: Path | None = None  # the run that is gone on in
+        self.told = ""  # when training begins
         self.checkpoint: dict[str, Any] | None = None
         super().__init__(
             GANModule,
@@ -182,6 +183,8 @@ class GANCLI(LightningCLI):
     def start(self) -> None:
         """Train, or look at the losses."""
         method = getattr(self.trainer, self.verb)
+        if self.told:
+            rank_zero_only(print)(printable(self.told), file=sys.stderr)
         try:
             method(self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path, weights_only=True)
         except SystemExit as error:
@@ -219,10 +222,9 @@ class GANCLI(LightningCLI):
             return
         if (other := preflight.difference(self.home / "config.yaml", self._text())) is None:
             lock(self.home)  # before it is read: a process that trains in it may remove what was found
-            return
-        told = f"{other} in {self.home}, which stays as it is: a new run goes on from {checkpoint}"
-        rank_zero_only(print)(printable(told), file=sys.stderr)
-        self.home = None
+        else:
+            self.told = f"{other} in {self.home}, which stays as it is: a new run goes on from {checkpoint}"
+            self.home = None
 
     def _linked(self, datamodule: Any, key: str) -> Any:
         """What the data says of an argument of the model."""
