@@ -334,7 +334,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         return 0
     if cli.trainer.is_global_zero:
         print(summary(cli.run, cli.trainer), file=sys.stderr)
-    return 1 if failed(cli.trainer) else cli.run.code
+    return 1 if failed(cli.run, cli.trainer) else cli.run.code
 
 
 def dry_run(cli: GANCLI) -> int:
