@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -59,7 +60,8 @@ class RunWandb(WandbLogger):
         # Seconds between wandb's writes; with its own 15 a kill would lose more than is logged again
         os.environ.setdefault("WANDB_X_TRANSACTION_LOG_FLUSH_INTERVAL", "1")
         kept = folder / "wandb" / "id"
-        name = kept.read_text().strip() if kept.exists() else None
+        text = kept.read_text(errors="replace").strip() if kept.exists() else ""
+        name = text if re.fullmatch(r"[\w-]{1,64}", text) else None  # it becomes a part of paths
         super().__init__(name=folder.name, save_dir=folder.absolute(), id=name, **self.options)
         name = self.experiment.id
         kept.parent.mkdir(exist_ok=True)
