@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +15,6 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from ganzoo.core.files import read_text
 from ganzoo.core.lightning_fixes import BatchEndCallback
 from ganzoo.core.player import PLAYERS
 
@@ -60,7 +60,11 @@ class RunWandb(WandbLogger):
         # Seconds between wandb's writes; with its own 15 a kill would lose more than is logged again
         os.environ.setdefault("WANDB_X_TRANSACTION_LOG_FLUSH_INTERVAL", "1")
         kept = folder / "wandb" / "id"
-        name = read_text(kept).strip() if kept.exists() else None
+        text = ""
+        if kept.exists():
+            with open_file(kept, "r", encoding="utf-8", errors="replace") as file:
+                text = file.read(100).strip()
+        name = text if re.fullmatch(r"[\w-]{1,64}", text) else None  # it becomes a part of paths
         super().__init__(name=folder.name, save_dir=folder.absolute(), id=name, **self.options)
         name = self.experiment.id
         kept.parent.mkdir(exist_ok=True)

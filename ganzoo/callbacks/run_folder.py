@@ -88,6 +88,7 @@ class RunFolder(BatchEndCallback):
         self.metrics = metrics
         self.made = made
         self.started = False
+        self._deleted = False
         self.signal = 0  # that asked to stop
         self._told = 0.0  # when, in seconds
         self._handlers: dict[int, Any] = {}
@@ -95,6 +96,11 @@ class RunFolder(BatchEndCallback):
     @property
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
+
+    @property
+    def whole(self) -> bool:
+        """Whether nobody has deleted the folder since training began."""
+        return not self._deleted and is_locked(self.folder)
 
     @property
     def code(self) -> int:
@@ -124,11 +130,15 @@ class RunFolder(BatchEndCallback):
         self.on_train_batch_start = None  # type: ignore[assignment]
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        self._keep(trainer)
         if self._stop(trainer):
             trainer.should_stop = True  # after this batch, whose state `Checkpoints` then keeps
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restore_handler()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._keep(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._restore_handler()
@@ -150,6 +160,23 @@ class RunFolder(BatchEndCallback):
             remove_partial(folder)
         for name, text in self.texts.items():
             write_atomically(self.folder / name, partial(_text, text))
+
+    def _keep(self, trainer: Trainer) -> None:
+        """Make the folder again where somebody has deleted it, so that what comes can be saved.
+
+        Raises:
+            MisconfigurationException: another training has its name now.
+        """
+        if not trainer.is_global_zero or is_locked(self.folder):
+            return
+        unlock(self.folder)
+        if (self.folder / ".lock").exists():
+            raise MisconfigurationException(f"{self.folder} was deleted, and is another training's now; start anew")
+        if not (self.folder / "config.yaml").exists():
+            self._deleted = True
+            print(f"{self.folder} was deleted, and is made again at step {trainer.global_step}", file=sys.stderr)
+        with suppress(OSError):  # what cannot be saved in it is warned of
+            self._fill()
 
     def _interrupt(self, signum: int, frame: Any) -> None:
         if self.signal and signum != signal.SIGINT and time.monotonic() < self._told + TWICE:
@@ -242,7 +269,7 @@ def lock(folder: Path) -> None:
     """Keep a run for this process, until that ends; where there are several processes, for the first of them.
 
     Raises:
-        MisconfigurationException: another one has it, or a file in it is a link that leads elsewhere.
+        MisconfigurationException: another one has it, or something in it is a link that leads elsewhere.
         OSError: a file in it is a pipe, a device or a socket.
     """
     _check_links(folder)
@@ -261,6 +288,17 @@ def lock(folder: Path) -> None:
         pass
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a folder that this process has locked is still that one."""
+    file = _locks.get((folder / ".lock").absolute())
+    try:
+        return file is None or os.path.samestat(os.stat(folder / ".lock"), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+    except OSError:  # a network that comes back
+        return True
+
+
 def unlock(folder: Path) -> None:
     """A run that is gone is nobody's."""
     if (file := _locks.pop((folder / ".lock").absolute(), None)) is not None:
@@ -276,13 +314,12 @@ def _check_links(folder: Path) -> None:
     """What a training writes in its run stays there, though the run may have been a stranger's.
 
     Raises:
-        MisconfigurationException: a file of the run is a link that leads elsewhere.
+        MisconfigurationException: a file or a folder of the run is a link that leads elsewhere.
         OSError: it is a pipe, a device or a socket.
     """
+    own = set(folder.glob("wandb/*/logs/*"))  # wandb links its own log there, and begins another folder at each start
     for path in folder.rglob("*"):
-        if path.match("wandb/*/logs/*"):  # wandb links its own log there, and begins another folder at each start
-            continue
-        if path.is_symlink() and not path.is_dir() and not path.resolve().is_relative_to(folder.resolve()):
+        if path.is_symlink() and path not in own and not path.resolve().is_relative_to(folder.resolve()):
             raise MisconfigurationException(
                 f"{path} is a link to {path.resolve()}, which would be written to; delete the link"
             )

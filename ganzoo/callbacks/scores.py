@@ -163,7 +163,8 @@ class Scores(BatchEndCallback):
         pl_module.log_dict(names, logger=False)
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with warn_on_oserror("scores.jsonl"), open_file(self.folder / "scores.jsonl", "a") as file:
+            path = self.folder / "scores.jsonl"
+            with warn_on_oserror(path), open_file(path, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": trainer.global_step, **report.as_dict()}) + "\n")
         for score in report.scores:
             if score.figure in self.directions and self._is_best(self.records, score.figure, step, score.value):
@@ -232,9 +233,8 @@ class Scores(BatchEndCallback):
         kept = keep_until(self.folder / "scores.jsonl", step)
         records: Records = {}
         for past in kept:
-            for score in past["scores"]:
-                figure, value = score["figure"], score["value"]
-                if figure in self.directions and score["protocol"] in evaluation.protocols and value is not None:
+            for figure, value, protocol in _scores(past):
+                if figure in self.directions and protocol in evaluation.protocols:
                     self._is_best(records, figure, past["step"], value)
         return records
 
@@ -274,6 +274,16 @@ def progress_bar(show: bool = True) -> Iterator[Progress]:
             bar.update(tasks[what], completed=done)
 
         yield tell
+
+
+def _scores(past: Any) -> list[tuple[str, float, Any]]:
+    """Figures, values and protocols of a line of `scores.jsonl`; those that are not finite, and what another program
+    has written, are left out."""
+    try:
+        found = [(score["figure"], score["value"], score["protocol"]) for score in past["scores"]]
+    except (LookupError, TypeError):
+        return []
+    return [(figure, value, how) for figure, value, how in found if type(value) in (int, float) and type(figure) is str]
 
 
 def _finished(trainer: Trainer) -> bool:

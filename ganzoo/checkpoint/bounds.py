@@ -1,16 +1,19 @@
 """What a file claims of itself is held against its size, before any of it is unpacked, allocated or built.
 
-A stranger's file of a megabyte may claim to be a terabyte; each check here raises a ValueError that says so.
+A stranger's file of a megabyte may claim to be a terabyte; each check here raises a ValueError that says so. And the
+paths in it may lead anywhere.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import re
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -23,6 +26,7 @@ from torch.nn.modules.module import (
 )
 from torch.overrides import TorchFunctionMode
 
+PATHS = re.compile(r"(^|_)(dir|file)?(path|dir|directory|file|filename|folder|ckpt)s?(_|$)")  # keys of paths
 MOST = 1_000_000  # values in a file of tensors; a checkpoint of a large model has 10,000
 LARGER = "its arguments make a model that is larger than its weights"
 MAKERS = {torch.empty, torch.zeros, torch.ones, torch.full, torch.eye, torch.arange, torch.linspace, torch.logspace}
@@ -125,6 +129,39 @@ class _Sizes(TorchFunctionMode):
         if func in MAKERS and func(*args, **{**kwargs, "device": "meta"}).numel() > self.most:
             raise ValueError(LARGER)
         return func(*args, **kwargs)
+
+
+def foreign_path(state: Any, folder: str) -> str | None:
+    """The first path in what a callback saved that leads out of a folder, after links; None where none does.
+
+    Args:
+        state: numbers, strings, tensors, and dicts, lists and tuples of these. A string is a path if its key says so,
+            if there is such a file, or if it leads upwards, home, to the root or to another machine.
+        folder: that whoever goes on from the state may change.
+    """
+    rest = [(state, "")]
+    while rest:
+        value, key = rest.pop()
+        if isinstance(value, str):
+            if _is_path(value, key) and not _is_below(value, folder):
+                return value
+        elif isinstance(value, Mapping):
+            rest += [*((name, key) for name in value), *((inner, str(name)) for name, inner in value.items())]
+        elif isinstance(value, list | tuple | set):
+            rest += [(inner, key) for inner in value]
+    return None
+
+
+def _is_path(text: str, key: str) -> bool:
+    leads = os.path.isabs(text) or text.startswith("~") or ".." in Path(text).parts or "://" in text
+    return bool(text) and bool(PATHS.search(key.lower()) or leads or "\0" in text or os.path.lexists(text))
+
+
+def _is_below(text: str, folder: str) -> bool:
+    if "://" in text or "\0" in text:
+        return text.startswith(f"{folder}/") and ".." not in text.split("/")
+    path, above = (Path(os.path.expanduser(name)).resolve() for name in (text, folder))
+    return path.is_relative_to(above)
 
 
 @contextmanager

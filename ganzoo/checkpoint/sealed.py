@@ -40,6 +40,13 @@ class CheckpointIO(TorchCheckpointIO):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda file: _write(checkpoint, file))
 
+    def remove_checkpoint(self, path: Any) -> None:
+        """A file. Lightning's own way would remove a folder with all that is in it, whoever named that."""
+        if "://" in str(path):
+            super().remove_checkpoint(path)
+        elif not Path(path).is_dir():
+            Path(path).unlink(missing_ok=True)
+
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
         return read(path, map_location)
 

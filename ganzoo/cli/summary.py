@@ -32,11 +32,15 @@ SHOWN = 6  # figures in the summary; scores.json has all
 def summary(run: RunFolder, trainer: Trainer) -> str:
     """Where everything is, and what to type next."""
     state = "Stopped" if run.signal else "Done" if run.started else "Nothing to train, as it was already"
-    full = failed(trainer)
+    full = _full(trainer)
     lost = ", but the last state was not written: make room, and go on with --ckpt_path last" if full else ""
+    if not run.whole:
+        lost = f", but {run.folder} was deleted in the meantime: what it held by then is lost"
     head = f"{state} at step {trainer.global_step:,}{lost}. In {run.folder}:"
     reports = [c.report for c in trainer.callbacks if isinstance(c, Scores) and c.report]  # type: ignore[attr-defined]
-    parts = [_contents(run), _alarms(trainer), *map(_scores, reports), _next(run, trainer, bool(reports))]
+    parts = [_contents(run), _alarms(trainer), *map(_scores, reports)]
+    if (run.folder / "config.yaml").exists():
+        parts.append(_next(run, trainer, bool(reports)))
     return "\n".join([head, *(line for part in parts for line in part)])
 
 
@@ -85,6 +89,11 @@ def _scores(report: Report) -> list[str]:
     return lines + ([f"  and {more} more in scores.json"] if (more := len(report.scores) - SHOWN) > 0 else [])
 
 
-def failed(trainer: Trainer) -> bool:
+def failed(run: RunFolder, trainer: Trainer) -> bool:
+    """Whether something is not on the disk."""
+    return not run.whole or _full(trainer)
+
+
+def _full(trainer: Trainer) -> bool:
     """Whether the disk did not take the last state."""
     return any(c.failed for c in trainer.callbacks if isinstance(c, Checkpoints))  # type: ignore[attr-defined]

@@ -72,6 +72,7 @@ class GANCLI(LightningCLI):
         self.verb, self.dry = verb, dry
         self.run: RunFolder | None = None
         self.home: Path | None = None  # the run that is gone on in
+        self.told = ""  # when training begins
         self.checkpoint: dict[str, Any] | None = None
         super().__init__(
             GANModule,
@@ -194,6 +195,8 @@ class GANCLI(LightningCLI):
     def start(self) -> None:
         """Train, or look at the losses."""
         method = getattr(self.trainer, self.verb)
+        if self.told:
+            rank_zero_only(print)(printable(self.told), file=sys.stderr)
         try:
             method(self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path, weights_only=True)
         except SystemExit as error:
@@ -231,10 +234,9 @@ class GANCLI(LightningCLI):
             return
         if (other := preflight.difference(self.home / "config.yaml", self._text())) is None:
             lock(self.home)  # before it is read: a process that trains in it may remove what was found
-            return
-        told = f"{other} in {self.home}, which stays as it is: a new run goes on from {checkpoint}"
-        rank_zero_only(print)(printable(told), file=sys.stderr)
-        self.home = None
+        else:
+            self.told = f"{other} in {self.home}, which stays as it is: a new run goes on from {checkpoint}"
+            self.home = None
 
     def _linked(self, datamodule: Any, key: str) -> Any:
         """What the data says of an argument of the model."""
@@ -351,7 +353,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         return 0
     if cli.trainer.is_global_zero:
         print(summary(cli.run, cli.trainer), file=sys.stderr)
-    return 1 if failed(cli.trainer) else cli.run.code
+    return 1 if failed(cli.run, cli.trainer) else cli.run.code
 
 
 def dry_run(cli: GANCLI) -> int:

@@ -118,10 +118,10 @@ def keep_until(file: Path, step: int) -> list[dict[str, Any]]:
     for line in text.splitlines():
         try:
             content = json.loads(line.decode())
-            earlier = content["step"] <= step
+            at = content["step"]
         except (ValueError, TypeError, LookupError, RecursionError):  # half a line, or another program's
             continue
-        if earlier:
+        if type(at) is int and at <= step:
             kept.append((line, content))
     if (new := b"".join(line + b"\n" for line, _ in kept)) != text:
         write_atomically(file, lambda opened: opened.write(new))

@@ -6,11 +6,13 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from ganzoo.checkpoint.bounds import foreign_path
 from ganzoo.core.arguments import variant_name
 from ganzoo.core.finite import NonFiniteError, Watch, check_weights
 from ganzoo.core.lightning_fixes import attached
@@ -51,8 +53,10 @@ def restore(model: GANModule, checkpoint: dict[str, Any]) -> None:
     saved = checkpoint.get("ganzoo", {})
     if (name := str(saved.get("variant")).rsplit(".", 1)[-1]) != type(model).__name__:
         raise MisconfigurationException(f"the checkpoint is of {name}, not of {type(model).__name__}")
-    if attached(model) and model.trainer.state.fn == TrainerFn.FITTING:
-        _check(model, checkpoint)
+    if attached(model):
+        _forget_foreign_paths(model.trainer, checkpoint)
+        if model.trainer.state.fn == TrainerFn.FITTING:
+            _check(model, checkpoint)
     model.unaveraged = _unaveraged(model, checkpoint, saved)
     model.loss_log.training.take(saved["means"])
     if attached(model) and saved["seed"] != global_seed():
@@ -74,6 +78,23 @@ def _check(model: GANModule, checkpoint: dict[str, Any]) -> None:
         )
     for player, state in zip(PLAYERS, states, strict=True):
         check_optimizer(player, model.make_optimizer[player], list(getattr(model, player).parameters()), state)
+
+
+def _forget_foreign_paths(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+    """Callbacks remove and overwrite files that their states name, such as the checkpoint that is no longer the best. A
+    state that names others than the run's own is left out, as the file may be a stranger's, or another run's."""
+    # where the user lets a callback write
+    own = {c.state_key: getattr(c, "dirpath", None) for c in trainer.callbacks}  # type: ignore[attr-defined]
+    run = trainer.log_dir or trainer.default_root_dir  # to be asked on all processes
+    states, kept = checkpoint.get("callbacks"), {}
+    for key, state in states.items() if isinstance(states, dict) else ():
+        folder = str(own.get(key) or run)
+        if (path := foreign_path(state, folder)) is None:
+            kept[key] = state
+        else:
+            rank_zero_warn(f"the state of {str(key)[:60]!r} names {path!r}, which is not in {folder}: it is left out")
+    if states is not None:
+        checkpoint["callbacks"] = kept
 
 
 def _unaveraged(model: GANModule, checkpoint: dict[str, Any], saved: dict[str, Any]) -> int:

@@ -16,6 +16,7 @@ import torch
 
 import ganzoo
 from ganzoo.checkpoint import sealed as checkpoints
+from ganzoo.checkpoint.bounds import foreign_path
 from ganzoo.checkpoint.sealed import CheckpointError, CheckpointIO, in_order, intact, newest, read
 from ganzoo.core import atomic
 from ganzoo.core.atomic import write_atomically
@@ -245,6 +246,52 @@ def test_errors_name_the_file(tmp_path):
     for folder, words in {tmp_path: "No space left", tmp_path / "nowhere": "No such file"}.items():
         with pytest.raises(OSError, match=f"{words}.*{re.escape(str(folder / 'a'))}'$"):
             write_atomically(folder / "a", full)
+
+
+SAFE = {"best_model_path": "run/checkpoints/a.ckpt", "monitor": "G/loss", "mode": "min", "x": [1.5, torch.ones(2)]}
+
+
+@pytest.mark.parametrize(
+    ("state", "path"),
+    [
+        (SAFE, None),
+        ({**SAFE, "best_k_models": {"run/a.ckpt": 1.0, "run/../precious": 2.0}}, "run/../precious"),
+        ({**SAFE, "last_model_path": "precious"}, "precious"),
+        ({**SAFE, "last_model_path": ""}, None),
+        ({"old": ["precious"]}, "precious"),  # as it is there
+        ({"old": ["precious-not"]}, None),
+        ({"old": ("/etc/nothing",)}, "/etc/nothing"),
+        ({"a": {"b": ["~/nothing"]}}, "~/nothing"),
+        ({"a": "../nothing"}, "../nothing"),
+        ({"a": "file:///nothing"}, "file:///nothing"),
+        ({"a": "run\0"}, "run\0"),
+        ({"a": "run/link/b.ckpt"}, "run/link/b.ckpt"),
+        ({"a": "run/link-inside/b.ckpt", "dirpath": "run", "logDir": "run/x"}, None),
+    ],
+)
+def test_paths_in_the_state_of_a_callback(state, path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("precious", "run/checkpoints", "G"):
+        Path(name).mkdir(parents=True)
+    Path("precious/b.ckpt").touch()
+    Path("run/link").symlink_to("../precious")
+    Path("run/link-inside").symlink_to("checkpoints")
+    assert foreign_path(state, "run") == path
+    assert foreign_path(state, str(tmp_path / "run")) == path
+
+
+def test_paths_of_an_object_store():
+    assert foreign_path({"best_model_path": "s3://mine/run/a.ckpt"}, "s3://mine/run") is None
+    for path in ("s3://mine/run-2/a.ckpt", "s3://mine/run/../b", "s3://other/a"):
+        assert foreign_path({"best_model_path": path}, "s3://mine/run") == path
+
+
+def test_a_folder_is_never_removed_as_a_checkpoint(tmp_path):
+    (tmp_path / "folder").mkdir()
+    file = write(tmp_path / "a.ckpt")
+    for path in (file, file, tmp_path / "folder"):
+        CheckpointIO().remove_checkpoint(path)
+    assert os.listdir(tmp_path) == ["folder"]
 
 
 @pytest.mark.parametrize(

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import sys
 import threading
 from pathlib import Path
 
 import pytest
+from lightning.pytorch import Callback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 
 from ganzoo.callbacks import run_folder
-from ganzoo.callbacks.run_folder import RunFolder, RunLog, next_run, runs_of, take_next
+from ganzoo.callbacks.run_folder import RunFolder, RunLog, lock, next_run, runs_of, take_next
+from ganzoo.callbacks.samples import Samples
 from ganzoo.checkpoint.sealed import read
 from ganzoo.cli import main, preflight
 from ganzoo.cli.errors import UserError
-from ganzoo.cli.training import build
+from ganzoo.cli.training import GANCLI, build
 
 SMALL = (
     "fit --model GAN --model.hidden 8 --model.d_hidden 8 --data Digits --data.image_size 8 --trainer.max_steps 2 "
@@ -219,6 +223,84 @@ def test_another_model_is_another_run():
     Path("config.yaml").write_bytes(b"\xff")
     with pytest.raises(UserError, match="config.yaml is no YAML"):
         preflight.difference(Path("config.yaml"), config % 1)
+
+
+def deleting(step, act, options=""):
+    """A run whose folder is changed in the middle of a step."""
+
+    class Act(Callback):
+        def on_train_batch_start(self, trainer, *_):
+            if trainer.global_step == step:
+                act(Path("runs/001-gan-digits"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        whole = GANCLI.instantiate_trainer
+
+        def with_act(cli, **kwargs):
+            trainer = whole(cli, **kwargs)
+            trainer.callbacks.append(Act())
+            return trainer
+
+        patch.setattr(GANCLI, "instantiate_trainer", with_act)
+        return fit(options)
+
+
+def test_a_folder_that_is_deleted_is_made_again_and_that_is_told(capsys):
+    assert deleting(1, shutil.rmtree, "--trainer.max_steps 3") == 1
+    told = capsys.readouterr().err
+    run = Path("runs/001-gan-digits")
+    assert f"{run} was deleted, and is made again at step 2\n" in told
+    assert f"Done at step 3, but {run} was deleted in the meantime: what it held by then is lost. In {run}:" in told
+    command = next(line for line in told.splitlines() if "ganzoo fit" in line)
+    assert main(shlex.split(command)[3:]) == 0 and read(run / "checkpoints/last.ckpt")["global_step"] == 6
+
+
+def test_a_folder_that_is_deleted_at_the_end_is_told(monkeypatch, capsys):
+    monkeypatch.setattr(Samples, "on_fit_end", lambda *_: shutil.rmtree("runs"))
+    assert fit() == 1
+    told = capsys.readouterr().err
+    assert "Done at step 2, but runs/001-gan-digits was deleted" in told and "Next:" not in told
+
+
+def test_a_lock_that_is_deleted_is_taken_again(capsys):
+    assert deleting(1, lambda run: (run / ".lock").unlink()) == 0
+    assert "deleted" not in capsys.readouterr().err and Path("runs/001-gan-digits/.lock").exists()
+
+
+def test_another_runs_folder_is_left_alone(capsys):
+    """Which has taken the name of one that was deleted."""
+
+    def act(run):
+        run.rename("gone")
+        run.mkdir()
+        for name in (".lock", "config.yaml", "metrics.jsonl"):
+            (run / name).write_text("its own")
+
+    assert deleting(1, act) == 2
+    assert "runs/001-gan-digits was deleted, and is another training's now; start anew" in capsys.readouterr().err
+    assert listing("runs/001-gan-digits") == [".lock", "config.yaml", "metrics.jsonl"]
+    assert {path.read_text() for path in Path("runs/001-gan-digits").iterdir()} == {"its own"}
+
+
+@pytest.mark.parametrize("name", ["samples", "checkpoints", "wandb", "tensorboard", "wandb/x/logs", "a/wandb/x/logs/y"])
+def test_a_folder_in_a_run_that_is_a_link_elsewhere_is_refused(name, tmp_path):
+    run, victim = Path("run"), Path("victim")
+    victim.mkdir()
+    (run / name).parent.mkdir(parents=True)
+    (run / name).symlink_to(victim.absolute())
+    with pytest.raises(MisconfigurationException, match=f"run/{name} is a link to {victim.absolute()}"):
+        lock(run)
+    (run / name).unlink()
+    (run / "here").mkdir()
+    (run / name).symlink_to((run / "here").absolute())
+    lock(run)
+
+
+def test_wandb_links_its_own_log():
+    Path("run/wandb/offline-run-1/logs").mkdir(parents=True)
+    Path("run/wandb/offline-run-1/logs/debug-core.log").symlink_to("/home/me/.cache/wandb/core.log")
+    Path("run/wandb/latest-run").symlink_to("offline-run-1")
+    lock(Path("run"))
 
 
 def test_other_runs_may_be_damaged():

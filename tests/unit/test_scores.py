@@ -464,6 +464,21 @@ def test_a_log_goes_on_after_a_crash(tmp_path):
     assert file.read_text() == '{"step": 1}\n'
 
 
+FOREIGN = (
+    '{"step": 1}\n{"step": 1, "scores": 7}\n{"step": 1, "scores": [[]]}\n{"step": 1, "scores": [{"figure": "fid"}]}\n'
+)
+
+
+def test_lines_of_another_program_are_no_scores(tmp_path):
+    train(tmp_path, SaveAt(2, tmp_path / "a.ckpt"), FID(**QUICK), steps=2)
+    log = (tmp_path / "scores.jsonl").read_text()
+    score = {"figure": "fid", "value": "low", "protocol": json.loads(log.splitlines()[0])["scores"][0]["protocol"]}
+    foreign = json.dumps({"step": 1, "scores": [score, {**score, "value": -5.0, "figure": ["fid"]}]})
+    (tmp_path / "scores.jsonl").write_text(f"{FOREIGN}{foreign}\n{log}")
+    train(tmp_path, FID(**QUICK), steps=4, ckpt_path=str(tmp_path / "a.ckpt"))
+    assert (tmp_path / "scores.jsonl").read_text().startswith(f"{FOREIGN}{foreign}\n{log}")
+
+
 def test_the_best_few_are_kept(tmp_path):
     train(tmp_path, Scores(["fid"], best=["fid"], keep_best=2, **QUICK), steps=8)
     values = {step: value for step, value in history(tmp_path).items()}
