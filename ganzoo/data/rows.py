@@ -23,6 +23,7 @@ class Rows:
 
     Attributes:
         shape: [N, ...]
+        file: None where it is closed.
 
     Args:
         path: of the file.
@@ -33,10 +34,10 @@ class Rows:
     def __init__(self, path: str | os.PathLike[str], start: int, shape: tuple[int, ...]) -> None:
         self.path, self.start, self.shape = path, start, shape
         self._bytes = math.prod(shape[1:])
-        self._file: Any = None
+        self.file: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None}
+        return {**self.__dict__, "file": None}
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -66,12 +67,12 @@ class Rows:
 
     def close(self) -> None:
         """Until it is read again."""
-        self._file = None
+        self.file = None
 
     def _opened(self) -> Any:
-        if (file := self._file) is None:
+        if (file := self.file) is None:
             if len(RECENT) >= MOST_OPEN and (oldest := RECENT.popleft()()) is not None:
                 oldest.close()
-            file = self._file = open_file(self.path, buffering=0)
+            file = self.file = open_file(self.path, buffering=0)
             RECENT.append(weakref.ref(self))
         return file

@@ -102,6 +102,7 @@ class Course:
 
     def _child(self, writer: int, command: list[str], prepare: Callable[[], None] | None, counted: bool) -> None:
         os.setpgid(0, 0)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever `nohup` has made of it
         os.chdir(self.place)
         os.dup2(writer, 1)
         os.dup2(writer, 2)

@@ -84,6 +84,14 @@ def test_a_worker_that_was_killed():
     assert "a process that loads data" in line and line.endswith("lower data.num_workers, or set it to 0")
 
 
+def test_a_worker_that_was_killed_while_the_last_batch_was_played():
+    """Lightning then ends a loader that it takes for one that never began."""
+    error = RuntimeError("Please call `iter(combined_loader)` first.")
+    assert mid_run(error) is None
+    error.__context__ = in_worker(kill)
+    assert mid_run(error).startswith("a process that loads data is killed by signal: Killed")
+
+
 def test_a_worker_that_died_with_batches_not_yet_fetched(tmp_path):
     error = caught(lambda: resource_sharer._ResourceSharer.get_connection((str(tmp_path / "gone"), 1)))
     assert mid_run(error).startswith("a process that loads data ended")

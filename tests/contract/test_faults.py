@@ -23,7 +23,10 @@ def work(tmp_path_factory):
     return tmp_path_factory.mktemp("faults")
 
 
-@pytest.mark.parametrize("fault", [pytest.param(f, marks=pytest.mark.slow if f == "dead rank" else ()) for f in FAULTS])
+SLOW = ("dead rank", "group", "closed pipe", "two at once")
+
+
+@pytest.mark.parametrize("fault", [pytest.param(f, marks=pytest.mark.slow if f in SLOW else ()) for f in FAULTS])
 def test_a_run_that_was_struck_ends_as_one_that_was_not(fault, work):
     row = strike("GAN", fault, work)
     assert not row["different"] and not row["trouble"], row

@@ -153,8 +153,8 @@ def said():
     return Path("said").read_text()
 
 
-def dies_at(step, number=signal.SIGKILL):
-    """Makes a child kill itself after so many batches."""
+def dies_at(step, number=signal.SIGKILL, whom=os.getpid):
+    """Makes a child kill itself, or 0, its group, after so many batches."""
     from ganzoo.core.module import GANModule
 
     def prepare():
@@ -164,7 +164,7 @@ def dies_at(step, number=signal.SIGKILL):
             result = whole(self, batch, batch_idx)
             if self.trainer.global_step >= step and not done:
                 done.append(True)
-                os.kill(os.getpid(), number)
+                os.kill(whom(), number)
             return result
 
         GANModule.training_step = training_step
@@ -218,6 +218,22 @@ def test_the_same_command_again_and_again(reference):
     assert_equal_runs(reference, RUN)
     assert [path.name for path in Path("runs").iterdir()] == [RUN.name]
     assert run() == 0 and "already at step 40" in said()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
+def test_told_with_its_group_and_nobody_listening(number):
+    """As in `fit 2>&1 | tee log`: `tee` and the workers are told, too. The state is saved, the exit code right."""
+
+    def whom():
+        reader, writer = os.pipe()
+        os.close(reader)
+        for stream in (1, 2, sys.stderr.fileno()):
+            os.dup2(writer, stream)
+        return 0
+
+    prepare = dies_at(12, number, whom)
+    assert run(f"{COMMAND} --data.num_workers 2", prepare) == 75
+    assert read(RUN / "checkpoints" / "last.ckpt")["global_step"] == 12
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(reference):

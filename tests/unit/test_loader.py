@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
+import os
 import random
+import signal
+import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +19,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from ganzoo.cli.errors import mid_run
+from ganzoo.core import signals
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
 from ganzoo.data import ArrayImages, Flipped, GANDataModule, Images, Loader, SequentialLoader
@@ -105,6 +111,55 @@ def test_second_resume_in_the_same_epoch() -> None:
         assert [b["label"].tolist() for b in itertools.islice(loader, 2)] == whole[done : done + 2]
         state = loader.state_dict()
         assert state == {"epoch": 0, "batch": done + 2}
+
+
+class Asked(Numbers):
+    """Says how the process that reads would take what ends a training: 1 where it ignores it, 2 where it is blocked."""
+
+    def __getitems__(self, tickets: Any) -> Any:
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        how = [(signal.getsignal(n) is signal.SIG_IGN) + 2 * (n in blocked) for n in signals.CODES]
+        return {"label": torch.tensor(how)}
+
+
+def test_workers_outlive_what_ends_a_training() -> None:
+    """From their first moment, when they block it, and in all their threads."""
+    loader = Loader(Asked(), 4, num_workers=1)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, []), signal.getsignal(signal.SIGCHLD)
+    batches = iter(loader)
+    assert next(batches)["label"].tolist() == [3, 3, 3]
+    assert before == (signal.pthread_sigmask(signal.SIG_BLOCK, []), signal.getsignal(signal.SIGCHLD))
+    for number in signals.CODES:
+        for worker in multiprocessing.active_children():
+            os.kill(worker.pid or 0, number)
+    assert len(list(batches)) == 4
+
+
+def test_a_worker_that_is_killed_is_noticed_when_a_batch_is_fetched() -> None:
+    """Not in the midst of a step, where torch would raise."""
+    batches = iter(Loader(Numbers(), 4, num_workers=1))
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    worker.kill()
+    os.waitid(os.P_PID, worker.pid or 0, os.WEXITED | os.WNOWAIT)
+    time.sleep(0.01)  # in which a handler would run
+    with pytest.raises(RuntimeError, match=r"is killed by signal: Killed") as error:
+        next(batches)
+    assert mid_run(error.value) is not None
+
+
+def test_a_process_ends_though_its_workers_wait() -> None:
+    def child() -> None:
+        global kept
+        kept = iter(Loader(Numbers(), 4, num_workers=1))
+        next(kept)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(60)
+    hangs = process.is_alive()
+    process.kill()
+    assert not hangs
 
 
 def test_batch_size_errors() -> None:

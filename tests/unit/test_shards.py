@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import sys
 from pathlib import Path
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from ganzoo import DCGAN
 from ganzoo.cli import main
-from ganzoo.data import ImageFolder, Shards
+from ganzoo.cli.errors import mid_run
+from ganzoo.data import ImageFolder, Shards, rows
 from ganzoo.data.prepare import prepare
 from ganzoo.data.shards import Shard
 from ganzoo.testing import _SaveAt, fit
@@ -221,6 +223,40 @@ def test_one_line_when_training_meets_a_damaged_picture(
         assert main(["fit", "--config", "dcgan/shards", *arguments.split(), "--scores.final_n", "0"]) == 2
         error = capsys.readouterr().err.splitlines()[-1]
         assert "shard-00000.arrow is damaged" in error and "data prepare, run again as before" in error, error
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_shard_that_is_cut_while_it_is_read(out: Path, workers: int) -> None:
+    """A memory map of it would end the process by a signal."""
+    data = shards(out, num_workers=workers, batch_size=4, val_fraction=0.0)
+    batches = iter(data.train_dataloader())
+    next(batches)
+    for file in out.glob("*.arrow"):
+        os.truncate(file, 2000 if file.stat().st_size > 2000 else 8)
+    with pytest.raises(ValueError, match="shard-0000. is damaged|shard-0000..arrow is damaged") as error:
+        list(batches)
+    line = mid_run(error.value)
+    assert line is not None and "is damaged (it has lost its end): python -m ganzoo data prepare, run again" in line
+
+
+def test_no_more_files_are_open_than_a_process_may_have(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = [batch["image"] for batch in shards(out).train_dataloader()]
+    monkeypatch.setattr(rows, "MOST_OPEN", 2)
+    data, most = shards(out), 0
+    for batch, expected in zip(data.train_dataloader(), whole, strict=True):
+        assert torch.equal(batch["image"], expected)
+        opened = [file for file in rows.RECENT if (row := file()) is not None and row.file is not None]
+        most = max(most, len(opened))
+    assert 0 < most <= 2
+
+
+def test_rows_have_their_limits(tmp_path: Path) -> None:
+    (tmp_path / "rows").write_bytes(bytes(range(10)))
+    two = rows.Rows(tmp_path / "rows", 1, (2, 2, 2))
+    assert [row.tolist() for row in two] == [[[1, 2], [3, 4]], [[5, 6], [7, 8]]] and len(two) == 2
+    assert pickle.loads(pickle.dumps(two))[1].tolist() == [[5, 6], [7, 8]]
+    with pytest.raises(IndexError):
+        two[-1]
 
 
 def test_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

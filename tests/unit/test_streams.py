@@ -1,0 +1,180 @@
+"""What is said, where nobody listens: words are lost, and nothing else; exit codes are right."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ganzoo.callbacks.run_folder import TWICE, RunFolder, RunLog
+from ganzoo.cli import main
+from ganzoo.cli.streams import OutputError, Stream, standard_streams, unheard
+from ganzoo.core import signals
+from ganzoo.core.strategy import GANStrategy
+
+ROOT = Path(__file__).parents[2]
+CLOSED, FULL = BrokenPipeError(errno.EPIPE, "Broken pipe"), OSError(errno.ENOSPC, "No space left on device")
+
+
+class Broken(io.StringIO):
+    """Takes so many texts, and no more."""
+
+    def __init__(self, error: Exception, takes: int = 0) -> None:
+        super().__init__()
+        self.error, self.takes = error, takes
+
+    def write(self, text: str) -> int:
+        self.takes -= 1
+        if self.takes < 0:
+            raise self.error
+        return super().write(text)
+
+
+def test_a_stream_that_is_needed_or_not() -> None:
+    needed, other = Stream(Broken(FULL), needed=True), Stream(Broken(FULL), needed=False)
+    with pytest.raises(OutputError, match="^standard output: No space left on device$"):
+        print("lost", file=needed)
+    print("lost", file=other, flush=True)
+    other.writelines(["lost", "too"])
+    assert other.error is FULL, "all else is the stream's"
+    closed = io.StringIO()
+    closed.close()
+    print("lost", file=Stream(closed, needed=False))
+    with pytest.raises(ValueError, match="closed file"):
+        print("lost", file=Stream(closed, needed=True))
+
+
+@pytest.mark.parametrize(("error", "code"), [(CLOSED, 0), (FULL, 2)])
+@pytest.mark.parametrize("command", ["list", "--help", "--version", "info dcgan/digits", "list --help"])
+def test_output_that_is_lost(error, code, command, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "stdout", Broken(error))
+    assert main(command.split()) == code
+    assert capsys.readouterr().err == ("" if code == 0 else "ganzoo: error: standard output: No space left on device\n")
+
+
+def test_a_message_that_is_lost(monkeypatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Broken(CLOSED))
+    assert main(["no such verb"]) == 2
+
+
+@pytest.mark.parametrize("error", [CLOSED, FULL])
+def test_a_training_whose_words_are_lost(error, monkeypatch, tmp_path) -> None:
+    """All of them: at the start, of a checkpoint that the disk does not take, of a callback's own, at the end."""
+    monkeypatch.chdir(tmp_path)
+    Path("talks.py").write_text(
+        "from lightning.pytorch import Callback\n\n\nclass Talks(Callback):\n"
+        "    def on_train_batch_end(self, *args):\n        print('a batch')\n"
+    )
+    monkeypatch.setattr(sys, "stderr", Broken(error))
+    monkeypatch.setattr(sys, "stdout", Broken(error))
+    command = "fit --model DCGAN --model.width 4 --data Digits --data.image_size 8 --trainer.max_steps 2"
+    options = "--trainer.callbacks+ talks.Talks --scores.final_n 0 --trainer.accelerator cpu"
+    assert main([*command.split(), *options.split()]) == 0
+    assert Path("runs/001-dcgan-digits/checkpoints/last.ckpt").exists()
+
+
+def test_a_broken_pipe_elsewhere_is_no_success(monkeypatch, capsys) -> None:
+    def broken(*_: object) -> None:
+        raise CLOSED
+
+    monkeypatch.setattr("ganzoo.cli.catalog._list", broken)
+    with pytest.raises(BrokenPipeError):
+        main(["list"])
+
+
+def test_output_of_a_training_is_needed_until_it_begins() -> None:
+    with standard_streams():
+        sys.stdout.stream = Broken(FULL)  # type: ignore[attr-defined]
+        with pytest.raises(OutputError):
+            print("a cost")
+        unheard()
+        print("a batch")
+
+
+COMMANDS = {
+    "list > /dev/full": 2,
+    "list | head -1": 0,
+    "list >&-": 0,
+    "no 2>&-": 2,
+    "no 2> /dev/full": 2,
+    "no <&- >&- 2>&-": 2,
+}
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's disk that is always full")
+def test_as_programs() -> None:
+    """Exit codes of the interpreter, too, which writes once more at its end; none of these imports torch."""
+    lines = [f"{sys.executable} -m ganzoo {command}; echo ${{PIPESTATUS[0]}} >&9" for command in COMMANDS]
+    text = "\n".join(["exec 9>&1", *lines])
+    shell = subprocess.run(["bash", "-c", text], capture_output=True, text=True, cwd=ROOT)
+    codes = [int(line) for line in shell.stdout.split() if line.isdecimal()]
+    assert codes == list(COMMANDS.values()), shell.stderr
+    assert "Exception ignored" not in shell.stderr and "Traceback" not in shell.stderr
+
+
+# Signals
+
+
+def python(code: str) -> int:
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode
+
+
+@pytest.mark.parametrize("number", signals.TOLD)
+def test_told_to_end_while_importing(number: int) -> None:
+    tell = f"lambda _: os.kill(os.getpid(), {int(number)})"
+    code = f"import os, signal, ganzoo.cli as c; c.importlib.import_module = {tell}; "
+    code += f"signal.signal({int(number)}, signal.SIG_DFL); "  # not `nohup`'s
+    assert python(code + "c.main(['fit'])") == 75
+    assert python(code + "c.main(['evaluate'])") == -number
+
+
+def test_told_to_end_at_the_end() -> None:
+    code = "import os, sys; sys.argv[1:] = ['--version']; from ganzoo.__main__ import main; main()"
+    assert python(f"{code}; os.kill(os.getpid(), {int(signal.SIGTERM)})") == 0
+
+
+def test_nohup_is_obeyed() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert signal.SIGHUP not in signals.take(lambda *_: None, *signals.CODES)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def test_told_twice_at_once_is_told_once(tmp_path, monkeypatch) -> None:
+    """As `timeout` does: the command alone, then its group. A person's second Ctrl-C is one, however soon."""
+    run = RunFolder(tmp_path, {}, RunLog(tmp_path))
+    now = 100.0
+    monkeypatch.setattr("ganzoo.callbacks.run_folder.time.monotonic", lambda: now)
+    tell = run._interrupt
+    tell(signal.SIGTERM, None)
+    now += TWICE - 0.1
+    tell(signal.SIGTERM, None)
+    tell(signal.SIGHUP, None)
+    assert run.code == 75
+    with pytest.raises(KeyboardInterrupt):
+        tell(signal.SIGINT, None)
+    now += 0.2
+    with pytest.raises(KeyboardInterrupt):
+        tell(signal.SIGTERM, None)
+
+
+def test_without_docstrings(monkeypatch) -> None:
+    """As with `python -OO`."""
+    seen = {}
+    monkeypatch.setattr(GANStrategy, "__doc__", None)
+
+    class Registry:
+        def register(self, name: str, cls: type, description: str) -> None:
+            seen[name] = description
+
+    GANStrategy.register_strategies(Registry())
+    assert set(seen.values()) == {""}
