@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from ganzoo.core.atomic import read_text
 from ganzoo.core.lightning_fixes import BatchEndCallback
 from ganzoo.core.player import PLAYERS
 
@@ -59,7 +60,7 @@ class RunWandb(WandbLogger):
         # Seconds between wandb's writes; with its own 15 a kill would lose more than is logged again
         os.environ.setdefault("WANDB_X_TRANSACTION_LOG_FLUSH_INTERVAL", "1")
         kept = folder / "wandb" / "id"
-        name = kept.read_text().strip() if kept.exists() else None
+        name = read_text(kept).strip() if kept.exists() else None
         super().__init__(name=folder.name, save_dir=folder.absolute(), id=name, **self.options)
         name = self.experiment.id
         kept.parent.mkdir(exist_ok=True)

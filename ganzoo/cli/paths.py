@@ -10,6 +10,7 @@ from typing import Any
 
 import ganzoo
 from ganzoo.cli.errors import UserError, closest, one_line
+from ganzoo.core.atomic import read_text
 
 ADDED = ("logging/", "rules/")  # folders of configs that are parts of one
 
@@ -54,7 +55,7 @@ def record_of(folder: Path) -> dict[str, Any]:
     """How a model that comes with ganzoo was trained; {} of any other folder or file."""
     file = folder / "record.json"
     try:
-        record = json.loads(file.read_text()) if file.is_file() else {}
+        record = json.loads(read_text(file)) if file.is_file() else {}
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file} is damaged ({one_line(error)}); delete it") from error
     if not isinstance(record, dict) or not isinstance(record.get("config", ""), str):

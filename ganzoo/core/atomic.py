@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
+LONGEST = 1 << 20  # bytes of a record, a config, or a line of a log
 PARTIAL = ".partial"  # ends the name of a file that is being written
 
 
@@ -44,18 +46,33 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], A
             os.close(folder)
 
 
-def keep_until(file: Path, step: int) -> list[dict[str, Any]]:
+def read_text(file: Path, most: int = LONGEST) -> str:
+    """A small file of text.
+
+    Raises:
+        ValueError: it is larger than `most` bytes, of which no more are read, or no UTF-8.
+        OSError: it cannot be opened.
+    """
+    with file.open("rb") as opened:
+        content = opened.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it has more than {most:,} bytes")
+    return content.decode()
+
+
+def keep_until(file: Path, step: int) -> Iterator[dict[str, Any]]:
     """Take out of a log of JSON lines what is of later steps, and what a crash left half written; return the rest."""
-    text = file.read_text() if file.exists() else ""
-    kept = []
-    for line in text.splitlines():
-        try:
-            content = json.loads(line)
-            earlier = content["step"] <= step
-        except (ValueError, TypeError, LookupError, RecursionError):  # half a line, or another program's
-            continue
-        if earlier:
-            kept.append((line, content))
-    if (new := "".join(f"{line}\n" for line, _ in kept)) != text:
-        write_atomically(file, lambda opened: opened.write(new.encode()))
-    return [content for _, content in kept]
+    kept: list[bytes] = []
+    changed = False
+    with file.open("rb") if file.exists() else nullcontext(BytesIO()) as opened:
+        while line := opened.readline(LONGEST):
+            try:
+                earlier = json.loads(line)["step"] <= step
+            except (ValueError, TypeError, LookupError, RecursionError):  # half a line, or another program's
+                earlier = False
+            changed |= not earlier or not line.endswith(b"\n")
+            if earlier:
+                kept.append(line.rstrip(b"\n") + b"\n")
+    if changed:
+        write_atomically(file, lambda opened: opened.writelines(kept))
+    return map(json.loads, kept)

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganzoo.core.atomic import read_text
 from ganzoo.core.limits import Share
 from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split, Workers
@@ -29,6 +30,7 @@ from ganzoo.data.datasets import Images, combine
 from ganzoo.data.decoding import Fit
 
 INDEX = "index.json"
+LARGEST = 1 << 24  # bytes of it: some 80,000 shards
 FORMAT = "ganzoo shards 1"
 CURE = "python -m ganzoo data prepare, run again as before, makes such shards anew"
 
@@ -118,7 +120,7 @@ def read_index(root: Path) -> Index:
             f"{root.absolute()} {what}: name a folder that python -m ganzoo data prepare PICTURES OUT has written"
         )
     try:
-        facts = json.loads(file.read_text())
+        facts = json.loads(read_text(file, LARGEST))
         if facts.pop("format") != FORMAT:
             raise ValueError(f"its format is not {FORMAT!r}")
         del facts["images"]

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ganzoo.core.atomic import write_atomically
+from ganzoo.core.atomic import read_text, write_atomically
 from ganzoo.core.environment import version
 
 if TYPE_CHECKING:  # a record is read without torch
@@ -92,7 +92,7 @@ class Report:
     def load(file: Path) -> Report:
         """A saved report; ValueError if the file is none."""
         try:
-            content = json.loads(file.read_text())
+            content = json.loads(read_text(file))
             if content["schema"] != SCHEMA:
                 raise ValueError("of another version of ganzoo")
             report = Report(content["subject"], [_score(score) for score in content["scores"]], content["made"])

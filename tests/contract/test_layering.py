@@ -44,7 +44,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "evaluation/assemble": (CORE | {"data", "evaluation"}, {"torch"}),
     "variants": (RANK_0 | RANK_1 | CORE, {"torch", "lightning"}),
     "callbacks": (RANK_0 | RANK_1 | CORE | {"evaluation"}, {*LIGHTNING, "rich", "yaml"}),
-    "checkpoint/pretrained": (CORE | {"", "variants"}, {"torch", "safetensors", "huggingface_hub"}),
+    "checkpoint/pretrained": (CORE | {"", "core/atomic", "variants"}, {"torch", "safetensors", "huggingface_hub"}),
 }
 
 
