@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from ganzoo.core.files import open_file
 from ganzoo.core.lightning_fixes import BatchEndCallback
 from ganzoo.core.player import PLAYERS
 

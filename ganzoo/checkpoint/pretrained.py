@@ -16,8 +16,10 @@ from ganzoo.checkpoint import sealed as checkpoints
 from ganzoo.checkpoint.sealed import CheckpointError
 from ganzoo.core.arguments import variant_name
 from ganzoo.core.atomic import write_atomically
-from ganzoo.core.files import check_regular, read_text
+from ganzoo.core.files import open_file, read_text
 from ganzoo.core.module import GANModule
+
+HEADER = 1 << 22  # bytes of safetensors' JSON, some 100 for each tensor
 
 
 class Saved(NamedTuple):
@@ -161,8 +163,7 @@ def _read_folder(folder: Path) -> Saved:
             raise FileNotFoundError(f"{folder} has no {name}; name a run's folder, or one that save_pretrained wrote")
     try:
         config = json.loads(read_text(folder / "config.json"))
-        check_regular(folder / "model.safetensors")
-        weights = load_file(folder / "model.safetensors")
+        weights = _weights(folder / "model.safetensors")
     except (OSError, RecursionError, SafetensorError, ValueError) as error:
         raise CheckpointError(f"{folder} is damaged ({error}); write or download it anew") from error
     config = config if isinstance(config, dict) else {}
@@ -172,6 +173,14 @@ def _read_folder(folder: Path) -> Saved:
     if odd := [name for name in weights if slim and _part(name) not in ("", "generator")]:
         raise CheckpointError(f"{folder} is damaged: it says that it is slim, and has {odd[0]}; write it anew")
     return Saved(config["variant"], config["arguments"], weights, slim)
+
+
+def _weights(file: Path) -> dict[str, torch.Tensor]:
+    with open_file(file) as opened:
+        length = int.from_bytes(opened.read(8), "little")
+    if length > HEADER:
+        raise ValueError(f"its header claims {length:,} bytes")
+    return load_file(file)
 
 
 def _check(path: Path, variant: Any, arguments: Any, weights: Any) -> None:

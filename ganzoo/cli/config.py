@@ -17,7 +17,10 @@ from ganzoo.cli.paths import configs as shipped_trainings
 from ganzoo.cli.paths import find_config
 from ganzoo.core.files import read_text
 
-MOST = 10_000  # values in a config; a whole one has 300
+LONGEST = 100_000  # characters of a config; a whole one has 10,000
+LONGEST_VALUE = 10_000
+MOST = 10_000  # values in it; a whole one has 300
+DEEPEST = 100  # lists in lists
 EXAMPLE = "python -m ganzoo info dcgan/digits shows how one looks"
 MOVED = re.compile(r"ganzoo\.core\.(game_)?optim\.")  # of runs that began before December 2026
 CLASS = {"class_path", "init_args"}  # keys of what names a class
@@ -37,6 +40,7 @@ def load(text: str) -> Any:
         UserError: it holds more than a config can need: a few aliases of aliases make billions of values.
     """
     try:
+        _check_text(text)
         _refuse_doubled_keys(yaml.compose(text, yaml.CSafeLoader))
         content = _jsonargparse_load()(MOVED.sub("ganzoo.optim.", text))
         _check_values(content)
@@ -151,6 +155,38 @@ def _shown(value: Any) -> str:
 @cache
 def _jsonargparse_load() -> Any:
     return get_loader("yaml")
+
+
+def _check_text(text: str) -> None:
+    """Look at a text's events, one by one, before anything is made of them; an alias counts as all that it stands for.
+
+    Raises:
+        ValueError: it says more than a config can.
+        yaml.YAMLError: it is no YAML.
+    """
+    if len(text) > LONGEST:
+        raise ValueError(f"it has {len(text):,} characters")
+    total = 0
+    sizes: dict[str | None, int] = {}  # of what has an anchor
+    inside: list[tuple[str | None, int]] = []  # what is open: its anchor, and the total before it
+    for event in yaml.parse(text, yaml.CSafeLoader):
+        anchor = getattr(event, "anchor", None)
+        if isinstance(event, yaml.AliasEvent):
+            if any(anchor == name for name, _ in inside):
+                raise ValueError(f"{anchor} holds itself")
+            total += sizes.get(anchor, 0)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            inside.append((anchor, total))
+            total += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = inside.pop()
+            sizes[anchor] = total - before
+        elif isinstance(event, yaml.ScalarEvent):
+            total, sizes[anchor] = total + 1, 1
+            if len(event.value) > LONGEST_VALUE:
+                raise ValueError(f"it holds {len(event.value):,} characters")
+        if total > MOST or len(inside) > DEEPEST:
+            raise ValueError(f"it holds more than {MOST:,} values, or {DEEPEST} in each other")
 
 
 def _refuse_doubled_keys(root: yaml.Node | None) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
@@ -15,7 +16,7 @@ try:
 except ImportError:  # on Windows, where nobody can remove an open file
     fcntl = None  # type: ignore[assignment]
 
-from ganzoo.core.files import open_file
+from ganzoo.core.files import LONGEST, open_file
 
 PARTIAL = ".partial"  # ends the name of a file that is being written
 
@@ -108,21 +109,20 @@ def _lock(file: BinaryIO, wait: bool) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
-def keep_until(file: Path, step: int) -> list[dict[str, Any]]:
+def keep_until(file: Path, step: int) -> Iterator[dict[str, Any]]:
     """Take out of a log of JSON lines what is of later steps, and what a crash left half written; return the rest."""
-    text = b""
-    if file.exists():
-        with open_file(file) as opened:
-            text = opened.read()
-    kept = []
-    for line in text.splitlines():
-        try:
-            content = json.loads(line.decode())
-            at = content["step"]
-        except (ValueError, TypeError, LookupError, RecursionError):  # half a line, or another program's
-            continue
-        if type(at) is int and at <= step:
-            kept.append((line, content))
-    if (new := b"".join(line + b"\n" for line, _ in kept)) != text:
-        write_atomically(file, lambda opened: opened.write(new))
-    return [content for _, content in kept]
+    kept: list[bytes] = []
+    changed = False
+    with open_file(file) if file.exists() else nullcontext(BytesIO()) as opened:
+        while line := opened.readline(LONGEST):
+            try:
+                at = json.loads(line)["step"]
+            except (ValueError, TypeError, LookupError, RecursionError):  # half a line, or another program's
+                at = None
+            earlier = type(at) is int and at <= step
+            changed |= not earlier or not line.endswith(b"\n")
+            if earlier:
+                kept.append(line.rstrip(b"\n") + b"\n")
+    if changed:
+        write_atomically(file, lambda opened: opened.writelines(kept))
+    return map(json.loads, kept)

@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+LONGEST = 1 << 20  # bytes of a record, a config, or a line of a log
 KINDS = {
     stat.S_IFIFO: "a pipe",
     stat.S_IFCHR: "a device",
@@ -29,15 +30,18 @@ def open_file(path: str | os.PathLike[str], mode: str = "rb", **how: Any) -> Any
     return open(path, mode, opener=_open, **how)
 
 
-def read_text(path: str | os.PathLike[str]) -> str:
-    """The text of a regular file, in UTF-8.
+def read_text(path: str | os.PathLike[str], most: int = LONGEST) -> str:
+    """The text of a small regular file, in UTF-8.
 
     Raises:
+        ValueError: it is larger than `most` bytes, of which no more are read, or no UTF-8.
         OSError: it is a pipe, a device or a socket, or cannot be opened.
-        UnicodeDecodeError: it is no UTF-8.
     """
-    with open_file(path, "r", encoding="utf-8") as file:
-        return str(file.read())
+    with open_file(path) as file:
+        content: bytes = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it has more than {most:,} bytes")
+    return content.decode()
 
 
 def check_regular(path: str | os.PathLike[str]) -> None:

@@ -125,7 +125,8 @@ def refusal(value: Any, hint: Any) -> str | None:
             fits = value is not None or takes_none(plain)  # more is not for us to say
         if fits:
             return None
-    return f"is {'null' if value is None else repr(value)}; it takes {' or '.join(words)}"
+    shown = "null" if value is None else repr(value)
+    return f"is {shown if len(shown) < 100 else shown[:96] + ' ...'}; it takes {' or '.join(words)}"
 
 
 def _beyond(value: Any, kind: str, limits: Limits) -> str | None:

@@ -33,6 +33,7 @@ from ganzoo.data.decoding import Fit
 from ganzoo.data.rows import Rows
 
 INDEX = "index.json"
+LARGEST = 1 << 24  # bytes of it: some 80,000 shards
 FORMAT = "ganzoo shards 1"
 CURE = "python -m ganzoo data prepare, run again as before, makes such shards anew"
 
@@ -122,7 +123,7 @@ def read_index(root: Path) -> Index:
             f"{root.absolute()} {what}: name a folder that python -m ganzoo data prepare PICTURES OUT has written"
         )
     try:
-        facts = json.loads(read_text(file))
+        facts = json.loads(read_text(file, LARGEST))
         if facts.pop("format") != FORMAT:
             raise ValueError(f"its format is not {FORMAT!r}")
         del facts["images"]
