@@ -40,10 +40,14 @@ class RunLog(Logger):
     """`metrics.jsonl`: one JSON object for each log, always appended.
 
     Lightning's CSV logger deletes the file of the run that is resumed.
+
+    Attributes:
+        waits: whether the run has no folder yet, so that nothing is kept: what a callback logs of a sanity check, say.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
+        self.waits = False
         self.path = folder / "metrics.jsonl"
 
     @property
@@ -60,6 +64,8 @@ class RunLog(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        if self.waits:
+            return
         with self.path.open("a") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
 
@@ -84,6 +90,7 @@ class RunFolder(BatchEndCallback):
         self.folder = folder
         self.texts = texts
         self.metrics = metrics
+        metrics.waits = True
         self.last = folder / "checkpoints" / "last.ckpt"
         self.made: list[Path] = []  # folders that this process has added to the disk, now
         self.started = False
@@ -99,6 +106,7 @@ class RunFolder(BatchEndCallback):
         if trainer.is_global_zero:
             self._make()
             self.metrics.truncate(trainer.global_step)
+            self.metrics.waits = False
             what = f"{type(pl_module).__name__}, {parameters(pl_module)}"
             print(f"{self.folder}: {what}, {trainer.world_size} x {pl_module.device.type}", file=sys.stderr)
             if trainer.max_steps < 0 and (trainer.max_epochs or -1) < 0 and not timed(trainer):

@@ -100,7 +100,7 @@ class Scores(BatchEndCallback):
         self.directions = self._directions(peers, data)
 
     @property
-    def names(self) -> list[str]:
+    def monitored(self) -> list[str]:
         """By which the figures of a training can be monitored."""
         scores = [] if self.evaluation is None else self.evaluation.failed().scores
         return [name for score in scores for name in (score.figure, score.name)]
