@@ -17,11 +17,11 @@ from typing import IO, Any, BinaryIO
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from ganzoo.callbacks.base import time_left
 from ganzoo.core.atomic import keep_until, write_atomically
 from ganzoo.core.lightning_fixes import BatchEndCallback, skip_sigterm_broadcast
 from ganzoo.core.player import parameters
@@ -109,7 +109,7 @@ class RunFolder(BatchEndCallback):
             self.metrics.waits = False
             what = f"{type(pl_module).__name__}, {parameters(pl_module)}"
             print(f"{self.folder}: {what}, {trainer.world_size} x {pl_module.device.type}", file=sys.stderr)
-            if trainer.max_steps < 0 and (trainer.max_epochs or -1) < 0 and not timed(trainer):
+            if trainer.max_steps < 0 and (trainer.max_epochs or -1) < 0 and not time_left(trainer):
                 print("no trainer.max_steps, max_epochs or max_time: training until Ctrl-C", file=sys.stderr)
         if threading.current_thread() is threading.main_thread():
             self._handlers = {number: signal.signal(number, self._interrupt) for number in CODES}
@@ -167,12 +167,6 @@ class RunFolder(BatchEndCallback):
         asked = torch.tensor(self.signal, device=trainer.strategy.root_device)
         self.signal = int(trainer.strategy.reduce(asked, reduce_op="max"))  # one of them may have been told alone
         return bool(self.signal)
-
-
-def timed(trainer: Trainer) -> bool:
-    """Whether a training has a limit of time."""
-    timers = [c for c in trainer.callbacks if isinstance(c, Timer)]  # type: ignore[attr-defined]
-    return any(timer.time_remaining() is not None for timer in timers)
 
 
 def next_run(root: Path, name: str) -> Path:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from ganzoo.callbacks.base import save, warn_on_oserror
+from ganzoo.callbacks.base import save, time_left, warn_on_oserror
 from ganzoo.core.atomic import keep_until
 from ganzoo.core.lightning_fixes import BatchEndCallback
 from ganzoo.core.limits import Count, Limits, check
@@ -278,4 +278,6 @@ def progress_bar(show: bool = True) -> Iterator[Progress]:
 def _finished(trainer: Trainer) -> bool:
     """Whether a training came to its own end, rather than being stopped, of which Lightning counts the epoch, too."""
     steps, epochs = trainer.max_steps, trainer.max_epochs or -1
+    if steps < 0 and epochs < 0:
+        return min(time_left(trainer), default=1) <= 0
     return 0 < steps <= trainer.global_step or 0 < epochs <= trainer.current_epoch and not trainer.should_stop

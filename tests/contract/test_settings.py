@@ -20,6 +20,10 @@ from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import ganzoo
+from ganzoo.callbacks.checkpoints import Checkpoints
+from ganzoo.callbacks.diagnostics import Diagnostics
+from ganzoo.callbacks.samples import Samples
+from ganzoo.callbacks.scores import Scores
 from ganzoo.cli import main, preflight, training
 from ganzoo.cli.errors import UserError
 from ganzoo.core.strategy import UNSUITED, GANStrategy
@@ -433,3 +437,87 @@ def test_the_last_batch_of_ones_own_loader_has_one_picture():
     pictures = torch.utils.data.DataLoader([{"image": torch.zeros(1, 16, 16)}] * 3, batch_size=2)
     with pytest.raises(MisconfigurationException, match="a batch norm needs two pictures or more"):
         fit(ganzoo.MLPGAN(16, 1, hidden=8, d_hidden=8), pictures, steps=3)
+
+
+# ganzoo's own options: two runs that differ in one of them leave other files
+
+SCORED = "--scores.metrics [fid] --scores.n 20 --scores.every_n_steps 2"
+OWN: dict[str, dict[str, tuple[str, str]]] = {  # section -> option -> another value, and what both runs have beside it
+    "samples": {"every_n_steps": ("1", ""), "rows": ("2", ""), "columns": ("2", ""), "video_fps": ("4", "")},
+    "scores": {
+        "metrics": ("[fid]", "--scores.n 20"),
+        "n": ("30", SCORED),
+        "every_n_steps": ("1", SCORED),
+        "best": ("[]", SCORED),
+        "keep_best": ("2", SCORED),
+        "split": ("test", SCORED),
+        "extractor": ("mnist5k", SCORED),
+        "seed": ("1", SCORED),
+        "final_n": ("20", SCORED),
+    },
+    "diagnostics": {"every_n_steps": ("1", ""), "n": ("20", "--diagnostics.every_n_steps 1")},
+    "checkpoint": {
+        "every_n_steps": ("1", ""),
+        "every_minutes": ("0.0000001", ""),
+        "keep_last": ("1", "--checkpoint.every_n_steps 1"),
+        "keep_every_n_images": ("500", ""),
+    },
+    "model": {
+        "optimizer": ("SGD --model.optimizer.lr 0.5", ""),
+        "discriminator_optimizer": ("SGD --model.discriminator_optimizer.lr 0.5", ""),
+        "lr_scheduler": ("StepLR --model.lr_scheduler.step_size 1", ""),
+        "n_critic": ("2", ""),
+        "n_generator": ("2", ""),
+        "microbatches": ("2", ""),
+        "clip_norm": ("0.001", ""),
+        "ema_half_life": ("500", ""),
+        "ema_ramp_up": ("0.1", "--model.ema_half_life 500"),
+        "consensus": ("0.1", ""),
+        "share_fakes": ("true", ""),
+    },
+    "data": {"batch_size": ("400", ""), "flip": ("true", ""), "seed": ("1", "")},
+}
+SEEN_ELSEWHERE = {  # a file of weights; numbers that are not finite; code, and processes, that change no bit
+    "scores.weights": "test_extractors",
+    "checkpoint.rollbacks": "test_checkpoints",
+    "model.compile_losses": "test_turns",
+    "data.num_workers": "test_loader",
+}
+
+
+def test_all_own_options_are_here():
+    callbacks = {"samples": Samples, "scores": Scores, "diagnostics": Diagnostics, "checkpoint": Checkpoints}
+    for section, cls in {**callbacks, "model": ganzoo.GANModule, "data": GANDataModule}.items():
+        known = {*OWN[section], *(key.partition(".")[2] for key in SEEN_ELSEWHERE if key.startswith(f"{section}."))}
+        assert set(inspect.signature(cls).parameters) == known, section
+
+
+def left() -> dict[str, Any]:
+    """What a run has left, by its files, but for times, versions and its config."""
+    found: dict[str, Any] = {}
+    for file in Path("runs/001-gan-digits").rglob("*"):
+        if file.suffix == ".ckpt":
+            content = torch.load(file, weights_only=True)
+            content = content["state_dict"], content["optimizer_states"], content["lr_schedulers"], content["ganzoo"]
+            found[file.name] = repr(content)
+        elif file.suffix in (".json", ".jsonl") and file.name.startswith("scores"):
+            text = file.read_text()
+            records = map(json.loads, text.splitlines() if file.suffix == ".jsonl" else [text])
+            found[file.name] = [(s["name"], s["value"]) for record in records for s in record["scores"]]
+        elif file.is_file() and file.suffix not in (".yaml", ".json", ""):
+            found[file.name] = file.read_bytes()
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", [f"{section}.{name}" for section in OWN for name in OWN[section]])
+def test_own_options_have_effects(option, tmp_path, monkeypatch, play):
+    section, name = option.split(".")
+    value, beside = OWN[section][name]
+    results = []
+    for i, more in enumerate(("", f"--{option} {value}")):
+        (tmp_path / str(i)).mkdir()
+        monkeypatch.chdir(tmp_path / str(i))
+        play(f"{beside} {more}")
+        results.append(left())
+    assert results[0] != results[1]
