@@ -448,6 +448,10 @@ def configs() -> Iterator[Case]:
         "instantiator": callback.format("lightning.pytorch.cli.instantiate_class", "args: [], init: {}"),
         "ours": callback.format("LambdaCallback", "on_fit_start: ganzoo.cli.main"),
         "elsewhere": callback.format("canary_package.Canary", ""),
+        "ftp": callback.format("lightning.pytorch.callbacks.ModelCheckpoint", "dirpath: 'ftp://127.0.0.1:9/x'"),
+        "ftp profiler": "trainer: {profiler: {class_path: lightning.pytorch.profilers.SimpleProfiler, init_args: "
+        "{dirpath: 'ftp://127.0.0.1:9/x', filename: x}}}",
+        "ftp logger": "trainer: {logger: {class_path: CSVLogger, init_args: {save_dir: 'ftp://127.0.0.1:9/x'}}}",
         "profiler": "trainer: {profiler: {class_path: cProfile.runctx, init_args: {statement: x}}}",
         "logger": "trainer: {logger: {class_path: logging.FileHandler, init_args: {filename: canary}}}",
         "plugin": "trainer: {plugins: [{class_path: os.system, init_args: {command: x}}]}",

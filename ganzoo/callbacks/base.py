@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Timer
 from torch import Tensor
 
 from ganzoo.core.finite import NonFiniteError
@@ -39,6 +40,12 @@ def save(trainer: Trainer, path: Path) -> bool:
         return False
     trainer.strategy.barrier("Trainer.save_checkpoint")  # where the other processes wait
     return False
+
+
+def time_left(trainer: Trainer) -> list[float]:
+    """Seconds that are left of a training by each limit of time that it has."""
+    timers = [c for c in trainer.callbacks if isinstance(c, Timer)]  # type: ignore[attr-defined]
+    return [left for timer in timers if (left := timer.time_remaining()) is not None]
 
 
 def condition(model: GANModule, batch: Batch) -> Tensor | None:

@@ -8,13 +8,12 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from ganzoo.callbacks.scores import Scores
 from ganzoo.core.lightning_fixes import BatchEndCallback, save_nothing_now
 from ganzoo.core.player import LOSSES
 
 
 class Monitors(BatchEndCallback):
-    """Comes after `Scores`, whose figures may be monitored, as may both losses.
+    """Comes after the callbacks whose figures may be monitored, as their `monitored` says; both losses may be, too.
 
     Before a value is there, nobody misses it; EarlyStopping counts each value once.
     """
@@ -25,8 +24,8 @@ class Monitors(BatchEndCallback):
             MisconfigurationException: a value is monitored that nobody logs.
         """
         names = [*LOSSES, *(f"val/{name}" for name in LOSSES if trainer.enable_validation)]
-        for scores in _of(trainer, Scores):
-            names += scores.names
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            names += getattr(callback, "monitored", [])
         foreign = [part for part in (pl_module, *trainer.callbacks) if not _known(part)]  # type: ignore[attr-defined]
         for callback in _of(trainer, EarlyStopping, ModelCheckpoint):
             if callback.monitor is None or (callback.monitor not in names and foreign):  # they may log it

@@ -17,11 +17,11 @@ from typing import IO, Any, BinaryIO
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from ganzoo.callbacks.base import time_left
 from ganzoo.core.atomic import keep_until, naming, path_part, remove_partial, write_atomically
 from ganzoo.core.files import check_regular, open_file
 from ganzoo.core.lightning_fixes import BatchEndCallback, skip_sigterm_broadcast
@@ -41,10 +41,14 @@ class RunLog(Logger):
     """`metrics.jsonl`: one JSON object for each log, always appended.
 
     Lightning's CSV logger deletes the file of the run that is resumed.
+
+    Attributes:
+        waits: whether the run has no folder yet, so that nothing is kept: what a callback logs of a sanity check, say.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
+        self.waits = False
         self.path = folder / "metrics.jsonl"
 
     @property
@@ -61,6 +65,8 @@ class RunLog(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        if self.waits:
+            return
         with naming(self.path), open_file(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
 
@@ -86,6 +92,7 @@ class RunFolder(BatchEndCallback):
         self.folder = folder
         self.texts = texts
         self.metrics = metrics
+        metrics.waits = True
         self.made = made
         self.started = False
         self._deleted = False
@@ -117,9 +124,10 @@ class RunFolder(BatchEndCallback):
         if trainer.is_global_zero:
             self._fill()
             self.metrics.truncate(trainer.global_step)
+            self.metrics.waits = False
             what = f"{type(pl_module).__name__}, {parameters(pl_module)}"
             print(f"{self.folder}: {what}, {trainer.world_size} x {pl_module.device.type}", file=sys.stderr)
-            if trainer.max_steps < 0 and (trainer.max_epochs or -1) < 0 and not timed(trainer):
+            if trainer.max_steps < 0 and (trainer.max_epochs or -1) < 0 and not time_left(trainer):
                 print("no trainer.max_steps, max_epochs or max_time: training until Ctrl-C", file=sys.stderr)
         self._handlers = take(self._interrupt, *CODES)
         if self._handlers and trainer.world_size > 1:
@@ -201,12 +209,6 @@ class RunFolder(BatchEndCallback):
         asked = torch.tensor(self.signal, device=trainer.strategy.root_device)
         self.signal = int(trainer.strategy.reduce(asked, reduce_op="max"))  # one of them may have been told alone
         return bool(self.signal)
-
-
-def timed(trainer: Trainer) -> bool:
-    """Whether a training has a limit of time."""
-    timers = [c for c in trainer.callbacks if isinstance(c, Timer)]  # type: ignore[attr-defined]
-    return any(timer.time_remaining() is not None for timer in timers)
 
 
 def next_run(root: Path, name: str) -> Path:

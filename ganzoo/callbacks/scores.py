@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from ganzoo.callbacks.base import save, warn_on_oserror
+from ganzoo.callbacks.base import save, time_left, warn_on_oserror
 from ganzoo.core.atomic import keep_until
 from ganzoo.core.files import open_file
 from ganzoo.core.lightning_fixes import BatchEndCallback
@@ -101,7 +101,7 @@ class Scores(BatchEndCallback):
         self.directions = self._directions(peers, data)
 
     @property
-    def names(self) -> list[str]:
+    def monitored(self) -> list[str]:
         """By which the figures of a training can be monitored."""
         scores = [] if self.evaluation is None else self.evaluation.failed().scores
         return [name for score in scores for name in (score.figure, score.name)]
@@ -289,4 +289,6 @@ def _scores(past: Any) -> list[tuple[str, float, Any]]:
 def _finished(trainer: Trainer) -> bool:
     """Whether a training came to its own end, rather than being stopped, of which Lightning counts the epoch, too."""
     steps, epochs = trainer.max_steps, trainer.max_epochs or -1
+    if steps < 0 and epochs < 0:
+        return min(time_left(trainer), default=1) <= 0
     return 0 < steps <= trainer.global_step or 0 < epochs <= trainer.current_epoch and not trainer.should_stop

@@ -23,11 +23,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import ganzoo
 from ganzoo.callbacks import loggers
+from ganzoo.callbacks.base import time_left
 from ganzoo.callbacks.checkpoints import Checkpoints
 from ganzoo.callbacks.diagnostics import Diagnostics
 from ganzoo.callbacks.monitors import Monitors
 from ganzoo.callbacks.progress import GANProgress, clock
-from ganzoo.callbacks.run_folder import RunFolder, RunLog, lock, next_run, runs_of, take_next, timed
+from ganzoo.callbacks.run_folder import RunFolder, RunLog, lock, next_run, runs_of, take_next
 from ganzoo.callbacks.samples import Samples
 from ganzoo.callbacks.scores import Scores
 from ganzoo.checkpoint.pretrained import read_checkpoint
@@ -366,7 +367,7 @@ def dry_run(cli: GANCLI) -> int:
         steps = epochs * len(cli.datamodule.train_dataloader())
     print(f"{type(cli.model).__name__}: {parameters(cli.model)}; batches of {cost.images} images")
     print(f"a step takes {cost.seconds:.3g} s, and the training {cost.memory / 1e6:,.0f} MB at its peak")
-    if steps is None and timed(trainer):
+    if steps is None and time_left(trainer):
         print("it would go on until trainer.max_time is over: there is no trainer.max_steps or trainer.max_epochs")
     elif steps is None:
         print("it would go on until Ctrl-C: there is no trainer.max_steps, max_epochs or max_time")

@@ -8,7 +8,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from ganzoo.core.batch import size
-from ganzoo.core.loss_log import Loss
+from ganzoo.core.loss_log import Loss, refresh
 from ganzoo.core.types import Batch
 
 if TYPE_CHECKING:
@@ -35,3 +35,4 @@ def report(model: GANModule, stage: str) -> None:
     log.collect(log.held_out)
     log.held_out_images = 0
     log.log(model, {f"{stage}/{name}": value for name, value in log.held_out.pop().items()})
+    refresh(model)

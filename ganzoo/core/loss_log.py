@@ -173,12 +173,6 @@ class LossLog:
         else:
             module.log_dict(shown, logger=not fitting)
 
-    def refresh(self, trainer: Trainer) -> None:
-        """Callbacks that monitor a loss look at it now: they are shown its mean since the last log."""
-        watched = {getattr(callback, "monitor", None) for callback in trainer.callbacks}  # type: ignore[attr-defined]
-        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and watched & {*LOSSES}:
-            show(trainer, {name: value for name, value in self.training.read().items() if name in LOSSES})
-
     def each_logger(self, trainer: Trainer, hand_over: Callable[[Logger], None]) -> None:
         """Hand something to the loggers of a training; one that fails does not stop it, and is named once."""
         for logger in trainer.loggers:
@@ -189,6 +183,14 @@ class LossLog:
                 if (name := type(logger).__name__) not in self._failed:
                     self._failed.add(name)
                     rank_zero_warn(f"{name} did not take all of step {trainer.global_step}: {error}")
+
+
+def refresh(model: Any) -> None:
+    """Callbacks that monitor a loss look at it now: they are shown its mean since the last log."""
+    trainer = model.trainer
+    watched = {getattr(callback, "monitor", None) for callback in trainer.callbacks}
+    if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and watched & {*LOSSES}:
+        show(trainer, {name: value for name, value in model.loss_log.training.read().items() if name in LOSSES})
 
 
 def _rows(share: Any) -> list[dict[str, Any]]:

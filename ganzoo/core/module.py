@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
 from ganzoo.checkpoint.sealed import load_from_checkpoint
-from ganzoo.core import consensus, ema, held_out, lightning_fixes, pickling, sampling, training_state
+from ganzoo.core import consensus, ema, held_out, lightning_fixes, loss_log, pickling, sampling, training_state
 from ganzoo.core.arguments import check_agreement, check_game, check_schedulers, constructor_arguments
 from ganzoo.core.batch import check_batch, check_pictures, microbatches, share, size
 from ganzoo.core.compiler import Compiler
@@ -351,13 +351,10 @@ class GANModule(LightningModule):
             clip_gradients(optimizer, self.clip_norm, self.scaler)
 
     validation_step = test_step = held_out.evaluate
-
-    def on_train_epoch_end(self) -> None:
-        self.loss_log.refresh(self.trainer)
+    on_train_epoch_end = loss_log.refresh
 
     def on_validation_epoch_end(self) -> None:
         held_out.report(self, "val")
-        self.loss_log.refresh(self.trainer)
 
     def on_test_epoch_end(self) -> None:
         held_out.report(self, "test")

@@ -32,8 +32,8 @@ def check_optimizer(name: str, make: Callable[[Any], Optimizer], weights: Sequen
     optimizer = make(small)
     stages = []
     for _ in range(2):
-        for weight in small:
-            weight.grad = torch.zeros_like(weight)
+        for parameter in small:
+            parameter.grad = torch.zeros_like(parameter)
         try:
             optimizer.step()
         except TypeError:  # it wants a closure

@@ -73,9 +73,7 @@ def _check(model: GANModule, checkpoint: dict[str, Any]) -> None:
     if type(model).configure_optimizers.__module__ != "ganzoo.core.module":
         return  # whose they are, a variant's own method knows
     if not isinstance(states, list) or len(states) != len(PLAYERS):
-        raise MisconfigurationException(
-            "the checkpoint holds no states of two optimizers; no training can go on from it"
-        )
+        raise MisconfigurationException("the checkpoint has no states of two optimizers; name another one")
     for player, state in zip(PLAYERS, states, strict=True):
         check_optimizer(player, model.make_optimizer[player], list(getattr(model, player).parameters()), state)
 

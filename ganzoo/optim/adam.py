@@ -90,7 +90,8 @@ def initial(optimizers: Sequence[Optimizer]) -> list[list[dict[str, Any]]]:
     given = settings(optimizers)
     for optimizer, groups in zip(optimizers, given, strict=True):
         for group, own in zip(optimizer.param_groups, groups, strict=True):
-            own["lr"] = group.get("initial_lr", own["lr"])
+            if "initial_lr" in group:
+                own["lr"] = group["initial_lr"]
     return given
 
 

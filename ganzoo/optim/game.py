@@ -114,6 +114,7 @@ class Lookahead(Optimizer):
             raise ValueError(f"alpha is a share, above 0 and up to 1, got {alpha}")
         self.inner = optimizer(params)
         super().__init__(self.inner.param_groups, {"k": k, "alpha": alpha})  # the same dicts: schedulers reach both
+        self.defaults |= self.inner.defaults
         self.state = self.inner.state
 
     @torch.no_grad()

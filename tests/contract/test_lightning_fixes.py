@@ -17,6 +17,7 @@ from lightning.pytorch.loops import training_epoch_loop
 from lightning.pytorch.overrides import distributed
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.optim import SGD
 
@@ -274,3 +275,25 @@ def test_losses_are_shown_to_bars_and_to_who_monitors_them(tmp_path):
     assert seen[1][0]["D/loss"].item() == pytest.approx(seen[1][1]["D/loss"]) and seen[2] == seen[1] != seen[3]
     assert trainer.global_step == 6, "the loss did not fall by 100 from the first epoch to the second"
     assert kept.best_model_score is not None and list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_by_a_value_that_is_not_there_yet_ends_the_training(tmp_path, monkeypatch):
+    class Validates(Plain):
+        def validation_step(self, batch, batch_idx):
+            pass
+
+    def run():
+        wait = Callback()
+        wait.on_validation_end = lambda trainer, _: lightning_fixes.save_nothing_now(kept, trainer)
+        kept = ModelCheckpoint(tmp_path, monitor="late")
+        batches = torch.utils.data.DataLoader(torch.ones(3, 1))
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+        Trainer(max_epochs=1, callbacks=[wait, kept], num_sanity_val_steps=0, **quiet).fit(
+            Validates(), batches, batches
+        )
+
+    run()
+    monkeypatch.setattr(lightning_fixes, "save_nothing_now", lambda *_: None)
+    with pytest.raises(MisconfigurationException, match="could not find the monitored key"):
+        run()
+        pytest.fail(NO_LONGER)

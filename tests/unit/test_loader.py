@@ -244,6 +244,18 @@ def train(folder: Path, workers: int, resume: Path | None = None, **checkpoint: 
 
 
 @pytest.mark.parametrize("workers", [0, 2])
+def test_to_overfit_is_to_see_the_same_batches(workers: int) -> None:
+    first = epochs(Loader(Numbers(), 4, seed=1), 1)
+    model = Recorder()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        trainer = Trainer(max_epochs=3, overfit_batches=2, accelerator="cpu", enable_model_summary=False, **quiet)  # type: ignore[arg-type]
+        trainer.fit(model, NumbersModule(batch_size=4, num_workers=workers, seed=1))
+    assert model.seen == 3 * first[:2]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
 def test_trainer_resumes_exactly(tmp_path: Path, workers: int) -> None:
     whole = train(tmp_path, workers, every_n_train_steps=1)
     assert whole.seen == epochs(Loader(Numbers(), 4, seed=1), 3)
