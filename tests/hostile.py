@@ -5,6 +5,7 @@ Run by `test_hostile.py` as `python -m tests.hostile`, in an empty folder; print
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
@@ -27,13 +28,15 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 from safetensors.torch import save_file
 
 import ganzoo
 from ganzoo.cli import main
 from ganzoo.data import Digits, ImageFolder, PairedFolder
+from ganzoo.data.prepare import prepare
 from ganzoo.evaluation import cache
 from ganzoo.evaluation.perceptual import network
 
@@ -57,8 +60,10 @@ EVENTS = {
     "pickle.find_class",
 }
 EVENTS |= {"os.remove", "os.rename", "os.chmod", "shutil.rmtree", "webbrowser.open"}
+FILES = {"os.remove", "os.rename", "shutil.rmtree"}  # where a run is gone on with, these are allowed in its folder
 seen: list[str] = []
 watching = False
+inside: str | None = None  # of the run that is gone on with
 
 
 def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -66,6 +71,9 @@ def watch(event: str, arguments: tuple[Any, ...]) -> None:
     if not watching:
         return
     bad = event in EVENTS
+    if event in FILES and inside:  # a link itself, not what it leads to
+        ends = arguments[: 2 if event == "os.rename" else 1]
+        bad = not all(below(Path(os.fsdecode(end)).parent) for end in ends)
     if event == "pickle.find_class":
         bad = arguments[0].partition(".")[0] not in ("torch", "collections")  # torch-fidelity reads what was checked
     if event == "import":
@@ -75,11 +83,16 @@ def watch(event: str, arguments: tuple[Any, ...]) -> None:
     elif event == "open":
         path, mode, flags = arguments
         writes = any(letter in (mode or "") for letter in "wax+") or flags & (os.O_WRONLY | os.O_RDWR)
-        here = isinstance(path, int) or os.path.realpath(os.fsdecode(path)).startswith((os.getcwd(), os.devnull))
+        here = isinstance(path, int) or below(path) or os.path.realpath(os.fsdecode(path)) == os.devnull
         bad = bool(writes) and (not here or CANARY.name in os.path.realpath(os.fsdecode(path)))
     if bad:
         seen.append(f"{event} {arguments!r}"[:200])
         raise RuntimeError("the canary was reached")
+
+
+def below(path: Any) -> bool:
+    """Whether a file is in the run's folder, or, where none is gone on with, in the working folder."""
+    return os.path.realpath(os.fsdecode(path)).startswith(inside or os.getcwd())
 
 
 class Evil:
@@ -533,11 +546,104 @@ def records() -> Iterator[Case]:
     run.mkdir(parents=True)
     run.joinpath("last.ckpt").write_bytes(Path("good.ckpt").read_bytes())
     run.joinpath("../config.yaml").write_text(GAN_AND_DATA)
-    for name in ("metrics.jsonl", "checkpoints/last.ckpt.partial", "environment.json"):
-        run.parent.joinpath(name).symlink_to(CANARY)
+    Path("victim").mkdir()
+    Path("victim/last.ckpt").write_bytes(Path("good.ckpt").read_bytes())
+    names = {"metrics.jsonl": CANARY, "checkpoints/last.ckpt.partial": CANARY, "environment.json": CANARY}
+    folders = ("samples", "wandb", "tensorboard", "wandb/x/logs", "checkpoints/deep")
+    for name, target in {**names, **dict.fromkeys(folders, Path("victim").absolute())}.items():
+        run.parent.joinpath(name).parent.mkdir(parents=True, exist_ok=True)
+        run.parent.joinpath(name).symlink_to(target)
         fit = typed("fit", *OPTIONS, *SHORT, "--ckpt_path", "{}")
         yield f"link, {name}", ("fit", fit), "linked", name
         run.parent.joinpath(name).unlink()
+    run.rename("linked/elsewhere")
+    run.symlink_to(Path("victim").absolute())
+    yield "link, checkpoints", ("fit", typed("fit", *OPTIONS, *SHORT, "--ckpt_path", "{}")), "linked", "checkpoints"
+    run.unlink()
+    Path("linked/elsewhere").rename(run)
+
+
+class Removes(Callback):
+    """Of its own, which it has made earlier."""
+
+    old: Any = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"old": self.old}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.old = state_dict["old"]
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self.old is not None:
+            os.remove(self.old)
+
+
+def going_on(file: str) -> None:
+    """With callbacks that write, and remove, in the checkpoint's folder."""
+    run = Path(file).parent
+    best = ModelCheckpoint(dirpath=run, every_n_train_steps=1, save_last=True, monitor="D/loss", save_top_k=1)
+    every = ModelCheckpoint(dirpath=run, every_n_train_steps=1)
+    quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = Trainer(
+        max_steps=4 if Path(file).exists() else 2,
+        max_epochs=-1,
+        log_every_n_steps=1,
+        default_root_dir=run,
+        callbacks=[best, every, Removes()],
+        **quiet,  # type: ignore[arg-type]
+    )
+    trainer.fit(tiny(), Digits(), ckpt_path=file if Path(file).exists() else None)
+    trainer.save_checkpoint(file)
+
+
+def runs() -> Iterator[Case]:
+    """Runs that are gone on with: what they name is not theirs. The last of a case is the folder that it may change."""
+    Path("precious/deep").mkdir(parents=True)
+    Path("precious/deep/thesis").write_text("years")
+    Path("callbacks").mkdir()
+    with redirect_stderr(io.StringIO()):
+        going_on("callbacks/good.ckpt")
+    good = torch.load("callbacks/good.ckpt", weights_only=True)
+    good["ganzoo"].pop("sealed")
+    keys = ("old", "best_model_path", "last_model_path", "kth_best_model_path", "best_k_models")
+    precious = str(Path("precious").absolute())
+    paths = ("callbacks/../precious/deep/thesis", "{}/../../precious", "{}/link/deep", precious, f"file://{precious}")
+    for key, path in [*((key, "{}/../../precious/deep/thesis") for key in keys), *zip(keys, paths, strict=True)]:
+        run = Path("callbacks", f"{key}-{len(path)}")
+        run.mkdir()
+        path = path.replace("{}", str(run.absolute()))
+        Path(run, "link").symlink_to("../../precious")
+        states = copy.deepcopy(good["callbacks"])
+        for state in states.values():
+            if key in state:
+                state[key] = {path: torch.tensor(9.0)} if key == "best_k_models" else path
+                state |= {"kth_best_model_path": path} if key == "best_k_models" else {}
+            if "dirpath" in state:
+                state["dirpath"] = str(run.absolute())
+        torch.save({**good, "callbacks": states}, run / "a.ckpt")
+        yield f"state, {key} {path}", ("Trainer.fit", going_on), f"{run}/a.ckpt", str(run)
+
+    Path("shots").mkdir()
+    for i in range(8):
+        Image.new("L", (8, 8), i).save(f"shots/{i}.png")
+    for i, name in enumerate(("x/../../precious", "/precious", "\x1b[2J\n" + "a" * 300)):
+        prepare("shots", f"shards-{i}", channels=1)
+        index = Path(f"shards-{i}/index.json")
+        index.write_text(json.dumps({**json.loads(index.read_text()), "name": name}))
+        Path(folder := f"of-shards-{i}").mkdir()
+        shards = ["--data", "Shards", "--data.path", "{}", "--data.batch_size", "2", "--data.num_workers", "0"]
+        fit = typed("fit", *OPTIONS[:-2], *shards, *SHORT, "--trainer.default_root_dir", folder)
+        yield f"shards, {name!r}", ("fit", fit), f"shards-{i}", folder
+
+    run = Path("scored/checkpoints")
+    run.mkdir(parents=True)
+    run.joinpath("last.ckpt").write_bytes(Path("good.ckpt").read_bytes())
+    run.joinpath("../config.yaml").write_text(GAN_AND_DATA)
+    for name in ("scores.json", "scores.json.partial"):
+        run.parent.joinpath(name).symlink_to(CANARY)
+    score = typed("evaluate", "{}", "reals.npy", "--metrics", "fid", "--extractor", "digits", "-n", "50")
+    yield "link, scores.json", ("evaluate", score), "scored", "scored"
 
 
 # What shows that the watch is awake
@@ -564,9 +670,10 @@ def listing() -> dict[str, tuple[int, int]]:
     return {str(path): (path.lstat().st_size, path.lstat().st_mtime_ns) for path in Path().rglob("*")}
 
 
-def attempt(name: str, entry: tuple[str, Entry], file: str, words: str) -> dict[str, Any]:
-    """One file, one reader: what came of it."""
-    global watching
+def attempt(name: str, entry: tuple[str, Entry], file: str, words: str, own: bool) -> dict[str, Any]:
+    """One file, one reader: what came of it. Words of the answer, or the run's own folder, in which it may go on."""
+    global watching, inside
+    inside = os.path.realpath(words) if own else None
     out, err = io.StringIO(), io.StringIO()
     before, started = listing(), time.perf_counter()
     seen.clear()
@@ -623,7 +730,8 @@ if __name__ == "__main__":
         "pictures",
         "configs",
         "records",
+        "runs",
         "controls",
     ):
         for case in globals()[group]():
-            print(json.dumps({"group": group, **attempt(*case), "peak": peak}), flush=True)
+            print(json.dumps({"group": group, **attempt(*case, own=group == "runs"), "peak": peak}), flush=True)

@@ -19,7 +19,7 @@ from ganzoo.cli.errors import UserError
 from ganzoo.data import LSUN
 
 ROOT = Path(__file__).parents[2]
-GROUPS = ("checkpoints", "folders", "arrays", "weights", "pictures", "configs", "records", "controls")
+GROUPS = ("checkpoints", "folders", "arrays", "weights", "pictures", "configs", "records", "runs", "controls")
 MEMORY = 500 << 20  # bytes that all cases together may add to the process's peak; a bomb is larger
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are Linux's")
@@ -46,7 +46,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str
     return {group: [line for line in lines if line["group"] == group] for group in GROUPS}
 
 
-@pytest.mark.parametrize("group", GROUPS[:-1])
+@pytest.mark.parametrize("group", GROUPS[:-2])
 def test_refused_in_one_line_and_nothing_is_run_or_written(results, group):
     assert results[group]
     for case in results[group]:
@@ -59,6 +59,15 @@ def test_refused_in_one_line_and_nothing_is_run_or_written(results, group):
             assert case["said"].count("\n") == 1 and case["said"].strip().isprintable(), case
         assert case["memory"] - case["peak"] < MEMORY, case
         assert case["seconds"] < 30, case
+
+
+def test_what_is_gone_on_with_writes_in_its_own_folder(results):
+    assert len(results["runs"]) > 10
+    for case in results["runs"]:
+        assert not case["did"], case
+        assert case["outcome"] in ("done", "refused") and "Traceback" not in case["said"], case
+        assert all(path.startswith(case["words"]) for path in case["wrote"]), case
+        assert case["wrote"], case
 
 
 def test_the_watch_sees_what_it_is_to_see(results):
