@@ -71,8 +71,9 @@ class Rows:
 
     def _opened(self) -> Any:
         if (file := self.file) is None:
-            if len(RECENT) >= MOST_OPEN and (oldest := RECENT.popleft()()) is not None:
-                oldest.close()
+            while len(RECENT) >= MOST_OPEN:
+                if (oldest := RECENT.popleft()()) is not None:
+                    oldest.close()
             file = self.file = open_file(self.path, buffering=0)
             RECENT.append(weakref.ref(self))
         return file

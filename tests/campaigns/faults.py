@@ -233,7 +233,7 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _log(file: Path) -> list[Any]:
-    """A log, or a record of scores, without times."""
+    """A log, or a record of scores, without times, nor the commit, which rows that are written make a changed one."""
     text = file.read_text() if file.exists() else ""
     lines = text.splitlines() if file.suffix == ".jsonl" else [text or "null"]
     return [_timeless(json.loads(line)) for line in lines]
@@ -241,7 +241,7 @@ def _log(file: Path) -> list[Any]:
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _timeless(item) for key, item in value.items() if key not in ("time", "seconds")}
+        return {key: _timeless(item) for key, item in value.items() if key not in ("time", "seconds", "commit")}
     return [_timeless(item) for item in value] if isinstance(value, list) else value
 
 

@@ -38,22 +38,6 @@ def everything(data: Pictures) -> Tensor:
 
 @pytest.mark.parametrize("name", ["{}.png", "{}.bmp", "{}.TIFF"])
 @pytest.mark.parametrize("grey", [False, True])
-def test_an_array_stays_in_its_file(tmp_path: Path) -> None:
-    """In whatever order its numbers are, and if it is cut while it is read."""
-    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
-    np.save(tmp_path / "a.npy", images)
-    np.save(tmp_path / "f.npy", np.asfortranarray(images))
-    mine, other = Pictures(tmp_path / "a.npy", limit=5), Pictures(tmp_path / "f.npy")
-    assert len(mine) == 5 and isinstance(mine.array, Rows) and not isinstance(other.array, Rows)
-    for i in (4, 0):
-        expected = torch.from_numpy(images[i]).permute(2, 0, 1)
-        assert torch.equal(mine.__getitems__([i])["image"][0], expected)
-        assert torch.equal(other.__getitems__([i])["image"][0], expected)
-    os.truncate(tmp_path / "a.npy", 500)
-    with pytest.raises(ValueError, match=r"a.npy is damaged \(it has lost its end\): write it anew"):
-        mine.__getitems__([3])
-
-
 def test_exact(tmp_path: Path, name: str, grey: bool) -> None:
     images = NOISE[..., 0] if grey else NOISE
     data = Pictures(fill(tmp_path, images, name))
@@ -234,3 +218,19 @@ def test_workers(tmp_path: Path) -> None:
     loader = SequentialLoader(data, 3, num_workers=1)
     assert torch.equal(torch.cat([batch["image"] for batch in loader]), nchw())
     assert isinstance(loader._loader, DataLoader)
+
+
+def test_an_array_stays_in_its_file(tmp_path: Path) -> None:
+    """In whatever order its numbers are, and if it is cut while it is read."""
+    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+    np.save(tmp_path / "a.npy", images)
+    np.save(tmp_path / "f.npy", np.asfortranarray(images))
+    mine, other = Pictures(tmp_path / "a.npy", limit=5), Pictures(tmp_path / "f.npy")
+    assert len(mine) == 5 and isinstance(mine.array, Rows) and not isinstance(other.array, Rows)
+    for i in (4, 0):
+        expected = torch.from_numpy(images[i]).permute(2, 0, 1)
+        assert torch.equal(mine.__getitems__([i])["image"][0], expected)
+        assert torch.equal(other.__getitems__([i])["image"][0], expected)
+    os.truncate(tmp_path / "a.npy", 500)
+    with pytest.raises(ValueError, match=r"a.npy is damaged \(it has lost its end\): write it anew"):
+        mine.__getitems__([3])
