@@ -13,6 +13,7 @@ import json
 import math
 import mmap
 import os
+import struct
 import zlib
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ from ganzoo.data.decoding import Fit
 from ganzoo.data.rows import Rows
 
 INDEX = "index.json"
+MOST_PIXELS = 2**14  # of a side
 LARGEST = 1 << 24  # bytes of it: some 80,000 shards
 FORMAT = "ganzoo shards 1"
 CURE = "python -m ganzoo data prepare, run again as before, makes such shards anew"
@@ -134,6 +136,8 @@ def read_index(root: Path) -> Index:
         words = [index.name, index.fit, *index.classes, *itertools.chain(*(entry[2:] for entry in entries or ()))]
         if not all(type(x) is int for x in numbers) or not all(isinstance(x, str) for x in words) or min(numbers) < 0:
             raise ValueError("values of other types")
+        if index.image_size > MOST_PIXELS or index.channels not in (1, 3):
+            raise ValueError(f"pictures of {index.shape}")
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{file.absolute()} is damaged, or no index of shards ({error}): {CURE}") from error
     return index
@@ -199,11 +203,15 @@ class Shard:
         try:
             with open_file(path) as file:
                 whole = pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-            with pa.ipc.open_stream(whole) as reader:
-                if not reader.schema.equals(expected):
-                    raise pa.ArrowInvalid("other columns")
-                batch = reader.read_next_batch()
-                self.source = (reader.schema.metadata or {}).get(b"source", b"").decode()
+            messages = pa.ipc.MessageReader.open_stream(whole)
+            found = pa.ipc.read_schema(messages.read_next_message())
+            if not found.equals(expected):
+                raise pa.ArrowInvalid("other columns")
+            rows = messages.read_next_message()
+            if rows.type != "record batch" or _is_compressed(rows.metadata):
+                raise pa.ArrowInvalid("compressed, or no rows")
+            batch = pa.ipc.read_record_batch(rows, found)
+            self.source = (found.metadata or {}).get(b"source", b"").decode()
             batch.validate(full=True)
             self.bytes, start = whole.size, batch["image"].buffers()[1].address - whole.address
             self.images = Rows(path, start, (len(batch), *shape))
@@ -216,7 +224,7 @@ class Shard:
             self.label = self._batch["label"].to_numpy() if labels else None
         except FileNotFoundError:
             raise FileNotFoundError(f"{path.absolute()} is missing: {CURE}") from None
-        except (OSError, StopIteration, ValueError, pa.ArrowException) as error:
+        except (OSError, StopIteration, ValueError, struct.error, pa.ArrowException) as error:
             raise damaged(path, error) from error
 
     def read(self, i: int, out: np.ndarray) -> np.ndarray:
@@ -253,6 +261,27 @@ class Shard:
         for i in range(len(self.images)):
             digest.update(self.read(i, np.empty(self.images.shape[1:], np.uint8)).data)
         return Entry(len(self.images), self.bytes, rows, digest.hexdigest())
+
+
+def _is_compressed(metadata: Any) -> bool:
+    """Whether the head of a message of rows names a codec, which pyarrow would unpack at once; it does not say itself.
+
+    Args:
+        metadata: A flatbuffer of Arrow's table `Message`, whose field 2 is a `RecordBatch`, whose field 3 is the codec.
+    """
+    data = memoryview(metadata)
+
+    def number(kind: str, place: int) -> int:
+        return int(struct.unpack_from(f"<{kind}", data, place)[0])
+
+    def field(table: int, index: int) -> int:
+        names = table - number("i", table)
+        place = number("H", names + 4 + 2 * index) if 4 + 2 * index < number("H", names) else 0
+        return place and table + place
+
+    message = number("I", 0)
+    rows = field(message, 2)
+    return field(rows + number("I", rows), 3) != 0
 
 
 class StoredShards:

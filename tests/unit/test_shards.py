@@ -20,7 +20,7 @@ from ganzoo.cli import main
 from ganzoo.cli.errors import mid_run
 from ganzoo.data import ImageFolder, Shards, rows
 from ganzoo.data.prepare import prepare
-from ganzoo.data.shards import Shard
+from ganzoo.data.shards import Shard, schema
 from ganzoo.testing import _SaveAt, fit
 from tests.benchmarks import __main__ as bench
 from tests.benchmarks import shards as bench_shards
@@ -167,6 +167,26 @@ def test_missing_cut_and_foreign_shards(out: Path, tmp_path: Path) -> None:
         Shard(out / "shard-00000.arrow", (3, 9, 9), True)
 
 
+@pytest.mark.parametrize("codec", ["zstd", "lz4"])
+def test_compressed_rows_are_refused_before_they_are_unpacked(codec: str, tmp_path: Path) -> None:
+    """Some kilobytes of them may be gigabytes; every kind of column."""
+    n, side = 100_000, 8
+    columns = schema((1, side, side), labels=True)
+    arrays = [pa.array([bytes(side * side)] * n, columns[0].type), pa.array([""] * n)]
+    rows = pa.record_batch([*arrays, *(pa.array(np.zeros(n), kind.type) for kind in list(columns)[2:])], columns)
+    options = pa.ipc.IpcWriteOptions(compression=codec)
+    file = tmp_path / "shard.arrow"
+    with pa.OSFile(str(file), "wb") as opened, pa.ipc.new_stream(opened, columns, options=options) as stream:
+        stream.write_batch(rows)
+    before = pa.default_memory_pool().max_memory()
+    with pytest.raises(ValueError, match=r"shard.arrow is damaged \(compressed"):
+        Shard(file, (1, side, side), labels=True)
+    assert file.stat().st_size < 200_000 and pa.default_memory_pool().max_memory() == before
+    with pa.OSFile(str(file), "wb") as opened, pa.ipc.new_stream(opened, columns) as stream:
+        stream.write_batch(rows)
+    assert len(Shard(file, (1, side, side), labels=True).images) == n
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -176,6 +196,10 @@ def test_missing_cut_and_foreign_shards(out: Path, tmp_path: Path) -> None:
         {"shards": 5},
         {"image_size": "8"},
         {"image_size": -8},
+        {"image_size": 2**62},
+        {"channels": 2**30},
+        '{"format": ' + "9" * 5000 + "}",
+        " " * (1 << 24) + "{}",
         {"classes": [1]},
         {"classes": None},
         {"more": 1},
