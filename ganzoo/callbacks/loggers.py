@@ -59,11 +59,11 @@ class RunWandb(WandbLogger):
         # Seconds between wandb's writes; with its own 15 a kill would lose more than is logged again
         os.environ.setdefault("WANDB_X_TRANSACTION_LOG_FLUSH_INTERVAL", "1")
         kept = folder / "wandb" / "id"
-        name = kept.read_text().strip() if kept.exists() else None
+        name = kept.read_text(encoding="utf-8").strip() if kept.exists() else None
         super().__init__(name=folder.name, save_dir=folder.absolute(), id=name, **self.options)
         name = self.experiment.id
         kept.parent.mkdir(exist_ok=True)
-        kept.write_text(f"{name}\n")
+        kept.write_text(f"{name}\n", encoding="utf-8")
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

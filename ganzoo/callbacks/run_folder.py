@@ -59,7 +59,7 @@ class RunLog(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        with self.path.open("a") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
@@ -168,7 +168,7 @@ def next_run(root: Path, name: str) -> Path:
 
 def runs_of(root: Path, config: str) -> list[Path]:
     """The runs of a resolved config, in the order of their numbers."""
-    files = [file for file in root.glob("*-*/config.yaml") if file.read_text() == config]
+    files = [file for file in root.glob("*-*/config.yaml") if file.read_text("utf-8", "replace") == config]
     return sorted((file.parent for file in files), key=lambda run: (len(run.name.partition("-")[0]), run.name))
 
 
@@ -204,7 +204,7 @@ def lock(folder: Path) -> None:
     first = not getattr(rank_zero_only, "rank", 0) and not int(os.environ.get("NODE_RANK") or 0)  # without a Trainer
     if fcntl is None or file in _locks or not first:
         return
-    _locks[file] = opened = file.open("w")  # closing it would end the lock
+    _locks[file] = opened = file.open("w", encoding="utf-8")  # closing it would end the lock
     try:
         fcntl.lockf(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which workers would inherit and keep
     except BlockingIOError as error:

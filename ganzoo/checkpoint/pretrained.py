@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from ganzoo.checkpoint import sealed as checkpoints
 from ganzoo.checkpoint.sealed import CheckpointError
 from ganzoo.core.arguments import variant_name
 from ganzoo.core.module import GANModule
+from ganzoo.core.text import closest, read_text
 
 
 class Saved(NamedTuple):
@@ -88,7 +88,7 @@ def save_pretrained(
         weights = {name: w.to(dtype) if w.is_floating_point() else w for name, w in weights.items()}
     weights = {name: weight.contiguous().clone() for name, weight in weights.items()}
     (folder / "model.safetensors").write_bytes(save(weights, {"format": "pt"}))
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return folder
 
 
@@ -144,9 +144,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if path.is_dir():
         raise CheckpointError(f"{path} holds weights alone, no training to go on with; name a run or its .ckpt")
     if not path.is_file():
-        near = difflib.get_close_matches(str(path).lower(), ganzoo.list_pretrained(), n=1, cutoff=0.5)
-        cure = f"did you mean {near[0]!r}?" if near else "name a run's .ckpt, or a folder that save_pretrained wrote"
-        raise FileNotFoundError(f"no checkpoint {path}; {cure}")
+        hint = closest(
+            str(path), ganzoo.list_pretrained(), "name a run's .ckpt, or a folder that save_pretrained wrote"
+        )
+        raise FileNotFoundError(f"no checkpoint {path}{hint}")
     checkpoint = checkpoints.read(path)
     arguments = checkpoint.setdefault("hyper_parameters", {})  # Lightning leaves it out where there are none
     _check(path, checkpoint["ganzoo"].get("variant"), arguments, checkpoint.get("state_dict"))
@@ -158,7 +159,7 @@ def _read_folder(folder: Path) -> Saved:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} has no {name}; name a run's folder, or one that save_pretrained wrote")
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads(read_text(folder / "config.json"))
         weights = load_file(folder / "model.safetensors")
     except (OSError, RecursionError, SafetensorError, ValueError) as error:
         raise CheckpointError(f"{folder} is damaged ({error}); write or download it anew") from error

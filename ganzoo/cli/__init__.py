@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ganzoo import __version__
-from ganzoo.cli.errors import UserError, closest, printable
+from ganzoo.cli.errors import UserError, closest, describe, printable
+from ganzoo.core.text import escaping
 
 
 class Verb(NamedTuple):
@@ -52,6 +53,7 @@ def usage() -> str:
     )
 
 
+@escaping()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; 0, or 2 after a user's error, or 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -69,14 +71,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return importlib.import_module(f"ganzoo.cli.{VERBS[verb].module}").main(verb, rest)
     except SystemExit as error:  # after --help
         return int(error.code or 0)
-    except UserError as error:
-        if os.environ.get("GANZOO_TRACEBACK"):
-            traceback.print_exc()
-        print(f"ganzoo: error: {printable(error)}", file=sys.stderr)
-        return 2
     except BrokenPipeError:  # `info GAN | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (UserError, OSError) as error:
+        if isinstance(error, OSError) and error.filename is None:  # of no file that was named
+            raise
+        if os.environ.get("GANZOO_TRACEBACK"):
+            traceback.print_exc()
+        print(f"ganzoo: error: {printable(describe(error))}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("ganzoo: stopped", file=sys.stderr)
         return 130

@@ -31,6 +31,8 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
     options, rest = parser.parse_known_args(arguments)
     find_config(options.config)  # or one line, before an interpreter is started
+    if (file := options.json) is not None and (file.is_dir() or not file.parent.is_dir()):
+        raise UserError(f"--json {file} cannot be written; name a file in a folder that is there")
     fit = ["--config", options.config, *rest]
     rows: list[dict[str, Any]] = []
     for precision in PRECISIONS:
@@ -49,7 +51,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         print(f"largest batch that fits, at {PRECISIONS[0]}: {largest(fit, rows[0]['images'])}")
     if options.json is not None:
         machine = {"machine": platform.machine(), "python": platform.python_version()}
-        options.json.write_text(json.dumps({**machine, "rows": rows}, indent=2) + "\n")
+        options.json.write_text(json.dumps({**machine, "rows": rows}, indent=2) + "\n", encoding="utf-8")
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import ganzoo
 from ganzoo.cli.errors import UserError, closest, one_line
+from ganzoo.core.text import path_of, read_text
 
 ADDED = ("logging/", "rules/")  # folders of configs that are parts of one
 
@@ -33,7 +34,7 @@ def _shipped() -> dict[str, Path]:
 
 def find_config(name: str) -> Path:
     """A config file by its path, or a shipped one by its name."""
-    path = Path(name)
+    path = path_of(name)
     if path.is_file():
         return path
     shipped = _shipped()
@@ -54,7 +55,7 @@ def record_of(folder: Path) -> dict[str, Any]:
     """How a model that comes with ganzoo was trained; {} of any other folder or file."""
     file = folder / "record.json"
     try:
-        record = json.loads(file.read_text()) if file.is_file() else {}
+        record = json.loads(read_text(file)) if file.is_file() else {}
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file} is damaged ({one_line(error)}); delete it") from error
     if not isinstance(record, dict) or not isinstance(record.get("config", ""), str):
@@ -65,7 +66,7 @@ def record_of(folder: Path) -> dict[str, Any]:
 def find_checkpoint(name: str) -> Path:
     """A checkpoint by its path, or a run's last; a folder written by `save_pretrained` is one, too, and so is a model
     that comes with ganzoo, by its name."""
-    path = Path(name)
+    path = path_of(name)
     if not path.exists():
         if name in pretrained():
             return pretrained()[name]

@@ -46,7 +46,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], A
 
 def keep_until(file: Path, step: int) -> list[dict[str, Any]]:
     """Take out of a log of JSON lines what is of later steps, and what a crash left half written; return the rest."""
-    text = file.read_text() if file.exists() else ""
+    text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
     kept = []
     for line in text.splitlines():
         try:

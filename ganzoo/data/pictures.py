@@ -17,12 +17,13 @@ from PIL import Image
 from torch import Tensor
 
 from ganzoo.checkpoint.bounds import read_npz
+from ganzoo.core.text import path_of
 from ganzoo.core.types import Batch
 from ganzoo.data.datasets import Images, combine, digest_files
 from ganzoo.data.decoding import decode, find, grey, header, listing, pixels, square
 
 SIZES = "convert them to one size, or score them at one with: python -m ganzoo evaluate ... --resize N"
-KINDS = "convert them all to grey or all to colour, or set channels to 1 or 3"
+KINDS = "convert them all to grey or all to colour"
 
 
 class Pictures(Images):
@@ -60,7 +61,7 @@ class Pictures(Images):
         limit: int | None = None,
         image_size: int | None = None,
     ) -> None:
-        root = Path(path).expanduser()
+        root = path_of(path)
         self.files: list[Path] = []
         self.array: np.ndarray | None = None
         if root.suffix.lower() in (".npy", ".npz") and root.is_file():

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ganzoo.core.limits import Share
+from ganzoo.core.text import path_of, read_text, visible
 from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split, Workers
 from ganzoo.data.datasets import Images, combine
@@ -57,7 +58,7 @@ class Shards(GANDataModule):
 
     def __init__(self, path: str, val_fraction: Share = 0.1, num_workers: Workers | None = None, **kwargs: Any) -> None:
         super().__init__(num_workers=min(8, os.cpu_count() or 1) if num_workers is None else num_workers, **kwargs)
-        root = Path(path).expanduser()
+        root = path_of(path)
         index = read_index(root)
         if index.shards is None:
             raise ValueError(f"{root.absolute()} is not finished: run the same python -m ganzoo data prepare again")
@@ -118,7 +119,7 @@ def read_index(root: Path) -> Index:
             f"{root.absolute()} {what}: name a folder that python -m ganzoo data prepare PICTURES OUT has written"
         )
     try:
-        facts = json.loads(file.read_text())
+        facts = json.loads(read_text(file))
         if facts.pop("format") != FORMAT:
             raise ValueError(f"its format is not {FORMAT!r}")
         del facts["images"]
@@ -222,7 +223,7 @@ class Shard:
         """
         for image, crc32, name in zip(self.images, self.crc32, self.names, strict=True):
             if zlib.crc32(image.data) != crc32:
-                raise ValueError(f"the pixels of {name} are not those written")
+                raise ValueError(f"the pixels of {visible(name)} are not those written")
         rows = self.rows()
         digest = hashlib.sha256(rows.encode())
         digest.update(self.images.data)
@@ -263,7 +264,7 @@ class StoredShards:
             image = images[row].numpy()
             image[:] = shard.images[place]
             if zlib.crc32(image.data) != shard.crc32[place]:
-                path, name = shard_file(self.root, number).absolute(), shard.names[place]
+                path, name = shard_file(self.root, number).absolute(), visible(shard.names[place])
                 raise ValueError(f"{path} is damaged (the pixels of {name} are not those written): {CURE}")
             if shard.label is not None:
                 labels[row] = int(shard.label[place])

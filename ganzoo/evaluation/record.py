@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ganzoo.core.atomic import write_atomically
 from ganzoo.core.environment import version
+from ganzoo.core.text import read_text
 
 if TYPE_CHECKING:  # a record is read without torch
     from ganzoo.evaluation.interfaces import Extractor, Metric
@@ -92,7 +93,7 @@ class Report:
     def load(file: Path) -> Report:
         """A saved report; ValueError if the file is none."""
         try:
-            content = json.loads(file.read_text())
+            content = json.loads(read_text(file))
             if content["schema"] != SCHEMA:
                 raise ValueError("of another version of ganzoo")
             report = Report(content["subject"], [_score(score) for score in content["scores"]], content["made"])
@@ -136,6 +137,8 @@ def _score(content: Any) -> Score:
     words, numbers = (score.name, score.error_kind, score.better, score.figure), (score.value, score.error or 0.0)
     if not all(isinstance(x, str) for x in words) or not all(isinstance(x, int | float) for x in numbers):
         raise ValueError("fields of other types")
+    if score.better not in ("lower", "higher", ""):
+        raise ValueError("better is neither lower nor higher")
     return score
 
 
@@ -194,6 +197,6 @@ def _commit() -> str | None:
         return None
     try:
         git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-        return subprocess.run(git, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        return subprocess.run(git, capture_output=True, encoding="utf-8", timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

@@ -14,7 +14,7 @@ import ganzoo
 ROOT = Path(__file__).parents[2] / "ganzoo"
 FILES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.py"))
 
-RANK_0 = {f"core/{name}" for name in ("atomic", "environment", "finite", "limits", "pixels", "random", "types")}
+RANK_0 = {f"core/{name}" for name in ("atomic", "environment", "finite", "limits", "pixels", "random", "text", "types")}
 RANK_0 |= {"checkpoint/bounds", "functional", "layers"}
 RANK_1 = {"networks", "augment", "games", "optim", "core/compiler", "core/ema", "core/frozen", "core/pool"}
 PARTS = {"arguments", "batch", "consensus", "held_out", "lightning_fixes", "loss_log", "pickling"}
@@ -23,7 +23,7 @@ CORE = {"core/module", "checkpoint/sealed", *(f"core/{part}" for part in PARTS)}
 TORCH = {"torch", "numpy"}
 LIGHTNING = {*TORCH, "lightning", "torchvision", "torchmetrics", "torch_fidelity", "sklearn", "PIL", "av", "mlxtend"}
 LIGHTNING |= {"pyarrow"}
-DATA = {"checkpoint/bounds", *(f"core/{name}" for name in ("atomic", "types", "random", "limits", "pixels"))}
+DATA = {"checkpoint/bounds", *(f"core/{name}" for name in ("atomic", "types", "random", "limits", "pixels", "text"))}
 DATA |= {"data/datasets", "data/order", "data/decoding"}
 TOGETHER = {"choice", "comparison", "extractors", "measure", "sweep"}  # they use others of `evaluation`
 ANYTHING = {"*"}
@@ -43,7 +43,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "evaluation/assemble": (CORE | {"data", "evaluation"}, {"torch"}),
     "variants": (RANK_0 | RANK_1 | CORE, {"torch", "lightning"}),
     "callbacks": (RANK_0 | RANK_1 | CORE | {"evaluation"}, {*LIGHTNING, "rich", "yaml"}),
-    "checkpoint/pretrained": (CORE | {"", "variants"}, {"torch", "safetensors", "huggingface_hub"}),
+    "checkpoint/pretrained": (CORE | {"", "core/text", "variants"}, {"torch", "safetensors", "huggingface_hub"}),
 }
 
 
