@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 # Name -> module, read from the imports above.
 _LAZY = {
     alias.name: node.module
-    for node in ast.walk(ast.parse(Path(__file__).read_text()))
+    for node in ast.walk(ast.parse(Path(__file__).read_text(encoding="utf-8")))
     if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("ganzoo.")
     for alias in node.names
 }

@@ -11,13 +11,34 @@ from typing import Any, cast
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer
+from rich.console import Console
+from rich.progress import Progress
 from torch import Tensor
 
 from ganzoo.core.finite import NonFiniteError
 from ganzoo.core.module import GANModule
 from ganzoo.core.pixels import scaled
+from ganzoo.core.text import Escaped
 from ganzoo.core.training_state import recover
 from ganzoo.core.types import Batch
+
+
+class Bar(Progress):
+    """A progress bar on standard error, if that is a terminal. What is printed meanwhile goes above it, `Escaped`."""
+
+    def __init__(self, *columns: Any, show: bool = True, **options: Any) -> None:
+        console = terminal()
+        super().__init__(*columns, console=console, disable=not (show and console.is_terminal), **options)
+
+    def start(self) -> None:
+        super().start()
+        if not self.disable:  # rich has put its own streams there, until it stops
+            sys.stdout, sys.stderr = cast(Any, Escaped(sys.stdout)), cast(Any, Escaped(sys.stderr))
+
+
+def terminal() -> Console:
+    """Standard error, for what draws there."""
+    return Console(file=getattr(sys.stderr, "terminal", sys.stderr))
 
 
 @contextmanager

@@ -69,7 +69,7 @@ class RunWandb(WandbLogger):
         super().__init__(name=folder.name, save_dir=folder.absolute(), id=name, **self.options)
         name = self.experiment.id
         kept.parent.mkdir(exist_ok=True)
-        kept.write_text(f"{name}\n")
+        kept.write_text(f"{name}\n", encoding="utf-8")
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

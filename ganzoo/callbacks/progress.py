@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
+from ganzoo.callbacks.base import Bar, terminal
 from ganzoo.core.lightning_fixes import BatchEndCallback
 
 
@@ -27,7 +26,7 @@ class GANProgress(BatchEndCallback, ProgressBar):
         super().__init__()
         self.refresh = refresh
         self.every = every
-        self.console = Console(file=sys.stderr)
+        self.console = terminal()
         self.bar: Progress | None = None
         self.task = TaskID(0)
         self.enabled = True
@@ -44,7 +43,7 @@ class GANProgress(BatchEndCallback, ProgressBar):
         if self.enabled and self.console.is_terminal:
             wide = [BarColumn(40)] if self.console.width >= 120 else []
             text = TextColumn("{task.description}", table_column=Column(no_wrap=True))
-            self.bar = Progress(*wide, text, console=self.console, auto_refresh=False)
+            self.bar = Bar(*wide, text, auto_refresh=False)
             self.bar.start()
             self.task = self.bar.add_task("starting", total=_total(trainer), completed=self.first_step)
 
@@ -73,6 +72,8 @@ class GANProgress(BatchEndCallback, ProgressBar):
             images_done=pl_module.images_seen - self.first_images,
             losses={k: float(v) for k, v in trainer.callback_metrics.items() if k in ("D/loss", "G/loss")},
         )
+        if self.console.options.ascii_only:
+            text = text.replace("·", "|")
         if self.bar is not None:
             self.bar.update(self.task, completed=trainer.global_step, description=text, refresh=True)
         else:

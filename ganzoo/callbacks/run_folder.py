@@ -278,7 +278,7 @@ def lock(folder: Path) -> None:
     file = (folder / ".lock").absolute()
     if fcntl is None or file in _locks or not _is_first():
         return
-    _locks[file] = opened = open_file(file, "w")  # closing it would end the lock
+    _locks[file] = opened = open_file(file, "w", encoding="utf-8")  # closing it would end the lock
     try:
         fcntl.lockf(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which workers would inherit and keep
     except BlockingIOError as error:

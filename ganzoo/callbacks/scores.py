@@ -12,11 +12,9 @@ from typing import Annotated, Any, Literal, cast
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 
-from ganzoo.callbacks.base import save, time_left, warn_on_oserror
+from ganzoo.callbacks.base import Bar, save, time_left, warn_on_oserror
 from ganzoo.core.atomic import keep_until
 from ganzoo.core.files import open_file
 from ganzoo.core.lightning_fixes import BatchEndCallback
@@ -263,9 +261,8 @@ class KID(Scores):
 @contextmanager
 def progress_bar(show: bool = True) -> Iterator[Progress]:
     """What an evaluation can tell that it goes on; shown on a terminal, and gone when it is done."""
-    console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=console, transient=True, disable=not (show and console.is_terminal)) as bar:
+    with Bar(*columns, show=show, transient=True) as bar:
         tasks: dict[str, Any] = {}
 
         def tell(what: str, done: int, total: int) -> None:

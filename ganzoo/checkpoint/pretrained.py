@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from ganzoo.core.arguments import variant_name
 from ganzoo.core.atomic import write_atomically
 from ganzoo.core.files import open_file, read_text
 from ganzoo.core.module import GANModule
+from ganzoo.core.text import closest
 
 HEADER = 1 << 22  # bytes of safetensors' JSON, some 100 for each tensor
 
@@ -148,9 +148,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if path.is_dir():
         raise CheckpointError(f"{path} holds weights alone, no training to go on with; name a run or its .ckpt")
     if not path.is_file():
-        near = difflib.get_close_matches(str(path).lower(), ganzoo.list_pretrained(), n=1, cutoff=0.5)
-        cure = f"did you mean {near[0]!r}?" if near else "name a run's .ckpt, or a folder that save_pretrained wrote"
-        raise FileNotFoundError(f"no checkpoint {path}; {cure}")
+        hint = closest(
+            str(path), ganzoo.list_pretrained(), "name a run's .ckpt, or a folder that save_pretrained wrote"
+        )
+        raise FileNotFoundError(f"no checkpoint {path}{hint}")
     checkpoint = checkpoints.read(path)
     arguments = checkpoint.setdefault("hyper_parameters", {})  # Lightning leaves it out where there are none
     _check(path, checkpoint["ganzoo"].get("variant"), arguments, checkpoint.get("state_dict"))

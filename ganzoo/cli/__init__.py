@@ -12,9 +12,10 @@ from contextlib import nullcontext
 from typing import NamedTuple
 
 from ganzoo import __version__
-from ganzoo.cli.errors import UserError, causes, closest, printable
+from ganzoo.cli.errors import UserError, causes, closest, describe, printable
 from ganzoo.cli.streams import OutputError, standard_streams
 from ganzoo.core.signals import told_to_end
+from ganzoo.core.text import escaping
 
 
 class Verb(NamedTuple):
@@ -55,6 +56,7 @@ def usage() -> str:
     )
 
 
+@escaping()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; 0, or 2 after a user's error, or 130 after Ctrl-C, or 75 where a training was told to end."""
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # `open_picture` refuses it
@@ -67,12 +69,14 @@ def _main(arguments: Sequence[str]) -> int:
         code = _run(arguments)
         sys.stdout.flush()
         return code
-    except UserError as error:
+    except (UserError, OSError) as error:
+        if isinstance(error, OSError) and error.filename is None:  # of no file that was named
+            raise
         if any(isinstance(cause, OutputError) and cause.closed for cause in causes(error)):  # `info GAN | head`
             return 0
         if os.environ.get("GANZOO_TRACEBACK"):
             traceback.print_exc()
-        print(f"ganzoo: error: {printable(error)}", file=sys.stderr)
+        print(f"ganzoo: error: {printable(describe(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("ganzoo: stopped", file=sys.stderr)

@@ -32,6 +32,8 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
     options, rest = parser.parse_known_args(arguments)
     find_config(options.config)  # or one line, before an interpreter is started
+    if (file := options.json) is not None and (file.is_dir() or not file.parent.is_dir()):
+        raise UserError(f"--json {file} cannot be written; name a file in a folder that is there")
     fit = ["--config", options.config, *rest]
     rows: list[dict[str, Any]] = []
     for precision in PRECISIONS:
@@ -51,7 +53,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     if options.json is not None:
         machine = {"machine": platform.machine(), "python": platform.python_version()}
         with user_errors(), naming(options.json):
-            options.json.write_text(json.dumps({**machine, "rows": rows}, indent=2) + "\n")
+            options.json.write_text(json.dumps({**machine, "rows": rows}, indent=2) + "\n", encoding="utf-8")
     return 0
 
 

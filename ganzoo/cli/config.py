@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import Path as NamedFile
 from jsonargparse import get_loader, set_loader
 
-from ganzoo.cli.errors import UserError, nearest, one_line
+from ganzoo.cli.errors import UserError, one_line
 from ganzoo.cli.paths import configs as shipped_trainings
 from ganzoo.cli.paths import find_config
 from ganzoo.core.files import read_text
+from ganzoo.core.text import slip
 
 LONGEST = 100_000  # characters of a config; a whole one has 10,000
 LONGEST_VALUE = 10_000
@@ -39,6 +42,10 @@ def load(text: str) -> Any:
         yaml.YAMLError: it is no YAML, or gives one key twice, of which PyYAML would take the last and say nothing.
         UserError: it holds more than a config can need: a few aliases of aliases make billions of values.
     """
+    try:  # arguments that are no text in the locale's encoding have bytes in the place of letters
+        text = text.encode("utf-8", "surrogateescape").decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{text[:100]!r} is not UTF-8, so no config can hold it; rename it") from error
     try:
         _check_text(text)
         _refuse_doubled_keys(yaml.compose(text, yaml.CSafeLoader))
@@ -56,12 +63,14 @@ def guard_loader() -> None:
     """From now on jsonargparse reads configs, the files that they name, and options by `load`."""
     _jsonargparse_load()
     set_loader("yaml", load, exceptions=(yaml.YAMLError,))
+    NamedFile.read_text = _read_named  # type: ignore[assignment]
 
 
 def read(path: Path) -> dict[str, Any]:
     """A config file as a dict."""
+    text = _text(path)
     try:
-        config = load(read_text(path))
+        config = load(text)
     except (yaml.YAMLError, UserError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -114,6 +123,11 @@ def check(arguments: Sequence[str]) -> None:
         for key in ("trainer", "samples", "scores", "diagnostics", "checkpoint"):
             if not isinstance(options := config.get(key, {}), dict):
                 raise UserError(f"{file}: {key} is {_shown(options)}; write its options below it, indented")
+    for flag, text in zip(arguments, arguments[1:], strict=False):
+        if text.startswith("{"):
+            with suppress(yaml.YAMLError):  # said by jsonargparse
+                for key, inner in _mappings({flag.removeprefix("--"): load(text)}):
+                    _check_class(key, inner, False)
     for section, cls in {"model": "DCGAN", "data": "Digits"}.items():
         below = [key for key in sorted(given) if key.startswith(f"{section}.") and not key.endswith(".help")]
         if below and not given & {section, "config"}:
@@ -126,8 +140,10 @@ def check(arguments: Sequence[str]) -> None:
 def _check_class(where: str, value: dict[str, Any], named: bool) -> None:
     """A mapping that has to name a class does; and it does so in the one way that there is."""
     for name in map(str, value):
-        if name not in CLASS and (match := nearest(name, CLASS, 0.8)):
+        if name not in CLASS and (match := slip(name, CLASS)):
             raise UserError(f"{where}.{name}: no such option; did you mean {match}?")
+    if CLASS & set(value) and (beside := [name for name in map(str, value) if name not in (*CLASS, "dict_kwargs")]):
+        raise UserError(f"{where}.{beside[0]} stands beside {min(CLASS & set(value))}; put it below init_args")
     if named and "class_path" not in value:
         raise UserError(f"{where} names no class; begin with class_path, and put its arguments below init_args")
     if "class_path" in value and not (isinstance(path := value["class_path"], str) and path):
@@ -145,6 +161,18 @@ def _mappings(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         if isinstance(value, dict):
             yield key, value
             rest += [(f"{key}.{name}", item) for name, item in value.items()]
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_text(path)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _read_named(file: NamedFile) -> str:
+    """Of jsonargparse (4.53), which reads files in the locale's encoding."""
+    return _text(Path(file.absolute))
 
 
 def _shown(value: Any) -> str:
@@ -201,7 +229,8 @@ def _refuse_doubled_keys(root: yaml.Node | None) -> None:
         keys = set()
         for key, value in node.value:
             if not isinstance(key.value, str):
-                continue  # the loader refuses it
+                problem = f"a {'list' if isinstance(key, yaml.SequenceNode) else 'mapping'} stands where a key is to be"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
             if key.value in keys:
                 raise yaml.MarkedYAMLError(problem=f"the key {key.value} is there twice", problem_mark=key.start_mark)
             keys.add(key.value)

@@ -37,15 +37,14 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     )
     options = parser.parse_args(arguments[1:] if arguments[:1] == ["prepare"] else arguments)
 
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
+    from ganzoo.callbacks.base import Bar
     from ganzoo.data.prepare import prepare
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
     try:
-        with user_errors(), Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        with user_errors(), Bar(*columns) as bar:
             task = bar.add_task("pictures", total=None)
             settings = {key: value for key, value in vars(options).items() if key not in ("folder", "out")}
             index = prepare(

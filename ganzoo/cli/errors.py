@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import errno
 import os
 import re
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import ganzoo
 from ganzoo.core.limits import refusal
+from ganzoo.core.text import closest, one_line
+from ganzoo.core.text import nearest as nearest
+from ganzoo.core.text import printable as printable
 
 SLIPS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError)  # not written for readers
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -38,7 +40,7 @@ class Arguments(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         command = f"{self.prog} --help lists what it takes"
         if match := re.match(r"unrecognized arguments: (\S+)", message):
-            options = [option for action in self._actions for option in action.option_strings]
+            options = [o for action in self._actions for o in action.option_strings if o not in ("-h", "--help")]
             raise UserError(f"no option {match[1]!r}{closest(match[1], options, command)}")
         raise UserError(f"{message.removeprefix('argument ').replace(': is ', ' is ', 1)}; {command}")
 
@@ -47,35 +49,12 @@ def number(kind: Any) -> Callable[[str], int]:
     """What argparse makes of an option: a whole number within the limits of a signature's type."""
 
     def parse(text: str) -> int:
-        value = int(text) if text.lstrip("-").isdecimal() else text
+        value = int(text) if re.fullmatch(r"-?\d{1,18}", text) else text  # Python reads no number of 5,000 digits
         if (problem := refusal(value, kind)) is not None:
             raise argparse.ArgumentTypeError(problem)
         return int(value)
 
     return parse
-
-
-def closest(word: str, known: Iterable[str], otherwise: str) -> str:
-    """`; did you mean 'x'?` for the known word that is most like this one, or `; otherwise`."""
-    match = nearest(word, known)
-    return f"; {otherwise}" if match is None else f"; did you mean {match!r}?"
-
-
-def nearest(word: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
-    """The known word that is most like this one, whatever the case of its letters."""
-    lower = {name.lower(): name for name in known}
-    match = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=cutoff)
-    return lower[match[0]] if match else None
-
-
-def one_line(text: Any) -> str:
-    """Any text, on one line."""
-    return " ".join(str(text).split())
-
-
-def printable(text: Any) -> str:
-    """Any text, on one line, with its control characters written out: a file's name may hold those of a terminal."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in one_line(text))
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

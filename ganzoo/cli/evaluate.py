@@ -12,6 +12,7 @@ from ganzoo.cli import VERBS, trust
 from ganzoo.cli.errors import Arguments, UserError, closest, number, printable, user_errors
 from ganzoo.cli.paths import configs, find_checkpoint, find_config, pretrained, record_of, run_of
 from ganzoo.core.limits import Count, Pixels
+from ganzoo.core.text import visible
 
 if TYPE_CHECKING:
     from ganzoo.evaluation.comparison import Place
@@ -82,7 +83,7 @@ def _measure(options: Any) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             report.save(file)
             print(f"{_title(evaluation, checkpoint, options)}\n\n{report.table()}\n")
-            print(f"to cite: {report.cite(report.scores[0])}\nrecord:  {file}")
+            print(f"to cite: {visible(report.cite(report.scores[0]))}\nrecord:  {visible(file)}")
 
 
 def _prepare(options: Any) -> tuple[Evaluation, Path | None]:
@@ -180,7 +181,7 @@ def _title(evaluation: Evaluation, checkpoint: Path | None, options: Any) -> str
         lines.append(f"not computed: {', '.join(missing)} (--metrics {missing[0]} says why)")
     if evaluation.extractor is not None:
         lines.append(f"through {evaluation.extractor.tag}")
-    return "\n".join(lines)
+    return "\n".join(map(visible, lines))
 
 
 # The measurement and its record
@@ -226,7 +227,7 @@ def _compare(files: Sequence[Path]) -> int:
         raise UserError("--compare takes two records of scores or more")
     reports = {file: Report.load(file) for file in files}
     ranked, refused = compare(reports)
-    weights = {file: printable(report.subject.get("weights", "")) for file, report in reports.items()}
+    weights = {file: report.subject.get("weights", "") for file, report in reports.items()}
     for places in ranked.values():
         print(_ranking(places, weights if len(set(weights.values())) > 1 else {}))
     for name, reason in refused.items():
@@ -240,10 +241,10 @@ def _compare(files: Sequence[Path]) -> int:
 
 
 def _ranking(places: Sequence[Place], weights: Mapping[Path, str]) -> str:
-    first, texts = places[0].score, [printable(place.score.readable) for place in places]
+    first, texts = places[0].score, [place.score.readable for place in places]
     width = max(map(len, texts))
-    lines = [f"{printable(first.name)} ({f'{first.better} is better' if first.better else 'not to be ranked by'})"]
+    lines = [f"{first.name} ({f'{first.better} is better' if first.better else 'not to be ranked by'})"]
     for place, text in zip(places, texts, strict=True):
         line = f"  {place.rank or '-'}  {text:<{width}}  {place.file}  {weights.get(place.file, '')}".rstrip()
         lines.append(line + ("  (within two standard errors of the one above)" if place.near else ""))
-    return "\n".join(lines)
+    return "\n".join(map(visible, lines))

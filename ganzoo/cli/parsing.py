@@ -31,16 +31,19 @@ BASES: dict[str, type[Any]] = {  # the last part of a key -> what its value is a
     "callbacks": Callback,
     "logger": Logger,
 }
-ALIASES = {  # what people type elsewhere
+ALIASES = {  # what people type elsewhere, or typed before
     "batch": "data.batch_size",
     "epochs": "trainer.max_epochs",
     "gpus": "trainer.devices",
     "lr": "model.optimizer.lr",
     "outdir": "trainer.default_root_dir",
     "resume": "ckpt_path",
+    "samples.film_fps": "samples.video_fps",
     "seed": "seed_everything",
     "steps": "trainer.max_steps",
 }
+WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
+WORDS |= {"list": "a list", "dict": "a mapping"}
 
 
 class OptionError(UserError, ValueError):
@@ -93,6 +96,8 @@ def _explained(message: str, chain: Sequence[BaseException], options: Sequence[s
     if what == "the following arguments are required":
         return _missing(names.split(", "), whole="trainer" in options)
     text = one_line(root or message)[:300]
+    if words := _alternatives(chain):
+        return OptionError(key, words)
     if not key:
         return OptionError("", f"{text}; --help lists the options")
     if isinstance(root, AttributeError) and inspect.ismodule(root.obj):
@@ -100,10 +105,30 @@ def _explained(message: str, chain: Sequence[BaseException], options: Sequence[s
         return OptionError(key, f"{text}{closest(root.name or '', known, 'it has ' + ', '.join(known[:20]))}")
     base = BASES.get(key.rpartition(".")[2])
     if base and root is not None and not place(root) and not isinstance(root, SyntaxError):
-        known = list(dict.fromkeys(cls.__name__ for cls in _classes(base)))
-        cure = f"there are {', '.join(known[:20])}; your own is written my_file.MyClass"
-        return OptionError(key, f"{text}{closest(text.split()[-1].rpartition('.')[2], known, cure)}")
+        return OptionError(key, _no_class(text, base))
     return OptionError(key, text if root is None else describe(root)[:300])
+
+
+def _no_class(text: str, base: type[Any]) -> str:
+    """What jsonargparse says of what names no class of this kind, with a hint."""
+    if "Got value: {" in text:
+        return "holds more than class_path and init_args; put arguments below init_args"
+    known = list(dict.fromkeys(cls.__name__ for cls in _classes(base)))
+    cure = f"there are {', '.join(known[:20])}; your own is written my_file.MyClass"
+    name = re.search(r"(?:string|value): (\S+)", text)
+    return text + closest(name[1].rpartition(".")[2] if name else "", known, cure)
+
+
+def _alternatives(chain: Sequence[BaseException]) -> str:
+    """What a value may be that no member of a union takes; jsonargparse's last error names the first member alone."""
+    union = next((str(error) for error in reversed(chain) if "Union subtypes" in str(error)), "")
+    found = re.findall(r"^ *- (.+)$", union, re.MULTILINE)
+    if not found or not all(re.match(r"Expected a (typing\.Literal|<class)", each) for each in found):
+        return ""  # of classes, whose names are looked for
+    kind = re.compile(r"Expected a (?:typing\.Literal\[(.*)\]|<class '(?:.*\.)?(.+)'>).*")
+    kinds = (kind.sub(r"\1\2", each).replace("'", "") for each in found)
+    *names, last = dict.fromkeys(WORDS.get(name, name) for each in kinds for name in each.split(", "))
+    return f"Expected {', '.join(names)} or {last}. Got value: {one_line(union.rpartition('Given value: ')[2])[:100]}"
 
 
 def _unknown(name: str, options: Sequence[str]) -> OptionError:
@@ -112,7 +137,8 @@ def _unknown(name: str, options: Sequence[str]) -> OptionError:
     leaves = {option.rpartition(".")[2]: option for option in reversed(options)}
     leaf = name.rpartition(".")[2]
     match = ALIASES.get(name) or nearest(name, [*options, "init_args"]) or leaves.get(nearest(leaf, leaves) or "")
-    hint = f"did you mean {match}?" if match else f"there are {', '.join(options[:20])}"
+    beside = [option for option in options if option.startswith(name.removesuffix(leaf) or " ")] or options
+    hint = f"did you mean {match}?" if match else f"there are {', '.join(beside[:20])}"
     return OptionError(name, f"no such option; {hint}")
 
 

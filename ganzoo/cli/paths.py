@@ -11,6 +11,7 @@ from typing import Any
 import ganzoo
 from ganzoo.cli.errors import UserError, closest, one_line
 from ganzoo.core.files import read_text
+from ganzoo.core.text import path_of
 
 ADDED = ("logging/", "rules/")  # folders of configs that are parts of one
 
@@ -34,7 +35,7 @@ def _shipped() -> dict[str, Path]:
 
 def find_config(name: str) -> Path:
     """A config file by its path, or a shipped one by its name."""
-    path = Path(name)
+    path = path_of(name)
     if path.is_file():
         return path
     shipped = _shipped()
@@ -66,7 +67,7 @@ def record_of(folder: Path) -> dict[str, Any]:
 def find_checkpoint(name: str) -> Path:
     """A checkpoint by its path, or a run's last; a folder written by `save_pretrained` is one, too, and so is a model
     that comes with ganzoo, by its name."""
-    path = Path(name)
+    path = path_of(name)
     if not path.exists():
         if name in pretrained():
             return pretrained()[name]

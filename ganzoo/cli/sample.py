@@ -13,7 +13,11 @@ from typing import Any
 from ganzoo.cli import VERBS
 from ganzoo.cli.errors import Arguments, UserError, number, user_errors
 from ganzoo.cli.paths import find_checkpoint, own_files
-from ganzoo.core.limits import Count
+from ganzoo.core.limits import Count, check_memory
+from ganzoo.core.text import composed
+
+MOST = 1_000_000  # images at once
+MOST_SEEN = 10_000  # in a grid
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
@@ -57,6 +61,9 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         if options.format == "grid" and _in_columns(model, options):
             columns = class_columns(model)
             label = [i % model.num_classes for i in range(len(seeds))]
+        if options.format == "grid" and len(seeds) > MOST_SEEN:
+            raise UserError(f"a grid of {len(seeds):,} images is too large; make fewer, or take --format png or npy")
+        check_memory("the number of images", len(seeds), 8 * len(seeds) * _pixels(model))  # as floats, and joined
         images = model.to(options.device).sample(seeds=seeds, label=label, source=sources)
         if names is None:
             names = [f"seed{seed:06d}" for seed in seeds]
@@ -85,6 +92,11 @@ def _check(model: Any, label: int | None, source: Sequence[Path] | None) -> None
         raise UserError(f"{name} translates pictures; name some, or a folder of them: --source DIR")
     if source is not None and channels not in (1, 3):
         raise UserError(f"{name} reads {channels} channels, and pictures have 1 or 3; use model.sample(source=...)")
+
+
+def _pixels(model: Any) -> int:
+    """Numbers of one image, as far as the model's arguments say it."""
+    return model.hparams.get("channels", 1) * model.hparams.get("image_size", 1) ** 2
 
 
 def _in_columns(model: Any, options: Any) -> bool:
@@ -122,7 +134,7 @@ def _sources(model: Any, paths: Sequence[Path], n: int | None) -> tuple[list[str
     if n is not None and n > len(files):
         raise UserError(f"-n {n}, and --source has {len(files)} pictures; leave -n out")
     files = dict(list(files.items())[:n])
-    if doubled := [name for name, count in Counter(files.values()).items() if count > 1]:
+    if doubled := [name for name, count in Counter(map(composed, files.values())).items() if count > 1]:
         raise UserError(f"--source has several pictures that would be written as {doubled[0]}.png; rename them")
     pictures = []
     for file in files:
@@ -171,6 +183,8 @@ def _write(images: Any, names: Sequence[str], folder: Path, kind: str, columns: 
 
 def _seeds(text: str | None, n: int | None) -> list[int] | None:
     """What the options say; None where they do not."""
+    if n is not None and n > MOST:
+        raise UserError(f"-n {n:,}: more than {MOST:,} images; make fewer at once, by --seeds")
     if text is None:
         return None if n is None else list(range(n))
     seeds = parse_seeds(text)
@@ -183,10 +197,12 @@ def parse_seeds(text: str) -> list[int]:
     """`0,1,4-6` -> [0, 1, 4, 5, 6]."""
     seeds: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-        if match is None or int(match[2] or match[1]) < int(match[1]):
+        match = re.fullmatch(r"\s*(\d{1,20})(?:-(\d{1,20}))?\s*", part)  # 64 bits
+        if match is None or (first := int(match[1])) > (last := int(match[2] or match[1])):
             raise UserError(f"--seeds {text!r} cannot be read; write numbers and ranges, such as 0,1,4-6")
-        seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
+        if len(seeds) + last - first >= MOST:
+            raise UserError(f"--seeds {text}: more than {MOST:,} images; make fewer at once")
+        seeds += range(first, last + 1)
     return seeds
 
 

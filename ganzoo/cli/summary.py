@@ -11,6 +11,7 @@ from ganzoo.callbacks.diagnostics import Diagnostics
 from ganzoo.callbacks.run_folder import RunFolder
 from ganzoo.callbacks.scores import Scores
 from ganzoo.core.arguments import variant_name
+from ganzoo.core.text import visible
 from ganzoo.evaluation.record import Report
 
 CONTENTS = {
@@ -41,7 +42,7 @@ def summary(run: RunFolder, trainer: Trainer) -> str:
     parts = [_contents(run), _alarms(trainer), *map(_scores, reports)]
     if (run.folder / "config.yaml").exists():
         parts.append(_next(run, trainer, bool(reports)))
-    return "\n".join([head, *(line for part in parts for line in part)])
+    return "\n".join(map(visible, [head, *(line for part in parts for line in part)]))
 
 
 def _contents(run: RunFolder) -> list[str]:

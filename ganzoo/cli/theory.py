@@ -11,17 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ganzoo.cli.errors import UserError, closest
+from ganzoo.cli.errors import Arguments, UserError, closest
 from ganzoo.theory import FIGURES
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        f"python -m ganzoo {verb}",
-        description=__doc__,
-        epilog="\n".join(["figures:", *(f"  {name:<24}{text}" for name, (_, text) in FIGURES.items())]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Arguments(verb, __doc__ or "")
+    parser.epilog = "\n".join(["figures:", *(f"  {name:<24}{text}" for name, (_, text) in FIGURES.items())])
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--outdir", type=Path, default=Path("theory"), metavar="DIR", help="default: theory")
     parser.add_argument("names", nargs="*", metavar="FIGURE", help="default: all of them")
     options = parser.parse_args(arguments)
@@ -46,7 +43,8 @@ def main(verb: str, arguments: Sequence[str]) -> int:
             raise KeyboardInterrupt from error  # Lightning's answer to Ctrl-C
         with writing(options.outdir):
             figure.savefig(options.outdir / f"{name}.png")
-            page.write_text(gallery([name for name in FIGURES if (options.outdir / f"{name}.png").exists()]))
+            shown = [name for name in FIGURES if (options.outdir / f"{name}.png").exists()]
+            page.write_text(gallery(shown), encoding="utf-8")
         print(f"  {time.monotonic() - start:.1f} s", flush=True)
     print(f"{page} shows them, with captions")
     return 0

@@ -31,17 +31,20 @@ def open_file(path: str | os.PathLike[str], mode: str = "rb", **how: Any) -> Any
 
 
 def read_text(path: str | os.PathLike[str], most: int = LONGEST) -> str:
-    """The text of a small regular file, in UTF-8.
+    """The text of a small regular file, in UTF-8, without the mark that editors on Windows put first.
 
     Raises:
-        ValueError: it is larger than `most` bytes, of which no more are read, or no UTF-8.
+        ValueError: it is larger than `most` bytes, of which no more are read, or no UTF-8; the message names it.
         OSError: it is a pipe, a device or a socket, or cannot be opened.
     """
     with open_file(path) as file:
         content: bytes = file.read(most + 1)
     if len(content) > most:
-        raise ValueError(f"it has more than {most:,} bytes")
-    return content.decode()
+        raise ValueError(f"{os.fspath(path)} has more than {most:,} bytes")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{os.fspath(path)} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
 
 
 def check_regular(path: str | os.PathLike[str]) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ganzoo.core.files import open_file
 from ganzoo.core.limits import check_memory
+from ganzoo.core.text import visible
 
 Fit = Literal["crop", "squeeze"]
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
@@ -140,7 +141,7 @@ def readable(root: Path, names: list[str], corrupt: str) -> dict[str, tuple[tupl
     with ThreadPoolExecutor() as pool:
         seen = dict(zip(names, pool.map(header, (root / name for name in names)), strict=True))
     bad = {name: problem for name, problem in seen.items() if isinstance(problem, str)}
-    leave_out(bad, len(names), f"files in {root.absolute()} cannot be read as pictures", corrupt)
+    leave_out(bad, len(names), f"files in {visible(root.absolute())} cannot be read as pictures", corrupt)
     return {name: found for name, found in seen.items() if not isinstance(found, str)}
 
 
@@ -184,6 +185,6 @@ def find(root: Path) -> tuple[list[str], int]:
 def listing(files: Iterable[str] | dict[str, str], most: int = 10) -> str:
     """The first files, each on a line of its own, with what is said of it."""
     named = [f"{name}: {why}" for name, why in files.items()] if isinstance(files, dict) else files
-    lines = ["".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in named]  # a name may hold any
+    lines = [visible(line) for line in named]
     rest = [f"and {len(lines) - most} more"] if len(lines) > most else []
     return ";".join(f"\n  {line}" for line in lines[:most] + rest)  # read on one line, too

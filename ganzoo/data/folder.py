@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ganzoo.core.limits import NonNegative, Pixels, Share
+from ganzoo.core.text import composed, path_of, visible
 from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split, Workers
 from ganzoo.data.datasets import Images, combine, digest_files
@@ -70,7 +71,7 @@ class ImageFolder(GANDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(num_workers=min(8, os.cpu_count() or 1) if num_workers is None else num_workers, **kwargs)
-        root = Path(path).expanduser()
+        root = path_of(path)
         names = list(readable(root, find(root)[0], corrupt))
         self.name, self.image_size, self.channels = root.resolve().name, image_size, channels
         self.classes = class_names(root, names) if labels else []
@@ -78,7 +79,7 @@ class ImageFolder(GANDataModule):
         self._held_out = torch.tensor([fraction(name) < val_fraction for name in names])
         self._pictures = FolderPictures(
             [root / name for name in names],
-            torch.tensor([self.classes.index(name.split("/")[0]) for name in names]) if labels else None,
+            torch.tensor([self.classes.index(class_of(name)) for name in names]) if labels else None,
             (channels, image_size, image_size),
             fit,
             skip=corrupt == "skip",
@@ -131,12 +132,13 @@ class Store:
         try:
             image = self.decode(i)
         except Exception as error:  # Pillow raises anything on broken files
+            name = visible(self.names[i])
             if not self.skip:
                 raise RuntimeError(
-                    f"{self.names[i]} cannot be decoded: {error}. Repair or remove it, or set data.corrupt to skip."
+                    f"{name} cannot be decoded: {error}. Repair or remove it, or set data.corrupt to skip."
                 ) from error
             self.broken[i] = True
-            warnings.warn(f"skipped {self.names[i]}, which cannot be decoded: {error}", stacklevel=2)
+            warnings.warn(f"skipped {name}, which cannot be decoded: {error}", stacklevel=2)
             return None
         if self.cache is not None:
             self.cache[i] = image
@@ -233,7 +235,7 @@ def scan(path: str, image_size: Pixels = 64, progress: Callable[[int, int], None
         FileNotFoundError: The folder does not exist, or holds no pictures.
         NotADirectoryError: `path` is a file.
     """
-    root = Path(path).expanduser()
+    root = path_of(path)
     names, others = find(root)
     sizes, modes = [], Counter[str]()
     unusable, notes = {}, {}
@@ -242,13 +244,13 @@ def scan(path: str, image_size: Pixels = 64, progress: Callable[[int, int], None
             if isinstance(seen, str):
                 unusable[name] = seen
             else:
-                size, mode, frames = seen
+                size, mode, animated = seen
                 sizes.append(size)
                 modes[mode] += 1
                 if min(size) < image_size:
                     notes[name] = f"{size[0]}x{size[1]}, below {image_size} pixels"
-                elif frames > 1:
-                    notes[name] = f"{frames} frames, of which the first is used"
+                elif animated:
+                    notes[name] = "several frames, of which the first is used"
             if progress is not None:
                 progress(done, len(names))
     widths, heights = ([size[axis] for size in sizes] or [0] for axis in (0, 1))
@@ -260,19 +262,19 @@ def scan(path: str, image_size: Pixels = 64, progress: Callable[[int, int], None
         width=(min(widths), int(statistics.median(widths)), max(widths)),
         height=(min(heights), int(statistics.median(heights)), max(heights)),
         sizes=len(set(sizes)),
-        classes=dict(Counter(name.split("/")[0] if "/" in name else "" for name in names)),
+        classes=dict(Counter(class_of(name) if "/" in name else "" for name in names)),
         unusable=unusable,
         notes=notes,
     )
 
 
-def _inspect(file: Path) -> tuple[tuple[int, int], str, int] | str:
-    """Size, mode and number of frames of a picture that decodes; what is wrong with one that does not."""
+def _inspect(file: Path) -> tuple[tuple[int, int], str, bool] | str:
+    """Size and mode of a picture that decodes, and whether it has several frames; or what is wrong with it."""
     if isinstance(problem := header(file), str):
         return problem
     try:
         with open_picture(file) as picture:
-            found = picture.size, picture.mode, getattr(picture, "n_frames", 1)
+            found = picture.size, picture.mode, getattr(picture, "is_animated", False)  # to count 100,000 takes minutes
             picture.load()
             return found
     except Exception as error:
@@ -284,11 +286,18 @@ def class_names(root: Path, names: Iterable[str]) -> list[str]:
     if beside:
         raise ValueError(
             f"labels=True takes the class from the subfolder, but {len(beside)} pictures lie directly in "
-            f"{root.absolute()}: {listing(beside)}\nMove each into the subfolder of its class, or pass labels=False."
+            f"{visible(root.absolute())}: {listing(beside)}\n"
+            "Move each into the subfolder of its class, or pass labels=False."
         )
-    return sorted({name.split("/")[0] for name in names})
+    return sorted({class_of(name) for name in names})
+
+
+def class_of(name: str) -> str:
+    """The top-level folder of a picture."""
+    return composed(name.split("/")[0])
 
 
 def fraction(name: str) -> float:
-    """A number in [0, 1) that only depends on the name."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest()) / 2**32
+    """A number in [0, 1) that only depends on the name: the same on every machine, and whatever its bytes are."""
+    text = composed(name).encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest()) / 2**32

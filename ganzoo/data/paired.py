@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ganzoo.core.limits import Limits, NonNegative, Pixels, Share
 from ganzoo.core.random import mix
+from ganzoo.core.text import composed, path_of
 from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split, Workers
 from ganzoo.data.datasets import Images, Jittered, Merged, Wrapped, combine, digest_files
@@ -69,12 +70,12 @@ class _Translation(GANDataModule):
 
     def find(self, path: str) -> Found:
         """The pictures of a folder that can be used, in sorted order."""
-        root = Path(path).expanduser()
+        root = path_of(path)
         return {name: (root / name, seen) for name, seen in readable(root, find(root)[0], self.corrupt).items()}
 
     def find_both(self, path: str, source_path: str) -> dict[str, Found]:
         """The pictures of both folders, in this order."""
-        if Path(path).expanduser().resolve() == Path(source_path).expanduser().resolve():
+        if path_of(path).resolve() == path_of(source_path).resolve():
             raise ValueError(f"path and source_path are both {path}: name the folder of the images, and the sources'")
         found = {folder: self.find(folder) for folder in (path, source_path)}
         _check_colours(found, self.channels, self.source_channels)
@@ -118,7 +119,7 @@ class PairedFolder(_Translation):
 
     def __init__(self, path: str, source_path: str | None = None, source_side: Side = "left", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.name, self.source_side = Path(path).expanduser().resolve().name, source_side
+        self.name, self.source_side = path_of(path).resolve().name, source_side
         self._files: dict[str, tuple[Path, ...]]
         if source_path is None:
             found = self.find(path)
@@ -169,7 +170,7 @@ class UnpairedFolder(_Translation):
 
     def __init__(self, path: str, source_path: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.name = Path(path).expanduser().resolve().name
+        self.name = path_of(path).resolve().name
         if source_path is None:
             both = self.find(path)
             found = {f"{path}/train{letter}": _domain(both, letter) for letter in "BA"}
@@ -315,10 +316,10 @@ def _match(folders: dict[str, Found], corrupt: str) -> dict[str, tuple[Path, ...
 
 
 def _stems(folder: str, found: Found, bad: dict[str, str]) -> dict[str, str]:
-    """Names by themselves without their suffix; adds to `bad` those that are there twice."""
+    """Names by themselves without their suffix, composed; adds to `bad` those that are there twice."""
     stems: dict[str, str] = {}
     for name in found:
-        first = stems.setdefault(os.path.splitext(name)[0], name)
+        first = stems.setdefault(composed(os.path.splitext(name)[0]), name)
         if first != name:
             bad[f"{folder}/{name}"] = f"of the same name as {first}"
     return stems

@@ -18,13 +18,14 @@ from torch import Tensor
 
 from ganzoo.checkpoint.bounds import read_npz
 from ganzoo.core.files import open_file
+from ganzoo.core.text import path_of
 from ganzoo.core.types import Batch
 from ganzoo.data.datasets import Images, combine, digest_files
 from ganzoo.data.decoding import decode, find, grey, header, listing, pixels, square
 from ganzoo.data.rows import Rows
 
 SIZES = "convert them to one size, or score them at one with: python -m ganzoo evaluate ... --resize N"
-KINDS = "convert them all to grey or all to colour, or set channels to 1 or 3"
+KINDS = "convert them all to grey or all to colour"
 
 
 class Pictures(Images):
@@ -62,7 +63,7 @@ class Pictures(Images):
         limit: int | None = None,
         image_size: int | None = None,
     ) -> None:
-        self.root = root = Path(path).expanduser()
+        self.root = root = path_of(path)
         self.files: list[Path] = []
         self.array: np.ndarray | Rows | None = None
         if root.suffix.lower() in (".npy", ".npz") and root.is_file():

@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ganzoo.core.atomic import remove_partial, write_atomically
+from ganzoo.core.text import path_of, visible
 from ganzoo.data.decoding import Fit, decode, find, leave_out, readable
-from ganzoo.data.folder import class_names, fraction
+from ganzoo.data.folder import class_names, class_of, fraction
 from ganzoo.data.order import identity
 from ganzoo.data.shards import INDEX, Entry, Index, Shard, arrow, read_index, schema, shard_file
 
@@ -64,7 +65,7 @@ def prepare(
             something else.
     """
     arrow()
-    root, target = Path(folder).expanduser(), Path(out).expanduser()
+    root, target = path_of(folder), path_of(out)
     headers = readable(root, find(root)[0], corrupt)
     names = list(headers)
     size = image_size or _own_size(root, {name: size for name, (size, _) in headers.items()})
@@ -159,7 +160,7 @@ def _source(root: Path, index: Index, names: Sequence[str]) -> str:
     digest = hashlib.sha256(repr(index[1:]).encode())
     for name in names:
         found = (root / name).stat()
-        digest.update(f"{name}\n{found.st_size} {found.st_mtime_ns}\n".encode())
+        digest.update(f"{name}\n{found.st_size} {found.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
@@ -223,11 +224,11 @@ def _write(file: BinaryIO, index: Index, blocks: Sequence[_Block], source: str) 
     form = schema(index.shape, bool(index.classes)).with_metadata({"source": source})
     columns = [
         pa.Array.from_buffers(form.field("image").type, len(names), [None, pixels]),
-        pa.array(names, pa.string()),
+        pa.array([visible(name) for name in names], pa.string()),
         pa.array([fraction(name) for name in names], pa.float64()),
         pa.array([crc32 for block in blocks for crc32 in block.crc32], pa.uint32()),
     ]
     if index.classes:
-        columns.append(pa.array([index.classes.index(name.split("/")[0]) for name in names], pa.int64()))
+        columns.append(pa.array([index.classes.index(class_of(name)) for name in names], pa.int64()))
     with pa.ipc.new_stream(file, form) as writer:
         writer.write_batch(pa.record_batch(columns, schema=form))

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from ganzoo.core.files import open_file, read_text
 from ganzoo.core.limits import Share
+from ganzoo.core.text import path_of, visible
 from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split, Workers
 from ganzoo.data.datasets import Images, combine
@@ -64,7 +65,7 @@ class Shards(GANDataModule):
 
     def __init__(self, path: str, val_fraction: Share = 0.1, num_workers: Workers | None = None, **kwargs: Any) -> None:
         super().__init__(num_workers=min(8, os.cpu_count() or 1) if num_workers is None else num_workers, **kwargs)
-        root = Path(path).expanduser()
+        root = path_of(path)
         index = read_index(root)
         if index.shards is None:
             raise ValueError(f"{root.absolute()} is not finished: run the same python -m ganzoo data prepare again")
@@ -236,7 +237,7 @@ class Shard:
         try:
             self.images.read(i, out)
             if zlib.crc32(out.data) != self.crc32[i]:
-                raise ValueError(f"the pixels of {self.names[i]} are not those written")
+                raise ValueError(f"the pixels of {visible(self.names[i])} are not those written")
         except (OSError, ValueError) as error:
             raise damaged(self.path, error) from error
         return out

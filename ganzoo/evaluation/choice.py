@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from functools import partial
 from typing import Any, Literal
 
+from ganzoo.core.text import closest
 from ganzoo.evaluation import metrics
 from ganzoo.evaluation.interfaces import Metric
 from ganzoo.evaluation.perceptual import PPL, ClassSimilarity, LPIPSDiversity
@@ -70,9 +70,7 @@ def choose(names: Sequence[str] | None, reference: Reference | None) -> list[Met
 def _metric(name: str, settings: Sequence[str], modes: Any) -> Metric:
     """A metric by its name; `modes` makes the one that counts the data's modes, if it is not None."""
     if name not in METRICS:
-        near = difflib.get_close_matches(name, METRICS, 1, 0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(METRICS)}"
-        raise ValueError(f"no metric {name!r}; {hint}")
+        raise ValueError(f"no metric {name!r}{closest(name, METRICS, 'there are ' + ', '.join(METRICS))}")
     make: Any = METRICS[name] if name != "modes" else modes
     if make is None:
         raise ValueError("modes are counted on Gaussians and StackedMNIST; this data has none that are known")

@@ -4,7 +4,6 @@ the user's own."""
 from __future__ import annotations
 
 import copy
-import difflib
 import hashlib
 import io
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ganzoo.core.pixels import to_float
+from ganzoo.core.text import closest
 from ganzoo.evaluation.classifier import ARCHITECTURES, PINNED, digit_input, pinned
 from ganzoo.evaluation.downloads import fetch, sha256, tensors
 from ganzoo.evaluation.interfaces import Extractor, Outputs
@@ -169,7 +169,9 @@ class Torchvision(Extractor):
 
         known = models.list_models(module=models)
         if name not in known:
-            raise ValueError(f"torchvision has no classifier {name!r}{_closest(name, known)}")
+            raise ValueError(
+                f"torchvision has no classifier {name!r}{closest(name, known, 'there are ' + ', '.join(known))}"
+            )
         weights: Any = models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
         hashed = Path(weights.url).stem.rpartition("-")[2]
         tensors(fetch(f"{name}'s weights", weights.url, hashed), weights.url)  # torchvision would unpickle anything
@@ -272,7 +274,7 @@ class Classifier(Extractor):
 
     def __init__(self, name: str) -> None:
         if name not in PINNED:
-            raise ValueError(f"no classifier {name!r}{_closest(name, PINNED)}")
+            raise ValueError(f"no classifier {name!r}{closest(name, PINNED, 'there are ' + ', '.join(PINNED))}")
         self._size = ARCHITECTURES[name]["size"]
         self.network = pinned(name).eval().requires_grad_(False)
         self.name, self.num_features = name, ARCHITECTURES[name]["num_features"]
@@ -383,7 +385,8 @@ def _by_name(name: str, channels: int, weights: str | Path | None) -> Extractor:
     if adapter not in ("grey", "stacked"):
         base, adapter = name, ""
     if name not in NAMES and not (base.startswith("torchvision-") and adapter != "stacked"):
-        raise ValueError(f"no extractor {name!r}{_closest(name, [*NAMES, 'torchvision-resnet50'])}")
+        known = [*NAMES, "torchvision-resnet50"]
+        raise ValueError(f"no extractor {name!r}{closest(name, known, 'there are ' + ', '.join(known))}")
     _check_channels(name, 1 if adapter == "grey" or (not adapter and base in PINNED) else 3, channels)
     if base.startswith("inception"):
         extractor: Extractor = Inception(weights, "clean" if base.endswith("clean") else "tf")
@@ -404,8 +407,3 @@ def _check_channels(name: str, reads: int, channels: int) -> None:
         cures[1, 3] += f", or '{name}-stacked' for stacked digits"
     cure = cures.get((reads, channels), "give a module of your own")
     raise ValueError(f"the extractor {name!r} reads {reads} channels, the images have {channels}: {cure}")
-
-
-def _closest(word: str, known: Any) -> str:
-    near = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; there are {', '.join(known)}"

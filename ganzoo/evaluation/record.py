@@ -137,6 +137,8 @@ def _score(content: Any) -> Score:
     words, numbers = (score.name, score.error_kind, score.better, score.figure), (score.value, score.error or 0.0)
     if not all(isinstance(x, str) for x in words) or not all(isinstance(x, int | float) for x in numbers):
         raise ValueError("fields of other types")
+    if score.better not in ("lower", "higher", ""):
+        raise ValueError("better is neither lower nor higher")
     return score
 
 
@@ -195,6 +197,6 @@ def _commit() -> str | None:
         return None
     try:
         git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-        return subprocess.run(git, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        return subprocess.run(git, capture_output=True, encoding="utf-8", timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

@@ -186,6 +186,15 @@ def table(text: str) -> list:
     sample x --seed 3 | no option '--seed' | did you mean '--seeds'?
     checks --dta x | no option '--dta' | did you mean '--data'?
     checks --data nowhere | nowhere | check the path
+    sample x --output y | no option '--output' | python -m ganzoo sample --help
+    sample x --help-me | no option '--help-me' | python -m ganzoo sample --help
+    theory --outdri x | no option '--outdri' | did you mean '--outdir'?
+    sample dcgan-digits --seeds 0-99999999999 | --seeds 0-99999999999: more than 1,000,000 images
+    sample dcgan-digits --seeds 0-600000,0-600000 | more than 1,000,000 images
+    sample dcgan-digits --seeds 999999999999999999999 | cannot be read | 0,1,4-6
+    sample dcgan-digits -n 1000001 | -n 1,000,001: more than 1,000,000 images
+    sample dcgan-digits -n 10001 | a grid of 10,001 images is too large | --format png or npy
+    bench dcgan/digits --json nowhere/bench.json | --json nowhere/bench.json cannot be written
     """),
 )
 def test_commands(refuse, command, words):
@@ -230,7 +239,11 @@ def test_commands(refuse, command, words):
     --trainer.accelerator gpuu | no trainer.accelerator 'gpuu' | did you mean 'gpu'?
     --trainer.accelerator cpu --trainer.devices 0 | trainer: | devices='0' | python -m ganzoo checks
     --trainer.strategy ddp | no trainer.strategy 'ddp' | auto, gan
-    --trainer.precision 17 | trainer.precision: Expected | 17
+    --trainer.precision 17 | trainer.precision: Expected | 64 | bf16-mixed | null | Got value: 17
+    --trainer.limit_val_batches x | trainer.limit_val_batches: Expected a | a whole number | a number | null | value: x
+    --trainer.foo 1 | trainer.foo: no such option; there are trainer.accelerator
+    --trainer.gradient_penalty 1 | trainer.gradient_penalty: no such option; there are trainer.accelerator
+    --model '{class_path: DCGAN, width: 8}' | model.width stands beside class_path; put it below init_args
     --trainer.gradient_clip_val 1 | trainer.gradient_clip_val | set model.clip_norm instead
     --trainer.accumulate_grad_batches 2 | two optimizers | set model.microbatches instead
     --seed_everything x | seed_everything: Expected | x
@@ -263,6 +276,13 @@ def test_no_gpu(refuse):
         ("DCGAN", "DCGANN", ["model: ", "DCGANN", "did you mean 'DCGAN'?"]),
         ("Digits", "Digitz", ["data: ", "Digitz", "did you mean 'Digits'?"]),
         ("width: 4", "width: four", ["model.width: Expected", "four"]),
+        ("  init_args:\n    width: 4", "  width: 4", ["model.width stands beside class_path; put it below init_args"]),
+        (
+            "width: 4",
+            "optimizer: {class_path: SGD, lr: 1}",
+            ["model.init_args.optimizer.lr stands beside class_path; put it below init_args"],
+        ),
+        ("max_steps: 4", "[max]: 4", ["mine.yaml, line", "a list stands where a key is to be"]),
         ("max_steps: 4", "max_steps: four", ["trainer.max_steps: Expected", "four"]),
         ("image_size: 8", "batch_size: [8]", ["data.batch_size: Expected", "[8]"]),
         ("width: 4", "channels: 3", ["model.channels follows from the data", "leave it out"]),

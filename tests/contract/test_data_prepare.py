@@ -208,6 +208,18 @@ def test_other_verbs_and_a_broken_picture(
     assert "out: 20 colour pictures of 8x8, in 4 shards" in capsys.readouterr().out
 
 
+def test_a_name_that_is_not_utf8(pictures: Path, tmp_path: Path) -> None:
+    try:
+        (pictures / "a/00.png").rename(pictures / "a/caf\udce9.png")
+    except OSError:  # a file system of UTF-8 alone, as Macs have
+        pytest.skip("no such names here")
+    make(pictures, tmp_path / "out")
+    shards, folder = Shards(str(tmp_path / "out")), ImageFolder(str(pictures), SIZE)
+    assert "a/caf\\udce9.png" in [name for shard in shards._stored.shards.values() for name in shard.names.to_pylist()]
+    assert torch.equal(shards.dataset("train")[0]["image"], folder.dataset("train")[0]["image"])
+    assert len(shards.dataset("val")) == len(folder.dataset("val"))
+
+
 def test_without_pyarrow(pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(pictures.parent)
     monkeypatch.setitem(sys.modules, "pyarrow", None)

@@ -14,7 +14,7 @@ import ganzoo
 ROOT = Path(__file__).parents[2] / "ganzoo"
 FILES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.py"))
 
-RANK_0 = {f"core/{name}" for name in ("atomic", "environment", "finite", "limits", "pixels", "random", "types")}
+RANK_0 = {f"core/{name}" for name in ("atomic", "environment", "finite", "limits", "pixels", "random", "text", "types")}
 RANK_0 |= {"checkpoint/bounds", "checkpoint/pickles", "checkpoint/tensors", "core/files", "core/signals"}
 RANK_0 |= {"functional", "layers"}
 RANK_1 = {"networks", "augment", "games", "optim", "core/compiler", "core/ema", "core/frozen", "core/pool"}
@@ -25,7 +25,7 @@ TORCH = {"torch", "numpy"}
 LIGHTNING = {*TORCH, "lightning", "torchvision", "torchmetrics", "torch_fidelity", "sklearn", "PIL", "av", "mlxtend"}
 LIGHTNING |= {"pyarrow"}
 DATA = {"checkpoint/bounds", *(f"core/{name}" for name in ("atomic", "files", "types", "random", "limits", "pixels"))}
-DATA |= {"core/signals", "data/datasets", "data/order", "data/decoding", "data/rows"}
+DATA |= {"core/signals", "core/text", "data/datasets", "data/order", "data/decoding", "data/rows"}
 TOGETHER = {"choice", "comparison", "extractors", "measure", "sweep"}  # they use others of `evaluation`
 ANYTHING = {"*"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from ganzoo.data import ImageFolder, scan
 from ganzoo.data.decoding import decode
-from ganzoo.data.folder import FolderImages
+from ganzoo.data.folder import FolderImages, fraction
 
 NOISE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
 
@@ -109,7 +110,7 @@ def test_animation_gives_its_first_frame(tmp_path: Path) -> None:
     frames = [Image.new("L", (8, 8), value) for value in (50, 200)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     assert torch.equal(decode(tmp_path / "a.gif", 8), grey(50))
-    assert "2 frames" in scan(str(tmp_path), 8).notes["a.gif"]
+    assert "several frames" in scan(str(tmp_path), 8).notes["a.gif"]
 
 
 def test_what_is_found(tmp_path: Path) -> None:
@@ -146,10 +147,51 @@ def test_splits_depend_on_the_name_alone(tmp_path: Path) -> None:
     assert train <= more[0] and val <= more[1]
 
 
+def test_names_of_other_machines(tmp_path: Path) -> None:
+    """Accents may be stored apart, and a name need not be UTF-8; names that look the same are one."""
+    digest = hashlib.blake2b("café.png".encode(), digest_size=4).digest()
+    for name in ("caf\u00e9.png", "cafe\u0301.png", "caf\udcc3\udca9.png"):
+        assert fraction(name) == int.from_bytes(digest) / 2**32
+    fill(tmp_path / "cafe\u0301", 2)
+    fill(tmp_path / "caf\u00e9", 2, "more{}.png")
+    fill(tmp_path / "dog", 2)
+    try:
+        picture(0).save(tmp_path / "dog/caf\udce9.png")
+    except OSError:  # a file system of UTF-8 alone, as Macs have
+        pytest.skip("no such names here")
+    module = ImageFolder(str(tmp_path), 8, labels=True, val_fraction=0, num_workers=0, batch_size=7)
+    assert module.classes == ["caf\u00e9", "dog"] and module._pictures.labels is not None
+    assert module._pictures.labels.tolist() == [0, 0, 0, 0, 1, 1, 1]
+    assert len(everything(module)) == 7 and scan(str(tmp_path), 8).classes == {"caf\u00e9": 4, "dog": 3}
+
+
+def test_pages_are_not_counted(tmp_path: Path) -> None:
+    """Pillow reads the directory of each: of 100,000, for minutes."""
+    first = Image.new("L", (8, 8))
+    first.save(tmp_path / "a.tif", save_all=True, append_images=[first] * 30)
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    (tmp_path / "a.tif").write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))  # a damaged page
+    report = scan(str(tmp_path), 8)
+    assert report.notes == {"a.tif": "several frames, of which the first is used"} and not report.unusable
+
+
+def test_control_characters(tmp_path: Path) -> None:
+    """Of a folder and of a picture; warned of by `corrupt: skip`."""
+    folder = fill(tmp_path / "\x1b[31mred", 3)
+    truncate(folder / "00.png")
+    (folder / "\x1b[2Jbad.png").write_bytes(b"junk")
+    (folder / "\x1bz.png").write_bytes((folder / "00.png").read_bytes())
+    with pytest.warns(UserWarning) as caught:
+        data = ImageFolder(str(folder), 8, corrupt="skip", val_fraction=0, num_workers=0).dataset("train")
+        data.__getitems__(range(4))
+    text = "".join(str(w.message) for w in caught)
+    assert "\\x1b[31mred" in text and "\\x1b[2Jbad.png" in text and "\\x1bz.png" in text and "\x1b" not in text
+
+
 def test_classes(tmp_path: Path) -> None:
     fill(tmp_path / "dog/brown", 3)
     fill(tmp_path / "cat", 2)
-    module = ImageFolder(str(tmp_path), 8, labels=True, val_fraction=0, num_workers=0)
+    module = ImageFolder(str(tmp_path), 8, labels=True, val_fraction=0, num_workers=0, batch_size=7)
     assert module.classes == ["cat", "dog"] and module.num_classes == 2
     assert module.dataset("train").__getitems__([0, 1, 2, 3, 4])["label"].tolist() == [0, 0, 1, 1, 1]
     assert set(ImageFolder(str(tmp_path), 8, val_fraction=0, num_workers=0).dataset("train")[0]) == {"image"}

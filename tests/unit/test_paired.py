@@ -119,6 +119,18 @@ def test_two_folders(tmp_path: Path) -> None:
     assert PairedFolder(path, source_path, source_channels=1, **PLAIN).dataset("train").fingerprint() != first
 
 
+def test_names_that_look_the_same(tmp_path: Path) -> None:
+    """A name that was saved on a Mac has its accents apart."""
+    for folder, name in {"photos": "caf\u00e9", "maps": "cafe\u0301"}.items():
+        fill(tmp_path / folder, 3)
+        save(tmp_path / folder / f"{name}.png", level(50))
+    photos, maps = str(tmp_path / "photos"), str(tmp_path / "maps")
+    assert len(PairedFolder(photos, maps, **PLAIN).dataset("train")) == 4
+    save(tmp_path / "photos/cafe\u0301.bmp", level(50))
+    with pytest.raises(ValueError, match="of the same name as"):
+        PairedFolder(photos, maps, **PLAIN)
+
+
 def test_files_without_a_partner(tmp_path: Path) -> None:
     fill(tmp_path / "a", 4)
     fill(tmp_path / "b", 3)

@@ -109,7 +109,9 @@ def test_mixes(tmp_path: Path) -> None:
     Image.new("L", (11, 9)).save(tmp_path / "03.png")
     cases: list[dict[str, Any]] = [{}, {"image_size": 6}]
     for options in cases:
-        with pytest.raises(ValueError, match=r"03.png, 11x9 L, while 00.png is 11x9 RGB: convert them all to grey or"):
+        with pytest.raises(
+            ValueError, match=r"03.png, 11x9 L, while 00.png is 11x9 RGB: convert them all to grey or all to colour$"
+        ):
             Pictures(tmp_path, **options)
     assert Pictures(tmp_path, channels=1).channels == 1
     grey = torch.from_numpy(np.array(Image.fromarray(NOISE[0]).convert("L")))

@@ -223,6 +223,7 @@ HOSTILE = {
     "scores of numbers": put([7], "scores"),
     "a name of no text": put(7, "scores", 0, "name"),
     "a direction of no text": put(None, "scores", 0, "better"),
+    "a direction of a terminal": put("\x1b[31mlower", "scores", 0, "better"),
     "a value of text": put("12.5", "scores", 0, "value"),
     "a value of many": put([1], "scores", 0, "value"),
     "a value beyond all": put(10**400, "scores", 0, "value"),
