@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -153,6 +154,7 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+@cache
 def sources(variant: str) -> dict[Path, list[ast.stmt]]:
     """Of the variant's file, its parent's, and those of networks and layers: the functions and classes that it uses."""
     found: dict[Path, list[ast.stmt]] = {}
