@@ -309,6 +309,29 @@ CALLED = {
     "more pixels than memory": (lambda: Digits(image_size=16384).dataset("train"), "image_size is 16384, which takes"),
     "negative noise": (lambda: make("LadderEBGAN", noise=-0.1), "noise is -0.1; it takes a number from 0"),
     "negative lambda": (lambda: make("InfoGAN", codes_weight=-1.0), "codes_weight is -1.0; it takes a number from 0"),
+    "another output": (
+        lambda: make("GAN").sample(output_type="jpg"),
+        "output_type is 'jpg'; it takes one of pt, np, pil",
+    ),
+    "part of a label": (lambda: make("CGAN").sample(2, label=1.7), "label is 1.7; it takes a whole number"),
+    "parts of labels": (lambda: make("CGAN").sample(label=torch.tensor([1, 1.5])), "label is 1.0; it takes a whole"),
+    "a label as text": (lambda: make("CGAN").sample(label="1"), "label is '1'; it takes a whole number"),
+    "part of a seed": (lambda: make("GAN").sample(seeds=[0, 0.5]), "seeds is 0.5; it takes a whole number"),
+    "parts of images": (lambda: make("GAN").sample(2.5), "n is 2.5; it takes a whole number"),
+    "no images": (lambda: make("GAN").sample(0), "n counts from 1, got 0"),
+    "no images at once": (
+        lambda: make("GAN").sample(2, batch_size=0),
+        "batch_size is 0; it takes a whole number from 1",
+    ),
+    "sources of bytes": (
+        lambda: make("Pix2Pix").sample(source=BYTES.expand(-1, 2, -1, -1)),
+        r"the sources are torch.uint8, not floats in \[-1, 1\]: take x / 127.5 - 1",
+    ),
+    "sources 0 to 255": (
+        lambda: make("Pix2Pix").sample(source=BYTES.float().expand(-1, 2, -1, -1)),
+        "the sources are floats from 0 to 255",
+    ),
+    "sources of numpy's": (lambda: make("Pix2Pix").sample(source=BYTES.numpy()), "the sources are of type ndarray"),
     "8 pixels": (lambda: make("ImprovedGAN", architecture="conv", image_size=8), "it takes 16, 24, 32"),
 }
 
