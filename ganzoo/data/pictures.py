@@ -19,7 +19,7 @@ from torch import Tensor
 from ganzoo.checkpoint.bounds import read_npz
 from ganzoo.core.types import Batch
 from ganzoo.data.datasets import Images, combine, digest_files
-from ganzoo.data.decoding import decode, find, grey, header, listing, pixels, square
+from ganzoo.data.decoding import decode, find, grey, header, listing, pixels, square, tell_losses
 
 SIZES = "convert them to one size, or score them at one with: python -m ganzoo evaluate ... --resize N"
 KINDS = "convert them all to grey or all to colour, or set channels to 1 or 3"
@@ -151,5 +151,6 @@ def _check(root: Path, names: list[str], one_size: bool, one_kind: bool) -> tupl
             f"{other_size[0]}x{other_size[1]} {other_mode}, while {typical} is {size[0]}x{size[1]} {mode}: "
             + (SIZES if kinds[odd[0]][0] != usual[0] else KINDS)
         )
+    tell_losses(seen, root)
     size, mode = seen[typical]
     return size, 1 if grey(mode) else 3
