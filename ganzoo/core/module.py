@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_map
 from ganzoo.checkpoint.sealed import load_from_checkpoint
 from ganzoo.core import consensus, ema, held_out, lightning_fixes, loss_log, pickling, sampling, training_state
 from ganzoo.core.arguments import check_agreement, check_game, check_schedulers, constructor_arguments
-from ganzoo.core.batch import check_batch, check_pictures, microbatches, share, size
+from ganzoo.core.batch import Gate, check_pictures, microbatches, share, size
 from ganzoo.core.compiler import Compiler
 from ganzoo.core.finite import NonFiniteError, Watch
 from ganzoo.core.frozen import evaluating
@@ -115,7 +115,7 @@ class GANModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Plays one batch and counts it; a variant overrides `play`."""
         trainer = self.trainer
-        check_batch(batch, type(self).__name__, label=self.num_classes, source=self.source_channels)
+        self.gate(batch, self)
         self.randomness.restart(self.device, trainer.global_step, rank=trainer.global_rank)
         self.schedule(self.images_seen)
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -345,6 +345,7 @@ class GANModule(LightningModule):
         self.loss_log.start(self.device)
         self.direct = self.clip_norm is None and lightning_fixes.nobody_listens(self, GANModule)
         self.randomness, self.watch, self.compiler = Randomness(), Watch(), Compiler(self.compile_losses)
+        self.gate = Gate()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         if self.clip_norm is not None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 ROUNDING = 1 / 255  # half a byte: so far beyond [-1, 1] floats are still the same bytes
-UNIT = "never below 0, hence probably in [0, 1], not in [-1, 1]: take 2 * x - 1 (or, if they are meant so, bytes)"
+UNIT = "never below 0, hence probably in [0, 1], not in [-1, 1]: take 2 * x - 1, or bytes if they are meant so"
 
 
 def to_float(image: Tensor) -> Tensor:
@@ -51,14 +51,16 @@ def refusal(images: Tensor, first: int = 0) -> str | None:
     if images.dtype == torch.uint8:
         return None
     if images.dtype not in FLOATS:
-        return f"{images.dtype}: give bytes as torch.uint8, or floats in [-1, 1]"
+        return f"{images.dtype}, neither torch.uint8 nor floats in [-1, 1]: take x / 127.5 - 1 of bytes"
+    if not images.numel():
+        return f"empty: {list(images.shape)}"
     x = images.detach().flatten(1)
     if not (finite := x.isfinite().all(1)).all():
         return f"not finite, such as number {first + int((~finite).nonzero()[0])}, counted from 0"
     low, high = (bound.item() for bound in x.aminmax())
     if is_points(images) or max(-low, high) <= 1 + ROUNDING:
         return None
-    cure = "give them as torch.uint8" if low >= 0 and high > 2 else "undo what normalised them, or clamp them"
+    cure = "take x / 127.5 - 1" if low >= 0 and high > 2 else "undo what normalised them, or clamp them"
     return f"floats from {low:.3g} to {high:.3g}, not in [-1, 1]: {cure}"
 
 

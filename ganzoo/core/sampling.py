@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from numbers import Integral
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from ganzoo.core import pixels
 from ganzoo.core.drawing import to_pil
+from ganzoo.core.limits import Count, refusal
 from ganzoo.core.pixels import to_uint8
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch, Latent
 
 if TYPE_CHECKING:
     from ganzoo.core.module import GANModule
+
+
+Output = Literal["pt", "np", "pil"]
 
 
 def seeded(model: GANModule, seeds: Sequence[int]) -> Latent:
@@ -33,8 +38,8 @@ def sample(
     seeds: Sequence[int] | None = None,
     label: int | Sequence[int] | None = None,
     source: Tensor | None = None,
-    output_type: Literal["pt", "np", "pil"] = "pt",
-    batch_size: int = 256,
+    output_type: Output = "pt",
+    batch_size: Count = 256,
 ) -> Any:
     """New images; the same seeds give the same images on every device and in any batch.
 
@@ -50,12 +55,20 @@ def sample(
     Raises:
         ValueError: the numbers of images, seeds, labels and sources disagree, or the model reads no such thing.
     """
-    labels = cast(Sequence[int] | None, [label] if isinstance(label, Integral) else label)
+    for name, value, kind in (
+        ("n", n, int | None),
+        ("output_type", output_type, Output),
+        ("batch_size", batch_size, Count),
+    ):
+        if (problem := refusal(value, kind)) is not None:
+            raise ValueError(f"{name} {problem}")
+    labels = None if label is None else whole("label", label)
+    seeds = None if seeds is None else whole("seeds", seeds)
     if n is None:
         n = next((len(given) for given in (seeds, source, labels) if given is not None), 1)
     if n < 1:
         raise ValueError(f"n counts from 1, got {n}")
-    seeds = torch.randint(2**31, (n,)).tolist() if seeds is None else [int(seed) for seed in seeds]
+    seeds = torch.randint(2**31, (n,)).tolist() if seeds is None else seeds
     if len(seeds) != n:
         raise ValueError(f"{n} images need {n} seeds, got {len(seeds)}")
     given: dict[str, Tensor] = {}
@@ -74,6 +87,17 @@ def sample(
     return to_pil(images) if output_type == "pil" else images
 
 
+def whole(name: str, given: Any) -> list[int]:
+    """A whole number, or several in whatever holds them, as a list."""
+    if isinstance(given, Tensor | np.ndarray):
+        given = given.tolist()
+    values = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    for value in values:
+        if (problem := refusal(value, int)) is not None:
+            raise ValueError(f"{name} {problem}")
+    return [int(value) for value in values]
+
+
 def labels_of(model: GANModule, labels: Sequence[int] | None, seeds: Sequence[int]) -> Tensor:
     """A class for each seed; the seed's own choice where none is given."""
     if model.num_classes is None:
@@ -81,7 +105,7 @@ def labels_of(model: GANModule, labels: Sequence[int] | None, seeds: Sequence[in
     if labels is None:
         labels = [mix(seed, 1) % model.num_classes for seed in seeds]
     n = len(seeds)
-    labels = [int(label) for label in labels] * (n if len(labels) == 1 else 1)
+    labels = list(labels) * (n if len(labels) == 1 else 1)
     if len(labels) != n or not all(0 <= y < model.num_classes for y in labels):
         raise ValueError(f"give one label, or {n}, each from 0 to {model.num_classes - 1}; got {labels}")
     return torch.tensor(labels)
@@ -94,6 +118,15 @@ def sources_of(model: GANModule, source: Tensor | None, n: int) -> Tensor:
         raise ValueError(f"{name} takes no source: it makes images from latents")
     if source is None:
         raise ValueError(f"{name} translates pictures: give source=[N, {channels}, H, W] in [-1, 1]")
+    if not isinstance(source, Tensor):
+        raise ValueError(f"the sources are of type {type(source).__name__}; {name} reads a tensor")
     if source.ndim != 4 or source.shape[:2] != (n, channels):
         raise ValueError(f"{name} reads {n} sources [{n}, {channels}, H, W], not {list(source.shape)}")
+    problem = (
+        "torch.uint8, not floats in [-1, 1]: take x / 127.5 - 1"
+        if source.dtype == torch.uint8
+        else pixels.refusal(source)
+    )
+    if problem is not None:
+        raise ValueError(f"the sources are {problem}")
     return source

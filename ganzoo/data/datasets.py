@@ -121,6 +121,10 @@ class ArrayImages(Images):
         self.images = images
         self._labels = None if labels is None else labels.long()
 
+    def fingerprint(self) -> str:
+        """Computed at every call: anybody may change what is in memory."""
+        return self._digest()
+
     def __len__(self) -> int:
         return len(self.images)
 

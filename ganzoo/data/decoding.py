@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -90,6 +90,7 @@ def upright(file: Path, least: int | None = None) -> Image.Image:
             all of it.
 
     Raises:
+        ValueError: Its pixels are 32-bit numbers beyond those of 16 bits.
         Exception: Whatever Pillow raises on a broken file.
     """
     with open_picture(file) as opened:
@@ -97,7 +98,10 @@ def upright(file: Path, least: int | None = None) -> Image.Image:
             opened.draft(None, (least, least))
         picture: Image.Image = ImageOps.exif_transpose(opened)
     if picture.mode.startswith("I"):  # 16 bits, which Pillow would clip, not scale
-        picture = Image.fromarray((np.asarray(picture).clip(0, 65535) / 257).round().astype(np.uint8))
+        values = np.asarray(picture)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"32-bit pixels from {values.min()} to {values.max()}, whose range is not known")
+        picture = Image.fromarray((values / 257).round().astype(np.uint8))
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
@@ -118,17 +122,65 @@ def open_picture(file: Path | BinaryIO) -> Iterator[Image.Image]:
 
 
 def header(file: Path) -> tuple[tuple[int, int], str] | str:
-    """Upright (width, height) and Pillow's mode, read from the header alone; or why the file is no usable picture."""
+    """Upright (width, height) and Pillow's mode, `RGB;16` where it hides 16 bits a channel, read from the header alone;
+    or why the file is no usable picture."""
     try:
         with open_picture(file) as picture:
             if picture.mode == "F":
                 return "32-bit float pixels, whose range is not known"
-            turned = "exif" in picture.info and picture.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-            return (picture.size[1], picture.size[0]) if turned else picture.size, picture.mode
+            tiles = getattr(picture, "tile", [])
+            arguments = tiles[0].args if tiles else ""
+            raw = str(arguments if isinstance(arguments, str) else arguments[0])
+            hides = ";16" in raw and ";16" not in picture.mode and not raw.startswith("BGR")  # which is of 5, 6, 5 bits
+            size = (picture.size[1], picture.size[0]) if _quarter_turned(picture) else picture.size
+            return size, f"{picture.mode};16" if hides else picture.mode
     except Image.UnidentifiedImageError:
         return "not a picture"
     except Exception as error:  # Pillow raises anything on broken files
         return str(error)
+
+
+def _quarter_turned(picture: Image.Image) -> bool:
+    """Whether `ImageOps.exif_transpose`, which reads the same, will swap width and height."""
+    if picture.format == "TIFF":  # Pillow has swapped them
+        return False
+    # A PNG's own `getexif` decodes all of it, for what may come after the pixels.
+    exif = picture.getexif() if picture.format == "PNG" and _more_at_the_end(picture) else Image.Image.getexif(picture)
+    return exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+
+
+def _more_at_the_end(picture: Any) -> bool:
+    """Whether anything follows a PNG's pixels, where ExifTool writes XMP."""
+    file, pixels = picture.fp, False
+    place = file.tell()
+    try:
+        file.seek(8)
+        while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
+            if pixels and head[4:] != b"IDAT":
+                return True
+            pixels = head[4:] == b"IDAT"
+            file.seek(int.from_bytes(head[:4]) + 4, os.SEEK_CUR)
+        return False
+    finally:
+        file.seek(place)
+
+
+def deep(mode: str) -> bool:
+    """Whether pictures of a mode, as `header` says it, have more than 8 bits a channel."""
+    return mode == "I" or ";16" in mode
+
+
+def transparent(mode: str) -> bool:
+    """Whether they have an alpha channel."""
+    return mode.partition(";")[0] in ("LA", "La", "PA", "RGBA", "RGBa")
+
+
+def tell_losses(headers: dict[str, tuple[tuple[int, int], str]], root: Path) -> None:
+    """Warn, once for a folder, of what is lost when its pictures become 8 bits of grey or colour."""
+    for lossy, what in (deep, "16 bits a channel, of which 8 are kept"), (transparent, "alpha, and are put on white"):
+        if names := [name for name, (_, mode) in headers.items() if lossy(mode)]:
+            n = f"{len(names):,} of {len(headers):,} pictures in {root.absolute()}"
+            warnings.warn(f"{n} have {what}: {listing(names, 1)}", stacklevel=4)
 
 
 def grey(mode: str) -> bool:
@@ -142,7 +194,9 @@ def readable(root: Path, names: list[str], corrupt: str) -> dict[str, tuple[tupl
         seen = dict(zip(names, pool.map(header, (root / name for name in names)), strict=True))
     bad = {name: problem for name, problem in seen.items() if isinstance(problem, str)}
     leave_out(bad, len(names), f"files in {visible(root.absolute())} cannot be read as pictures", corrupt)
-    return {name: found for name, found in seen.items() if not isinstance(found, str)}
+    found = {name: found for name, found in seen.items() if not isinstance(found, str)}
+    tell_losses(found, root)
+    return found
 
 
 def leave_out(bad: dict[str, str], n: int, what: str, corrupt: str) -> None:

@@ -23,7 +23,7 @@ from ganzoo.core.text import composed, path_of, visible
 from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split, Workers
 from ganzoo.data.datasets import Images, combine, digest_files
-from ganzoo.data.decoding import Fit, decode, find, header, listing, open_picture, readable
+from ganzoo.data.decoding import Fit, decode, deep, find, header, listing, open_picture, readable, upright
 
 
 class ImageFolder(GANDataModule):
@@ -220,15 +220,19 @@ class FolderReport:
     sizes: int  # number of distinct (width, height)
     classes: dict[str, int]  # top-level subfolder -> how many files; "" counts the files beside the subfolders
     unusable: dict[str, str]  # file -> why it cannot be read: not a picture, truncated ...
-    notes: dict[str, str]  # file -> what to know about a usable one: smaller than image_size, animated
+    notes: dict[
+        str, str
+    ]  # file -> what to know about a usable one: smaller than image_size, animated, deep, transparent
 
 
-def scan(path: str, image_size: Pixels = 64, progress: Callable[[int, int], None] | None = None) -> FolderReport:
+def scan(
+    path: str, image_size: Pixels | None = None, progress: Callable[[int, int], None] | None = None
+) -> FolderReport:
     """Look at every picture of a folder, decoding all of it.
 
     Args:
         path: The folder.
-        image_size: Pictures whose shorter side is below this many pixels are noted.
+        image_size: Pictures whose shorter side is below this many pixels are noted; None: none is.
         progress: Called with (files done, files in all) after each file.
 
     Raises:
@@ -244,13 +248,13 @@ def scan(path: str, image_size: Pixels = 64, progress: Callable[[int, int], None
             if isinstance(seen, str):
                 unusable[name] = seen
             else:
-                size, mode, animated = seen
+                size, mode, found = seen
                 sizes.append(size)
                 modes[mode] += 1
-                if min(size) < image_size:
-                    notes[name] = f"{size[0]}x{size[1]}, below {image_size} pixels"
-                elif animated:
-                    notes[name] = "several frames, of which the first is used"
+                if min(size) < (image_size or 0):
+                    found = [f"{size[0]}x{size[1]}, below {image_size} pixels", *found]
+                if found:
+                    notes[name] = "; ".join(found)
             if progress is not None:
                 progress(done, len(names))
     widths, heights = ([size[axis] for size in sizes] or [0] for axis in (0, 1))
@@ -268,17 +272,26 @@ def scan(path: str, image_size: Pixels = 64, progress: Callable[[int, int], None
     )
 
 
-def _inspect(file: Path) -> tuple[tuple[int, int], str, bool] | str:
-    """Size and mode of a picture that decodes, and whether it has several frames; or what is wrong with it."""
-    if isinstance(problem := header(file), str):
-        return problem
+def _inspect(file: Path) -> tuple[tuple[int, int], str, list[str]] | str:
+    """Upright size and mode of a picture that decodes, and what to know about it; what is wrong with one that does
+    not."""
+    if isinstance(seen := header(file), str):
+        return seen
     try:
+        upright(file)
         with open_picture(file) as picture:
-            found = picture.size, picture.mode, getattr(picture, "is_animated", False)  # to count 100,000 takes minutes
-            picture.load()
-            return found
+            alpha = (
+                picture.convert("RGBA").getchannel("A").getextrema() if picture.has_transparency_data else (255, 255)
+            )
+            animated = getattr(picture, "is_animated", False)  # to count 100,000 frames takes minutes
     except Exception as error:
         return str(error)
+    notes = {
+        "several frames, of which the first is used": animated,
+        "16 bits a channel, of which 8 are kept": deep(seen[1]),
+        "transparent, put on white": alpha != (255, 255),
+    }
+    return *seen, [note for note, holds in notes.items() if holds]
 
 
 def class_names(root: Path, names: Iterable[str]) -> list[str]:

@@ -21,7 +21,7 @@ from ganzoo.core.files import open_file
 from ganzoo.core.text import path_of
 from ganzoo.core.types import Batch
 from ganzoo.data.datasets import Images, combine, digest_files
-from ganzoo.data.decoding import decode, find, grey, header, listing, pixels, square
+from ganzoo.data.decoding import decode, find, grey, header, listing, pixels, square, tell_losses
 from ganzoo.data.rows import Rows
 
 SIZES = "convert them to one size, or score them at one with: python -m ganzoo evaluate ... --resize N"
@@ -166,5 +166,6 @@ def _check(root: Path, names: list[str], one_size: bool, one_kind: bool) -> tupl
             f"{other_size[0]}x{other_size[1]} {other_mode}, while {typical} is {size[0]}x{size[1]} {mode}: "
             + (SIZES if kinds[odd[0]][0] != usual[0] else KINDS)
         )
+    tell_losses(seen, root)
     size, mode = seen[typical]
     return size, 1 if grey(mode) else 3

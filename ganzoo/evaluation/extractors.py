@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from ganzoo.core.pixels import to_float
 from ganzoo.core.text import closest
 from ganzoo.evaluation.classifier import ARCHITECTURES, PINNED, digit_input, pinned
+from ganzoo.evaluation.determinism import seeded
 from ganzoo.evaluation.downloads import fetch, sha256, tensors
-from ganzoo.evaluation.interfaces import Extractor, Outputs
+from ganzoo.evaluation.interfaces import Extractor, Outputs, probe
 
 SCHEMA = "1"  # part of every fingerprint: another number where the same weights are read in another way
 
@@ -72,7 +73,7 @@ class Inception(Extractor):
         ValueError: the file is not of these weights.
     """
 
-    channels, num_features, num_classes = 3, 2048, 1008
+    channels, num_features, num_classes, pinned = 3, 2048, 1008, True
     citation = "inception-2015-12-05 (Szegedy et al. 2015), weights converted by torch-fidelity 0.2"
 
     def __init__(self, weights: str | Path | None = None, resize: Literal["tf", "clean"] = "tf") -> None:
@@ -162,7 +163,7 @@ class Torchvision(Extractor):
         ValueError: torchvision has no such classifier, it has no Linear layer, or the file is another.
     """
 
-    channels = 3
+    channels, pinned = 3, True
 
     def __init__(self, name: str) -> None:
         from torchvision import models
@@ -203,10 +204,10 @@ class Custom(Extractor):
 
     Args:
         module: returns features [N, d], or (features, logits), or a dict with "features" and whatever metrics read.
-        name: what scores call it. Weights, structure and `preprocess`'s name make its fingerprint, but not the code
-            of either: where that changes, give it another name.
+        name: what scores call it. Its fingerprint is made of that, of weights and structure, and of what it computes of
+            two fixed images, to three digits: other code is another extractor.
         channels: that it reads.
-        image_size: height and width of a blank image that is tried at once.
+        image_size: height and width of these two images, which are tried at once.
         preprocess: from uint8 [N, C, H, W] to the module's input; by default to [-1, 1].
 
     Raises:
@@ -231,9 +232,11 @@ class Custom(Extractor):
             "x / 127.5 - 1" if preprocess is None else getattr(preprocess, "__qualname__", type(preprocess).__name__)
         )
         self.preprocessing = words
-        self.fingerprint = fingerprint(self.network, f"{name}\n{words}\n{self.network!r}")
         weight = next(self.network.parameters(), torch.empty(0))
-        outputs = self(torch.zeros(1, channels, *image_size, dtype=torch.uint8, device=weight.device))
+        with seeded(0, weight.device):
+            outputs = self(probe(channels, image_size).to(weight.device))
+        computed = [f"{name} {_three_digits(outputs[name])}" for name in sorted(outputs)]
+        self.fingerprint = fingerprint(self.network, "\n".join([name, words, repr(self.network), *computed]))
         self.num_features = outputs["features"].shape[1]
         self.num_classes = outputs["logits"].shape[1] if "logits" in outputs else None
 
@@ -257,6 +260,13 @@ class Custom(Extractor):
                          f"it returns a {type(outputs).__name__}")  # fmt: skip
 
 
+def _three_digits(output: Tensor) -> str:
+    """Root mean square, and mean in hundredths of it: what neither another device nor other threads change."""
+    x = output.double().nan_to_num(0, 0, 0)
+    size = x.square().mean().sqrt().item()
+    return f"{size:.2e} {round(100 * x.mean().item() / (size or 1))}"
+
+
 # The digit classifiers that come with ganzoo
 
 
@@ -270,7 +280,7 @@ class Classifier(Extractor):
         ValueError: no such classifier, or its file has been changed.
     """
 
-    channels, num_classes = 1, 10
+    channels, num_classes, pinned = 1, 10, True
 
     def __init__(self, name: str) -> None:
         if name not in PINNED:
@@ -308,7 +318,7 @@ class Stacked(Extractor):
     def __init__(self, extractor: Extractor) -> None:
         if extractor.channels != 1 or extractor.num_classes is None:
             raise ValueError(f"only a classifier of 1 channel can be stacked, {extractor.name} is none")
-        self._single, self.network = extractor, extractor.network
+        self._single, self.network, self.pinned = extractor, extractor.network, extractor.pinned
         self.name, self.citation = f"{extractor.name}-stacked", extractor.citation
         self.preprocessing = f"each channel by itself, {extractor.preprocessing}"
         self.fingerprint = hashlib.sha256(f"stacked {extractor.fingerprint}".encode()).hexdigest()
@@ -336,7 +346,7 @@ class Grey(Extractor):
     def __init__(self, extractor: Extractor) -> None:
         if extractor.channels != 3:
             raise ValueError(f"{extractor.name} reads {extractor.channels} channels; only one that reads 3 needs this")
-        self._colour, self.network = extractor, extractor.network
+        self._colour, self.network, self.pinned = extractor, extractor.network, extractor.pinned
         self.name, self.citation = f"{extractor.name}-grey", extractor.citation
         self.preprocessing = f"the channel three times, {extractor.preprocessing}"
         self.fingerprint = hashlib.sha256(f"grey {extractor.fingerprint}".encode()).hexdigest()

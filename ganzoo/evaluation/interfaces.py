@@ -30,6 +30,8 @@ class Extractor(ABC):
         num_features: d.
         num_classes: K of the logits; None where there are none.
         citation: the weights' source, in one line.
+        pinned: whether the fingerprint says all that it computes, as its code is a package's; of any other, statistics
+            are cached under what it makes of a probe, too.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Extractor(ABC):
     num_classes: int | None
     citation: str
     network: nn.Module
+    pinned: bool = False
 
     @property
     def tag(self) -> str:
@@ -68,6 +71,13 @@ class Extractor(ABC):
     @abstractmethod
     def extract(self, images: Tensor) -> Outputs:
         """What `__call__` returns; it has checked the images and made the network's surroundings."""
+
+
+def probe(channels: int, image_size: tuple[int, int]) -> Tensor:
+    """Two fixed images, uint8 [2, C, H, W], that show what an extractor computes: a gradient, and noise."""
+    i = torch.arange(channels * image_size[0] * image_size[1])
+    images = torch.stack([i * 256 // len(i), (i * 2_654_435_761 >> 16) % 256])
+    return images.to(torch.uint8).reshape(2, channels, *image_size)
 
 
 class Given(NamedTuple):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ganzoo.evaluation import cache
-from ganzoo.evaluation.interfaces import BLOCK, EXTRACTED, Extractor, Outputs
+from ganzoo.evaluation.determinism import seeded
+from ganzoo.evaluation.interfaces import BLOCK, EXTRACTED, Extractor, Outputs, probe
 from ganzoo.evaluation.processes import broadcast, failing_together, gather, is_first, rank_and_world
 from ganzoo.evaluation.sources import Reals, Source
 from ganzoo.evaluation.states import new_state
@@ -129,4 +132,20 @@ class Statistics:
 
     def _path(self, which: str, name: str) -> Path:
         assert self.extractor is not None
-        return cache.path(images=self.sets[which].fingerprint(), extractor=self.extractor.fingerprint, state=name)
+        images = self.sets[which].fingerprint()
+        return cache.path(images=images, extractor=self.extractor.fingerprint, state=name, **self._computed)
+
+    @cached_property
+    def _computed(self) -> dict[str, str]:
+        """What code that is not ganzoo's makes of a probe, to the bit: it may have changed, or read what has."""
+        extractor = self.extractor
+        if extractor is None or extractor.pinned:
+            return {}
+        _, *size = next(iter(self.sets.values()))[0]["image"].shape
+        with seeded(0, torch.device(self.device)):
+            outputs = extractor(probe(extractor.channels, (size[0], size[1])).to(self.device))
+        digest = hashlib.sha256()
+        for name, output in sorted(outputs.items()):
+            digest.update(f"{name} {output.dtype} {list(output.shape)}\n".encode())
+            digest.update(output.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return {"computed": digest.hexdigest()}

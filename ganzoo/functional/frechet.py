@@ -80,7 +80,7 @@ def frechet_distance(real: Gaussian, fake: Gaussian) -> float:
     """|mu1 - mu2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2), in squared units of the features.
 
     With S1 = R R^T, the eigenvalues of S1 S2 are those of the symmetric R^T S2 R; with S2 = B^T B, their roots are the
-    singular values of B R. By rounding, equal Gaussians may have a distance slightly above or below 0.
+    singular values of B R. Equal Gaussians have a distance of exactly 0; rounding never makes it negative.
 
     Args:
         real: if `root` is not set, it is computed, which takes most of the time.
@@ -90,12 +90,14 @@ def frechet_distance(real: Gaussian, fake: Gaussian) -> float:
         ValueError: d differs, or features are not finite.
     """
     root, delta = _root(real, fake), real.mean - fake.mean
+    if all(_equal(a, b) for a, b in ((real.mean, fake.mean), (real.cov, fake.cov), (real.rows, fake.rows))):
+        return 0.0
     if fake.rows is not None:
         overlap = torch.linalg.svdvals(fake.rows @ root).sum()
     else:
         assert fake.cov is not None
         overlap = torch.linalg.eigvalsh(root.T @ fake.cov @ root).clamp(min=0).sqrt().sum()
-    return (delta @ delta + (real.trace() + fake.trace() - 2 * overlap)).item()
+    return max(0.0, (delta @ delta + (real.trace() + fake.trace() - 2 * overlap)).item())
 
 
 def frechet_standard_error(real: Gaussian, fake: Gaussian, sample: Tensor) -> float:
@@ -163,3 +165,7 @@ def _root(real: Gaussian, fake: Gaussian) -> Tensor:
     root = real.root if real.root is not None else real.with_root().root
     assert root is not None
     return root
+
+
+def _equal(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is b or (a is not None and b is not None and torch.equal(a, b))

@@ -120,9 +120,13 @@ def test_typed(case, capfd):
 def fit(model, data):
     """Ends in an error before the first update."""
     model.manual_backward = lambda *_: pytest.fail("training has begun")
-    settings = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     source = {"datamodule": data} if hasattr(data, "prepare_data") else {"train_dataloaders": data}
-    Trainer(max_steps=1, accelerator="cpu", enable_model_summary=False, **settings).fit(model, **source)
+    quiet_trainer(max_steps=1).fit(model, **source)
+
+
+def quiet_trainer(**settings):
+    quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    return Trainer(accelerator="cpu", logger=False, **quiet, **settings)
 
 
 def make(name, **arguments):
@@ -131,6 +135,123 @@ def make(name, **arguments):
 
 def loader(**tensors):
     return torch.utils.data.DataLoader([tensors] * 4, batch_size=2)
+
+
+BYTES = torch.randint(256, (4, 1, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+IMAGES = BYTES / 127.5 - 1
+
+
+class Own:
+    """Anybody's loader, of one batch."""
+
+    def __init__(self, image=IMAGES, **others):
+        self.batch = {"image": image, **others}
+
+    def __len__(self):
+        return 1
+
+    def __iter__(self):
+        yield dict(self.batch)
+
+
+def one_bad(value):
+    images = IMAGES.clone()
+    images[3, 0, 2, 1] = value
+    return images
+
+
+# Batches of a loader of one's own: the variant, the batch, and what is said of it in fit, validate and test alike
+BATCHES = {
+    "tuples": (
+        "DCGAN",
+        torch.utils.data.DataLoader([(x, 0) for x in IMAGES], 2),
+        "a batch is a dict .* not a list: let",
+    ),
+    "no image": ("DCGAN", loader(img=IMAGES[0]), r"DCGAN reads batch\['image'\], and these batches have only img"),
+    "0 to 1": (
+        "DCGAN",
+        Own(BYTES / 255),
+        r"batch\['image'\] are never below 0, hence probably in \[0, 1\].*2 \* x - 1",
+    ),
+    "0 to 255": ("DCGAN", Own(BYTES.float()), r"floats from 0 to 255, not in \[-1, 1\]: take x / 127.5 - 1"),
+    "bytes": ("GAN", Own(BYTES), r"torch.uint8, and a model reads float32 in \[-1, 1\]: take x / 127.5 - 1"),
+    "whole numbers": ("DCGAN", Own(BYTES.long()), "torch.int64, neither torch.uint8 nor floats"),
+    "double": ("DCGAN", Own(IMAGES.double()), r"torch.float64, .*: take x.float\(\)"),
+    "half": ("DCGAN", Own(IMAGES.half()), r"torch.float16, .*: take x.float\(\)"),
+    "NaN": ("DCGAN", Own(one_bad(torch.nan)), "not finite, such as number 3, counted from 0"),
+    "beyond": ("DCGAN", Own(one_bad(1.01)), "floats from -1 to 1.01"),
+    "channels": ("DCGAN", Own(IMAGES.expand(-1, 3, -1, -1)), r"\[N, 3, 16, 16\], those of the model \[N, 1, 16, 16\]"),
+    "size": ("DCGAN", Own(IMAGES[..., :8, :8]), r"\[N, 1, 8, 8\], those of the model \[N, 1, 16, 16\]"),
+    "channels last": (
+        "DCGAN",
+        Own(IMAGES.permute(0, 2, 3, 1)),
+        r"channels last: put them first with permute\(0, 3, 1, 2\)",
+    ),
+    "empty": ("DCGAN", Own(IMAGES[:0]), r"empty: \[0, 1, 16, 16\]"),
+    "no tensor": ("DCGAN", Own([1, 2]), r"batch\['image'\] is a list, not a tensor"),
+    "label missing": ("CGAN", Own(), r"CGAN reads batch\['label'\], and these batches have only image"),
+    "label beyond": (
+        "CGAN",
+        Own(label=torch.tensor([0, 1, 2, 3])),
+        "labels from 0 to 3; the model's classes are 0 to 2",
+    ),
+    "label below": (
+        "ACGAN",
+        Own(label=torch.tensor([0, 1, 2, -1])),
+        "labels from -1 to 2; the model's classes are 0 to 2",
+    ),
+    "label of floats": ("CGAN", Own(label=torch.ones(4)), r"torch.float32 \[4\]; labels are torch.int64 \[4\]"),
+    "one-hot": (
+        "CGAN",
+        Own(label=torch.eye(3).long()[[0, 1, 2, 0]]),
+        r"torch.int64 \[4, 3\]; labels are torch.int64 \[4\]",
+    ),
+    "fewer labels": ("CGAN", Own(label=torch.tensor([0, 1, 2])), r"torch.int64 \[3\]; labels are torch.int64 \[4\]"),
+    "source of bytes": ("Pix2Pix", Own(source=BYTES.expand(-1, 2, -1, -1)), r"batch\['source'\] are torch.uint8"),
+    "source's channels": ("Pix2Pix", Own(source=IMAGES), r"\[N, 1, 16, 16\], those of the model \[N, 2, 16, 16\]"),
+    "labelled": (
+        "LadderEBGAN",
+        Own(labelled=(BYTES / 255, torch.tensor([0, 1, 2, 0]))),
+        r"\['labelled'\]\[0\] are never be",
+    ),
+    "labelled's labels": ("LadderEBGAN", Own(labelled=(IMAGES, torch.tensor([0, 1, 2, 3]))), "labels from 0 to 3"),
+}
+
+
+@pytest.mark.parametrize("case", BATCHES)
+@pytest.mark.parametrize("what", ["fit", "validate", "test"])
+def test_batches_of_ones_own(case, what):
+    variant, batches, message = BATCHES[case]
+    trainer = quiet_trainer(max_steps=1)
+    with pytest.raises(MisconfigurationException, match=message) as caught:
+        getattr(trainer, what)(make(variant), batches)
+    assert "\n" not in str(caught.value) and trainer.global_step == 0
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        IMAGES * 1.003,
+        (IMAGES + 1).clamp(max=0.1) - 1,  # as dark as MNIST's
+        torch.full_like(IMAGES, -1),
+        torch.zeros_like(IMAGES),
+        (BYTES // 2 + 128) / 127.5 - 1,  # bytes of the upper half
+    ],
+    ids=["rounding", "dark", "black", "constant", "bright"],
+)
+def test_batches_that_are_as_they_should_be(image):
+    trainer = quiet_trainer(max_steps=1)
+    trainer.fit(make("DCGAN"), Own(image))
+    assert trainer.global_step == 1
+
+
+def test_only_the_first_batch_of_a_training_is_looked_at(monkeypatch):
+    """Looking waits for the device."""
+    looked = []
+    monkeypatch.setattr("ganzoo.core.batch._check_values", lambda *_: looked.append(1))
+    for _ in range(2):
+        quiet_trainer(max_epochs=3).fit(make("DCGAN"), Own())
+    assert len(looked) == 2
 
 
 # Calls that fail in Python, and what their errors say
@@ -188,6 +309,29 @@ CALLED = {
     "more pixels than memory": (lambda: Digits(image_size=16384).dataset("train"), "image_size is 16384, which takes"),
     "negative noise": (lambda: make("LadderEBGAN", noise=-0.1), "noise is -0.1; it takes a number from 0"),
     "negative lambda": (lambda: make("InfoGAN", codes_weight=-1.0), "codes_weight is -1.0; it takes a number from 0"),
+    "another output": (
+        lambda: make("GAN").sample(output_type="jpg"),
+        "output_type is 'jpg'; it takes one of pt, np, pil",
+    ),
+    "part of a label": (lambda: make("CGAN").sample(2, label=1.7), "label is 1.7; it takes a whole number"),
+    "parts of labels": (lambda: make("CGAN").sample(label=torch.tensor([1, 1.5])), "label is 1.0; it takes a whole"),
+    "a label as text": (lambda: make("CGAN").sample(label="1"), "label is '1'; it takes a whole number"),
+    "part of a seed": (lambda: make("GAN").sample(seeds=[0, 0.5]), "seeds is 0.5; it takes a whole number"),
+    "parts of images": (lambda: make("GAN").sample(2.5), "n is 2.5; it takes a whole number"),
+    "no images": (lambda: make("GAN").sample(0), "n counts from 1, got 0"),
+    "no images at once": (
+        lambda: make("GAN").sample(2, batch_size=0),
+        "batch_size is 0; it takes a whole number from 1",
+    ),
+    "sources of bytes": (
+        lambda: make("Pix2Pix").sample(source=BYTES.expand(-1, 2, -1, -1)),
+        r"the sources are torch.uint8, not floats in \[-1, 1\]: take x / 127.5 - 1",
+    ),
+    "sources 0 to 255": (
+        lambda: make("Pix2Pix").sample(source=BYTES.float().expand(-1, 2, -1, -1)),
+        "the sources are floats from 0 to 255",
+    ),
+    "sources of numpy's": (lambda: make("Pix2Pix").sample(source=BYTES.numpy()), "the sources are of type ndarray"),
     "8 pixels": (lambda: make("ImprovedGAN", architecture="conv", image_size=8), "it takes 16, 24, 32"),
 }
 

@@ -348,6 +348,18 @@ def test_corrupt_pictures(refuse, capsys):
     )
 
 
+def test_checks_names_small_pictures_where_a_size_is_asked_for(refuse, capsys):
+    Path("small").mkdir()
+    Image.new("RGB", (30, 40)).save("small/a.png")
+    assert main(["checks", "--data", "small"]) == 0
+    out = capsys.readouterr().out
+    assert "below" not in out and out.endswith("--data.path small\n")
+    assert main(["checks", "--data", "small", "--image_size", "32"]) == 0
+    out = capsys.readouterr().out
+    assert "a.png: 30x40, below 32 pixels" in out and out.endswith("--data.path small --data.image_size 32\n")
+    refuse("checks --image_size 32", "--image_size is of a folder; name it with --data DIR")
+
+
 @pytest.mark.parametrize("name", ["CIFAR10", "LSUN"])
 def test_absent_data(refuse, monkeypatch, name):
     def no_network(*args, **kwargs):

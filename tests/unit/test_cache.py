@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from ganzoo.data.datasets import ArrayImages
-from ganzoo.evaluation.extractors import Custom
+from ganzoo.evaluation.extractors import Classifier, Custom, Stacked
+from ganzoo.evaluation.interfaces import Extractor
 from ganzoo.evaluation.sweep import Statistics
 from ganzoo.functional.frechet import Gaussian, frechet_distance
 
@@ -44,12 +45,12 @@ def custom(net=None, size=8, **settings):
 
 
 class Counted(ArrayImages):
-    """Counts its reads."""
+    """Counts its reads, but for those of one image, which show its size."""
 
     reads = 0
 
     def __getitems__(self, tickets):
-        self.reads += 1
+        self.reads += len(tickets) > 1
         return super().__getitems__(tickets)
 
 
@@ -94,6 +95,41 @@ def halve(x):
     return x / 255 - 0.5
 
 
+def code(line):
+    """A network without weights, whose class is called what all others are."""
+    names = {"nn": nn, "torch": torch}
+    exec(f"class Net(nn.Module):\n def forward(self, x): return {line}", names)
+    return names["Net"]()
+
+
+class Scaled(nn.Module):
+    """Its scale is not a weight."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x):
+        return (x * self.scale).flatten(1)[:, :3]
+
+
+class Own(Extractor):
+    """Somebody's, who says that it is always the same."""
+
+    name, preprocessing, fingerprint, channels, num_features, citation = "own", "", "0" * 64, 1, 3, ""
+    num_classes, network = None, nn.Identity()
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def extract(self, images):
+        return {"features": images.flatten(1)[:, :3] * self.scale}
+
+
+def shifted(by):
+    return lambda x: x.float() + by
+
+
 def other_weight():
     net = network()
     with torch.no_grad():
@@ -124,6 +160,38 @@ def test_anything_else_is_computed(other):
     assert not read and same(states, again)
     read, _ = get()
     assert not read, "and takes nothing's place"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda: custom(code("x.flatten(1)[:, :3]")), lambda: custom(code("x.flatten(1)[:, :3] * 1.0001"))),
+        (lambda: custom(Scaled(1.0)), lambda: custom(Scaled(-1.0))),
+        (lambda: custom(preprocess=shifted(0)), lambda: custom(preprocess=shifted(1))),
+        (lambda: Own(1.0), lambda: Own(2.0)),
+    ],
+    ids=["code", "attribute", "closure", "extractor"],
+)
+def test_what_other_code_computes_is_not_found(one, other):
+    read, mine = get(extractor=one())
+    assert read and not get(extractor=one())[0]
+    read, theirs = get(extractor=other())
+    assert read and not same(mine, theirs)
+    assert not get(extractor=one())[0], "and takes nothing's place"
+
+
+def test_shipped_extractors_are_not_asked_what_they_compute(monkeypatch):
+    """Their statistics are found by another number of threads, and by another device."""
+    monkeypatch.setattr("ganzoo.evaluation.sweep.probe", lambda *_: pytest.fail("asked"))
+    for extractor in (Classifier("digits"), Stacked(Classifier("digits"))):
+        get(torch.zeros(3, extractor.channels, 8, 8, dtype=torch.uint8), extractor=extractor)
+
+
+def test_images_in_memory_that_were_changed_are_others():
+    data = Counted(images())
+    first = Statistics({"real": data}, custom(), "cpu").get("real", NAMES)
+    data.images[0] = 0
+    assert not same(first, Statistics({"real": data}, custom(), "cpu").get("real", NAMES))
 
 
 def test_labels_in_another_order_are_others():

@@ -599,6 +599,20 @@ def test_fingerprint_of_custom_knows_structure_and_preprocessing():
     assert len(prints) == 3
 
 
+def test_fingerprint_of_custom_knows_what_it_computes_to_three_digits():
+    def scaled(by):
+        class Net(nn.Module):
+            def forward(self, x):
+                return x.flatten(1) * by
+
+        return Custom(Net(), "m", channels=1, image_size=(8, 8)).fingerprint
+
+    state = torch.get_rng_state()
+    assert scaled(1) == scaled(1 + 1e-5)  # as other threads, or another device, may have it
+    assert len({scaled(by) for by in (1, 1.02, 10, -1)}) == 4
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 @pytest.mark.gpu
 def test_on_a_gpu_fingerprints_are_the_same_and_features_close(inception):
     for extractor in (copy.deepcopy(inception), Classifier("digits"), Stacked(Classifier("digits"))):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ import pytest
 import torch
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from ganzoo.data import ImageFolder, scan
-from ganzoo.data.decoding import decode
+from ganzoo.data import ImageFolder, Pictures, scan
+from ganzoo.data.decoding import decode, header
 from ganzoo.data.folder import FolderImages, fraction
 
 NOISE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -104,6 +107,95 @@ def test_orientation(tmp_path: Path) -> None:
     exif[0x0112] = 6  # the camera was turned: rotate clockwise to view
     Image.fromarray(NOISE).save(tmp_path / "a.png", exif=exif)
     assert torch.equal(decode(tmp_path / "a.png", 8), torch.from_numpy(NOISE).permute(2, 0, 1).rot90(-1, (1, 2)))
+
+
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def save_turned(file: Path, how: str) -> None:
+    """12 x 10 pixels, to be turned by a quarter, as a file says in one of many places."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    more: dict[str, dict[str, Any]] = {"exif": {"exif": exif}, "xmp": {"xmp": XMP}, "tag": {"tiffinfo": {0x0112: 6}}}
+    if file.suffix == ".png" and how != "exif":
+        text = PngInfo()
+        profile = exif.tobytes()
+        if how == "xmp":
+            text.add_itxt("XML:com.adobe.xmp", XMP.decode())
+        if how == "profile":
+            text.add_text("Raw profile type exif", f"\nexif\n{len(profile):8}\n{profile.hex()}\n")
+        picture(0).save(file, pnginfo=text)
+        end = chunk(b"IEND", b"")
+        if how == "late":  # as ExifTool writes it
+            file.write_bytes(file.read_bytes().removesuffix(end) + chunk(b"eXIf", profile[6:]) + end)
+    else:
+        picture(0).save(file, **more.get(how, {}))
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        *((f"a.{suffix}", how) for suffix in ("jpg", "png", "webp") for how in ("exif", "xmp")),
+        *(("a.png", "profile"), ("a.png", "late"), ("a.tif", "tag")),
+        *((f"a.{suffix}", "not at all") for suffix in ("jpg", "png", "webp", "tif", "bmp", "gif")),
+    ],
+)
+def test_header_and_decoder_agree_on_orientation(tmp_path: Path, name: str, how: str) -> None:
+    save_turned(tmp_path / name, how)
+    width, height = (12, 10) if how == "not at all" else (10, 12)
+    assert decode(tmp_path / name, None).shape == (3, height, width)
+    assert header(tmp_path / name)[0] == (width, height)
+    report = scan(str(tmp_path))
+    assert (report.width[0], report.height[0]) == (width, height)
+
+
+def sixteen_bits(file: Path) -> None:
+    """A colour PNG of 16 bits a channel, which Pillow calls RGB."""
+    rows = b"".join(b"\0" + (np.arange(24, dtype=">u2") * 2700).tobytes() for _ in range(8))
+    parts = {b"IHDR": struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0), b"IDAT": zlib.compress(rows), b"IEND": b""}
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, content) for kind, content in parts.items()))
+
+
+def test_depth_that_is_lost_is_told(tmp_path: Path) -> None:
+    fill(tmp_path, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ImageFolder(str(tmp_path), 8)
+    sixteen_bits(tmp_path / "colour.png")
+    Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(tmp_path / "grey.png")
+    Image.new("RGBA", (8, 8), (9, 9, 9, 99)).save(tmp_path / "clear.png")
+    Image.new("RGBA", (8, 8), (9, 9, 9, 255)).save(tmp_path / "opaque.png")
+    for read in (lambda: ImageFolder(str(tmp_path), 8), lambda: Pictures(tmp_path, channels=3, image_size=8)):
+        with pytest.warns(UserWarning) as told:
+            read()
+        texts = [" ".join(str(warning.message).split()) for warning in told]
+        assert len(texts) == 2 and all(str(tmp_path) in text for text in texts)
+        assert texts[0].startswith("2 of 7 pictures in ")
+        assert texts[0].endswith("have 16 bits a channel, of which 8 are kept: colour.png; and 1 more")
+        assert texts[1].endswith("have alpha, and are put on white: clear.png; and 1 more")
+    depth = "16 bits a channel, of which 8 are kept"
+    notes = {"colour.png": depth, "grey.png": depth, "clear.png": "transparent, put on white"}
+    assert scan(str(tmp_path)).notes == notes
+    assert scan(str(tmp_path), 9).notes["grey.png"] == f"8x8, below 9 pixels; {depth}"
+
+
+def test_pixels_of_32_bits_are_those_of_16_or_refused(tmp_path: Path) -> None:
+    values = np.full((8, 8), 65_535, np.int32)
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    assert decode(tmp_path / "a.tif", 8, 1).unique().tolist() == [255]
+    for value in (65_536, -1):
+        values[3, 4] = value
+        Image.fromarray(values).save(tmp_path / "a.tif")
+        with pytest.raises(ValueError, match="32-bit pixels from .*, whose range is not known"):
+            decode(tmp_path / "a.tif", 8, 1)
+        assert "32-bit pixels" in scan(str(tmp_path)).unusable["a.tif"]
 
 
 def test_animation_gives_its_first_frame(tmp_path: Path) -> None:

@@ -259,3 +259,13 @@ def test_impossible_input_is_refused_in_one_line():
         distance(x, x[:, :3])
     with pytest.raises(ValueError, match="at least 20 fakes"):
         fid_infinity(Gaussian.of(x), x[:19])
+
+
+@pytest.mark.parametrize("n", [20, 500], ids=["rows", "covariance"])
+def test_the_distance_to_itself_is_0_and_none_is_below(n):
+    for seed in range(20):
+        x = torch.randn(n, 40, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 10
+        near = x + 1e-9 * x.roll(1, 0)
+        assert frechet_distance(Gaussian.of(x), Gaussian.of(x).with_root()) == 0.0
+        assert 0 <= frechet_distance(Gaussian.of(x).with_root(), Gaussian.of(near)) < 1e-6
+        assert frechet_distance(Gaussian.of(x), Gaussian.of(x + 1)) == pytest.approx(40)
