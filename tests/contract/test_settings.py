@@ -469,7 +469,7 @@ OWN: dict[str, dict[str, tuple[str, str]]] = {  # section -> option -> another v
         "n_critic": ("2", ""),
         "n_generator": ("2", ""),
         "microbatches": ("2", ""),
-        "clip_norm": ("0.001", ""),
+        "clip_norm": ("1e-9", ""),
         "ema_half_life": ("500", ""),
         "ema_ramp_up": ("0.1", "--model.ema_half_life 500"),
         "consensus": ("0.1", ""),
