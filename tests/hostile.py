@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -37,6 +38,7 @@ import ganzoo
 from ganzoo.cli import main
 from ganzoo.data import Digits, ImageFolder, PairedFolder
 from ganzoo.data.prepare import prepare
+from ganzoo.data.shards import FORMAT, schema
 from ganzoo.evaluation import cache
 from ganzoo.evaluation.perceptual import network
 
@@ -169,8 +171,9 @@ def checkpoints() -> Iterator[Case]:
     every = {**READERS, **RESUME}
 
     def saved(name: str, content: Any, **how: Any) -> str:
-        torch.save(content, f"{name}.ckpt", **how)
-        return f"{name}.ckpt"
+        file = _alone(name)
+        torch.save(content, file, **how)
+        return file
 
     calls = {name: saved(f"calls-in-{name}", {**good, name: {"x": CALLS}}) for name in good if name != "ganzoo"}
     calls["top"] = saved("calls", CALLS)
@@ -188,6 +191,24 @@ def checkpoints() -> Iterator[Case]:
     archive = zipfile.ZipFile("good.ckpt")
     data = archive.read(next(name for name in archive.namelist() if name.endswith("/data.pkl")))
     large = b"J" + struct.pack("<i", 2_000_000_000)
+    text = b"X" + struct.pack("<I", 1 << 20) + b"a" * (1 << 20)
+    call = b"\x80\x02c%s\n(%stR."
+    bombs = {  # few bytes, of which torch would make gigabytes, or hours
+        "bytearray": {"data.pkl": call % (b"__builtin__\nbytearray", b"\x8a\x05" + (8 << 30).to_bytes(5, "little"))},
+        "punycode": {"data.pkl": call % (b"_codecs\nencode", text + b"X\x08\0\0\0punycode")},
+        "EMPTY_LIST": {"data.pkl": b"\x80\x02(" + b"]" * 600_000 + b"t."},
+        "EMPTY_SET, deflated": {"data.pkl": b"\x80\x02(" + b"\x8f" * 4_000_000 + b"t."},
+        "two directories": {"data.pkl": None},
+    }
+    for name, members in bombs.items():
+        file = _packed(name, members, "good.ckpt", deflate=name.endswith("deflated"))
+        if name == "two directories":  # of which the second, of a good archive, is beside the end
+            Path(file).write_bytes(Path(file).read_bytes() + Path("good.ckpt").read_bytes())
+        yield from ((f"checkpoint, {name}", (r, every[r]), file, file) for r in ("load", "info"))
+    reference = {"reference": 2_000_000, "z_dim": 1000}
+    variant = {**good["ganzoo"], "variant": "ganzoo.variants.improved_gan.ImprovedGAN"}
+    file = saved("reference", {**good, "ganzoo": variant, "hyper_parameters": reference})
+    yield "checkpoint, reference", ("load", READERS["load"]), file, file
     bad = {
         "SETITEM on a class": _packed("setitem", {"data.pkl": b"\x80\x02ctorch\nFloatStorage\nX\x01\0\0\0aK\x01s."}),
         "BUILD of a module": _packed("build", {"data.pkl": b"\x80\x02ctorch\nload\n}X\x01\0\0\0aK\x01sb."}),
@@ -238,13 +259,16 @@ def _grown(data: bytes, number: bytes) -> bytes:
     return data[: places[start][1]] + number + data[places[start + 1][1] :]
 
 
-def _packed(name: str, members: dict[str, bytes | None], base: str = "", damage: bool = False) -> str:
+def _packed(
+    name: str, members: dict[str, bytes | None], base: str = "", damage: bool = False, deflate: bool = False
+) -> str:
     """An archive as torch writes it, with members of our own; None is a bomb."""
     rest = {}
     if base:
         archive = zipfile.ZipFile(base)
         rest = {member.partition("/")[2]: archive.read(member) for member in archive.namelist()}
-    with zipfile.ZipFile(f"{name}.ckpt", "w") as out:
+    file = _alone(name)
+    with zipfile.ZipFile(file, "w") as out:
         if damage:
             out.writestr("x/.data/first", b"0" * 100)
         for member, content in {"version": b"3\n", "byteorder": b"little", **rest, **members}.items():
@@ -253,10 +277,16 @@ def _packed(name: str, members: dict[str, bytes | None], base: str = "", damage:
                     for _ in range(BOMB >> 20):
                         opened.write(bytes(1 << 20))
             else:
-                out.writestr(f"x/{member}", content)
+                out.writestr(f"x/{member}", content, zipfile.ZIP_DEFLATED if deflate else None)
     if damage:
-        Path(f"{name}.ckpt").write_bytes(b"PK\x03\x04" + os.urandom(60) + Path(f"{name}.ckpt").read_bytes()[64:])
-    return f"{name}.ckpt"
+        Path(file).write_bytes(b"PK\x03\x04" + os.urandom(60) + Path(file).read_bytes()[64:])
+    return file
+
+
+def _alone(name: str) -> str:
+    """A file in a folder of its own: whoever refuses it looks at all checkpoints beside it for a whole one."""
+    Path(name).mkdir(exist_ok=True)
+    return f"{name}/bad.ckpt"
 
 
 def _deflated(name: str) -> zipfile.ZipInfo:
@@ -300,6 +330,8 @@ def folders() -> Iterator[Case]:
         "pickle": (good, pickle.dumps(CALLS)),
         "nested header": (good, header(b"[" * 100_000)),
         "nested config": ("[" * 100_000, plain),
+        "spaces": (" " * (2 << 20) + good, plain),
+        "empty tensors": (good, header(("{" + ",".join(entry % (i, 0, 0, 0) for i in range(200_000)) + "}").encode())),
         "no text": ("\x00\ud800", plain),
         "no object": ("[1]", plain),
         "long number": ('{"variant": ' + "9" * 5000 + "}", plain),
@@ -378,7 +410,7 @@ def weights() -> Iterator[Case]:
     torch.save({"a": CALLS}, "old.pth", _use_new_zipfile_serialization=False)
     torch.save({"a": torch.zeros(1)}, "other.pth")
     torch.save({"a": torch.zeros(1).expand(1 << 40)}, "folded.pth")
-    Path("bomb.pth").write_bytes(Path("bomb.ckpt").read_bytes())
+    Path("bomb.pth").write_bytes(Path("bomb/bad.ckpt").read_bytes())
     score = typed("evaluate", "colour.npy", "colour.npy", "--metrics", "fid", "--weights", "{}")
     for file in ("calls.pth", "old.pth", "other.pth", "folded.pth", "bomb.pth"):
         yield f"weights, {file}", ("--weights", score), file, file
@@ -479,6 +511,11 @@ def configs() -> Iterator[Case]:
         "zeros": "ckpt_path: /dev/zero",
         "url": "ckpt_path: http://127.0.0.1:9/evil.ckpt",
         "escapes": '"\\e[2J": 1',
+        "items": f"x: [{','.join('x' * 2_000_000)}]",
+        "more items": f"x: [{','.join('x' * 40_000)}]",
+        "merges": "\n".join(["a0: &a0 {k: 1}", *(f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}" for i in range(1, 30))]),
+        "wide merges": f"a: &a {{{','.join(f'k{i}: 1' for i in range(4000))}}}\nb: {{<<: [{'*a,' * 8000}*a]}}",
+        "base 60": f"seed_everything: {':'.join('1' * 40_000)}",
     }
     texts = {name: GAN_AND_DATA + text for name, text in callbacks.items()}
     model = "data: {class_path: Digits}\ntrainer: {max_steps: 2}\nmodel: "
@@ -534,9 +571,36 @@ def configs() -> Iterator[Case]:
     yield "argument", ("--model os.system", typed("fit", "--model", "os.system", *OPTIONS[2:])), "", "os.system"
 
 
+def shards() -> Iterator[Case]:
+    """Compressed rows, which Arrow unpacks at once, and indices of absurd shards."""
+    Path("shards").mkdir()
+    fit = typed("fit", *OPTIONS[:-1], "Shards", "--data.path", "{}", *SHORT)
+    n, columns = 10_000_000, schema((1, 8, 8), labels=False)
+    rows = [pa.array(np.zeros((n // 64, 64), np.uint8).view("V64")[:, 0].tolist(), columns[0].type)]
+    rows += [pa.array([""] * (n // 64)), *(pa.array(np.zeros(n // 64), kind.type) for kind in list(columns)[2:])]
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.OSFile("shards/shard-00000.arrow", "wb") as file, pa.ipc.new_stream(file, columns, options=options) as out:
+        out.write_batch(pa.record_batch(rows, columns))
+    entry = {"images": n // 64, "bytes": os.path.getsize("shards/shard-00000.arrow"), "rows": "", "sha256": ""}
+    index = {"format": FORMAT, "images": n, "name": "x", "image_size": 8, "channels": 1, "fit": "crop", "classes": []}
+    texts = {"compressed": [entry], "many": [{**entry, "images": 1 << 62}] * 100_000, "nested": "[" * 100_000}
+    for name, found in texts.items():
+        text = found if isinstance(found, str) else json.dumps({**index, "shards": found})
+        Path("shards/index.json").write_text(text)
+        yield f"shards, {name}", ("fit", fit), "shards", "index.json" if name == "nested" else "shard-00000.arrow"
+
+
 def records() -> Iterator[Case]:
     """JSON that a run leaves, and links in its folder."""
-    texts = ("[" * 100_000, "[1]", '{"schema": 1}', '{"schema": ' + "9" * 5000 + "}", "\x1b[2J", "\x80")
+    texts = (
+        "[" * 100_000,
+        "[" + "[]," * 400_000 + "1]",
+        "[1]",
+        '{"schema": 1}',
+        '{"schema": ' + "9" * 5000 + "}",
+        "\x1b[2J",
+        "\x80",
+    )
     for i, text in enumerate(texts):
         Path(f"record{i}.json").write_bytes(text.encode("latin1"))
         compare = typed("evaluate", "--compare", "{}", "{}x")
@@ -651,7 +715,7 @@ def runs() -> Iterator[Case]:
 
 def controls() -> Iterator[Case]:
     """The ways that are not taken: each must be seen."""
-    yield "control, weights_only=False", ("", lambda f: torch.load(f, weights_only=False)), "calls.ckpt", ""
+    yield "control, weights_only=False", ("", lambda f: torch.load(f, weights_only=False)), "calls/bad.ckpt", ""
     fetch = LightningModule.load_from_checkpoint.__func__  # type: ignore[attr-defined]
     yield "control, Lightning's URL", ("", lambda f: fetch(ganzoo.GAN, f)), "http://127.0.0.1:9/evil.ckpt", ""
     yield "control, allow_pickle", ("", lambda f: np.load(f, allow_pickle=True)), "pickle.npy", ""
@@ -729,6 +793,7 @@ if __name__ == "__main__":
         "weights",
         "pictures",
         "configs",
+        "shards",
         "records",
         "runs",
         "controls",

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-MOST = 1_000_000  # opcodes of a pickle; torch.save writes some 50 for each tensor
+MOST = 500_000  # opcodes of a pickle; torch.save writes some 50 for each tensor
 
 
 class Kind(Enum):

@@ -19,7 +19,7 @@ from ganzoo.cli.errors import UserError
 from ganzoo.data import LSUN
 
 ROOT = Path(__file__).parents[2]
-GROUPS = ("checkpoints", "folders", "arrays", "weights", "pictures", "configs", "records", "runs", "controls")
+GROUPS = ["checkpoints", "folders", "arrays", "weights", "pictures", "configs", "shards", "records", "runs", "controls"]
 MEMORY = 500 << 20  # bytes that all cases together may add to the process's peak; a bomb is larger
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are Linux's")
@@ -58,7 +58,7 @@ def test_refused_in_one_line_and_nothing_is_run_or_written(results, group):
         if case["typed"]:
             assert case["said"].count("\n") == 1 and case["said"].strip().isprintable(), case
         assert case["memory"] - case["peak"] < MEMORY, case
-        assert case["seconds"] < 30, case
+        assert case["seconds"] < 20, case  # of a busy machine; 1 of an idle one
 
 
 def test_what_is_gone_on_with_writes_in_its_own_folder(results):
