@@ -1,4 +1,4 @@
-"""The base class of all variants: how one training batch is played, and what a variant may override."""
+"""The base class of all variants: how a training batch is processed, and what a variant may override."""
 
 from __future__ import annotations
 
@@ -34,45 +34,45 @@ from ganzoo.optim.adam import initial
 class GANModule(LightningModule):
     """A GAN: two networks, two equations, and the order of the updates.
 
-    A variant sets `self.generator`, `self.discriminator` and `self.z_dim` in its `__init__` and writes the two
-    equations. While one is minimised only that player's parameters require gradients, so no `detach` is needed. All
-    random numbers of an equation are in the batch: it is a function of the weights and the batch. What else it keeps (a
-    running mean, say) it changes only `if self.training`: validation asks the equations, too.
+    A variant sets `self.generator`, `self.discriminator` and `self.z_dim` in its `__init__` and implements the two
+    equations. During one player's update only its parameters require gradients, so no `detach` is needed. All random
+    inputs of an equation are in the batch, so it is a function of the weights and the batch. Any other state (a running
+    mean, say) may only change `if self.training`, since validation calls the equations, too.
 
     Args:
-        optimizer: makes the generator's optimizer from its parameters, and the discriminator's too.
-        discriminator_optimizer: the discriminator's own, where it differs.
-        lr_scheduler: makes a learning-rate scheduler for each optimizer; stepped once a batch.
+        optimizer: makes the generator's optimizer from its parameters, and by default the discriminator's.
+        discriminator_optimizer: the discriminator's, if different.
+        lr_scheduler: makes a learning-rate scheduler for each optimizer; stepped once per batch.
         n_critic: batches, each with one discriminator update, per generator update.
         n_generator: generator updates per discriminator update, each with new latents.
-        microbatches: parts a batch is split into, one after the other, to save memory; their gradients are averaged.
-        clip_norm: largest norm of the gradient of a player's update; None for no clipping.
-        ema_half_life: half-life, in images, of the averaged generator that samples then come from; None for none.
-        ema_ramp_up: the half-life is at most this share of the images seen; None for a constant half-life.
+        microbatches: parts into which a batch is split to save memory; their gradients are averaged.
+        clip_norm: maximum gradient norm of an update; None for no clipping.
+        ema_half_life: half-life, in images, of the averaged generator, which then generates the samples; None for none.
+        ema_ramp_up: limits the half-life to this share of the images seen; None for a constant half-life.
         compile_losses: compile both equations with `torch.compile`.
-        consensus: both players move at once, and along the consensus direction times this weight (gamma in Mescheder et
-            al. 2017, arXiv:1705.10461; 0 is simultaneous play); None: they move in turns.
-        share_fakes: run the generator once per batch: the discriminator is trained on the detached fakes, and the
-            generator backpropagates through the same ones. False: new latents for each update.
+        consensus: simultaneous updates with this weight of consensus optimization (gamma in Mescheder et al. 2017,
+            arXiv:1705.10461; 0 for plain simultaneous updates); None: alternating updates.
+        share_fakes: generate fakes once per batch: the discriminator is trained on them detached, and the generator
+            backpropagates through them. False: new latents for each update.
 
     Raises:
-        ValueError: an argument is out of its range, or does not go with another one.
+        ValueError: an argument is out of range, or contradicts another one.
     """
 
-    generator: nn.Module  # all that the generator's player moves
+    generator: nn.Module  # with all parameters of the generator's player
     discriminator: nn.Module
     ema: nn.Module | None  # the averaged generator
-    augment: nn.Module  # of all that the discriminator sees
+    augment: nn.Module  # applied to the discriminator's inputs
     z_dim: int
     prior: str = "normal"  # of the latents: "normal", or "uniform" in (-1, 1)
-    num_classes: int | None = None  # of the label that the generator reads; None: it reads none
-    source_channels: int | None = None  # of the picture that it translates; None: it translates none
-    images_seen: int  # over all processes; every schedule is a function of it
-    unaveraged: int  # of them, since the averaged generator last moved
+    num_classes: int | None = None  # of the generator's label; None without
+    source_channels: int | None = None  # of the image that it translates; None without
+    images_seen: int  # over all processes; schedules are functions of it
+    unaveraged: int  # images seen since the last update of the averaged generator
     players: dict[PlayerName, Player]  # while training
     compiler: Compiler  # while training
-    direct: bool  # whether backward passes and optimizer steps do without Lightning, as none of its hooks is used
-    asked: list[list[dict[str, Any]]]  # the optimizers' settings, before a checkpoint's are there
+    direct: bool  # backward passes and optimizer steps bypass Lightning, as none of its hooks is used
+    asked: list[list[dict[str, Any]]]  # the optimizers' settings before a checkpoint was loaded
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class GANModule(LightningModule):
         self.images_seen = self.unaveraged = 0
         self.players, self.asked = {}, []
         self.randomness, self.loss_log, self.watch = Randomness(), LossLog(), Watch()
-        self.rollback: Callable[[NonFiniteError], None] | None = None  # of a callback that knows a good state
+        self.rollback: Callable[[NonFiniteError], None] | None = None  # set by `Checkpoints`
         self.register_state_dict_post_hook(training_state.add_images_seen)
         self.register_load_state_dict_pre_hook(training_state.take_images_seen)
 
@@ -113,7 +113,7 @@ class GANModule(LightningModule):
 
     @lightning_fixes.inspected_once
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """Plays one batch and counts it; a variant overrides `play`."""
+        """Processes one batch and counts it; variants override `play`."""
         trainer = self.trainer
         self.gate(batch, self)
         self.randomness.restart(self.device, trainer.global_step, rank=trainer.global_rank)
@@ -139,10 +139,8 @@ class GANModule(LightningModule):
             self.loss_log.log(self, self.loss_log.training.pop())
 
     def play(self, batch: Batch) -> None:
-        """One batch of the game: a discriminator step, then, after every `n_critic`-th, `n_generator` generator steps.
-
-        With `consensus` both at once instead.
-        """
+        """A discriminator step and, for every `n_critic`-th batch, `n_generator` generator steps; simultaneous with
+        `consensus`."""
         if self.consensus is not None:
             return self.minimize_at_once(batch, consensus=self.consensus)
         for_d, for_g = self.shared(batch) if self.share_fakes else (batch, batch)
@@ -158,15 +156,15 @@ class GANModule(LightningModule):
         self.minimize(self.generator_loss, batch, player="generator")
 
     def minimize(self, loss: Equation, batch: Batch, *, player: PlayerName) -> None:
-        """One optimizer step of one player on the sum of the loss's terms; the other player stays as it is.
+        """One optimizer step of one player on the sum of the loss's terms; the other player is frozen.
 
         Args:
-            loss: an equation; called once a microbatch.
-            batch: this process's share, to which is added what `draw` draws.
-            player: whose parameters move.
+            loss: an equation; called once per microbatch.
+            batch: this process's share; the random inputs of `draw` are added.
+            player: whose parameters are updated.
 
         Raises:
-            NonFiniteError: a term or a gradient is not finite; on an accelerator it waits for the next log.
+            NonFiniteError: a term or a gradient is not finite; on an accelerator, raised at the next log.
         """
         loss, mover, k = self.compiler(loss), self.players[player], self.microbatches
         mover.optimizer.zero_grad()
@@ -181,7 +179,7 @@ class GANModule(LightningModule):
             mover.step(self.trainer.strategy, self.direct)
 
     def compute_loss(self, loss: Equation, batch: Batch, player: PlayerName) -> Loss:
-        """An equation's terms and their sum, noted for the log."""
+        """An equation's terms and their sum, recorded for logging."""
         found = Loss.of(loss(batch), player)
         self.loss_log.add(player, found)
         return found
@@ -195,15 +193,15 @@ class GANModule(LightningModule):
     minimize_at_once = consensus.minimize_at_once  # both players from the same weights
 
     def due(self, every: int) -> bool:
-        """Whether this batch, counted from 1 since the start of training, is an `every`-th one."""
+        """Whether this batch, counted from 1 since the start of training, is a multiple of `every`."""
         return every == 1 or (self.trainer.global_step + 1) % every == 0
 
     def generator_due(self) -> bool:
-        """Whether the generator moves in this batch, too."""
+        """Whether the generator is updated in this batch."""
         return self.due(self.n_critic)
 
     def average_generator(self) -> None:
-        """The averaged generator follows the generator when that has moved, by the images seen since the last time."""
+        """Updates the averaged generator after an update of the generator, by the images seen since the last time."""
         mover = self.players["generator"]
         if self.ema is None or self.ema_half_life is None or not mover.moved or mover.ahead:
             return
@@ -215,56 +213,54 @@ class GANModule(LightningModule):
 
     @abstractmethod
     def discriminator_loss(self, batch: Batch) -> Terms:
-        """The weighted terms whose sum the discriminator minimises."""
+        """Weighted terms of the loss that the discriminator minimises."""
 
     @abstractmethod
     def generator_loss(self, batch: Batch) -> Terms:
-        """The weighted terms whose sum the generator minimises."""
+        """Weighted terms of the loss that the generator minimises."""
 
     def discriminate(self, x: Tensor, y: Tensor | None = None) -> Any:
-        """D as the equations see it: x [N, C, H, W] -> logits [N], or whatever D returns; at least in float32."""
+        """D as used by the equations: x [N, C, H, W] -> logits [N], or D's own output; at least in float32."""
         return full_precision(self.discriminator(self.augment(x), y))
 
     def fakes(self, batch: Batch) -> Any:
-        """The fakes [N, C, H, W] of an update, not clamped: the batch's own, or what `make_fakes` makes of it."""
+        """Fakes [N, C, H, W] of an update, not clamped: those in the batch, or else those of `make_fakes`."""
         return batch["fakes"] if "fakes" in batch else self.make_fakes(batch)
 
     def make_fakes(self, batch: Batch) -> Any:
-        """What the generator makes of a training batch and its latents."""
+        """The generator's images for a training batch and its latents."""
         return self.synthesize(self.generator, batch)
 
     def shared(self, batch: Batch) -> tuple[Batch, Batch]:
-        """The batch with the fakes of both players: without their graph for D, with it for G."""
+        """The batch with fakes for both players: detached for D, with their graph for G."""
         batch = self.with_draws(batch)
         with self.players["generator"].active():
             fakes = self.make_fakes(batch)
         return {**batch, "fakes": tree_map(Tensor.detach, fakes)}, {**batch, "fakes": fakes}
 
     def schedule(self, images_seen: int) -> None:
-        """Set learning rates, momenta or weights for the coming batch: functions of the images seen before it."""
+        """Sets learning rates, momenta or weights for the next batch, as functions of the images seen before it."""
 
     def observe(self, name: str, value: Tensor) -> None:
-        """Log the mean of a scalar over the training batches until the next log; waits for no device.
+        """Logs the mean of a scalar over the batches until the next log, without synchronising devices.
 
         In validation and test it is the mean over the held-out images, logged as `val/<name>` and `test/<name>`.
         """
         self.loss_log.observe(name, value, self.training)
 
-    # What is drawn
+    # Random inputs
 
     def latent(self, n: int, generator: torch.Generator | None = None) -> Latent:
-        """n latents, a pytree of tensors [n, ...], on the random generator's device; on this module's if it is None.
-
-        `z_dim` numbers of `prior`, unless a variant has other ones.
-        """
+        """n latents, a pytree of tensors [n, ...], on the generator's device, or this module's if None; by default
+        `z_dim` numbers of `prior`."""
         return {"normal": self.normal, "uniform": self.uniform}[self.prior](generator, n, self.z_dim)
 
     def draw(self, n: int, generator: torch.Generator) -> Batch:
-        """What one update draws, for all processes together: latents, and whatever else its equation reads."""
+        """Random inputs of one update, for all processes together: latents, and whatever else the equation needs."""
         return {"z": self.latent(n, generator)}
 
     def with_draws(self, batch: Batch) -> Batch:
-        """The batch, with this process's share of what one update draws; with shared fakes it has that already."""
+        """The batch with this process's share of the random inputs of an update; unchanged if it has shared fakes."""
         if self.share_fakes and "fakes" in batch:
             return batch
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
@@ -280,24 +276,24 @@ class GANModule(LightningModule):
         return torch.randn(shape, device=self.device_of(generator), generator=generator)
 
     def device_of(self, generator: torch.Generator | None) -> torch.device:
-        """Where `latent` and `draw` put what they draw."""
+        """Device for the random numbers of `latent` and `draw`."""
         return self.device if generator is None else generator.device
 
     # Sampling
 
     def synthesize(self, network: Any, batch: Batch) -> Any:
-        """What a network, the generator or its average, makes of latents `z` and what else it reads."""
+        """Images of a network (the generator or its average) from latents `z` and its other inputs."""
         return network(batch["z"]) if self.num_classes is None else network(batch["z"], batch["label"])
 
     @torch.no_grad()
     def generate(self, z: Latent, given: Batch | None = None) -> Tensor:
-        """Images [N, C, H, W], float32 in [-1, 1], in eval mode, from the averaged generator where there is one.
+        """Images [N, C, H, W], float32 in [-1, 1], in eval mode, from the averaged generator if there is one.
 
-        This is the one place where images are clamped.
+        Images are clamped here only.
 
         Args:
-            z: latents, as `latent` draws them.
-            given: what else the generator reads: `label`, or a translator's `source`.
+            z: latents, as drawn by `latent`.
+            given: other inputs of the generator: `label`, or `source` for translation.
         """
         batch = floats_as(self.dtype, {"z": z, **(given or {})})
         with self.sampler() as network:
@@ -305,14 +301,14 @@ class GANModule(LightningModule):
 
     @contextmanager
     def sampler(self) -> Iterator[Any]:
-        """The network that samples come from, in eval mode: the averaged generator where there is one."""
+        """The network that generates samples, in eval mode: the averaged generator if there is one."""
         network = self.generator if self.ema is None else self.ema
         with evaluating(network):
             yield network
 
     sample, seeded = sampling.sample, sampling.seeded  # by seeds
 
-    # What Lightning asks
+    # Lightning's hooks
 
     def setup(self, stage: str) -> None:
         self.asked = []
@@ -331,7 +327,7 @@ class GANModule(LightningModule):
         return optimizers, [{"scheduler": scheduler} for scheduler in schedulers]
 
     def on_fit_start(self) -> None:
-        self.asked = initial(self.trainer.optimizers)  # before a checkpoint's are there
+        self.asked = initial(self.trainer.optimizers)  # before a checkpoint is loaded
 
     def on_train_start(self) -> None:
         trainer, networks = self.trainer, {player: getattr(self, player) for player in PLAYERS}
@@ -361,13 +357,13 @@ class GANModule(LightningModule):
         held_out.report(self, "test")
 
     def publish(self, values: dict[str, float]) -> None:
-        """Hand values to the loggers of a training, at this step."""
+        """Passes values to the loggers of the training, at the current step."""
         row = {"images": self.images_seen, **values}
         self.loss_log.each_logger(self.trainer, lambda logger: logger.log_metrics(row, step=self.trainer.global_step))
 
     @property
     def scaler(self) -> Any:
-        """fp16's, or None."""
+        """The fp16 gradient scaler, or None."""
         return getattr(self.trainer.precision_plugin, "scaler", None)
 
     on_save_checkpoint, on_load_checkpoint = training_state.save, training_state.restore

@@ -168,4 +168,4 @@ def test_links_lead_somewhere(page):
 def test_guides_are_short(guide):
     """At most two screens, but for the walk through the code."""
     lines = (DOCS / "guides" / f"{guide}.md").read_text(encoding="utf-8").splitlines()
-    assert len(lines) <= (110 if guide in ("internals", "own-variant") else 90)
+    assert len(lines) <= (120 if guide in ("internals", "own-variant") else 90)

@@ -458,7 +458,7 @@ def test_a_log_goes_on_after_a_crash(tmp_path):
     assert list(keep_until(file, 5)) == [{"step": 1}, {"step": 5}]
     assert file.read_text() == '{"step": 1}\n{"step": 5}\n'
     file.write_bytes(b'{"step": 1}\n{"step": 2, "x": "\xe9"}\n\xff\xfe\n')  # and another program's bytes
-    assert keep_until(file, 5) == [{"step": 1}]
+    assert list(keep_until(file, 5)) == [{"step": 1}]
     file.write_text('{"step": 1}')  # whole, but for the end of its line
     assert list(keep_until(file, 5)) == [{"step": 1}]
     assert file.read_text() == '{"step": 1}\n'
