@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ganzoo.core.pixels import UNIT, never_negative, refusal
+from ganzoo.core.pixels import UNIT, is_points, never_negative, refusal
 from ganzoo.core.types import Batch
 
 if TYPE_CHECKING:
@@ -77,12 +77,12 @@ def _check_images(images: Any, name: str, channels: int | None, pixels: int | No
     if not isinstance(images, Tensor):
         raise MisconfigurationException(f"{name} is a {type(images).__name__}, not a tensor [N, C, H, W] in [-1, 1]")
     problem = refusal(images)
-    if problem is None and images.dtype != torch.float32 and not _autocast(images):
+    if problem is None and images.dtype != torch.get_default_dtype() and not _autocast(images):
         cure = "x / 127.5 - 1" if images.dtype == torch.uint8 else "x.float()"
-        problem = f"{images.dtype}, and a model reads float32 in [-1, 1]: take {cure}"
+        problem = f"{images.dtype}, and a model reads {torch.get_default_dtype()} in [-1, 1]: take {cure}"
     if problem is None and (images != images[0, 0, 0, 0]).any() and never_negative(images):
         problem = UNIT  # a batch of one number alone says nothing of its range
-    if problem is None:
+    if problem is None and not is_points(images):  # which are for whatever networks a user gave a variant
         found = list(images.shape[1:])
         asked = [a if isinstance(a, int) else b for a, b in zip((channels, pixels, pixels), found, strict=True)]
         if asked != found:

@@ -174,7 +174,7 @@ BATCHES = {
         r"batch\['image'\] are never below 0, hence probably in \[0, 1\].*2 \* x - 1",
     ),
     "0 to 255": ("DCGAN", Own(BYTES.float()), r"floats from 0 to 255, not in \[-1, 1\]: take x / 127.5 - 1"),
-    "bytes": ("GAN", Own(BYTES), r"torch.uint8, and a model reads float32 in \[-1, 1\]: take x / 127.5 - 1"),
+    "bytes": ("GAN", Own(BYTES), r"torch.uint8, and a model reads torch.float32 in \[-1, 1\]: take x / 127.5 - 1"),
     "whole numbers": ("DCGAN", Own(BYTES.long()), "torch.int64, neither torch.uint8 nor floats"),
     "double": ("DCGAN", Own(IMAGES.double()), r"torch.float64, .*: take x.float\(\)"),
     "half": ("DCGAN", Own(IMAGES.half()), r"torch.float16, .*: take x.float\(\)"),
