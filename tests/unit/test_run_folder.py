@@ -221,7 +221,7 @@ def test_another_model_is_another_run():
     assert preflight.difference(Path("config.yaml"), config % 10) is None
     assert preflight.difference(Path("config.yaml"), config % 1) == "model.gp_weight is 1 here, and 10"
     Path("config.yaml").write_bytes(b"\xff")
-    with pytest.raises(UserError, match="config.yaml is no YAML"):
+    with pytest.raises(UserError, match="config.yaml is not UTF-8 text"):
         preflight.difference(Path("config.yaml"), config % 1)
 
 
