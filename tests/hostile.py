@@ -191,7 +191,8 @@ def checkpoints() -> Iterator[Case]:
     archive = zipfile.ZipFile("good.ckpt")
     data = archive.read(next(name for name in archive.namelist() if name.endswith("/data.pkl")))
     large = b"J" + struct.pack("<i", 2_000_000_000)
-    text = b"X" + struct.pack("<I", 1 << 20) + b"a" * (1 << 20)
+    slow = "".join(map(chr, range(0x400, 0xD000))).encode() * 2
+    text = b"X" + struct.pack("<I", len(slow)) + slow
     call = b"\x80\x02c%s\n(%stR."
     bombs = {  # few bytes, of which torch would make gigabytes, or hours
         "bytearray": {"data.pkl": call % (b"__builtin__\nbytearray", b"\x8a\x05" + (8 << 30).to_bytes(5, "little"))},
@@ -202,8 +203,11 @@ def checkpoints() -> Iterator[Case]:
     }
     for name, members in bombs.items():
         file = _packed(name, members, "good.ckpt", deflate=name.endswith("deflated"))
-        if name == "two directories":  # of which the second, of a good archive, is beside the end
-            Path(file).write_bytes(Path(file).read_bytes() + Path("good.ckpt").read_bytes())
+        if name == "two directories":  # Python reads that of a good archive, torch the one before it
+            with zipfile.ZipFile(file) as bomb:
+                place = bomb.start_dir
+            content, end = Path(file).read_bytes(), Path(saved("unsealed", good)).read_bytes()
+            Path(file).write_bytes(_two_directories(content, place, end))
         yield from ((f"checkpoint, {name}", (r, every[r]), file, file) for r in ("load", "info"))
     reference = {"reference": 2_000_000, "z_dim": 1000}
     variant = {**good["ganzoo"], "variant": "ganzoo.variants.improved_gan.ImprovedGAN"}
@@ -287,6 +291,22 @@ def _alone(name: str) -> str:
     """A file in a folder of its own: whoever refuses it looks at all checkpoints beside it for a whole one."""
     Path(name).mkdir(exist_ok=True)
     return f"{name}/bad.ckpt"
+
+
+def _two_directories(bomb: bytes, directory: int, good: bytes) -> bytes:
+    """An archive with a mark of 64 bits that points to the bomb's directory, and lies behind that of a good archive.
+
+    Python takes what lies before the mark, torch what the mark points to.
+    """
+    members = (len(bomb) - 22 - directory, directory)
+    count = struct.unpack_from("<H", bomb, len(bomb) - 12)[0]
+    elsewhere = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, *members)
+    mark, end = good.rfind(b"PK\6\7"), good.rfind(b"PK\5\6")
+    start = len(bomb) + len(elsewhere)
+    whole = bytearray(bomb + elsewhere + good)
+    struct.pack_into("<Q", whole, start + mark + 8, len(bomb))
+    struct.pack_into("<H2H2L", whole, start + end + 6, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF)
+    return bytes(whole)
 
 
 def _deflated(name: str) -> zipfile.ZipInfo:
