@@ -45,8 +45,11 @@ def give_back():
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _memory_stays_flat():
+def _memory_stays_flat(request):
     yield
+    for value in vars(request.module).values():
+        if hasattr(value, "cache_clear") and value.__module__ == request.module.__name__:
+            value.cache_clear()  # default models
     give_back()  # what fixtures of the module held, too
 
 

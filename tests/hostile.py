@@ -45,7 +45,7 @@ from ganzoo.evaluation.perceptual import network
 CANARY = Path("canary").absolute()  # what every payload makes
 ROOM = 4 << 30  # bytes of address space above what is taken when the first case begins
 SECONDS = 60  # that a case may take before the process is killed
-BOMB = 600 << 20  # bytes that a bomb unpacks to
+BOMB = 320 << 20  # bytes that a bomb unpacks to
 Entry = Callable[[str], Any]
 Case = tuple[str, Entry, str, str]  # name, what reads, the file, words of the answer
 
@@ -454,7 +454,7 @@ def pictures() -> Iterator[Case]:
 
     def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
         parts = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)), *chunks]
-        parts += [(b"IDAT", zlib.compress(bytes(min((width + 1) * height, 200 << 20)))), (b"IEND", b"")]
+        parts += [(b"IDAT", zlib.compress(bytes(min((width + 1) * height, 200 << 20)), 1)), (b"IEND", b"")]
         return b"\x89PNG\r\n\x1a\n" + b"".join(
             struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
             for kind, data in parts

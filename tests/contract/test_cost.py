@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import time
 from pathlib import Path
 
@@ -56,9 +57,13 @@ def test_a_dry_run_refuses_what_fit_refuses(capsys):
     assert "1397 training images" in capsys.readouterr().err
 
 
-def test_bench_measures_each_row_in_a_process_of_its_own(capsys):
-    """One of them, really; that one which fails says why, `test_bench_refuses_in_one_line` shows."""
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_bench_measures_each_row_in_a_process_of_its_own(method, monkeypatch):
+    """One of them, really: in an interpreter of its own, which takes seconds to import torch, or in a fork."""
+    asked, context = [], multiprocessing.get_context(method)
+    monkeypatch.setattr(multiprocessing, "get_context", lambda name: asked.append(name) or context)
     row = bench.measured([*SMALL, "--trainer.precision", "bf16-mixed"], 2)
+    assert asked == ["spawn"]
     assert row["images"] == 100 and row["seconds"] > 0 and row["memory"] > 10**8
     assert row["device"].startswith("cpu") and row["parameters"].startswith("D ")
 

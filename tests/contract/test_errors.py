@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import signal
 import socket
-import subprocess
-import sys
-import textwrap
 from multiprocessing import resource_sharer
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset
 
 from ganzoo.cli.errors import mid_run
@@ -142,32 +141,33 @@ def test_shared_memory_is_full():
     assert "set it to 0" in mid_run(RuntimeError(text)) and "/dev/shm" in mid_run(RuntimeError(text))
 
 
+def one_of_two(rank, port, said):
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    dist.all_reduce(torch.zeros(3))
+    if rank == 1:
+        os._exit(1)
+    try:
+        while True:
+            dist.all_reduce(torch.zeros(3))
+    except Exception as error:
+        said.send(mid_run(error))
+    os._exit(0)
+
+
 def test_another_process_has_died():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    script = f"""
-        import os, sys, torch, torch.distributed as dist
-        from ganzoo.cli.errors import mid_run
-        rank = int(sys.argv[1])
-        dist.init_process_group("gloo", init_method="tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-        dist.all_reduce(torch.zeros(3))
-        if rank == 1:
-            os._exit(1)
-        try:
-            while True:
-                dist.all_reduce(torch.zeros(3))
-        except Exception as error:
-            print(mid_run(error))
-        os._exit(0)
-    """
-    command = [sys.executable, "-c", textwrap.dedent(script)]
-    other = subprocess.Popen([*command, "1"], stderr=subprocess.DEVNULL)
-    output = subprocess.run([*command, "0"], capture_output=True, text=True, timeout=60)
-    other.wait(timeout=60)
-    assert output.stdout.splitlines()[-1].startswith(
-        "another process has died, or cannot be reached; see its message above"
-    ), output
+    context = multiprocessing.get_context("fork")
+    heard, said = context.Pipe(duplex=False)
+    processes = [context.Process(target=one_of_two, args=(rank, port, said)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    assert heard.poll(60)
+    assert heard.recv().startswith("another process has died, or cannot be reached; see its message above")
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 1]
 
 
 @pytest.mark.parametrize(

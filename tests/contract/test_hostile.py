@@ -20,7 +20,7 @@ from ganzoo.data import LSUN
 
 ROOT = Path(__file__).parents[2]
 GROUPS = ["checkpoints", "folders", "arrays", "weights", "pictures", "configs", "shards", "records", "runs", "controls"]
-MEMORY = 500 << 20  # bytes that all cases together may add to the process's peak; a bomb is larger
+MEMORY = 280 << 20  # bytes that all cases together may add to the process's peak; a bomb is larger
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are Linux's")
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
+import multiprocessing
 import shlex
 import signal
 import struct
-import subprocess
 import sys
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -132,10 +132,13 @@ def test_a_killed_run_goes_on(tmp_path, monkeypatch, whole):
     """Killed after five steps, resumed from the fourth: TensorBoard has no gap and no double, wandb step 5 twice."""
     monkeypatch.chdir(tmp_path)
     Path("kill.py").write_text(KILL)
-    command = f"{QUICK} {BOTH} --trainer.max_steps 6"
-    monkeypatch.delenv("WANDB_SERVICE", raising=False)  # a process of its own, as anywhere but here
-    killed = subprocess.run([sys.executable, "-m", "ganzoo", *shlex.split(command), "--trainer.callbacks", "kill.Kill"])
-    assert killed.returncode == -signal.SIGKILL
+    monkeypatch.syspath_prepend("")
+    command = f"{QUICK} {BOTH} --trainer.max_steps 6 --trainer.callbacks kill.Kill"
+    wandb.teardown()  # the fork is to start a process of its own
+    killed = multiprocessing.get_context("fork").Process(target=main, args=(shlex.split(command),))
+    killed.start()
+    killed.join(300)
+    assert killed.exitcode == -signal.SIGKILL
     config = yaml.safe_load((RUN / "config.yaml").read_text())
     config["trainer"]["callbacks"] = None
     Path("again.yaml").write_text(yaml.safe_dump(config))
