@@ -137,7 +137,7 @@ def header(file: Path) -> tuple[tuple[int, int], str] | str:
             return size, f"{picture.mode};16" if hides else picture.mode
     except Image.UnidentifiedImageError:
         return "not a picture"
-    except Exception as error:  # Pillow raises anything on broken files
+    except Exception as error:  # Pillow raises many types on broken files
         return str(error)
 
 
