@@ -39,7 +39,7 @@ class _Derived(GANDataModule):
         self.extractor = data.extractor
 
     def prepare_data(self) -> None:
-        """Download what is missing."""
+        """Download missing files."""
         self.data.prepare_data()
 
 

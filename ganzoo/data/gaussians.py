@@ -17,7 +17,7 @@ class Gaussians(GANDataModule):
     """A mixture of Gaussians in the plane as "images" [2, 1, 1]; the label is the mode.
 
     "ring": 8 modes on the unit circle, sigma 0.01. "grid": 5x5 modes at {-4, -2, 0, 2, 4}, sigma 0.05 (as in PacGAN).
-    Train has `n` points, val and test have `n // 5` others each. All are independent of the seed.
+    Train has `n` points, val and test have `n // 5` each, drawn independently. The seed changes none of them.
 
     Attributes:
         scale: Divisor that maps all modes, up to 6 sigma, into [-1, 1]; `x * scale` has the original units.
@@ -35,7 +35,7 @@ class Gaussians(GANDataModule):
 
     image_size = 1
     channels = 2
-    extractor = None  # for points, there is none
+    extractor = None  # there is none for points
 
     def __init__(self, layout: Literal["ring", "grid"] = "ring", n: Count = 50_000, **kwargs: Any) -> None:
         super().__init__(**kwargs)

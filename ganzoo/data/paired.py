@@ -107,7 +107,7 @@ class PairedFolder(_Translation):
     Args:
         path: The folder; with `source_path`, the folder of the targets.
         source_path: The folder of the sources.
-        source_side: Half with the source, where a picture shows both.
+        source_side: Without `source_path`, the half of each picture that is the source.
         **kwargs: See `GANDataModule`.
 
     Raises:
