@@ -1,4 +1,4 @@
-"""Data modules: `Digits()`, `CIFAR10()`, `ImageFolder("my/pictures")` and others; a Trainer is not needed."""
+"""Data modules: `Digits()`, `CIFAR10()`, `ImageFolder("my/pictures")` and others; usable without a Trainer."""
 
 from ganzoo.data.base import GANDataModule
 from ganzoo.data.datasets import ArrayImages, Flipped, Images

@@ -1,4 +1,4 @@
-"""The data module: splits, loaders, and what other parts need to know of the images."""
+"""Base class of the data modules: splits, loaders and properties of the images."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ Workers = Annotated[int, Limits(0, 256)]
 
 
 class GANDataModule(LightningDataModule):
-    """Base of the data modules. A subclass sets the four attributes in its constructor, implements `make_dataset`, and
-    downloads in `prepare_data` where it must.
+    """Base of the data modules. A subclass sets `image_size`, `channels` and `num_classes`, implements `make_dataset`,
+    and downloads its files in `prepare_data`.
 
     Attributes:
-        name: What logs and file names call the data.
+        name: Name of the data in logs and file names; by default that of the class.
         image_size: Height and width of the images in pixels.
         channels: Channels per image.
-        num_classes: Number of labels, None where the batches carry none.
-        source_channels: Channels of the pictures to be translated, None where the batches have no "source".
-        extractor: Name of what the images' scores look through unless told otherwise; None where nothing does. A
-            subclass may set it: by default it is "inception" for colour and "inception-grey" for grey.
+        num_classes: Number of classes; None without labels.
+        source_channels: Channels of "source", the input of translators; None without.
+        extractor: Default feature extractor of the scores; None for none. Unless a subclass sets it, "inception" for
+            colour and "inception-grey" for grey.
 
     Args:
-        batch_size: Images per training batch, over all processes together.
-        num_workers: Worker processes per training process that load ahead; 0 loads in the training process.
-        flip: Whether to mirror half of the training images left to right, anew in every epoch.
-        seed: Seed of the order and the flips; None takes the one given to `seed_everything`.
+        batch_size: Images per training batch, over all processes.
+        num_workers: Worker processes per training process that load in advance; 0 loads in the training process.
+        flip: Whether to mirror a random half of the training images left to right, anew in every epoch.
+        seed: Seed of the order and the flips; None uses the one given to `seed_everything`.
 
     Raises:
-        ValueError: An argument, of a subclass's own too, is not of its type, or is out of its range.
+        ValueError: An argument, also one of the subclass, has the wrong type or is out of range.
     """
 
     name: str
@@ -49,8 +49,8 @@ class GANDataModule(LightningDataModule):
     channels: int
     num_classes: int | None
     source_channels: int | None = None
-    paired: bool = True  # whether a batch's image and source show the same
-    labelled: bool = False  # whether a batch has "labelled": images with their labels, beside "image"
+    paired: bool = True  # whether a batch's "image" and "source" belong together
+    labelled: bool = False  # whether batches have "labelled", images with labels, besides "image"
 
     def __init__(
         self, *, batch_size: Count = 64, num_workers: Workers = 0, flip: bool = False, seed: int | None = None
@@ -70,28 +70,28 @@ class GANDataModule(LightningDataModule):
         raise NotImplementedError
 
     def dataset(self, split: Split) -> Images:
-        """The data set of a split, made at the first call; needs no Trainer, and never flips."""
+        """The data set of a split, without flips; created at the first call, also without a Trainer."""
         if split not in self._datasets:
             self._datasets[split] = self.make_dataset(split)
         return self._datasets[split]
 
     def training_images(self, seed: int) -> Images:
-        """What the training batches are made of: the training split, with all that is drawn anew in every epoch.
+        """The training split with all its random transformations, from which the training batches are drawn.
 
         Args:
-            seed: Of the batches' order, and of whatever else is drawn.
+            seed: Seed of the order and of the transformations.
         """
         return self.flipped(self.dataset("train"), seed)
 
     def flipped(self, data: Images, seed: int) -> Images:
-        """The images, half of them mirrored if `flip` asks for it."""
+        """The images, a random half of them mirrored if `flip` is set."""
         return Flipped(data, seed) if self.flip else data
 
     def train_dataloader(self) -> Loader:
-        """Batches as a function of (seed, epoch).
+        """The training loader, whose batches are a function of (seed, epoch).
 
         Raises:
-            ValueError: `batch_size` does not divide over the processes, or exceeds the number of images.
+            ValueError: `batch_size` is not divisible by the number of processes, or exceeds the number of images.
         """
         seed = global_seed() if self.seed is None else self.seed
         data = self.training_images(seed)
@@ -99,15 +99,15 @@ class GANDataModule(LightningDataModule):
         return Loader(data, self.batch_size, seed=seed, num_workers=self.num_workers, same=same, **self._place())
 
     def val_dataloader(self) -> SequentialLoader | list[Any]:
-        """The validation split in order; an empty list where it has no image."""
+        """The validation split in order; an empty list if it has no images."""
         return self._sequential("val")
 
     def test_dataloader(self) -> SequentialLoader | list[Any]:
-        """The test split in order; an empty list where it has no image."""
+        """The test split in order; an empty list if it has no images."""
         return self._sequential("test")
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Scale uint8 images to [-1, 1], on the device: bytes are four times cheaper to load, pin and transfer."""
+        """Scale uint8 images to [-1, 1] on the device: uint8 is a quarter of the bytes to load, pin and transfer."""
         return scaled(batch)
 
     def _sequential(self, split: Split) -> SequentialLoader | list[Any]:
@@ -123,8 +123,9 @@ class GANDataModule(LightningDataModule):
 
 
 def stratify(labels: Tensor, per_class: int) -> dict[Split, Tensor]:
-    """Indices [n] of three fixed, disjoint splits: val and test get `per_class` of each class, train the rest."""
-    order = sorted(range(len(labels)), key=mix)  # a fixed shuffle that no version of torch can change
+    """Indices [n] of three fixed, disjoint splits: `per_class` images of each class for val and test, the rest for
+    train."""
+    order = sorted(range(len(labels)), key=mix)  # a fixed shuffle, independent of torch's version
     parts: dict[Split, list[int]] = {"val": [], "test": [], "train": []}
     for label in labels.unique().tolist():
         members = [i for i in order if labels[i] == label]

@@ -1,8 +1,8 @@
 """Data sets that return whole batches.
 
-`Images.__getitems__` takes tickets, where a ticket is `epoch * len(data) + index`. All randomness of an image is a
-function of (seed, ticket): the number of processes and workers does not change the batches, and a run resumed in the
-middle of an epoch sees the same batches as a run that was never interrupted.
+`Images.__getitems__` takes tickets: `epoch * len(data) + index`. All randomness of an image is a function of (seed,
+ticket), so the batches do not depend on the number of processes and workers, and a run resumed within an epoch gets the
+batches of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from ganzoo.core.files import open_file
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
 
-PICTURES: tuple[Literal["image", "source"], ...] = ("image", "source")  # what is mirrored and cut alike
+PICTURES: tuple[Literal["image", "source"], ...] = ("image", "source")  # flipped and cropped together
 
 
 class Images(Dataset[Batch]):
-    """A data set that returns whole batches; a subclass implements these two."""
+    """A data set that returns whole batches; a subclass implements `__len__` and `__getitems__`."""
 
     def __len__(self) -> int:
         raise NotImplementedError
 
     def __getitems__(self, tickets: Sequence[int]) -> Batch:
-        """The images numbered `ticket % len(self)`, stacked; uint8 0..255 or float in [-1, 1]."""
+        """A batch of the images `ticket % len(self)`; uint8 0..255 or float in [-1, 1]."""
         raise NotImplementedError
 
     def __getitem__(self, index: int) -> Batch:
@@ -41,12 +41,12 @@ class Images(Dataset[Batch]):
         return tree_map(lambda x: x[0], self.__getitems__([index]))
 
     def labels(self) -> Tensor | None:
-        """int64 [N], or None where there are none. Found at the first call, and kept."""
+        """int64 [N], or None without labels; computed at the first call, then cached."""
         return self._labels
 
     @cached_property
     def _labels(self) -> Tensor | None:
-        """Reads every image; a subclass may know a cheaper way."""
+        """Reads every image; subclasses override it with something cheaper."""
         parts = []
         for batch in self._blocks():
             if "label" not in batch:
@@ -55,8 +55,9 @@ class Images(Dataset[Batch]):
         return torch.cat(parts) if parts else None
 
     def fingerprint(self) -> str:
-        """sha256 (hex) of pixels and labels, in order: what was computed from images of the same fingerprint still
-        holds. Computed at the first call, and kept."""
+        """sha256 (hex) that identifies the pixels and labels, in order; results computed from images of the same
+        fingerprint can be reused. Computed at the first call, then cached.
+        """
         return self._fingerprint
 
     @cached_property
@@ -64,7 +65,7 @@ class Images(Dataset[Batch]):
         return self._digest()
 
     def _digest(self) -> str:
-        """Reads every image; a subclass may know a cheaper way."""
+        """Reads every image; subclasses override it with something cheaper."""
         return digest(self._blocks())
 
     def _blocks(self) -> Iterator[Batch]:
@@ -73,7 +74,7 @@ class Images(Dataset[Batch]):
 
 
 def digest(blocks: Iterable[Batch]) -> str:
-    """The fingerprint of the images and labels of these batches, however they are divided."""
+    """The fingerprint of these batches' images, labels and sources; independent of the batch size."""
     kind, n, images, labels, sources = "", 0, hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
     source_kind: list[str] = []
     for batch in blocks:
@@ -94,7 +95,7 @@ def _bytes(images: Tensor) -> memoryview:
 
 
 def combine(*parts: object) -> str:
-    """sha256 (hex) of some parts' texts; the first names what they are, and its version."""
+    """sha256 (hex) of the parts as text; the first part is the kind and version of the fingerprint."""
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
 
 
@@ -122,7 +123,7 @@ class ArrayImages(Images):
         self._labels = None if labels is None else labels.long()
 
     def fingerprint(self) -> str:
-        """Computed at every call: anybody may change what is in memory."""
+        """Computed at every call, since the tensors may change."""
         return self._digest()
 
     def __len__(self) -> int:
@@ -141,7 +142,7 @@ class ArrayImages(Images):
 
 
 class Wrapped(Images):
-    """A transformation of another data set: as many images, with the same labels."""
+    """Base of transformations of another data set; same length, same labels."""
 
     def __init__(self, data: Images) -> None:
         self.data = data
@@ -155,8 +156,7 @@ class Wrapped(Images):
 
 
 class Flipped(Wrapped):
-    """Mirrors about half of another data set's images (and their sources) left to right, those whose
-    `mix(seed, ticket)` is odd."""
+    """Mirrors another data set's images and their sources left to right if `mix(seed, ticket)` is odd: about half."""
 
     def __init__(self, data: Images, seed: int) -> None:
         super().__init__(data)
@@ -172,13 +172,13 @@ class Flipped(Wrapped):
 
 
 class Jittered(Wrapped):
-    """Crops each of another data set's images, and its source in the same way, at a place that is a function of (seed,
-    ticket).
+    """Random crops of another data set's images, the same for an image and its source; the position is a function of
+    (seed, ticket).
 
     Args:
-        data: The images, larger than the window.
-        size: Pixels per side of the window.
-        seed: Of the windows' places.
+        data: The images, at least as large as the crop.
+        size: Pixels per side of the crop.
+        seed: Seed of the positions.
     """
 
     def __init__(self, data: Images, size: int, seed: int) -> None:
@@ -200,7 +200,7 @@ class Jittered(Wrapped):
 
 
 class Chosen(Images):
-    """Some of another data set's images, by their indices."""
+    """A subset of another data set, by indices."""
 
     def __init__(self, data: Images, members: Sequence[int]) -> None:
         self.data, self.members = data, members
@@ -221,7 +221,7 @@ class Chosen(Images):
 
 
 class Merged(Wrapped):
-    """The batches of two data sets for the same tickets, merged; length and labels are the first one's."""
+    """Merges the batches of two data sets for the same tickets; length and labels are those of the first."""
 
     def __init__(self, data: Images, others: Images) -> None:
         super().__init__(data)

@@ -22,20 +22,20 @@ from ganzoo.core.text import visible
 
 Fit = Literal["crop", "squeeze"]
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")  # whatever a file's name: Pillow runs Ghostscript for an EPS
-MOST_PIXELS = 89_478_485  # Pillow's own limit, from which on it warns
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")  # whatever the extension: for EPS, Pillow would run Ghostscript
+MOST_PIXELS = 89_478_485  # Pillow's own limit, above which it warns
 
 
 def resize(images: Tensor, size: int) -> Tensor:
     """Resample uint8 [N, C, H, W] to uint8 [N, C, size, size], bilinear and antialiased.
 
     Raises:
-        ValueError: no memory holds so many pixels.
+        ValueError: The result is larger than the machine's memory.
     """
     if images.shape[-2:] == (size, size):
         return images
     check_memory("image_size", size, images[:, :, 0, 0].numel() * size**2)
-    parts = [  # in parts, since floats take four times the memory
+    parts = [  # in parts, as floats take four times the memory
         F.interpolate(part.float(), (size, size), mode="bilinear", antialias=True).round().clamp(0, 255).byte()
         for part in images.split(1000)
     ]
@@ -46,9 +46,9 @@ def square(picture: Image.Image, size: int, fit: Fit = "crop") -> Tensor:
     """A picture of mode L or RGB as uint8 [C, size, size].
 
     Args:
-        picture: Any size.
+        picture: Of any size.
         size: Pixels per side.
-        fit: "crop" keeps the largest centred square, "squeeze" all of the picture, distorted.
+        fit: "crop" keeps the largest centred square; "squeeze" distorts the whole picture to a square.
     """
     if fit == "crop":
         side = min(picture.size)
@@ -65,13 +65,13 @@ def pixels(picture: Image.Image) -> Tensor:
 
 
 def decode(file: Path, size: int | None, channels: int = 3, fit: Fit = "crop") -> Tensor:
-    """Read any picture as uint8 [channels, size, size], or [channels, H, W] of its own size.
+    """Read a picture as uint8 [channels, size, size], or [channels, H, W] in its own size.
 
     Args:
         file: The picture.
-        size: Pixels per side; None keeps the picture's own size, and all of it.
+        size: Pixels per side; None keeps the picture's own size, uncropped.
         channels: 1 or 3.
-        fit: "crop" the centre or "squeeze" all of it.
+        fit: "crop" the centre, or "squeeze" the whole picture.
 
     Raises:
         Exception: Whatever Pillow raises on a broken file.
@@ -82,22 +82,22 @@ def decode(file: Path, size: int | None, channels: int = 3, fit: Fit = "crop") -
 
 
 def upright(file: Path, least: int | None = None) -> Image.Image:
-    """A picture as it is meant to be seen: turned as EXIF says, 8 bits, on white where it is transparent.
+    """Read a picture upright (EXIF orientation applied), with 8 bits per channel, and on white if it is transparent.
 
     Args:
         file: The picture.
-        least: A JPEG may be read at 1/2, 1/4 or 1/8 of its size, as long as its sides keep so many pixels; None reads
-            all of it.
+        least: A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size if no side becomes smaller than this, in pixels;
+            None decodes the full size.
 
     Raises:
-        ValueError: Its pixels are 32-bit numbers beyond those of 16 bits.
+        ValueError: It has 32-bit pixels outside the 16-bit range.
         Exception: Whatever Pillow raises on a broken file.
     """
     with open_picture(file) as opened:
         if least:
             opened.draft(None, (least, least))
         picture: Image.Image = ImageOps.exif_transpose(opened)
-    if picture.mode.startswith("I"):  # 16 bits, which Pillow would clip, not scale
+    if picture.mode.startswith("I"):  # 16 bits: Pillow would clip the values instead of scaling them
         values = np.asarray(picture)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError(f"32-bit pixels from {values.min()} to {values.max()}, whose range is not known")
@@ -110,9 +110,10 @@ def upright(file: Path, least: int | None = None) -> Image.Image:
 
 @contextmanager
 def open_picture(file: Path | BinaryIO) -> Iterator[Image.Image]:
-    """The header of a picture, of the kinds that are read and of a size that memory holds.
+    """Open a picture of a supported format and read its header.
 
     Raises:
+        ValueError: It has more than `MOST_PIXELS` pixels.
         Exception: Whatever Pillow raises on a broken file.
     """
     with open_file(file) if isinstance(file, Path) else file as opened, Image.open(opened, formats=FORMATS) as picture:
@@ -122,8 +123,8 @@ def open_picture(file: Path | BinaryIO) -> Iterator[Image.Image]:
 
 
 def header(file: Path) -> tuple[tuple[int, int], str] | str:
-    """Upright (width, height) and Pillow's mode, `RGB;16` where it hides 16 bits a channel, read from the header alone;
-    or why the file is no usable picture."""
+    """Upright (width, height) and Pillow's mode, from the header alone; or the reason why the file is unusable.
+    `RGB;16` marks 16 bits per channel that Pillow reduces to 8."""
     try:
         with open_picture(file) as picture:
             if picture.mode == "F":
@@ -131,26 +132,26 @@ def header(file: Path) -> tuple[tuple[int, int], str] | str:
             tiles = getattr(picture, "tile", [])
             arguments = tiles[0].args if tiles else ""
             raw = str(arguments if isinstance(arguments, str) else arguments[0])
-            hides = ";16" in raw and ";16" not in picture.mode and not raw.startswith("BGR")  # which is of 5, 6, 5 bits
+            hides = ";16" in raw and ";16" not in picture.mode and not raw.startswith("BGR")  # 5, 6, 5 bits
             size = (picture.size[1], picture.size[0]) if _quarter_turned(picture) else picture.size
             return size, f"{picture.mode};16" if hides else picture.mode
     except Image.UnidentifiedImageError:
         return "not a picture"
-    except Exception as error:  # Pillow raises anything on broken files
+    except Exception as error:  # Pillow raises many types on broken files
         return str(error)
 
 
 def _quarter_turned(picture: Image.Image) -> bool:
-    """Whether `ImageOps.exif_transpose`, which reads the same, will swap width and height."""
-    if picture.format == "TIFF":  # Pillow has swapped them
+    """Whether `ImageOps.exif_transpose`, which reads the same tag, will swap width and height."""
+    if picture.format == "TIFF":  # Pillow has already swapped them
         return False
-    # A PNG's own `getexif` decodes all of it, for what may come after the pixels.
+    # PNG's own `getexif` decodes the whole picture, since metadata may follow the pixels.
     exif = picture.getexif() if picture.format == "PNG" and _more_at_the_end(picture) else Image.Image.getexif(picture)
     return exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
 
 
 def _more_at_the_end(picture: Any) -> bool:
-    """Whether anything follows a PNG's pixels, where ExifTool writes XMP."""
+    """Whether a PNG has chunks after its pixels, where ExifTool writes XMP."""
     file, pixels = picture.fp, False
     place = file.tell()
     try:
@@ -166,17 +167,17 @@ def _more_at_the_end(picture: Any) -> bool:
 
 
 def deep(mode: str) -> bool:
-    """Whether pictures of a mode, as `header` says it, have more than 8 bits a channel."""
+    """Whether a mode returned by `header` has more than 8 bits per channel."""
     return mode == "I" or ";16" in mode
 
 
 def transparent(mode: str) -> bool:
-    """Whether they have an alpha channel."""
+    """Whether a mode returned by `header` has an alpha channel."""
     return mode.partition(";")[0] in ("LA", "La", "PA", "RGBA", "RGBa")
 
 
 def tell_losses(headers: dict[str, tuple[tuple[int, int], str]], root: Path) -> None:
-    """Warn, once for a folder, of what is lost when its pictures become 8 bits of grey or colour."""
+    """Warn, once per folder, about pictures that lose 16-bit precision or transparency."""
     for lossy, what in (deep, "16 bits a channel, of which 8 are kept"), (transparent, "alpha, and are put on white"):
         if names := [name for name, (_, mode) in headers.items() if lossy(mode)]:
             n = f"{len(names):,} of {len(headers):,} pictures in {root.absolute()}"
@@ -184,12 +185,12 @@ def tell_losses(headers: dict[str, tuple[tuple[int, int], str]], root: Path) -> 
 
 
 def grey(mode: str) -> bool:
-    """Whether Pillow's mode is one of grey pictures."""
+    """Whether a Pillow mode is greyscale."""
     return mode in ("1", "L", "LA", "La") or mode.startswith("I")
 
 
 def readable(root: Path, names: list[str], corrupt: str) -> dict[str, tuple[tuple[int, int], str]]:
-    """Headers, as `header` reads them, of the files that have one; the others are refused, or warned of."""
+    """The headers (see `header`) of all usable files; the others are passed to `leave_out`."""
     with ThreadPoolExecutor() as pool:
         seen = dict(zip(names, pool.map(header, (root / name for name in names)), strict=True))
     bad = {name: problem for name, problem in seen.items() if isinstance(problem, str)}
@@ -200,7 +201,7 @@ def readable(root: Path, names: list[str], corrupt: str) -> dict[str, tuple[tupl
 
 
 def leave_out(bad: dict[str, str], n: int, what: str, corrupt: str) -> None:
-    """Refuses files, each with what is wrong with it, or warns of them if `corrupt` is "skip" and others are left."""
+    """Raise a ValueError for bad files (name -> problem), or warn if `corrupt` is "skip" and other files are left."""
     if not bad:
         return
     message = f"{len(bad)} of {n} {what}: {listing(bad)}"
@@ -212,7 +213,7 @@ def leave_out(bad: dict[str, str], n: int, what: str, corrupt: str) -> None:
 
 
 def find(root: Path) -> tuple[list[str], int]:
-    """Sorted relative names of the pictures under a folder, and how many other files there are; no hidden ones."""
+    """Sorted relative names of the pictures below a folder, and the number of other files; hidden ones are ignored."""
     if not root.exists():
         raise FileNotFoundError(f"There is no folder {root.absolute()}: check the path.")
     if not root.is_dir():
@@ -220,7 +221,7 @@ def find(root: Path) -> tuple[list[str], int]:
     names: list[str] = []
     others, seen = 0, set()
     for folder, subfolders, files in os.walk(root, followlinks=True):
-        if (real := os.path.realpath(folder)) in seen:  # a link that leads back
+        if (real := os.path.realpath(folder)) in seen:  # a symbolic link to a folder seen before
             subfolders.clear()
             continue
         seen.add(real)
@@ -237,8 +238,8 @@ def find(root: Path) -> tuple[list[str], int]:
 
 
 def listing(files: Iterable[str] | dict[str, str], most: int = 10) -> str:
-    """The first files, each on a line of its own, with what is said of it."""
+    """The first `most` files, one per line, with the reasons if given."""
     named = [f"{name}: {why}" for name, why in files.items()] if isinstance(files, dict) else files
     lines = [visible(line) for line in named]
     rest = [f"and {len(lines) - most} more"] if len(lines) > most else []
-    return ";".join(f"\n  {line}" for line in lines[:most] + rest)  # read on one line, too
+    return ";".join(f"\n  {line}" for line in lines[:most] + rest)  # also legible if joined into one line

@@ -1,4 +1,4 @@
-"""Data made from other data: pairs for translators, and a few labels among many images."""
+"""Data derived from other data: pairs for translators, and a few labels among many images."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ganzoo.data.datasets import Chosen, Images, Merged, Wrapped, combine
 from ganzoo.data.order import Repeated
 
 Task = Literal["edges", "grey", "low-resolution"]
-TAN = 0.41421356  # of 22.5 degrees: between the directions of two neighbours
+TAN = 0.41421356  # of 22.5 degrees, halfway between the directions of two neighbouring pixels
 
 
 class _Derived(GANDataModule):
-    """A data module made from another one, with that one's images, labels and splits.
+    """Base of data modules derived from another one, with its images, labels and splits.
 
     Args:
-        data: The other one; its batch_size, num_workers, flip and seed are not used.
+        data: The other data module; its batch_size, num_workers, flip and seed are not used.
         **kwargs: See `GANDataModule`.
     """
 
@@ -39,31 +39,31 @@ class _Derived(GANDataModule):
         self.extractor = data.extractor
 
     def prepare_data(self) -> None:
-        """Download what is missing."""
+        """Download missing files."""
         self.data.prepare_data()
 
 
 class Pairs(_Derived):
-    """Pairs for translators from any images: "image" is the original, "source" is made of it.
+    """Pairs for translators, made from any images: "image" is the original, "source" is computed from it.
 
-    - "edges": a drawing of its outlines, black on white, one channel.
-    - "grey": itself without colour, one channel.
-    - "low-resolution": itself as a mosaic of squares of `factor` x `factor` pixels, each of their mean colour.
+    - "edges": its outlines, black on white, one channel.
+    - "grey": the image in greyscale, one channel.
+    - "low-resolution": each block of `factor` x `factor` pixels in its mean colour.
 
-    Without `paired`, training batches are as CycleGAN has them: images and sources come from two fixed, disjoint halves
-    of the training images, each shuffled on its own, as a function of (seed, epoch); labels are those of "image". val
-    and test are still paired, so that translations can be compared with the truth.
+    Without `paired`, training batches are unpaired as for CycleGAN: images and sources come from two fixed, disjoint
+    halves of the training images, each shuffled on its own, as a function of (seed, epoch); labels are those of
+    "image". val and test stay paired, so that translations can be compared with their targets.
 
     Args:
-        data: The data module whose images are taken; its batch_size, num_workers, flip and seed are not used.
-        task: What the sources are.
-        paired: Whether training batches are pairs.
-        factor: Pixels per side of the squares of "low-resolution".
+        data: The data module of the images; its batch_size, num_workers, flip and seed are not used.
+        task: How sources are made.
+        paired: Whether training batches are paired.
+        factor: Pixels per side of the blocks of "low-resolution".
         **kwargs: See `GANDataModule`.
 
     Raises:
-        ValueError: The images have neither one channel nor three, are grey already, or do not divide into squares; or
-            `data` is no data module.
+        ValueError: The images have neither one nor three channels, are already grey ("grey"), or cannot be divided into
+            blocks ("low-resolution"); or `data` is not a data module.
     """
 
     source_channels: int
@@ -101,7 +101,7 @@ class Pairs(_Derived):
         return Merged(self.flipped(images, seed), sources)
 
     def _halves(self, data: Images) -> tuple[Images, Images]:
-        """The images, and the sources of others: the larger and the smaller half of a fixed shuffle."""
+        """The images, and the sources made from other images: the larger and the smaller half of a fixed shuffle."""
         order = sorted(range(len(data)), key=mix)
         middle = (len(data) + 1) // 2
         images, others = (Chosen(data, sorted(part)) for part in (order[:middle], order[middle:]))
@@ -109,22 +109,21 @@ class Pairs(_Derived):
 
 
 class SemiSupervised(_Derived):
-    """Few labels among many images: training batches have "labelled", images with their labels, beside "image".
+    """Few labels among many images: training batches have "labelled", images with labels, besides "image".
 
-    "image" are all training images, without labels. "labelled" are as many, drawn from the `labels_per_class` images of
-    each class whose labels are known: in every epoch they are repeated, each time in another order, a function of
-    (seed, epoch). In val and test all labels are known: there "labelled" are the images themselves.
+    "image" covers all training images, without labels. "labelled" has equally many per batch, drawn from
+    `labels_per_class` images of each class: within an epoch these are repeated, in a new order each time, as a function
+    of (seed, epoch). In val and test all labels are known, and "labelled" has the images of "image".
 
     Args:
-        data: The data module whose images and labels are taken; its batch_size, num_workers, flip and seed are not
-            used.
-        labels_per_class: How many training images of each class have a label.
-        label_seed: Which ones: a function of this and the data alone.
+        data: The data module of the images and labels; its batch_size, num_workers, flip and seed are not used.
+        labels_per_class: Number of labelled training images per class.
+        label_seed: Seed of the choice of labelled images, which otherwise depends on the data alone.
         **kwargs: See `GANDataModule`.
 
     Raises:
-        ValueError: The data has no labels, or a class fewer images than `labels_per_class`; the latter is
-            raised when the data is first read.
+        ValueError: The data has no labels, or a class has fewer images than `labels_per_class`; the latter is raised
+            when the data is first read.
     """
 
     labelled = True
@@ -150,7 +149,7 @@ class SemiSupervised(_Derived):
 
     @cached_property
     def members(self) -> list[int]:
-        """The indices of the training images whose labels are known."""
+        """The indices of the labelled training images."""
         labels = self.dataset("train").labels()
         assert labels is not None and self.num_classes is not None
         counts = labels.bincount(minlength=self.num_classes)
@@ -167,7 +166,7 @@ class SemiSupervised(_Derived):
 
 
 class Derived(Wrapped):
-    """A data set's batches with sources computed from the images; with `alone` only the sources."""
+    """Adds sources, computed from the images, to a data set's batches; with `alone`, returns only the sources."""
 
     def __init__(self, data: Images, draw: Any, recipe: str, alone: bool = False) -> None:
         super().__init__(data)
@@ -184,7 +183,7 @@ class Derived(Wrapped):
 
 
 class Labelled(Wrapped):
-    """A data set's batches with "labelled", the images with their labels; with `alone` only that."""
+    """Adds "labelled", (images, labels), to a data set's batches; with `alone`, returns only that."""
 
     def __init__(self, data: Images, alone: bool) -> None:
         super().__init__(data)
@@ -196,11 +195,11 @@ class Labelled(Wrapped):
         return Batch(labelled=labelled) if self.alone else Batch(**{**batch, "labelled": labelled})
 
     def _digest(self) -> str:
-        return self.data.fingerprint()  # the same images and labels, only twice
+        return self.data.fingerprint()  # the same images and labels, twice
 
 
 class Unlabelled(Wrapped):
-    """A data set's batches without their labels."""
+    """Removes the labels from a data set's batches."""
 
     _labels = None
 
@@ -211,23 +210,23 @@ class Unlabelled(Wrapped):
 
 
 def grey(images: Tensor) -> Tensor:
-    """uint8 [N, 3, H, W] -> uint8 [N, 1, H, W], weighted as for television (ITU-R 601)."""
+    """uint8 [N, 3, H, W] -> uint8 [N, 1, H, W], with the luma weights of ITU-R BT.601."""
     weights = torch.tensor([299, 587, 114])[:, None, None]
     return ((images * weights).sum(1, keepdim=True) / 1000).round().byte()
 
 
 def mosaic(images: Tensor, factor: int) -> Tensor:
-    """uint8 [N, C, H, W], each square of factor x factor pixels as its mean."""
+    """uint8 [N, C, H, W], with each block of factor x factor pixels replaced by its mean."""
     means = F.avg_pool2d(images.float(), factor).round().byte()
     return means.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
 
 
 def edges(images: Tensor) -> Tensor:
-    """Outlines: uint8 [N, 1 or 3, H, W] -> uint8 [N, 1, H, W], 0 on them and 255 elsewhere.
+    """Outlines: uint8 [N, 1 or 3, H, W] -> uint8 [N, 1, H, W], 0 on edges and 255 elsewhere.
 
-    Sobel's gradient, thinned to its ridges as in Canny's detector: an edge is where the gradient is larger than at both
-    neighbours in its direction, and than a quarter of the image's largest. All sums are of whole numbers, hence exact,
-    so that an image's edges do not depend on the batch that it is in.
+    Sobel gradients with non-maximum suppression, as in Canny's detector: at an edge, the gradient is larger than at
+    both neighbours in its direction, and than a quarter of the image's maximum. All sums are of integers, hence exact,
+    so an image's edges do not depend on its batch.
     """
     shades = (grey(images) if images.shape[1] == 3 else images).float()
     x = F.pad(shades, (1, 1, 1, 1), mode="replicate")
@@ -236,7 +235,7 @@ def edges(images: Tensor) -> Tensor:
     def at(t: Tensor, down: int, right: int) -> Tensor:
         return t[..., 1 + down : 1 + down + height, 1 + right : 1 + right + width]
 
-    def ridge(down: int, right: int) -> Tensor:  # of two equal neighbours one is the edge
+    def ridge(down: int, right: int) -> Tensor:  # of two equal neighbours, one is kept
         return (strength > at(padded, -down, -right)) & (strength >= at(padded, down, right))
 
     across = at(x, -1, 1) - at(x, -1, -1) + 2 * (at(x, 0, 1) - at(x, 0, -1)) + at(x, 1, 1) - at(x, 1, -1)
@@ -246,5 +245,5 @@ def edges(images: Tensor) -> Tensor:
     flat, steep = along.abs() <= TAN * across.abs(), across.abs() <= TAN * along.abs()
     diagonal = torch.where(across * along > 0, ridge(1, 1), ridge(1, -1))
     edge = torch.where(flat, ridge(0, 1), torch.where(steep, ridge(1, 0), diagonal))
-    strong = strength > strength.amax((1, 2, 3), keepdim=True) / 16  # these are squares
+    strong = strength > strength.amax((1, 2, 3), keepdim=True) / 16  # squares of the gradients: a quarter
     return (~(edge & strong)).byte() * 255

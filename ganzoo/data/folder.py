@@ -1,4 +1,4 @@
-"""Anybody's own pictures: a folder of files, whatever their kind, size and nesting."""
+"""Folders of the user's own pictures, of any size and nesting."""
 
 from __future__ import annotations
 
@@ -29,32 +29,32 @@ from ganzoo.data.decoding import Fit, decode, deep, find, header, listing, open_
 class ImageFolder(GANDataModule):
     """Your own pictures, flat or nested: PNG, JPEG, WebP, BMP, TIFF and GIF (the first frame).
 
-    Grey, colour, palette, CMYK, 16-bit and transparent pictures (put on white) are all converted, and EXIF's
-    orientation is honoured. Hidden files, and files without a picture's extension, are ignored.
+    Grey, colour, palette, CMYK, 16-bit and transparent pictures (on white) are all converted, and EXIF orientation is
+    applied. Hidden files, and files with other extensions, are ignored.
 
-    Fixed splits, whatever the seed: a hash of the file's path inside the folder decides, so that adding files moves no
-    other. val and test are the same `val_fraction` of the files; train is the rest.
+    The splits are independent of the seed: a hash of the file's relative path decides, so adding files moves no others.
+    val and test are the same `val_fraction` of the files; train is the rest.
 
     Attributes:
-        classes: The names of the labels, in order; empty without labels.
+        classes: Class names, in the order of the labels; empty without labels.
 
     Args:
         path: The folder.
-        image_size: Pixels per side that the pictures are resampled to.
+        image_size: Pixels per side after resampling.
         channels: 3 for colour, 1 for grey.
-        fit: What to do with pictures that are not square: "crop" the centre, or "squeeze" all of it.
+        fit: For pictures that are not square: "crop" the centre, or "squeeze" the whole picture.
         labels: Whether the folder's top-level subfolders are the classes, in sorted order.
-        corrupt: "refuse" stops at files that cannot be read and names them; "skip" warns and takes others instead.
-        val_fraction: Share of the files that is held out, 0 to 1.
-        cache_gb: Decoded pictures are kept in memory if all of them fit into this many GB, so that nothing is decoded
-            twice.
-        num_workers: Worker processes that decode ahead; None takes the number of CPU cores, at most 8.
+        corrupt: "refuse" raises an error that lists unreadable files; "skip" warns and uses others instead.
+        val_fraction: Share of the files held out for val and test, 0 to 1.
+        cache_gb: Memory for decoded pictures in GB; if all of them fit, each is decoded only once, otherwise in every
+            epoch.
+        num_workers: Worker processes that decode in advance; None takes the number of CPU cores, at most 8.
         **kwargs: See `GANDataModule`.
 
     Raises:
-        FileNotFoundError: The folder does not exist, or holds no pictures.
+        FileNotFoundError: The folder does not exist, or contains no pictures.
         NotADirectoryError: `path` is a file.
-        ValueError: Some files are no pictures, or the classes are not laid out as subfolders.
+        ValueError: Some files are not pictures, or, with `labels`, some pictures are not in a subfolder.
     """
 
     def __init__(
@@ -93,12 +93,12 @@ class ImageFolder(GANDataModule):
 
 
 class Store:
-    """Decoded pictures: one store for all splits, and, through shared memory, for all workers.
+    """A cache of decoded pictures, shared by all splits and, through shared memory, by all workers.
 
     Args:
-        names: Of the pictures, for messages.
-        shape: (C, H, W) of the pictures.
-        skip: Whether those that cannot be decoded are warned of, not refused.
+        names: Names of the pictures, for messages.
+        shape: (C, H, W) of the decoded pictures.
+        skip: Whether to warn about undecodable pictures instead of raising an error.
         cache_gb: See `ImageFolder`.
         shared: Whether workers share the memory.
     """
@@ -109,7 +109,7 @@ class Store:
         self.names, self.shape, self.skip = names, shape, skip
         size = len(names) * shape[0] * shape[1] * shape[2]
         room = cache_gb * 1e9
-        if shared and os.path.isdir("/dev/shm"):  # small in many containers; writing past its end kills the process
+        if shared and os.path.isdir("/dev/shm"):  # small in many containers; writing beyond it kills the process
             room = min(room, shutil.disk_usage("/dev/shm").free / 2)
         self.cache = torch.empty(len(names), *shape, dtype=torch.uint8) if size <= room else None
         self.cached = torch.zeros(len(names), dtype=torch.bool)
@@ -120,18 +120,20 @@ class Store:
                     tensor.share_memory_()
 
     def decode(self, i: int) -> Tensor:
-        """Picture i as uint8 [C, H, W]; raises anything where it cannot."""
+        """Picture i as uint8 [C, H, W]; may raise any exception."""
         raise NotImplementedError
 
     def read(self, i: int) -> Tensor | None:
-        """Picture i as uint8 [C, H, W]; None if it cannot be decoded, which is warned of once, or refused."""
+        """Picture i as uint8 [C, H, W]. If it cannot be decoded: with `skip`, None and a single warning; otherwise a
+        RuntimeError.
+        """
         if self.cached[i] and self.cache is not None:
             return self.cache[i]
         if self.broken[i]:
             return None
         try:
             image = self.decode(i)
-        except Exception as error:  # Pillow raises anything on broken files
+        except Exception as error:  # Pillow raises many types on broken files
             name = visible(self.names[i])
             if not self.skip:
                 raise RuntimeError(
@@ -147,7 +149,7 @@ class Store:
 
 
 class FolderPictures(Store):
-    """The files of a folder, with their classes if they have any."""
+    """The files of a folder, with labels if there are any."""
 
     def __init__(
         self, files: list[Path], labels: Tensor | None, shape: tuple[int, int, int], fit: Fit, **store: Any
@@ -160,7 +162,7 @@ class FolderPictures(Store):
 
 
 class StoredImages(Images):
-    """Some of a store's pictures; one that cannot be decoded is replaced by the next that can, in sorted order."""
+    """A subset of a store; the next picture, in sorted order, replaces one that cannot be decoded."""
 
     def __init__(self, pictures: Store, members: list[int]) -> None:
         self.pictures, self.members = pictures, members
@@ -169,7 +171,7 @@ class StoredImages(Images):
         return len(self.members)
 
     def read(self, tickets: Sequence[int]) -> tuple[list[int], Tensor]:
-        """Which pictures of the store these tickets give, and the pictures, uint8 [N, C, H, W]."""
+        """The pictures of these tickets: their indices in the store, and their pixels, uint8 [N, C, H, W]."""
         found = [self._read(ticket % len(self)) for ticket in tickets]
         return [i for i, _ in found], torch.stack([image for _, image in found])
 
@@ -182,7 +184,7 @@ class StoredImages(Images):
 
 
 class FolderImages(StoredImages):
-    """Some of a folder's pictures, with their classes if they have any."""
+    """A subset of a folder's pictures, with labels if there are any."""
 
     pictures: FolderPictures
 
@@ -196,12 +198,12 @@ class FolderImages(StoredImages):
     @cached_property
     def _labels(self) -> Tensor | None:
         labels = self.pictures.labels
-        if labels is not None and self.pictures.skip:  # which ones are replaced shows when they are decoded
+        if labels is not None and self.pictures.skip:  # replacements are only known after decoding
             return super()._labels
         return None if labels is None else labels[self.members]
 
     def _digest(self) -> str:
-        """Of the files' bytes, which decides what they decode to."""
+        """Hashes the files' bytes, which determine the pixels."""
         shape, fit, labels = self.pictures.shape, self.pictures.fit, self.pictures.labels
         files = digest_files(self.pictures.files[i] for i in self.members)
         return combine("folder 1", shape, fit, None if labels is None else labels[self.members].tolist(), *files)
@@ -209,34 +211,32 @@ class FolderImages(StoredImages):
 
 @dataclass
 class FolderReport:
-    """What `scan` found out about a folder. File names are relative to it, with forward slashes."""
+    """Results of `scan`. File names are relative to the folder, with forward slashes."""
 
     images: int  # files with a picture's extension
-    others: int  # other files, hidden ones aside
-    extensions: dict[str, int]  # ".jpg" -> how many files
-    modes: dict[str, int]  # Pillow's mode -> how many files: "RGB", "L", "P" ...
+    others: int  # other files, without hidden ones
+    extensions: dict[str, int]  # ".jpg" -> number of files
+    modes: dict[str, int]  # Pillow's mode ("RGB", "L", "P" ...) -> number of files
     width: tuple[int, int, int]  # smallest, median, largest, in pixels; zeros if no file could be read
     height: tuple[int, int, int]
     sizes: int  # number of distinct (width, height)
-    classes: dict[str, int]  # top-level subfolder -> how many files; "" counts the files beside the subfolders
+    classes: dict[str, int]  # top-level subfolder -> number of files; "" for files outside subfolders
     unusable: dict[str, str]  # file -> why it cannot be read: not a picture, truncated ...
-    notes: dict[
-        str, str
-    ]  # file -> what to know about a usable one: smaller than image_size, animated, deep, transparent
+    notes: dict[str, str]  # usable file -> remarks: smaller than image_size, animated, 16 bits, transparent
 
 
 def scan(
     path: str, image_size: Pixels | None = None, progress: Callable[[int, int], None] | None = None
 ) -> FolderReport:
-    """Look at every picture of a folder, decoding all of it.
+    """Inspect and fully decode every picture of a folder.
 
     Args:
         path: The folder.
-        image_size: Pictures whose shorter side is below this many pixels are noted; None: none is.
-        progress: Called with (files done, files in all) after each file.
+        image_size: Pictures whose shorter side is below this, in pixels, get a note; None for no such notes.
+        progress: Called with (files done, total files) after each file.
 
     Raises:
-        FileNotFoundError: The folder does not exist, or holds no pictures.
+        FileNotFoundError: The folder does not exist, or contains no pictures.
         NotADirectoryError: `path` is a file.
     """
     root = path_of(path)
@@ -273,8 +273,7 @@ def scan(
 
 
 def _inspect(file: Path) -> tuple[tuple[int, int], str, list[str]] | str:
-    """Upright size and mode of a picture that decodes, and what to know about it; what is wrong with one that does
-    not."""
+    """Upright size, mode and notes of a picture; or the reason why it cannot be decoded."""
     if isinstance(seen := header(file), str):
         return seen
     try:
@@ -283,7 +282,7 @@ def _inspect(file: Path) -> tuple[tuple[int, int], str, list[str]] | str:
             alpha = (
                 picture.convert("RGBA").getchannel("A").getextrema() if picture.has_transparency_data else (255, 255)
             )
-            animated = getattr(picture, "is_animated", False)  # to count 100,000 frames takes minutes
+            animated = getattr(picture, "is_animated", False)  # counting 100,000 frames would take minutes
     except Exception as error:
         return str(error)
     notes = {
@@ -306,11 +305,11 @@ def class_names(root: Path, names: Iterable[str]) -> list[str]:
 
 
 def class_of(name: str) -> str:
-    """The top-level folder of a picture."""
+    """The class of a picture: its top-level folder."""
     return composed(name.split("/")[0])
 
 
 def fraction(name: str) -> float:
-    """A number in [0, 1) that only depends on the name: the same on every machine, and whatever its bytes are."""
+    """A hash of the name, in [0, 1), the same on every machine; the name may contain bytes that are not UTF-8."""
     text = composed(name).encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest()) / 2**32

@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians in the plane: where mode collapse can be seen and counted."""
+"""Mixtures of Gaussians in the plane, on which mode collapse can be seen and counted."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from ganzoo.data.datasets import ArrayImages
 class Gaussians(GANDataModule):
     """A mixture of Gaussians in the plane as "images" [2, 1, 1]; the label is the mode.
 
-    "ring": 8 modes on the unit circle, sigma 0.01. "grid": 5x5 modes at {-4, -2, 0, 2, 4}, sigma 0.05 (PacGAN's).
-    Train has `n` points; val and test are independent draws of `n // 5`. All are fixed, whatever the seed.
+    "ring": 8 modes on the unit circle, sigma 0.01. "grid": 5x5 modes at {-4, -2, 0, 2, 4}, sigma 0.05 (as in PacGAN).
+    Train has `n` points, val and test have `n // 5` each, drawn independently. The seed changes none of them.
 
     Attributes:
-        scale: The points are divided by it, which brings 6 sigma into [-1, 1]; `x * scale` is in true units.
-        centers: [K, 2] float, in true units.
-        sigma: Standard deviation per axis, in true units.
+        scale: Divisor that maps all modes, up to 6 sigma, into [-1, 1]; `x * scale` has the original units.
+        centers: Of the modes, [K, 2] float, in original units.
+        sigma: Standard deviation per axis, in original units.
 
     Args:
-        layout: Where the modes lie.
+        layout: Arrangement of the modes.
         n: Number of training points.
         **kwargs: See `GANDataModule`.
 
     Raises:
-        ValueError: There are too few points, or more than the memory holds.
+        ValueError: `n` is below 5, or the points do not fit into memory.
     """
 
     image_size = 1
     channels = 2
-    extractor = None  # points, no images
+    extractor = None  # there is none for points
 
     def __init__(self, layout: Literal["ring", "grid"] = "ring", n: Count = 50_000, **kwargs: Any) -> None:
         super().__init__(**kwargs)

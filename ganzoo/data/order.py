@@ -1,4 +1,4 @@
-"""The order of the batches: a function of (seed, epoch), shared by processes and workers, resumed exactly."""
+"""Loaders whose batches are a function of (seed, epoch), for any number of processes and workers; exactly resumable."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from ganzoo.core.signals import CODES, starting_processes, take
 from ganzoo.core.types import Batch
 from ganzoo.data.datasets import Images
 
-BLOCK = 64  # batches whose tickets are made at once
+BLOCK = 64  # batches whose tickets are computed at once
 
 
 def _go_on(worker: int) -> None:
-    """What ends a training is often sent to all of its processes; it needs its workers until its state is saved."""
+    """Ignore the signals that end a training, often sent to all its processes: saving its state needs the workers."""
     take(signal.SIG_IGN, *CODES)
 
 
@@ -34,20 +34,20 @@ def identity(batch: Any) -> Any:
 
 
 class _Batches:
-    """Hands out `data`'s batches in a given order, loaded here or by workers.
+    """The batches of `data` in a given order, loaded in this process or by workers.
 
-    It is no torch DataLoader, so Lightning does not replace the order when there are several processes.
+    Not a torch DataLoader, whose order Lightning would replace in distributed training.
     """
 
     def __init__(self, data: Images, order: Iterable[Sequence[int]], num_workers: int) -> None:
-        self.data = data  # not named `dataset`: Lightning would take this for a DataLoader under overfit_batches
+        self.data = data  # named `dataset`, Lightning would treat this as a DataLoader under overfit_batches
         self.order, self.num_workers = order, num_workers
         self._loader: DataLoader[Batch] | None = None
-        self._iterator: Iterator[Batch] | None = None  # Lightning ends the workers of an attribute of this name
+        self._iterator: Iterator[Batch] | None = None  # Lightning shuts down its workers, by this name
 
     def __iter__(self) -> Iterator[Batch]:
         pin = torch.cuda.is_available()
-        if self.num_workers == 0:  # a DataLoader costs more here than the images do
+        if self.num_workers == 0:  # a DataLoader would take longer than loading the images
             for tickets in self.order:
                 batch = self.data.__getitems__(tickets)
                 yield tree_map(Tensor.pin_memory, batch) if pin else batch
@@ -60,7 +60,7 @@ class _Batches:
                 num_workers=self.num_workers,
                 persistent_workers=True,
                 pin_memory=pin,
-                generator=torch.Generator(),  # it draws a seed per epoch, which must not come from the global generator
+                generator=torch.Generator(),  # otherwise its seeds come from the global generator
                 worker_init_fn=_go_on,
             )
         self._start(self._loader)
@@ -68,28 +68,28 @@ class _Batches:
             yield loaded
 
     def _start(self, loader: DataLoader[Batch]) -> None:
-        """Begin an epoch; where that starts the workers, they are ended with this process."""
+        """Start an epoch; workers started by this are killed when this process exits."""
         before = active_children()
         with starting_processes():
             self._iterator = iter(loader)
         for worker in {*active_children()} - {*before}:
-            Finalize(None, worker.kill, exitpriority=0)  # multiprocessing's SIGTERM, which it waits for, is ignored
+            Finalize(None, worker.kill, exitpriority=0)  # multiprocessing would send SIGTERM, which they ignore
 
     def _next(self) -> Batch | None:
         assert self._iterator is not None
-        _error_if_any_worker_fails()  # here, not in the midst of a step or a save, where torch's handler would raise it
+        _error_if_any_worker_fails()  # not in torch's signal handler, which might interrupt a step or a save
         return next(self._iterator, None)
 
 
 class SequentialLoader(_Batches):
-    """Every image once, in order, as validation wants it; each process reads its own contiguous part.
+    """Every image once, in order, for validation; each process reads a contiguous part.
 
     Args:
         data: The images.
         batch_size: Images per batch of this process; the last batch may be smaller.
-        rank: This process's number.
-        world_size: How many processes share the data.
-        num_workers: Worker processes that load ahead; 0 loads in this process.
+        rank: Rank of this process.
+        world_size: Number of processes that share the data.
+        num_workers: Worker processes that load in advance; 0 loads in this process.
     """
 
     def __init__(
@@ -105,27 +105,26 @@ class SequentialLoader(_Batches):
 
 @lru_cache(maxsize=4)
 def shuffled(size: int, seed: int, epoch: int) -> Tensor:
-    """The order of an epoch: 0 to size - 1, shuffled as a function of the other two; kept, so not to be changed."""
+    """The order of an epoch: a permutation of 0 to size - 1. Cached, so it must not be modified."""
     return torch.randperm(size, generator=torch.Generator().manual_seed(mix(seed, epoch)))
 
 
 @lru_cache(maxsize=2)
 def places(size: int, seed: int, epoch: int) -> Tensor:
-    """The inverse of `shuffled`: where each image stands in the epoch."""
+    """The inverse of `shuffled`: each image's position in the epoch."""
     return shuffled(size, seed, epoch).argsort()
 
 
 class Repeated(Images):
-    """As many images as another data set has, from one with fewer: while that one's epoch lasts, they pass by again
-    and again, each time in another order.
+    """A smaller data set repeated to the length of a larger one: several passes per epoch, each in a different order.
 
-    A ticket's image is a function of (seed, ticket) alone: where the ticket stands in its epoch says which pass it
-    belongs to, and its place in that.
+    Each image is a function of (seed, ticket): the ticket's position in the larger data set's epoch determines the pass
+    and the position within it.
 
     Args:
-        data: The images.
-        size: Number of images of the other data set.
-        seed: Of the other data set's order.
+        data: The smaller data set.
+        size: Number of images of the larger data set.
+        seed: Seed of the larger data set's order.
     """
 
     def __init__(self, data: Images, size: int, seed: int) -> None:
@@ -141,36 +140,36 @@ class Repeated(Images):
         epoch, index = divmod(ticket, self.size)
         n = len(self.data)
         passed, place = divmod(int(places(self.size, self.seed, epoch)[index]), n)
-        passed += epoch * -(-self.size // n)  # passes per epoch, of which the last may be cut short
+        passed += epoch * -(-self.size // n)  # passes per epoch; the last may be incomplete
         return passed * n + int(shuffled(n, mix(self.seed, 1), passed)[place])
 
 
 class Shuffle:
-    """The tickets of the batches still to come in an epoch: a function of (seed, epoch) alone.
+    """The tickets of an epoch's remaining batches, a function of (seed, epoch).
 
-    Global batch b is `perm[b * B : (b + 1) * B]`, of which process r takes its r-th contiguous slice, so that all
-    processes together see the batches that one would. The last incomplete batch is dropped.
+    Global batch b is `perm[b * B : (b + 1) * B]`; process r takes its r-th contiguous slice, so the global batches do
+    not depend on the number of processes. The last incomplete batch is dropped.
 
     Args:
         size: Number of images.
         batch_size: Images per global batch, over all processes.
         seed: Seed of the order.
-        rank: This process's number.
-        world_size: How many processes share each batch.
-        same: Whether all epochs are the first one.
+        rank: Rank of this process.
+        world_size: Number of processes that share each batch.
+        same: Whether every epoch repeats the first.
     """
 
     def __init__(self, size: int, batch_size: int, seed: int, rank: int, world_size: int, same: bool = False) -> None:
         self.size, self.batch_size, self.seed, self.same = size, batch_size, seed, same
         self.share = batch_size // world_size
         self.offset = rank * self.share
-        self.epoch = self.batch = 0  # `batch`: how many the loader has handed out, not those loaded ahead
+        self.epoch = self.batch = 0  # `batch`: batches returned by the loader, without those loaded in advance
 
     def __len__(self) -> int:
         return self.size // self.batch_size
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch; naming the present one keeps the position."""
+        """Go to the start of an epoch; the current epoch keeps its position."""
         if epoch != self.epoch:
             self.epoch, self.batch = epoch, 0
 
@@ -184,21 +183,21 @@ class Shuffle:
 
 
 class Loader(_Batches):
-    """The training loader: each pass is an epoch, shuffled as a function of (seed, epoch) alone; see `Shuffle`.
+    """The training loader: each pass is an epoch, shuffled as a function of (seed, epoch); see `Shuffle`.
 
-    Lightning saves and restores its state: a resumed run goes on after the last batch that was handed out.
+    Lightning saves and restores its state: a resumed run continues after the last batch returned.
 
     Args:
         data: The images.
         batch_size: Images per global batch, over all processes.
         seed: Seed of the order.
-        rank: This process's number.
-        world_size: How many processes share each batch.
-        num_workers: Worker processes that load ahead; 0 loads in this process.
-        same: Whether all epochs are the first one, as `Trainer(overfit_batches=...)` asks.
+        rank: Rank of this process.
+        world_size: Number of processes that share each batch.
+        num_workers: Worker processes that load in advance; 0 loads in this process.
+        same: Whether every epoch repeats the first, for `Trainer(overfit_batches=...)`.
 
     Raises:
-        ValueError: The batch does not divide over the processes, or is larger than the data set.
+        ValueError: `batch_size` is not divisible by the number of processes, or exceeds the number of images.
     """
 
     def __init__(
@@ -222,9 +221,7 @@ class Loader(_Batches):
                 f"batch_size={batch_size} exceeds the {len(data)} training images, so an epoch would have no batch: "
                 f"lower batch_size to {len(data) // world_size * world_size} or less, or add images."
             )
-        self.sampler = Shuffle(
-            len(data), batch_size, seed, rank, world_size, same
-        )  # where Lightning looks for set_epoch
+        self.sampler = Shuffle(len(data), batch_size, seed, rank, world_size, same)  # Lightning calls its set_epoch
         super().__init__(data, self.sampler, num_workers)
         self._restored = False
 
@@ -232,19 +229,19 @@ class Loader(_Batches):
         return len(self.sampler)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch; naming the present one keeps the position."""
+        """Go to the start of an epoch; the current epoch keeps its position."""
         self.sampler.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch, and how many of its batches were handed out."""
+        """The epoch, and the number of its batches returned so far."""
         return {"epoch": self.sampler.epoch, "batch": self.sampler.batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue after the last batch that had been handed out when `state` was taken."""
+        """Continue after the last batch returned before `state` was saved."""
         self.sampler.epoch, self.sampler.batch, self._restored = state["epoch"], state["batch"], True
 
     def __iter__(self) -> Iterator[Batch]:
-        # A generator: nothing runs before the first `next`, when Lightning is done with load_state_dict and set_epoch.
+        # A generator runs from the first `next` on, after Lightning has called load_state_dict and set_epoch.
         if self.sampler.batch == len(self):
             self.set_epoch(self.sampler.epoch + 1)
         elif not self._restored:

@@ -1,4 +1,4 @@
-"""Folders for translators, which turn pictures of one kind into another: in pairs, or without."""
+"""Picture folders for translators between two kinds of pictures: paired or unpaired."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from ganzoo.data.order import Repeated
 
 Side = Literal["left", "right"]
 Header = tuple[tuple[int, int], str]  # upright (width, height), Pillow's mode
-Found = dict[str, tuple[Path, Header]]  # a folder's pictures, by the names that decide their splits
+Found = dict[str, tuple[Path, Header]]  # a folder's pictures, by the names that determine their splits
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 class _Translation(GANDataModule):
-    """What `PairedFolder` and `UnpairedFolder` share.
+    """Base of `PairedFolder` and `UnpairedFolder`.
 
     Args:
-        image_size: Pixels per side that the pictures are resampled to.
+        image_size: Pixels per side after resampling.
         channels: Of "image": 3 for colour, 1 for grey.
         source_channels: Of "source": 3 for colour, 1 for grey.
-        fit: What to do with pictures that are not square: "crop" the centre, or "squeeze" all of it.
-        jitter: Training pictures are resampled to so many pixels more per side, and a window of `image_size` is cut out
-            of them, anew in every epoch; pix2pix and CycleGAN take 30 at 256.
-        corrupt: "refuse" stops at files that cannot be used and names them; "skip" warns and takes others instead.
-        val_fraction: Share of the files that is held out, 0 to 1, where no subfolders say which.
-        cache_gb: Decoded pictures are kept in memory if all of them fit into this many GB, so that nothing is decoded
-            twice.
-        num_workers: Worker processes that decode ahead; None takes the number of CPU cores, at most 8.
+        fit: For pictures that are not square: "crop" the centre, or "squeeze" the whole picture.
+        jitter: Random crops: training pictures are resampled to this many more pixels per side, and cropped to
+            `image_size` at a new position in every epoch; pix2pix and CycleGAN use 30 at 256.
+        corrupt: "refuse" raises an error that lists unusable files; "skip" warns and uses others instead.
+        val_fraction: Share of the files held out for val and test, 0 to 1, unless subfolders define the splits.
+        cache_gb: Memory for decoded pictures in GB; if all of them fit, each is decoded only once, otherwise in every
+            epoch.
+        num_workers: Worker processes that decode in advance; None takes the number of CPU cores, at most 8.
         **kwargs: See `GANDataModule`.
     """
 
@@ -69,7 +69,7 @@ class _Translation(GANDataModule):
         self._stores: dict[Any, Store] = {}
 
     def find(self, path: str) -> Found:
-        """The pictures of a folder that can be used, in sorted order."""
+        """The usable pictures of a folder, in sorted order."""
         root = path_of(path)
         return {name: (root / name, seen) for name, seen in readable(root, find(root)[0], self.corrupt).items()}
 
@@ -82,39 +82,39 @@ class _Translation(GANDataModule):
         return found
 
     def store(self, key: Any, make: Callable[..., Store], share: float) -> Store:
-        """The store of this key, made at the first call, with this share of the memory."""
+        """The store of this key, created at the first call with this share of the memory."""
         if key not in self._stores:
-            cache_gb = self.cache_gb * share / (2 if self.jitter else 1)  # another one holds the larger pictures
+            cache_gb = self.cache_gb * share / (2 if self.jitter else 1)  # another store has the larger ones
             self._stores[key] = make(cache_gb=cache_gb, skip=self.corrupt == "skip", shared=self.num_workers > 0)
         return self._stores[key]
 
     def varied(self, read: Callable[[int], Images], seed: int) -> Images:
-        """Training images with their windows and flips; `read` gives them in a size in pixels."""
+        """Training images with random crops and flips; `read` returns the images of a given size in pixels."""
         images = read(self.image_size + self.jitter)
         return self.flipped(Jittered(images, self.image_size, seed) if self.jitter else images, seed)
 
 
 class PairedFolder(_Translation):
-    """Pictures in pairs, as pix2pix learns from: "source" is what it reads, "image" is what it is to make of that.
+    """Paired pictures, as for pix2pix: "source" is the input, "image" the target.
 
-    Either both stand side by side in one picture, as in pix2pix's own data sets, or the targets are in `path` and the
-    sources in `source_path`, under the same names but for the suffix. Files are read as `ImageFolder` reads them.
+    Either each picture shows both side by side, as in pix2pix's own data sets; or `path` contains the targets and
+    `source_path` the sources, with the same names except for the extension. Files are read as by `ImageFolder`.
 
-    Fixed splits: where all pictures are in the top-level folders train and val, train and test, or all three, these are
-    the splits (where only one of val and test is there, it is both). Otherwise a hash of the target's path inside the
-    folder decides: val and test are the same `val_fraction`, train is the rest.
+    The splits are independent of the seed. If all pictures are in top-level folders train and val, train and test, or
+    all three, these are the splits (a missing val or test is the other one). Otherwise a hash of the target's relative
+    path decides: val and test are the same `val_fraction`, train is the rest.
 
     Args:
-        path: The folder; of the targets if there is a `source_path`.
+        path: The folder; with `source_path`, the folder of the targets.
         source_path: The folder of the sources.
-        source_side: Which half of a picture is the source, where both stand side by side.
+        source_side: Without `source_path`, the half of each picture that is the source.
         **kwargs: See `GANDataModule`.
 
     Raises:
-        FileNotFoundError: A folder does not exist, or holds no pictures.
+        FileNotFoundError: A folder does not exist, or contains no pictures.
         NotADirectoryError: A path is a file.
-        ValueError: Some files are no pictures, have no partner, or no two halves; or one folder's pictures are grey,
-            the other's are not, and both are to have three channels.
+        ValueError: Some files are not pictures, have no partner of the same aspect ratio, or have an odd width; or only
+            one of the folders is grey, and both are to have three channels.
     """
 
     def __init__(self, path: str, source_path: str | None = None, source_side: Side = "left", **kwargs: Any) -> None:
@@ -143,27 +143,26 @@ class PairedFolder(_Translation):
 
 
 class UnpairedFolder(_Translation):
-    """Two sets of pictures that are not paired, as CycleGAN learns from: "source" from one, "image" from the other.
+    """Two sets of unpaired pictures, as for CycleGAN: "source" from one, "image" from the other.
 
-    Either `path` holds CycleGAN's folders trainA and testA (the sources), trainB and testB, or the sources are in
-    `source_path`, the others in `path`. Files are read as `ImageFolder` reads them.
+    Either `path` contains CycleGAN's folders trainA and testA (the sources), trainB and testB (the images); or
+    `source_path` contains the sources and `path` the images. Files are read as by `ImageFolder`.
 
     A training epoch is as long as the larger set. Each set is shuffled on its own, as a function of (seed, epoch), and
-    the smaller one is repeated. The splits' data sets, which do not shuffle, have each picture of the
-    images once, beside the sources in order.
+    the smaller one is repeated. `dataset(split)` does not shuffle: it has each image once, with the sources in order.
 
-    Fixed splits, of each set on its own, as in `PairedFolder`.
+    Splits as in `PairedFolder`, for each set on its own.
 
     Args:
-        path: The folder of the images, CycleGAN's domain B; of both domains if there is no `source_path`.
+        path: The folder of the images, CycleGAN's domain B; without `source_path`, that of both domains.
         source_path: The folder of the sources, CycleGAN's domain A.
         **kwargs: See `GANDataModule`.
 
     Raises:
-        FileNotFoundError: A folder does not exist, or holds no pictures.
+        FileNotFoundError: A folder does not exist, or contains no pictures.
         NotADirectoryError: A path is a file.
-        ValueError: Some files are no pictures; there are no sources; or one folder's pictures are grey, the other's
-            are not, and both are to have three channels.
+        ValueError: Some files are not pictures; a domain has no pictures; or only one of the domains is grey, and both
+            are to have three channels.
     """
 
     paired = False
@@ -206,13 +205,13 @@ class UnpairedFolder(_Translation):
 
 
 class PairPictures(Store):
-    """Targets, with their sources as further channels.
+    """Decoded pairs: the channels of the target, followed by those of the source.
 
     Args:
-        files: Of each pair: one picture with both side by side, or the target and the source.
-        shape: The target's channels, the source's, pixels per side.
-        fit: What to do with what is not square.
-        source_side: Which half is the source, where both stand side by side.
+        files: Per pair: one picture with both side by side, or the target and the source.
+        shape: The target's channels, the source's channels, pixels per side.
+        fit: See `ImageFolder`.
+        source_side: See `PairedFolder`.
         **store: See `Store`.
     """
 
@@ -240,7 +239,7 @@ class PairPictures(Store):
 
 
 class PairImages(StoredImages):
-    """Some of the pairs."""
+    """A subset of the pairs."""
 
     pictures: PairPictures
 
@@ -252,14 +251,14 @@ class PairImages(StoredImages):
     _labels = None
 
     def _digest(self) -> str:
-        """Of the files' bytes, which decides what they decode to."""
+        """Hashes the files' bytes, which determine the pixels."""
         store = self.pictures
         files = digest_files(file for i in self.members for file in store.pairs[i])
         return combine("pairs 1", store.channels, store.shape, store.fit, store.source_side, *files)
 
 
 class Sources(Wrapped):
-    """A data set's images as sources."""
+    """Renames a data set's "image" to "source"."""
 
     _labels = None
 
@@ -271,7 +270,7 @@ class Sources(Wrapped):
 
 
 def _splits(names: Sequence[str], val_fraction: float) -> dict[Split, list[int]]:
-    """The positions of each split's names: by the top-level folders if these are splits, else by a hash of the name."""
+    """The indices of each split's names: by top-level folder if these are splits, else by a hash of the name."""
     folders = {name.split("/")[0] if "/" in name else "" for name in names}
     if "train" in folders and len(folders) > 1 and folders <= set(SPLITS):
         named = {split: [i for i, name in enumerate(names) if name.startswith(f"{split}/")] for split in SPLITS}
@@ -284,7 +283,7 @@ def _splits(names: Sequence[str], val_fraction: float) -> dict[Split, list[int]]
 
 
 def _domain(found: Found, letter: str) -> Found:
-    """The pictures below trainA, valA and testA, as if these were train, val and test."""
+    """The pictures in trainA, valA and testA (for letter A), renamed as if in train, val and test."""
     return {
         f"{split}/{name.partition('/')[2]}": picture
         for split in SPLITS
@@ -294,7 +293,7 @@ def _domain(found: Found, letter: str) -> Found:
 
 
 def _match(folders: dict[str, Found], corrupt: str) -> dict[str, tuple[Path, ...]]:
-    """The files of target and source, by the target's name: the source's is the same but for the suffix."""
+    """The files of target and source by the target's name; names match except for the extension."""
     bad: dict[str, str] = {}
     (path, targets), (source_path, sources) = folders.items()
     mine, theirs = (_stems(folder, found, bad) for folder, found in folders.items())
@@ -316,7 +315,7 @@ def _match(folders: dict[str, Found], corrupt: str) -> dict[str, tuple[Path, ...
 
 
 def _stems(folder: str, found: Found, bad: dict[str, str]) -> dict[str, str]:
-    """Names by themselves without their suffix, composed; adds to `bad` those that are there twice."""
+    """Names by their stems (without extension, in NFC); names whose stem is not the first of its kind go to `bad`."""
     stems: dict[str, str] = {}
     for name in found:
         first = stems.setdefault(composed(os.path.splitext(name)[0]), name)
@@ -326,12 +325,12 @@ def _stems(folder: str, found: Found, bad: dict[str, str]) -> dict[str, str]:
 
 
 def _alike(size: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Whether two pictures have the same proportions, to a pixel."""
+    """Whether two pictures have the same aspect ratio, to within a pixel."""
     return abs(size[0] * other[1] - size[1] * other[0]) <= max(*size, *other)
 
 
 def _check_colours(folders: dict[str, Found], channels: int, source_channels: int) -> None:
-    """Refuse to read one folder's grey pictures in three channels beside real colour: that is mostly a mistake."""
+    """Refuse three channels for both folders if only one of them is grey: probably a mistake."""
     (path, is_grey), (source_path, source_is_grey) = (
         (folder, all(grey(mode) for _, (_, mode) in found.values())) for folder, found in folders.items()
     )

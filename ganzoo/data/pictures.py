@@ -1,4 +1,4 @@
-"""Pictures to be scored, from whatever program: a folder of files or one file of arrays, exactly as they are."""
+"""Pictures for evaluation, from any program: a folder of files or an array file, without resampling by default."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ KINDS = "convert them all to grey or all to colour"
 
 
 class Pictures(Images):
-    """A folder of pictures in sorted order, nested folders and all, or the images of a .npy or .npz file.
+    """The pictures of a folder and its subfolders, in sorted order, or the images of a .npy or .npz file.
 
     Nothing is resized or cropped unless `image_size` is given. Transparent pictures are put on white, palettes become
-    colour, 16 bits become 8, and EXIF's orientation is honoured. Hidden files, and files without a picture's extension,
-    are ignored. Arrays are uint8 [N, H, W, C], as `python -m ganzoo sample --format npy` writes them, or `arr_0` of a
-    .npz, as ADM's evaluator takes them.
+    colour, 16 bits become 8, and EXIF orientation is applied. Hidden files, and files with other extensions, are
+    ignored. Arrays are uint8 [N, H, W, C], as written by `python -m ganzoo sample --format npy`, or `arr_0` of a .npz,
+    as for ADM's evaluator.
 
     Attributes:
         channels: 1 for grey, 3 for colour.
@@ -43,15 +43,15 @@ class Pictures(Images):
     Args:
         path: The folder or file.
         channels: Convert all pictures to grey (1) or colour (3); None keeps them, and refuses a mix.
-        limit: Take the first so many pictures only.
-        image_size: Crop all pictures to the centred square and resample it to so many pixels per side, as
+        limit: Maximum number of pictures, from the first; None for all.
+        image_size: Crop all pictures to the centred square and resample it to this many pixels per side, as
             `ImageFolder` does; None keeps their size, and refuses a mix.
 
     Raises:
-        FileNotFoundError: There is no such path, or no picture in it.
+        FileNotFoundError: `path` does not exist, or contains no pictures.
         NotADirectoryError: `path` is a file of another kind.
-        ValueError: Pictures that cannot be read, that differ in size or in grey and colour, fewer than two, or an array
-            of another type or shape.
+        ValueError: Pictures are unreadable, differ in size or in grey and colour, or are fewer than two; or an array
+            has another type or shape.
     """
 
     _labels = None
@@ -89,11 +89,11 @@ class Pictures(Images):
         if self.array is not None and self.array.shape[1:] == (*self.image_size, self.channels):
             images = torch.from_numpy(np.stack([self._row(i) for i in indices]))
             return Batch(image=images.permute(0, 3, 1, 2).contiguous())
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # a pool that is kept would not survive a fork
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # a persistent pool would not survive a fork
             return Batch(image=torch.stack(list(pool.map(self._read, indices))))
 
     def _row(self, i: int) -> np.ndarray:
-        """An image of the array."""
+        """Image i of the array, uint8 [H, W, C]."""
         assert self.array is not None
         try:
             return self.array[i]
@@ -108,7 +108,7 @@ class Pictures(Images):
             return square(picture, self._size) if self._size else pixels(picture)
         try:
             image = decode(self.files[i], self._size, self.channels)
-        except Exception as error:  # Pillow raises anything on broken files
+        except Exception as error:  # Pillow raises many types on broken files
             raise ValueError(f"{self.files[i]} cannot be decoded: {error}. Repair or remove it.") from error
         if image.shape[1:] != self.image_size:
             height, width = image.shape[1:]
@@ -116,22 +116,22 @@ class Pictures(Images):
         return image
 
     def _digest(self) -> str:
-        """Of the files' bytes, which decides what they decode to."""
+        """Hashes the files' bytes, which determine the pixels."""
         if self.array is not None:
             return super()._digest()
         return combine("pictures 1", self.channels, self._size, *digest_files(self.files))
 
 
 def _load(file: Path, limit: int | None) -> np.ndarray | Rows:
-    """The first images of a file, uint8 [N, H, W, C]; those of a .npy stay on the disk."""
+    """The first `limit` images of a file, uint8 [N, H, W, C]; those of a .npy in C order stay on disk."""
     try:
         with open_file(file) as opened:
             if zipfile.is_zipfile(opened):
                 array = read_npz(opened, "arr_0")["arr_0"]
             else:
                 array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # numpy, zipfile and zlib raise anything on damaged files
-        why = re.split(r"\. |\n", str(error))[0]  # numpy goes on to say how it could be unpickled
+    except Exception as error:  # numpy, zipfile and zlib raise many types on damaged files
+        why = re.split(r"\. |\n", str(error))[0]  # without numpy's advice to unpickle it
         raise ValueError(f"{file.absolute()} cannot be read as an array: {why}; write it with numpy.save") from error
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] not in (1, 3) or 0 in array.shape[1:]:
         raise ValueError(
@@ -145,7 +145,7 @@ def _load(file: Path, limit: int | None) -> np.ndarray | Rows:
 
 
 def _check(root: Path, names: list[str], one_size: bool, one_kind: bool) -> tuple[tuple[int, int], int]:
-    """(width, height) and channels of most pictures, if all are alike where they must be; reads headers only."""
+    """(width, height) and channels of the most frequent kind of picture, from headers; refuses a forbidden mix."""
     with ThreadPoolExecutor() as pool:
         headers = dict(zip(names, pool.map(header, (root / name for name in names)), strict=True))
     bad = {name: seen for name, seen in headers.items() if isinstance(seen, str)}

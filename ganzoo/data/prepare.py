@@ -1,4 +1,4 @@
-"""From a folder of pictures to shards: stopped at any moment, it goes on where it was."""
+"""Conversion of a folder of pictures to shards; resumable after an interruption at any point."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from ganzoo.data.folder import class_names, class_of, fraction
 from ganzoo.data.order import identity
 from ganzoo.data.shards import INDEX, Entry, Index, Shard, arrow, read_index, schema, shard_file
 
-SHARD = 64 * 2**20  # bytes of pixels in a shard
-BLOCK = 2**20  # bytes of pixels that a process hands over at once
+SHARD = 64 * 2**20  # bytes of pixels per shard
+BLOCK = 2**20  # bytes of pixels per block that a process returns
 UNREADABLE = "pictures cannot be decoded"
 
 
@@ -40,29 +40,29 @@ def prepare(
 ) -> Index:
     """Write the pictures of a folder as shards, which `Shards` reads; the arguments are those of `ImageFolder`.
 
-    What is there of an earlier call stays, if it is whole and neither the pictures nor the settings have changed, and
-    the rest is made: the same bytes, whenever it was stopped and however many processes there are.
+    Complete shards of an earlier call are kept if their pictures and the settings have not changed; the others are
+    written. The bytes depend neither on interruptions nor on the number of processes.
 
     Args:
-        folder: Of the pictures.
-        out: Folder for the shards; it is made.
+        folder: Folder of the pictures.
+        out: Folder for the shards; created if missing.
         image_size: Pixels per side; None keeps that of the pictures, which must all be squares of one size.
         channels: 3 for colour, 1 for grey.
-        fit: "crop" the centre of what is not square, or "squeeze" all of it.
+        fit: For pictures that are not square: "crop" the centre, or "squeeze" the whole picture.
         labels: Whether the folder's top-level subfolders are the classes.
-        corrupt: "refuse" stops at files that cannot be read; "skip" warns and leaves them out.
+        corrupt: "refuse" raises an error that lists unreadable files; "skip" warns and leaves them out.
         jobs: Processes that decode; 1 decodes in this one.
-        progress: Called with (pictures done, pictures in all).
+        progress: Called with (pictures done, total pictures).
 
     Returns:
-        What is in `out`.
+        The index of `out`.
 
     Raises:
-        FileNotFoundError: The folder does not exist, or holds no pictures.
+        FileNotFoundError: The folder does not exist, or contains no pictures.
         NotADirectoryError: The folder, or `out`, is a file.
         ImportError: pyarrow is not installed.
-        ValueError: Files are no pictures, sizes differ, classes are not laid out as subfolders, or `out` holds
-            something else.
+        ValueError: Some files are not pictures, sizes differ, some pictures are not in a subfolder (with `labels`), or
+            `out` contains something else.
     """
     arrow()
     root, target = path_of(folder), path_of(out)
@@ -110,7 +110,7 @@ def prepare(
     leave_out(bad, len(names), UNREADABLE, corrupt)
 
     files = {shard_file(target, number) for number in range(len(parts))}
-    for file in set(target.glob("shard-*.arrow")) - files:  # of a folder that had more pictures
+    for file in set(target.glob("shard-*.arrow")) - files:  # left from a folder with more pictures
         file.unlink()
     index = index._replace(shards=[entries[number] for number in range(len(parts))])
     _write_index(target, index)
@@ -118,7 +118,7 @@ def prepare(
 
 
 def _own_size(root: Path, sizes: dict[str, tuple[int, int]]) -> int:
-    """The size that all pictures have."""
+    """The side that all pictures have in common, in pixels; refuses pictures that differ or are not square."""
     usual = next(iter(sizes.values()))
     for name, size in sizes.items():
         if size != usual or size[0] != size[1]:
@@ -130,7 +130,7 @@ def _own_size(root: Path, sizes: dict[str, tuple[int, int]]) -> int:
 
 
 def _claim(target: Path, index: Index) -> dict[int, Entry]:
-    """Makes the folder, or refuses one that holds something else; what its index, if it is finished, says of shards."""
+    """Creates the folder, or refuses one with other contents; returns the shards' entries in a complete index."""
     if target.exists() and not target.is_dir():
         raise NotADirectoryError(f"{target.absolute()} is a file: name another folder for the shards")
     if (target / INDEX).exists() or all(file.name.startswith(INDEX) for file in target.glob("*")):
@@ -156,7 +156,7 @@ def _write_index(target: Path, index: Index) -> None:
 
 
 def _source(root: Path, index: Index, names: Sequence[str]) -> str:
-    """Says whether a shard is still up to date: of what is made, and of the files that it is made from."""
+    """sha256 (hex) of settings and of the files' names, sizes and times; a shard with another one is out of date."""
     digest = hashlib.sha256(repr(index[1:]).encode())
     for name in names:
         found = (root / name).stat()
@@ -165,7 +165,7 @@ def _source(root: Path, index: Index, names: Sequence[str]) -> str:
 
 
 def _finished(file: Path, index: Index, source: str) -> Entry | None:
-    """The entry of a shard that is there, whole and up to date."""
+    """The entry of a complete and up-to-date shard, else None."""
     try:
         shard = Shard(file, index.shape, bool(index.classes))
         return shard.entry() if shard.source == source else None
@@ -174,13 +174,13 @@ def _finished(file: Path, index: Index, source: str) -> Entry | None:
 
 
 class _Block(NamedTuple):
-    """Some files' pictures."""
+    """The decoded pictures of some files."""
 
     n: int  # files
-    names: list[str]  # of those that can be decoded
+    names: list[str]  # of the decodable files
     images: Tensor  # uint8 [len(names), C, H, W]
     crc32: list[int]
-    bad: dict[str, str]  # the others, with what is wrong with them
+    bad: dict[str, str]  # the others -> reason
 
 
 class _Pictures(Dataset[_Block]):
@@ -194,14 +194,14 @@ class _Pictures(Dataset[_Block]):
         for name in (self.names[i] for i in block):
             try:
                 images[name] = decode(self.root / name, self.index.image_size, self.index.channels, self.index.fit)
-            except Exception as error:  # Pillow raises anything on broken files
+            except Exception as error:  # Pillow raises many types on broken files
                 bad[name] = str(error)
         stacked = torch.stack(list(images.values())) if images else torch.empty(0, *self.index.shape).byte()
         return _Block(len(block), list(images), stacked, [zlib.crc32(x.numpy().data) for x in images.values()], bad)
 
 
 def _decoded(root: Path, index: Index, parts: Sequence[Sequence[str]], jobs: int) -> Iterator[_Block]:
-    """Blocks of each part's pictures in turn; none reaches over the end of a part."""
+    """Blocks of each part's pictures in turn; no block crosses the end of a part."""
     step = max(1, BLOCK // int(np.prod(index.shape)))
     places: list[range] = []
     start = 0
@@ -213,11 +213,11 @@ def _decoded(root: Path, index: Index, parts: Sequence[Sequence[str]], jobs: int
     workers = 0 if jobs == 1 else min(jobs, len(places))
     loader = DataLoader(pictures, batch_sampler=cast(Any, places), num_workers=workers, collate_fn=identity)
     for block in loader:
-        yield block._replace(images=block.images.clone())  # the workers' shared memory is small in many containers
+        yield block._replace(images=block.images.clone())  # frees shared memory, small in many containers
 
 
 def _write(file: BinaryIO, index: Index, blocks: Sequence[_Block], source: str) -> None:
-    """A shard of these pictures."""
+    """Write a shard of these pictures."""
     pa = arrow()
     names = [name for block in blocks for name in block.names]
     pixels = pa.py_buffer(torch.cat([block.images for block in blocks]).numpy())

@@ -1,4 +1,4 @@
-"""Rows of a file that is larger than memory."""
+"""Random access to the rows of a file that is larger than memory."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import numpy as np
 
 from ganzoo.core.files import open_file
 
-MOST_OPEN = 256  # files of rows; systems allow a process a thousand files, and a large data set has more shards
-RECENT: deque[weakref.ref[Rows]] = deque()  # that have their files open
+MOST_OPEN = 256  # open files of rows; the usual limit of a process is about 1,000, and large data sets have more shards
+RECENT: deque[weakref.ref[Rows]] = deque()  # rows with open files, oldest first
 
 
 class Rows:
-    """Arrays of bytes of one shape, one behind the other in a file; each is read when it is asked for.
+    """Byte arrays of equal shape, stored contiguously in a file; each is read on access.
 
-    Not a memory map: who looks at one whose file has lost its end is killed by a signal.
+    Not a memory map: if the file is truncated, access beyond its end would kill the process with a signal.
 
     Attributes:
         shape: [N, ...]
-        file: None where it is closed.
+        file: The open file; None if closed.
 
     Args:
-        path: of the file.
-        start: of the first row in it, in bytes.
+        path: Path of the file.
+        start: Offset of the first row in the file, in bytes.
         shape: [N, ...]
     """
 
@@ -49,14 +49,14 @@ class Rows:
         return self.read(i, np.empty(self.shape[1:], np.uint8))
 
     def read(self, i: int, out: np.ndarray) -> np.ndarray:
-        """Row i, into an array that is contiguous.
+        """Read row i into a contiguous array, and return that.
 
         Raises:
-            ValueError: the file ends before it.
-            OSError: it cannot be read.
+            ValueError: The file ends before the end of the row.
+            OSError: The file cannot be read.
         """
         place = self.start + i * self._bytes
-        if hasattr(os, "preadv"):  # of a file that other processes and threads read, too
+        if hasattr(os, "preadv"):  # without seeking: other processes and threads share the file
             n = os.preadv(self._opened().fileno(), [out.data], place)
         else:
             part = np.fromfile(self.path, np.uint8, self._bytes, offset=place)
@@ -66,7 +66,7 @@ class Rows:
         return out
 
     def close(self) -> None:
-        """Until it is read again."""
+        """Close the file; the next read opens it again."""
         self.file = None
 
     def _opened(self) -> Any:

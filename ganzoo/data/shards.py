@@ -1,8 +1,8 @@
-"""Pictures as shards: Arrow files in which every picture is read where it lies, however many there are.
+"""Pictures as shards: Arrow files with random access to each picture, for any number of pictures.
 
-A shard is one record batch: a row for each picture, its pixels as they are (uint8, [C, H, W]), its name in the folder
-that it came from, what decides its split, a checksum, and its class if there are any. `index.json`, written last, says
-how many shards there are, what is in them, and how they were made.
+A shard is one record batch with a row per picture: uncompressed pixels (uint8, [C, H, W]), name in the original folder,
+hash that determines the split, checksum, and class if there are any. `index.json`, completed last, has the settings and
+the sizes and hashes of the shards.
 """
 
 from __future__ import annotations
@@ -35,30 +35,30 @@ from ganzoo.data.decoding import Fit
 from ganzoo.data.rows import Rows
 
 INDEX = "index.json"
-MOST_PIXELS = 2**14  # of a side
-LARGEST = 1 << 24  # bytes of it: some 80,000 shards
+MOST_PIXELS = 2**14  # per side
+LARGEST = 1 << 24  # bytes of the index: some 80,000 shards
 FORMAT = "ganzoo shards 1"
 CURE = "python -m ganzoo data prepare, run again as before, makes such shards anew"
 
 
 class Shards(GANDataModule):
-    """Pictures that `python -m ganzoo data prepare FOLDER OUT` made ready: more of them than the memory holds.
+    """Pictures prepared by `python -m ganzoo data prepare FOLDER OUT`; for data sets larger than memory.
 
-    The batches are those of `ImageFolder` on the same folder: the same order, splits and labels. What a process keeps
-    in memory is less than 100 bytes a picture; the pixels stay in files, of which the operating system keeps what there
-    is room for. A picture whose bytes are not those that were written is refused when it is read.
+    The batches are those of `ImageFolder` on the same folder: same order, splits and labels. A process uses less than
+    100 bytes of memory per picture; the pixels stay in files, cached by the operating system. Reading a picture whose
+    checksum does not match raises an error.
 
     Attributes:
-        classes: The names of the labels, in order; empty without labels.
+        classes: Class names, in the order of the labels; empty without labels.
 
     Args:
-        path: The folder that `data prepare` wrote. Image size, channels and classes are what it was made with.
-        val_fraction: Share of the pictures that is held out, 0 to 1.
-        num_workers: Worker processes that read ahead; None takes the number of CPU cores, at most 8.
+        path: The output folder of `data prepare`, which determines image size, channels and classes.
+        val_fraction: Share of the pictures held out for val and test, 0 to 1.
+        num_workers: Worker processes that read in advance; None takes the number of CPU cores, at most 8.
         **kwargs: See `GANDataModule`.
 
     Raises:
-        FileNotFoundError: There is no such folder, or it has no index or not all of its shards.
+        FileNotFoundError: The folder, its index or a shard is missing.
         ImportError: pyarrow is not installed.
         ValueError: The folder is not finished, or a shard or the index is damaged.
     """
@@ -81,16 +81,16 @@ class Shards(GANDataModule):
 
 
 class Entry(NamedTuple):
-    """What the index says of a shard."""
+    """A shard's entry in the index."""
 
     images: int
     bytes: int  # of the file
-    rows: str  # sha256 (hex) of all but the pixels
-    sha256: str  # of all
+    rows: str  # sha256 (hex) of all columns but the pixels
+    sha256: str  # of all columns
 
 
 class Index(NamedTuple):
-    """What `index.json` says."""
+    """The contents of `index.json`."""
 
     name: str
     image_size: int
@@ -104,7 +104,7 @@ class Index(NamedTuple):
         return self.channels, self.image_size, self.image_size
 
     def text(self) -> str:
-        """The file."""
+        """The text of the file."""
         facts = {"format": FORMAT, "images": None, **self._asdict()}
         if self.shards is not None:
             facts["images"] = sum(entry.images for entry in self.shards)
@@ -113,11 +113,11 @@ class Index(NamedTuple):
 
 
 def read_index(root: Path) -> Index:
-    """The index of a folder of shards.
+    """Read the index of a folder of shards.
 
     Raises:
-        FileNotFoundError: There is none.
-        ValueError: It is damaged, or something else.
+        FileNotFoundError: There is no index.
+        ValueError: It is damaged, or not an index of shards.
     """
     file = root / INDEX
     if not file.is_file():
@@ -145,17 +145,17 @@ def read_index(root: Path) -> Index:
 
 
 def shard_file(root: Path, number: int) -> Path:
-    """Where a shard is."""
+    """The path of a shard."""
     return root / f"shard-{number:05d}.arrow"
 
 
 def damaged(path: Path, why: object) -> ValueError:
-    """What is said of a shard."""
+    """The error for a damaged shard."""
     return ValueError(f"{path.absolute()} is damaged ({why}): {CURE}")
 
 
 def arrow() -> Any:
-    """pyarrow, which not everybody has."""
+    """pyarrow, an optional dependency."""
     try:
         import pyarrow
     except ImportError as error:
@@ -177,24 +177,24 @@ def schema(shape: tuple[int, int, int], labels: bool) -> Any:
 
 
 class Shard:
-    """One shard: its pixels stay in the file, all else is in memory.
+    """One shard; its pixels stay in the file, the other columns are in memory.
 
     Attributes:
-        images: uint8 [N, C, H, W], read one by one.
+        images: uint8 [N, C, H, W], each read on access.
         names: An Arrow array of N strings.
         fraction: float64 [N].
         crc32: uint32 [N], of the images.
         label: int64 [N], or None.
         bytes: Size of the file.
-        source: What says whether the pictures it was made from, or the settings, have changed.
+        source: Hash of the original files and settings, to detect changes.
 
     Args:
         path: The file.
         shape: (C, H, W) of the pictures.
-        labels: Whether they have classes.
+        labels: Whether the pictures have classes.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         ValueError: It is damaged.
     """
 
@@ -229,10 +229,10 @@ class Shard:
             raise damaged(path, error) from error
 
     def read(self, i: int, out: np.ndarray) -> np.ndarray:
-        """Picture i, into uint8 [C, H, W].
+        """Read picture i into an array, uint8 [C, H, W], and return that.
 
         Raises:
-            ValueError: It is damaged.
+            ValueError: The picture is damaged.
         """
         try:
             self.images.read(i, out)
@@ -243,7 +243,7 @@ class Shard:
         return out
 
     def rows(self) -> str:
-        """sha256 (hex) of all but the pixels."""
+        """sha256 (hex) of all columns but the pixels."""
         digest = hashlib.sha256()
         for name, column in zip(self._batch.schema.names, self._batch.columns, strict=True):
             digest.update(f"{name} {len(column)}".encode())
@@ -252,7 +252,7 @@ class Shard:
         return digest.hexdigest()
 
     def entry(self) -> Entry:
-        """What the index says of this shard; reads all of it.
+        """This shard's index entry, computed by reading the whole shard.
 
         Raises:
             ValueError: A picture is damaged.
@@ -265,10 +265,10 @@ class Shard:
 
 
 def _is_compressed(metadata: Any) -> bool:
-    """Whether the head of a message of rows names a codec, which pyarrow would unpack at once; it does not say itself.
+    """Whether a message with a record batch names a codec; pyarrow cannot tell without decompressing.
 
     Args:
-        metadata: A flatbuffer of Arrow's table `Message`, whose field 2 is a `RecordBatch`, whose field 3 is the codec.
+        metadata: A flatbuffer of Arrow's table `Message`: its field 2 is a `RecordBatch`, whose field 3 is the codec.
     """
     data = memoryview(metadata)
 
@@ -286,7 +286,7 @@ def _is_compressed(metadata: Any) -> bool:
 
 
 class StoredShards:
-    """All shards of a folder, each opened once in every process."""
+    """All shards of a folder; each process opens each shard once."""
 
     def __init__(self, root: Path, index: Index) -> None:
         assert index.shards is not None
@@ -297,10 +297,10 @@ class StoredShards:
             self.shard(number)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "shards": {}}  # a spawned worker opens them anew, rather than being sent the pixels
+        return {**self.__dict__, "shards": {}}  # spawned workers open the shards themselves
 
     def shard(self, number: int) -> Shard:
-        """A shard that is as the index says, but for its pixels, which are held to their checksums as they are read."""
+        """A shard, checked against the index except for its pixels, whose checksums are checked on reading."""
         if number not in self.shards:
             path = shard_file(self.root, number)
             shard = Shard(path, self.index.shape, bool(self.index.classes))
@@ -310,7 +310,7 @@ class StoredShards:
         return self.shards[number]
 
     def read(self, indices: Sequence[int]) -> Batch:
-        """The pictures of these numbers, and their classes if they have any."""
+        """The pictures with these indices, and their labels if there are any."""
         images = torch.empty(len(indices), *self.index.shape, dtype=torch.uint8)
         labels = torch.empty(len(indices), dtype=torch.int64)
         for row, i in enumerate(indices):
@@ -323,11 +323,11 @@ class StoredShards:
 
 
 class ShardImages(Images):
-    """Some of the pictures of a folder of shards.
+    """A subset of a folder of shards.
 
     Args:
-        stored: The folder.
-        members: [N] their numbers.
+        stored: The shards.
+        members: [N], indices of the pictures.
     """
 
     def __init__(self, stored: StoredShards, members: Tensor) -> None:
@@ -347,7 +347,7 @@ class ShardImages(Images):
         return torch.cat([torch.from_numpy(np.array(shard.label)) for shard in shards])[self.members]
 
     def _digest(self) -> str:
-        """Of the index's hashes, to which whatever is read is held."""
+        """Combines the hashes in the index, which every read is checked against."""
         members = hashlib.sha256(self.members.numpy().data).hexdigest()
         shards = [entry.sha256 for entry in self.stored.entries]
         return combine("shards 1", self.stored.index.shape, self.stored.index.fit, members, *shards)

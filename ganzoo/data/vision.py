@@ -25,7 +25,7 @@ from ganzoo.data.decoding import open_picture, resize, square
 
 
 class PictureImages(Images):
-    """A torchvision data set that reads one PIL picture at a time, centre-cropped and resampled; no labels."""
+    """A torchvision data set of single PIL pictures, centre-cropped and resampled; no labels."""
 
     _labels = None
 
@@ -41,11 +41,11 @@ class PictureImages(Images):
 
     @abstractmethod
     def picture(self, i: int) -> Image.Image:
-        """The i-th file in colour, of a kind that is read: torchvision would open any that Pillow knows of."""
+        """Picture i in colour, read with `open_picture`: torchvision would accept all of Pillow's formats."""
 
 
 class CelebAImages(PictureImages):
-    """CelebA's files."""
+    """The pictures of CelebA."""
 
     def picture(self, i: int) -> Image.Image:
         with open_picture(self._folder() / self.pictures.filename[i]) as picture:
@@ -55,13 +55,13 @@ class CelebAImages(PictureImages):
         return Path(self.pictures.root) / self.pictures.base_folder / "img_align_celeba"
 
     def _digest(self) -> str:
-        """Of the files' bytes: a hundred times faster than decoding them."""
+        """Hashes the files' bytes: a hundred times faster than decoding them."""
         files = [self._folder() / name for name in self.pictures.filename]
         return combine("CelebA 1", self.image_size, *digest_files(files))
 
 
 class LSUNImages(PictureImages):
-    """LSUN's records."""
+    """The pictures of an LSUN category."""
 
     def picture(self, i: int) -> Image.Image:
         (category,) = self.pictures.dbs
@@ -70,12 +70,12 @@ class LSUNImages(PictureImages):
 
 
 class VisionData(GANDataModule):
-    """Base of torchvision's data sets: a subclass of the same name as torchvision's gives the facts below.
+    """Base of torchvision's data sets: a subclass has the name of torchvision's class and sets the class attributes.
 
     Args:
-        image_size: Pixels per side, resampled where it is not the data set's own; None keeps that.
-        root: Folder where the files are, or are downloaded to.
-        download: Whether to download what is missing.
+        image_size: Pixels per side after resampling; None keeps the data set's own size.
+        root: Folder of the files, also for downloads.
+        download: Whether to download missing files.
         **kwargs: See `GANDataModule`.
 
     Raises:
@@ -85,7 +85,7 @@ class VisionData(GANDataModule):
     channels = 3
     num_classes: int | None = 10
     default_size = 32
-    splits: dict[Split, Any] = {"train": "train", "test": "test"}  # torchvision's words
+    splits: dict[Split, Any] = {"train": "train", "test": "test"}  # torchvision's names
     split_argument = "split"
 
     def __init__(
@@ -96,7 +96,7 @@ class VisionData(GANDataModule):
         self.root, self.download = os.path.expanduser(root), download
 
     def prepare_data(self) -> None:
-        """Download what is missing."""
+        """Download missing files."""
         for split in self.splits:
             self.dataset(split)
 
@@ -104,17 +104,17 @@ class VisionData(GANDataModule):
         return self.official(split)
 
     def official(self, split: Split) -> Images:
-        """A split as the data set's authors made it."""
+        """A split as defined by the data set's authors."""
         arguments = {self.split_argument: self.splits[split]}
         if self.download:
             arguments["download"] = True
         timeout = socket.getdefaulttimeout()
-        socket.setdefaulttimeout(10)  # seconds; torchvision sets none, and a dead network may swallow packets
+        socket.setdefaulttimeout(10)  # seconds; torchvision sets none, and would hang on a dead network
         try:
             import torchvision
 
             data = getattr(torchvision.datasets, self.name)(self.root, **arguments)
-        except Exception as error:  # torchvision raises anything, from URLError to lmdb.Error
+        except Exception as error:  # torchvision raises many types, from URLError to lmdb.Error
             failed = "and could not be downloaded" if self.download else "and nothing was downloaded"
             raise RuntimeError(
                 f"{self.name} was not found in {os.path.abspath(self.root)}, {failed}: {error}\n"
@@ -126,7 +126,7 @@ class VisionData(GANDataModule):
         return self.convert(data)
 
     def convert(self, data: Any) -> Images:
-        """torchvision's arrays as uint8 in memory."""
+        """torchvision's arrays as uint8 images in memory."""
         images = torch.as_tensor(data.data)
         if images.ndim == 3:  # [N, H, W]
             images = images[:, None]
@@ -139,19 +139,18 @@ class VisionData(GANDataModule):
 
 
 class Divided(VisionData):
-    """Base of those that come as train and test alone: val is the end of the official training images.
+    """Base of data sets with only train and test: val is the end of the official training images.
 
     Args:
-        image_size: Pixels per side, resampled where it is not the data set's own; None keeps that.
-        root: Folder where the files are, or are downloaded to.
-        download: Whether to download what is missing.
-        val_fraction: Share of the official training images, the last ones, that are val and not train, 0 to 1; None for
-            the data set's own. Papers that train on all of them, and scores against all of them, take 0; then there is
-            no val.
+        image_size: Pixels per side after resampling; None keeps the data set's own size.
+        root: Folder of the files, also for downloads.
+        download: Whether to download missing files.
+        val_fraction: Share of the official training images, from the end, that form val, 0 to 1; None for the data
+            set's default. 0, for no val, matches papers that use all of them for training and scores.
         **kwargs: See `GANDataModule`.
     """
 
-    held_out = 0.1  # the usual val_fraction
+    held_out = 0.1  # the default val_fraction
 
     def __init__(
         self,
@@ -173,12 +172,12 @@ class Divided(VisionData):
 
     @cached_property
     def _whole(self) -> Images:
-        """The official training images, read once for both of their parts."""
+        """The official training images, read once for both train and val."""
         return self.official("train")
 
 
 def in_a_row(data: Images, members: range) -> Images:
-    """Neighbours among some images; of arrays in memory a view."""
+    """A contiguous range of images; a view if they are in memory."""
     if not isinstance(data, ArrayImages):
         return Chosen(data, members)
     span, labels = slice(members.start, members.stop), data.labels()
@@ -213,7 +212,7 @@ class CIFAR10(Divided):
     """Small photographs, 32x32, 10 classes.
 
     train: the first 45,000 of the official 50,000; val: their last 5,000; test: the official 10,000. Published scores
-    are against all 50,000: `val_fraction` 0.
+    use all 50,000: `val_fraction` 0.
     """
 
     splits = {"train": True, "test": False}
@@ -237,7 +236,7 @@ class SVHN(Divided):
 
 
 class STL10(Divided):
-    """Photographs, 96x96, without labels, as GANs use them.
+    """Photographs, 96x96, without labels, as is usual for GANs.
 
     train: the official 5,000 training images and the first 89,500 of the 100,000 unlabelled ones; val: the last 10,500
     of these; test: the official 8,000.
@@ -249,9 +248,9 @@ class STL10(Divided):
 
 
 class CelebA(VisionData):
-    """Aligned faces, 64x64 by default, without labels: the central 178x178 of each picture, resampled.
+    """Aligned faces, 64x64 by default, without labels: the central 178x178 pixels, resampled.
 
-    The official splits: train 162,770, val 19,867, test 19,962. The download needs gdown.
+    The official splits: train 162,770, val 19,867, test 19,962. The download requires gdown.
     """
 
     num_classes = None
@@ -259,27 +258,26 @@ class CelebA(VisionData):
     splits = {"train": "train", "val": "valid", "test": "test"}
 
     def convert(self, data: Any) -> Images:
-        """Read files as they are asked for."""
-        return CelebAImages(data, self.image_size)  # the pictures are 178 wide: the largest square is the usual crop
+        """Pictures read on access."""
+        return CelebAImages(data, self.image_size)  # 178 pixels wide: the largest square is the usual crop
 
 
 class LSUN(Divided):
-    """One category of scenes, 64x64 by default, centre-cropped, without labels. Never downloaded; needs lmdb.
+    """One category of scenes, 64x64 by default, centre-cropped, without labels. Not downloaded; requires lmdb.
 
-    train: `<category>_train_lmdb` in `root` without its last hundredth, which is val; test: the official
-    `<category>_val_lmdb`, 300 images.
-    torchvision writes its list of keys into the working directory, as `_cache_...`.
+    train and val: `<category>_train_lmdb` in `root`, the last hundredth of which is val by default; test: the official
+    `<category>_val_lmdb`, 300 images. torchvision writes its list of keys to `_cache_...` in the working directory.
 
     Args:
         category: bedroom, bridge, church_outdoor, classroom, conference_room, dining_room, kitchen, living_room,
             restaurant or tower.
         image_size: Pixels per side.
-        root: Folder that holds the `<category>_<split>_lmdb` folders.
-        val_fraction: Share of the official training images, the last ones, that are val and not train, 0 to 1.
+        root: Folder of the `<category>_<split>_lmdb` folders.
+        val_fraction: Share of the official training images, from the end, that form val, 0 to 1.
         **kwargs: See `GANDataModule`.
 
     Raises:
-        RuntimeError: The files are not there, or lmdb is not installed; raised when the data is first read.
+        RuntimeError: The files are missing, or lmdb is not installed; raised when the data is first read.
     """
 
     num_classes = None
@@ -301,17 +299,17 @@ class LSUN(Divided):
             with open_file(file) as keys:
                 try:
                     Keys(keys).load()
-                except Exception as error:  # pickle raises anything
+                except Exception as error:  # pickle raises many types
                     raise ValueError(f"{file.absolute()} is no list of LSUN's keys: delete it") from error
         return super().official(split)
 
     def convert(self, data: Any) -> Images:
-        """Read records as they are asked for."""
+        """Records read on access."""
         return LSUNImages(data, self.image_size)
 
 
 class Keys(pickle.Unpickler):
-    """Reads what consists of lists and bytes alone."""
+    """An unpickler that accepts only lists and bytes."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"{module}.{name} is neither")
