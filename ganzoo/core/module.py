@@ -339,9 +339,8 @@ class GANModule(LightningModule):
         movers = zip(PLAYERS, trainer.optimizers, strict=True)
         self.players = {player: Player(player, networks, optimizer, names) for player, optimizer in movers}
         self.loss_log.start(self.device)
-        self.direct = self.clip_norm is None and lightning_fixes.nobody_listens(self, GANModule)
+        self.gate, self.direct = Gate(), self.clip_norm is None and lightning_fixes.nobody_listens(self, GANModule)
         self.randomness, self.watch, self.compiler = Randomness(), Watch(), Compiler(self.compile_losses)
-        self.gate = Gate()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         if self.clip_norm is not None:
