@@ -38,7 +38,7 @@ ANY = Limits(-math.inf, math.inf)
 Count = Annotated[int, Limits(1, math.inf)]
 CountFrom0 = Annotated[int, Limits(0, math.inf)]
 Pixels = Annotated[int, Limits(1, 2**14)]  # side of an image
-Layers = Annotated[int, Limits(1, 1000)]  # more take too long to build
+Layers = Annotated[int, Limits(1, 1000)]  # more would hang
 Positive = Annotated[float, Limits(0, above=True)]
 NonNegative = Annotated[float, Limits(0)]
 Share = Annotated[float, Limits(0, 1)]

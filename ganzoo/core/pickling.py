@@ -20,7 +20,7 @@ class Default(NamedTuple):
 
 
 def get_state(model: Any) -> dict[str, Any]:
-    """A model's `__getstate__`, without the state of a running training and its device."""
+    """A model's `__getstate__`, without the state of a running training."""
     state = LightningModule.__getstate__(model)
     factories = {name: _by_place(type(model), factory) for name, factory in model.make_optimizer.items()}
     state |= {"make_optimizer": factories, "lr_scheduler": _by_place(type(model), model.lr_scheduler)}

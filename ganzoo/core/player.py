@@ -87,7 +87,7 @@ class Player:
             scaled: whether a gradient scaler handles non-finite gradients.
 
         Raises:
-            NonFiniteError: a value is not finite.
+            NonFiniteError: on a CPU, a value is not finite.
         """
         moving = [] if scaled else [(p.grad, label) for p, label in self._labelled if p.grad is not None]
         norms = torch.stack(torch._foreach_norm([terms, *(gradient for gradient, _ in moving)]))
