@@ -1,4 +1,4 @@
-"""ganzoo: GANs on PyTorch Lightning, one small file for each paper."""
+"""ganzoo: GANs on PyTorch Lightning, one small file per paper."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0.dev0"
-PRETRAINED = Path(__file__).parent / "pretrained"  # a folder for each trained model that comes with ganzoo
+PRETRAINED = Path(__file__).parent / "pretrained"  # one folder per trained model
 
-# Type checkers read these imports. At run time a name's module is imported when the name is first used. A new variant
-# is one line here; `list_models` keeps the order.
+# Imports for type checkers. At run time, a name's module is imported at the first use of the name. A new variant is one
+# line here; `list_models` keeps the order.
 if TYPE_CHECKING:
     # isort: off
     from ganzoo.variants.gan import GAN as GAN
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ganzoo.evaluation import evaluate as evaluate
 
 
-# Name -> module, read from the imports above.
+# Name -> module, from the imports above.
 _LAZY = {
     alias.name: node.module
     for node in ast.walk(ast.parse(Path(__file__).read_text(encoding="utf-8")))

@@ -10,7 +10,7 @@ from ganzoo.core.signals import ignore
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`cli.main`; as a program, what asks it to end no longer changes its exit code."""
+    """`cli.main`; as a program, later signals to stop do not change the exit code."""
     code = cli.main(arguments)
     if arguments is None:
         ignore()

@@ -1,4 +1,4 @@
-"""The contract's tests, for anybody's own variant: `check_variant(MyGAN, image_size=32)`."""
+"""Contract tests for your own variants: `check_variant(MyGAN, image_size=32)`."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ Make = Callable[..., GANModule]
 
 
 def check_variant(variant: type[GANModule], **arguments: Any) -> None:
-    """Train the variant for a few steps in several ways and hold it to the contract.
+    """Train a variant for a few steps in several ways and check that it keeps the contract.
 
     Args:
         variant: the class.
-        arguments: its constructor's; choose small networks, so that it takes seconds.
+        arguments: of its constructor; with small networks the checks take seconds.
 
     Raises:
         AssertionError: it breaks the contract; the message says where.
@@ -46,7 +46,8 @@ def check_variant(variant: type[GANModule], **arguments: Any) -> None:
 
 
 def check_constructor(make: Make) -> None:
-    """Arguments are plain values, so that a checkpoint can name them, and both players have parameters."""
+    """Arguments are plain values, which checkpoints can store; both players, and nothing else, have trainable
+    parameters."""
     model = make()
     assert not model.not_saved, f"arguments that a checkpoint cannot hold: {model.not_saved}"
     players = {id(p) for player in PLAYERS for p in getattr(model, player).parameters()}
@@ -57,7 +58,7 @@ def check_constructor(make: Make) -> None:
 
 
 def check_latent(make: Make) -> None:
-    """Latents follow from the random generator, with n as their first size."""
+    """Latents depend only on the random generator; their first size is n."""
     model = make()
     first, again = (tree_leaves(model.latent(3, torch.Generator().manual_seed(1))) for _ in range(2))
     for a, b in zip(first, again, strict=True):
@@ -66,7 +67,7 @@ def check_latent(make: Make) -> None:
 
 
 def check_samples(make: Make) -> None:
-    """Images are finite, in [-1, 1], and follow from their seeds, one by one; sampling changes nothing."""
+    """Images are finite, in [-1, 1], and each is determined by its seed; sampling does not change the model."""
     model = make().train()
     before = _state(model)
     source = sources(model, 3)
@@ -79,7 +80,7 @@ def check_samples(make: Make) -> None:
 
 
 def check_clamped(make: Make) -> None:
-    """Images are clamped where they leave the model, and only there: the equations see what G makes."""
+    """Samples are clamped; fakes in the equations are not."""
     model = make().eval()
     batch, synthesize = _drawn(model), model.synthesize
     fakes = tree_leaves(model.fakes(batch))
@@ -115,7 +116,8 @@ def check_terms(make: Make) -> None:
 
 
 def check_turns(make: Make) -> None:
-    """Each update moves its own player and nothing of the other's; no gradient of D's loss reaches G."""
+    """Each update changes only its own player; no gradient of its loss reaches the other one, and D's builds no
+    graph of G."""
     model = make()
     moved: dict[str, bool] = dict.fromkeys(PLAYERS, False)
     playing: list[str] = []
@@ -154,10 +156,10 @@ def check_turns(make: Make) -> None:
 
 
 def check_shared_fakes(make: Make) -> None:
-    """With `share_fakes` the equations take the fakes that are there; they keep the contract of turns."""
+    """With `share_fakes` the equations use the given fakes, and `check_turns` passes."""
     try:
         make(share_fakes=True, n_critic=1)
-    except (TypeError, ValueError):  # the variant refuses it
+    except (TypeError, ValueError):  # the variant does not support it
         return
     passes = []
     for share in (False, True):
@@ -167,7 +169,7 @@ def check_shared_fakes(make: Make) -> None:
         first.register_forward_hook(lambda *_, calls=calls: calls.__setitem__(0, calls[0] + 1))
         fit(model, data, steps=2)
         passes.append(calls[0])
-    saves = passes[1] < passes[0] or type(model).play is not GANModule.play  # a play of its own may not share
+    saves = passes[1] < passes[0] or type(model).play is not GANModule.play  # an overridden play may not share
     assert saves, "share_fakes saves no forward pass: equations take their fakes from self.fakes(batch)"
     check_turns(lambda: make(share_fakes=True, n_critic=1))
 
@@ -185,7 +187,7 @@ def check_counting(make: Make) -> None:
 
 
 def check_files(make: Make) -> None:
-    """A checkpoint, and a `save_pretrained` folder, give back the same samples."""
+    """Models from a checkpoint and from a `save_pretrained` folder have the same samples."""
     model = make()
     source = sources(model, 2)
     with tempfile.TemporaryDirectory() as folder:
@@ -199,12 +201,12 @@ def check_files(make: Make) -> None:
 
 
 def check_resume(make: Make) -> None:
-    """A run that goes on from a checkpoint, in or at the end of an epoch, ends bit-equal to one that never stopped."""
+    """A run resumed from a checkpoint, within or at the end of an epoch, is bit-identical to an uninterrupted one."""
     with tempfile.TemporaryDirectory() as folder:
         whole = make()
         trainer = fit(whole, steps=7, callbacks=[_SaveAt(folder, (2, 3))])
-        # An epoch has three batches. The last resumes at 5 from what the one before it, resumed at 3, saved.
-        # Validation, in between, changes nothing.
+        # An epoch has three batches. The last run resumes at step 5, from a checkpoint of the run resumed at 3.
+        # Validation in between must not change anything.
         for step, saves in ((2, 4), (4, 6), (3, 5), (5, 6)):
             again = make()
             path, save = Path(folder, f"{step}.ckpt"), _SaveAt(folder, (saves,))
@@ -216,7 +218,8 @@ def check_resume(make: Make) -> None:
 
 
 def check_bfloat16(make: Make) -> None:
-    """It trains under bf16-mixed, on terms in float32 and on gradients that point where those of float32 do."""
+    """Training works under bf16-mixed, with terms in float32 and gradients in about the direction of those in
+    float32."""
     model = make().eval()  # without dropout and noise, which differ
     batch = _drawn(model)
     for player in PLAYERS:
@@ -230,7 +233,7 @@ def check_bfloat16(make: Make) -> None:
             gradients = torch.autograd.grad(sum(terms.values()), own, allow_unused=True)
             found.append(torch.cat([g.flatten().double() for g in gradients if g is not None]))
         cosine = torch.cosine_similarity(found[0], found[1], dim=0)
-        dead = not any(gradient.any() for gradient in found)  # rectifiers of a small network may all be off
+        dead = not any(gradient.any() for gradient in found)  # in a small network all ReLUs may be inactive
         assert dead or cosine > 0.9, f"the {player}'s gradient has a cosine of {cosine:.2f} to float32's"
     model = make()
     fit(model, steps=model.n_critic, precision="bf16-mixed")
@@ -254,8 +257,8 @@ BATCH = 8
 
 
 class NoiseImages(GANDataModule):
-    """25 images of random bytes in the shape that a model makes, with all that a batch can have beside them: three
-    batches of 8 an epoch."""
+    """25 images of random bytes in the shape of the model's images, with labels, sources and labelled images; an
+    epoch has three batches of 8."""
 
     def __init__(self, model: GANModule, batch_size: int = BATCH, num_workers: int = 0) -> None:
         super().__init__(batch_size=batch_size, num_workers=num_workers)
@@ -284,13 +287,13 @@ class _Noise(ArrayImages):
 
 
 def _drawn(model: GANModule) -> Batch:
-    """A training batch of `NoiseImages`, with all that one update draws."""
+    """A training batch of `NoiseImages`, with the random inputs of one update."""
     batch = scaled(next(iter(NoiseImages(model).train_dataloader())))
     return {**batch, **model.draw(BATCH, torch.Generator().manual_seed(0))}
 
 
 def sources(model: GANModule, n: int, image_size: int | None = None) -> Tensor | None:
-    """n pictures for a translator to read, in the size that it was made for; None for other models."""
+    """n source images of a translator, in the size of its constructor; None for other models."""
     if model.source_channels is None:
         return None
     size = image_size or model.hparams.get("image_size", 32)
@@ -307,7 +310,7 @@ def fit(
     callbacks: Iterable[Callback] = (),
     **trainer: Any,
 ) -> Trainer:
-    """A quiet training on a CPU, on `NoiseImages` unless `data` is given; returns the trainer."""
+    """Train quietly on a CPU, on `NoiseImages` unless `data` is given; returns the trainer."""
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     settings = {"accelerator": "cpu", "max_epochs": -1, "logger": False, "limit_val_batches": 0, **quiet, **trainer}
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)

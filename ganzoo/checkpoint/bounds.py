@@ -1,7 +1,7 @@
-"""What a file claims of itself is held against its size, before any of it is unpacked, allocated or built.
+"""Checks of a file's claims against its size, before anything is unpacked, allocated or built.
 
-A stranger's file of a megabyte may claim to be a terabyte; each check here raises a ValueError that says so. And the
-paths in it may lead anywhere.
+An untrusted file of a megabyte may claim to be a terabyte; each check raises a ValueError then. Paths in such a file
+may point anywhere.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from torch.nn.modules.module import (
 from torch.overrides import TorchFunctionMode
 
 PATHS = re.compile(r"(^|_)(dir|file)?(path|dir|directory|file|filename|folder|ckpt)s?(_|$)")  # keys of paths
-MOST = 1_000_000  # values in a file of tensors; a checkpoint of a large model has 10,000
+MOST = 1_000_000  # maximum values in a file of tensors; a checkpoint of a large model has 10,000
 LARGER = "its arguments make a model that is larger than its weights"
 MAKERS = {torch.empty, torch.zeros, torch.ones, torch.full, torch.eye, torch.arange, torch.linspace, torch.logspace}
 MAKERS |= {torch.rand, torch.randn, torch.randint, torch.randperm}
-DEEPEST = 100  # lists in lists
-DIRECTORY = 1 << 24  # bytes of a zip archive's directory, some 70 for each member
-END, END64, LOCATOR = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q"), struct.Struct("<4sLQL")  # what ends it
-SMALL = 1 << 26  # bytes; so much may be unpacked, or built, of any file
+DEEPEST = 100  # maximum nesting of lists
+DIRECTORY = 1 << 24  # maximum bytes of a zip archive's directory, about 70 per member
+END, END64, LOCATOR = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q"), struct.Struct("<4sLQL")  # of its end
+SMALL = 1 << 26  # bytes that any file may unpack to, or build
 
 
 def open_archive(file: BinaryIO) -> zipfile.ZipFile:
-    """A zip archive whose one directory ends the file, but for a short comment: all programs find the same members.
+    """A zip archive with one directory, at its end but for a short comment, so that all programs find the same members.
 
     Raises:
-        ValueError, OSError, struct.error, zipfile.BadZipFile, NotImplementedError: it is another one, or none.
+        ValueError, OSError, struct.error, zipfile.BadZipFile, NotImplementedError: the file is no such archive.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(start := max(size - 256, 0))
@@ -69,15 +69,15 @@ def open_archive(file: BinaryIO) -> zipfile.ZipFile:
 
 
 def read_npz(file: BinaryIO, *names: str) -> dict[str, np.ndarray]:
-    """Arrays of a .npz, those of these names or all; nothing is unpickled.
+    """Arrays of a .npz, those named or all; nothing is unpickled.
 
     Raises:
-        Exception: they are not there, not whole, or not arrays of numbers as large as the file says.
+        Exception: arrays are missing or damaged, not numeric, or not of the size that the file claims.
     """
     size = file.seek(0, os.SEEK_END)
     with open_archive(file) as archive:
         unpacked = sum(member.file_size for member in archive.infolist())
-        if unpacked > max(100 * size, SMALL):  # white pictures: 1000; photographs: 2
+        if unpacked > max(100 * size, SMALL):  # the ratio is 1000 for white images, 2 for photographs
             raise ValueError(f"it would unpack to {unpacked:,} bytes from {size:,}")
         for member in [archive.getinfo(f"{name}.npy") for name in names] or archive.infolist():
             with archive.open(member) as opened:
@@ -94,14 +94,14 @@ def read_npz(file: BinaryIO, *names: str) -> dict[str, np.ndarray]:
 
 
 def check_content(content: Any, size: int) -> None:
-    """What was read from a file of `size` bytes has no tensor that is larger, and is not folded into itself.
+    """Reject the content of a file if it has tensors larger than the file, or too many or too deeply nested values.
 
     Args:
         content: numbers, strings, tensors, and dicts, lists and tuples of these.
         size: of the file, in bytes.
 
     Raises:
-        ValueError: it has.
+        ValueError: the content is rejected.
     """
     left, rest = MOST, [(content, 0)]
     while rest:
@@ -118,7 +118,7 @@ def check_content(content: Any, size: int) -> None:
 
 
 class _Sizes(TorchFunctionMode):
-    """What makes tensors of numbers is asked on the meta device first, and refused beyond so many values."""
+    """Runs functions that create tensors on the meta device first, and rejects results of more than `most` values."""
 
     def __init__(self, most: float) -> None:
         super().__init__()
@@ -132,12 +132,12 @@ class _Sizes(TorchFunctionMode):
 
 
 def foreign_path(state: Any, folder: str) -> str | None:
-    """The first path in what a callback saved that leads out of a folder, after links; None where none does.
+    """The first path in the state of a callback that leads out of a folder, with links resolved; None if there is none.
 
     Args:
         state: numbers, strings, tensors, and dicts, lists and tuples of these. A string is a path if its key says so,
-            if there is such a file, or if it leads upwards, home, to the root or to another machine.
-        folder: that whoever goes on from the state may change.
+            if such a file exists, or if it is absolute, starts with `~`, or contains `..` or `://`.
+        folder: in which training may change files after it resumes from the state.
     """
     rest = [(state, "")]
     while rest:
@@ -166,12 +166,12 @@ def _is_below(text: str, folder: str) -> bool:
 
 @contextmanager
 def no_larger(weights: Mapping[str, Tensor], times: float = 2) -> Iterator[None]:
-    """A model that is built inside has at most `times` the values of these weights, or few, and as many tensors.
+    """Limits models built inside to `times` the values of these weights, or a small number, and `times` their tensors.
 
-    Twice, since parametrisations register a weight again. Nothing larger is filled on the way.
+    The default is 2, since parametrisations register a weight again. Larger tensors are not even created.
 
     Raises:
-        ValueError: it has more; the rest of it was not built.
+        ValueError: the model is larger; it is not completed.
     """
     values, tensors = max(times * sum(w.numel() for w in weights.values()), SMALL / 4), times * len(weights)
 

@@ -1,7 +1,8 @@
-"""A pickle is read opcode by opcode, and nothing of it is made, before torch unpickles it.
+"""Checks a pickle opcode by opcode, without executing it, before torch unpickles it.
 
-torch's `weights_only=True` runs no code, but it calls what makes gigabytes of a few bytes: `bytearray(8 << 30)`, slow
-codecs, one more copy of a long list for every four bytes. Here a call passes if it makes no more than asks for it.
+torch's `weights_only=True` runs no code, but calls functions that can turn a few bytes into gigabytes: slow codecs,
+`bytearray(8 << 30)`, one more copy of a long list for every four bytes. Here a call passes only if its result is no
+larger than the part of the pickle that asks for it.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from typing import Any, BinaryIO
 
 import torch
 
-MOST = 500_000  # opcodes of a pickle; torch.save writes some 50 for each tensor
+MOST = 500_000  # maximum opcodes of a pickle; torch.save writes about 50 per tensor
 
 
 class Kind(Enum):
-    """What is known of a value on the stack that is no `Name`, no string, and no tuple or list of values."""
+    """Kind of a value on the stack, unless it is a `Name`, a string, or a tuple or list of values."""
 
     PLAIN = auto()  # a number, None, or bytes
     BYTES = auto()  # new bytes
-    DATA = auto()  # anything else that is new
+    DATA = auto()  # any other new value
     ORDERED = auto()  # a new OrderedDict
-    OWN = auto()  # made by what the user added to torch's safe globals
-    OLD = auto()  # used before, and maybe long
+    OWN = auto()  # made by one of the user's safe globals
+    OLD = auto()  # used before, and possibly long
 
 
 class Name(str):
@@ -34,23 +35,24 @@ class Name(str):
 
 
 class Text(str):
-    """A new string; one that was used before is a plain str."""
+    """A new string; a reused one is a plain str."""
 
 
 def _is_key(value: Any) -> bool:
-    """Not a tuple or a long number, of which thousands can be made that a dict or set does not tell apart at once."""
+    """Whether a value is a string, a plain number or bytes. Thousands of tuples or long numbers can have equal
+    hashes, which makes dicts and sets slow."""
     return isinstance(value, str) or value in (Kind.PLAIN, Kind.BYTES)
 
 
 def _is_text(text: Any, codec: Any) -> bool:
-    return isinstance(text, Text) and codec == "latin1"  # of bytes; other codecs are slow
+    return isinstance(text, Text) and codec == "latin1"  # for bytes; other codecs are slow
 
 
 def _are_new(storage: Any, *rest: Any) -> bool:
     return not any(value is Kind.OLD for value in rest)
 
 
-CALLS: dict[str, Callable[..., bool]] = {  # what may be called, if the arguments are such
+CALLS: dict[str, Callable[..., bool]] = {  # allowed functions, with a check of their arguments
     **dict.fromkeys((f"torch._utils _rebuild_{what}" for what in ("tensor", "tensor_v2", "tensor_v3")), _are_new),
     "torch._utils _rebuild_parameter": _are_new,
     "torch Size": lambda sizes: isinstance(sizes, tuple),
@@ -62,15 +64,15 @@ CALLS: dict[str, Callable[..., bool]] = {  # what may be called, if the argument
     "builtins set": lambda items: isinstance(items, list) and all(map(_is_key, items)),
     "_codecs encode": _is_text,
 }
-MADE = {"collections OrderedDict": Kind.ORDERED, "_codecs encode": Kind.BYTES}  # others make DATA
-PUSHED: dict[str, Callable[[Any], Any]] = {  # what an opcode that takes nothing puts on the stack
+MADE = {"collections OrderedDict": Kind.ORDERED, "_codecs encode": Kind.BYTES}  # of allowed functions; others make DATA
+PUSHED: dict[str, Callable[[Any], Any]] = {  # results of opcodes that take nothing from the stack
     **dict.fromkeys(
         ("BININT", "BININT1", "BININT2", "BINFLOAT", "NONE", "NEWTRUE", "NEWFALSE", "SHORT_BINSTRING"),
         lambda _: Kind.PLAIN,
     ),
     "LONG1": lambda number: Kind.PLAIN if number.bit_length() <= 64 else Kind.DATA,
     "BINUNICODE": Text,
-    "GLOBAL": lambda name: Name(name.replace("__builtin__ ", "builtins ")),  # as Python 2 called it
+    "GLOBAL": lambda name: Name(name.replace("__builtin__ ", "builtins ")),  # the name in Python 2
     "EMPTY_TUPLE": lambda _: (),
     "EMPTY_LIST": lambda _: [],
     "EMPTY_DICT": lambda _: Kind.DATA,
@@ -84,11 +86,11 @@ TAKEN = {  # how many values an opcode takes from the stack; 0: all above the ma
 
 
 def check_pickle(file: BinaryIO) -> None:
-    """Look at one pickle, from the file's position to where it ends.
+    """Check one pickle, from the file's position to its end.
 
     Raises:
-        pickle.UnpicklingError: it calls what torch.save does not.
-        Exception: it is damaged, or makes more than it says.
+        pickle.UnpicklingError: it calls a function that torch.save does not use.
+        Exception: it is damaged, or makes objects larger than itself.
     """
     own = _added()
     stack: list[Any] = []
@@ -116,14 +118,14 @@ def check_pickle(file: BinaryIO) -> None:
 
 
 def _added() -> set[str]:
-    """The `module.name`s that the user added to torch's safe globals, where torch has put a hundred of its own."""
+    """The `module.name`s that the user has added to torch's safe globals, without the hundred of torch itself."""
     known = torch.serialization.get_safe_globals()
     names = {it[1] if isinstance(it, tuple) else f"{it.__module__}.{it.__qualname__}" for it in known}
     return {name for name in names if name.partition(".")[0] not in ("torch", *sys.stdlib_module_names)}
 
 
 def _used(value: Any) -> Any:
-    """A value as it is when it comes back."""
+    """What a value becomes in the memo, from which it can be used again."""
     if type(value) is Text:
         return str(value)
     if isinstance(value, str):
@@ -132,7 +134,7 @@ def _used(value: Any) -> Any:
 
 
 def _take(name: str, stack: list[Any], taken: list[Any], own: Set[str]) -> None:
-    """What an opcode makes of what it has taken from the stack."""
+    """Apply an opcode to the values that it takes from the stack."""
     into = stack[-1] if stack else None
     match name:
         case "TUPLE":
@@ -157,11 +159,11 @@ def _take(name: str, stack: list[Any], taken: list[Any], own: Set[str]) -> None:
 
 
 def _called(name: str, function: Any, arguments: Any, own: Set[str]) -> Kind:
-    """What a call makes.
+    """Kind of the result of a call.
 
     Raises:
-        ValueError, TypeError: too much.
-        pickle.UnpicklingError: anything.
+        ValueError, TypeError: the function does not take these arguments.
+        pickle.UnpicklingError: the function must not be called.
     """
     if isinstance(function, Name) and function.replace(" ", ".") in own:
         return Kind.OWN

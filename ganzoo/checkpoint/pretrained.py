@@ -1,4 +1,4 @@
-"""A name, a checkpoint or a folder -> the right variant with its weights; nothing is unpickled that could run code."""
+"""Loads variants with their weights from a name, a checkpoint or a folder, without running code from files."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from ganzoo.core.files import open_file, read_text
 from ganzoo.core.module import GANModule
 from ganzoo.core.text import closest
 
-HEADER = 1 << 22  # bytes of safetensors' JSON, some 100 for each tensor
+HEADER = 1 << 22  # maximum bytes of safetensors' JSON, about 100 per tensor
 
 
 class Saved(NamedTuple):
-    """What a file holds of a model.
+    """A model as stored in a file.
 
     Attributes:
         variant: `module.Class`.
         arguments: of its constructor, plain values.
         weights: by their names in the model.
-        slim: whether they are the generator's alone, as samples come from it; see `save_pretrained`.
+        slim: whether only the weights for sampling are stored; see `save_pretrained`.
     """
 
     variant: str
@@ -42,19 +42,19 @@ def load(path: str | Path, variant: type[GANModule] | None = None, map_location:
     """A trained model, in eval mode.
 
     Args:
-        path: a Lightning checkpoint, a run's folder, whose last one is taken, a folder that `save_pretrained` wrote,
-            or, where there is no such file or folder, the name of a model that comes with ganzoo:
-            `load("dcgan-digits")`. Most of these are slim: their discriminators are untrained.
-        variant: the class, for a checkpoint of your own variant. Only the zoo's classes are found by themselves: a
-            file must not decide what code is imported.
+        path: a Lightning checkpoint; a run's folder, for its last checkpoint; a folder written by `save_pretrained`;
+            or, if no such path exists, the name of a model that comes with ganzoo: `load("dcgan-digits")`. Most of
+            these are slim: their discriminators are untrained.
+        variant: the class, for a checkpoint of your own variant. Only the zoo's classes are found automatically: a file
+            must not decide what code is imported.
         map_location: the device.
 
     Returns:
         An instance of the checkpoint's variant.
 
     Raises:
-        FileNotFoundError: there is nothing at `path`, and no model of that name; `ganzoo.list_pretrained()` has them.
-        CheckpointError: it is no checkpoint of ganzoo, damaged, unsafe, or of another variant.
+        FileNotFoundError: there is no such path, and no model of that name; `ganzoo.list_pretrained()` lists these.
+        CheckpointError: the file is not a checkpoint of ganzoo, damaged, unsafe, or of another variant.
     """
     name, arguments, weights, slim = read(path)
     cls = _resolve(name, variant, path)
@@ -71,16 +71,16 @@ def load(path: str | Path, variant: type[GANModule] | None = None, map_location:
 def save_pretrained(
     model: GANModule, folder: str | Path, *, slim: bool = False, dtype: torch.dtype | None = None
 ) -> Path:
-    """Write `model.safetensors` (its weights) and `config.json` (variant and its plain arguments) into a folder.
+    """Write `model.safetensors` (weights) and `config.json` (variant and its plain arguments) to a folder.
 
     Args:
         model: any variant.
-        folder: made if it is not there.
-        slim: write only what samples come from: the averaged generator, or the generator where there is none, and the
-            model's own buffers. `load` gives a model that samples the same; its generator is the averaged one, and all
-            else, the discriminator above all, is as before training.
-        dtype: of the floating-point weights in the file, such as torch.float16; None leaves them as they are. `load`
-            gives them the model's own type again, rounded as they then are.
+        folder: created if it does not exist.
+        slim: write only the weights for sampling: the averaged generator, or the generator if there is none, and the
+            model's own buffers. The model from `load` has the same samples; its generator is the averaged one, and all
+            else, in particular the discriminator, is untrained.
+        dtype: of the floating-point weights in the file, such as torch.float16; None keeps theirs. `load` converts the
+            rounded weights back to the model's dtype.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ def save_pretrained(
 
 
 def _sampled(model: GANModule) -> dict[str, torch.Tensor]:
-    """The generator's weights, averaged where there is an average, and the model's own buffers."""
+    """The generator's weights, averaged if there is an average, and the model's own buffers."""
     weights = {name: weight for name, weight in model.state_dict().items() if _part(name) in ("", "generator")}
     if model.ema is not None:
         weights |= {f"generator.{name}": weight for name, weight in model.ema.state_dict().items()}
@@ -105,7 +105,7 @@ def _sampled(model: GANModule) -> dict[str, torch.Tensor]:
 
 
 def _completed(weights: dict[str, torch.Tensor], model: GANModule) -> dict[str, torch.Tensor]:
-    """Slim weights, the same for the averaged generator, and the untrained model's for all that they leave out."""
+    """Slim weights, copied to the averaged generator if there is one, with the untrained model's for all others."""
     untrained = {name: w for name, w in model.state_dict().items() if _part(name) not in ("", "generator", "ema")}
     averaged = {name.replace("generator", "ema", 1): weight for name, weight in weights.items() if _part(name)}
     if model.ema is None:
@@ -114,16 +114,16 @@ def _completed(weights: dict[str, torch.Tensor], model: GANModule) -> dict[str, 
 
 
 def _part(name: str) -> str:
-    """`generator` of `generator.layers.0.weight`, nothing for the model's own `images_seen`."""
+    """`generator` for `generator.layers.0.weight`, the empty string for the model's own `images_seen`."""
     return name.rpartition(".")[0].partition(".")[0]
 
 
 def read(path: str | Path) -> Saved:
-    """What a Lightning checkpoint, a `save_pretrained` folder or a model that comes with ganzoo holds.
+    """Contents of a Lightning checkpoint, a `save_pretrained` folder or a model that comes with ganzoo.
 
     Raises:
-        FileNotFoundError: there is nothing at `path`, and no model of that name.
-        CheckpointError: it is no checkpoint of ganzoo, damaged, or unsafe.
+        FileNotFoundError: there is no such path, and no model of that name.
+        CheckpointError: the file is not a checkpoint of ganzoo, damaged, or unsafe.
     """
     name, path = str(path), Path(path)
     if "://" in name:
@@ -139,7 +139,7 @@ def read(path: str | Path) -> Saved:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A Lightning checkpoint of ganzoo as a dict, with `weights_only=True`.
+    """A Lightning checkpoint of ganzoo as a dict, loaded with `weights_only=True`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -153,7 +153,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         )
         raise FileNotFoundError(f"no checkpoint {path}{hint}")
     checkpoint = checkpoints.read(path)
-    arguments = checkpoint.setdefault("hyper_parameters", {})  # Lightning leaves it out where there are none
+    arguments = checkpoint.setdefault("hyper_parameters", {})  # Lightning omits it if there are none
     _check(path, checkpoint["ganzoo"].get("variant"), arguments, checkpoint.get("state_dict"))
     return checkpoint
 

@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole or not at all, read only if no byte has changed, and never run as code."""
+"""Checkpoint files: written atomically, verified by checksum, and never executed as code."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from ganzoo.core.arguments import variant_name
 from ganzoo.core.atomic import write_atomically
 from ganzoo.core.files import open_file
 
-SEAL = b"ganzoo sha256 "  # then 64 hexadecimal digits: the comment that ends the zip archive which torch writes
+SEAL = b"ganzoo sha256 "  # and 64 hexadecimal digits: the comment at the end of torch's zip archive
 
 
 class CheckpointError(ValueError):
-    """A file that is damaged, unsafe, or of another variant; the message says which and what to do."""
+    """A file is damaged, unsafe, or of another variant; the message says which, and the cure."""
 
 
 class CheckpointIO(TorchCheckpointIO):
-    """How a Trainer that plays a GAN writes and reads checkpoints, with callbacks of Lightning's own, too."""
+    """Writes and reads all checkpoints of a Trainer with a GAN, including those of Lightning's callbacks."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        if "://" in str(path):  # an object store's own way
+        if "://" in str(path):  # an object store
             return super().save_checkpoint(checkpoint, path, storage_options)
-        if "ganzoo" in checkpoint:  # not the bare weights that Lightning sends from one process to another
-            checkpoint["ganzoo"]["sealed"] = True  # so that a damaged seal is no missing one
+        if "ganzoo" in checkpoint:  # not bare weights that Lightning passes between processes
+            checkpoint["ganzoo"]["sealed"] = True  # tells a damaged seal from a missing one
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda file: _write(checkpoint, file))
 
     def remove_checkpoint(self, path: Any) -> None:
-        """A file. Lightning's own way would remove a folder with all that is in it, whoever named that."""
+        """Removes a file, but no folder: Lightning's method would remove one with all that it contains."""
         if "://" in str(path):
             super().remove_checkpoint(path)
         elif not Path(path).is_dir():
@@ -52,7 +52,7 @@ class CheckpointIO(TorchCheckpointIO):
 
 
 def read(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[str, Any]:
-    """A checkpoint of ganzoo.
+    """Load a checkpoint of ganzoo.
 
     Raises:
         CheckpointError: it is damaged, unsafe, or not of ganzoo.
@@ -65,9 +65,9 @@ def read(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[str, A
         if seal and seal[0] != _digest(file, seal[1]):
             raise CheckpointError(f"{path} is damaged: its sha256 is not what was written; {_instead(path)}")
         try:
-            with warnings.catch_warnings(action="ignore"):  # of pickle's protocol, where another program wrote the file
+            with warnings.catch_warnings(action="ignore"):  # about the pickle protocol of another program
                 checkpoint = tensors.load(file, map_location)
-        except Exception as error:  # a damaged file raises anything
+        except Exception as error:  # damaged files may raise anything
             if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
                 text = f"{path} wants to run code and was not loaded; take weights from it alone"
                 raise CheckpointError(text) from error
@@ -83,22 +83,22 @@ def read(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[str, A
 def build(
     path: str | os.PathLike[str], cls: type[Any], arguments: Any, weights: Mapping[str, Tensor], times: float = 2
 ) -> Any:
-    """The model that a file says it is of, before it has its weights; not one much larger than these.
+    """The model of a file, before its weights are loaded; its size is limited by theirs.
 
     Args:
         path: of the file.
         cls: the model's class.
         arguments: of its constructor.
-        weights: that it is to have.
+        weights: those to be loaded.
         times: see `no_larger`.
 
     Raises:
-        CheckpointError: the class does not take the arguments, or they do not belong to the weights.
+        CheckpointError: the class does not take the arguments, or the model is larger than the weights.
     """
     try:
         with no_larger(weights, times):
             return cls(**arguments)
-    except Exception as error:  # arguments of any type and value meet code that expects its own
+    except Exception as error:  # arguments of unexpected types may raise anything
         name = variant_name(cls)
         raise CheckpointError(f"{path}: {name} does not take its arguments ({error}); was its code changed?") from error
 
@@ -112,22 +112,22 @@ def load_from_checkpoint(
     weights_only: bool | None = None,
     **kwargs: Any,
 ) -> Any:
-    """Lightning's, for a checkpoint of this class in a local file; never runs code of the file's.
+    """Lightning's method, for a local checkpoint of this class; never runs code from the file.
 
     `ganzoo.load` finds the class by itself, and reads more kinds of files.
 
     Args:
         cls: the class.
-        checkpoint_path: of a checkpoint of this class.
-        map_location: the device; None is the CPU.
-        hparams_file: None; the arguments are in the checkpoint.
-        strict: False allows weights that are missing or too many.
-        weights_only: it is True, whatever is given.
-        **kwargs: arguments of the constructor, which win over the checkpoint's.
+        checkpoint_path: a checkpoint of this class.
+        map_location: the device; None for the CPU.
+        hparams_file: must be None; the arguments are in the checkpoint.
+        strict: False allows missing and unexpected weights.
+        weights_only: ignored; always True.
+        **kwargs: arguments of the constructor; they override the checkpoint's.
 
     Raises:
-        CheckpointError: it is damaged, unsafe, of another class, or no local file.
-        ValueError: there is an hparams_file.
+        CheckpointError: the checkpoint is damaged, unsafe, of another class, or not local.
+        ValueError: hparams_file is not None.
     """
     if hparams_file is not None:
         raise ValueError("the arguments are in the checkpoint; leave hparams_file out")
@@ -143,18 +143,18 @@ def load_from_checkpoint(
 
 
 def intact(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is a sealed checkpoint of which no byte has changed; nothing of it is loaded."""
+    """Whether a file is a sealed checkpoint with a matching checksum; nothing is loaded."""
     try:
         with open_file(path) as file:
             seal = _seal(file)
             return seal is not None and seal[0] == _digest(file, seal[1])
-    except OSError:  # removed in the meantime, or no file
+    except OSError:  # removed in the meantime, or not a file
         return False
 
 
 def in_order(folder: Path) -> list[Path]:
-    """A run's checkpoints by their steps, as a copy of a run has other times; the best ones before all others, as
-    whoever names a run means its last state."""
+    """A run's checkpoints by step, since copies have other file times; the best ones first, since a run is loaded
+    from its last state."""
 
     def age(file: Path) -> tuple[bool, int, bool]:
         return not file.name.startswith("best-"), step_of(file), file.name == "last.ckpt"
@@ -163,20 +163,20 @@ def in_order(folder: Path) -> list[Path]:
 
 
 def step_of(file: Path) -> int:
-    """The step of a checkpoint, by the name that `Checkpoints` gives it or what is in it; that of a damaged one, of
-    which whoever loads it will speak, is beyond all others."""
+    """Step of a checkpoint, from its name (see `Checkpoints`) or its content. Damaged files sort last, so that
+    loading reports them."""
     if match := re.fullmatch(r"(?:kept-|best-.+-)?(\d{8,})", file.stem):
         return int(match[1])
     try:
         with open_file(file) as opened:
             tensors.check_file(opened)
         return int(torch.load(file, mmap=True, map_location="cpu", weights_only=True)["global_step"])
-    except Exception:  # a damaged file raises anything
+    except Exception:  # damaged files may raise anything
         return sys.maxsize
 
 
 def newest(folder: Path) -> Path | None:
-    """The last of a run's checkpoints that is as it was written; None where there is none."""
+    """The last intact checkpoint of a run; None if there is none."""
     return next((file for file in reversed(in_order(folder)) if intact(file)), None)
 
 
@@ -190,17 +190,17 @@ def _instead(path: str | os.PathLike[str]) -> str:
 def _write(checkpoint: dict[str, Any], file: BinaryIO) -> None:
     try:
         torch.save(checkpoint, file)
-    except RuntimeError as error:  # torch's own, whatever the file raised
+    except RuntimeError as error:  # torch's, which hides that of the file
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise
     file.seek(-2, os.SEEK_END)
-    file.write((len(SEAL) + 64).to_bytes(2, "little"))  # the comment's length
+    file.write((len(SEAL) + 64).to_bytes(2, "little"))  # length of the comment
     file.write(SEAL + _digest(file, file.tell()))
 
 
 def _seal(file: BinaryIO) -> tuple[bytes, int] | None:
-    """The digits that a file ends with, and how many bytes they are of; None where it has no seal."""
+    """The digest at the end of a file, and the number of bytes that it covers; None for a file without a seal."""
     length = file.seek(0, os.SEEK_END) - len(SEAL) - 64
     file.seek(max(length, 0))
     end = file.read()
@@ -208,7 +208,7 @@ def _seal(file: BinaryIO) -> tuple[bytes, int] | None:
 
 
 def _digest(file: BinaryIO, length: int) -> bytes:
-    """sha256, in hexadecimal digits, of a file's first bytes; the position moves behind them."""
+    """sha256 of a file's first `length` bytes, in hexadecimal digits; leaves the position after them."""
     digest = hashlib.sha256()
     file.seek(0)
     while length:

@@ -1,4 +1,4 @@
-"""Files of torch.save, looked at as a whole before torch reads them: what is in them is no larger than they are."""
+"""Checks files of torch.save as a whole before torch reads them: contents must not be larger than the file."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import torch
 from ganzoo.checkpoint.bounds import check_content, open_archive
 from ganzoo.checkpoint.pickles import check_pickle
 
-LARGEST = 1 << 24  # bytes of a pickle, which holds no tensors
+LARGEST = 1 << 24  # maximum bytes of a pickle, which contains no tensors
 ZIP = b"PK\x03\x04"
-OLD = 5  # pickles, then storages: a magic number, a version, the machine, the content, the storages' names
+OLD = 5  # pickles before the storages: magic number, version, machine, content, names of storages
 
 
 def load(file: BinaryIO, map_location: Any = "cpu", old: bool = False) -> Any:
-    """What torch.save has written: numbers, strings, tensors, and dicts, lists and tuples of these.
+    """Content of a file of torch.save: numbers, strings, tensors, and dicts, lists and tuples of these.
 
     Args:
-        file: as a whole.
-        map_location: the tensors' device.
-        old: whether files of torch before 1.6, which are no archives, are read, too.
+        file: read from its start to its end.
+        map_location: device of the tensors.
+        old: whether to accept files of torch before 1.6, which are no archives.
 
     Raises:
-        Exception: it is damaged, wants to call something, or is larger than it looks.
+        Exception: the file is damaged, calls a forbidden function, or has content larger than itself.
     """
     check_file(file, old)
     content = torch.load(file, map_location=map_location, weights_only=True)
@@ -36,7 +36,7 @@ def load(file: BinaryIO, map_location: Any = "cpu", old: bool = False) -> Any:
 
 
 def check_file(file: BinaryIO, old: bool = False) -> None:
-    """As `load`, but for what only the content shows; the file is back at its start."""
+    """The checks of `load` that do not need the content; leaves the file at its start."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     archive = file.read(len(ZIP)) == ZIP or not old  # torch's own criterion
@@ -50,10 +50,10 @@ def check_file(file: BinaryIO, old: bool = False) -> None:
 
 
 def _pickle_of(file: BinaryIO, size: int) -> bytes:
-    """`data.pkl` of an archive as torch writes it.
+    """`data.pkl` of an archive as written by torch.
 
     Raises:
-        Exception: it is another one, or damaged.
+        Exception: the archive is damaged, or not as written by torch.
     """
     with open_archive(file) as archive:
         found = archive.infolist()
@@ -72,7 +72,7 @@ def _check_members(found: Iterable[zipfile.ZipInfo], folder: str, size: int) -> 
         name = member.orig_filename
         if member.compress_type or member.compress_size != member.file_size or member.flag_bits & ~0x808:
             raise ValueError("it is compressed or encrypted, as torch.save writes none")
-        if member.extra and size < 1 << 32:  # of sizes beyond 4 GB; which of several extras counts, programs may differ
+        if member.extra and size < 1 << 32:  # only for sizes over 4 GB; programs differ in which of several they use
             raise ValueError("its directory has more than torch.save writes")
         if not name.isascii() or not name.isprintable() or not name.startswith(f"{folder}/") or name.lower() in names:
             raise ValueError(f"it has a member {name[:60]!r} beside those of torch.save")

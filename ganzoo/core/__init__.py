@@ -1,1 +1,1 @@
-"""The contract between a variant and everything below it."""
+"""The base class of all variants, and the modules that it is built from."""

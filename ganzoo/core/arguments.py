@@ -1,4 +1,4 @@
-"""A model's arguments: what a checkpoint holds of them, and which of them contradict each other, or the data."""
+"""Model arguments: which of them a checkpoint stores, and checks that they agree with each other and the data."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ganzoo.core.limits import constructor_of
 
-OPTIMISATION = {"optimizer", "discriminator_optimizer", "lr_scheduler"}  # a run's arguments, not a model's
-DATA_SAYS = {  # arguments that must agree with the data's attributes, and what it means when the data has none
+OPTIMISATION = {"optimizer", "discriminator_optimizer", "lr_scheduler"}  # arguments of the run, not of the model
+DATA_SAYS = {  # arguments that must equal the data module's attribute; the message if that is None
     "image_size": "needs images of one size",
     "channels": "needs images of one number of channels",
     "num_classes": "needs labels, and the data has none: take other data, or ImageFolder's labels (--data.labels true)",
@@ -22,12 +22,11 @@ DATA_SAYS = {  # arguments that must agree with the data's attributes, and what 
 
 
 def constructor_arguments(frame: FrameType | None) -> tuple[dict[str, Any], list[str]]:
-    """What the outermost constructor above a frame was given, and the names of what a checkpoint cannot hold.
+    """Arguments of the outermost constructor above a frame, and the names of those that a checkpoint cannot store.
 
-    Values that are not plain could only be loaded with weights_only=False. Lightning's `save_hyperparameters()` (2.6)
-    saves them as well. It also saves the arguments of all base constructors, so that a variant that fixes `n_critic`
-    and does not take it could not be loaded; and if the model is created in another object's constructor, that
-    object's arguments.
+    Only plain values can be loaded with weights_only=True, but Lightning's `save_hyperparameters()` (2.6) saves others,
+    too. It also saves the arguments of all base constructors, so a variant that fixes `n_critic` instead of taking it
+    could not be loaded; and those of an object in whose constructor the model is created.
     """
     assert frame is not None
     arguments = {k: v for k, v in constructor_of(frame).items() if k not in OPTIMISATION}
@@ -38,12 +37,12 @@ def constructor_arguments(frame: FrameType | None) -> tuple[dict[str, Any], list
 
 
 def variant_name(variant: type) -> str:
-    """`module.Class`, by which a checkpoint names its variant."""
+    """`module.Class`, a variant's name in checkpoints."""
     return f"{variant.__module__}.{variant.__qualname__}"
 
 
 def is_plain(value: Any) -> bool:
-    """Whether a value consists of numbers, strings, lists and dicts alone."""
+    """Whether a value consists only of None, bools, numbers and strings, and lists, tuples and dicts of these."""
     if isinstance(value, dict):
         return all(isinstance(k, str) and is_plain(v) for k, v in value.items())
     if isinstance(value, list | tuple):
@@ -52,15 +51,15 @@ def is_plain(value: Any) -> bool:
 
 
 def check_game(variant: type, base: type, game: Mapping[str, Any]) -> None:
-    """Refuse settings of the game that contradict each other.
+    """Reject contradictory settings of the updates.
 
     Args:
         variant: the model's class.
-        base: `GANModule`; a variant that overrides its turns cannot use `consensus`.
-        game: those of its constructor's arguments that say how the players take turns.
+        base: `GANModule`; with `consensus`, the variant must not override the methods for its updates.
+        game: the constructor arguments that determine the order of the updates.
 
     Raises:
-        ValueError: two of them do not go together.
+        ValueError: two of them contradict each other.
     """
     if game["n_critic"] > 1 and game["n_generator"] > 1:
         raise ValueError(f"n_critic is {game['n_critic']} and n_generator {game['n_generator']}: one of them must be 1")
@@ -85,7 +84,7 @@ def _need(game: Mapping[str, Any], option: str, needed: Mapping[str, Any]) -> No
 def check_schedulers(schedulers: Sequence[Any]) -> None:
     """
     Raises:
-        MisconfigurationException: one of them cannot be stepped once a batch.
+        MisconfigurationException: a scheduler cannot be stepped once per batch.
     """
     if any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in schedulers):
         raise MisconfigurationException("lr_scheduler: ReduceLROnPlateau needs a loss to watch, which a GAN has not")
@@ -94,7 +93,7 @@ def check_schedulers(schedulers: Sequence[Any]) -> None:
 def check_agreement(variant: str, arguments: Mapping[str, Any], data: Any) -> None:
     """
     Raises:
-        MisconfigurationException: an argument of the model is not what the data module says.
+        MisconfigurationException: an argument of the model contradicts the data module.
     """
     for key, meaning in DATA_SAYS.items():
         if (mine := arguments.get(key)) not in (None, theirs := getattr(data, key, mine)):

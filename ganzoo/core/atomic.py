@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whatever happens while they are written; names of files that are safe."""
+"""Atomic writes of files, removal of partial ones, and safe file names."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from uuid import uuid4
 
 try:
     import fcntl
-except ImportError:  # on Windows, where nobody can remove an open file
+except ImportError:  # on Windows, where open files cannot be removed
     fcntl = None  # type: ignore[assignment]
 
 from ganzoo.core.files import LONGEST, open_file
 
-PARTIAL = ".partial"  # ends the name of a file that is being written
+PARTIAL = ".partial"  # suffix of a file that is being written
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], Any]) -> None:
-    """Write a file beside its place, wait until the disk has it, and only then give it its name.
+    """Write to a temporary file in the same folder, fsync it, and rename it.
 
-    A process that is killed, or a disk that fills up, leaves the file that was there before. Where several processes
-    write the same file, the last one wins. A link in the file's place is replaced, not followed.
+    If the process is killed or the disk is full, the previous file remains. With several concurrent writers, the last
+    one wins. A link at `path` is replaced, not followed.
 
     Args:
-        path: of the file; its folder is there.
-        write: is given the file, opened for reading and writing bytes.
+        path: of the file; its folder must exist.
+        write: writes to a binary file that is open for reading and writing.
 
     Raises:
-        OSError: it cannot be written; the error names the file, and what was written of it is gone again.
+        OSError: the file cannot be written; the error names it, and the temporary file is removed.
     """
     path = Path(path)
     with naming(path):
@@ -44,22 +44,23 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], A
                 os.fsync(file.fileno())
                 if fcntl is None:
                     file.close()
-                partial.replace(path)  # while it is locked
+                partial.replace(path)  # still locked
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
     if os.name == "posix":
         folder = os.open(path.parent, os.O_RDONLY)
         try:
-            with suppress(OSError):  # not every file system can
-                os.fsync(folder)  # the name
+            with suppress(OSError):  # some file systems cannot
+                os.fsync(folder)  # makes the rename durable
         finally:
             os.close(folder)
 
 
 @contextmanager
 def naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """An OSError inside that names no file, as that of a full disk, or one that nobody knows, names this one."""
+    """Sets `filename` of an OSError raised inside to this path, if it is unset (a full disk) or that of a partial
+    file."""
     try:
         yield
     except OSError as error:
@@ -69,10 +70,9 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what processes that were killed left half written in a folder of ganzoo's, but nothing that is being
-    written now."""
-    for path in [*folder.glob(f"*{PARTIAL}"), *folder.glob("*.part")]:  # .part until November 2026
-        with suppress(OSError):  # somebody else removes it, too; or it is being written
+    """Remove partial files of killed processes from one of ganzoo's folders, but none that are being written."""
+    for path in [*folder.glob(f"*{PARTIAL}"), *folder.glob("*.part")]:  # .part: the suffix until November 2026
+        with suppress(OSError):  # removed by another process, or being written
             if fcntl is None or path.is_symlink() or not path.is_file():
                 path.unlink()
                 continue
@@ -82,20 +82,20 @@ def remove_partial(folder: Path) -> None:
 
 
 def path_part(text: str, most: int = 120) -> str:
-    """One part of a path from any text, such as a name in a stranger's file: at most so many bytes (file
-    systems take 143 or 255), no separators, nothing that cannot be printed, and not the name of a folder above."""
+    """One component of a path from any text, such as a name in an untrusted file: not empty, at most `most` bytes
+    (file systems allow 143 or 255), printable, without separators, never `..`."""
     part = "".join(c if c.isprintable() and c not in "/\\:" else "-" for c in text)
     return part.encode()[:most].decode(errors="ignore").strip(" .") or "-"
 
 
 def _open_beside(path: Path) -> tuple[Path, BinaryIO]:
-    """A new file in the same folder, as a rename between file systems is a copy; locked for this process."""
+    """A new file in the same folder (renaming across file systems would copy), locked by this process."""
     while True:
         partial = path.with_name(f"{path_part(path.name)}.{uuid4().hex[:8]}{PARTIAL}")
         file = partial.open("x+b")
         with suppress(OSError):  # a file system without locks
             _lock(file, wait=True)
-        if partial.exists():  # `remove_partial` of another process may have come before the lock
+        if partial.exists():  # `remove_partial` of another process may have removed it before the lock
             return partial, file
         file.close()
 
@@ -103,21 +103,21 @@ def _open_beside(path: Path) -> tuple[Path, BinaryIO]:
 def _lock(file: BinaryIO, wait: bool) -> None:
     """
     Raises:
-        OSError: another process has it, or the file system has no locks.
+        OSError: another process holds the lock, or the file system has no locks.
     """
     if fcntl is not None:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
 def keep_until(file: Path, step: int) -> Iterator[dict[str, Any]]:
-    """Take out of a log of JSON lines what is of later steps, and what a crash left half written; return the rest."""
+    """Remove invalid lines and records of later steps from a log of JSON lines; returns the remaining records."""
     kept: list[bytes] = []
     changed = False
     with open_file(file) if file.exists() else nullcontext(BytesIO()) as opened:
         while line := opened.readline(LONGEST):
             try:
                 at = json.loads(line)["step"]
-            except (ValueError, TypeError, LookupError, RecursionError):  # half a line, or another program's
+            except (ValueError, TypeError, LookupError, RecursionError):  # a truncated line, or another program's
                 at = None
             earlier = type(at) is int and at <= step
             changed |= not earlier or not line.endswith(b"\n")

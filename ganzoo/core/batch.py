@@ -1,4 +1,4 @@
-"""Batches: their size, their parts, and what a model asks of them."""
+"""Batches: size, splitting, and checks against the model."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def size(batch: Any) -> int:
-    """Images in a batch: the first size of its first tensor."""
+    """Number of images in a batch: the first size of `image`, or else of the first tensor."""
     return len(batch["image"]) if "image" in batch else len(tree_leaves(batch)[0])
 
 
 class Gate:
-    """Checks every batch of a training, and of the first one all numbers, too, for which it waits for the device: what
-    comes from one loader is of one make."""
+    """Checks the keys of every batch of a training; images and labels only in the first batch, since this
+    synchronises the device and all batches of a loader are alike."""
 
     def __init__(self) -> None:
         self.first = True
@@ -35,16 +35,16 @@ class Gate:
 
 
 def check_batch(batch: Any, model: GANModule, values: bool) -> None:
-    """Refuse a batch that is none of `Batch`, or that lacks what the model's generator reads.
+    """Reject a batch that is no `Batch`, or lacks an input of the model's networks.
 
     Args:
-        batch: any.
-        model: whose `num_classes` and `source_channels` say which keys it reads, and whose arguments `image_size`,
-            `channels` and `source_channels` are the shape of its images.
-        values: whether to look at the images and labels themselves.
+        batch: any object.
+        model: its `num_classes` and `source_channels` determine the required keys; its arguments `image_size`,
+            `channels` and `source_channels` the shapes of images.
+        values: whether to check the images and labels, too.
 
     Raises:
-        MisconfigurationException: it is refused.
+        MisconfigurationException: the batch is rejected.
     """
     if not isinstance(batch, dict):
         raise MisconfigurationException(
@@ -81,8 +81,8 @@ def _check_images(images: Any, name: str, channels: int | None, pixels: int | No
         cure = "x / 127.5 - 1" if images.dtype == torch.uint8 else "x.float()"
         problem = f"{images.dtype}, and a model reads {torch.get_default_dtype()} in [-1, 1]: take {cure}"
     if problem is None and (images != images[0, 0, 0, 0]).any() and never_negative(images):
-        problem = UNIT  # a batch of one number alone says nothing of its range
-    if problem is None and not is_points(images):  # which are for whatever networks a user gave a variant
+        problem = UNIT  # the range of a constant batch is unknown
+    if problem is None and not is_points(images):  # points: their shape depends on the user's networks
         found = list(images.shape[1:])
         asked = [a if isinstance(a, int) else b for a, b in zip((channels, pixels, pixels), found, strict=True)]
         if asked != found:
@@ -92,7 +92,7 @@ def _check_images(images: Any, name: str, channels: int | None, pixels: int | No
 
 
 def _autocast(images: Tensor) -> bool:
-    """Whether it is half precision that mixed precision takes as it is."""
+    """Whether images are in half precision under autocast, which accepts them."""
     return images.dtype in (torch.float16, torch.bfloat16) and torch.is_autocast_enabled(images.device.type)
 
 
@@ -108,10 +108,10 @@ def _check_labels(labels: Any, name: str, n: int, num_classes: int | None) -> No
 
 
 def check_pictures(error: Exception) -> None:
-    """Say what torch means where a batch norm meets one picture, whose mean it would take away from itself.
+    """Explain torch's error for a batch norm on a single image.
 
     Raises:
-        MisconfigurationException: the error comes from such a norm.
+        MisconfigurationException: the error is of that kind.
     """
     if "more than 1 value per channel" in str(error):
         raise MisconfigurationException(
@@ -120,7 +120,7 @@ def check_pictures(error: Exception) -> None:
 
 
 def microbatches(batch: Batch, k: int) -> list[Batch]:
-    """k equal parts of a batch, one after the other.
+    """k equal parts of a batch, in order.
 
     Raises:
         MisconfigurationException: k does not divide the number of images.
@@ -134,7 +134,7 @@ def microbatches(batch: Batch, k: int) -> list[Batch]:
 
 
 def share(drawn: Batch, rank: int, world_size: int) -> Batch:
-    """One process's slice of what was drawn for all of them together."""
+    """One process's slice of the random inputs drawn for all processes."""
     if world_size == 1:
         return drawn
 

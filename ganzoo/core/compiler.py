@@ -10,10 +10,10 @@ from ganzoo.core.types import Equation
 
 
 class Compiler:
-    """Compiles the equations of a model, each of them once.
+    """Compiles each equation of a model once.
 
     Args:
-        enabled: False gives them back as they are.
+        enabled: False returns equations unchanged.
     """
 
     def __init__(self, enabled: bool) -> None:
@@ -24,7 +24,7 @@ class Compiler:
         if not self.enabled:
             return loss
         if not isinstance(loss, MethodType):
-            return torch.compile(loss)  # a lambda is new each time; the compiler knows it by its code
+            return torch.compile(loss)  # a lambda is new each time; torch's cache goes by its code
         if loss not in self._known:
             self._known[loss] = torch.compile(loss)
         return self._known[loss]

@@ -1,4 +1,4 @@
-"""Both players at once: gradients at the same weights, and the consensus direction."""
+"""Simultaneous updates of both players, and consensus optimization."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 def minimize_at_once(model: GANModule, batch: Batch, *, consensus: float = 0.0) -> None:
-    """One optimizer step of both players from the same weights and latents, which is simultaneous play.
+    """One simultaneous optimizer step of both players, from the same weights and latents.
 
-    With `consensus` gamma above 0 both also go down gamma / 2 |v|^2, where v joins, for the global batch, each player's
-    gradient of its own loss with respect to its own parameters. That takes second derivatives: two to three times the
-    time.
+    With `consensus` gamma > 0, both also minimise gamma / 2 |v|^2, where v concatenates, for the global batch, each
+    player's gradient of its own loss with respect to its own parameters. This takes second derivatives: two to three
+    times the time.
 
     Raises:
         NonFiniteError: as in `minimize`.
-        MisconfigurationException: there are microbatches, compiled losses, or fp16's scaled ones.
+        MisconfigurationException: combined with microbatches, compiled losses or the loss scaling of fp16.
     """
     others = {"microbatches": model.microbatches > 1, "compile_losses": model.compile_losses}
     for name, given in {**others, "fp16 (take bf16-mixed)": model.scaler is not None}.items():
@@ -49,13 +49,13 @@ def minimize_at_once(model: GANModule, batch: Batch, *, consensus: float = 0.0) 
 
 
 def set_gradients(v: Sequence[tuple[Tensor, Tensor | None]], gamma: float, world_size: int) -> None:
-    """Give each parameter its gradient plus gamma times its gradient of |v|^2 / 2.
+    """Set each parameter's gradient to that of its player's loss plus gamma times that of |v|^2 / 2.
 
     |v|^2 is that of the global batch (Mescheder et al. 2017, arXiv:1705.10461, algorithm 2).
 
     Args:
-        v: each player's parameters, and their gradients of this player's own loss; differentiable if gamma is not 0.
-        gamma: 0 for no consensus.
+        v: both players' parameters, each with its gradient of its own player's loss; differentiable if gamma is not 0.
+        gamma: 0 for plain simultaneous updates.
         world_size: number of processes, each with its share of the batch.
     """
     push: Sequence[Tensor | None] = [None] * len(v)
@@ -66,6 +66,6 @@ def set_gradients(v: Sequence[tuple[Tensor, Tensor | None]], gamma: float, world
             average(fixed)
         push = torch.autograd.grad(curved, [p for p, _ in v], fixed, allow_unused=True)  # J'v
     for (p, gradient), more in zip(v, push, strict=True):
-        p.grad = None if gradient is None else gradient.detach().clone()  # a view of one number cannot be averaged
+        p.grad = None if gradient is None else gradient.detach().clone()  # an expanded view cannot be averaged in place
         if more is not None:
             p.grad = gamma * more if p.grad is None else p.grad.add(more, alpha=gamma)

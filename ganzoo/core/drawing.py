@@ -1,4 +1,4 @@
-"""From tensors to things one can look at."""
+"""Images, grids and videos from tensors."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from ganzoo.core.pixels import to_uint8
 
 
 def picture(images: Tensor, columns: int = 10, tile: int = 64) -> Image.Image:
-    """One picture of many images.
+    """A grid of images, or a scatter plot of points.
 
     Args:
-        images: [N, C, H, W] in [-1, 1]: a grid for 1 or 3 channels; [N, 2, 1, 1]: points in the plane; else a
-            ValueError.
+        images: [N, C, H, W] in [-1, 1]: a grid for 1 or 3 channels; [N, 2, 1, 1]: points in the plane.
         columns: of the grid.
-        tile: smaller images are enlarged, pixel by pixel, to at least this many pixels.
+        tile: narrower images are enlarged by repeating pixels, to at least this width in pixels.
+
+    Raises:
+        ValueError: any other number of channels.
     """
     images = images.detach().float().cpu()
     if tuple(images.shape[1:]) == (2, 1, 1):
@@ -35,7 +37,7 @@ def picture(images: Tensor, columns: int = 10, tile: int = 64) -> Image.Image:
 
 
 def to_pil(images: Tensor) -> list[Image.Image]:
-    """[N, C, H, W] in [-1, 1] -> N grey or colour pictures, pixel for pixel; ValueError unless C is 1 or 3."""
+    """[N, C, H, W] in [-1, 1] -> N grey or colour PIL images of the same size; ValueError unless C is 1 or 3."""
     if images.shape[1] not in (1, 3):
         raise ValueError(f"{images.shape[1]} channels are no picture: 1 or 3 are")
     pixels = to_uint8(images.detach().float().cpu()).permute(0, 2, 3, 1).numpy()
@@ -43,7 +45,8 @@ def to_pil(images: Tensor) -> list[Image.Image]:
 
 
 def above(sources: Tensor, images: Tensor, columns: int) -> Tensor:
-    """Sources [N, C', H, W] and images [N, C, H, W] -> rows of a grid in turn, each source above its translation."""
+    """Sources [N, C', H, W] and images [N, C, H, W] -> tiles of a grid in which rows of sources alternate with their
+    images."""
     rows = []
     for part in (sources, images):
         part = part.expand(-1, max(sources.shape[1], images.shape[1]), -1, -1) if part.shape[1] == 1 else part
@@ -53,7 +56,7 @@ def above(sources: Tensor, images: Tensor, columns: int) -> Tensor:
 
 
 def _plane(points: Tensor, size: int = 512, limit: float = 1.1) -> Image.Image:
-    """Points [N, 2] as black dots of 3x3 pixels; the square shows [-limit, limit] in both directions."""
+    """Points [N, 2] as black dots of 3x3 pixels in a square that shows [-limit, limit] on both axes."""
     x = ((points / limit + 1) / 2 * size).long()
     canvas = torch.full((size, size), 255, dtype=torch.uint8)
     for dx in (-1, 0, 1):
@@ -64,12 +67,12 @@ def _plane(points: Tensor, size: int = 512, limit: float = 1.1) -> Image.Image:
 
 
 def write_video(path: Path, frames: Sequence[Path], fps: int) -> None:
-    """PNG files of one size, in order, as an H.264 video; the last frame stays for two seconds."""
+    """Encode PNG files of one size, in order, as an H.264 video; the last frame is held for two seconds."""
     import av
 
     with av.open(str(path), "w") as video:
         first = np.asarray(Image.open(frames[0]).convert("RGB"))
-        height, width = (length - length % 2 for length in first.shape[:2])  # the codec takes even sizes
+        height, width = (length - length % 2 for length in first.shape[:2])  # the codec needs even sizes
         stream = video.add_stream("libx264", rate=fps, options={"crf": "18"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for frame in [*frames, *[frames[-1]] * 2 * fps]:
@@ -79,8 +82,8 @@ def write_video(path: Path, frames: Sequence[Path], fps: int) -> None:
 
 
 def animation(frames: Sequence[Path], fps: int, most: int = 64) -> bytes:
-    """PNG files, in order, as a GIF that begins again after two seconds; where there are more than `most`, some are
-    left out, never the last."""
+    """PNG files, in order, as a looping GIF that holds the last frame for two seconds; of more than `most` files,
+    every k-th is shown, including the last."""
     shown = frames[:: -len(frames) // most][::-1]
     first, *others = (Image.open(frame).convert("RGB") for frame in shown)
     gif, durations = BytesIO(), [1000 // fps] * len(others) + [2000]  # milliseconds

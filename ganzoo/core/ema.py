@@ -1,4 +1,4 @@
-"""The averaged generator: a frozen copy whose weights follow by an exponential moving average."""
+"""The averaged generator: a frozen copy whose weights are an exponential moving average."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def frozen_copy(module: nn.Module) -> nn.Module:
 
 
 def decay(images: int, images_seen: int, half_life: float, ramp_up: float | None = None) -> float:
-    """Weight of the old average for an update that brings `images` new images.
+    """Weight of the old average in an update after `images` new images.
 
-    0.5 ** (images / half_life); while training is young the half-life is at most `ramp_up * images_seen`, so that the
-    random initial weights are forgotten quickly (Karras et al. 2020, StyleGAN2-ADA: ramp_up 0.05).
+    0.5 ** (images / half_life). Early in training the half-life is at most `ramp_up * images_seen`, to forget the
+    random initial weights quickly (Karras et al. 2020, StyleGAN2-ADA: ramp_up 0.05).
 
     Args:
         images: images since the last update, over all processes.
-        images_seen: images since the start, over all processes, the new ones included.
+        images_seen: images since the start, over all processes, including the new ones.
         half_life: in images.
         ramp_up: share of `images_seen`; None for a constant half-life.
     """
@@ -34,7 +34,7 @@ def decay(images: int, images_seen: int, half_life: float, ramp_up: float | None
 def update(average: nn.Module, module: nn.Module, weight: float) -> None:
     """In place: average = weight * average + (1 - weight) * module for parameters; buffers are copied.
 
-    Running statistics are averages already; averaging them again, or a counter, would be wrong.
+    Running statistics are already averages, and counters cannot be averaged.
     """
     torch._foreach_lerp_(list(average.parameters()), list(module.parameters()), 1.0 - weight)
     for old, new in zip(average.buffers(), module.buffers(), strict=True):

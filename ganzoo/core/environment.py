@@ -1,4 +1,4 @@
-"""What a run and a record depend on beside their settings: versions, devices, the command."""
+"""Environment of a run or a record: versions, devices, command."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "torch-fidelity
 
 
 def environment() -> dict[str, Any]:
-    """What a run depends on beside its config."""
+    """What a run depends on besides its config."""
     return {
         "ganzoo": version("ganzoo"),
         "python": platform.python_version(),
@@ -27,7 +27,7 @@ def environment() -> dict[str, Any]:
 
 def devices() -> list[str]:
     """The machine's processors and accelerators."""
-    import torch  # not by those who only ask for a version
+    import torch  # not needed for versions
 
     found = [f"CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads"]
     found += [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
@@ -35,7 +35,7 @@ def devices() -> list[str]:
 
 
 def version(package: str) -> str | None:
-    """Of an installed package; None where it is not installed."""
+    """Version of an installed package; None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

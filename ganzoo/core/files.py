@@ -1,4 +1,4 @@
-"""Opening files that others have named: regular ones only, and without waiting."""
+"""Opening untrusted paths: regular files only, without blocking."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-LONGEST = 1 << 20  # bytes of a record, a config, or a line of a log
+LONGEST = 1 << 20  # maximum bytes of a record, a config, or a line of a log
 KINDS = {
     stat.S_IFIFO: "a pipe",
     stat.S_IFCHR: "a device",
@@ -17,7 +17,7 @@ KINDS = {
 
 
 def open_file(path: str | os.PathLike[str], mode: str = "rb", **how: Any) -> Any:
-    """The built-in `open` for regular files, and links to them. A pipe or a terminal would be waited for without end.
+    """The built-in `open` for regular files and links to them; pipes and terminals would block.
 
     Args:
         path: of the file.
@@ -25,17 +25,18 @@ def open_file(path: str | os.PathLike[str], mode: str = "rb", **how: Any) -> Any
         **how: buffering, encoding, errors, newline.
 
     Raises:
-        OSError: it is a pipe, a device or a socket, or cannot be opened.
+        OSError: the path is a pipe, a device or a socket, or cannot be opened.
     """
     return open(path, mode, opener=_open, **how)
 
 
 def read_text(path: str | os.PathLike[str], most: int = LONGEST) -> str:
-    """The text of a small regular file, in UTF-8, without the mark that editors on Windows put first.
+    """Text of a small regular file in UTF-8, without a byte-order mark.
 
     Raises:
-        ValueError: it is larger than `most` bytes, of which no more are read, or no UTF-8; the message names it.
-        OSError: it is a pipe, a device or a socket, or cannot be opened.
+        ValueError: it has more than `most` bytes, of which no more are read, or is not UTF-8; the message names the
+            file.
+        OSError: the path is a pipe, a device or a socket, or cannot be opened.
     """
     with open_file(path) as file:
         content: bytes = file.read(most + 1)
@@ -48,10 +49,10 @@ def read_text(path: str | os.PathLike[str], most: int = LONGEST) -> str:
 
 
 def check_regular(path: str | os.PathLike[str]) -> None:
-    """Refuses a pipe, a device or a socket before a library opens the path; whether there is a file is not asked.
+    """Reject a pipe, a device or a socket before a library opens the path; the path need not exist.
 
     Raises:
-        OSError: it is one.
+        OSError: the path is one of these.
     """
     if (path := Path(path)).exists():
         _refuse(path, path.stat().st_mode)
@@ -63,10 +64,10 @@ def _refuse(path: str | os.PathLike[str], mode: int) -> None:
 
 
 def _open(path: str, flags: int) -> int:
-    check_regular(path)  # opening a device may already do something
+    check_regular(path)  # opening a device may have side effects
     file = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
     try:
-        _refuse(path, os.fstat(file).st_mode)  # it may have been exchanged
+        _refuse(path, os.fstat(file).st_mode)  # it may have been replaced in between
     except OSError:
         os.close(file)
         raise

@@ -1,4 +1,4 @@
-"""Numbers that go bad are caught at their step, named, and never saved."""
+"""Non-finite numbers: detected at their step, named, and never saved."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-LEAST_SCALE = 2.0**-10  # of fp16: 26 halvings below where it starts, gradients overflow whatever it is
+LEAST_SCALE = 2.0**-10  # of fp16: 26 halvings below the initial scale, gradients overflow at any scale
 
 
 class NonFiniteError(ArithmeticError):
-    """A loss, a gradient or a weight is infinite or not a number.
+    """A non-finite loss, gradient or weight.
 
     Attributes:
-        step: counted from 1, at which it first was.
+        step: the first step with it, counted from 1.
     """
 
     def __init__(self, step: int, what: str) -> None:
@@ -25,22 +25,22 @@ class NonFiniteError(ArithmeticError):
 
 
 def surely_finite(values: Tensor) -> bool:
-    """Whether all values are finite; False where that is not known: on an accelerator, for which we do not wait, and if
-    the sum overflows."""
+    """Whether all values are known to be finite; False on an accelerator, to avoid synchronisation, and if their sum
+    overflows."""
     return values.is_cpu and math.isfinite(values.sum().item())
 
 
 class Watch:
-    """Looks at every update of a player; on an accelerator without waiting for it, until `check` asks."""
+    """Checks every update of a player; on an accelerator only `check` synchronises."""
 
     def __init__(self) -> None:
-        self._first: dict[tuple[str, tuple[str, ...]], Tensor] = {}  # the step at which each value went bad, or 0
+        self._first: dict[tuple[str, tuple[str, ...]], Tensor] = {}  # first non-finite step of each value, or 0
 
     def look(self, step: int, player: str, names: Sequence[str], values: Tensor) -> None:
-        """Remember which of the values [len(names)] of a player's update are the first not to be finite.
+        """Record the first step at which each value [len(names)] of a player's update was not finite.
 
         Raises:
-            NonFiniteError: one of them is not, on a CPU, where looking costs nothing.
+            NonFiniteError: on a CPU, a value is not finite.
         """
         bad = ~values.isfinite()
         key = player, tuple(names)
@@ -50,14 +50,14 @@ class Watch:
             self.check(step)
 
     def check(self, step: int, scaler: Any = None) -> None:
-        """Ask the device, and forget what it says.
+        """Read the record from the device, and reset it.
 
         Args:
-            step: the present one.
-            scaler: of fp16, which lowers its scale, and skips the step, whenever a gradient is not finite.
+            step: the current step.
+            scaler: of fp16, which skips the optimizer step and lowers its scale if a gradient is not finite.
 
         Raises:
-            NonFiniteError: something was not finite since the last time, or the scale has fallen too low to matter.
+            NonFiniteError: a value was not finite since the last check, or the scale is below `LEAST_SCALE`.
         """
         if scaler is not None and (scale := scaler.get_scale()) < LEAST_SCALE:
             raise NonFiniteError(step, f"gradients, with fp16's scale down to {scale:.0e}; take precision bf16-mixed")
@@ -65,13 +65,13 @@ class Watch:
         steps = {key: steps.tolist() for key, steps in first.items()}
         if not (step := min((step for list_ in steps.values() for step in list_ if step), default=0)):
             return
-        (player, names), found = next(item for item in steps.items() if step in item[1])  # the player who was first
+        (player, names), found = next(item for item in steps.items() if step in item[1])  # its first player
         bad = [name for name, first_step in zip(names, found, strict=True) if first_step == step]
         raise NonFiniteError(step, f"the {player}'s {_listed(bad)}")
 
 
 def check_weights(step: int, network: nn.Module) -> None:
-    """Of a network, after a step: all its parameters, and its buffers, which may be infinite (a mask), but a number.
+    """Check a network's weights after a step: parameters must be finite; buffers may be infinite (masks), but not NaN.
 
     Raises:
         NonFiniteError: one of them is not.

@@ -1,4 +1,4 @@
-"""What keeps parameters, buffers and modes as they are for a while."""
+"""Context managers that freeze parameters, and restore buffers and modes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Inside, none of the parameters requires a gradient."""
+    """No parameter requires gradients inside."""
     learning = [p for p in parameters if p.requires_grad]
     for p in learning:
         p.requires_grad_(False)
@@ -24,8 +24,8 @@ def frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
 
 @contextmanager
 def kept(buffers: Iterable[Tensor]) -> Iterator[None]:
-    """Running statistics, power iterations and other buffers have their old values again at the end."""
-    buffers = [buffer.data for buffer in buffers]  # unknown to autograd: a graph built inside stays valid
+    """Restores running statistics, power iterations and other buffers on exit."""
+    buffers = [buffer.data for buffer in buffers]  # restoring `.data` keeps a graph built inside valid
     before = [buffer.clone() for buffer in buffers]
     try:
         yield
@@ -36,7 +36,7 @@ def kept(buffers: Iterable[Tensor]) -> Iterator[None]:
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Eval mode inside; then each sub-module has its former mode again."""
+    """Eval mode inside; restores the mode of each sub-module on exit."""
     training = [m for m in network.modules() if m.training]
     network.eval()
     try:

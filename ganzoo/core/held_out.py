@@ -1,4 +1,4 @@
-"""Both equations on held-out images."""
+"""Evaluation of both equations on held-out images."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 
 def evaluate(model: GANModule, batch: Batch, batch_idx: int) -> None:
-    """Both equations on a batch of held-out images, all networks in eval mode; each process draws its own latents."""
+    """Evaluate both equations on a batch of held-out images, all networks in eval mode; each process draws its own
+    latents."""
     log = model.loss_log
     check_batch(batch, model, values=batch_idx == 0)
-    with torch.inference_mode(False), torch.enable_grad():  # gradient penalties differentiate
+    with torch.inference_mode(False), torch.enable_grad():  # for gradient penalties
         rank = model.trainer.global_rank
         model.randomness.restart(model.device, batch_idx, rank, rank=rank)
         log.held_out_images = size(batch)

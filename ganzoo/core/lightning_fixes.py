@@ -1,6 +1,6 @@
-"""What works around Lightning, item by item: since which version it is needed, and why.
+"""Workarounds for Lightning, each with the versions that need it and the reason.
 
-`tests/contract/test_lightning_fixes.py` has a test for each, which fails as soon as Lightning no longer needs it.
+`tests/contract/test_lightning_fixes.py` has a test for each, which fails once Lightning no longer needs it.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ from ganzoo.checkpoint.sealed import CheckpointIO
 
 
 def count_one_step(trainer: Trainer) -> None:
-    """One batch is one global step. Lightning (2.0 to 2.6.6) counts each step of each optimizer under manual
-    optimization, so we step the optimizers through the strategy, which counts none, and count here."""
+    """Count a batch as one global step. Lightning (2.0 to 2.6.6) counts each step of each optimizer under manual
+    optimization, so the optimizers are stepped through the strategy, which counts none, and this counts the batch."""
     progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
     progress.increment_ready()
     progress.increment_completed()
 
 
 def count_finished_epoch(trainer: Trainer) -> None:
-    """Count the epoch after a checkpoint that was saved at an epoch's last batch. Lightning (2.5 to 2.6.6) does not:
-    checkpoints saved in it would claim to be at its end, and a second resume would see other batches."""
+    """Count the epoch on resuming from a checkpoint of an epoch's last batch. Lightning (2.5 to 2.6.6) does not:
+    checkpoints saved in the next epoch would be marked as saved at its end, and resuming from them would give other
+    batches."""
     loop = trainer.fit_loop
     epoch = loop.epoch_progress.current
     if loop.restarted_mid_epoch and epoch.completed == epoch.ready:
@@ -43,8 +44,9 @@ def count_finished_epoch(trainer: Trainer) -> None:
 
 
 def write_sealed_checkpoints(trainer: Trainer) -> None:
-    """All checkpoints of this Trainer, any callback's, are written by `CheckpointIO`. Of a plugin that wraps another
-    one (AsyncCheckpointIO), Lightning (2.0 to 2.6.6) has no way to set what is wrapped: its setter does nothing."""
+    """Make `CheckpointIO` write all checkpoints of a Trainer, including those of other callbacks. In a plugin that
+    wraps another one (AsyncCheckpointIO), Lightning (2.0 to 2.6.6) cannot replace the inner one: its setter does
+    nothing."""
     strategy = trainer.strategy
     plugin = strategy.checkpoint_io
     if type(plugin) is TorchCheckpointIO:
@@ -54,7 +56,8 @@ def write_sealed_checkpoints(trainer: Trainer) -> None:
 
 
 def train_mode(model: LightningModule, *networks: Any) -> None:
-    """A loaded model is in eval mode, to sample from. Lightning (2.2 to 2.6.6) trains it in the mode that it finds."""
+    """Set a loaded model, which is in eval mode, to train mode. Lightning (2.2 to 2.6.6) trains a model in its
+    present mode."""
     if not model.training:
         for network in networks:
             network.train()
@@ -62,21 +65,21 @@ def train_mode(model: LightningModule, *networks: Any) -> None:
 
 
 def skip_driver_lookup() -> None:
-    """Lightning (2.0 to 2.6.6) sets this variable to "1" when it is imported; then each `Optimizer.step` asks the
-    driver whether there is a GPU, which takes 0.2 ms."""
+    """Undo a setting that Lightning (2.0 to 2.6.6) makes when imported: with this variable at "1", each
+    `Optimizer.step` asks the driver for GPUs, which takes 0.2 ms."""
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
 
 
 def inspected_once(step: Any) -> Any:
-    """Lightning (2.0 to 2.6.6) inspects the signature of `training_step` in every batch, which is quick only where it
-    is an attribute of the function."""
+    """Cache the signature of `training_step`. Lightning (2.0 to 2.6.6) inspects it in every batch, which is fast
+    only if it is an attribute of the function."""
     step.__signature__ = inspect.signature(step)
     return step
 
 
 def set_attribute(module: Any, name: str, value: Any) -> None:
-    """Lightning (2.0 to 2.6.6) sets `_current_fx_name` before and after every hook, and nn.Module.__setattr__ checks
-    the type of every value, which is slow."""
+    """Set `_current_fx_name` without type checks. Lightning (2.0 to 2.6.6) sets it before and after every hook, and
+    nn.Module.__setattr__ checks the type of every value, which is slow."""
     if name == "_current_fx_name":
         object.__setattr__(module, name, value)
     else:
@@ -84,37 +87,38 @@ def set_attribute(module: Any, name: str, value: Any) -> None:
 
 
 def skip_sigterm_broadcast(trainer: Trainer) -> None:
-    """With several processes, Lightning (2.6) broadcasts in every batch whether SIGTERM was received; `RunFolder` does
-    it at each log."""
+    """Skip the broadcast of SIGTERM that Lightning (2.6) makes in every batch with several processes; `RunFolder`
+    makes it at each log."""
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]
 
 
 def show(trainer: Trainer, values: dict[str, float]) -> None:
-    """Values for progress bars, and for callbacks that monitor them. `LightningModule.log` (2.0 to 2.6.6) takes a third
-    of a millisecond for each."""
+    """Pass values to progress bars and to callbacks that monitor them. `LightningModule.log` (2.0 to 2.6.6) takes a
+    third of a millisecond per value."""
     trainer.progress_bar_metrics.update(values)
     trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
 
 
 def save_nothing_now(callback: ModelCheckpoint, trainer: Trainer) -> None:
-    """A checkpoint by a value that is not there yet waits for it. Lightning (2.0 to 2.6.6) ends the training."""
+    """Defer a checkpoint whose monitored value does not exist yet. Lightning (2.0 to 2.6.6) would end the training."""
     callback._last_global_step_saved = trainer.global_step
 
 
 def attached(model: LightningModule) -> bool:
-    """Whether a Trainer has the model. Lightning (2.0 to 2.6.6) has no public way to ask that does not raise."""
+    """Whether a model is attached to a Trainer. The public property of Lightning (2.0 to 2.6.6) raises if it is not."""
     return model._trainer is not None
 
 
 def sync_module_states(module: Any) -> None:
-    """Replicas start equal. Lightning (2.0 to 2.6.6) has no public name for it."""
+    """Copy the parameters and buffers of rank 0 to all processes. Lightning (2.0 to 2.6.6) has no public name for
+    it."""
     _sync_module_states(module)
 
 
 def nobody_listens(model: LightningModule, base: type[LightningModule]) -> bool:
-    """Whether a backward pass and an optimizer step need not go through Lightning (2.0 to 2.6.6), which calls three
-    hooks around them, at 0.1 ms a step: no callback and no subclass of `base` overrides one of the hooks, and strategy
-    and precision have no way of their own, such as fp16's scaler."""
+    """Whether backward passes and optimizer steps may bypass Lightning (2.0 to 2.6.6), whose three hooks around them
+    cost 0.1 ms per step: no callback and no subclass of `base` overrides the hooks, and strategy and precision add
+    nothing of their own, such as fp16's scaler."""
     trainer, hooks = model.trainer, ("on_before_backward", "on_after_backward", "on_before_optimizer_step")
     precision, strategy = trainer.precision_plugin, type(trainer.strategy)
     empty = {None, *(getattr(Callback, hook) for hook in hooks)}
@@ -129,8 +133,8 @@ def nobody_listens(model: LightningModule, base: type[LightningModule]) -> bool:
 
 
 class BatchEndCallback(Callback):
-    """A callback with no hook in a batch but the one at its end. Lightning (2.0 to 2.6.6) calls every callable hook of
-    every callback, about eight per batch, even empty ones. A hook that is None is skipped."""
+    """A callback with only one hook per batch, that at its end. Lightning (2.0 to 2.6.6) calls every callable hook
+    of every callback, about eight per batch, even empty ones, but skips a hook that is None."""
 
     on_train_batch_start: Any = None
     on_before_zero_grad: Any = None
@@ -140,7 +144,8 @@ class BatchEndCallback(Callback):
 
 
 class NoProfiler(PassThroughProfiler):
-    """Lightning (2.0 to 2.6.6) enters a generator around each hook even where nothing is profiled."""
+    """A profiler without overhead. Lightning (2.0 to 2.6.6) enters a generator around each hook even without
+    profiling."""
 
     _nowhere: AbstractContextManager[Any] = nullcontext()
 
@@ -149,10 +154,10 @@ class NoProfiler(PassThroughProfiler):
 
 
 def quiet() -> None:
-    """Silence notices of Lightning (2.0 to 2.6.6) that tell a user of ganzoo nothing."""
+    """Silence notices of Lightning (2.0 to 2.6.6) that do not concern users of ganzoo."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    for name in ("callbacks", "profilers"):  # what somebody asks for: a table of times, or of layers
+    for name in ("callbacks", "profilers"):  # tables of times or layers, shown on request
         logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.INFO)
     for message in (
         ".*LeafSpec.*",
@@ -166,7 +171,7 @@ def quiet() -> None:
         ".*dirpath has changed.*",
         ".*requested to overfit.*",  # `Loader` repeats its batches, shuffled or not
         ".*in eval mode at the start of training.*",  # the averaged generator
-        ".*`lr_scheduler.step\\(\\)` before.*",  # of a generator that waits for its turn
+        ".*`lr_scheduler.step\\(\\)` before.*",  # the generator may step later than the first batch
     ):
         warnings.filterwarnings("ignore", message)
 

@@ -1,5 +1,5 @@
-"""Limits of arguments, as types of a signature: `width: Count = 64`. One function checks them, in Python and for the
-command line, before torch would refuse a value late, obscurely or never."""
+"""Limits of arguments as type annotations: `width: Count = 64`. One function checks them, in Python and on the
+command line, since torch would reject a value late, obscurely or not at all."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from numbers import Integral, Real
 from types import FrameType, NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-LARGEST = 1e12  # of any number: weights and rates beyond it end in infinities at the first step
+LARGEST = 1e12  # of any number: larger weights and rates overflow at the first step
 
 
 class Limits(NamedTuple):
-    """What a number may be, from `least` to `most`; of a float whose limits are open, neither of them."""
+    """Range of a number, from `least` to `most`, both included unless `above` or `below` is set."""
 
     least: float = -LARGEST
     most: float = LARGEST
-    above: bool = False  # `least` itself is refused
-    below: bool = False  # `most` itself is refused
+    above: bool = False  # excludes `least`
+    below: bool = False  # excludes `most`
 
     def hold(self, value: float) -> bool:
         low = value > self.least if self.above else value >= self.least
@@ -37,16 +37,16 @@ class Limits(NamedTuple):
 ANY = Limits(-math.inf, math.inf)
 Count = Annotated[int, Limits(1, math.inf)]
 CountFrom0 = Annotated[int, Limits(0, math.inf)]
-Pixels = Annotated[int, Limits(1, 2**14)]  # of an image's side
+Pixels = Annotated[int, Limits(1, 2**14)]  # side of an image
 Layers = Annotated[int, Limits(1, 1000)]  # more would hang
 Positive = Annotated[float, Limits(0, above=True)]
 NonNegative = Annotated[float, Limits(0)]
 Share = Annotated[float, Limits(0, 1)]
 PositiveShare = Annotated[float, Limits(0, 1, above=True)]
-Probability = Annotated[float, Limits(0, 1, below=True)]  # of dropout; and the decay of an average
-Rate = Annotated[float, Limits(0, 100, above=True)]  # of learning: nothing is learnt with 0
+Probability = Annotated[float, Limits(0, 1, below=True)]  # of dropout; the decay of an average
+Rate = Annotated[float, Limits(0, 100, above=True)]  # learning rate; nothing is learnt with 0
 
-KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {  # what a plain type takes, also of numpy
+KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {  # values of each plain type, including numpy's
     int: ("a whole number", lambda value: isinstance(value, Integral) and not isinstance(value, bool)),
     float: ("a number", lambda value: isinstance(value, Real) and not isinstance(value, bool)),
     bool: ("true or false", lambda value: isinstance(value, bool)),
@@ -56,10 +56,10 @@ KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {  # what a plain type tak
 
 
 class ArgumentError(ValueError):
-    """An argument that its signature does not take.
+    """An argument that does not match its annotation.
 
     Attributes:
-        owner: the class or function whose signature it is.
+        owner: the class or function that takes the argument.
     """
 
     def __init__(self, owner: Any, name: str, problem: str) -> None:
@@ -68,14 +68,14 @@ class ArgumentError(ValueError):
 
 
 def check(owner: Any, arguments: Mapping[str, Any]) -> None:
-    """Refuse arguments of the wrong type, or beyond their limits.
+    """Reject arguments of the wrong type or out of range.
 
     Args:
-        owner: a class, whose constructors down to the first one say by their annotations what is taken; or a function.
-        arguments: what it is given.
+        owner: a function; or a class, for the annotations of its constructor and those of its bases.
+        arguments: their values by name.
 
     Raises:
-        ArgumentError: one of them is refused; the message begins with its name.
+        ArgumentError: an argument is rejected; the message begins with its name.
     """
     kinds = hints(owner)
     for name, value in arguments.items():
@@ -85,7 +85,7 @@ def check(owner: Any, arguments: Mapping[str, Any]) -> None:
 
 @cache
 def hints(owner: Any) -> dict[str, Any]:
-    """The types of all arguments that a function, or a class and those above it, take."""
+    """Types of all arguments of a function, or of the constructors of a class and its bases."""
     functions: list[Any] = [owner]
     if isinstance(owner, type):
         functions = [vars(base).get("__init__") for base in reversed(owner.__mro__)]
@@ -94,7 +94,7 @@ def hints(owner: Any) -> dict[str, Any]:
         try:
             own = get_type_hints(function, include_extras=True)
             parameters = inspect.signature(function).parameters
-        except (AttributeError, NameError, TypeError, ValueError):  # of names that are there for type checkers alone
+        except (AttributeError, NameError, TypeError, ValueError):  # names imported for type checkers only
             continue
         none = {name for name, parameter in parameters.items() if parameter.default is None}
         found |= {name: kind | None if name in none else kind for name, kind in own.items()}
@@ -102,12 +102,13 @@ def hints(owner: Any) -> dict[str, Any]:
 
 
 def takes_none(hint: Any) -> bool:
-    """Whether an argument of this type may be None, as far as that says."""
+    """Whether the annotation of an argument allows None."""
     return hint in (Any, None, NoneType, object) or NoneType in get_args(hint)
 
 
 def refusal(value: Any, hint: Any) -> str | None:
-    """What is wrong with a value of this type, if it is a plain one; None if nothing is."""
+    """What is wrong with a value for this type; None if nothing is. Types other than plain ones are checked for None
+    alone."""
     words: list[str] = []
     for kind in get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,):
         plain, limits = get_args(kind) if get_origin(kind) is Annotated else (kind, ANY if kind is int else Limits())
@@ -122,7 +123,7 @@ def refusal(value: Any, hint: Any) -> str | None:
                 return _beyond(value, words[-1], limits)
         else:
             words.append(f"a {plain.__name__}" if isinstance(plain, type) else "a class")
-            fits = value is not None or takes_none(plain)  # more is not for us to say
+            fits = value is not None or takes_none(plain)  # other types are not checked
         if fits:
             return None
     shown = "null" if value is None else repr(value)
@@ -140,30 +141,30 @@ def _beyond(value: Any, kind: str, limits: Limits) -> str | None:
 
 
 def check_memory(name: str, value: Any, size: float) -> None:
-    """Refuse what is larger than the memory of the whole machine, before it is made.
+    """Reject an allocation larger than the machine's memory.
 
     Args:
-        name: of the argument that asks for it.
+        name: of the argument that determines the size.
         value: of that argument.
         size: in bytes.
 
     Raises:
-        ValueError: it is; the message begins with the name.
+        ValueError: it is larger; the message begins with the name.
     """
     if size > (room := machine_memory()):
         raise ValueError(f"{name} is {value}, which takes {size / 1e9:,.0f} GB of memory; there are {room / 1e9:,.0f}")
 
 
 def machine_memory() -> float:
-    """Bytes of memory in this machine; infinite where nobody knows."""
+    """Physical memory of this machine in bytes; infinite if unknown."""
     try:
         return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, ValueError):  # not there, or not known there
+    except (AttributeError, ValueError):  # missing or unknown on this platform
         return math.inf
 
 
 def constructor_of(frame: FrameType) -> dict[str, Any]:
-    """What the outermost constructor of the object was given, whose base's constructor runs in this frame."""
+    """Arguments of the outermost constructor of the object whose base constructor runs in this frame."""
     it = frame.f_locals["self"]
     while frame.f_back and frame.f_back.f_code.co_name == "__init__" and frame.f_back.f_locals.get("self") is it:
         frame = frame.f_back

@@ -1,4 +1,4 @@
-"""What a training logs: means of losses and other scalars, and the loggers that they go to."""
+"""Logging in training: means of losses and other scalars, and the loggers that receive them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from ganzoo.core.types import Terms
 
 
 class Loss(NamedTuple):
-    """What an equation says.
+    """Value of an equation.
 
     Attributes:
-        total: the sum of the terms, a scalar.
+        total: sum of the terms, a scalar.
         names: of the terms.
-        row: [1 + k], detached, float32: the total and the terms; [1], if there is one term.
+        row: [1 + k], detached, float32: the total and the terms; [1] for a single term.
     """
 
     total: Tensor
@@ -34,14 +34,14 @@ class Loss(NamedTuple):
 
     @property
     def values(self) -> Tensor:
-        """[k] of the terms, detached."""
+        """The terms [k], detached."""
         return self.row if len(self.names) == 1 else self.row[1:]
 
     @classmethod
     def of(cls, terms: Terms, player: str) -> Loss:
         """
         Raises:
-            MisconfigurationException: a term is no scalar.
+            MisconfigurationException: a term is not a scalar.
         """
         first, *rest = terms.values()
         total = sum(rest, first)
@@ -53,13 +53,13 @@ class Loss(NamedTuple):
 
 
 class Means:
-    """Weighted means of named scalars, which stay on their device until they are read: one wait for all of them."""
+    """Weighted means of named scalars, kept on their device; reading all of them synchronises once."""
 
     def __init__(self) -> None:
         self._sums: dict[tuple[str, ...], tuple[Tensor, int]] = {}  # names -> (weighted sums [k], sum of the weights)
 
     def add(self, names: Sequence[str], values: Tensor, weight: int = 1) -> None:
-        """Add one value [k] of each of the names."""
+        """Add one value per name: `values` is [k]."""
         names, values = tuple(names), values.detach().float()
         values = values if weight == 1 else values * weight
         if names in self._sums:
@@ -68,7 +68,7 @@ class Means:
         self._sums[names] = values, weight
 
     def pop(self) -> dict[str, float]:
-        """The means over all processes; starts anew."""
+        """The means over all processes; resets them."""
         means = self.read()
         self._sums = {}
         return means
@@ -89,7 +89,7 @@ class Means:
         return {name: value / weight for name, (value, weight) in found.items()}
 
     def shares(self) -> list[list[dict[str, Any]]]:
-        """What each process holds, on the CPU: for a checkpoint, which one process writes for all."""
+        """The sums of each process, on the CPU, for a checkpoint, which one process writes."""
         mine = [{"names": list(n), "sums": s.cpu(), "weight": w} for n, (s, w) in self._sums.items()]
         if not dist.is_initialized():
             return [mine]
@@ -98,14 +98,14 @@ class Means:
         return gathered
 
     def to(self, device: torch.device) -> None:
-        """Go on on another device."""
+        """Move the sums to another device."""
         self._sums = {names: (sums.to(device), weight) for names, (sums, weight) in self._sums.items()}
 
     def take(self, shares: list[Any]) -> None:
-        """Go on from what the processes held; if their number has changed, the first one takes everything."""
+        """Restore the sums of `shares`; if the number of processes has changed, the first process takes all of them."""
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         same = len(shares) == world
-        counts = int(same or rank == 0)  # the others have the same names, and add nothing
+        counts = int(same or rank == 0)  # other processes need the names, with sums and weights of 0
         self._sums = {}
         for row in (row for share in ([shares[rank]] if same else shares) for row in _rows(share)):
             if row["sums"].shape != (len(row["names"]),) or not 0 <= row["weight"] < 2**40:
@@ -116,50 +116,50 @@ class Means:
 
 
 class LossLog:
-    """The means of a training and of a validation, and the way to the loggers.
+    """The means of training and validation, and their logging.
 
     Attributes:
-        training: since the last log.
-        held_out: of the validation or test that is going on.
-        held_out_images: in the held-out batch in hand; 0 outside of a validation.
+        training: means since the last log.
+        held_out: means of the current validation or test.
+        held_out_images: images in the current held-out batch; 0 outside of validation and test.
     """
 
     def __init__(self) -> None:
         self.training, self.held_out, self.held_out_images = Means(), Means(), 0
         self._observed: list[tuple[str, Tensor, int]] = []
-        self._failed: set[str] = set()  # loggers
+        self._failed: set[str] = set()  # names of loggers
 
     def add(self, player: str, loss: Loss) -> None:
-        """Note a player's loss and, if it has several, its terms; before them what was observed on the way."""
+        """Add a player's loss and, if there are several, its terms, after the scalars observed before."""
         self.collect(self.training)
         names = ["loss", *loss.names] if len(loss.names) > 1 else ["loss"]
         self.training.add([f"{player[0].upper()}/{name}" for name in names], loss.row)
 
     def observe(self, name: str, value: Tensor, training: bool) -> None:
-        """Note a scalar, until `collect` knows where it belongs; outside of a run it is forgotten."""
-        if training or self.held_out_images:  # a list: it does not break a compiled loss into graphs
+        """Store a scalar until `collect` adds it to training or held-out means; outside of both it is discarded."""
+        if training or self.held_out_images:  # appending to a list causes no graph break in a compiled loss
             self._observed.append((name, value.detach(), 1 if training else self.held_out_images))
 
     def start(self, device: torch.device) -> None:
-        """A training begins, or goes on, on a device: forget what was observed before it."""
+        """Start or resume training on a device, and discard scalars observed earlier."""
         self._observed.clear()
         self.training.to(device)
 
     def collect(self, means: Means) -> None:
-        """Move what was observed into the means that it belongs to."""
+        """Move observed scalars to the given means."""
         for name, value, weight in self._observed:
             means.add((name,), value[None], weight)
         self._observed.clear()
 
     def restart(self) -> None:
-        """Forget all that training has added since the last log."""
+        """Discard all training values since the last log."""
         self.training = Means()
         self._observed.clear()
 
     def log(self, module: Any, values: dict[str, float]) -> None:
-        """Log values to the loggers, and to the progress bars and callbacks that monitor them.
+        """Log values to the loggers, and to progress bars and callbacks that monitor them.
 
-        In a fit the loggers get them by `module.publish`, as `self.log` is a step off in validation.
+        During a fit the loggers get them by `module.publish`, since `self.log` is off by one step in validation.
         """
         trainer = module.trainer
         if trainer.sanity_checking or not values:
@@ -174,19 +174,19 @@ class LossLog:
             module.log_dict(shown, logger=not fitting)
 
     def each_logger(self, trainer: Trainer, hand_over: Callable[[Logger], None]) -> None:
-        """Hand something to the loggers of a training; one that fails does not stop it, and is named once."""
+        """Call a function for each logger of a training; a failing logger does not stop it, and is reported once."""
         for logger in trainer.loggers:
             try:
                 hand_over(logger)
-                logger.save()  # a killed run has lost nothing that is older than its checkpoint
-            except Exception as error:  # a logger's service may raise anything
+                logger.save()  # a killed run keeps everything older than its checkpoint
+            except Exception as error:  # loggers may raise anything
                 if (name := type(logger).__name__) not in self._failed:
                     self._failed.add(name)
                     rank_zero_warn(f"{name} did not take all of step {trainer.global_step}: {error}")
 
 
 def refresh(model: Any) -> None:
-    """Callbacks that monitor a loss look at it now: they are shown its mean since the last log."""
+    """Show callbacks that monitor a loss its mean since the last log."""
     trainer = model.trainer
     watched = {getattr(callback, "monitor", None) for callback in trainer.callbacks}
     if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and watched & {*LOSSES}:
@@ -194,7 +194,8 @@ def refresh(model: Any) -> None:
 
 
 def _rows(share: Any) -> list[dict[str, Any]]:
-    """One process's share; until November 2026 checkpoints had {"sums": {name: scalar}, "weights": {name: number}}."""
+    """Rows of one process's share; checkpoints before November 2026 have {"sums": {name: scalar}, "weights": {name:
+    number}}."""
     if isinstance(share, dict):
         return [{"names": [n], "sums": s[None], "weight": share["weights"][n]} for n, s in share["sums"].items()]
     return share

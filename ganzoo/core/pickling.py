@@ -1,4 +1,4 @@
-"""Pickling a model: a lambda that is a constructor's default is pickled by the place where it stands."""
+"""Pickling of models: a default of a constructor, such as a lambda, is pickled as a reference."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ganzoo.core.random import Randomness
 
 
 class Default(NamedTuple):
-    """The place of a constructor's default."""
+    """Reference to the default of a constructor argument."""
 
     cls: type
     argument: str
 
 
 def get_state(model: Any) -> dict[str, Any]:
-    """A model's `__getstate__`: without what belongs to a training that is going on, and to its device."""
+    """A model's `__getstate__`, without the state of a running training."""
     state = LightningModule.__getstate__(model)
     factories = {name: _by_place(type(model), factory) for name, factory in model.make_optimizer.items()}
     state |= {"make_optimizer": factories, "lr_scheduler": _by_place(type(model), model.lr_scheduler)}
@@ -36,7 +36,7 @@ def set_state(model: Any, state: dict[str, Any]) -> None:
 
 
 def _by_place(variant: type, value: Any) -> Any:
-    """A `Default` for what is a default of the variant's constructors; anything else as it is."""
+    """A `Default` for a callable that is a default of one of the variant's constructors; other values unchanged."""
     for cls in variant.__mro__ if callable(value) else ():
         for argument, parameter in inspect.signature(cls.__init__).parameters.items():  # type: ignore[misc]
             if parameter.default is value:

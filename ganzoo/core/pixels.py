@@ -1,4 +1,4 @@
-"""The one conversion between stored bytes and the range that the networks see, and the one check of that range."""
+"""Conversion between bytes and the networks' range [-1, 1], and the check of that range."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
-ROUNDING = 1 / 255  # half a byte: so far beyond [-1, 1] floats are still the same bytes
+ROUNDING = 1 / 255  # half a byte: floats so far beyond [-1, 1] still round to the same bytes
 UNIT = "never below 0, hence probably in [0, 1], not in [-1, 1]: take 2 * x - 1, or bytes if they are meant so"
 
 
@@ -18,12 +18,13 @@ def to_float(image: Tensor) -> Tensor:
 
 
 def to_uint8(image: Tensor) -> Tensor:
-    """Map floats in [-1, 1], clamped beyond, to uint8 0..255, any shape; `to_uint8(to_float(x)) == x` for all bytes."""
+    """Map floats in [-1, 1], clamped, to uint8 0..255, any shape; `to_uint8(to_float(x)) == x` for all bytes."""
     return (image * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
 def scaled(batch: Any) -> Any:
-    """uint8 tensors as floats in [-1, 1], however nested; torch's `tree_map` takes longer than the conversion."""
+    """A nested batch with uint8 tensors converted to floats in [-1, 1]; torch's `tree_map` takes longer than the
+    conversion."""
     if isinstance(batch, Tensor):
         return to_float(batch) if batch.dtype == torch.uint8 else batch
     if isinstance(batch, dict):
@@ -35,13 +36,13 @@ def scaled(batch: Any) -> Any:
 
 
 def refusal(images: Tensor, first: int = 0) -> str | None:
-    """What keeps images [N, C, H, W] from being bytes, or finite floats in [-1, 1]; None if nothing does.
+    """Why images [N, C, H, W] are neither bytes nor finite floats in [-1, 1]; None if they are.
 
-    Points, which are images of one pixel, may lie anywhere. On an accelerator this waits for the device.
+    Points (images of one pixel) have no range. On an accelerator this synchronises.
 
     Args:
-        images: anything that a user may take for images.
-        first: number of the first one, for the message.
+        images: any tensor.
+        first: number of the first image, for the message.
     """
     shape = f"[{', '.join(['N', *map(str, images.shape[1:])])}]"
     if images.ndim != 4:
@@ -65,8 +66,8 @@ def refusal(images: Tensor, first: int = 0) -> str | None:
 
 
 def never_negative(images: Tensor) -> bool:
-    """Whether images that `refusal` lets pass look like floats in [0, 1]: none is below 0, nor are all of them bytes of
-    the upper half of [-1, 1], between which those of [0, 1] lie."""
+    """Whether images accepted by `refusal` look like floats in [0, 1]: none is negative, and some are no bytes
+    converted by `to_float`, which are odd multiples of 1 / 255."""
     if images.dtype == torch.uint8 or is_points(images) or below_zero(images):
         return False
     x = images.detach().float()
@@ -74,10 +75,10 @@ def never_negative(images: Tensor) -> bool:
 
 
 def below_zero(images: Tensor) -> bool:
-    """Whether a float is, by more than rounding: for a whole set, of which the parts may lie above."""
+    """Whether any value is negative by more than rounding; for a data set, a single batch of which may have none."""
     return bool((images < -ROUNDING).any())
 
 
 def is_points(images: Tensor) -> bool:
-    """Whether they are of one pixel."""
+    """Whether images have one pixel."""
     return images.shape[2:].numel() == 1

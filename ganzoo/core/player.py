@@ -1,4 +1,4 @@
-"""A player while it trains: which parameters its update moves, and which of the opponent's it leaves alone."""
+"""A player during training: the parameters of its updates, and the opponent's state that they preserve."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from ganzoo.core.strategy import average
 from ganzoo.optim.game import looks_ahead
 
 PlayerName = Literal["discriminator", "generator"]
-RUNNING = ("running_mean", "running_var")  # a norm's statistics, as torch names them
+RUNNING = ("running_mean", "running_var")  # statistics of norms, as named by torch
 PLAYERS: tuple[PlayerName, PlayerName] = ("discriminator", "generator")  # in the order of their optimizers
 LOSSES = ("D/loss", "G/loss")  # as they are logged
 
 
 class Player:
-    """One side of the game.
+    """One of the two players.
 
     Args:
-        name: of the player.
+        name: "discriminator" or "generator".
         networks: both players' networks.
-        optimizer: moves this player's parameters.
+        optimizer: of this player's parameters.
         names: of all parameters, for messages.
 
     Attributes:
         optimizer: as given.
-        parameters: what the optimizer moves.
+        parameters: those of the optimizer.
         opponent_parameters: all other parameters of the two networks.
-        opponent_buffers: the buffers of networks in which this player moves nothing.
+        opponent_buffers: the buffers of networks without parameters of this player.
         moved: whether the optimizer has stepped since this was last set to False.
     """
 
@@ -55,38 +55,39 @@ class Player:
         optimizer.register_step_post_hook(self._move)
         self._labelled = [(p, f"gradient of {names[p]}") for p in self.parameters]
         buffers = networks[name].named_buffers()
-        self._statistics = [b for key, b in buffers if key.rpartition(".")[2] in RUNNING]  # each process makes its own
+        self._statistics = [b for key, b in buffers if key.rpartition(".")[2] in RUNNING]  # differ between processes
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Only this player learns: the opponent's parameters need no gradient, its buffers end as they were."""
+        """Freezes the opponent's parameters inside, and restores its buffers on exit."""
         with frozen(self.opponent_parameters), kept(self.opponent_buffers):
             yield
 
     @property
     def ahead(self) -> bool:
-        """Whether the parameters are a look ahead, from which the optimizer will return."""
+        """Whether the parameters are extrapolated ones, from which the optimizer will return."""
         return looks_ahead(self.optimizer)
 
     def sync_gradients(self, terms: Tensor, world_size: int) -> Tensor:
-        """Average gradients and norms' running statistics over the processes, in place; the terms [k] averaged."""
+        """Average gradients and norms' running statistics over the processes, in place; returns the averaged terms
+        [k]."""
         if world_size > 1:
             terms = terms.clone()
             average([*(p.grad for p in self.parameters if p.grad is not None), *self._statistics, terms])
         return terms
 
     def check_finite(self, watch: Watch, step: int, names: Sequence[str], terms: Tensor, scaled: bool) -> None:
-        """Look at the loss's terms and at the gradients' norms.
+        """Check the loss's terms and the norms of the gradients.
 
         Args:
-            watch: remembers what it sees, or raises at once; see there.
-            step: the number of the batch.
-            names: [k] of the terms.
+            watch: records non-finite values, and raises or defers the error.
+            step: number of the batch.
+            names: of the terms [k].
             terms: [k].
-            scaled: whether a gradient scaler takes care of gradients that are not finite.
+            scaled: whether a gradient scaler handles non-finite gradients.
 
         Raises:
-            NonFiniteError: one of them is not finite.
+            NonFiniteError: on a CPU, a value is not finite.
         """
         moving = [] if scaled else [(p.grad, label) for p, label in self._labelled if p.grad is not None]
         norms = torch.stack(torch._foreach_norm([terms, *(gradient for gradient, _ in moving)]))
@@ -95,8 +96,8 @@ class Player:
             watch.look(step, self.name, labels, torch.cat([terms, norms[1:]]))
 
     def step(self, strategy: Any, direct: bool = False) -> None:
-        """One step of the optimizer, directly or through the Trainer's strategy: not through Lightning's wrapper of the
-        optimizer, which would count it as a global step."""
+        """One optimizer step, directly or through the Trainer's strategy; Lightning's wrapper of the optimizer would
+        count it as a global step."""
         if direct:
             self.optimizer.step()
         else:
@@ -107,9 +108,9 @@ class Player:
 
 
 def clip_gradients(optimizer: Optimizer, norm: float, scaler: Any) -> None:
-    """Scale an optimizer's gradients down to a norm that they exceed; `scaler` is fp16's, or None."""
+    """Clip an optimizer's gradients to a maximum norm; `scaler` is fp16's, or None."""
     if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
-        scaler.unscale_(optimizer)  # a fused optimizer would do it later, inside its step
+        scaler.unscale_(optimizer)  # a fused optimizer would unscale them only in its step
     nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], norm)
 
 

@@ -1,4 +1,4 @@
-"""A pool of old fakes: a discriminator that is shown them, too, does not forget them."""
+"""A pool of earlier fakes, which the discriminator is shown again so as not to forget them."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-Share = dict[str, list[Tensor]]  # the images of one process's pools, by the pools' names
+Share = dict[str, list[Tensor]]  # the images of one process by the name of their pool
 
 
 class ImagePool:
-    """The buffer of Shrivastava et al. 2017 (arXiv:1612.07828), as CycleGAN uses it.
+    """The buffer of Shrivastava et al. 2017 (arXiv:1612.07828), as used in CycleGAN.
 
-    While it fills, images come back as they are. Then each comes back with probability 1/2; in the other half of the
-    cases a random one of the pool does, whose place it takes.
+    While the pool fills, images are returned unchanged. Then, with probability 1/2, an image is exchanged for a random
+    one of the pool.
 
     Args:
-        capacity: images kept; 0 gives back what comes in.
+        capacity: maximum number of images; 0 returns all images unchanged.
 
     Attributes:
-        images: those kept, each [C, H, W].
+        images: those in the pool, each [C, H, W].
 
     Raises:
         ValueError: capacity is negative.
@@ -32,16 +32,16 @@ class ImagePool:
         self.images: list[Tensor] = []
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Images [N, C, H, W] -> as many, some of them older; draws from torch's global CPU generator."""
+        """Images [N, C, H, W] -> as many, some from the pool; uses torch's global CPU generator."""
         if self.capacity == 0:
             return images
         out = []
         for image, place in zip(images, torch.randint(2 * self.capacity, (len(images),)).tolist(), strict=True):
             if len(self.images) < self.capacity:
-                self.images.append(image.clone())  # a view would keep the whole batch
+                self.images.append(image.clone())  # a view would keep the whole batch in memory
                 out.append(image)
             elif place < self.capacity:
-                out.append(self.images[place].to(image))  # a checkpoint's are on the CPU
+                out.append(self.images[place].to(image))  # images of a checkpoint are on the CPU
                 self.images[place] = image.clone()
             else:
                 out.append(image)
@@ -49,7 +49,7 @@ class ImagePool:
 
 
 def shares(pools: dict[str, ImagePool]) -> list[Share]:
-    """What the pools of each process hold, on the CPU: for a checkpoint, which one process writes for all."""
+    """The images of each process, on the CPU, for a checkpoint, which one process writes."""
     mine = {name: [image.cpu() for image in pool.images] for name, pool in pools.items()}
     if not dist.is_initialized():
         return [mine]
@@ -59,7 +59,7 @@ def shares(pools: dict[str, ImagePool]) -> list[Share]:
 
 
 def refill(pools: dict[str, ImagePool], saved: list[Share]) -> None:
-    """Give this process's pools their images again; where processes have become more, some get the same."""
+    """Restore this process's pools; with more processes than were saved, some get the same images."""
     rank = dist.get_rank() if dist.is_initialized() else 0
     for name, images in saved[rank % len(saved)].items():
         pools[name].images = images[: pools[name].capacity]

@@ -1,5 +1,5 @@
-"""Randomness that is counted, not carried: every seed is a function of (seed, step, ...), so a resumed run, another
-number of processes or workers sees the same numbers by construction."""
+"""Stateless randomness: every seed is a function of (seed, step, ...), so a resumed run, or one with another number
+of processes or workers, has the same random numbers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 
 
 def mix(*counters: int) -> int:
-    """Hash integers into one seed in [0, 2**63) with the finaliser of SplitMix64.
+    """Hash integers to one seed in [0, 2**63) with the finaliser of SplitMix64.
 
-    Neighbouring counters give unrelated seeds (torch's CPU generator only looks at the low 32 bits).
+    Neighbouring counters give unrelated seeds (torch's CPU generator only uses the low 32 bits).
     """
     h = 0
     for counter in counters:
@@ -28,11 +28,11 @@ def global_seed() -> int:
 
 
 class Randomness:
-    """The random generators of a model in training and validation, which `restart` sets as functions of counters.
+    """Random generators of a model in training and validation; `restart` seeds them as functions of counters.
 
     Attributes:
-        seed: `global_seed()` when it was made.
-        shared: draws latents, and all else that is the same on every process, on the model's device.
+        seed: `global_seed()` at creation.
+        shared: for latents and all else that is equal on every process; on the model's device.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Randomness:
         self.shared = torch.Generator()
 
     def __getstate__(self) -> dict[str, int]:
-        return {"seed": self.seed}  # the generator is restarted before it is used, and torch spawns none
+        return {"seed": self.seed}  # `restart` seeds the generator before each use
 
     def __setstate__(self, state: dict[str, int]) -> None:
         self.seed, self.shared = state["seed"], torch.Generator()
@@ -51,6 +51,6 @@ class Randomness:
             self.shared = torch.Generator(device)
         self.shared.manual_seed(mix(self.seed, *counters))
         noise = mix(self.seed, *counters, 1 + rank)
-        torch.default_generator.manual_seed(noise)  # microseconds; `torch.manual_seed` takes a hundred
+        torch.default_generator.manual_seed(noise)  # microseconds; `torch.manual_seed` takes 100
         if device.type != "cpu":
             torch.get_device_module(device).manual_seed(noise)

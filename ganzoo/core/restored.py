@@ -1,5 +1,5 @@
-"""What a checkpoint says of a training, held against what can be before a batch is played: torch's fused kernels read
-beyond a tensor that is too short."""
+"""Checks of a checkpoint's training state before training resumes: torch's fused kernels read beyond tensors that
+are too short."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-MOST = 2**40  # of anything that is counted
+MOST = 2**40  # limit of all counters
 
 
 def check_optimizer(name: str, make: Callable[[Any], Optimizer], weights: Sequence[Tensor], saved: Any) -> None:
@@ -19,11 +19,11 @@ def check_optimizer(name: str, make: Callable[[Any], Optimizer], weights: Sequen
     Args:
         name: of the player.
         make: makes its optimizer from parameters.
-        weights: that it moves.
-        saved: an optimizer's `state_dict`.
+        weights: the player's parameters.
+        saved: `state_dict` of an optimizer.
 
     Raises:
-        MisconfigurationException: this optimizer cannot go on from it with these weights.
+        MisconfigurationException: the optimizer cannot resume from it with these parameters.
     """
     wrong = f"the checkpoint's state of the {name}'s optimizer"
     if not isinstance(saved, dict) or not isinstance(states := saved.get("state"), dict):
@@ -36,7 +36,7 @@ def check_optimizer(name: str, make: Callable[[Any], Optimizer], weights: Sequen
             parameter.grad = torch.zeros_like(parameter)
         try:
             optimizer.step()
-        except TypeError:  # it wants a closure
+        except TypeError:  # it needs a closure: unchecked
             return
         stages.append(optimizer.state_dict()["state"])
     for i, of in enumerate(weights):
@@ -50,7 +50,8 @@ def check_optimizer(name: str, make: Callable[[Any], Optimizer], weights: Sequen
 
 
 def _fits(value: Any, like: Any, weight: Tensor) -> bool:
-    """Whether a value can stand where a weight [2, 2, ...] has this one; of numbers none is below 0."""
+    """Whether a value can replace `like`, the state of a parameter [2, 2, ...], for this weight; numbers must be in
+    [0, `MOST`]."""
     if not isinstance(like, Tensor):
         return isinstance(value, type(like)) and (not isinstance(value, int | float) or 0 <= value <= MOST)
     sizes = [full if size == 2 else size for full, size in zip(weight.shape, like.shape, strict=False)]
@@ -62,7 +63,7 @@ def _fits(value: Any, like: Any, weight: Tensor) -> bool:
 def check_counters(checkpoint: Mapping[str, Any]) -> None:
     """
     Raises:
-        MisconfigurationException: something is counted beyond what can be.
+        MisconfigurationException: a counter is not a number, or out of range.
     """
     for key in ("global_step", "epoch", "loops"):
         for value in _leaves(checkpoint.get(key)):

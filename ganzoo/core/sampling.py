@@ -1,4 +1,4 @@
-"""Samples by seeds: methods of `GANModule`, in a file of their own."""
+"""Sampling by seeds: methods of `GANModule`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Output = Literal["pt", "np", "pil"]
 
 
 def seeded(model: GANModule, seeds: Sequence[int]) -> Latent:
-    """One latent a seed, drawn on the CPU (GPUs of other models have other random numbers), on the model's device."""
+    """One latent per seed, on the model's device; drawn on the CPU, since GPU models differ in their random numbers."""
     generator = torch.Generator()
     rows = [model.latent(1, generator.manual_seed(mix(seed))) for seed in seeds]
     return tree_map(lambda *row: torch.cat(row).to(model.device), *rows)
@@ -41,19 +41,19 @@ def sample(
     output_type: Output = "pt",
     batch_size: Count = 256,
 ) -> Any:
-    """New images; the same seeds give the same images on every device and in any batch.
+    """New images; a seed gives the same image on every device and in any batch.
 
     Args:
-        n: how many; may be left out where the seeds, the labels or the sources say it.
-        seeds: one an image; None draws new ones.
-        label: the class of all images, or of each; None lets each seed choose.
-        source: the pictures [n, C', H, W] in [-1, 1] that a translator reads.
-        output_type: "pt" a float tensor [n, C, H, W] in [-1, 1] on the CPU; "np" a uint8 array [n, H, W, C];
-            "pil" a list of pictures.
-        batch_size: how many images are made at once.
+        n: number of images; optional if seeds, labels or sources determine it.
+        seeds: one per image; None draws random ones.
+        label: class of all images, or of each; None derives it from the seed.
+        source: input images [n, C', H, W] in [-1, 1] of a translator.
+        output_type: "pt" a float tensor [n, C, H, W] in [-1, 1] on the CPU; "np" a uint8 array [n, H, W, C]; "pil" a
+            list of PIL images.
+        batch_size: number of images generated at once.
 
     Raises:
-        ValueError: the numbers of images, seeds, labels and sources disagree, or the model reads no such thing.
+        ValueError: the numbers of images, seeds, labels and sources disagree, or the model does not take one of these.
     """
     for name, value, kind in (
         ("n", n, int | None),
@@ -88,7 +88,7 @@ def sample(
 
 
 def whole(name: str, given: Any) -> list[int]:
-    """A whole number, or several in whatever holds them, as a list."""
+    """A whole number, or an iterable, array or tensor of them, as a list."""
     if isinstance(given, Tensor | np.ndarray):
         given = given.tolist()
     values = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
@@ -99,7 +99,7 @@ def whole(name: str, given: Any) -> list[int]:
 
 
 def labels_of(model: GANModule, labels: Sequence[int] | None, seeds: Sequence[int]) -> Tensor:
-    """A class for each seed; the seed's own choice where none is given."""
+    """Labels [n] of n seeds; those derived from the seeds if None."""
     if model.num_classes is None:
         raise ValueError(f"{type(model).__name__} takes no label: it is not conditional")
     if labels is None:
@@ -112,7 +112,7 @@ def labels_of(model: GANModule, labels: Sequence[int] | None, seeds: Sequence[in
 
 
 def sources_of(model: GANModule, source: Tensor | None, n: int) -> Tensor:
-    """The sources, if they are as many and as deep as a translator needs them."""
+    """The source images, after a check of their number, channels and range."""
     name, channels = type(model).__name__, model.source_channels
     if channels is None:
         raise ValueError(f"{name} takes no source: it makes images from latents")

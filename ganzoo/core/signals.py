@@ -1,4 +1,4 @@
-"""Signals that ask a training to end."""
+"""Signals that ask a training to stop."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-AGAIN = 75  # sysexits' EX_TEMPFAIL: run me again
-TOLD = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # by a program, a terminal
+AGAIN = 75  # EX_TEMPFAIL of sysexits: run again
+TOLD = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # of programs; of terminals
 CODES: dict[int, int] = {signal.SIGINT: 130, **dict.fromkeys(TOLD, AGAIN)}
 
 
 def take(handler: Any, *numbers: int) -> dict[int, Any]:
-    """Handle signals in this way; the handlers so far. What `nohup` has made of SIGHUP stays, and so do all signals in
-    threads that cannot handle any."""
+    """Install a handler for signals; returns the previous handlers. SIGHUP stays ignored under `nohup`. Outside of
+    the main thread, which alone can install handlers, it does nothing."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     kept = [number for number in numbers if number in TOLD[1:] and signal.getsignal(number) is signal.SIG_IGN]
@@ -23,7 +23,7 @@ def take(handler: Any, *numbers: int) -> dict[int, Any]:
 
 
 def give_back(handlers: dict[int, Any]) -> None:
-    """The handlers that `take` found."""
+    """Restore the handlers returned by `take`."""
     for number, handler in handlers.items():
         signal.signal(number, handler or signal.SIG_DFL)
 
@@ -34,10 +34,10 @@ def again(code: int = AGAIN) -> NoReturn:
 
 @contextmanager
 def told_to_end(leave: Callable[[int], Any] = again) -> Iterator[None]:
-    """SIGTERM, or a terminal that is closed, while there is nothing to save: run me again.
+    """While there is nothing to save: exit with `AGAIN` on SIGTERM or when the terminal is closed.
 
     Args:
-        leave: is called with the exit code.
+        leave: called with the exit code.
     """
     before = take(lambda number, frame: leave(AGAIN), *TOLD)
     try:
@@ -48,8 +48,8 @@ def told_to_end(leave: Callable[[int], Any] = again) -> Iterator[None]:
 
 @contextmanager
 def starting_processes() -> Iterator[None]:
-    """Processes that are started inside get none of these signals, this one gets them afterwards; and what it does when
-    another ends stays as it was."""
+    """Block these signals in processes started inside; this process receives them afterwards. Restores the handler
+    of SIGCHLD as well."""
     if not hasattr(signal, "pthread_sigmask"):  # on Windows
         yield
         return
@@ -62,6 +62,6 @@ def starting_processes() -> Iterator[None]:
 
 
 def ignore() -> None:
-    """From now on, in this process, but for Ctrl-C."""
+    """Ignore these signals from now on in this process, except Ctrl-C."""
     for number in TOLD:
         signal.signal(number, signal.SIG_IGN)

@@ -1,7 +1,7 @@
-"""Several processes without DDP's wrapper: only what the player's step has made is averaged.
+"""Data parallelism without DDP's wrapper: averages only the gradients of the player that is updated.
 
-Lightning's `ddp` wraps generator and discriminator in one reducer, which fails as soon as one of them takes no part in
-a backward pass; `find_unused_parameters` works but sends both players' gradients with every backward.
+Lightning's `ddp` wraps generator and discriminator in one reducer, which fails if one of them takes no part in a
+backward pass; `find_unused_parameters` works, but communicates both players' gradients in each backward pass.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ganzoo.core.lightning_fixes import sync_module_states
 
-UNSUITED: dict[type[Callback], str] = {  # what they and those derived from them do, and what to do instead
+UNSUITED: dict[type[Callback], str] = {  # and subclasses: the reason, and the alternative
     BaseFinetuning: "adds parameters to one optimizer while it trains, and a GAN has two; leave it out",
     GradientAccumulationScheduler: "accumulates the gradients of one optimizer; set the model's microbatches instead",
     LearningRateFinder: "looks where one loss falls fastest, and a GAN has two that need not fall; leave it out",
@@ -38,8 +38,8 @@ UNSUITED: dict[type[Callback], str] = {  # what they and those derived from them
 class GANStrategy(DDPStrategy):
     """`Trainer(strategy="gan")`: replicas start equal, and gradients are averaged just before each optimizer step.
 
-    Any number of backward passes (penalties, double backward, accumulation) may come before it. A parameter without a
-    gradient keeps `None`, so an optimizer skips it as it would in one process. In a notebook: start_method="fork".
+    It allows any number of backward passes per step (penalties, double backward, accumulation). A parameter without a
+    gradient keeps `None`, so optimizers skip it as in a single process. In a notebook: start_method="fork".
     """
 
     strategy_name = "gan"
@@ -49,7 +49,7 @@ class GANStrategy(DDPStrategy):
         sync_module_states(self.model)
 
     def pre_backward(self, loss: Tensor) -> None:
-        pass  # the parent prepares the wrapper's reducer here
+        pass  # the parent prepares DDP's reducer
 
     def post_backward(self, loss: Tensor) -> None:
         pass
@@ -60,7 +60,7 @@ class GANStrategy(DDPStrategy):
 
 
 def average(tensors: list[Tensor]) -> None:
-    """Replace each tensor by its mean over the processes, in place; one message per dtype."""
+    """Replace each tensor by its mean over the processes, in place, with one all-reduce per dtype."""
     groups: dict[torch.dtype, list[Tensor]] = defaultdict(list)
     for tensor in tensors:
         groups[tensor.dtype].append(tensor)
@@ -74,8 +74,8 @@ def average(tensors: list[Tensor]) -> None:
 def check_trainer(trainer: Trainer, stage: str) -> None:
     """
     Raises:
-        MisconfigurationException: its strategy or one of its callbacks cannot train two networks in turns, or its
-            precision is none of ours.
+        MisconfigurationException: the strategy or a callback cannot train two networks in turns, or the precision is
+            not supported.
     """
     strategy, precision, plugin = trainer.strategy, trainer.precision, type(trainer.precision_plugin)
     if stage == "fit":
@@ -94,7 +94,7 @@ def check_trainer(trainer: Trainer, stage: str) -> None:
 def check_callback(kind: type) -> None:
     """
     Raises:
-        MisconfigurationException: a callback of this class has no place beside two players.
+        MisconfigurationException: callbacks of this class do not work with two players.
     """
     for base, why in UNSUITED.items():
         if issubclass(kind, base):

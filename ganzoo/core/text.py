@@ -1,4 +1,4 @@
-"""Text: of files, which is UTF-8; for terminals, which get no control characters; and words that were meant."""
+"""Text: UTF-8 names, escapes for terminals, and suggestions for misspelled words."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-NEAR, NEAR_SHORT = 0.7, 0.66  # likeness of a slip to what was meant; of three letters one may differ
+NEAR, NEAR_SHORT = 0.7, 0.66  # minimum similarity of a misspelling; one of three letters may differ
 
 
 def letters(text: str) -> str:
-    """A file's name or an argument, with letters for those bytes that are UTF-8: where the locale is not, Python has
-    bytes in their place. Other bytes stay."""
+    """A file name or an argument, with UTF-8 bytes decoded that Python has escaped because the locale's encoding is
+    another one. Other bytes stay escaped."""
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # halves of letters, which JSON can hold
+    except UnicodeEncodeError:  # lone surrogates, which JSON can contain
         return text
 
 
 def composed(name: str) -> str:
-    """A file's name as text that is equal for names that look the same: Macs store letters and accents apart (NFD)."""
+    """A file name in NFC, so that names that look equal are equal: Macs store letters and accents separately (NFD)."""
     return unicodedata.normalize("NFC", letters(name))
 
 
 def path_of(name: str | os.PathLike[str]) -> Path:
-    """A path that a config or a user names, in UTF-8 where the locale's encoding lacks its letters; `~` is the home."""
+    """A path from a config or a user, in UTF-8 if the locale's encoding lacks its letters; `~` is expanded."""
     try:
         os.fsencode(name)
     except UnicodeEncodeError:
@@ -44,23 +44,23 @@ def one_line(text: Any) -> str:
 
 
 def visible(text: Any, keep: str = "") -> str:
-    """Any text with all that is not seen written out, but for the characters to keep: a name may steer a terminal."""
+    """Text with non-printable characters escaped, except those to keep: names may contain terminal control
+    sequences."""
     return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in letters(str(text)))
 
 
 def printable(text: Any) -> str:
-    """Any text, on one line, with all that is not seen written out; words beyond 255 letters, which no file's name has,
-    are cut."""
+    """Text on one line with non-printable characters escaped; words of more than 255 characters, longer than any
+    file name, are cut."""
     cut = re.sub(r"([^\s/]{40})[^\s/]{216,}", r"\1...", one_line(text))
     return visible(cut)
 
 
 class Escaped:
-    """A standard stream through which all is printed: what would steer a terminal, and what the stream's encoding has
-    no letters for, is written out.
+    """A standard stream that escapes control characters, and characters that its encoding lacks.
 
     Attributes:
-        terminal: the stream itself, for what draws on a terminal.
+        terminal: the wrapped stream, for programs that draw on a terminal.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -70,7 +70,7 @@ class Escaped:
         return getattr(self.terminal, name)
 
     def write(self, text: str) -> int:
-        again = "\r" if text.startswith("\r") else ""  # tqdm writes its line anew
+        again = "\r" if text.startswith("\r") else ""  # tqdm rewrites its line
         shown = again + visible(text[len(again) :], keep="\n\t")
         encoding = getattr(self.terminal, "encoding", None) or "utf-8"
         self.terminal.write(shown.encode(encoding, "backslashreplace").decode(encoding))
@@ -83,7 +83,7 @@ class Escaped:
 
 @contextmanager
 def escaping() -> Iterator[None]:
-    """Both standard streams are `Escaped`; after an error that nobody caught they stay so, as its traceback follows."""
+    """Make both standard streams `Escaped`. They stay so after an uncaught error, for its traceback."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (cast(Any, stream and Escaped(stream)) for stream in before)  # a closed one is None
     yield
@@ -91,25 +91,25 @@ def escaping() -> Iterator[None]:
 
 
 def slip(word: str, known: Iterable[str]) -> str | None:
-    """The known word that was meant by this one, which differs in a letter or so; None where none is near.
+    """The known word that this word misspells by about one letter; None if there is none.
 
-    Case, dashes before it, and how accents are stored do not matter. Words of several parts, `trainer.max_steps`, are
-    as near as the parts that differ most: what two words share at the start says nothing.
+    Case, leading dashes and the storage of accents do not matter. Compound words, such as `trainer.max_steps`, are
+    compared part by part, and their most different parts count, not a common prefix.
     """
-    plain = {_plain(name): name for name in reversed([*known])}  # of equal ones, the first
+    plain = {_plain(name): name for name in reversed([*known])}  # the first of equal ones
     likeness, name = max(((_likeness(_plain(word), name), name) for name in reversed(plain)), default=(0.0, ""))
     return plain[name] if likeness else None
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """What this word is a slip of, or the one that it is a part of: `size` of `image_size`."""
+    """The known word that this one misspells, or the only one that contains it as a part: `image_size` for `size`."""
     known = [*known]
     parts = [name for name in known if len(word) > 2 and set(_words(word)) <= set(_words(name))]
     return slip(word, known) or (parts[0] if len(parts) == 1 else None)
 
 
 def closest(word: str, known: Iterable[str], otherwise: str) -> str:
-    """`; did you mean 'x'?` for the known word that is nearest to this one, or `; otherwise`."""
+    """`; did you mean 'x'?` with the known word nearest to this one, or `; otherwise`."""
     match = nearest(word, known)
     if match is not None and match != word and composed(match) == composed(word):  # they look the same
         return f"; did you mean {ascii(match)}, whose accents are stored otherwise?"
@@ -125,7 +125,7 @@ def _words(word: str) -> list[str]:
 
 
 def _likeness(a: str, b: str) -> float:
-    """From 0, which is that of other words, to 1."""
+    """Similarity from 0 (unrelated) to 1."""
     ours, theirs = re.split(r"[./]", a), re.split(r"[./]", b)
     return min(map(_of_parts, ours, theirs)) if len(ours) == len(theirs) else 0.0
 

@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a training beside weights and optimizers: counters, the seed, the losses' means."""
+"""Training state in a checkpoint besides weights and optimizers: counters, seed, means of the losses."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from ganzoo.optim.adam import set_all
 if TYPE_CHECKING:
     from ganzoo.core.module import GANModule
 
-SEEN = "images_seen"  # its name in a state_dict
-MOST_STEPS = 10_000_000  # that a schedule is taken through when a run goes on, at 10 us each
+SEEN = "images_seen"  # key in a state_dict
+MOST_STEPS = 10_000_000  # over which a schedule is replayed on resuming, at 10 us each
 
 
 def save(model: GANModule, checkpoint: dict[str, Any]) -> None:
@@ -48,7 +48,7 @@ def save(model: GANModule, checkpoint: dict[str, Any]) -> None:
 def restore(model: GANModule, checkpoint: dict[str, Any]) -> None:
     """
     Raises:
-        MisconfigurationException: the checkpoint is of another variant, or no training can go on from it.
+        MisconfigurationException: the checkpoint is of another variant, or training cannot resume from it.
     """
     saved = checkpoint.get("ganzoo", {})
     if (name := str(saved.get("variant")).rsplit(".", 1)[-1]) != type(model).__name__:
@@ -71,7 +71,7 @@ def _check(model: GANModule, checkpoint: dict[str, Any]) -> None:
     check_finite(checkpoint["state_dict"])
     states = checkpoint.get("optimizer_states")
     if type(model).configure_optimizers.__module__ != "ganzoo.core.module":
-        return  # whose they are, a variant's own method knows
+        return  # the order of a variant's own optimizers is unknown
     if not isinstance(states, list) or len(states) != len(PLAYERS):
         raise MisconfigurationException("the checkpoint has no states of two optimizers; name another one")
     for player, state in zip(PLAYERS, states, strict=True):
@@ -79,11 +79,12 @@ def _check(model: GANModule, checkpoint: dict[str, Any]) -> None:
 
 
 def _forget_foreign_paths(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
-    """Callbacks remove and overwrite files that their states name, such as the checkpoint that is no longer the best. A
-    state that names others than the run's own is left out, as the file may be a stranger's, or another run's."""
-    # where the user lets a callback write
+    """Drop callback states with paths outside of the folder of the callback or the run. Callbacks remove and
+    overwrite the files named in their states, such as a checkpoint that is no longer the best; others could belong
+    to another run or user."""
+    # folders that the user gave to callbacks
     own = {c.state_key: getattr(c, "dirpath", None) for c in trainer.callbacks}  # type: ignore[attr-defined]
-    run = trainer.log_dir or trainer.default_root_dir  # to be asked on all processes
+    run = trainer.log_dir or trainer.default_root_dir  # a collective call
     states, kept = checkpoint.get("callbacks"), {}
     for key, state in states.items() if isinstance(states, dict) else ():
         folder = str(own.get(key) or run)
@@ -96,7 +97,8 @@ def _forget_foreign_paths(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
 
 
 def _unaveraged(model: GANModule, checkpoint: dict[str, Any], saved: dict[str, Any]) -> int:
-    """A checkpoint from before version 0.2 does not say it: it is the images since the generator's last turn."""
+    """Images since the last update of the averaged generator. Checkpoints before version 0.2 lack them: there, the
+    images since the generator's last update."""
     if isinstance(images := saved.get("unaveraged"), int) and 0 <= images <= MOST:
         return images
     seen, step = int(checkpoint["state_dict"].get(SEEN, 0)), int(checkpoint.get("global_step", 0))
@@ -104,8 +106,8 @@ def _unaveraged(model: GANModule, checkpoint: dict[str, Any], saved: dict[str, A
 
 
 def take_settings(model: GANModule) -> None:
-    """A learning rate, or a schedule of it, that was changed since the checkpoint counts: each rate is what it would be
-    had it been so from the first step on."""
+    """Apply a learning rate or schedule that was changed since the checkpoint: each rate becomes what it would be if
+    the new settings had been used from the first step."""
     trainer, configs = model.trainer, model.trainer.lr_scheduler_configs
     if not model.asked or (configs and not (model.lr_scheduler and trainer.ckpt_path)):
         return
@@ -116,17 +118,19 @@ def take_settings(model: GANModule) -> None:
     for config, optimizer in zip(configs, trainer.optimizers, strict=False):
         for group in optimizer.param_groups:
             group.pop("initial_lr", None)
-        with warnings.catch_warnings(action="ignore"):  # of an optimizer that has not stepped yet
+        with warnings.catch_warnings(action="ignore"):  # the optimizers have not stepped yet
             config.scheduler = model.lr_scheduler(optimizer)  # type: ignore[misc]
             for _ in range(trainer.global_step):
                 config.scheduler.step()  # type: ignore[call-arg]
 
 
 def recover(model: GANModule, error: NonFiniteError) -> None:
-    """Back to the last good state, if a callback knows one; steps and images, and so the randomness, count on.
+    """Roll back to the last good state, if a callback provides one.
+
+    Counts of steps and images, and hence the random numbers, continue.
 
     Raises:
-        NonFiniteError: there is none.
+        NonFiniteError: there is no such state.
     """
     if model.rollback is None:
         raise error
@@ -138,14 +142,14 @@ def recover(model: GANModule, error: NonFiniteError) -> None:
 
 
 def add_images_seen(model: GANModule, state: dict[str, Any], prefix: str, _: Any) -> None:
-    """A hook of `state_dict`: the images seen are in it, though they are no buffer, which others might average."""
+    """Hook of `state_dict`: adds the images seen. They are no buffer, since others might average it."""
     state[prefix + SEEN] = torch.tensor(model.images_seen)
 
 
 def take_images_seen(
     model: GANModule, state: dict[str, Any], prefix: str, _: Any, __: bool, missing: list[str], *rest: list[str]
 ) -> None:
-    """A hook of `load_state_dict`: the counterpart of `add_images_seen`."""
+    """Hook of `load_state_dict`: the counterpart of `add_images_seen`."""
     if (seen := state.pop(prefix + SEEN, None)) is None:
         missing.append(prefix + SEEN)
     elif isinstance(seen, Tensor) and seen.dtype == torch.int64 and seen.shape == () and 0 <= seen <= MOST:
