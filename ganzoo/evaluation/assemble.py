@@ -38,8 +38,8 @@ def evaluate(
     """Scores of a model, or of any images, with their protocols.
 
     Args:
-        fakes: a model, or images: the path of a folder of pictures or of a .npy/.npz file; a tensor or array [N, C, H,
-            W], uint8 or float in [-1, 1]; or a data set of `ganzoo.data`.
+        fakes: a model, or images: the path of a folder of pictures or of a .npy/.npz file; a tensor or array
+            [N, C, H, W], uint8 or float in [-1, 1]; or a data set of `ganzoo.data`.
         reals: a data module, or images as above; None for metrics that need none.
         metrics: names in `ganzoo.evaluation.choice.METRICS`, with settings as in "kid:size=500"; None for all default
             ones that can be computed.

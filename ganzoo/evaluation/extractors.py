@@ -208,7 +208,7 @@ class Custom(Extractor):
         module: returns features [N, d], or (features, logits), or a dict with "features" and any other outputs of
             metrics.
         name: in scores. The fingerprint is a hash of it, of weights and structure, and of the outputs for two fixed
-            images, to three digits: a change of code changes it.
+            images, to three digits: code with other outputs has another fingerprint.
         channels: of the input.
         image_size: height and width of these two images, on which the network is run at once.
         preprocess: maps uint8 [N, C, H, W] to the module's input; by default, to [-1, 1].
@@ -381,7 +381,8 @@ def make(
 
     Raises:
         FileNotFoundError: weights are missing and could not be downloaded.
-        ValueError: the name is unknown, the extractor reads another number of channels, or weights are not for it.
+        ValueError: the name is unknown, the extractor reads another number of channels, or weights are given but
+            it is not Inception.
     """
     if weights is not None and not (isinstance(spec, str) and spec.startswith("inception")):
         raise ValueError("weights is a file of Inception's; other extractors have their own")
