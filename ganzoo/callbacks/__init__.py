@@ -1,1 +1,1 @@
-"""What watches a training without being part of it."""
+"""Callbacks for training: the run's folder, checkpoints, diagnostics, samples, scores, loggers and progress."""

@@ -1,4 +1,4 @@
-"""What callbacks share: what a model reads beside latents, and saving without losing the run."""
+"""Used by several callbacks: progress bars, saving that survives a full disk, conditions, and fixed images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ganzoo.core.types import Batch
 
 
 class Bar(Progress):
-    """A progress bar on standard error, if that is a terminal. What is printed meanwhile goes above it, `Escaped`."""
+    """A progress bar on standard error, if that is a terminal; other output appears above it, `Escaped`."""
 
     def __init__(self, *columns: Any, show: bool = True, **options: Any) -> None:
         console = terminal()
@@ -32,18 +32,18 @@ class Bar(Progress):
 
     def start(self) -> None:
         super().start()
-        if not self.disable:  # rich has put its own streams there, until it stops
+        if not self.disable:  # rich replaces both streams until it stops
             sys.stdout, sys.stderr = cast(Any, Escaped(sys.stdout)), cast(Any, Escaped(sys.stderr))
 
 
 def terminal() -> Console:
-    """Standard error, for what draws there."""
+    """A console on the standard error stream itself, not `Escaped`."""
     return Console(file=getattr(sys.stderr, "terminal", sys.stderr))
 
 
 @contextmanager
 def warn_on_oserror(what: Path | str) -> Iterator[None]:
-    """Warn, instead of raising, when a write fails; the training goes on."""
+    """Prints a warning if a write fails, instead of raising, so that training continues."""
     try:
         yield
     except OSError as error:
@@ -51,7 +51,11 @@ def warn_on_oserror(what: Path | str) -> Iterator[None]:
 
 
 def save(trainer: Trainer, path: Path) -> bool:
-    """Write a checkpoint, if the disk takes it, and if all in it is finite; whether it is there."""
+    """Writes a checkpoint if the disk has room and all values are finite; returns whether it was written.
+
+    Raises:
+        NonFiniteError: a value is not finite, and there is no state to roll back to.
+    """
     try:
         with warn_on_oserror(path):
             trainer.save_checkpoint(path)
@@ -59,29 +63,29 @@ def save(trainer: Trainer, path: Path) -> bool:
     except NonFiniteError as error:
         recover(cast(GANModule, trainer.lightning_module), error)
         return False
-    trainer.strategy.barrier("Trainer.save_checkpoint")  # where the other processes wait
+    trainer.strategy.barrier("Trainer.save_checkpoint")  # the other processes wait there
     return False
 
 
 def time_left(trainer: Trainer) -> list[float]:
-    """Seconds that are left of a training by each limit of time that it has."""
+    """Seconds left by each of the training's time limits."""
     timers = [c for c in trainer.callbacks if isinstance(c, Timer)]  # type: ignore[attr-defined]
     return [left for timer in timers if (left := timer.time_remaining()) is not None]
 
 
 def condition(model: GANModule, batch: Batch) -> Tensor | None:
-    """What a generator and a discriminator read beside z and x: labels, sources, or nothing."""
+    """The condition of generator and discriminator: labels, sources, or None."""
     key = "label" if model.num_classes is not None else "source" if model.source_channels is not None else None
     return None if key is None else batch.get(key)  # type: ignore[return-value]
 
 
 def held_out(trainer: Any, n: int) -> Batch | None:
-    """n fixed images as `some` gives them: of the validation split, or of the training images where it has none."""
+    """n fixed validation images, or training images if there are none; see `some`."""
     return some(trainer, n, "val") or some(trainer, n, "train")
 
 
 def some(trainer: Any, n: int, split: str) -> Batch | None:
-    """n fixed images of a split with all that comes with them, floats; repeated where there are fewer. None where there
+    """n fixed images of a split, as floats, with their labels or sources; repeated if there are fewer. None if there
     are none, or the data module is not ganzoo's."""
     dataset = getattr(getattr(trainer, "datamodule", None), "dataset", None)
     if not callable(dataset) or not len(data := dataset(split)):

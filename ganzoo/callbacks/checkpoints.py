@@ -1,4 +1,4 @@
-"""What a run goes on from: saved whole, so many of them kept, and gone back to when numbers go bad."""
+"""Checkpoints: atomic writes, a limited number of files, and rollback after non-finite values."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from ganzoo.core.lightning_fixes import BatchEndCallback
 from ganzoo.core.limits import Count, CountFrom0, Positive, check
 from ganzoo.optim.adam import set_all, settings
 
-LEFT = ".left"  # ends the name of a state of an abandoned future
+LEFT = ".left"  # suffix of checkpoints beyond the step that a run resumed from
 
 
 class Checkpoints(BatchEndCallback, Checkpoint):
     """Writes `checkpoints/<step>.ckpt` into the trainer's log folder, removing older ones, and `last.ckpt` at the end.
 
-    A file is written under its name only when the disk has all of it, and ends with a checksum. One that cannot be
-    written is warned of; the training goes on, and so does what was saved before.
+    Files are written atomically and end with a checksum. If a write fails, a warning is printed; training continues,
+    and earlier checkpoints stay.
 
     Args:
-        every_n_steps: batches between two; None for none.
-        every_minutes: the same by the clock; with several processes it is looked at when losses are logged.
-        keep_last: how many of them are kept.
-        keep_every_n_images: one more, `kept-<step>.ckpt`, whenever so many more images have been seen; never removed.
-        rollbacks: how often the run may go back to the last of them when a number is not finite, rather than stop. The
-            weights, optimizers and averages are then those of that checkpoint; steps and images go on being counted, so
-            that what comes next is played with other images and other latents.
+        every_n_steps: batches between two checkpoints; None for none.
+        every_minutes: minutes between two checkpoints; with several processes, checked at each log only. None for none.
+        keep_last: number of these checkpoints that are kept.
+        keep_every_n_images: images between two checkpoints `kept-<step>.ckpt`, which are never removed.
+        rollbacks: maximum number of returns to the last checkpoint after a non-finite value, instead of stopping.
+            Weights, optimizers and averages are restored; the counts of steps and images continue, so training proceeds
+            with other images and latents.
 
     Attributes:
-        failed: whether the disk did not take `last.ckpt`.
+        failed: whether `last.ckpt` could not be written.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Checkpoints(BatchEndCallback, Checkpoint):
         self.rolled_back = state_dict["rolled_back"]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.folder = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"  # to be asked on all processes
+        self.folder = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"  # `log_dir` is collective
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._saved_at, self._last_step = time.monotonic(), -1
@@ -69,18 +69,18 @@ class Checkpoints(BatchEndCallback, Checkpoint):
         self._kept = self._images_due(pl_module)
         if trainer.is_global_zero:
             remove_partial(self.folder)
-            for file in in_order(self.folder):  # of a run that came further than the state that this one goes on from
+            for file in in_order(self.folder):  # beyond the step that this run resumes from
                 if step_of(file) > trainer.global_step and not file.name.startswith("best-"):
                     file.replace(file.with_name(file.name + LEFT))
         if self.rollbacks:
             pl_module.rollback = lambda error: self._rollback(trainer, pl_module, error)
 
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        pl_module.rollback = None  # which knows the trainer, and so would stand in a copy's way
+        pl_module.rollback = None  # it refers to the trainer, which would prevent copying the model
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         if trainer.should_stop or trainer.global_step == trainer.max_steps:
-            # Here, not at the end of training: Lightning would by then count the epoch as finished.
+            # Not in on_train_end: Lightning then counts the epoch as finished.
             self._save_last(trainer)
         keeps = self._images_due(pl_module) > self._kept
         if not (keeps or self._due(trainer)):
@@ -123,7 +123,7 @@ class Checkpoints(BatchEndCallback, Checkpoint):
         checkpoint = read(path)
         model.on_load_checkpoint(checkpoint)
         model.load_state_dict(checkpoint["state_dict"])
-        now = settings(trainer.optimizers)  # where schedules have come to
+        now = settings(trainer.optimizers)  # as set by schedules
         trainer.strategy.load_optimizer_state_dict(checkpoint)
         set_all(trainer.optimizers, now)
         precision = trainer.precision_plugin
@@ -136,5 +136,5 @@ class Checkpoints(BatchEndCallback, Checkpoint):
 
 
 def rolling(folder: Path) -> list[Path]:
-    """The checkpoints that are removed some day, by their steps."""
+    """Checkpoints named by their step alone, in order; old ones are removed."""
     return sorted(path for path in folder.glob("*.ckpt") if path.stem.isdigit())

@@ -1,4 +1,4 @@
-"""What goes wrong in GANs: a curve for each disease, and one line of advice when it has lasted."""
+"""Diagnostics of GAN training: a curve for each failure mode, and one line of advice if it persists."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ from ganzoo.evaluation.determinism import seeded
 from ganzoo.functional.alarms import auc, clusters, mean_distance, near_held_out, reached
 from ganzoo.functional.neighbours import copying, density_coverage
 
-# What is looked at
-SIDE = 16  # pixels: larger images are averaged down to it, so that a check costs the same at any size
-REFERENCE = 4096  # at most so many training images are searched for copies
-NEIGHBOURS = 5  # of coverage, as in its paper
-CLUSTERS = 10  # of the training images; with n = 256 each is due about 25 fakes
-DUE = 0.2  # a cluster with less than this share of the fakes that it is due is left out
-PART = 64  # images that go through a network at once
+# What is measured
+SIDE = 16  # pixels; larger images are averaged down to it, so that comparisons cost the same at any size
+REFERENCE = 4096  # maximum number of training images that are searched for copies
+NEIGHBOURS = 5  # k of coverage, as in its paper
+CLUSTERS = 10  # of the training images; with n = 256, about 25 fakes per cluster are expected
+DUE = 0.2  # a cluster with less than this share of its expected fakes counts as left out
+PART = 64  # images per forward pass
 
-# When it is wrong. Beside each: what healthy runs (DCGAN on 16x16 digits, seeds 0, 1, every 500 batches) showed.
-WARM_UP = 4  # checks that are not judged: an untrained G has low diversity, and D always wins at first
-COLLAPSED = 0.25  # diversity; healthy 0.93 to 0.99, while an untrained G has 0.05
+# Alarm thresholds, each with values of healthy runs (DCGAN on 16x16 digits, seeds 0, 1, every 500 batches)
+WARM_UP = 4  # checks whose curves raise no alarm: an untrained G has low diversity, and D wins at first
+COLLAPSED = 0.25  # diversity; healthy 0.93 to 0.99, untrained G 0.05
 LEFT_OUT = 0.7  # modes; healthy 1.00, gan/ring with half of its modes lost 0.5
-PERFECT, UNLIKE = 0.999, 0.1  # D_accuracy, coverage; healthy runs have D_accuracy 1.000, too, but coverage 0.5 to 0.8
+PERFECT, UNLIKE = 0.999, 0.1  # D_accuracy, coverage; healthy D_accuracy reaches 1.000, too, but coverage is 0.5 to 0.8
 MEMORISED = 0.75  # D_overfit; healthy 0.50 to 0.59
 COPIED, UNHELD = 0.6, 0.35  # copying, near_held_out; healthy 0.03 to 0.10 and 0.56 to 1.2, blurred reals 0.7 and 0.5
-RESTLESS = 0.8  # drift; healthy 0.31, falling to 0.07; gan/digits, without averaging, 0.66 when first judged
+RESTLESS = 0.8  # drift; healthy 0.31, falling to 0.07; gan/digits, without averaging, 0.66 after warm-up
 
 
 class Alarm(NamedTuple):
-    """One disease.
+    """One failure mode.
 
     Attributes:
-        patience: checks in a row that it must last; as many good ones end it.
-        text: what was seen, what it means, and one cure.
+        patience: consecutive checks that raise the alarm, or end it.
+        text: observation, meaning and one cure.
     """
 
     patience: int
@@ -100,32 +100,33 @@ ALARMS = {
 
 
 class Diagnostics(BatchEndCallback):
-    """Logs `diagnostics/...` and says in one line what goes wrong, once, and again only after it had ended.
+    """Logs `diagnostics/...` and prints one line when a problem begins; again only after it has ended.
 
-    It looks at what `sample` gives for the seeds 0 to n - 1, at fixed training images and at as many held-out ones, and
-    leaves the training as it is. Images are compared pixel by pixel, at 16x16 pixels at most. Curves that need data are
-    left out where the data module is not ganzoo's, or has no validation split.
+    Each check compares `sample`'s images for the seeds 0 to n - 1, fixed training images, and as many held-out ones; it
+    does not affect training. Images are compared pixel by pixel, at 16x16 pixels or fewer. Curves are omitted if their
+    data is missing: without a data module of ganzoo's, or without a validation split.
 
-    - `D_accuracy`: can D tell held-out reals from fakes? AUC of its scores in eval mode: 0.5 no, 1 always.
-    - `D_overfit`: can D tell training images from held-out ones? AUC: 0.5 no, as it should be.
-    - `diversity`: mean distance between two fakes, over that between two reals.
-    - `modes`: share of the reals that lie in clusters which fakes reach, too.
+    - `D_accuracy`: AUC of D's scores in eval mode, held-out reals against fakes: 0.5 for chance, 1 for perfect
+      separation.
+    - `D_overfit`: AUC of D's scores, training images against held-out ones: ideally 0.5.
+    - `diversity`: mean distance between two fakes, divided by that between two reals.
+    - `modes`: share of the reals that lie in clusters which fakes reach.
     - `coverage`: share of the reals that have a fake among their nearest neighbours.
-    - `copying`: probability that a fake is nearer to the training images than a held-out real is; ideally 0.5.
-    - `near_held_out`: how often a fake's nearest real is a held-out one, over chance; ideally 1, 0 for copies.
-    - `drift`: mean distance between a latent's images at this check and the last, over that between two reals.
+    - `copying`: probability that a fake is closer to the training images than a held-out real; ideally 0.5.
+    - `near_held_out`: share of fakes whose nearest real is a held-out one, divided by chance; ideally 1, 0 for copies.
+    - `drift`: mean distance between a latent's images at this check and the last, divided by that between two reals.
 
     Args:
-        every_n_steps: batches between two checks, of which the first four raise no alarm; 0 for none.
-        n: fakes, training images and held-out images of a check.
+        every_n_steps: batches between two checks, of which the first four raise no alarm about curves; 0 for none.
+        n: fakes, training images and held-out images per check.
     """
 
     def __init__(self, every_n_steps: CountFrom0 = 500, n: Annotated[int, Limits(CLUSTERS + 1, 10_000)] = 256) -> None:
         check(Diagnostics, {key: value for key, value in locals().items() if key != "self"})
         self.every_n_steps = every_n_steps
         self.n = n
-        self.active: dict[str, int] = {}  # the alarms that last, with the steps at which they began
-        self._counts = dict.fromkeys(ALARMS, 0)  # checks in a row that contradict `active`
+        self.active: dict[str, int] = {}  # current alarms, with the steps at which they began
+        self._counts = dict.fromkeys(ALARMS, 0)  # consecutive checks that contradict `active`
         self._fakes: Tensor | None = None  # of the last check
         self._weights: dict[str, Tensor] = {}
         self._reals: _Reals | None = None
@@ -135,12 +136,12 @@ class Diagnostics(BatchEndCallback):
         return {**own, "fakes": self._fakes}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        active = state_dict["active"] if "active" in state_dict else state_dict["rung"]  # its name until November 2026
+        active = state_dict["active"] if "active" in state_dict else state_dict["rung"]  # the key until November 2026
         self.active, self._counts = dict(active), {**self._counts, **state_dict["counts"]}
         self._fakes, self._weights = state_dict["fakes"], dict(state_dict["weights"])
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._reals = None  # those of other data, perhaps
+        self._reals = None  # the data may have changed
 
     @rank_zero_only
     def on_train_batch_end(
@@ -159,7 +160,7 @@ class Diagnostics(BatchEndCallback):
         with _undisturbed(model):
             given = self._given(trainer, model)
             if model.source_channels is not None and given is None:
-                return  # nothing to translate
+                return  # no sources
             key = "label" if model.source_channels is None else "source"
             images = model.sample(self.n, seeds=range(self.n), batch_size=PART, **{key: given})
             finite = bool(images.isfinite().all())
@@ -170,7 +171,7 @@ class Diagnostics(BatchEndCallback):
             if self._reals is None:
                 self._reals = _Reals(trainer, model, self.n)
             values = self._curves(model, images, given)
-        # What else is wrong with a player who stands still, or with the other one, comes from that.
+        # A frozen player explains all other symptoms.
         judged = step > WARM_UP * self.every_n_steps and not {"D is frozen", "G is frozen"} & self.active.keys()
         if values:
             model.publish({f"diagnostics/{name}": value for name, value in values.items()})
@@ -178,14 +179,14 @@ class Diagnostics(BatchEndCallback):
             self._judge(name, step, wrong and judged, missing=1 - values.get("modes", 1), **values)
 
     def _given(self, trainer: Trainer, model: GANModule) -> Tensor | None:
-        """Every class in turn, or held-out sources."""
+        """Labels, cycling through the classes, or held-out sources."""
         if model.num_classes is not None:
             return torch.arange(self.n) % model.num_classes
         batch = None if model.source_channels is None else held_out(trainer, self.n)
         return None if batch is None else batch["source"]
 
     def _curves(self, model: GANModule, images: Tensor, given: Tensor | None) -> dict[str, float]:
-        """Those that there are data for; what is not finite is left out."""
+        """The curves for which there is data; values that are not finite are omitted."""
         assert self._reals is not None
         train, unseen = self._reals.train, self._reals.held_out
         fakes, before = small(images), self._fakes
@@ -209,7 +210,7 @@ class Diagnostics(BatchEndCallback):
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
     def _judge(self, name: str, step: int, wrong: bool, **seen: Any) -> None:
-        """Count what contradicts the alarm's state; ring or end it when that has lasted."""
+        """Counts checks that contradict the alarm's state; raises or ends it after `patience` of them."""
         self._counts[name] = self._counts[name] + 1 if wrong != (name in self.active) else 0
         if self._counts[name] < ALARMS[name].patience:
             return
@@ -222,7 +223,7 @@ class Diagnostics(BatchEndCallback):
 
 
 def _verdicts(values: dict[str, float]) -> dict[str, bool]:
-    """What is wrong, as far as the curves that there are tell."""
+    """Problems that the available curves show."""
 
     def over(name: str, limit: float) -> bool:
         return values.get(name, -math.inf) > limit
@@ -233,23 +234,23 @@ def _verdicts(values: dict[str, float]) -> dict[str, bool]:
     collapsed, lost = under("diversity", COLLAPSED), under("modes", LEFT_OUT)
     return {
         "collapse": collapsed,
-        "modes left out": lost and not collapsed,  # of which it would be a part
+        "modes left out": lost and not collapsed,  # implied by collapse
         "D wins": over("D_accuracy", PERFECT) and under("coverage", UNLIKE),
         "D memorises": over("D_overfit", MEMORISED),
-        # Blurred images are near to all reals; and near which ones a few images lie says nothing.
+        # Blurred images are close to all reals, held-out ones too; few distinct images give no reliable neighbours.
         "copying": over("copying", COPIED) and under("near_held_out", UNHELD) and not (collapsed or lost),
         "oscillation": over("drift", RESTLESS),
     }
 
 
 class _Images:
-    """Fixed images of a data set, and what is compared of them.
+    """Fixed images of a data set, for D and, downscaled, for comparisons.
 
     Args:
-        data: one of ganzoo's data sets.
-        model: which says what D reads beside them.
-        n: images that D sees.
-        most: images in all.
+        data: a data set of ganzoo's.
+        model: determines the condition that D reads.
+        n: images for D.
+        most: images in total.
     """
 
     def __init__(self, data: Any, model: GANModule, n: int, most: int) -> None:
@@ -261,7 +262,7 @@ class _Images:
 
 
 class _Reals:
-    """Training images, with their clusters, and held-out ones; None where there are none, or too few."""
+    """Training images with their clusters, and held-out images; each None if there are none or too few."""
 
     train: _Images | None = None
     held_out: _Images | None = None
@@ -277,13 +278,13 @@ class _Reals:
 
 
 def small(images: Tensor) -> Tensor:
-    """Images [N, C, H, W] as rows [N, d] of at most `SIDE` x `SIDE` pixels each."""
+    """Images [N, C, H, W] as rows [N, d], downscaled to at most `SIDE` x `SIDE` pixels."""
     height, width = images.shape[-2:]
     return adaptive_avg_pool2d(images, (min(height, SIDE), min(width, SIDE))).flatten(1)
 
 
 def scores_of(model: GANModule, images: Tensor, given: Tensor | None) -> Tensor:
-    """D's scores [N] on the CPU: the first tensor that it returns, and the mean of an image's patches."""
+    """D's scores [N] on the CPU: the mean over patches of the first tensor that it returns."""
     scores = []
     for start in range(0, len(images), PART):
         part = slice(start, start + PART)
@@ -295,7 +296,7 @@ def scores_of(model: GANModule, images: Tensor, given: Tensor | None) -> Tensor:
 
 
 def _folded(a: Tensor, b: Tensor) -> float:
-    """AUC, whichever side D's scores call real: logits and critics the higher, energies the lower."""
+    """max(AUC, 1 - AUC), since reals have the higher logits and critic values, but the lower energies."""
     if not (a.isfinite().all() and b.isfinite().all()):
         return math.nan
     area = auc(a, b)
@@ -304,7 +305,7 @@ def _folded(a: Tensor, b: Tensor) -> float:
 
 @contextmanager
 def _undisturbed(model: GANModule) -> Iterator[None]:
-    """Eval mode without gradients; modes, buffers and random generators end as they were."""
-    noise = seeded(0, model.device)  # a generator's own is the same at each check
+    """Eval mode without gradients; restores modes, buffers and random states."""
+    noise = seeded(0, model.device)  # the same noise of the generator at each check
     with evaluating(model), frozen(model.parameters()), kept(model.buffers()), torch.no_grad(), noise:
         yield

@@ -1,4 +1,4 @@
-"""wandb and TensorBoard inside a run's folder: `--config logging/wandb`, `--config logging/tensorboard`."""
+"""wandb and TensorBoard in a run's folder: `--config logging/wandb`, `--config logging/tensorboard`."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from ganzoo.core.player import PLAYERS
 
 
 class RunWandb(WandbLogger):
-    """Weights & Biases, in `RUN/wandb`, under the run's name; for all that wandb can do, take Lightning's WandbLogger.
+    """Weights & Biases in `RUN/wandb`, with the run's name; for other options of wandb, use Lightning's WandbLogger.
 
-    A run that goes on continues the same wandb run, whose id is kept in `RUN/wandb/id`. wandb forgets nothing: what was
-    logged between the checkpoint and the end of a killed run arrives twice, at the same `trainer/global_step` and with
-    the same values, as a run goes on bit for bit; what it logged in the last seconds before SIGKILL may be missing.
-    Offline, each start writes a folder of its own, which `wandb sync` sends to the same run.
+    A resumed run continues the same wandb run, whose id is stored in `RUN/wandb/id`. wandb keeps all rows: those
+    between the checkpoint and the end of a killed run arrive twice, at the same `trainer/global_step` with the same
+    values, since resumed runs are bit-identical. Rows of the last seconds before SIGKILL may be missing. Offline, each
+    start writes a folder of its own; `wandb sync` sends all of them to the same run.
 
     Args:
         project: of wandb.
-        offline: keep everything here, as does WANDB_MODE=offline.
+        offline: store everything locally, like WANDB_MODE=offline.
         entity: user or team; None for your own.
-        group: of runs that belong together.
+        group: of related runs.
         tags: of the run.
     """
 
@@ -57,15 +57,15 @@ class RunWandb(WandbLogger):
         }
 
     def open(self, folder: Path, step: int) -> None:
-        """Begin, or go on, in a run's folder."""
-        # Seconds between wandb's writes; with its own 15 a kill would lose more than is logged again
+        """Starts or resumes logging in a run's folder."""
+        # Seconds between wandb's writes; its default of 15 loses more rows at a kill than are logged again
         os.environ.setdefault("WANDB_X_TRANSACTION_LOG_FLUSH_INTERVAL", "1")
         kept = folder / "wandb" / "id"
         text = ""
         if kept.exists():
             with open_file(kept, "r", encoding="utf-8", errors="replace") as file:
                 text = file.read(100).strip()
-        name = text if re.fullmatch(r"[\w-]{1,64}", text) else None  # it becomes a part of paths
+        name = text if re.fullmatch(r"[\w-]{1,64}", text) else None  # it becomes part of paths
         super().__init__(name=folder.name, save_dir=folder.absolute(), id=name, **self.options)
         name = self.experiment.id
         kept.parent.mkdir(exist_ok=True)
@@ -78,21 +78,21 @@ class RunWandb(WandbLogger):
 
 
 class RunTensorBoard(TensorBoardLogger):
-    """TensorBoard, in `RUN/tensorboard`; what a run logged after the checkpoint that it goes on from is hidden."""
+    """TensorBoard in `RUN/tensorboard`; hides values after the checkpoint that a run resumes from."""
 
     package, install = "tensorboard", "pip install 'ganzoo[tensorboard]'"
     cure = "or train without it"
 
     def __init__(self) -> None:
-        """Nothing, until it is opened."""
+        """Initialised by `open`."""
 
     def open(self, folder: Path, step: int) -> None:
-        """Begin, or go on, in a run's folder."""
+        """Starts or resumes logging in a run's folder."""
         super().__init__(folder, name="", version="tensorboard", purge_step=step + 1)
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:
-        """The HPARAMS tab, beside both losses; Lightning's own would log a score of -1."""
+        """Writes the HPARAMS tab with both losses; Lightning's version would log a score of -1."""
         from torch.utils.tensorboard.summary import hparams
 
         self.hparams = params
@@ -101,12 +101,12 @@ class RunTensorBoard(TensorBoardLogger):
 
 
 class Loggers(BatchEndCallback):
-    """Opens loggers as soon as a run has its folder, so that one that is refused before leaves no trace.
+    """Opens loggers when training starts, so that a run rejected before leaves no files.
 
     Args:
-        folder: of the run, after whose own callback this one comes.
-        config: YAML text of the resolved config.
-        loggers: the trainer's, from the start of training on.
+        folder: of the run; this callback comes after `RunFolder`.
+        config: the resolved config as YAML.
+        loggers: added to the trainer's when training starts.
     """
 
     def __init__(self, folder: Path, config: str, loggers: Sequence[RunWandb | RunTensorBoard]) -> None:
@@ -125,16 +125,16 @@ class Loggers(BatchEndCallback):
                 what = f"{logger.package} cannot start: {' '.join(str(error).split()).rstrip('.')}; {logger.cure}"
                 if trainer.global_step == 0:
                     raise MisconfigurationException(what) from error
-                rank_zero_warn(f"{what}. The training goes on without it")  # nobody may be there to mend it
+                rank_zero_warn(f"{what}. The training goes on without it")  # a resumed run may be unattended
             else:
                 trainer.loggers = [*trainer.loggers, logger]
 
 
 def split(given: Any) -> tuple[list[Logger], list[RunWandb | RunTensorBoard]]:
-    """`trainer.logger` as Lightning's own loggers and those that wait for the run's folder.
+    """Splits `trainer.logger` into Lightning's own loggers and those to be opened in the run's folder.
 
     Raises:
-        MisconfigurationException: a package is missing; jsonargparse would swallow what a constructor says of it.
+        MisconfigurationException: a package is missing; jsonargparse would hide such an error of a constructor.
     """
     loggers = [logger for logger in (given if isinstance(given, list) else [given]) if isinstance(logger, Logger)]
     mine = [logger for logger in loggers if isinstance(logger, RunWandb | RunTensorBoard)]
@@ -145,7 +145,7 @@ def split(given: Any) -> tuple[list[Logger], list[RunWandb | RunTensorBoard]]:
 
 
 def _flat(config: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """`model.init_args.width` and so on, in the types that TensorBoard takes."""
+    """Flattened keys, such as `model.init_args.width`, with values of types that TensorBoard accepts."""
     for key, value in config.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{above}{key}.")

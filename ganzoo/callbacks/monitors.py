@@ -1,4 +1,4 @@
-"""Callbacks that monitor a value, such as Lightning's EarlyStopping: it will be there, and it is a new one."""
+"""Values monitored by callbacks such as Lightning's EarlyStopping: each must be logged, and counts once."""
 
 from __future__ import annotations
 
@@ -13,28 +13,29 @@ from ganzoo.core.player import LOSSES
 
 
 class Monitors(BatchEndCallback):
-    """Comes after the callbacks whose figures may be monitored, as their `monitored` says; both losses may be, too.
+    """Checks monitored values: each is a loss, or in the `monitored` of a callback that comes before this one.
 
-    Before a value is there, nobody misses it; EarlyStopping counts each value once.
+    Values may be missing until they are first computed; EarlyStopping counts each value once.
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """
+        """Checks the names of all monitored values.
+
         Raises:
-            MisconfigurationException: a value is monitored that nobody logs.
+            MisconfigurationException: nothing logs a monitored value.
         """
         names = [*LOSSES, *(f"val/{name}" for name in LOSSES if trainer.enable_validation)]
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             names += getattr(callback, "monitored", [])
         foreign = [part for part in (pl_module, *trainer.callbacks) if not _known(part)]  # type: ignore[attr-defined]
         for callback in _of(trainer, EarlyStopping, ModelCheckpoint):
-            if callback.monitor is None or (callback.monitor not in names and foreign):  # they may log it
+            if callback.monitor is None or (callback.monitor not in names and foreign):  # a foreign part may log it
                 continue
             if callback.monitor not in names:
                 what = f"{type(callback).__name__}: nothing logs monitor {callback.monitor!r}"
                 raise MisconfigurationException(f"{what}; there are {', '.join(names)}")
             if isinstance(callback, EarlyStopping):
-                callback.strict = False  # it need not be there at once
+                callback.strict = False  # it may be missing at first
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         kept = {callback.monitor for callback in _of(trainer, ModelCheckpoint)}

@@ -1,4 +1,4 @@
-"""A progress bar for the whole training, in the numbers that a person asks for."""
+"""A progress bar for the whole training."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ganzoo.core.lightning_fixes import BatchEndCallback
 
 
 class GANProgress(BatchEndCallback, ProgressBar):
-    """Images seen, images a second, time left and both losses; on a terminal as a bar, elsewhere a line now and then.
+    """Images seen, images per second, time left and both losses: a bar on terminals, otherwise a line at intervals.
 
     Args:
-        refresh: seconds between two updates on a terminal.
-        every: seconds between two lines elsewhere.
+        refresh: seconds between updates on a terminal.
+        every: seconds between lines elsewhere.
     """
 
     def __init__(self, refresh: float = 0.2, every: float = 15.0) -> None:
@@ -100,7 +100,7 @@ def status(
     images_done: int,
     losses: dict[str, float],
 ) -> str:
-    """One line: how far, how fast, how long, and the losses."""
+    """One line: step, time left, losses, images, and images per second."""
     parts = [f"step {step:,}" + (f"/{steps:,}" if steps else "")]
     if steps and steps_done:
         left = (steps - step) * seconds / steps_done

@@ -1,4 +1,4 @@
-"""The folder of a run: taken before its data is prepared, removed if nothing began; and Ctrl-C that loses nothing."""
+"""The run's folder: reserved before data is prepared, removed if training did not start; clean stops on signals."""
 
 from __future__ import annotations
 
@@ -33,17 +33,18 @@ try:
 except ImportError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
-TWICE = 1.0  # seconds within which one may be told twice by the same: by `timeout`, say, alone and with its group
+TWICE = 1.0  # seconds in which repeated SIGTERM or SIGHUP count once: `timeout` sends one directly and one to its group
 _locks: dict[str, IO[str]] = {}  # of this process
 
 
 class RunLog(Logger):
-    """`metrics.jsonl`: one JSON object for each log, always appended.
+    """`metrics.jsonl`: one JSON object per log, appended.
 
-    Lightning's CSV logger deletes the file of the run that is resumed.
+    Lightning's CSV logger deletes the file of a resumed run.
 
     Attributes:
-        waits: whether the run has no folder yet, so that nothing is kept: what a callback logs of a sanity check, say.
+        waits: whether values are discarded, since the run has no folder yet: those logged in a sanity check, for
+            example.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,7 +54,7 @@ class RunLog(Logger):
 
     @property
     def name(self) -> str:
-        return ""  # `ModelCheckpoint` writes to save_dir/name/version/checkpoints, which is the run's own
+        return ""  # so `ModelCheckpoint`'s save_dir/name/version/checkpoints is the run's own
 
     @property
     def version(self) -> str:
@@ -71,21 +72,22 @@ class RunLog(Logger):
             file.write(json.dumps({"step": step, **metrics}) + "\n")
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the run's `config.yaml` holds them."""
+        """Does nothing: the run's `config.yaml` has them."""
 
     def truncate(self, step: int) -> None:
-        """Forget what was logged after the checkpoint that a run goes on from."""
+        """Removes what was logged after the checkpoint that a run resumes from."""
         keep_until(self.path, step)
 
 
 class RunFolder(BatchEndCallback):
-    """Fills the folder just before training, keeps the last state in it, and takes it away if no batch was played.
+    """Fills the run's folder when training starts, restores it if it is deleted, and removes it if no batch was
+    processed. Stops training after the current batch on a signal.
 
     Args:
-        folder: of the run; where there are several processes, that of the first is taken by all.
-        texts: name -> content, of files that are written into it when training begins.
+        folder: of the run; all processes use that of the first.
+        texts: names and contents of the files written when training starts.
         metrics: the run's log.
-        made: folders that this process has added to the disk for this run, the innermost first.
+        made: folders that this process has created for the run, innermost first.
     """
 
     def __init__(self, folder: Path, texts: Mapping[str, str], metrics: RunLog, made: Sequence[Path] = ()) -> None:
@@ -96,8 +98,8 @@ class RunFolder(BatchEndCallback):
         self.made = made
         self.started = False
         self._deleted = False
-        self.signal = 0  # that asked to stop
-        self._told = 0.0  # when, in seconds
+        self.signal = 0  # that requested the stop; 0 without
+        self._told = 0.0  # time of the signal, in seconds
         self._handlers: dict[int, Any] = {}
 
     @property
@@ -106,12 +108,12 @@ class RunFolder(BatchEndCallback):
 
     @property
     def whole(self) -> bool:
-        """Whether nobody has deleted the folder since training began."""
+        """Whether the folder has never been deleted since training began."""
         return not self._deleted and is_locked(self.folder)
 
     @property
     def code(self) -> int:
-        """What the command ends with."""
+        """Exit code of the command."""
         return CODES.get(self.signal, 0)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -140,7 +142,7 @@ class RunFolder(BatchEndCallback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         self._keep(trainer)
         if self._stop(trainer):
-            trainer.should_stop = True  # after this batch, whose state `Checkpoints` then keeps
+            trainer.should_stop = True  # after this batch; `Checkpoints` saves its state
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restore_handler()
@@ -152,12 +154,12 @@ class RunFolder(BatchEndCallback):
         self._restore_handler()
 
     def discard(self) -> None:
-        """Take away a new folder in which nothing has begun, in this process or in one that it has started."""
+        """Removes a new folder if training has not begun in it, in this process or one that it has started."""
         if self.made and not self.started and not any(self.made[0].glob("checkpoints/*.ckpt")):
             shutil.rmtree(self.made[0], ignore_errors=True)
             unlock(self.made[0])
             for folder in self.made[1:]:
-                with suppress(OSError):  # another run has begun in it
+                with suppress(OSError):  # another run uses it
                     folder.rmdir()
             self.made = ()
 
@@ -170,10 +172,10 @@ class RunFolder(BatchEndCallback):
             write_atomically(self.folder / name, partial(_text, text))
 
     def _keep(self, trainer: Trainer) -> None:
-        """Make the folder again where somebody has deleted it, so that what comes can be saved.
+        """Recreates a folder that was deleted, so that later files can be saved.
 
         Raises:
-            MisconfigurationException: another training has its name now.
+            MisconfigurationException: another training uses the name now.
         """
         if not trainer.is_global_zero or is_locked(self.folder):
             return
@@ -183,7 +185,7 @@ class RunFolder(BatchEndCallback):
         if not (self.folder / "config.yaml").exists():
             self._deleted = True
             print(f"{self.folder} was deleted, and is made again at step {trainer.global_step}", file=sys.stderr)
-        with suppress(OSError):  # what cannot be saved in it is warned of
+        with suppress(OSError):  # later writes print warnings
             self._fill()
 
     def _interrupt(self, signum: int, frame: Any) -> None:
@@ -193,7 +195,7 @@ class RunFolder(BatchEndCallback):
             raise KeyboardInterrupt
         self.signal, self._told = signum, time.monotonic()
         what = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
-        with suppress(OSError):  # nobody may be left to read it
+        with suppress(OSError):  # the terminal may be closed
             os.write(2, f"\n{what}: stopping after this batch; once more to stop at once\n".encode())
 
     def _restore_handler(self) -> None:
@@ -203,25 +205,25 @@ class RunFolder(BatchEndCallback):
     def _stop(self, trainer: Trainer) -> bool:
         if trainer.world_size == 1:
             return bool(self.signal)
-        # The processes agree, but not at the price of every step.
+        # Agreement of the processes takes time, hence only at each log.
         if trainer.global_step % max(1, trainer.log_every_n_steps):  # type: ignore[attr-defined]
             return False
         asked = torch.tensor(self.signal, device=trainer.strategy.root_device)
-        self.signal = int(trainer.strategy.reduce(asked, reduce_op="max"))  # one of them may have been told alone
+        self.signal = int(trainer.strategy.reduce(asked, reduce_op="max"))  # possibly received by one process alone
         return bool(self.signal)
 
 
 def next_run(root: Path, name: str) -> Path:
-    """`root/NNN-name` with the first number that is larger than those in use."""
+    """`root/NNN-name` with the number after the largest in use."""
     return root / f"{max(_numbers(root), default=0) + 1:03d}-{path_part(name)}"
 
 
 def take_next(root: Path, name: str) -> tuple[Path, list[Path]]:
-    """Make, and lock, what `next_run` says. However many runs do so at once, each gets a number of its own. All but the
-    first process of a run only guess it, until `RunFolder.setup`.
+    """Creates and locks the folder of `next_run`; simultaneous runs get different numbers. Only the first process of a
+    run does; the others guess the folder until `RunFolder.setup`.
 
     Returns:
-        The folder, and those that had to be made, the innermost first.
+        The folder, and all folders that were created, innermost first.
     """
     if not _is_first():
         return next_run(root, name), []
@@ -230,10 +232,10 @@ def take_next(root: Path, name: str) -> tuple[Path, list[Path]]:
     while True:
         root.mkdir(parents=True, exist_ok=True)
         number = max(number, *_numbers(root), 0) + 1
-        mark = root / f".{number:03d}"  # whoever makes it may use the number
+        mark = root / f".{number:03d}"  # whoever creates it owns the number
         try:
             mark.mkdir()
-        except (FileExistsError, FileNotFoundError):  # or the root was another one's, who has removed it
+        except (FileExistsError, FileNotFoundError):  # or another run has removed the root
             continue
         try:
             if number not in _numbers(root):
@@ -250,13 +252,13 @@ def _numbers(root: Path) -> set[int]:
 
 
 def runs_of(root: Path, config: str) -> list[Path]:
-    """The runs of a resolved config, in the order of their numbers."""
+    """Runs with this resolved config, in order of their numbers."""
     files = [file for file in root.glob("*-*/config.yaml") if _bytes(file) == config.encode()]
     return sorted((file.parent for file in files), key=lambda run: (len(run.name.partition("-")[0]), run.name))
 
 
 def _bytes(file: Path) -> bytes | None:
-    """Of another run's file, which may be damaged, or no file."""
+    """Contents of another run's file; None if it is not a readable file."""
     try:
         return file.read_bytes() if file.is_file() else None
     except OSError:
@@ -268,19 +270,19 @@ def _text(text: str, file: BinaryIO) -> None:
 
 
 def lock(folder: Path) -> None:
-    """Keep a run for this process, until that ends; where there are several processes, for the first of them.
+    """Locks a run until this process ends; with several processes, for the first of them.
 
     Raises:
-        MisconfigurationException: another one has it, or something in it is a link that leads elsewhere.
+        MisconfigurationException: another process has the lock, or the folder contains a link that leads elsewhere.
         OSError: a file in it is a pipe, a device or a socket.
     """
     _check_links(folder)
     file = _lock_file(folder)
     if fcntl is None or file in _locks or not _is_first():
         return
-    _locks[file] = opened = open_file(file, "w", encoding="utf-8")  # closing it would end the lock
+    _locks[file] = opened = open_file(file, "w", encoding="utf-8")  # closing it would release the lock
     try:
-        fcntl.lockf(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which workers would inherit and keep
+        fcntl.lockf(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)  # flock would be inherited by workers
     except BlockingIOError as error:
         del _locks[file]
         raise MisconfigurationException(
@@ -291,18 +293,18 @@ def lock(folder: Path) -> None:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a folder that this process has locked is still that one."""
+    """Whether the folder at this path is still the one that this process has locked; True if it has locked none."""
     file = _locks.get(path := _lock_file(folder))
     try:
         return file is None or os.path.samestat(os.stat(path), os.fstat(file.fileno()))
     except FileNotFoundError:
         return False
-    except OSError:  # a network that comes back
+    except OSError:  # a network file system may recover
         return True
 
 
 def unlock(folder: Path) -> None:
-    """A run that is gone is nobody's."""
+    """Releases the lock of a run's folder."""
     if (file := _locks.pop(_lock_file(folder), None)) is not None:
         file.close()
 
@@ -313,18 +315,18 @@ def _lock_file(folder: Path) -> str:
 
 
 def _is_first() -> bool:
-    """Whether this is the first process of a training, as far as that can be known before there is a Trainer."""
+    """Whether this is the first process of a training, as far as known before there is a Trainer."""
     return not getattr(rank_zero_only, "rank", 0) and not int(os.environ.get("NODE_RANK") or 0)
 
 
 def _check_links(folder: Path) -> None:
-    """What a training writes in its run stays there, though the run may have been a stranger's.
+    """Ensures that training writes inside the run only, even if the run comes from somebody else.
 
     Raises:
         MisconfigurationException: a file or a folder of the run is a link that leads elsewhere.
         OSError: it is a pipe, a device or a socket.
     """
-    own = set(folder.glob("wandb/*/logs/*"))  # wandb links its own log there, and begins another folder at each start
+    own = set(folder.glob("wandb/*/logs/*"))  # wandb links to its own log; each start uses another folder
     for path in folder.rglob("*"):
         if path.is_symlink() and path not in own and not path.resolve().is_relative_to(folder.resolve()):
             raise MisconfigurationException(

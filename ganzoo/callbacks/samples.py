@@ -1,4 +1,4 @@
-"""Pictures while a GAN trains: a grid of fixed latents, the reals beside it, an interpolation, a video."""
+"""Pictures during training: grids of fixed latents, reals, an interpolation, and a video."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ Tiles = Annotated[int, Limits(1, 100)]
 class Samples(BatchEndCallback):
     """Writes `reals.png`, `samples/<step>.png` and, at the end, `interpolation.png` and `samples.mp4`.
 
-    They go to the trainer's log folder, and to the loggers that take them. A translator's grids show held-out sources,
-    below each what it makes of it, and below that the image that it should be, where there is one.
+    They go to the trainer's log folder, and to loggers that accept them. A translator's grids show held-out sources,
+    their translations below and, for paired data, the targets below those.
 
     Args:
-        every_n_steps: batches between two grids; one more is made before the first batch and one after the last.
+        every_n_steps: batches between two grids; there is one more before the first batch and after the last.
         rows: of the grid.
-        columns: of the grid; with a conditional model each column shows one class.
-        video_fps: frames a second of the video, which shows all grids; 0 for no video.
+        columns: of the grid; for a conditional model, each column shows one class.
+        video_fps: frames per second of the video of all grids; 0 for no video.
     """
 
     def __init__(
@@ -53,14 +53,14 @@ class Samples(BatchEndCallback):
         self.video_fps = video_fps
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.folder = Path(trainer.log_dir or trainer.default_root_dir)  # to be asked on all processes
+        self.folder = Path(trainer.log_dir or trainer.default_root_dir)  # `log_dir` is collective
         self.played = False
         self.latents: Latent | None = None  # of all grids
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.played = True
-        (self.folder / "samples.mp4").unlink(missing_ok=True)  # of another end
+        (self.folder / "samples.mp4").unlink(missing_ok=True)  # of an earlier end of this run
         if trainer.global_step == 0:
             self._draw(trainer, pl_module)
 
@@ -70,7 +70,7 @@ class Samples(BatchEndCallback):
     ) -> None:
         if trainer.global_step == 1:
             n = self._count(batch["image"])
-            reals = some(trainer, n, "train") or batch  # which may be a single image
+            reals = some(trainer, n, "train") or batch  # a batch may have too few
             self._show(trainer, "reals", reals["image"][:n])
         if trainer.global_step % self.every_n_steps == 0:
             self._draw(trainer, pl_module)
@@ -79,7 +79,7 @@ class Samples(BatchEndCallback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         video = self.folder / "samples.mp4"
         if not self.played and (video.exists() or not self.video_fps):
-            return  # that run was at its end before; but perhaps it was killed over its video
+            return  # the run had ended before, and its video was written
         if trainer.global_step % self.every_n_steps:
             self._draw(trainer, pl_module)
         model = cast(GANModule, pl_module)
@@ -102,7 +102,7 @@ class Samples(BatchEndCallback):
         self._show(trainer, "samples", self._generated(model, self.latents), name)
 
     def _generated(self, model: GANModule, latents: Latent) -> Tensor:
-        """What `sample` makes of the seeds 0, 1, ..., whose latents were drawn before; each column is of one class."""
+        """Images of the latents of seeds 0, 1, ..., as `sample` gives; one class per column."""
         n, parts = len(tree_leaves(latents)[0]), []
         for start in range(0, n, 256):
             given: Batch = {}
@@ -113,7 +113,7 @@ class Samples(BatchEndCallback):
         return torch.cat(parts)
 
     def _translated(self, trainer: Trainer, model: GANModule) -> Tensor | None:
-        """Rows of sources, translations and, if the data is paired, targets; None without ganzoo's data module."""
+        """Rows of sources, translations and, for paired data, targets; None without a data module of ganzoo's."""
         kinds = 3 if getattr(getattr(trainer, "datamodule", None), "paired", True) else 2
         n = max(1, self.rows // kinds) * self.columns
         if (batch := held_out(trainer, n)) is None:
@@ -125,24 +125,24 @@ class Samples(BatchEndCallback):
         return torch.stack([images.unflatten(0, (-1, self.columns)) for images in rows], 1).flatten(0, 2)
 
     def _count(self, images: Tensor) -> int:
-        return 2000 if images.shape[-1] == 1 else self.rows * self.columns  # points in the plane are small
+        return 2000 if images.shape[-1] == 1 else self.rows * self.columns  # points in the plane
 
     def _show(self, trainer: Trainer, key: str, images: Tensor, name: str | None = None) -> None:
         image = picture(images, self.columns)
         path = self.folder / f"{name or key}.png"
         with warn_on_oserror(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, lambda file: image.save(file, "png"))  # a frame of the video is whole
+            write_atomically(path, lambda file: image.save(file, "png"))  # so that frames of the video are complete
         log_image(trainer, key, image)
 
 
 def interpolation(model: GANModule, rows: int, columns: int) -> Tensor:
-    """Images [rows * columns, C, H, W] on straight lines between latents of fixed seeds; each row of one class."""
+    """Images [rows * columns, C, H, W] on straight lines between latents of fixed seeds; one class per row."""
     start, end = model.seeded(range(rows)), model.seeded(range(rows, 2 * rows))
     steps = torch.linspace(0, 1, columns, device=model.device)
 
     def line(a: Tensor, b: Tensor) -> Tensor:
-        if not a.is_floating_point():  # a code has nothing in between
+        if not a.is_floating_point():  # discrete codes are not interpolated
             return a.repeat_interleave(columns, 0)
         t = steps.view(1, -1, *[1] * (a.ndim - 1)).to(a.dtype)
         return torch.lerp(a[:, None], b[:, None], t).flatten(0, 1)
@@ -154,7 +154,7 @@ def interpolation(model: GANModule, rows: int, columns: int) -> Tensor:
 
 
 def log_image(trainer: Trainer, key: str, image: Image.Image) -> None:
-    """Hand a picture to every logger that takes pictures."""
+    """Passes a picture to every logger that accepts pictures."""
 
     def hand_over(logger: Logger) -> None:
         if isinstance(logger, WandbLogger):
@@ -167,7 +167,7 @@ def log_image(trainer: Trainer, key: str, image: Image.Image) -> None:
 
 
 def log_video(trainer: Trainer, key: str, video: Path, gif: bytes) -> None:
-    """Hand a video to every logger that takes videos; TensorBoard takes a GIF, among its pictures."""
+    """Passes a video to every logger that accepts videos; TensorBoard gets a GIF among its images."""
 
     def hand_over(logger: Logger) -> None:
         if isinstance(logger, WandbLogger):

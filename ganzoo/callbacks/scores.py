@@ -1,4 +1,4 @@
-"""Scores while a GAN trains, and more of them at its end; one pass over one set of fakes for all of them."""
+"""Scores during training, and of more fakes at its end; all metrics share one pass over the fakes."""
 
 from __future__ import annotations
 
@@ -28,32 +28,31 @@ from ganzoo.evaluation.record import Report
 from ganzoo.evaluation.sweep import Progress
 
 MOST = 1_000_000  # fakes
-Records = dict[str, dict[int, float]]  # figure -> step -> value, of the best ones
+Records = dict[str, dict[int, float]]  # figure -> step -> value, of the best
 
 
 class Scores(BatchEndCallback):
-    """Scores of the present generator every so often and, after training, of more fakes.
+    """Scores of the current generator at intervals and, after training, of more fakes.
 
-    Each figure is logged at its step, and at the last one, under its whole name, such as `fid_digits@1a2b_1k`; a
-    `ModelCheckpoint` may monitor it as `fid`. With its protocol it goes to the run's `scores.jsonl`, that of the end to
-    `scores.json`. Several of these callbacks with the same settings share one pass.
+    Each figure is logged at intervals, and at `trainer.max_steps`, under its full name, such as `fid_digits@1a2b_1k`; a
+    `ModelCheckpoint` may monitor it as `fid`. With their protocols, scores are appended to the run's `scores.jsonl`;
+    those of the end go to `scores.json`. Several of these callbacks with the same settings share one pass.
 
     Args:
-        metrics: their names, see `ganzoo.evaluation.choice.METRICS`; [] for none. None takes, while training, one that
-            costs next to nothing where the data has its own classifier ("fid") or modes to be counted ("modes"), and
-            all usual ones after it; but nothing at all where it would be Inception.
-        n: fakes of each evaluation while training.
-        every_n_steps: batches between two of them.
-        best: figures, such as fid or recall, by which the best checkpoint is kept as `checkpoints/best-<figure>.ckpt`;
-            None for the first that can be ranked, [] for none.
-        keep_best: how many of them are kept; if more than one, as `checkpoints/best-<figure>-<step>.ckpt`.
-        split: of the data that the fakes are held against.
-        extractor: of their features; None for the data's own.
-        weights: a file with the extractor's weights, where there is no network to download them by.
+        metrics: names in `ganzoo.evaluation.choice.METRICS`; [] for none. None for a cheap one during training, "modes"
+            if the data has known modes or "fid" if it has its own classifier, and all default ones afterwards; if there
+            is no cheap one, since Inception would be needed, nothing is computed unless `final_n` is given.
+        n: fakes per evaluation during training.
+        every_n_steps: batches between two evaluations.
+        best: figures, such as fid or recall, whose best checkpoint is kept as `checkpoints/best-<figure>.ckpt`; None
+            for the first that can be ranked, [] for none.
+        keep_best: number of best checkpoints kept; if more than one, as `checkpoints/best-<figure>-<step>.ckpt`.
+        split: of the data, used as reals.
+        extractor: of the features; None for the data's own.
+        weights: a file with the extractor's weights, if they cannot be downloaded.
         seed: of the fakes.
-        final_n: fakes of the evaluation after training; None for what is usual
-            (`ganzoo.evaluation.choice.usual_count`), 0 for no such evaluation. It is left out where a training is
-            stopped before its end.
+        final_n: fakes of the evaluation after training; None for the default (`ganzoo.evaluation.choice.usual_count`),
+            0 for no such evaluation. Omitted if training is stopped early.
 
     Attributes:
         report: of the evaluation after training; None before it.
@@ -80,17 +79,17 @@ class Scores(BatchEndCallback):
         self.report: Report | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse here what cannot be measured: before the first batch, and before a run has a folder."""
+        """Rejects what cannot be computed, before the first batch and before the run has a folder."""
         self.evaluation = self.final = self.report = None
         self.played = False
         peers = self._peers(trainer)
         data = getattr(trainer, "datamodule", None)
         asked = [name for peer in peers for name in peer._asked(data)]
         if peers[0] is not self or not (asked or self.final_n):
-            return  # the first of them asks for what the others want
+            return  # the first peer computes the metrics of all
         if not hasattr(data, "dataset"):
             raise MisconfigurationException("scores need one of ganzoo's data modules, to know the real images")
-        self.folder = Path(trainer.log_dir or trainer.default_root_dir)  # to be asked on all processes
+        self.folder = Path(trainer.log_dir or trainer.default_root_dir)  # `log_dir` is collective
         at_the_end = None if None in [peer.metrics for peer in peers] else asked
         try:
             self._assemble(cast(GANModule, pl_module), data, asked, at_the_end)
@@ -100,12 +99,12 @@ class Scores(BatchEndCallback):
 
     @property
     def monitored(self) -> list[str]:
-        """By which the figures of a training can be monitored."""
+        """Names under which figures can be monitored during training."""
         scores = [] if self.evaluation is None else self.evaluation.failed().scores
         return [name for score in scores for name in (score.figure, score.name)]
 
     def _assemble(self, model: GANModule, data: Any, now: list[str], at_the_end: list[str] | None) -> None:
-        """The evaluations while training and after it, of these metrics; they share an extractor."""
+        """Creates the evaluations during and after training with these metrics; they share an extractor."""
         extractor = self.extractor
 
         def evaluation(metrics: list[str] | None, n: int | None) -> Evaluation:
@@ -123,7 +122,7 @@ class Scores(BatchEndCallback):
                 raise ValueError(f"final_n {self.final_n}: {error}" if self.final_n else str(error)) from error
 
     def _directions(self, peers: list[Scores], data: Any) -> dict[str, str]:
-        """Which way the figures are better whose best checkpoints are kept."""
+        """The better direction of each figure whose best checkpoints are kept."""
         metrics = self.evaluation.metrics if self.evaluation else []
         figures = [(metric.name, figure, way) for metric in metrics for figure, way in metric.figures.items() if way]
         directions = {figure: way for _, figure, way in figures}
@@ -136,8 +135,7 @@ class Scores(BatchEndCallback):
         return {figure: directions[figure] for figure in kept}
 
     def _best(self, data: Any, figures: list[tuple[str, str, str]]) -> list[str]:
-        """The figures whose best checkpoints this one keeps: those it names, or the first that can be ranked by of the
-        metrics that it asks for."""
+        """Figures whose best checkpoints this callback keeps: its own list, or its metrics' first rankable one."""
         if self.best is not None:
             return self.best
         asked = {name.partition(":")[0] for name in self._asked(data)}
@@ -146,7 +144,7 @@ class Scores(BatchEndCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.played = True
         if self.final is not None and trainer.is_global_zero:
-            (self.folder / "scores.json").unlink(missing_ok=True)  # of another end
+            (self.folder / "scores.json").unlink(missing_ok=True)  # of an earlier end of this run
         if self.evaluation is not None:
             records = self._history(self.evaluation, trainer.global_step) if trainer.is_global_zero else {}
             self.records: Records = trainer.strategy.broadcast(records)
@@ -156,7 +154,7 @@ class Scores(BatchEndCallback):
         if self.evaluation is None or step % self.every_n_steps and step != trainer.max_steps:
             return
         report = self._measure(self.evaluation, trainer, cast(GANModule, pl_module))
-        # For who monitors: under the figure's own name, too, as nobody knows a fingerprint by heart.
+        # For monitoring, also under the short name, without the fingerprint.
         names = {name: score.value for score in report.scores for name in (score.name, score.figure)}
         pl_module.log_dict(names, logger=False)
         if trainer.is_global_zero:
@@ -172,7 +170,7 @@ class Scores(BatchEndCallback):
         if self.final is None or not _finished(trainer):
             return
         if not self.played and trainer.strategy.broadcast((self.folder / "scores.json").exists()):
-            return  # that run was at its end before; but perhaps it was killed while it was scored
+            return  # the run had ended before, and was scored
         show = trainer.is_global_zero and trainer.progress_bar_callback is not None
         if show:
             print(f"scoring {len(self.final.fakes):,} fakes", file=sys.stderr)
@@ -184,11 +182,11 @@ class Scores(BatchEndCallback):
                 self.report.save(self.folder / "scores.json")
 
     def _peers(self, trainer: Trainer) -> list[Scores]:
-        """Those of the callbacks that share a pass; the first of them measures."""
+        """Callbacks that share a pass; the first of them measures."""
         return [c for c in trainer.callbacks if isinstance(c, Scores) and c._settings() == self._settings()]  # type: ignore[attr-defined]
 
     def _settings(self) -> tuple[Any, ...]:
-        """What must agree before several of these share a pass."""
+        """Settings that must agree for several callbacks to share a pass."""
         counts = self.n, self.every_n_steps, self.keep_best, self.final_n
         return (*counts, self.split, self.extractor, self.weights, self.seed)
 
@@ -200,14 +198,14 @@ class Scores(BatchEndCallback):
     ) -> Report:
         try:
             report = evaluation.run(progress)
-        except Exception as error:  # whatever it is, days of training are worth more
+        except Exception as error:  # a failed evaluation must not end a long training
             rank_zero_warn(f"no scores at step {trainer.global_step}: {error}")
             report = evaluation.failed()
         model.publish({score.name: score.value for score in report.scores})
         return report
 
     def _is_best(self, records: Records, figure: str, step: int, value: float) -> bool:
-        """Whether a figure is one of the best so far; the records are then those with it."""
+        """Whether a value is among the best so far; adds it to the records if so."""
         if value != value:
             return False
         sign = -1 if self.directions[figure] == "higher" else 1
@@ -227,7 +225,7 @@ class Scores(BatchEndCallback):
                 old.unlink()
 
     def _history(self, evaluation: Evaluation, step: int) -> Records:
-        """The best so far; what was measured after the checkpoint that a run goes on from is forgotten."""
+        """The best so far; removes scores after the checkpoint that a run resumes from."""
         kept = keep_until(self.folder / "scores.jsonl", step)
         records: Records = {}
         for past in kept:
@@ -238,21 +236,21 @@ class Scores(BatchEndCallback):
 
 
 class FID(Scores):
-    """The Frechet inception distance while training: `Scores(["fid"], ...)`, which see for its settings."""
+    """Frechet inception distance during training: `Scores(["fid"], ...)`; for the settings, see `Scores`."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(["fid"], **settings)
 
 
 class InceptionScore(Scores):
-    """The Inception score while training: `Scores(["is"], ...)`, which see for its settings."""
+    """Inception score during training: `Scores(["is"], ...)`; for the settings, see `Scores`."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(["is"], **settings)
 
 
 class KID(Scores):
-    """The kernel inception distance while training: `Scores(["kid"], ...)`, which see for its settings."""
+    """Kernel inception distance during training: `Scores(["kid"], ...)`; for the settings, see `Scores`."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(["kid"], **settings)
@@ -260,7 +258,7 @@ class KID(Scores):
 
 @contextmanager
 def progress_bar(show: bool = True) -> Iterator[Progress]:
-    """What an evaluation can tell that it goes on; shown on a terminal, and gone when it is done."""
+    """A progress callback for evaluations: a bar on terminals, removed when done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Bar(*columns, show=show, transient=True) as bar:
         tasks: dict[str, Any] = {}
@@ -274,8 +272,7 @@ def progress_bar(show: bool = True) -> Iterator[Progress]:
 
 
 def _scores(past: Any) -> list[tuple[str, float, Any]]:
-    """Figures, values and protocols of a line of `scores.jsonl`; those that are not finite, and what another program
-    has written, are left out."""
+    """Figures, values and protocols in a line of `scores.jsonl`; malformed and non-finite ones are omitted."""
     try:
         found = [(score["figure"], score["value"], score["protocol"]) for score in past["scores"]]
     except (LookupError, TypeError):
@@ -284,7 +281,7 @@ def _scores(past: Any) -> list[tuple[str, float, Any]]:
 
 
 def _finished(trainer: Trainer) -> bool:
-    """Whether a training came to its own end, rather than being stopped, of which Lightning counts the epoch, too."""
+    """Whether training reached its end instead of being stopped; Lightning counts the epoch in both cases."""
     steps, epochs = trainer.max_steps, trainer.max_epochs or -1
     if steps < 0 and epochs < 0:
         return min(time_left(trainer), default=1) <= 0

@@ -1,4 +1,4 @@
-"""Scores: extractors, one pass over the images, the metrics that it feeds, and the record of how it was done."""
+"""Scores: feature extractors, metrics, one pass over the images, and records of scores with their protocols."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """`evaluate` brings torch along, which reading and comparing records does without."""
+    """Imports `evaluate` lazily: it needs torch, while reading and comparing records does not."""
     if name == "evaluate":
         from ganzoo.evaluation.assemble import evaluate
 

@@ -1,4 +1,4 @@
-"""Who is measured against what, by which metrics: decided here for `ganzoo.evaluate`, the verb, and the callback."""
+"""Inputs and defaults of an evaluation, for `ganzoo.evaluate`, the command `evaluate` and the callback `Scores`."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ def evaluate(
     device: Any = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Scores of a model, or of anybody's images, with how they were measured.
+    """Scores of a model, or of any images, with their protocols.
 
     Args:
-        fakes: a model; or images: a folder of pictures or a .npy/.npz, by its path; a tensor or array [N, C, H, W] of
-            uint8, or of floats in [-1, 1]; a data set of `ganzoo.data`.
+        fakes: a model, or images: the path of a folder of pictures or of a .npy/.npz file; a tensor or array
+            [N, C, H, W], uint8 or float in [-1, 1]; or a data set of `ganzoo.data`.
         reals: a data module, or images as above; None for metrics that need none.
-        metrics: names of `ganzoo.evaluation.choice.METRICS`, with settings as in "kid:size=500"; None for all usual
-            ones.
-        n: fakes of a model; None for what is usual.
-        split: of the reals' data module that the fakes are held against; None for "train", or a translator's "val".
+        metrics: names in `ganzoo.evaluation.choice.METRICS`, with settings as in "kid:size=500"; None for all default
+            ones that can be computed.
+        n: number of fakes of a model; None for the default of `usual_count`.
+        split: split of the data module used as reals; None for "train", or, for a translator, "val" if it has images.
         seed: of a model's fakes.
-        extractor: "inception", "digits", ..., or a network of your own; None for the data's own.
-        weights: a file with Inception's weights, where they cannot be downloaded.
-        device: where the extractor goes; None for where the model is, or the CPU.
-        progress: called with what is read, how many images are done, and how many there are.
+        extractor: a name, such as "inception" or "digits", or a network of your own; None for the data's default.
+        weights: a file with Inception's weights, if they cannot be downloaded.
+        device: of the extractor; None for the model's device, or the CPU.
+        progress: called with what is being read, the number of images done, and their total.
 
     Raises:
-        ValueError: images are neither bytes nor finite floats in [-1, 1], of floats none is below 0, or what is asked
-            for cannot be computed; the message says why.
-        OSError: pictures or weights are not there.
+        ValueError: images are neither bytes nor finite floats in [-1, 1], floats appear to be in [0, 1], or a metric
+            cannot be computed.
+        OSError: pictures or weights are missing.
     """
     check(evaluate, {"n": n, "split": split, "seed": seed})
     if isinstance(reals, GANDataModule):
@@ -76,10 +76,13 @@ def assemble(
     device: Any = None,
     resize: int | None = None,
 ) -> Evaluation:
-    """All that `evaluate` runs, and refuses before: what is not given is what is usual.
+    """The checked `Evaluation` that `evaluate` runs, with defaults for arguments that are None.
 
-    Args: those of `evaluate`; a data module has been prepared. And
-        resize: pixels per side that pictures of folders are brought to; None keeps them as they are.
+    Arguments are those of `evaluate`, with a data module that has been prepared, and:
+
+    Args:
+        resize: height and width in pixels to which pictures in folders are cropped and resized; None for their own
+            size.
     """
     model = fakes if isinstance(fakes, GANModule) else None
     if model is None and n is not None:
@@ -109,7 +112,7 @@ def _reference(reals: Any, split: Split | None, model: GANModule | None, resize:
 
 
 def _extractor_name(asked: str | Extractor | nn.Module | None, reference: Reference | None) -> str | None:
-    """What the usual number of fakes depends on."""
+    """Name of the extractor, on which the default number of fakes depends; None for points."""
     if isinstance(asked, str):
         return asked
     if isinstance(asked, Extractor):
@@ -118,7 +121,7 @@ def _extractor_name(asked: str | Extractor | nn.Module | None, reference: Refere
 
 
 def _images(given: Any, resize: int | None, what: str) -> Images:
-    """Anybody's images as a data set."""
+    """The given images as a data set."""
     if isinstance(given, np.ndarray) and given.dtype.kind in "biuf":
         given = torch.from_numpy(np.ascontiguousarray(given))
     if isinstance(given, Tensor):

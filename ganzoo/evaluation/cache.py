@@ -1,4 +1,4 @@
-"""Statistics of real images on disk: found again only if images, split, extractor and kind are the same to the bit."""
+"""Statistics of real images on disk; the file name is a hash of all that they depend on: images, extractor, state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ganzoo.core.files import open_file
 from ganzoo.evaluation.interfaces import BLOCK
 from ganzoo.functional.frechet import Gaussian
 
-SCHEMA = 1  # raise it when what a state means changes
+SCHEMA = 1  # increment when the meaning of a state changes
 
 
 def folder() -> Path:
@@ -29,13 +29,13 @@ def folder() -> Path:
 
 
 def path(**key: Any) -> Path:
-    """Where the statistics of a key lie; every part of the key is a part of the name."""
+    """File of the statistics with this key; its name is a hash of all parts of the key."""
     text = json.dumps({"schema": SCHEMA, "block": BLOCK, **key}, sort_keys=True)
     return folder() / "statistics" / f"{hashlib.sha256(text.encode()).hexdigest()}.npz"
 
 
 def save(file: Path, value: Gaussian | Tensor) -> None:
-    """Write atomically: a reader, or another process that writes the same, never sees half a file."""
+    """Writes atomically: concurrent readers and writers never see a partial file."""
     parts = value._asdict() if isinstance(value, Gaussian) else {"rows_of_output": value}
     arrays: dict[str, Any] = {name: np.asarray(part) for name, part in parts.items() if part is not None}
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def save(file: Path, value: Gaussian | Tensor) -> None:
 
 
 def load(file: Path, n: int) -> Gaussian | Tensor | None:
-    """The statistics of n images, or None where there are none, or none that are whole; nothing is ever unpickled."""
+    """The statistics of n images; None if the file is missing, or, with a warning, damaged. Never unpickles."""
     try:
         with open_file(file) as opened:
             found = {name: torch.from_numpy(array) for name, array in read_npz(opened).items()}
@@ -54,14 +54,14 @@ def load(file: Path, n: int) -> Gaussian | Tensor | None:
         return value
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except Exception as error:  # numpy, zipfile and zlib raise anything on damaged files
-        why = str(error).partition("\n")[0]  # numpy goes on to say how it could be unpickled
+    except Exception as error:  # numpy, zipfile and zlib raise many types for damaged files
+        why = str(error).partition("\n")[0]  # without numpy's advice to unpickle it
         warnings.warn(f"{file} is damaged ({why}) and is computed anew", stacklevel=2)
         return None
 
 
 def _is_whole(value: Any, n: int) -> bool:
-    """Of n images, and finite."""
+    """Whether the statistics are finite and those of n images."""
     if isinstance(value, Tensor):
         return len(value) == n and bool(value.isfinite().all())
     few, d = value.cov is None, len(value.mean)

@@ -1,4 +1,4 @@
-"""Which metrics, extractors, splits and counts there are, and which are taken where none is named."""
+"""Names and defaults: metrics, extractors, splits and numbers of fakes."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ METRICS: dict[str, type[Metric]] = {
         *(metrics.GaussianModes, metrics.Parzen, metrics.EBGANScore, PPL, LPIPSDiversity, ClassSimilarity),
     )
 }
-USUAL = ("fid", "is", "kid", "pr", "dc", "memorisation", "accuracy")  # where no modes can be counted
+USUAL = ("fid", "is", "kid", "pr", "dc", "memorisation", "accuracy")  # for data without known modes
 
 
 def usual_extractor(channels: int) -> str | None:
-    """Of images that come without one of their own; None for points."""
+    """Default extractor of images that specify none; None for points."""
     return {1: "inception-grey", 3: "inception"}.get(channels)
 
 
 def usual_count(extractor: str | None) -> int:
-    """Fakes of a whole evaluation: 50,000 through Inception, 26,000 Stacked-MNIST's, 2,500 points, else 10,000."""
+    """Default number of fakes: 50,000 with Inception, 26,000 for Stacked MNIST, 2,500 points, otherwise 10,000."""
     if extractor is None:
         return 2_500
     return 50_000 if "inception" in extractor else 26_000 if extractor.endswith("stacked") else 10_000
 
 
 def usual_split(model: Any, data: Any) -> Literal["train", "val"]:
-    """The training images, as published scores have it; held-out ones, where there are any, for a translator: their
-    sources are new to it. The model is None for images of files."""
+    """The training images, as in published scores; for translators, held-out images if there are any, since their
+    sources are new to the model. The model is None for images from files."""
     translates = model is not None and model.source_channels is not None
     return "val" if translates and len(data.dataset("val")) else "train"
 
 
 def choose(names: Sequence[str] | None, reference: Reference | None) -> list[Metric]:
-    """The metrics of these names, which may go on with settings, as in `kid:size=500:subsets=20`.
+    """Metrics by name, with optional settings, as in `kid:size=500:subsets=20`.
 
     Args:
-        names: of `METRICS`; None for "modes" where those of the data are known, else `USUAL`.
-        reference: the reals, for what a metric must know of them.
+        names: keys of `METRICS`; None for "modes" if the modes of the data are known, else `USUAL`.
+        reference: the reals, whose modes may be known.
 
     Raises:
-        ValueError: there is no metric of a name, no such setting, or the data has no modes to be counted.
+        ValueError: a metric or setting is unknown, a metric is named twice, or the data has no known modes for "modes".
     """
     if isinstance(names, str):
         raise ValueError(f"metrics are a list: [{names}]")
@@ -68,7 +68,7 @@ def choose(names: Sequence[str] | None, reference: Reference | None) -> list[Met
 
 
 def _metric(name: str, settings: Sequence[str], modes: Any) -> Metric:
-    """A metric by its name; `modes` makes the one that counts the data's modes, if it is not None."""
+    """A metric by name; `modes` constructs the metric "modes", or is None if the data's modes are unknown."""
     if name not in METRICS:
         raise ValueError(f"no metric {name!r}{closest(name, METRICS, 'there are ' + ', '.join(METRICS))}")
     make: Any = METRICS[name] if name != "modes" else modes
@@ -78,14 +78,14 @@ def _metric(name: str, settings: Sequence[str], modes: Any) -> Metric:
 
 
 def cheap(data: Any) -> list[str]:
-    """What costs next to nothing while training: modes, where they are known, and FID by the data's own classifier."""
+    """Default metrics during training, at little cost: modes if known, or FID with the data's own classifier."""
     if _modes(data) is not None:
         return ["modes"]
     return ["fid"] if getattr(data, "extractor", None) in ("digits", "mnist5k") else []
 
 
 def _setting(metric: type[Metric], text: str) -> tuple[str, Any]:
-    """`size=500` as the type of the field's default."""
+    """Parses a setting, such as `size=500`; its type is that of the field's default."""
     name, _, value = text.partition("=")
     defaults = {field.name: field.default for field in fields(metric) if field.default is not MISSING}
     if name not in defaults:
@@ -103,7 +103,7 @@ def _setting(metric: type[Metric], text: str) -> tuple[str, Any]:
 
 
 def _modes(data: Any) -> Any:
-    data = getattr(data, "data", data)  # SemiSupervised has the images of another
+    data = getattr(data, "data", data)  # SemiSupervised wraps another data module
     if hasattr(data, "centers"):
         centers = tuple(map(tuple, data.centers.tolist()))
         return partial(metrics.GaussianModes, centers, data.sigma, data.scale)

@@ -1,4 +1,4 @@
-"""The network of the digit classifiers that come with ganzoo, and their weights (tests/campaigns/classifier.py)."""
+"""Networks and weights of the digit classifiers that come with ganzoo; trained by tests/campaigns/classifier.py."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ ARCHITECTURES: dict[str, dict[str, int]] = {
     "digits": {"size": 16, "num_features": 64},
     "mnist5k": {"size": 28, "num_features": 128},
 }
-PINNED = {  # sha256 of the files of weights: others would be another ruler
+PINNED = {  # sha256 of the weight files; other weights would give other scores
     "digits": "427e6761e45e1f64c0fd4c016099dd1ae533d466c06892aae196181aea833bcf",
     "mnist5k": "245d81e002ed5db68a7dd9a45f9528e3a684accdfad1992837e948be85f1dbfa",
 }
 
 
 class DigitNet(nn.Module):
-    """[N, 1, S, S] in [-1, 1] -> features [N, d], none negative, and logits [N, 10].
+    """[N, 1, S, S] in [-1, 1] -> features [N, d] >= 0 and logits [N, 10].
 
     Args:
-        size: S, pixels per side, a multiple of 4.
+        size: S, in pixels, a multiple of 4.
         num_features: d.
     """
 
@@ -64,7 +64,7 @@ def pinned(name: str) -> DigitNet:
         name: a key of `PINNED`.
 
     Raises:
-        ValueError: the file has been changed.
+        ValueError: the weight file has been modified.
     """
     path = WEIGHTS / f"{name}.safetensors"
     content = path.read_bytes()

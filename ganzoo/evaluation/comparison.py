@@ -1,4 +1,4 @@
-"""Records of scores that were measured in the same way, ranked figure by figure; and why the others are not."""
+"""Ranks scores measured with the same protocol, figure by figure; gives the reason why others cannot be compared."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ganzoo.evaluation.record import Protocol, Report, Score
 
 @dataclass(frozen=True)
 class Place:
-    """Where a score stands among others that were measured in the same way.
+    """Rank of a score among others with the same protocol.
 
     Attributes:
-        file: of its record.
+        file: its record.
         score: the score.
-        rank: from 1; equal scores share theirs. None for a figure that is not to be ranked by.
-        near: whether it lies within two standard errors of the one above.
+        rank: from 1, shared by equal scores; None for figures that cannot be ranked.
+        near: whether it is within two standard errors of the score ranked above.
     """
 
     file: Path
@@ -28,7 +28,7 @@ class Place:
 
 
 def compare(reports: Mapping[Path, Report]) -> tuple[dict[str, list[Place]], dict[str, str]]:
-    """Places for each figure that all reports have by the same protocol, the best first; the reason for each other."""
+    """Places, best first, of each figure that all reports have with one protocol; for each other figure, the reason."""
     ranked: dict[str, list[Place]] = {}
     refused: dict[str, str] = {}
     for figure in dict.fromkeys(score.figure for report in reports.values() for score in report.scores):
@@ -51,7 +51,7 @@ def _missing(reports: Mapping[Path, Report], found: Mapping[Path, Score]) -> str
 
 
 def _apart(scores: list[Score]) -> str:
-    """In what the protocols of others than the first differ from its; of several, the last is named."""
+    """Fields in which protocols differ from the first; of several values, the last is named."""
     first, *others = scores
     apart = {key: pair for other in others for key, pair in difference(first.protocol, other.protocol).items()}
     return "; ".join(f"{key} differs ({_short(key, a)} and {_short(key, b)})" for key, (a, b) in apart.items())

@@ -1,4 +1,4 @@
-"""What makes a network's output a function of its input and a seed: float32 products, and noise from the seed."""
+"""Reproducible network outputs: float32 products, and noise from a seed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 
 @contextmanager
 def ieee_float32(device: torch.device) -> Iterator[None]:
-    """No autocast, and products in float32 rather than TF32 or bfloat16: 10 bits are not enough for a distance.
+    """Disables autocast, TF32 and bfloat16 products: mantissas of 10 bits or fewer are too short for distances.
 
-    Set for each backend: `allow_tf32` and `set_float32_matmul_precision` fail, or are not restored to what they were,
-    where a user has set the precision in another way.
+    Set for each backend: `allow_tf32` and `set_float32_matmul_precision` fail, or are not restored exactly, if the user
+    has set the precision through another interface.
     """
     backends: Any = torch.backends
     places = (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)
@@ -31,10 +31,10 @@ def ieee_float32(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """A generator's own noise follows from the seed; the global random numbers go on as if nothing had been drawn."""
-    forked: list[torch.device] = [] if device.type == "cpu" else [device]  # the CPU's are always kept
+    """Seeds a generator's own noise; restores the global random states afterwards."""
+    forked: list[torch.device] = [] if device.type == "cpu" else [device]  # the CPU's state is always restored
     with torch.random.fork_rng(forked, device_type="cuda" if device.type == "cpu" else device.type):
-        torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would change those of all devices
+        torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would seed all devices
         if forked:
             with torch.accelerator.device_index(device.index):
                 torch.get_device_module(device).manual_seed(seed)

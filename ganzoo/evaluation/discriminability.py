@@ -1,4 +1,4 @@
-"""What a conditional model's detail is worth to a classifier (Odena et al. 2016, arXiv:1610.09585, section 4.1)."""
+"""Classification accuracy of conditional fakes by resolution (Odena et al. 2016, arXiv:1610.09585, section 4.1)."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ganzoo.evaluation.interfaces import BLOCK, Extractor
 def accuracy_by_resolution(
     extractor: Extractor, images: Tensor, labels: Tensor, resolutions: Iterable[int]
 ) -> dict[int, float]:
-    """Shares of images that the classifier puts into their class, when detail beyond a resolution is gone.
+    """Classification accuracy in [0, 1] of images without the detail beyond each resolution r.
 
-    Images are resized bilinearly, with anti-aliasing, to r x r and back. If the accuracy falls with r, the images have
-    detail that tells classes apart; if it does not, they are enlarged small ones.
+    Images are resized to r x r and back, bilinearly with antialiasing. If the accuracy falls with r, the images contain
+    class-specific detail; if not, they are effectively upscaled small images.
 
     Args:
-        extractor: a classifier of the labels' classes.
+        extractor: a classifier for the labels' classes.
         images: uint8 [N, C, H, W].
-        labels: [N], the classes that were asked for; or those of real images, to compare with.
-        resolutions: pixels; those of the images, or fewer.
+        labels: [N], the classes requested from the model, or those of real images for comparison.
+        resolutions: in pixels, at most the images' size.
 
     Raises:
-        ValueError: the extractor is no classifier, or a resolution exceeds the images'.
+        ValueError: the extractor is not a classifier, or a resolution is not in 1 to the images' size.
     """
     if extractor.num_classes is None:
         raise ValueError(f"{extractor.name} has no classes; choose a classifier, such as inception or digits")

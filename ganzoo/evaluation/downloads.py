@@ -1,4 +1,4 @@
-"""Files of weights: downloaded once, checked each time, and never unpickled."""
+"""Weight files: downloaded once, checked against their hash, and read as tensors only."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from ganzoo.core.files import open_file
 
 
 def fetch(what: str, url: str, hashed: str, otherwise: str = "") -> Path:
-    """The file in torch.hub's folder, downloaded if it is not there; its sha256 starts with `hashed`.
+    """The file in torch.hub's folder, downloaded if missing; its sha256 must start with `hashed`.
 
-    Whatever keeps a file from coming becomes one line that says where to put it.
+    Raises:
+        FileNotFoundError: the download failed; the message says where to put the file.
+        ValueError: an existing file has another hash.
     """
     path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
     if path.is_file():
@@ -27,10 +29,10 @@ def fetch(what: str, url: str, hashed: str, otherwise: str = "") -> Path:
                              "delete it, and the next run downloads it again")  # fmt: skip
         return path
     timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(10)  # seconds; torch.hub sets none, and a dead network may swallow packets
+    socket.setdefaulttimeout(10)  # seconds; torch.hub sets none, and a broken network may drop packets
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # it writes another file, which gets this name when it is complete
+        # writes a temporary file, renamed when complete
         torch.hub.download_url_to_file(url, str(path), hashed, progress=sys.stderr.isatty())
     except (OSError, HTTPException, RuntimeError) as error:  # torch.hub raises a RuntimeError for a wrong hash
         reason = " ".join(str(error).split())
@@ -48,10 +50,10 @@ def sha256(path: Path) -> str:
 
 
 def tensors(path: Path, url: str) -> Any:
-    """What the file holds, if that is tensors alone: nothing else is ever unpickled."""
+    """Contents of a file that holds tensors only; any other pickle is refused."""
     try:
         with open_file(path) as file:
             return load(file, old=True)
-    except Exception as error:  # anything, from KeyError to UnpicklingError, whose message advises to trust the file
+    except Exception as error:  # KeyError, ... or UnpicklingError, whose message advises to unpickle the file anyway
         raise ValueError(f"{path} is not a file of tensors that torch.load(weights_only=True) reads: "
                          f"name a copy of {url}") from error  # fmt: skip

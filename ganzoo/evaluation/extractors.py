@@ -1,5 +1,5 @@
-"""Feature extractors: the Inception of FID, torchvision's classifiers, the digit classifiers that come with ganzoo, and
-the user's own."""
+"""Feature extractors: FID's Inception, torchvision's classifiers, the digit classifiers that come with ganzoo, and
+custom networks."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ from ganzoo.evaluation.determinism import seeded
 from ganzoo.evaluation.downloads import fetch, sha256, tensors
 from ganzoo.evaluation.interfaces import Extractor, Outputs, probe
 
-SCHEMA = "1"  # part of every fingerprint: another number where the same weights are read in another way
+SCHEMA = "1"  # part of every fingerprint; increment if the same weights are used in another way
 
 INCEPTION = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 )
-INCEPTION_HASH = "6726825d"  # the sha256 starts with it
+INCEPTION_HASH = "6726825d"  # first digits of the sha256
 
 
 def fingerprint(network: nn.Module, preprocessing: str) -> str:
-    """sha256 (hex) of the preprocessing's words and of each tensor of the state dict: name, type, shape and bytes."""
+    """sha256 (hex) of the preprocessing's description and of each tensor of the state dict: name, dtype, shape and
+    bytes."""
     digest = hashlib.sha256(f"{SCHEMA}\n{preprocessing}\n".encode())
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
@@ -43,34 +44,34 @@ def fingerprint(network: nn.Module, preprocessing: str) -> str:
 
 
 def fetch_inception() -> Path:
-    """The file of the Inception's weights in torch.hub's folder, where torchmetrics and torch-fidelity look, too;
-    downloaded if it is not there. With several processes call it in one of them before the others.
+    """Path of Inception's weights in torch.hub's folder, shared with torchmetrics and torch-fidelity; downloaded if
+    missing. With several processes, call it in one of them before the others.
 
     Raises:
-        FileNotFoundError: it is not there and could not be downloaded.
-        ValueError: what is there is another file.
+        FileNotFoundError: the file is missing and could not be downloaded.
+        ValueError: the file has another hash.
     """
     otherwise = ", name a copy of it with weights (--weights)"
     return fetch("Inception's weights", INCEPTION, INCEPTION_HASH, otherwise)
 
 
 class Inception(Extractor):
-    """The Inception v3 of 2015-12-05 (Szegedy et al. 2015, arXiv:1512.00567) in torch-fidelity's port, which FID and IS
-    are defined by.
+    """The Inception v3 of 2015-12-05 (Szegedy et al. 2015, arXiv:1512.00567) that defines FID and IS, as ported by
+    torch-fidelity.
 
-    "features" [N, 2048] are its last pool, "logits" [N, 1008] the last layer without its bias, as IS is computed from,
-    "spatial" [N, 2023] the first 7 channels of `mixed_6/conv` at 17x17, as in sFID (Nash et al. 2021,
+    "features" [N, 2048] are the output of the last pooling, "logits" [N, 1008] that of the last layer without its bias,
+    as in IS, "spatial" [N, 2023] the first 7 channels of `mixed_6/conv` at 17x17, as in sFID (Nash et al. 2021,
     arXiv:2103.03841).
 
     Args:
-        weights: a file of them; None takes, or downloads, the one of `fetch_inception`. With any other than that one,
-            scores are those of "other-inception".
-        resize: "tf" as FID is defined, bit-equal to torch-fidelity; "clean" as in clean-fid (Parmar et al. 2022,
-            arXiv:2104.11222). On GPUs "clean" waits for Pillow, which resizes on the CPU.
+        weights: a file of weights; None for that of `fetch_inception`, downloaded if missing. With any other file,
+            scores are named "other-inception".
+        resize: "tf" as FID is defined, bit-identical to torch-fidelity; "clean" as in clean-fid (Parmar et al. 2022,
+            arXiv:2104.11222), which Pillow computes on the CPU even for images on a GPU.
 
     Raises:
-        FileNotFoundError: no such file, or it could not be downloaded.
-        ValueError: the file is not of these weights.
+        FileNotFoundError: the file is missing, or could not be downloaded.
+        ValueError: the file holds other weights.
     """
 
     channels, num_features, num_classes, pinned = 3, 2048, 1008, True
@@ -90,10 +91,10 @@ class Inception(Extractor):
     def extract(self, images: Tensor) -> Outputs:
         x = (self._resize(images) - 128) / 128
         outputs: Outputs = {}
-        for name, layer in list(self.network.named_children())[:-1]:  # in the order of their use; the last is `fc`
+        for name, layer in list(self.network.named_children())[:-1]:  # in order of use; the last is `fc`
             x = layer(x)
             if name == "Mixed_6d":
-                outputs["spatial"] = x[:, :7].flatten(1)  # its first channels are those of branch1x1
+                outputs["spatial"] = x[:, :7].flatten(1)  # from branch1x1, the first in the concatenation
         outputs["features"] = x.flatten(1)
         outputs["logits"] = outputs["features"] @ self.network.get_parameter("fc.weight").T
         return outputs
@@ -104,7 +105,7 @@ def _inception(path: Path) -> nn.Module:
 
     if not path.is_file():
         raise FileNotFoundError(f"no file of weights at {path}")
-    file = io.BytesIO()  # torch-fidelity would unpickle whatever a path leads to
+    file = io.BytesIO()  # given a path, torch-fidelity would unpickle any file
     torch.save(tensors(path, INCEPTION), file)
     file.seek(0)
     try:
@@ -116,9 +117,10 @@ def _inception(path: Path) -> nn.Module:
 
 
 def _resize_tf(images: Tensor) -> Tensor:
-    """As TensorFlow 1 did: corners not aligned, no antialias, pixel i reads at i * size / 299.
+    """Bilinear as in TensorFlow 1: corners not aligned, no antialiasing, output pixel i samples at i * size / 299.
 
-    Rows before columns, so that the wide image is made once; each pixel's arithmetic stays that of torch-fidelity.
+    The width is resized first, so that the intermediate image is computed once; the arithmetic per pixel is that of
+    torch-fidelity.
     """
     x = images.float()
     for dim, shape in ((3, (-1,)), (2, (-1, 1))):
@@ -133,7 +135,7 @@ def _resize_tf(images: Tensor) -> Tensor:
 
 
 def _resize_clean(images: Tensor) -> Tensor:
-    """Pillow's bicubic filter, which widens when it shrinks, on each channel in float; not rounded, but clipped."""
+    """Pillow's bicubic filter, antialiased when downscaling, per channel in float; clipped but not rounded."""
     planes = [
         np.asarray(Image.fromarray(plane).resize((299, 299), Image.Resampling.BICUBIC))
         for plane in images.flatten(0, 1).float().cpu().numpy()
@@ -147,20 +149,20 @@ RESIZES: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
 }
 
 
-# Other people's networks
+# Torchvision's and custom networks
 
 
 class Torchvision(Extractor):
-    """A classifier of torchvision's with its default weights and their transforms.
+    """A torchvision classifier with its default weights and their transforms.
 
-    "features" are what its last Linear layer reads, "logits" what it returns.
+    "features" are the input of the last Linear layer, "logits" the output of the network.
 
     Args:
-        name: torchvision's, such as "resnet50" or "vgg16".
+        name: in torchvision, such as "resnet50" or "vgg16".
 
     Raises:
         FileNotFoundError: the weights could not be downloaded.
-        ValueError: torchvision has no such classifier, it has no Linear layer, or the file is another.
+        ValueError: torchvision has no such classifier, it has no Linear layer, or the weight file has another hash.
     """
 
     channels, pinned = 3, True
@@ -175,7 +177,7 @@ class Torchvision(Extractor):
             )
         weights: Any = models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
         hashed = Path(weights.url).stem.rpartition("-")[2]
-        tensors(fetch(f"{name}'s weights", weights.url, hashed), weights.url)  # torchvision would unpickle anything
+        tensors(fetch(f"{name}'s weights", weights.url, hashed), weights.url)  # torchvision would unpickle any file
         with torch.random.fork_rng(devices=[]):
             network = models.get_model(name, weights=weights)
         linear = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
@@ -200,18 +202,19 @@ class Torchvision(Extractor):
 
 
 class Custom(Extractor):
-    """A network of the user's own, of which a frozen copy is taken.
+    """A frozen copy of a network of the user's own.
 
     Args:
-        module: returns features [N, d], or (features, logits), or a dict with "features" and whatever metrics read.
-        name: what scores call it. Its fingerprint is made of that, of weights and structure, and of what it computes of
-            two fixed images, to three digits: other code is another extractor.
-        channels: that it reads.
-        image_size: height and width of these two images, which are tried at once.
-        preprocess: from uint8 [N, C, H, W] to the module's input; by default to [-1, 1].
+        module: returns features [N, d], or (features, logits), or a dict with "features" and any other outputs of
+            metrics.
+        name: in scores. The fingerprint is a hash of it, of weights and structure, and of the outputs for two fixed
+            images, to three digits: code with other outputs has another fingerprint.
+        channels: of the input.
+        image_size: height and width of these two images, on which the network is run at once.
+        preprocess: maps uint8 [N, C, H, W] to the module's input; by default, to [-1, 1].
 
     Raises:
-        ValueError: the module returns something else.
+        ValueError: the outputs have another form.
     """
 
     citation = ""
@@ -249,7 +252,7 @@ class Custom(Extractor):
         return {key: output.float() for key, output in outputs.items()}
 
     def _named(self, outputs: Any) -> dict[str, Any]:
-        """What the module returns, as a dict with "features"."""
+        """The module's outputs as a dict with "features"."""
         if isinstance(outputs, Tensor):
             return {"features": outputs}
         if isinstance(outputs, tuple) and len(outputs) == 2:
@@ -261,7 +264,7 @@ class Custom(Extractor):
 
 
 def _three_digits(output: Tensor) -> str:
-    """Root mean square, and mean in hundredths of it: what neither another device nor other threads change."""
+    """Root mean square, and mean in hundredths of it: the same on all devices and for any number of threads."""
     x = output.double().nan_to_num(0, 0, 0)
     size = x.square().mean().sqrt().item()
     return f"{size:.2e} {round(100 * x.mean().item() / (size or 1))}"
@@ -271,13 +274,13 @@ def _three_digits(output: Tensor) -> str:
 
 
 class Classifier(Extractor):
-    """A digit classifier that comes with ganzoo; `weights/<name>.json` beside this file says how it was made.
+    """A digit classifier that comes with ganzoo; `weights/<name>.json` records its training.
 
     Args:
-        name: "digits", trained on `Digits`, or "mnist5k", on `MNIST5k`; each on the training split alone.
+        name: "digits", trained on the training split of `Digits`, or "mnist5k", on that of `MNIST5k`.
 
     Raises:
-        ValueError: no such classifier, or its file has been changed.
+        ValueError: the name is unknown, or the weight file has been modified.
     """
 
     channels, num_classes, pinned = 1, 10, True
@@ -301,16 +304,16 @@ class Classifier(Extractor):
 
 
 class Stacked(Extractor):
-    """A classifier of grey images on each of three channels by itself, for Stacked MNIST.
+    """Applies a classifier of grey images to each of three channels, for Stacked MNIST.
 
-    "features" [N, 3d] are concatenated; "logits" [N, K^3] are the joint log-probabilities, class 100a + 10b + c for the
-    digits a, b, c of the channels in order.
+    "features" [N, 3d] are concatenated; "logits" [N, K^3] are joint log-probabilities; for digits, class 100a + 10b + c
+    means a, b, c in the channels in order.
 
     Args:
         extractor: reads 1 channel and has logits.
 
     Raises:
-        ValueError: it does not.
+        ValueError: the extractor is not such a classifier.
     """
 
     channels = 3
@@ -332,13 +335,13 @@ class Stacked(Extractor):
 
 
 class Grey(Extractor):
-    """An extractor of colour images on grey ones, whose channel is repeated.
+    """Applies an extractor of colour images to grey ones by repeating the channel.
 
     Args:
         extractor: reads 3 channels.
 
     Raises:
-        ValueError: it does not.
+        ValueError: the extractor reads another number of channels.
     """
 
     channels = 1
@@ -367,18 +370,19 @@ NAMES = (
 def make(
     spec: str | Extractor | nn.Module, channels: int, image_size: tuple[int, int], weights: str | Path | None = None
 ) -> Extractor:
-    """The extractor that is asked for.
+    """An extractor by name, or from a module.
 
     Args:
-        spec: one of `NAMES`, "torchvision-NAME" or "torchvision-NAME-grey", an extractor, or a module for `Custom`,
-            which is called what its class is.
-        channels: of the images that it will read.
-        image_size: their height and width.
-        weights: a file of Inception's.
+        spec: one of `NAMES`, "torchvision-NAME" or "torchvision-NAME-grey", an extractor, or a module, which becomes a
+            `Custom` named after its class.
+        channels: of the images.
+        image_size: height and width of the images.
+        weights: a file of Inception's weights.
 
     Raises:
         FileNotFoundError: weights are missing and could not be downloaded.
-        ValueError: no such name, or it reads another number of channels.
+        ValueError: the name is unknown, the extractor reads another number of channels, or weights are given but
+            it is not Inception.
     """
     if weights is not None and not (isinstance(spec, str) and spec.startswith("inception")):
         raise ValueError("weights is a file of Inception's; other extractors have their own")

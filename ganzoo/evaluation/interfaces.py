@@ -1,4 +1,4 @@
-"""The two parts of every score: an extractor of features, and a metric of what is kept of them."""
+"""The two parts of every score: a feature extractor, and a metric of accumulated statistics."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from torch import Tensor, nn
 
 from ganzoo.evaluation.determinism import ieee_float32
 
-BLOCK = 64  # images that are generated, read and extracted together, whatever the number of processes: part of a score
+BLOCK = 64  # images generated, read and extracted at once, for any number of processes; scores depend on it
 
-EXTRACTED = {"features", "logits", "spatial"}  # what an extractor may yield
-Outputs = dict[str, Tensor]  # of a block, each [N, ...]: those, "images" uint8, "labels" int64
+EXTRACTED = {"features", "logits", "spatial"}  # possible outputs of an extractor
+Outputs = dict[str, Tensor]  # of a block, each [N, ...]: those of an extractor, "images" uint8, "labels" int64
 
 
 class Extractor(ABC):
-    """A frozen network whose features scores are computed from. It is no `nn.Module`, so no model's `train`,
-    `state_dict` or checkpoint reaches it.
+    """A frozen network that computes the features for scores. It is not an `nn.Module`, so a model's `train`,
+    `state_dict` and checkpoints do not include it.
 
     Attributes:
-        name: what scores call it, such as "inception".
-        preprocessing: from uint8 images to the network's input, in words.
-        fingerprint: sha256 (hex) of weights and preprocessing; another one voids comparisons.
-        channels: that images must have.
+        name: in scores, such as "inception".
+        preprocessing: describes the mapping from uint8 images to the network's input.
+        fingerprint: sha256 (hex) of weights and preprocessing; scores with different ones cannot be compared.
+        channels: of the images.
         num_features: d.
-        num_classes: K of the logits; None where there are none.
-        citation: the weights' source, in one line.
-        pinned: whether the fingerprint says all that it computes, as its code is a package's; of any other, statistics
-            are cached under what it makes of a probe, too.
+        num_classes: K of the logits; None without logits.
+        citation: source of the weights, in one line.
+        pinned: whether the fingerprint determines the outputs, since the code belongs to a package; otherwise, outputs
+            for fixed images are part of the key of cached statistics.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Extractor(ABC):
 
     @property
     def tag(self) -> str:
-        """Short and unmistakable: `digits@1a2b`."""
+        """Name and first digits of the fingerprint: `digits@1a2b`."""
         return f"{self.name}@{self.fingerprint[:4]}"
 
     def to(self, device: torch.device | str) -> Extractor:
@@ -54,42 +54,42 @@ class Extractor(ABC):
         return self
 
     def __call__(self, images: Tensor) -> Outputs:
-        """uint8 [N, C, H, W] -> {"features": float32 [N, d], "logits": float32 [N, K]} and whatever else it offers.
+        """uint8 [N, C, H, W] -> {"features": float32 [N, d], "logits": float32 [N, K], ...}, as far as available.
 
         Raises:
-            ValueError: the images are not uint8, or of another number of channels.
+            ValueError: the images are not uint8 [N, C, H, W], or have another number of channels.
         """
         if images.dtype != torch.uint8 or images.ndim != 4:
             raise ValueError(f"an extractor takes uint8 images [N, C, H, W], not {images.dtype} {list(images.shape)}")
         if images.shape[1] != self.channels:
             raise ValueError(f"{self.name} reads {self.channels} channels, the images have {images.shape[1]}")
         self.network.eval()
-        images = images.clone(memory_format=torch.contiguous_format)  # other strides, other sums in the last bit
+        images = images.clone(memory_format=torch.contiguous_format)  # other strides may change rounding
         with torch.no_grad(), ieee_float32(images.device):
             return self.extract(images)
 
     @abstractmethod
     def extract(self, images: Tensor) -> Outputs:
-        """What `__call__` returns; it has checked the images and made the network's surroundings."""
+        """The outputs of `__call__`, which has checked the images and disabled gradients and reduced precision."""
 
 
 def probe(channels: int, image_size: tuple[int, int]) -> Tensor:
-    """Two fixed images, uint8 [2, C, H, W], that show what an extractor computes: a gradient, and noise."""
+    """Two fixed images, uint8 [2, C, H, W], a gradient and noise, whose outputs identify an extractor."""
     i = torch.arange(channels * image_size[0] * image_size[1])
     images = torch.stack([i * 256 // len(i), (i * 2_654_435_761 >> 16) % 256])
     return images.to(torch.uint8).reshape(2, channels, *image_size)
 
 
 class Given(NamedTuple):
-    """What is known before anything is computed."""
+    """Facts about an evaluation that are known before it runs."""
 
-    sizes: Mapping[str, int]  # images of "fake", "real" and, where the data has them, "val" and "test"
+    sizes: Mapping[str, int]  # numbers of images: "fake", "real", and "val" and "test" if the data has them
     channels: int
     image_size: tuple[int, int]
     extractor: Extractor | None
-    num_classes: int | None  # that fakes and reals come with; None if they have none
-    model: bool  # the fakes come from a generator, rather than from files
-    split: str = "train"  # which of the data's is "real"
+    num_classes: int | None  # of the images' labels; None without labels
+    model: bool  # the fakes come from a model, not from files
+    split: str = "train"  # the split that "real" stands for
 
 
 Figures = dict[str, tuple[float, float | None]]  # name -> value and its error
@@ -101,14 +101,14 @@ class Metric(ABC):
     """A function of states; its fields are its settings and part of each score's protocol.
 
     Attributes:
-        name: what scores call it.
-        needs: the states that it reads, of which images: {"fake": ("features.moments",), "real": ...}. "real" is the
-            split that is asked for, "val" and "test" are the data's own. `X.rows` are the rows of an extractor's output
-            X (or of "images", "labels"), `X.sample` the first of them, `X.moments` their mean and covariance,
-            `logits.splits` the Inception score of ten splits, "model" the generator itself.
-        figures: what it yields: {"precision": "higher", "recall": "higher"}; "" for what is not to be ranked by.
-        error: what the errors of its figures are.
-        paper: where it is defined.
+        name: in scores.
+        needs: states that it reads, by set: {"fake": ("features.moments",), "real": ...}. "real" is the selected split,
+            "val" and "test" are the data's own. `X.rows` are all rows of an extractor's output X (or of "images",
+            "labels"), `X.sample` the first of them, `X.moments` their mean and covariance, `logits.splits` the
+            Inception score over ten splits, "model" the model itself.
+        figures: names and better directions: {"precision": "higher", "recall": "higher"}; "" if it cannot be ranked.
+        error: kind of the figures' errors.
+        paper: that defines it.
     """
 
     name: ClassVar[str]
@@ -119,7 +119,7 @@ class Metric(ABC):
 
     @property
     def outputs(self) -> set[str]:
-        """What it reads of each image: "features", "images", ..."""
+        """Outputs that it reads: "features", "images", ..."""
         return {name.partition(".")[0] for names in self.needs.values() for name in names}
 
     @property
@@ -128,12 +128,12 @@ class Metric(ABC):
         return not self.outputs.isdisjoint(EXTRACTED)
 
     def count(self, fakes: int) -> int:
-        """How many images, or pairs, its figures are of: part of their names."""
+        """Number of images, or pairs, behind its figures; part of their names."""
         return fakes
 
     @abstractmethod
     def check(self, given: Given) -> None:
-        """Raise a ValueError, cause and cure in one line, where this cannot be computed; nothing has run yet."""
+        """Raises a ValueError, with cause and cure, if it cannot be computed; called before anything runs."""
 
     @abstractmethod
     def compute(self, states: States) -> Figures:

@@ -10,24 +10,24 @@ from sklearn.svm import LinearSVC
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_max_pool2d
 
-GRID = 4  # pixels, H = W, that each layer's maps are pooled to
+GRID = 4  # height and width to which each layer's maps are pooled
 
 Labelled = tuple[Tensor, Tensor]  # images [N, C, H, W] in [-1, 1], labels [N]
 
 
 @torch.no_grad()
 def grid_features(network: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
-    """All convolutional layers' maps, after their ReLU, leaky or not, max-pooled to 4x4: float32 [N, d] on the CPU.
+    """Feature maps after all ReLU and leaky ReLU layers, max-pooled to 4x4: float32 [N, d] on the CPU.
 
-    The network runs in eval mode, as a copy: it stays as it is.
+    Runs a copy of the network in eval mode.
 
     Args:
-        network: a discriminator; images [N, C, H, W] are all that it reads.
+        network: a discriminator that reads images [N, C, H, W] only.
         images: in [-1, 1], on the network's device.
-        batch_size: images that run through it at once.
+        batch_size: images per forward pass.
 
     Raises:
-        ValueError: the network has no such maps.
+        ValueError: the network has no such feature maps.
     """
     network, maps = copy.deepcopy(network).eval(), []
     for module in network.modules():
@@ -45,16 +45,16 @@ def grid_features(network: nn.Module, images: Tensor, batch_size: int = 256) -> 
 
 
 def linear_accuracy(network: nn.Module, train: Labelled, tests: Iterable[Labelled], C: float = 1.0) -> list[float]:
-    """Shares of images that a linear L2-SVM on `grid_features` puts into their class.
+    """Accuracies of a linear L2-SVM on `grid_features`.
 
     Args:
         network: a discriminator.
-        train: what the SVM is fitted to.
-        tests: sets of images that it has not seen.
-        C: the SVM's, over the weight of its regularisation. The paper does not say which; choose it on held-out images.
+        train: training set of the SVM.
+        tests: held-out sets.
+        C: inverse regularisation strength of the SVM. The paper does not give it; choose it on held-out images.
 
     Returns:
-        one accuracy in [0, 1] for each set.
+        One accuracy in [0, 1] per held-out set.
     """
     images, labels = train
     svm = LinearSVC(C=C, loss="squared_hinge", max_iter=10_000, random_state=0)

@@ -1,4 +1,4 @@
-"""One pass over the fakes, one over what is not yet known of the reals, and every metric that was asked for."""
+"""One pass over the fakes, one over the reals that are not cached, and all metrics."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from ganzoo.evaluation.record import Protocol, Report, Score, made, protocol, sc
 from ganzoo.evaluation.sources import Reference, Source
 from ganzoo.evaluation.sweep import Progress, Statistics, sweep
 
-STAY = {"model", "images.rows"}  # on the device where they are
+STAY = {"model", "images.rows"}  # states that stay on their device
 
 
 class Evaluation:
-    """Fakes, the reals that they are held against, metrics, and the extractor of their features; checked, ready to run.
+    """Fakes, reference, metrics and extractor of an evaluation, checked and ready to run.
 
     Args:
-        fakes: of a generator, or of a folder.
+        fakes: images of a model or from files.
         reference: the reals; None for metrics of the fakes alone.
-        metrics: their names; None for all usual ones that can be computed.
-        extractor: its name or itself; None for the reference's own.
-        weights: a file with the extractor's weights, for those that would be downloaded.
-        device: where the extractor and the images go.
+        metrics: their names; None for all default ones that can be computed.
+        extractor: a name, an extractor or a network; None for the reference's default.
+        weights: a file with Inception's weights, if they cannot be downloaded.
+        device: of the extractor and the images.
 
     Attributes:
         fakes: as given.
         reference: as given.
-        extractor: of the features; None where no metric needs one.
-        metrics: that are computed.
-        missing: names of usual metrics that cannot be computed.
-        protocols: of each metric.
+        extractor: None if no metric needs one.
+        metrics: to be computed.
+        missing: names of default metrics that cannot be computed.
+        protocols: one per metric.
 
     Raises:
         ValueError: an unknown name, an extractor that does not fit the images, too few images for a metric, ...
-        OSError: the extractor's weights are neither here nor to be had.
+        OSError: the extractor's weights are missing and could not be downloaded.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Evaluation:
     ) -> None:
         self.fakes, self.reference = fakes, reference
         with failing_together():
-            images = fakes.block(0)["images"]  # which also shows that there are any
+            images = fakes.block(0)["images"]  # for their shape
         asked = choose(metrics, reference)
         with failing_together():
             sets = {} if reference is None else _opened(reference, asked, images)
@@ -83,29 +83,29 @@ class Evaluation:
 
     @property
     def names(self) -> dict[str, str]:
-        """What its figures are called in full: {"fid": "fid_digits@1a2b_1k"}."""
+        """Full names of the figures: {"fid": "fid_digits@1a2b_1k"}."""
         each = zip(self.metrics, self.protocols, strict=True)
         return {figure: score_name(figure, how) for metric, how in each for figure in metric.figures}
 
     def run(self, progress: Progress | None = None) -> Report:
-        """The scores of the fakes, on all processes; `progress` is told what is done.
+        """Computes the scores, on all processes together; the first one calls `progress`.
 
         Raises:
             ValueError: the generator's images are not finite, or a metric cannot be computed.
         """
         states = self._states(progress)
-        if torch.device(self.statistics.device).type == "cuda":  # neighbours among 50,000 images take a CPU minutes
+        if torch.device(self.statistics.device).type == "cuda":  # 50,000 images' neighbours take a CPU minutes
             states = {which: _moved(values, self.statistics.device) for which, values in states.items()}
         with failing_together():
             outcome = [metric.compute(states) for metric in self.metrics] if is_first() else []
         return self._report(broadcast(outcome))
 
     def failed(self) -> Report:
-        """The record of an evaluation that could not be made: every figure is NaN."""
+        """The report of a failed evaluation: every figure is NaN."""
         return self._report([dict.fromkeys(metric.figures, (math.nan, None)) for metric in self.metrics])
 
     def _report(self, outcome: Sequence[Figures]) -> Report:
-        """The figures with their names and protocols."""
+        """The figures as a report, with names and protocols."""
         found = [
             Score(score_name(figure, how), value, error, metric.error if error is not None else "", better, figure, how)
             for metric, how, figures in zip(self.metrics, self.protocols, outcome, strict=True)
@@ -135,7 +135,7 @@ class Evaluation:
 
 
 def _opened(reference: Reference, metrics: Iterable[Metric], fakes: Tensor) -> dict[str, Any]:
-    """The sets of real images that metrics need, if they are of the fakes' shape."""
+    """The reference's sets, after loading those that the metrics need; raises if fakes and reals differ in shape."""
     for which in {which for metric in metrics for which in metric.needs} - {"fake"}:
         reference.open(which)
     real = reference.sets["real"][0]["image"]
@@ -155,7 +155,7 @@ def _made(
     weights: str | None,
     device: torch.device | str,
 ) -> Extractor | None:
-    """The extractor that is asked for, if there is any and a metric needs it."""
+    """The extractor on its device; None if none is given or no metric needs it."""
     if asked is None or not any(metric.extracts for metric in metrics):
         return None
     channels, height, width = images.shape[1:]
@@ -163,7 +163,7 @@ def _made(
 
 
 def _computable(metrics: Iterable[Metric], given: Given, insist: bool) -> list[Metric]:
-    """Those that can be computed; if they are insisted on, all of them, or a ValueError that says why not."""
+    """The metrics that can be computed; with `insist`, all of them, or the ValueError of the first that cannot."""
     found = []
     for metric in metrics:
         try:
@@ -178,7 +178,7 @@ def _computable(metrics: Iterable[Metric], given: Given, insist: bool) -> list[M
 
 
 def _moved(states: Mapping[str, Any], device: torch.device | str) -> dict[str, Any]:
-    """The states with their tensors on the device, but for images."""
+    """The states with their tensors on the device, except those of `STAY`."""
 
     def move(value: Any) -> Any:
         return tree_map(lambda x: x.to(device) if isinstance(x, Tensor) else x, value)

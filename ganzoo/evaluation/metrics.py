@@ -1,5 +1,5 @@
-"""Metrics of features, logits and pixels: each says which states it reads, refuses what cannot be computed, and hands
-its states to the maths."""
+"""Metrics of features, logits and pixels: each declares its states, checks that it can be computed, and calls a
+function of `ganzoo.functional`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BOTH = ("fake", "real")
 
 
 def at_least(given: Given, least: int, what: str, sets: tuple[str, ...] = BOTH) -> None:
-    """Raise a ValueError unless each of the sets is there and has so many images."""
+    """Raises a ValueError unless each of the sets exists and has at least `least` images."""
     for name in sets:
         size = given.sizes.get(name)
         if size is None:
@@ -30,13 +30,13 @@ def at_least(given: Given, least: int, what: str, sets: tuple[str, ...] = BOTH) 
 
 
 def against_train(given: Given, what: str) -> None:
-    """Raise a ValueError unless the fakes are held against what the model was trained on."""
+    """Raises a ValueError unless the reals are the training split."""
     if given.split != "train":
         raise ValueError(f"{what} is about the training images; choose the split train, not {given.split}")
 
 
 def needs_logits(given: Given, what: str, classes: int | None = None) -> None:
-    """Raise a ValueError unless the extractor is a classifier; of so many classes, where they are the data's own."""
+    """Raises a ValueError unless the extractor is a classifier, with this number of classes if given."""
     found = None if given.extractor is None else given.extractor.num_classes
     if found is None:
         raise ValueError(f"{what} needs a classifier; choose an extractor with classes, such as inception or digits")
@@ -46,7 +46,7 @@ def needs_logits(given: Given, what: str, classes: int | None = None) -> None:
 
 @dataclass(frozen=True)
 class FID(Metric):
-    """Frechet inception distance: that of two Gaussians fitted to the features."""
+    """Frechet inception distance: between Gaussians fitted to the features of fakes and reals."""
 
     name = "fid"
     figures = {"fid": "lower"}
@@ -60,14 +60,14 @@ class FID(Metric):
     def compute(self, states: States) -> Figures:
         real, fake = states["real"]["features.moments"], states["fake"]["features.moments"]
         error = None
-        if fake.cov is not None:  # with fewer rows than columns it is not defined
+        if fake.cov is not None:  # otherwise, with n <= d, it is undefined
             error = frechet_standard_error(real, fake, states["fake"]["features.sample"])
         return {"fid": (frechet_distance(real, fake), error)}
 
 
 @dataclass(frozen=True)
 class SFID(Metric):
-    """FID of spatial features, which see where things are."""
+    """FID of spatial features, which depend on the layout of images."""
 
     name = "sfid"
     figures = {"sfid": "lower"}
@@ -86,7 +86,7 @@ class SFID(Metric):
 
 @dataclass(frozen=True)
 class FIDInfinity(Metric):
-    """FID extrapolated to infinitely many fakes; the reals stay as many as they are."""
+    """FID extrapolated to infinitely many fakes; the number of reals is unchanged."""
 
     sizes: int = 15
     seed: int = 0
@@ -99,7 +99,7 @@ class FIDInfinity(Metric):
 
     def check(self, given: Given) -> None:
         at_least(given, 1000, self.name, ("fake",))
-        if given.extractor is not None:  # with fewer rows than columns a distance is not linear in 1/N
+        if given.extractor is not None:  # FID is not linear in 1/N for subsets smaller than d
             d = given.extractor.num_features
             at_least(given, 10 * (d + 1), f"{self.name} with {d} features", ("fake",))
         at_least(given, 2, self.name, ("real",))
@@ -111,7 +111,7 @@ class FIDInfinity(Metric):
 
 @dataclass(frozen=True)
 class IntraFID(Metric):
-    """Mean over the classes of the FID of each class."""
+    """FID of each class, averaged over the classes."""
 
     name = "intra_fid"
     figures = {"intra_fid": "lower"}
@@ -159,7 +159,7 @@ class KID(Metric):
 
 @dataclass(frozen=True)
 class InceptionScore(Metric):
-    """exp E KL(p(y|x) || p(y)) over splits, in order."""
+    """Inception score exp E KL(p(y|x) || p(y)), averaged over splits, in order."""
 
     name = "is"
     figures = {"is": "higher"}
@@ -177,7 +177,7 @@ class InceptionScore(Metric):
 
 @dataclass(frozen=True)
 class EBGANScore(Metric):
-    """I' = E KL(p(y) || p(y|x)); its authors offer it for their grid search alone."""
+    """I' = E KL(p(y) || p(y|x)); its authors propose it for their grid search only."""
 
     name = "ebgan_score"
     figures = {"ebgan_score": "higher"}
@@ -194,7 +194,7 @@ class EBGANScore(Metric):
 
 @dataclass(frozen=True)
 class PrecisionRecall(Metric):
-    """Share of fakes near the reals, and of reals near the fakes."""
+    """Precision, the share of fakes near reals, and recall, the share of reals near fakes."""
 
     k: int = 3
 
@@ -214,7 +214,7 @@ class PrecisionRecall(Metric):
 
 @dataclass(frozen=True)
 class DensityCoverage(Metric):
-    """Precision and recall that outliers do not inflate."""
+    """Density and coverage: precision and recall that are robust to outliers."""
 
     k: int = 5
 
@@ -234,9 +234,12 @@ class DensityCoverage(Metric):
 
 @dataclass(frozen=True)
 class Memorisation(Metric):
-    """Are the fakes copies? `authenticity`: the share of fakes farther from their nearest training image than that is
-    from its nearest other. `copying`: the probability that a fake lies nearer to the training set than a held-out real
-    does, 0.5 for new images of the same distribution, 1 for copies."""
+    """Whether the fakes are copies of training images: authenticity, and a data-copying test.
+
+    `authenticity`: share of fakes farther from their nearest training image than that image is from its nearest other
+    one. `copying`: probability that a fake is closer to the training set than a held-out real, 0.5 for new images of
+    the same distribution, 1 for copies. `copying_z`: its z score, positive for copies.
+    """
 
     name = "memorisation"
     figures = {"authenticity": "", "copying": "", "copying_z": ""}
@@ -259,7 +262,7 @@ class Memorisation(Metric):
 
 @dataclass(frozen=True)
 class Accuracy(Metric):
-    """Share of a conditional model's fakes that the classifier puts into the class that was asked for."""
+    """Share of a conditional model's fakes that the classifier assigns to the requested class."""
 
     name = "accuracy"
     figures = {"accuracy": "higher"}
@@ -279,11 +282,11 @@ class Accuracy(Metric):
 
 @dataclass(frozen=True)
 class GaussianModes(Metric):
-    """PacGAN's protocol for mixtures in the plane; real data has a high quality of 0.989, not 1."""
+    """Modes of a mixture in the plane by PacGAN's protocol; real data has a high_quality of 0.989."""
 
     centers: tuple[tuple[float, float], ...]
     sigma: float
-    scale: float  # of the points as the generator makes them, to true units
+    scale: float  # from generated points to true units
 
     name = "modes"
     figures = {"modes": "higher", "high_quality": "higher", "kl": "lower"}
@@ -301,9 +304,9 @@ class GaussianModes(Metric):
 
 @dataclass(frozen=True)
 class StackedModes(Metric):
-    """Modes of Stacked-MNIST that are hit, and KL to the uniform distribution in nats."""
+    """Modes of Stacked MNIST with at least one fake, and KL to the uniform distribution in nats."""
 
-    protocol: str  # whose networks: what is printed under different ones must not share a table
+    protocol: str  # whose networks; scores of different protocols cannot be compared
 
     name = "modes"
     figures = {"modes": "higher", "kl": "lower"}
@@ -321,8 +324,10 @@ class StackedModes(Metric):
 
 @dataclass(frozen=True)
 class Parzen(Metric):
-    """Log-likelihood of the test images under Gaussian kernels on the fakes, in nats, beside that of as many training
-    images: memorised or averaged images score higher than real ones, so the first means nothing without the second."""
+    """Log-likelihood of test images under Gaussian kernels on the fakes, and on as many training images, in nats.
+
+    Memorised or averaged images score higher than real ones, so compare `parzen` with `parzen_of_reals`.
+    """
 
     name = "parzen"
     figures = {"parzen": "", "parzen_of_reals": "", "parzen_sigma": "", "parzen_of_reals_sigma": ""}

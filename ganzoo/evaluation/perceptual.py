@@ -1,6 +1,6 @@
-"""Scores that look at pairs of images, by torchmetrics: LPIPS (Zhang et al. 2018, arXiv:1801.03924) and MS-SSIM.
+"""Scores of pairs of images, by torchmetrics: LPIPS (Zhang et al. 2018, arXiv:1801.03924) and MS-SSIM.
 
-torchmetrics brings LPIPS' linear layers (v0.1); the network under them is torchvision's and would be downloaded.
+torchmetrics contains LPIPS' linear layers (v0.1); the weights of torchvision's network below them are downloaded.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ Net = Literal["alex", "vgg"]
 def network(net: Net) -> nn.Module:
     """LPIPS v0.1, frozen and in eval mode: two images [N, 3, H, W] in [-1, 1] -> distances [N, 1, 1, 1].
 
-    torchvision would unpickle a file that it finds and never hash it, so its file is first read as weights alone.
+    The weight file is checked first: torchvision would unpickle an existing file without comparing its hash.
 
     Raises:
-        ValueError: the weights cannot be downloaded, or the file is another.
+        ValueError: the weights cannot be downloaded, or the file has another hash or is not of tensors.
     """
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
     from torchvision.models import AlexNet_Weights, VGG16_Weights
@@ -56,21 +56,21 @@ def network(net: Net) -> nn.Module:
 
 @dataclass(frozen=True)
 class PPL(Metric):
-    """Perceptual path length: by how much LPIPS an image moves per squared step of its latent. Smooth generators score
-    low, and so does one that always makes the same image.
+    """Perceptual path length: LPIPS between images a small latent step apart, divided by the squared step. Low for
+    smooth generators, but also for a constant one.
 
-    Of each pair of latents it looks at the first and at the point `epsilon` of the way to the second: path *ends* in Z.
-    The paper's "full" paths in Z need latents that are normal. The largest and smallest 1 % of the pairs are left out.
-    Float images, never bytes: a step of 1e-4 is far below a grey level. Pairs of a conditional model share a class,
-    drawn uniformly.
+    The step leads from the first latent of each pair towards the second, by `epsilon` of the way: path *ends* in Z. The
+    paper's "full" paths in Z need normal latents. The largest and smallest 1 % of the distances are left out. Images
+    stay floats, since a step of 1e-4 changes them by far less than a grey level. Pairs of a conditional model share a
+    class, drawn uniformly.
 
     Attributes:
-        pairs: the paper takes 50,000, of 256 pixels; 10,000 of 64 take 12 minutes on one core, besides the generator.
-        epsilon: length of a step.
-        net: under LPIPS.
-        interpolation: "lerp" along the line, for any latent; "slerp_any" along the arc, for normal ones.
-        resize: images become so many pixels high and wide, by averaging or, if smaller, bilinearly.
-        seed: of latents, classes and whatever else the generator draws.
+        pairs: the paper takes 50,000, of 256 pixels; 10,000 of 64 take 12 minutes on one core, plus generation.
+        epsilon: length of a step, as a share of the way between two latents.
+        net: backbone of LPIPS.
+        interpolation: "lerp", linear, for any latents; "slerp_any", spherical, for normal ones.
+        resize: height and width in pixels to which images are resized: by averaging if larger, otherwise bilinearly.
+        seed: of latents, classes and other random inputs of the generator.
     """
 
     pairs: int = 10_000
@@ -104,16 +104,16 @@ class PPL(Metric):
             raise ValueError(f"ppl moves latents, and {type(model).__name__} translates pictures; leave ppl out")
         if not isinstance(z, Tensor) or z.ndim != 2:
             raise ValueError(f"ppl needs latents [n, z_dim]; those of {type(model).__name__} are others, leave ppl out")
-        noise = seeded(mix(self.seed, 1), device)  # and classes; latents have mix(seed)
+        noise = seeded(mix(self.seed, 1), device)  # and classes; latents use mix(seed)
         with torch.no_grad(), noise, ieee_float32(device):
             mean, _, kept = perceptual_path_length(
-                Walker(model, self.resize, self.seed),  # type: ignore[arg-type]  # GeneratorType is a duck
+                Walker(model, self.resize, self.seed),  # type: ignore[arg-type]  # duck typing
                 num_samples=self.pairs,
                 conditional=model.num_classes is not None,
                 batch_size=BLOCK,
                 interpolation_method=self.interpolation,
                 epsilon=self.epsilon,
-                resize=None,  # `Walker` has done it
+                resize=None,  # `Walker` resizes
                 sim_net=network(self.net),
                 device=device,
             )
@@ -123,13 +123,13 @@ class PPL(Metric):
 
 
 class Walker(nn.Module):
-    """A GAN as torchmetrics wants it: `sample(n)` -> z [n, z_dim], and z, and the ends of as many steps behind them ->
-    images [2 n, 3, size, size] in [0, 255]."""
+    """Adapts a GAN to torchmetrics: `sample(n)` -> z [n, z_dim]; z [2 n, z_dim], n latents and then the ends of their
+    steps -> images [2 n, 3, size, size] in [0, 255]."""
 
     def __init__(self, model: Any, size: int, seed: int) -> None:
         super().__init__()
         self.model, self.size, self.num_classes = model, size, model.num_classes
-        self.latents = torch.Generator().manual_seed(mix(seed))  # on the CPU: the same on every device
+        self.latents = torch.Generator().manual_seed(mix(seed))  # on the CPU: the same for every device
 
     def sample(self, n: int) -> Tensor:
         return self.model.latent(n, self.latents)
@@ -139,7 +139,7 @@ class Walker(nn.Module):
         halves = []
         for half in range(2):
             given: Batch = {} if labels is None else {"label": labels.chunk(2)[half]}
-            with seeded(noise, z.device):  # a generator's own noise is the same at both ends of a step
+            with seeded(noise, z.device):  # the same noise of the generator at both ends of a step
                 halves.append(self.model.generate(z.chunk(2)[half], given))
         images = torch.cat(halves).float()
         size = (self.size, self.size)
@@ -151,8 +151,8 @@ class Walker(nn.Module):
 
 
 def trimmed_error(kept: Tensor, n: int) -> float:
-    """Standard error of the mean of the `kept` of n values, the smallest and largest having been left out (Tukey &
-    McLaughlin 1963): from the values left out, each moved to the nearest that was kept."""
+    """Standard error of a trimmed mean (Tukey & McLaughlin 1963): `kept` are the n values without the smallest and
+    largest; each value left out is replaced by the nearest kept one (winsorised) for the variance."""
     out = n - kept.numel()
     moved = torch.cat([kept.min().repeat(out // 2), kept, kept.max().repeat(out - out // 2)]).double()
     return (moved.std() / (kept.numel() / n) / math.sqrt(n)).item()
@@ -160,14 +160,14 @@ def trimmed_error(kept: Tensor, n: int) -> float:
 
 @dataclass(frozen=True)
 class LPIPSDiversity(Metric):
-    """Mean LPIPS between two fakes: near 0 if they all look alike. Noise is diverse, too.
+    """Mean LPIPS between random pairs of fakes: near 0 if all are alike. High for noise, too.
 
     Attributes:
-        pairs: random ones; no fake is in two of them, so they are independent.
-        net: under LPIPS.
-        smallest: pixels; images with a shorter side are enlarged bilinearly until it has so many. LPIPS was fitted to
-            patches of 64 pixels, and AlexNet takes none below 31.
-        seed: of the choice.
+        pairs: disjoint, hence independent.
+        net: backbone of LPIPS.
+        smallest: in pixels; images with a shorter side are upscaled bilinearly to it. LPIPS was fitted to patches of 64
+            pixels, and AlexNet needs at least 31.
+        seed: of the choice of pairs.
     """
 
     pairs: int = 1000
@@ -204,14 +204,14 @@ class LPIPSDiversity(Metric):
 
 @dataclass(frozen=True)
 class ClassSimilarity(Metric):
-    """Mean MS-SSIM between two fakes of one class, beside that between two reals of one: 1 if all images of a class are
-    the same. Noise has a low one, too.
+    """Mean MS-SSIM between fakes of one class, and between reals of one class: 1 if all images of a class are equal.
+    Low for noise, too.
 
     Attributes:
-        pairs: random ones of each class.
-        smallest: pixels; images with a shorter side are enlarged bilinearly until it has so many. Five scales and a
-            window of 11 pixels take no fewer than 176; the paper's images have 128.
-        seed: of the choice.
+        pairs: random pairs per class.
+        smallest: in pixels; images with a shorter side are upscaled bilinearly to it. Five scales with a window of 11
+            pixels need at least 176; the paper's images have 128.
+        seed: of the choice of pairs.
     """
 
     pairs: int = 100
@@ -239,7 +239,7 @@ class ClassSimilarity(Metric):
         return figures
 
     def _similarity(self, images: Tensor, label: int) -> Tensor:
-        """The mean over pairs of different images of one class."""
+        """Mean over random pairs of different images of one class."""
         from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as ms_ssim
 
         if (n := len(images)) < 2:
@@ -261,7 +261,7 @@ def _check(name: str, net: Net, given: Given) -> None:
 
 
 def _enlarged(images: Tensor, smallest: int) -> Tensor:
-    """Bilinearly, until the shorter side has so many pixels; larger images as they are."""
+    """Upscales bilinearly until the shorter side has this many pixels; larger images are unchanged."""
     height, width = images.shape[2:]
     if (scale := smallest / min(height, width)) <= 1:
         return images

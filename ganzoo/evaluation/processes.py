@@ -1,4 +1,4 @@
-"""Several processes that measure together; all of it works with a single one, too, without torch.distributed."""
+"""Evaluation on several processes; all functions also work on one, without torch.distributed."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ T = TypeVar("T")
 
 @contextmanager
 def joined(device: str) -> Iterator[str]:
-    """The group of the processes that torchrun has started, where it has; yields this one's device, a GPU of its own
-    if it is to be one."""
+    """Joins the process group that torchrun started, if any; yields this process's device, its own GPU if `device` is
+    CUDA."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield device
         return
     cuda = device.startswith("cuda")
     if cuda:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
-        torch.cuda.set_device(device)  # where NCCL sends from
-    # the others wait while the first computes, which may be longer than the ten minutes that NCCL has patience
+        torch.cuda.set_device(device)  # for NCCL
+    # the others wait while the first computes, possibly longer than NCCL's default timeout of ten minutes
     dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(days=1))
     try:
         yield device
@@ -36,7 +36,7 @@ def joined(device: str) -> Iterator[str]:
 
 
 def rank_and_world() -> tuple[int, int]:
-    """Which of the processes this is, from 0, and how many there are."""
+    """Rank of this process, from 0, and the number of processes."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
 
@@ -45,7 +45,7 @@ def is_first() -> bool:
 
 
 def broadcast(value: Any) -> Any:
-    """The first process's value, on all."""
+    """The first process's value, on all processes."""
     if rank_and_world()[1] == 1:
         return value
     box = [value]
@@ -55,7 +55,7 @@ def broadcast(value: Any) -> Any:
 
 @contextmanager
 def failing_together() -> Iterator[None]:
-    """What fails in one process fails in all: none waits for ever for one that has given up."""
+    """Raises an exception of one process on all of them, so that no process waits for one that has failed."""
     failed: Exception | None = None
     try:
         yield
@@ -69,7 +69,7 @@ def failing_together() -> Iterator[None]:
 
 
 def _failures(mine: Exception | None) -> list[tuple[type[Exception], str]]:
-    """Type and message of what failed, on all processes."""
+    """Types and messages of the exceptions of all processes."""
     world = rank_and_world()[1]
     if world == 1:
         return []
@@ -80,7 +80,7 @@ def _failures(mine: Exception | None) -> list[tuple[type[Exception], str]]:
 
 
 def first_before_others(do: Callable[[], T]) -> T:
-    """Do something on the first process before the others do it: what it downloads, they find."""
+    """Calls `do` on the first process before the others, which then find its downloads."""
     with failing_together():
         result = do() if is_first() else None
     with failing_together():
@@ -88,7 +88,7 @@ def first_before_others(do: Callable[[], T]) -> T:
 
 
 def gather(outputs: Outputs) -> list[Outputs]:
-    """Every process's block, in the order of the processes; all blocks have one size."""
+    """Blocks of all processes, in order of rank; all have the same size."""
     world = rank_and_world()[1]
     if world == 1:
         return [outputs]

@@ -1,4 +1,4 @@
-"""What is written down with a score, so that it can be cited, repeated, and compared with another, or refused."""
+"""Records of scores, with all that is needed to cite, repeat and compare them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ganzoo.core.atomic import write_atomically
 from ganzoo.core.environment import version
 from ganzoo.core.files import read_text
 
-if TYPE_CHECKING:  # a record is read without torch
+if TYPE_CHECKING:  # records are read without torch
     from ganzoo.evaluation.interfaces import Extractor, Metric
 
 SCHEMA = 1
 PACKAGES = ("ganzoo", "torch", "torchvision", "torchmetrics", "torch-fidelity", "numpy")
-BY_INCEPTION = {"fid", "is", "kid", "sfid", "intra_fid", "fid_infinity"}  # others are in print with VGG, too
-READINGS = {  # of figures that are not to be ranked by
+BY_INCEPTION = {"fid", "is", "kid", "sfid", "intra_fid", "fid_infinity"}  # others are also published with VGG
+READINGS = {  # of figures that cannot be ranked
     "authenticity": "0 for copies of training images",
     "copying": "0.5 for new images, 1 for copies, 0 for bad ones",
     "copying_z": "above 3: copies",
@@ -31,15 +31,15 @@ Protocol = dict[str, Any]
 
 @dataclass(frozen=True)
 class Score:
-    """A figure and how it was measured.
+    """A figure with its protocol.
 
     Attributes:
-        name: with extractor and count, such as `fid_digits@1a2b_10k`; `fid_50k` is Inception's.
+        name: with extractor and count, such as `fid_digits@1a2b_10k`; `fid_50k` uses Inception.
         value: the figure.
-        error: its uncertainty, of the kind that `error_kind` names; None where there is none.
-        better: "lower", "higher", or "" for a figure that is not to be ranked by.
-        figure: which of the metric's figures.
-        protocol: all that must agree before two scores are compared.
+        error: its uncertainty, of kind `error_kind`; None without.
+        better: "lower", "higher", or "" for a figure that cannot be ranked.
+        figure: name of the metric's figure.
+        protocol: everything that must be equal for two scores to be comparable.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Score:
 
     @property
     def readable(self) -> str:
-        """`5.31 +- 0.12`: as many decimals as the error has meaning."""
+        """`5.31 +- 0.12`: two significant digits of the error."""
         if not self.error:
             return f"{self.value:.4g}"
         decimals = min(6, max(0, 1 - int(f"{self.error:e}".partition("e")[2])))
@@ -60,7 +60,7 @@ class Score:
 
     @property
     def reading(self) -> str:
-        """What the figure says: `lower is better`."""
+        """How to interpret the figure: `lower is better`."""
         return READINGS.get(self.figure) or (f"{self.better} is better" if self.better else "")
 
 
@@ -69,9 +69,9 @@ class Report:
     """The scores of one subject.
 
     Attributes:
-        subject: what was measured: variant, weights, averaged or raw generator, seed of the fakes, or a folder.
-        scores: one for each figure.
-        made: versions, commit, device: what should not matter; no comparison is refused for it.
+        subject: what was evaluated: variant, weights, averaged or raw generator, seed of the fakes, or a folder.
+        scores: one per figure.
+        made: versions, commit, device: should not matter, so records that differ in them can be compared.
     """
 
     subject: dict[str, Any]
@@ -83,7 +83,7 @@ class Report:
         write_atomically(file, lambda opened: opened.write(text.encode()))
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON can hold it, which has no NaN."""
+        """Contents for JSON: values that are not finite become None."""
         content = {"schema": SCHEMA, **asdict(self)}
         for score in content["scores"]:
             score |= {key: score[key] if math.isfinite(score[key] or 0) else None for key in ("value", "error")}
@@ -91,20 +91,20 @@ class Report:
 
     @staticmethod
     def load(file: Path) -> Report:
-        """A saved report; ValueError if the file is none."""
+        """A saved report; ValueError if the file is not one."""
         try:
             content = json.loads(read_text(file))
             if content["schema"] != SCHEMA:
                 raise ValueError("of another version of ganzoo")
             report = Report(content["subject"], [_score(score) for score in content["scores"]], content["made"])
             for score in report.scores:
-                report.cite(score)  # which reads what must be there
+                report.cite(score)  # reads all required fields
             return report
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(f"{file} is no record of scores ({error}); evaluate and fit write scores.json") from error
 
     def table(self) -> str:
-        """A line for each score, and one for each kind of error."""
+        """One line per score, then one per kind of error."""
         width = max(len(score.name) for score in self.scores)
         lines = [f"  {s.name:<{width}}  {s.readable:<18}  {s.reading}".rstrip() for s in self.scores]
         kinds: dict[str, list[str]] = {}
@@ -114,14 +114,14 @@ class Report:
         return "\n".join([*lines, *(f"  +- of {', '.join(figures)}: {kind}" for kind, figures in kinds.items())])
 
     def cite(self, score: Score) -> str:
-        """One line that says all that a reader needs to know."""
+        """One line with score, subject, protocol and versions."""
         p = score.protocol
         error = "" if score.error is None else f" ± {score.error:.3g} ({score.error_kind})"
         who = self.subject
         fakes = f"{p['fakes']:,} images of {who['name']}"
         if "weights" in who:
             fakes = f"{p['fakes']:,} fakes of {who['name']} ({who['weights']} weights, seed {who['seed']})"
-        split = "" if p.get("split") == "all" else f"{p.get('split')} "  # a folder has none
+        split = "" if p.get("split") == "all" else f"{p.get('split')} "  # folders have no splits
         reals = f" against {p['reals']:,} {split}images of {p['data']}" if "reals" in p else ""
         extractor = (
             f", {p['extractor']}@{p['extractor_fingerprint'][:8]}: {p['preprocessing']}" if "extractor" in p else ""
@@ -132,7 +132,7 @@ class Report:
 
 
 def _score(content: Any) -> Score:
-    """As JSON holds it; an error of some kind where it is none."""
+    """A score from parsed JSON; raises if it is malformed."""
     score = Score(**{**content, "value": math.nan if content["value"] is None else content["value"]})
     words, numbers = (score.name, score.error_kind, score.better, score.figure), (score.value, score.error or 0.0)
     if not all(isinstance(x, str) for x in words) or not all(isinstance(x, int | float) for x in numbers):
@@ -145,14 +145,14 @@ def _score(content: Any) -> Score:
 def protocol(
     metric: Metric, extractor: Extractor | None, images: str, fakes: int, reals: Mapping[str, Any] | None
 ) -> Protocol:
-    """How a metric's figures are measured.
+    """The protocol of a metric's figures.
 
     Args:
         metric: the metric.
-        extractor: of the features; None where there is none.
-        images: their shape, in words.
-        fakes: how many.
-        reals: "data", "split", "reals" (how many) and "data_fingerprint"; None if there are none.
+        extractor: of the features; None without.
+        images: their shape, as text.
+        fakes: their number.
+        reals: "data", "split", "reals" (how many) and "data_fingerprint"; None without reals.
     """
     found: Protocol = {
         "metric": metric.name,
@@ -169,11 +169,11 @@ def protocol(
             "extractor_fingerprint": extractor.fingerprint,
             "preprocessing": extractor.preprocessing,
         }
-    return json.loads(json.dumps(found))  # as it will be read again: no tuples
+    return json.loads(json.dumps(found))  # as after loading: no tuples
 
 
 def score_name(figure: str, how: Protocol) -> str:
-    """`fid_50k` for Inception's, by which it is defined; else `fid_digits@1a2b_10k`, `recall_inception@1a2b_10k`."""
+    """`fid_50k` with Inception, which defines it; otherwise `fid_digits@1a2b_10k`, `recall_inception@1a2b_10k`."""
     defined = "extractor" not in how or how["extractor"] == "inception" and figure in BY_INCEPTION
     tag = "" if defined else f"_{how['extractor']}@{how['extractor_fingerprint'][:4]}"
     split = f"_{how['split']}" if how.get("split") in ("val", "test") else ""
@@ -186,11 +186,11 @@ def count(n: int) -> str:
 
 
 def made(device: Any) -> dict[str, Any]:
-    """Versions, the commit of a checkout, and the device."""
+    """Versions, git commit and device."""
     return {**{package: version(package) for package in PACKAGES}, "commit": _commit(), "device": str(device)}
 
 
-@cache  # of the code that runs, whatever is committed later
+@cache  # commit of the running code, whatever is committed later
 def _commit() -> str | None:
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():

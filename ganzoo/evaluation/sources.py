@@ -1,5 +1,4 @@
-"""The images that are measured: fakes and reals in blocks, which follow from their index alone, so that it does not
-matter which process asks; and the reference that fakes are held against."""
+"""Fakes and reals in blocks, and the reference; a block depends on its index only, so any process may produce it."""
 
 from __future__ import annotations
 
@@ -20,12 +19,12 @@ from ganzoo.evaluation.interfaces import BLOCK, Outputs
 
 
 class Source(ABC):
-    """Images that are read or made in blocks.
+    """Images in blocks.
 
     Attributes:
-        model: the generator that makes them; None for files.
-        labels: from which the images' classes are drawn; None where they have none.
-        num_classes: of the images, for metrics of classes; None where they are of no known class.
+        model: the model that generates them; None for files.
+        labels: from which the images' classes are drawn; None without labels.
+        num_classes: of the images, for metrics of classes; None if their classes are unknown.
     """
 
     model: Any = None
@@ -37,30 +36,30 @@ class Source(ABC):
 
     @abstractmethod
     def block(self, index: int) -> Outputs:
-        """`BLOCK` images as "images" (uint8 [N, C, H, W]; floats for points in the plane) with "labels" where there are
-        any; the last block is filled up, so that every one is computed in the same way."""
+        """`BLOCK` images as "images" (uint8 [N, C, H, W], float for points in the plane), with "labels" if there are
+        any. The last block is padded, so that all blocks are computed alike."""
 
     @property
     def subject(self) -> dict[str, Any]:
-        """What a record says of them."""
+        """Description for records."""
         return {"name": type(self).__name__}
 
 
 class Fakes(Source):
-    """A generator's images; image i follows from (seed, i) alone, so that fewer are the first of more.
+    """Images of a model; image i depends on (seed, i) only, so a smaller set is a prefix of a larger one.
 
     Args:
-        model: a GANModule; its averaged generator where it has one.
-        n: how many.
-        seed: of the latents, and of whatever else the generator draws.
-        reals: the data set from whose labels each fake's class is drawn, for a conditional model (uniform classes where
-            it has none), or whose sources are translated, one after the other, by a translator.
+        model: a GANModule; its averaged generator is used if there is one.
+        n: number of images.
+        seed: of the latents and all other random inputs.
+        reals: for a conditional model, the data set from whose labels each fake's class is drawn (uniform classes if it
+            has none); for a translator, the data set whose sources are translated in order.
 
     Attributes:
-        uniform: whether all classes are drawn alike, as the reals have none.
+        uniform: whether classes are drawn uniformly, since the reals have no labels.
 
     Raises:
-        ValueError: the reals' labels are not those of the model, or a translator finds no sources.
+        ValueError: the reals' labels exceed the model's classes, or the reals have no sources for a translator.
     """
 
     def __init__(self, model: Any, n: int, seed: int = 0, reals: Any = None) -> None:
@@ -72,7 +71,7 @@ class Fakes(Source):
             self._keep_labels()
 
     def _draw_labels(self, classes: int) -> None:
-        """Of a conditional model."""
+        """Sets the labels from which a conditional model's classes are drawn."""
         labels = None if self.reals is None else self.reals.labels()
         self.uniform = labels is None
         self.labels = torch.arange(classes) if labels is None else labels
@@ -81,7 +80,7 @@ class Fakes(Source):
             raise ValueError(f"the model makes images of {classes} classes; the real images' labels are 0 to {largest}")
 
     def _keep_labels(self) -> None:
-        """Of a translator: those of its sources, if they have any."""
+        """Sets a translator's labels to those of its sources, if they have any."""
         if self.reals is None or "source" not in (first := self.reals.__getitems__([0])):
             raise ValueError(
                 "the model translates pictures, and the real images come without sources: take data that has them, "
@@ -112,14 +111,14 @@ class Fakes(Source):
         given: Batch = {}
         members = range(index * BLOCK, (index + 1) * BLOCK)
         if self.model.source_channels is not None:
-            batch = self.reals.__getitems__(members)  # repeated where there are fewer
+            batch = self.reals.__getitems__(members)  # repeated if there are fewer
             source = batch["source"]
             given["source"] = (to_float(source) if source.dtype == torch.uint8 else source).to(device)
             if self.labels is not None:
                 given["label"] = batch["label"].to(device)
         elif self.labels is not None:
             given["label"] = self.labels[[mix(self.seed, i, 1) % len(self.labels) for i in members]].to(device)
-        with seeded(mix(self.seed, index, 2), device):  # other numbers than z's
+        with seeded(mix(self.seed, index, 2), device):  # independent of z
             images = self.model.generate(tree_map(lambda t: t.to(device), z), given)
         finite = images.flatten(1).isfinite().all(1).byte()
         outputs = {"images": pixels(images), "finite": finite}
@@ -127,12 +126,12 @@ class Fakes(Source):
 
 
 class Reals(Source):
-    """The images of a data set, in order.
+    """Images of a data set, in order.
 
     Args:
-        data: a `ganzoo.data.Images` that `check_images` lets pass.
-        device: where its blocks go.
-        name: in records.
+        data: a `ganzoo.data.Images` that has passed `check_images`.
+        device: of the blocks.
+        name: for records.
     """
 
     def __init__(self, data: Any, device: torch.device | str = "cpu", name: str = "images") -> None:
@@ -153,15 +152,14 @@ class Reals(Source):
 
 
 def check_images(data: Any, what: str) -> None:
-    """The gate of all images that are scored and that no model of ganzoo's made: bytes, or floats of which every one is
-    looked at, before anything is computed.
+    """Checks images that no ganzoo model has generated, before anything is computed; of floats, every image.
 
     Args:
         data: a `ganzoo.data.Images`.
-        what: they are, for the message: "the fakes".
+        what: description for the message: "the fakes".
 
     Raises:
-        ValueError: there are none, or they are no images [N, C, H, W] of uint8 or of finite floats in [-1, 1].
+        ValueError: there are no images, or not [N, C, H, W] of uint8 or of finite floats in [-1, 1].
     """
     if not len(data):
         raise ValueError(f"{what} are none: there are no images")
@@ -178,7 +176,7 @@ def check_images(data: Any, what: str) -> None:
 
 
 def pixels(images: Tensor) -> Tensor:
-    """Bytes of grey and colour images, as files hold them; points in the plane stay floats."""
+    """Grey and colour images as uint8, as in files; points in the plane stay floats."""
     if images.dtype == torch.uint8:
         return images
     return to_uint8(images.float()) if images.shape[1] in (1, 3) else images.float()
@@ -186,14 +184,14 @@ def pixels(images: Tensor) -> Tensor:
 
 @dataclass
 class Reference:
-    """The real images that fakes are held against.
+    """Real images that fakes are compared with.
 
     Attributes:
         name: of the data.
-        split: which of its splits the metrics call "real".
-        sets: the data sets: "real" and, where there are any, "val" and "test".
-        extractor: of its features by default; None for points.
-        data: the data module, for the facts that some metrics need.
+        split: the split that metrics call "real".
+        sets: data sets: "real" and, if there are any, "val" and "test".
+        extractor: default for its features; None for points.
+        data: the data module, for properties that some metrics need.
 
     Raises:
         ValueError: see `check_images`.
@@ -211,10 +209,10 @@ class Reference:
 
     @staticmethod
     def of(data: Any, split: str = "train") -> Reference:
-        """A `GANDataModule`'s split.
+        """The reference for a split of a `GANDataModule`.
 
         Raises:
-            ValueError: the split has no image.
+            ValueError: the split has no images.
         """
         real = data.dataset(split)
         if not len(real):
@@ -222,12 +220,12 @@ class Reference:
         return Reference(data.name, split, {"real": real}, data.extractor, data)
 
     def open(self, which: str) -> None:
-        """Make one of the data's own splits, if it has images."""
+        """Adds one of the data's splits, if it has images."""
         if which not in self.sets and self.data is not None and len(images := self.data.dataset(which)):
             check_images(images, f"the {which} images")
             self.sets[which] = images
 
     def about(self) -> dict[str, Any]:
-        """What goes into each score's protocol."""
+        """The reference's part of each protocol."""
         real = self.sets["real"]
         return {"data": self.name, "split": self.split, "reals": len(real), "data_fingerprint": real.fingerprint()}

@@ -1,4 +1,4 @@
-"""What is kept of an extractor's outputs: moments, all rows, the first rows, or the entropies of splits."""
+"""Accumulated statistics of an extractor's outputs: moments, all rows, the first rows, or entropies of splits."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ganzoo.functional.frechet import Gaussian
 
 
 class Moments:
-    """Mean and covariance in float64, flat in the number of rows.
+    """Mean and covariance in float64; constant memory in the number of rows.
 
-    Rows are collected until they are more than the columns, and then merged (Chan et al. 1979): few rows stay rows,
-    from which the distance is more exact, and many cost one product of large matrices now and then.
+    Rows are collected until they outnumber the columns and 512, then merged (Chan et al. 1979): a few rows stay rows,
+    which give a more exact distance, and many need only occasional products of large matrices.
     """
 
     def __init__(self, n: int) -> None:
-        self.n = 0  # merged
+        self.n = 0  # rows merged
         self.mean = self.scatter = torch.zeros(())
         self.rows: list[Tensor] = []
         self.waiting = 0
@@ -61,7 +61,7 @@ class Rows:
 
 
 class Sample(Rows):
-    """The first 5,000 rows: enough for a standard error, and flat in the number of rows."""
+    """The first 5,000 rows, enough for a standard error; constant memory."""
 
     def __init__(self, n: int) -> None:
         super().__init__(n)
@@ -74,7 +74,7 @@ class Sample(Rows):
 
 
 class Splits:
-    """Entropies of the classifier's answers in 10 splits, in order; flat in the number of rows."""
+    """Inception score of 10 splits, in order; constant memory."""
 
     def __init__(self, n: int) -> None:
         self.entropy = SplitEntropy(n, splits=10)
@@ -90,5 +90,5 @@ STATES: dict[str, type[Any]] = {"moments": Moments, "rows": Rows, "sample": Samp
 
 
 def new_state(name: str, n: int) -> Any:
-    """An empty state for n rows; `features.moments` is fed with the output "features". See `Metric`."""
+    """An empty state for n rows; `features.moments` accumulates the output "features". See `Metric`."""
     return STATES[name.partition(".")[2]](n)

@@ -1,4 +1,4 @@
-"""One pass over images, and the statistics of real images, which are computed once."""
+"""One pass over images, and statistics of real images, which are computed once."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from ganzoo.evaluation.sources import Reals, Source
 from ganzoo.evaluation.states import new_state
 from ganzoo.functional.frechet import Gaussian
 
-Progress = Callable[[str, int, int], None]  # what, images done, images in all; called by the first process
+Progress = Callable[[str, int, int], None]  # what is read, images done, total; called by the first process
 
 
 def sweep(
     source: Source, extractor: Extractor | None, names: Sequence[str], what: str, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Read every image once, on all processes in turns of a block each, and add up the named states in order.
+    """Reads every image once, the processes taking blocks in turn, and accumulates the named states in order.
 
-    Returns the states' values on the first process, nothing on the others.
+    Returns the states' values on the first process, {} on the others.
     """
     n, (rank, world) = len(source), rank_and_world()
     outputs = {_output(name) for name in names}
@@ -50,7 +50,7 @@ def sweep(
 
 
 def _blocks(source: Source, numbers: Sequence[int], pool: Executor) -> Iterator[Outputs]:
-    """The blocks of these numbers. Files are read a block ahead; a generator would only compete with the extractor."""
+    """Blocks by number. Files are read one block ahead; a generator would only compete with the extractor."""
     if source.model is not None:
         yield from map(source.block, numbers)
         return
@@ -62,14 +62,14 @@ def _blocks(source: Source, numbers: Sequence[int], pool: Executor) -> Iterator[
 
 
 def _extracted(block: Outputs, extractor: Extractor | None, outputs: set[str]) -> Outputs:
-    """The outputs that are asked for, of a block of images."""
+    """The requested outputs of a block of images."""
     if extractor is not None and outputs & EXTRACTED:
         block = {**block, **extractor(block["images"])}
     return {key: value for key, value in block.items() if key in outputs | {"finite"}}
 
 
 def _add(block: Outputs, rows: int, states: Mapping[str, Any]) -> None:
-    """Update the states with the first rows of a block; the last block is filled up, or lies beyond the end."""
+    """Updates the states with the first rows of a block; the last block is padded, or beyond the end."""
     if rows <= 0:
         return
     if "finite" in block and not block["finite"][:rows].all():
@@ -84,12 +84,12 @@ def _output(state: str) -> str:
 
 
 class Statistics:
-    """The states of real images, each computed once: kept here, and on disk for other runs.
+    """States of real images, each computed once: kept in memory, and on disk for other runs.
 
     Args:
-        sets: "real" and, where the data has them, "val" and "test": data sets of `ganzoo.data`.
+        sets: data sets of `ganzoo.data`: "real" and, if the data has them, "val" and "test".
         extractor: None for metrics that need none.
-        device: where the extractor is.
+        device: of the extractor.
     """
 
     def __init__(self, sets: Mapping[str, Any], extractor: Extractor | None, device: torch.device | str) -> None:
@@ -97,7 +97,7 @@ class Statistics:
         self._states: dict[tuple[str, str], Any] = {}
 
     def get(self, which: str, names: Sequence[str], progress: Progress | None = None) -> dict[str, Any]:
-        """The named states of one set; all processes must ask, the first gets them."""
+        """The named states of one set; all processes must call it, the first gets them."""
         with failing_together():
             missing = [name for name in names if not self._find(which, name)] if is_first() else []
         if missing := broadcast(missing):
@@ -137,7 +137,8 @@ class Statistics:
 
     @cached_property
     def _computed(self) -> dict[str, str]:
-        """What code that is not ganzoo's makes of a probe, to the bit: it may have changed, or read what has."""
+        """Exact hash of a custom extractor's outputs for a probe, since its code, or files that it reads, may have
+        changed."""
         extractor = self.extractor
         if extractor is None or extractor.pinned:
             return {}
