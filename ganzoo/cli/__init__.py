@@ -95,7 +95,7 @@ def _run(arguments: Sequence[str]) -> int:
         raise UserError(_no_verb(verb, rest))
     module = VERBS[verb].module
     try:
-        with told_to_end(os._exit) if module == "training" else nullcontext():  # imports take seconds
+        with told_to_end(os._exit) if module == "training" else nullcontext():  # for the slow imports
             return importlib.import_module(f"ganzoo.cli.{module}").main(verb, rest)
     except SystemExit as error:  # after --help
         return int(error.code or 0)
