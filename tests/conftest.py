@@ -70,7 +70,7 @@ def _no_seed(monkeypatch):
 
 @pytest.fixture(autouse=True, scope="session")
 def _sigterm_ends_the_tests():
-    """Trainings would handle SIGTERM, and the tests would continue. In forks, handlers are installed as usual."""
+    """Keeps trainings from handling SIGTERM, which would end only one of them; forks install handlers as usual."""
     here, install = os.getpid(), signal.signal
 
     def installed(number, handler):

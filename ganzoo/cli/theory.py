@@ -40,7 +40,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         try:
             figure = drawing(name)()
         except SystemExit as error:
-            raise KeyboardInterrupt from error  # raised by Lightning on Ctrl-C
+            raise KeyboardInterrupt from error  # Lightning exits on Ctrl-C
         with writing(options.outdir):
             figure.savefig(options.outdir / f"{name}.png")
             shown = [name for name in FIGURES if (options.outdir / f"{name}.png").exists()]

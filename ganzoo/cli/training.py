@@ -203,7 +203,7 @@ class GANCLI(LightningCLI):
         except SystemExit as error:
             if error.code == AGAIN:
                 raise
-            raise KeyboardInterrupt from error  # raised by Lightning on Ctrl-C
+            raise KeyboardInterrupt from error  # Lightning exits on Ctrl-C
         except Exception as error:
             if not (self.run and self.run.started) or isinstance(error, MisconfigurationException):
                 raise UserError(describe(error)) from error

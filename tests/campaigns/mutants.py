@@ -199,7 +199,8 @@ def replacements(node: ast.AST) -> list[str]:
 
 
 def tried(variant: str, mutant: Mutant | None) -> str:
-    """Runs the tests on a copy of the package with a change, or unchanged: "SURVIVES" if they pass, else "caught"."""
+    """Runs the tests on a copy of the package, with the mutant if given: "SURVIVES" if they pass, else "caught"; "NOT
+    THERE" or "NOT ALONE" if the old text does not occur exactly once."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
         for part in ("ganzoo", "tests", "configs"):
