@@ -12,31 +12,31 @@ import torch
 
 LONG = ["test_hostile.py", "test_configs.py", "test_readme.py", "test_contract.py", "test_theory.py", "test_turns.py"]
 PAGE = 4096  # bytes
-ROOM = 64 << 20  # bytes that tests may add to the process before what they left is looked for
+ROOM = 64 << 20  # bytes by which the process may grow before memory is freed
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def pytest_collection_modifyitems(items):
-    """Files that take long come first: at the end, the two processes then wait for each other for seconds only."""
+    """Runs slow files first, so that both processes finish within seconds of each other."""
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 def pytest_collection_finish():
-    """What is imported by now stays: no later collection need look at it, which would take it half a second."""
+    """Excludes everything imported so far from later garbage collections, which saves half a second each."""
     gc.collect()
     gc.freeze()
 
 
 def resident() -> int:
-    """Bytes of memory that the process holds."""
+    """Resident memory of the process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
 
 
-held = 0  # bytes, after memory was last given back
+held = 0  # bytes after memory was last freed
 
 
 def give_back():
-    """A trainer and its model are a cycle, and what was freed in small pieces, the allocator keeps."""
+    """Frees memory: trainers and models form reference cycles, and the allocator keeps small freed blocks."""
     global held
     if LIBC is not None:
         gc.collect()
@@ -50,7 +50,7 @@ def _memory_stays_flat(request):
     for value in vars(request.module).values():
         if hasattr(value, "cache_clear") and value.__module__ == request.module.__name__:
             value.cache_clear()  # default models
-    give_back()  # what fixtures of the module held, too
+    give_back()  # including that of the module's fixtures
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def _memory_stays_flat_within_a_module():
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    """Small networks run fastest on one thread, and results do not depend on the machine."""
+    """Small networks run fastest on one thread, and results do not depend on the number of cores."""
     torch.set_num_threads(1)
 
 
@@ -73,7 +73,7 @@ def _no_seed(monkeypatch):
 
 @pytest.fixture(autouse=True, scope="session")
 def _sigterm_ends_the_tests():
-    """It would end one training, and the tests would go on. In forks, trainings have their handlers."""
+    """Keeps trainings from handling SIGTERM, which would end only one of them; forks install handlers as usual."""
     here, install = os.getpid(), signal.signal
 
     def installed(number, handler):
@@ -88,7 +88,7 @@ def _sigterm_ends_the_tests():
 
 @pytest.fixture(autouse=True, scope="session")
 def _cache(tmp_path_factory):
-    """Statistics of real images are kept for the tests alone."""
+    """The tests have their own cache of statistics of real images."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GANZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -96,6 +96,6 @@ def _cache(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _own_files_are_forgotten():
-    """Tests write a `my_gan.py` each."""
+    """Several tests write and import their own `my_gan.py`."""
     yield
     sys.modules.pop("my_gan", None)

@@ -1,4 +1,4 @@
-"""What the tables `PAPER` in the variants' tests read from a model: its layers, its optimizers, its first weights."""
+"""The values that the tables `PAPER` in the variants' tests compare: layers, optimizers, initial weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LINEAR = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
 
 
 def layers(network: nn.Module) -> list[str]:
-    """A line for each layer, as constructed: "conv 3>64 5/2+2" has kernel 5, stride 2, padding 2."""
+    """One line per layer, in order of construction: "conv 3>64 5/2+2" has kernel 5, stride 2, padding 2."""
     return [line(module) for module in network.modules() if not list(module.children())]
 
 
@@ -41,13 +41,13 @@ def line(m: Any) -> str:
 
 
 def optimizers(model: Any, *names: str) -> list[Any]:
-    """Settings of both players' optimizers, of which "kind" is the class."""
+    """Settings of both players' optimizers; "kind" is the class name."""
     made = model.configure_optimizers()[0]
     return [type(o).__name__ if name == "kind" else o.defaults[name] for name in names for o in made]
 
 
 def spread(network: nn.Module, kinds: Any) -> tuple[float, float, float]:
-    """Mean and deviation of the weights of all layers of some kinds, and their largest bias."""
+    """Mean and standard deviation of the weights of all layers of some classes, and their largest absolute bias."""
     found = [m for m in network.modules() if isinstance(m, kinds)]
     weights = torch.cat([m.weight.detach().flatten() for m in found])
     biases = torch.cat([*(m.bias.detach().flatten() for m in found if m.bias is not None), torch.zeros(1)])
@@ -55,12 +55,12 @@ def spread(network: nn.Module, kinds: Any) -> tuple[float, float, float]:
 
 
 def begins(mean: float, deviation: float) -> Any:
-    """What `spread` is to be, to five standard errors of thousands of weights around 0, hundreds of gains around 1."""
+    """The expected `spread`, within five standard errors for thousands of weights (mean 0) or hundreds of gains (1)."""
     return pytest.approx((mean, deviation, 0.0), abs=(0.06 if mean == 0 else 0.15) * deviation)
 
 
 def prior(z: Tensor) -> str:
-    """The distribution of thousands of latents, if it is one of the two that papers take."""
+    """The distribution of thousands of latents: one of the two in papers, or else their standard deviation."""
     z, largest = z.flatten(), z.abs().max().item()
     if 0.99 < largest <= 1 and abs(z.std().item() - 3**-0.5) < 0.02:
         return "uniform in (-1, 1)"

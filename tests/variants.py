@@ -1,4 +1,4 @@
-"""Every variant, with small networks where its signature allows: a new variant is tested by existing."""
+"""Arguments for small networks, by each variant's signature, so that tests cover new variants automatically."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import ganzoo
 
 SMALL = {"image_size": 16, "channels": 1, "width": 4, "hidden": 16, "d_hidden": 8, "z_dim": 6}
 SMALL |= {"num_classes": 3, "source_channels": 2, "blocks": 1}
-LARGER = {"ImprovedGAN": {"d_hidden": 32}}  # whose last layers have a quarter: two rectifiers may both be off
+LARGER = {"ImprovedGAN": {"d_hidden": 32}}  # its last layers have a quarter: both of two ReLUs may be inactive
 
 
 def small(name: str) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The command line. Only the verb that runs is imported, so that `--help` and `list` need no torch."""
+"""The command line. It imports only the verb that runs, so that `--help` and `list` need no torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ganzoo.core.text import escaping
 
 
 class Verb(NamedTuple):
-    """The module whose `main(verb, arguments)` runs it, and what it does, in one line."""
+    """A verb's module, whose `main(verb, arguments)` runs it, and its help in one line."""
 
     module: str
     help: str
@@ -58,8 +58,8 @@ def usage() -> str:
 
 @escaping()
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; 0, or 2 after a user's error, or 130 after Ctrl-C, or 75 where a training was told to end."""
-    warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # `open_picture` refuses it
+    """Runs one verb and returns its exit code: 2 after a user's error, 130 after Ctrl-C, 75 after SIGTERM or SIGHUP."""
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # `open_picture` raises instead
     with standard_streams():
         return _main(list(sys.argv[1:] if arguments is None else arguments))
 
@@ -70,7 +70,7 @@ def _main(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
         return code
     except (UserError, OSError) as error:
-        if isinstance(error, OSError) and error.filename is None:  # of no file that was named
+        if isinstance(error, OSError) and error.filename is None:  # names no file
             raise
         if any(isinstance(cause, OutputError) and cause.closed for cause in causes(error)):  # `info GAN | head`
             return 0
@@ -95,7 +95,7 @@ def _run(arguments: Sequence[str]) -> int:
         raise UserError(_no_verb(verb, rest))
     module = VERBS[verb].module
     try:
-        with told_to_end(os._exit) if module == "training" else nullcontext():  # the imports take seconds
+        with told_to_end(os._exit) if module == "training" else nullcontext():  # for the slow imports
             return importlib.import_module(f"ganzoo.cli.{module}").main(verb, rest)
     except SystemExit as error:  # after --help
         return int(error.code or 0)

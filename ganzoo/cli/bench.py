@@ -1,6 +1,6 @@
-"""`bench CONFIG`: images/s, seconds a step and peak memory of a training here, at each precision, eager and compiled.
+"""`bench CONFIG`: images/s, step time and peak memory of a training here, at each precision, eager and compiled.
 
-Whatever `fit` takes may follow, such as --data.batch_size 256. Each row is measured in a process of its own.
+Takes the options of `fit`, such as --data.batch_size 256. Each row is measured in a new process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ganzoo.core.limits import Count
 
 PRECISIONS = ("32-true", "bf16-mixed")
 WARM_UP = 3  # steps
-MOST = 1 << 16  # images in the largest batch that is tried
+MOST = 1 << 16  # images; no larger batch is tried
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
@@ -31,7 +31,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--eager", action="store_true", help="do not compile, which takes a minute or more")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
     options, rest = parser.parse_known_args(arguments)
-    find_config(options.config)  # or one line, before an interpreter is started
+    find_config(options.config)  # fails before a process is started
     if (file := options.json) is not None and (file.is_dir() or not file.parent.is_dir()):
         raise UserError(f"--json {file} cannot be written; name a file in a folder that is there")
     fit = ["--config", options.config, *rest]
@@ -58,7 +58,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
 
 
 def measured(fit: list[str], steps: int) -> dict[str, Any]:
-    """A row, from a process of its own; with an "error" where there is nothing to measure."""
+    """One row, measured in a new process; with an "error" if that fails."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_measure, args=(fit, steps, sender))
@@ -73,7 +73,7 @@ def measured(fit: list[str], steps: int) -> dict[str, Any]:
 
 
 def largest(fit: list[str], images: int) -> str:
-    """Double the batch until it does not fit."""
+    """The largest batch that fits, found by doubling, and why the next one does not."""
     while images < MOST:
         row = measured([*fit, "--data.batch_size", str(2 * images)], 1)
         if "error" in row:
@@ -98,7 +98,7 @@ def _measure(fit: list[str], steps: int, sender: Any) -> None:
         device = cli.trainer.strategy.root_device.type
         name = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
         row: dict[str, Any] = {**cost._asdict(), "device": f"{device} ({name})", "parameters": parameters(cli.model)}
-    except Exception as error:  # of any kind: it is this row's
+    except Exception as error:  # reported in this row
         row = {"error": describe(error)}
     sender.send(row)
 

@@ -1,4 +1,4 @@
-"""`list` and `info`: what is in the zoo, without importing it."""
+"""`list` and `info`: variants, configs and trained models; `list` imports none of them."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def _info(name: str) -> int:
 
 
 def paper(module: str) -> str:
-    """The first line of a variant's file, after the variant's name; read, not imported."""
+    """A variant's paper: the first line of its file, after its name; read without importing the file."""
     path = Path(ganzoo.__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py")
     docstring = ast.get_docstring(ast.parse(read_text(path))) or ""
     return docstring.splitlines()[0].partition(": ")[2].removesuffix(".")
 
 
 def header(path: Path) -> list[str]:
-    """The comment lines at the head of a config."""
+    """The comment lines at the top of a config."""
     lines = []
     for line in read_text(path).splitlines():
         if not line.startswith("#"):
@@ -79,7 +79,7 @@ def header(path: Path) -> list[str]:
 
 
 def summary(record: dict[str, Any]) -> str:
-    """A trained model in one line: variant, data, first score, training images, megabytes."""
+    """One line on a trained model: variant, data, training images, first score, megabytes."""
     score = record["scores"]["scores"][0]
     size = f"{record['bytes'] / 1e6:.1f} MB"
     figure = f"{score['name']} {score['value']:.3g}"

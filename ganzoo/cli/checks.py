@@ -1,4 +1,4 @@
-"""`checks`: what is installed, on what, what is missing; and a look at a folder of images."""
+"""`checks`: versions, devices and missing packages; or a report on a folder of images."""
 
 from __future__ import annotations
 

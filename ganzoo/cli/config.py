@@ -1,4 +1,4 @@
-"""Configs: found by their names, read by one loader, and looked at before anything is made of them."""
+"""Configs: found by name, read by one loader, and checked before jsonargparse parses them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from ganzoo.cli.paths import find_config
 from ganzoo.core.files import read_text
 from ganzoo.core.text import slip
 
-LONGEST = 100_000  # characters of a config; a whole one has 10,000
+LONGEST = 100_000  # characters in a config; a resolved one has 10,000
 LONGEST_VALUE = 10_000
-MOST = 10_000  # values in it; a whole one has 300
-DEEPEST = 100  # lists in lists
+MOST = 10_000  # values in a config; a resolved one has 300
+DEEPEST = 100  # levels of nesting
 EXAMPLE = "python -m ganzoo info dcgan/digits shows how one looks"
-MOVED = re.compile(r"ganzoo\.core\.(game_)?optim\.")  # of runs that began before December 2026
-CLASS = {"class_path", "init_args"}  # keys of what names a class
-LINKED = {  # named once, under `data`
+MOVED = re.compile(r"ganzoo\.core\.(game_)?optim\.")  # in runs from before December 2026
+CLASS = {"class_path", "init_args"}  # keys of a mapping that names a class
+LINKED = {  # set once, under `data`
     "image_size": "set data.image_size instead",
     "channels": "leave it out",
     "num_classes": "leave it out",
@@ -36,13 +36,13 @@ LINKED = {  # named once, under `data`
 
 
 def load(text: str) -> Any:
-    """What a YAML text says: a whole config, or one option's value.
+    """Parses YAML text: a whole config, or the value of one option.
 
     Raises:
-        yaml.YAMLError: it is no YAML, or gives one key twice, of which PyYAML would take the last and say nothing.
-        UserError: it holds more than a config can need: a few aliases of aliases make billions of values.
+        yaml.YAMLError: it is not YAML, or repeats a key, of which PyYAML would silently take the last.
+        UserError: it exceeds the limits above: a few nested aliases can expand to billions of values.
     """
-    try:  # arguments that are no text in the locale's encoding have bytes in the place of letters
+    try:  # arguments that the locale's encoding cannot decode contain surrogates
         text = text.encode("utf-8", "surrogateescape").decode()
     except UnicodeDecodeError as error:
         raise UserError(f"{text[:100]!r} is not UTF-8, so no config can hold it; rename it") from error
@@ -60,7 +60,7 @@ def load(text: str) -> Any:
 
 
 def guard_loader() -> None:
-    """From now on jsonargparse reads configs, the files that they name, and options by `load`."""
+    """Makes jsonargparse parse configs, the files that they name, and options with `load`."""
     _jsonargparse_load()
     set_loader("yaml", load, exceptions=(yaml.YAMLError,))
     NamedFile.read_text = _read_named  # type: ignore[assignment]
@@ -85,9 +85,9 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def find_all(arguments: Sequence[str]) -> list[str]:
-    """The configs first, so that the command line wins over them, and shipped ones by their files.
+    """Moves configs to the front, so that options override them, and replaces names of shipped ones by their files.
 
-    Shipped trainings come first of all, since what is added to them wins if it is later.
+    Shipped trainings come before all other configs, which override them.
     """
     configs: list[Path] = []
     others: list[str] = []
@@ -104,9 +104,9 @@ def find_all(arguments: Sequence[str]) -> list[str]:
 
 
 def check(arguments: Sequence[str]) -> None:
-    """Refuse configs whose classes are not named as jsonargparse needs it, and arguments that follow from the data.
+    """Refuses configs that do not name classes as jsonargparse requires, and arguments that follow from the data.
 
-    jsonargparse silently ignores a value that is given for the target of a link.
+    jsonargparse silently ignores values for the target of a link.
     """
     given = {argument.partition("=")[0].removeprefix("--").replace(".init_args.", ".") for argument in arguments}
     files = [Path(value) for flag, value in zip(arguments, arguments[1:], strict=False) if flag == "--config"]
@@ -125,7 +125,7 @@ def check(arguments: Sequence[str]) -> None:
                 raise UserError(f"{file}: {key} is {_shown(options)}; write its options below it, indented")
     for flag, text in zip(arguments, arguments[1:], strict=False):
         if text.startswith("{"):
-            with suppress(yaml.YAMLError):  # said by jsonargparse
+            with suppress(yaml.YAMLError):  # reported by jsonargparse
                 for key, inner in _mappings({flag.removeprefix("--"): load(text)}):
                     _check_class(key, inner, False)
     for section, cls in {"model": "DCGAN", "data": "Digits"}.items():
@@ -138,7 +138,7 @@ def check(arguments: Sequence[str]) -> None:
 
 
 def _check_class(where: str, value: dict[str, Any], named: bool) -> None:
-    """A mapping that has to name a class does; and it does so in the one way that there is."""
+    """Checks that a mapping names a class, if `named`, and has its arguments below init_args."""
     for name in map(str, value):
         if name not in CLASS and (match := slip(name, CLASS)):
             raise UserError(f"{where}.{name}: no such option; did you mean {match}?")
@@ -153,7 +153,7 @@ def _check_class(where: str, value: dict[str, Any], named: bool) -> None:
 
 
 def _mappings(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every mapping below a config, with its key."""
+    """Every mapping nested in a config, with its key."""
     rest: list[tuple[str, Any]] = [(str(key), value) for key, value in config.items()]
     for key, value in rest:
         if isinstance(value, list):
@@ -171,12 +171,12 @@ def _text(path: Path) -> str:
 
 
 def _read_named(file: NamedFile) -> str:
-    """Of jsonargparse (4.53), which reads files in the locale's encoding."""
+    """Replaces a method of jsonargparse (4.53), which reads files in the locale's encoding."""
     return _text(Path(file.absolute))
 
 
 def _shown(value: Any) -> str:
-    """A value as a config has it."""
+    """A value as written in a config."""
     return "empty" if value is None or value == "" else json.dumps(value, default=str)[:80]
 
 
@@ -186,17 +186,17 @@ def _jsonargparse_load() -> Any:
 
 
 def _check_text(text: str) -> None:
-    """Look at a text's events, one by one, before anything is made of them; an alias counts as all that it stands for.
+    """Checks the size of YAML text from its events, before loading it; an alias counts as all that it refers to.
 
     Raises:
-        ValueError: it says more than a config can.
-        yaml.YAMLError: it is no YAML.
+        ValueError: it exceeds a limit, or an alias contains itself.
+        yaml.YAMLError: it is not YAML.
     """
     if len(text) > LONGEST:
         raise ValueError(f"it has {len(text):,} characters")
     total = 0
-    sizes: dict[str | None, int] = {}  # of what has an anchor
-    inside: list[tuple[str | None, int]] = []  # what is open: its anchor, and the total before it
+    sizes: dict[str | None, int] = {}  # anchor -> number of values
+    inside: list[tuple[str | None, int]] = []  # open collections: anchor, and total before them
     for event in yaml.parse(text, yaml.CSafeLoader):
         anchor = getattr(event, "anchor", None)
         if isinstance(event, yaml.AliasEvent):
@@ -240,7 +240,7 @@ def _refuse_doubled_keys(root: yaml.Node | None) -> None:
 def _check_values(content: Any) -> None:
     """
     Raises:
-        ValueError: there are more than `MOST` values, or one beyond 64 bits.
+        ValueError: there are more than `MOST` values, or an integer beyond 64 bits.
     """
     left, rest = MOST, [content]
     while rest:

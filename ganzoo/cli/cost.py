@@ -1,4 +1,4 @@
-"""What a training costs on this machine: seconds a step, and memory."""
+"""The cost of a training on this machine: seconds per step, and memory."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ except ImportError:  # on Windows
 
 
 class Cost(NamedTuple):
-    """Of one training step.
+    """The cost of one training step.
 
     Attributes:
-        seconds: median of the steps after the first ones.
-        memory: peak in bytes: of the GPU's memory, or of the process where there is no GPU; 0 where nobody knows.
-        images: in a batch.
+        seconds: median over the steps after the warm-up.
+        memory: peak in bytes, of the GPU, or of the process if trained on a CPU; 0 if unknown.
+        images: batch size.
     """
 
     seconds: float
@@ -33,14 +33,14 @@ class Cost(NamedTuple):
 
 
 def measure(model: Any, data: Any, steps: int, warm_up: int, **trainer: Any) -> Cost:
-    """Play a few batches on one device, with nothing beside them, and leave no file.
+    """Trains a few batches on one device, without logs, checkpoints, validation and progress bar.
 
     Args:
-        model: to be trained; it is not the same afterwards.
+        model: trained in place.
         data: its data module.
-        steps: that count.
-        warm_up: steps before them, of which the first one builds and compiles.
-        **trainer: accelerator and precision, as of Lightning's Trainer.
+        steps: number of measured steps.
+        warm_up: unmeasured steps before them; the first one builds and compiles.
+        **trainer: accelerator and precision of Lightning's Trainer.
     """
     clock = _Clock()
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "limit_val_batches": 0}
@@ -63,7 +63,7 @@ def measure(model: Any, data: Any, steps: int, warm_up: int, **trainer: Any) -> 
 
 
 class _Clock(BatchEndCallback):
-    """The wall time of each batch, its data included."""
+    """The wall time of each batch, including its loading."""
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.seconds: list[float] = []

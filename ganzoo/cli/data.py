@@ -1,4 +1,4 @@
-"""`data prepare`: a folder of pictures becomes shards, from which more is trained on than the memory holds."""
+"""`data prepare`: writes a folder of pictures as shards, to train on more data than fits into memory."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
 
 
 def _options(message: str) -> str:
-    """The library's words for its arguments, as this command's options."""
+    """Replaces the library's argument names in a message by this command's options."""
     changes = {"set data.corrupt to skip": "pass --corrupt skip", "with image_size, such as": "with --image_size"}
     changes |= {"labels=True": "--labels", "pass labels=False": "leave --labels out"}
     for library, option in changes.items():

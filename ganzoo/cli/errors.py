@@ -1,4 +1,4 @@
-"""Errors for people: one line that names the cause and the cure."""
+"""User errors: one line with the cause and the cure."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from ganzoo.core.text import closest, one_line
 from ganzoo.core.text import nearest as nearest
 from ganzoo.core.text import printable as printable
 
-SLIPS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError)  # not written for readers
+SLIPS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError)  # need their type's name
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-DISK = rf"\[Errno ({'|'.join(map(str, FULL))})\]|No space left|unexpected pos"  # the last one is torch.save's
+DISK = rf"\[Errno ({'|'.join(map(str, FULL))})\]|No space left|unexpected pos"  # the last one is from torch.save
 MEMORY = r"can't allocate memory|out of memory|Unable to allocate|bad_alloc"
 PEER = r"gloo.*(closed by peer|reset by peer|Timed out|Broken pipe|refused)|NCCL|Connection closed by peer"
 
 
 class UserError(Exception):
-    """Something that the user can mend; shown as one line, without a traceback."""
+    """An error that the user can fix; shown as one line, without a traceback."""
 
 
 class Arguments(argparse.ArgumentParser):
-    """The parser of a verb that trains nothing."""
+    """The parser of all verbs but fit, validate and test."""
 
     def __init__(self, verb: str, description: str, usage: str | None = None) -> None:
         usage = usage and f"python -m ganzoo {verb} {usage}"
@@ -46,10 +46,10 @@ class Arguments(argparse.ArgumentParser):
 
 
 def number(kind: Any) -> Callable[[str], int]:
-    """What argparse makes of an option: a whole number within the limits of a signature's type."""
+    """An argparse type: an integer within the limits of an annotated type, such as `Count`."""
 
     def parse(text: str) -> int:
-        value = int(text) if re.fullmatch(r"-?\d{1,18}", text) else text  # Python reads no number of 5,000 digits
+        value = int(text) if re.fullmatch(r"-?\d{1,18}", text) else text  # `int` refuses very long numbers
         if (problem := refusal(value, kind)) is not None:
             raise argparse.ArgumentTypeError(problem)
         return int(value)
@@ -58,19 +58,19 @@ def number(kind: Any) -> Callable[[str], int]:
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception, the one that it was raised from, and so on."""
+    """An exception, its cause, the cause of that, and so on."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def describe(error: BaseException) -> str:
-    """Any exception in one line; with its place, where it comes from a user's own file."""
+    """Any exception in one line; with file and line number if raised in a user's own file."""
     chain = list(causes(error))
     for cause in chain:
         if isinstance(cause, UserError):
             return str(cause)
-    error = next((cause for cause in chain if "Union subtypes" not in str(cause)), error)  # jsonargparse's wrapping
+    error = next((cause for cause in chain if "Union subtypes" not in str(cause)), error)  # jsonargparse's wrapper
     text = one_line(error.msg if isinstance(error, SyntaxError) else error)
     if isinstance(error, OSError) and error.filename:
         text = f"{error.filename}: {error.strerror}"
@@ -81,7 +81,7 @@ def describe(error: BaseException) -> str:
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Every exception inside is the user's to mend."""
+    """Converts all exceptions to UserErrors."""
     try:
         yield
     except UserError:
@@ -91,7 +91,7 @@ def user_errors() -> Iterator[None]:
 
 
 def place(error: BaseException) -> str:
-    """`my_file.py, line 3: ` for the innermost line of a user's own file, or nothing."""
+    """`my_file.py, line 3: ` for the innermost frame in a user's own file, or an empty string."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{Path(error.filename).name}, line {error.lineno}: "
     paths = sysconfig.get_paths()
@@ -103,12 +103,12 @@ def place(error: BaseException) -> str:
 
 
 def mid_run(error: BaseException) -> str | None:
-    """What stopped a training, in one line, where a user can mend it; None where it is a bug.
+    """The cause of a failed training in one line if the user can fix it; None for a bug.
 
     Args:
-        error: as it came out of the training, from a worker that loads data or from this process.
+        error: raised by the training, in a data-loading worker or in this process.
     """
-    if "iter(combined_loader)" in str(error):  # Lightning's end of a training that a dead worker ended before
+    if "iter(combined_loader)" in str(error):  # raised by Lightning after a worker has died
         error = error.__context__ or error
     kind, text = _original(error)
     for cause in (error, error.__cause__):
@@ -130,7 +130,7 @@ def mid_run(error: BaseException) -> str | None:
         how = f"a process that loads data{match and match[1] or ' ended'}, as it does when memory runs out"
         return f"{how}; lower data.num_workers, or set it to 0"
     if kind in ("DistBackendError", "DistNetworkError") or re.search(PEER, text):
-        line = re.sub(r"\[/\S+\] ?", "", line)[:120]  # without the path of a source file that nobody has
+        line = re.sub(r"\[/\S+\] ?", "", line)[:120]  # drops paths of source files
         return f"another process has died, or cannot be reached; see its message above ({line})"
     if isinstance(error, OSError) and (match := re.search(r"\[Errno \d+\] (.+?): ['\"](.+?)['\"]", text)):
         return f"{match[2]}: {match[1]}; it was there, or could be used, when the training began"
@@ -138,12 +138,12 @@ def mid_run(error: BaseException) -> str | None:
 
 
 def _fetching(error: BaseException) -> bool:
-    """Whether it came up when a batch was fetched from the process that loaded it."""
+    """Whether the error was raised while fetching a batch from a worker process."""
     return any("resource_sharer" in frame.filename for frame in traceback.extract_tb(error.__traceback__))
 
 
 def _original(error: BaseException) -> tuple[str, str]:
-    """The name and the text of an exception; of what a worker raised, without the traceback that torch puts before."""
+    """Type name and message of an exception; for a worker's, without the traceback that torch prepends."""
     name, text = type(error).__name__, str(error)
     if "in DataLoader worker process" not in text.partition("\n")[0]:
         return name, text

@@ -1,4 +1,4 @@
-"""`evaluate`: scores of a checkpoint, a run, or anybody's folder of pictures, and how they were measured."""
+"""`evaluate`: scores of a run, a checkpoint, or any folder of pictures, with a record of how they were measured."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ganzoo.evaluation.measure import Evaluation
 
 ARRAYS = (".npy", ".npz")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")  # a single one is none to be scored, nor a checkpoint
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")  # a single picture is no checkpoint
 REALS = "a folder, a .npy/.npz, or a config such as dcgan/digits, whose data it is"
 
 
@@ -65,7 +65,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
 
 
 def _measure(options: Any) -> None:
-    """Under torchrun each process takes its share, and the first one writes and prints."""
+    """Evaluates, saves and prints. Under torchrun each process evaluates a share; the first one saves and prints."""
     import torch
 
     from ganzoo.callbacks.scores import progress_bar
@@ -87,7 +87,7 @@ def _measure(options: Any) -> None:
 
 
 def _prepare(options: Any) -> tuple[Evaluation, Path | None]:
-    """The checked evaluation, and the model's checkpoint."""
+    """The validated evaluation, and the model's checkpoint or None."""
     from ganzoo.cli.sample import check_device
     from ganzoo.evaluation.assemble import assemble
 
@@ -100,7 +100,7 @@ def _prepare(options: Any) -> tuple[Evaluation, Path | None]:
 
 
 def _is_model(name: str) -> bool:
-    """Whether it is a run, a checkpoint or a trained model, rather than pictures."""
+    """Whether a name is that of a run, a checkpoint or a trained model, rather than of pictures."""
     path = Path(name)
     if not path.exists() and name in pretrained():
         path = pretrained()[name]
@@ -116,7 +116,7 @@ def _is_model(name: str) -> bool:
 
 
 def _model(path: Path, options: Any) -> tuple[Any, Any]:
-    """The model of a checkpoint, and the reals that are named, or those that it was trained on."""
+    """The model of a checkpoint, and the given real images, by default those of its training."""
     from ganzoo.checkpoint.pretrained import load
     from ganzoo.cli.sample import import_variant
 
@@ -131,7 +131,7 @@ def _model(path: Path, options: Any) -> tuple[Any, Any]:
 
 
 def _pictures(metrics: Sequence[str], options: Any) -> tuple[str, Any]:
-    """Where the pictures are, and the reals that are named, if they are."""
+    """The path of the pictures, and the given real images or None."""
     from ganzoo.evaluation.choice import METRICS
 
     if options.n is not None or options.seed is not None or options.raw or options.variant:
@@ -147,7 +147,7 @@ def _pictures(metrics: Sequence[str], options: Any) -> tuple[str, Any]:
 
 
 def _reals(name: str, options: Any) -> Any:
-    """A folder or array of real images, by its name, or the data of a config or a run."""
+    """The path of a folder or array of real images, or the data of a config or a run."""
     from ganzoo.cli.parsing import data_of
 
     path = Path(name)
@@ -164,7 +164,7 @@ def _reals(name: str, options: Any) -> Any:
 
 
 def _title(evaluation: Evaluation, checkpoint: Path | None, options: Any) -> str:
-    """Who is measured against what, in the lines above the scores."""
+    """The lines above the scores: what is measured against what."""
     fakes, reference = evaluation.fakes, evaluation.reference
     lines = [f"{len(fakes):,} images of {options.what}"]
     if checkpoint is not None:
@@ -175,7 +175,7 @@ def _title(evaluation: Evaluation, checkpoint: Path | None, options: Any) -> str
         ]
     if reference is not None:
         lines.append(f"against {len(reference.sets['real']):,} {reference.split} images of {reference.name}")
-    # accuracy is looked for in conditional models alone
+    # accuracy is expected of conditional models only
     missing = [name for name in evaluation.missing if name != "accuracy" or fakes.labels is not None]
     if missing:
         lines.append(f"not computed: {', '.join(missing)} (--metrics {missing[0]} says why)")
@@ -188,7 +188,7 @@ def _title(evaluation: Evaluation, checkpoint: Path | None, options: Any) -> str
 
 
 def _record(options: Any) -> Path:
-    """Where the record can be written: as asked for, or the first of scores.json, scores-2.json, ... that is free."""
+    """The record's writable file: --json, or the first of scores.json, scores-2.json, ... that does not exist."""
     from ganzoo.cli.preflight import check_folder
 
     file = options.json

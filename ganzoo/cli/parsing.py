@@ -1,4 +1,4 @@
-"""The parser of `fit`, `validate` and `test`: what jsonargparse says of an option, in one line, with one hint."""
+"""The parser of `fit`, `validate` and `test`: jsonargparse's errors in one line, with a hint."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ganzoo.core.module import GANModule
 from ganzoo.data import GANDataModule
 from ganzoo.data.vision import VisionData
 
-BASES: dict[str, type[Any]] = {  # the last part of a key -> what its value is a class of
+BASES: dict[str, type[Any]] = {  # last part of a key -> base class of its values
     "model": GANModule,
     "data": GANDataModule,
     "optimizer": Optimizer,
@@ -31,7 +31,7 @@ BASES: dict[str, type[Any]] = {  # the last part of a key -> what its value is a
     "callbacks": Callback,
     "logger": Logger,
 }
-ALIASES = {  # what people type elsewhere, or typed before
+ALIASES = {  # names from other tools, or earlier ones
     "batch": "data.batch_size",
     "epochs": "trainer.max_epochs",
     "gpus": "trainer.devices",
@@ -47,10 +47,10 @@ WORDS |= {"list": "a list", "dict": "a mapping"}
 
 
 class OptionError(UserError, ValueError):
-    """What is wrong with an option; a ValueError, so that jsonargparse passes it up from class to class.
+    """An invalid option; a ValueError, so that jsonargparse passes it on from nested parsers.
 
     Args:
-        key: of the option, below that of the class whose parser raises it.
+        key: the option's key, relative to the class whose parser raises the error.
         problem: what is wrong with it.
     """
 
@@ -60,7 +60,7 @@ class OptionError(UserError, ValueError):
 
 
 class Parser(LightningArgumentParser):
-    """LightningCLI's parser; jsonargparse makes another one of this class for every class that it meets."""
+    """LightningCLI's parser; jsonargparse creates another instance for each class in a config."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, **kwargs)  # `--trainer.max_step` is a typo
@@ -71,12 +71,12 @@ class Parser(LightningArgumentParser):
 
 
 def _explained(message: str, chain: Sequence[BaseException], options: Sequence[str]) -> OptionError:
-    """What jsonargparse says, with a hint.
+    """jsonargparse's error, with a hint.
 
     Args:
-        message: that it would print.
+        message: jsonargparse's message.
         chain: the exceptions that led to it.
-        options: of the parser that raises it.
+        options: the options of the parser that raises it.
     """
     found = re.match(r'Parser key "([^"]+)"', str(chain[0]) if chain else message)
     key = found[1] if found else ""
@@ -110,7 +110,7 @@ def _explained(message: str, chain: Sequence[BaseException], options: Sequence[s
 
 
 def _no_class(text: str, base: type[Any]) -> str:
-    """What jsonargparse says of what names no class of this kind, with a hint."""
+    """jsonargparse's error for a value that names no subclass of `base`, with a hint."""
     if "Got value: {" in text:
         return "holds more than class_path and init_args; put arguments below init_args"
     known = list(dict.fromkeys(cls.__name__ for cls in _classes(base)))
@@ -120,11 +120,11 @@ def _no_class(text: str, base: type[Any]) -> str:
 
 
 def _alternatives(chain: Sequence[BaseException]) -> str:
-    """What a value may be that no member of a union takes; jsonargparse's last error names the first member alone."""
+    """All types that a union accepts; jsonargparse's last error names only the first. "" for unions of classes."""
     union = next((str(error) for error in reversed(chain) if "Union subtypes" in str(error)), "")
     found = re.findall(r"^ *- (.+)$", union, re.MULTILINE)
     if not found or not all(re.match(r"Expected a (typing\.Literal|<class)", each) for each in found):
-        return ""  # of classes, whose names are looked for
+        return ""  # unions of classes: see `_no_class`
     kind = re.compile(r"Expected a (?:typing\.Literal\[(.*)\]|<class '(?:.*\.)?(.+)'>).*")
     kinds = (kind.sub(r"\1\2", each).replace("'", "") for each in found)
     *names, last = dict.fromkeys(WORDS.get(name, name) for each in kinds for name in each.split(", "))
@@ -132,7 +132,7 @@ def _alternatives(chain: Sequence[BaseException]) -> str:
 
 
 def _unknown(name: str, options: Sequence[str]) -> OptionError:
-    if "trainer" in options:  # those of the command line, not of one class
+    if "trainer" in options:  # the parser of the command line, not of a class
         options = [*options, *_arguments("model"), *_arguments("data")]
     leaves = {option.rpartition(".")[2]: option for option in reversed(options)}
     leaf = name.rpartition(".")[2]
@@ -143,7 +143,7 @@ def _unknown(name: str, options: Sequence[str]) -> OptionError:
 
 
 def _missing(names: Sequence[str], whole: bool) -> OptionError:
-    if whole and ("model" in names or "data" in names):  # not those of one class, which may have such arguments
+    if whole and ("model" in names or "data" in names):  # not the parser of a class with such arguments
         say = " ".join({"model": "--model DCGAN", "data": "--data Digits"}[name] for name in names)
         text = f"no {' and no '.join(names)}; add {say}, or a whole config: --config dcgan/digits"
         return OptionError("", text)
@@ -151,7 +151,7 @@ def _missing(names: Sequence[str], whole: bool) -> OptionError:
 
 
 def _classes(base: type[Any]) -> Iterator[type[Any]]:
-    """What jsonargparse takes by its bare name: every subclass that is imported."""
+    """All imported subclasses: jsonargparse accepts them by their bare names."""
     for cls in base.__subclasses__():
         if not cls.__name__.startswith("_") and cls is not VisionData:
             yield cls
@@ -159,14 +159,14 @@ def _classes(base: type[Any]) -> Iterator[type[Any]]:
 
 
 def _arguments(section: str) -> list[str]:
-    """`model.width` and all other arguments of the classes of a section."""
+    """Keys of all arguments of a section's classes, such as `model.width`."""
     bases = {base for cls in _classes(BASES[section]) for base in cls.__mro__ if base.__module__.startswith("ganzoo.")}
     names = {name for base in bases for name in inspect.signature(base).parameters}
     return [f"{section}.{name}" for name in sorted(names - {"args", "kwargs", "game"})]
 
 
 def data_of(file: Path, trusted: Sequence[str]) -> Any:
-    """The data module that a config file names, without its training."""
+    """The data module of a training's config file, created without model and trainer."""
     if not (settings := read(file).get("data")):
         raise UserError(f"{file} has no data section; name a config of a training")
     try:
@@ -176,7 +176,7 @@ def data_of(file: Path, trusted: Sequence[str]) -> Any:
 
 
 def datamodule(settings: Any, trusted: Sequence[str] = ()) -> Any:
-    """The data module of a config's `data` section; it may be of a trusted package."""
+    """The data module of a config's `data` section; its class may come from a trusted package."""
     own_files()
     trust.guard(trusted)
     parser = Parser()

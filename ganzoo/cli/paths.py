@@ -1,4 +1,4 @@
-"""Where things are: shipped configs and models, runs, checkpoints."""
+"""Paths of shipped configs and models, runs and checkpoints."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from ganzoo.cli.errors import UserError, closest, one_line
 from ganzoo.core.files import read_text
 from ganzoo.core.text import path_of
 
-ADDED = ("logging/", "rules/")  # folders of configs that are parts of one
+ADDED = ("logging/", "rules/")  # folders of partial configs
 
 
 def configs() -> dict[str, Path]:
-    """Every shipped training: `dcgan/digits` -> its file."""
+    """Shipped configs of whole trainings: `dcgan/digits` -> its file."""
     return {name: path for name, path in _shipped().items() if not name.startswith(ADDED)}
 
 
 def additions() -> dict[str, Path]:
-    """Configs for beside a training's: `logging/wandb` -> its file."""
+    """Shipped configs to add to a training's: `logging/wandb` -> its file."""
     return {name: path for name, path in _shipped().items() if name.startswith(ADDED)}
 
 
 def _shipped() -> dict[str, Path]:
-    """Inside an installed wheel; beside the package in a checkout."""
+    """All shipped configs: inside an installed package, or beside it in a checkout."""
     package = Path(ganzoo.__file__).parent
     root = package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
     return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
 
 
 def find_config(name: str) -> Path:
-    """A config file by its path, or a shipped one by its name."""
+    """A config file, by its path or by the name of a shipped one."""
     path = path_of(name)
     if path.is_file():
         return path
@@ -48,12 +48,12 @@ def find_config(name: str) -> Path:
 
 
 def pretrained() -> dict[str, Path]:
-    """Every model that comes with ganzoo: `dcgan-digits` -> its folder."""
+    """Shipped models: `dcgan-digits` -> its folder."""
     return {name: ganzoo.PRETRAINED / name for name in ganzoo.list_pretrained()}
 
 
 def record_of(folder: Path) -> dict[str, Any]:
-    """How a model that comes with ganzoo was trained; {} of any other folder or file."""
+    """The training record of a shipped model; {} for any other folder or file."""
     file = folder / "record.json"
     try:
         record = json.loads(read_text(file)) if file.is_file() else {}
@@ -65,8 +65,8 @@ def record_of(folder: Path) -> dict[str, Any]:
 
 
 def find_checkpoint(name: str) -> Path:
-    """A checkpoint by its path, or a run's last; a folder written by `save_pretrained` is one, too, and so is a model
-    that comes with ganzoo, by its name."""
+    """A checkpoint by its path, the last one of a run, a folder written by `save_pretrained`, or a shipped model by its
+    name."""
     path = path_of(name)
     if not path.exists():
         if name in pretrained():
@@ -78,7 +78,7 @@ def find_checkpoint(name: str) -> Path:
         raise UserError(f"no checkpoint {name!r}{closest(name, known, 'name a run, such as runs/001-dcgan-digits')}")
     if path.is_file() or (path / "config.json").is_file():
         return path
-    from ganzoo.checkpoint.sealed import in_order  # which brings torch along
+    from ganzoo.checkpoint.sealed import in_order  # imports torch
 
     if not (checkpoints := in_order(path / "checkpoints")):
         raise UserError(f"{name} has no checkpoints/*.ckpt; name a run, a .ckpt, or what save_pretrained wrote")
@@ -86,7 +86,7 @@ def find_checkpoint(name: str) -> Path:
 
 
 def run_of(checkpoint: Path) -> Path | None:
-    """The run folder that a checkpoint lies in, or None."""
+    """The run folder of a checkpoint, or None."""
     parent = checkpoint.absolute().parent
     if parent.name != "checkpoints" or not (parent.parent / "config.yaml").is_file():
         return None
@@ -95,6 +95,6 @@ def run_of(checkpoint: Path) -> Path | None:
 
 
 def own_files() -> None:
-    """Let the modules in the working folder be imported, however ganzoo was started."""
+    """Makes modules of the working folder importable, however ganzoo was started."""
     if "" not in sys.path:
         sys.path.insert(0, "")

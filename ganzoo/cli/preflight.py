@@ -1,4 +1,4 @@
-"""What is known to fail is refused before anything is downloaded, made or started."""
+"""Checks that detect errors before anything is downloaded, created or started."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from ganzoo.data import GANDataModule
 from ganzoo.data.datasets import Images
 
 FOR_ONE = "cannot serve two optimizers; set {} instead"
-REFUSED = {  # option of Lightning's `Trainer` -> its default, and why nothing else is taken
+REFUSED = {  # option of Lightning's `Trainer` -> its default, and why other values are refused
     "accumulate_grad_batches": (1, FOR_ONE.format("model.microbatches")),
     "barebones": (False, "leaves out all that makes a run; python -m ganzoo bench measures the bare speed"),
     "fast_dev_run": (False, "keeps no log of what it plays; take fit --dry-run, or trainer.max_steps 1"),
@@ -54,7 +54,7 @@ REFUSED = {  # option of Lightning's `Trainer` -> its default, and why nothing e
     "model_registry": (None, "sends checkpoints to another machine, which a training does not; leave it out"),
 }
 VALIDATION = {"check_val_every_n_epoch": (None, 1), "num_sanity_val_steps": (None, 0), "val_check_interval": (None,)}
-UNFIT: dict[type[Callback], str] = {  # callbacks that do in Python what they cannot do here
+UNFIT: dict[type[Callback], str] = {  # callbacks that only work in Python, and why
     BasePredictionWriter: "writes what Trainer.predict makes; python -m ganzoo sample makes images",
     BatchSizeFinder: "trains with another data.batch_size than the run's config says; try one with fit --dry-run",
     ModelPruning: "takes functions and parameters, which no config can hold; train in Python for it",
@@ -62,7 +62,7 @@ UNFIT: dict[type[Callback], str] = {  # callbacks that do in Python what they ca
 }
 NOTHING = (Callback, Checkpoint, ProgressBar)  # bases that do nothing by themselves
 Steps = Annotated[int, Limits(-1)]  # -1 is no limit
-Batches = CountFrom0 | Share | None  # so many, or a share of them
+Batches = CountFrom0 | Share | None  # a number or a share
 
 
 def trainer(
@@ -81,15 +81,15 @@ def trainer(
     overfit_batches: Batches,
     reload_dataloaders_every_n_epochs: CountFrom0,
 ) -> None:
-    """Limits of Lightning's `Trainer`, which would refuse these late or obscurely."""
+    """Limits of arguments that Lightning's `Trainer` would refuse late or obscurely."""
 
 
 def seed(seed_everything: Annotated[int, Limits(0, 2**32 - 1)] | bool) -> None:
-    """Limits of what Lightning seeds."""
+    """Limits of Lightning's `seed_everything`."""
 
 
 def check_config(config: Any, verb: str) -> None:
-    """Refuse settings that belong to no class of ours."""
+    """Refuses invalid settings that ganzoo's own classes do not check."""
     try:
         check(seed, {"seed_everything": config.seed_everything})
         check(trainer, vars(config.trainer))
@@ -112,8 +112,8 @@ def check_config(config: Any, verb: str) -> None:
 
 
 def _urls(value: Any, key: str = "") -> Iterator[str]:
-    """Keys of texts that Lightning, through fsspec, would open over a network; the arguments of users' own classes and
-    the services of loggers are left to these, `ckpt_path` to who finds checkpoints."""
+    """Keys of strings that Lightning would open over a network through fsspec. Skips the arguments of users' own
+    classes, the services of loggers, and `ckpt_path`, which `find_checkpoint` checks."""
     if isinstance(value, Namespace | dict):
         parts = vars(value) if isinstance(value, Namespace) else value
         if str(parts.get("class_path", "ganzoo")).partition(".")[0] in ("ganzoo", "lightning", "torch"):
@@ -128,7 +128,7 @@ def _urls(value: Any, key: str = "") -> Iterator[str]:
 
 
 def _check_names(trainer: Any) -> None:
-    """Of parts that Lightning has for one network, or for machines that we do not know."""
+    """Refuses unknown accelerators and profilers, and strategies that cannot train two networks in turns."""
     choices = {
         "accelerator": ["auto", "gpu", *AcceleratorRegistry.available_accelerators()],
         "strategy": ["auto", GANStrategy.strategy_name],
@@ -164,7 +164,7 @@ def _check_limits(trainer: Any) -> None:
 
 
 def _check_effects(config: Any, verb: str) -> None:
-    """Refuse options that would change nothing."""
+    """Refuses options that would have no effect."""
     trainer = config.trainer
     for name, (default, why) in REFUSED.items():
         if trainer[name] != default:
@@ -191,12 +191,12 @@ def _check_callbacks(given: Any) -> None:
 
 
 def difference(file: Path, config: str) -> str | None:
-    """What makes a training another one than a run: other data, or another model. How it is trained, which is what
-    every variant and every data module takes, may change on the way.
+    """The first difference in model or data between a training and a run. The arguments of `GANModule` and
+    `GANDataModule`, which say how it is trained, may differ.
 
     Args:
         file: the run's config.
-        config: YAML of the training's.
+        config: the training's config, as YAML.
 
     Returns:
         `data.path is 'dogs' here, and 'cats'`, or None.
@@ -208,7 +208,7 @@ def difference(file: Path, config: str) -> str | None:
 
 
 def _difference(before: Any, now: Any, key: str, but: set[str]) -> str | None:
-    """The first one; what one of the two does not have is of another version of ganzoo."""
+    """The first difference; ignores keys of only one of the two, which come from another version of ganzoo."""
     if isinstance(before, dict) and isinstance(now, dict):
         names = sorted(name for name in now if name in before and name not in but)
         found = (_difference(before[name], now[name], f"{key}.{name}", but) for name in names)
@@ -225,22 +225,22 @@ def _arguments(base: type) -> set[str]:
 
 
 def _last_part(name: Any) -> Any:
-    """Of a class's name: modules move."""
+    """The class name of a class path: classes may move to other modules."""
     return name.rpartition(".")[2] if isinstance(name, str) else name
 
 
 def _absolute(value: Any) -> Any:
-    """Of a text, which may be a path."""
+    """A string as an absolute path, since it may be a path."""
     return os.path.abspath(os.path.expanduser(value)) if isinstance(value, str) else value
 
 
 @contextmanager
 def affordable(config: Any) -> Iterator[None]:
-    """Networks whose weights, with their gradients, do not fit into this machine's memory are refused while they are
-    made, before that memory is touched.
+    """Refuses networks whose weights and gradients exceed this machine's memory during construction, before that memory
+    is used.
 
     Args:
-        config: the model's class and arguments, of which the message names the one that is furthest from its default.
+        config: the model's class and arguments; the message names the argument furthest above its default.
     """
     room = machine_memory() / 2
 
@@ -253,7 +253,7 @@ def affordable(config: Any) -> Iterator[None]:
     hook = register_module_parameter_registration_hook(count)
     try:
         yield
-    except Exception as error:  # jsonargparse wraps it in its own
+    except Exception as error:  # jsonargparse wraps it
         if any("overflow" in str(cause) or "out of memory" in (mid_run(cause) or "") for cause in causes(error)):
             cause = f"{_largest(config)} makes the model larger than this machine's memory"
             raise UserError(f"{cause}; lower it, or what else is large") from error
@@ -263,7 +263,7 @@ def affordable(config: Any) -> Iterator[None]:
 
 
 def _largest(config: Any) -> str:
-    """`model.width 1000000`, for the whole number that is the largest multiple of its default."""
+    """`model.width 1000000`: the integer argument that is the largest multiple of its default."""
     cls: Any = resolve_name(config.class_path)
     times = {}
     for name, parameter in inspect.signature(cls).parameters.items():
@@ -275,7 +275,7 @@ def _largest(config: Any) -> str:
 
 
 def check_folder(folder: Path, option: str) -> None:
-    """It can be made and written to."""
+    """Checks that a folder is writable, or can be created."""
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     try:
         tempfile.TemporaryFile(dir=place).close()
@@ -286,7 +286,7 @@ def check_folder(folder: Path, option: str) -> None:
 
 
 def check_model(model: nn.Module) -> None:
-    """A variant has all its parts."""
+    """Checks that a variant has equations, latents, networks with weights, and working optimizers."""
     cls = type(model)
     for name in ("discriminator_loss", "generator_loss"):
         if getattr(getattr(cls, name), "__isabstractmethod__", False):
@@ -305,19 +305,19 @@ def check_model(model: nn.Module) -> None:
             _check_rates(optimizer := make([nn.Parameter(torch.zeros(1))]))
             option = "lr_scheduler"
             check_schedulers([] if schedule is None else [schedule(optimizer)])
-        except Exception as error:  # of any of torch's classes, or the user's
+        except Exception as error:  # from any class of torch, or the user's
             raise UserError(f"model.{option}, of the {player}: {describe(error)}") from error
 
 
 def _check_rates(optimizer: Any) -> None:
-    """Refuse what would learn nothing, or diverge at the first step."""
+    """Refuses optimizer settings that would learn nothing, or diverge at the first step."""
     for name, value in optimizer.param_groups[0].items():
         if isinstance(value, float) and (problem := refusal(value, Rate if name == "lr" else float)) is not None:
             raise ValueError(f"{name} {problem}")
 
 
 def check_data(data: Any, processes: int, model: GANModule) -> None:
-    """The data is there, and its batches divide into parts that the model can learn from."""
+    """Checks that the data exists, and that its batches divide into parts that the model can be trained on."""
     if not isinstance(data, GANDataModule):
         return
     parts = processes * model.microbatches
@@ -341,15 +341,15 @@ def _check_one_picture(model: Any, images: Images) -> None:
     for loss in (model.discriminator_loss, model.generator_loss):
         try:
             loss(batch)
-        except Exception as error:  # of all others the training will speak
+        except Exception as error:  # others are raised again in training
             check_pictures(error)
 
 
 def check_weights(path: str, checkpoint: dict[str, Any], model: Any) -> None:
-    """A checkpoint's weights fit the model."""
+    """Checks that a checkpoint's weights fit the model."""
     model.configure_model()  # adds the averaged generator
     states = checkpoint["state_dict"], model.state_dict()
-    # of networks: a number of the model's own may be younger than the checkpoint, and is then filled in by its hook
+    # networks only: if an older checkpoint lacks one of the model's own numbers, the load hook fills it in
     saved, here = ({k: w.shape for k, w in state.items() if "." in k} for state in states)
     if saved == here:
         return

@@ -1,4 +1,4 @@
-"""`sample`: images from a checkpoint; no data set and no GPU needed."""
+"""`sample`: images from a checkpoint, without data set and GPU."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ganzoo.cli.paths import find_checkpoint, own_files
 from ganzoo.core.limits import Count, check_memory
 from ganzoo.core.text import composed
 
-MOST = 1_000_000  # images at once
-MOST_SEEN = 10_000  # in a grid
+MOST = 1_000_000  # images per call
+MOST_SEEN = 10_000  # images in a grid
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
@@ -63,7 +63,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
             label = [i % model.num_classes for i in range(len(seeds))]
         if options.format == "grid" and len(seeds) > MOST_SEEN:
             raise UserError(f"a grid of {len(seeds):,} images is too large; make fewer, or take --format png or npy")
-        check_memory("the number of images", len(seeds), 8 * len(seeds) * _pixels(model))  # as floats, and joined
+        check_memory("the number of images", len(seeds), 8 * len(seeds) * _pixels(model))  # float32, and concatenated
         images = model.to(options.device).sample(seeds=seeds, label=label, source=sources)
         if names is None:
             names = [f"seed{seed:06d}" for seed in seeds]
@@ -80,7 +80,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
 
 
 def _check(model: Any, label: int | None, source: Sequence[Path] | None) -> None:
-    """What the command line can name in its own words."""
+    """Checks --class and --source against the model."""
     name, channels = type(model).__name__, model.source_channels
     if label is not None and model.num_classes is None:
         raise UserError(f"{name} was trained without classes; leave --class out")
@@ -95,23 +95,23 @@ def _check(model: Any, label: int | None, source: Sequence[Path] | None) -> None
 
 
 def _pixels(model: Any) -> int:
-    """Numbers of one image, as far as the model's arguments say it."""
+    """Values in one image, as far as the model's arguments tell."""
     return model.hparams.get("channels", 1) * model.hparams.get("image_size", 1) ** 2
 
 
 def _in_columns(model: Any, options: Any) -> bool:
-    """Whether each column of the grid shows one class: where nothing else says which classes there are to be."""
+    """Whether each column of the grid shows one class: by default, if neither a class nor seeds are given."""
     return model.num_classes is not None and options.label is None and options.seeds is None
 
 
 def class_columns(model: Any) -> int:
-    """Columns of a grid whose i-th image is of class `i % num_classes`: each shows one class, unless they are many."""
+    """Columns of a grid whose i-th image is of class `i % num_classes`: one class in each, for up to 20 classes."""
     classes = model.num_classes
     return classes * max(1, 8 // classes) if classes <= 20 else 10
 
 
 def _usual(model: Any, options: Any) -> int:
-    """How many images where nobody says it: whole rows of a grid."""
+    """Default number of images: 64, or full rows of a grid with all classes."""
     if not _in_columns(model, options) or options.format != "grid":
         return 64
     columns = class_columns(model)
@@ -119,7 +119,7 @@ def _usual(model: Any, options: Any) -> int:
 
 
 def _sources(model: Any, paths: Sequence[Path], n: int | None) -> tuple[list[str], Any]:
-    """Names without endings, and pictures [N, C', H, W] in [-1, 1] of the size and the channels that a model reads."""
+    """Names without suffixes, and pictures [N, C', H, W] in [-1, 1] with the model's image size and channels."""
     import torch
 
     from ganzoo.core.pixels import to_float
@@ -140,13 +140,13 @@ def _sources(model: Any, paths: Sequence[Path], n: int | None) -> tuple[list[str
     for file in files:
         try:
             pictures.append(to_float(decode(file, model.hparams.get("image_size"), model.source_channels)))
-        except Exception as error:  # Pillow raises anything on broken files
+        except Exception as error:  # Pillow raises various exceptions for broken files
             raise UserError(f"--source {file} cannot be read as a picture: {error}") from error
     return list(files.values()), torch.stack(pictures)
 
 
 def check_device(device: str) -> None:
-    """Raise a UserError unless torch can use it."""
+    """Raises a UserError unless torch can use the device."""
     import torch
 
     try:
@@ -174,7 +174,7 @@ def _write(images: Any, names: Sequence[str], folder: Path, kind: str, columns: 
 
         from ganzoo.core.pixels import to_uint8
 
-        points = images.shape[1] not in (1, 3)  # in the plane: bytes would be coarse
+        points = images.shape[1] not in (1, 3)  # in the plane: bytes would be too coarse
         np.save(folder / "samples.npy", (images if points else to_uint8(images)).permute(0, 2, 3, 1).numpy())
         return f"{folder}/samples.npy"
     picture(images, columns).save(folder / "grid.png")
@@ -182,7 +182,7 @@ def _write(images: Any, names: Sequence[str], folder: Path, kind: str, columns: 
 
 
 def _seeds(text: str | None, n: int | None) -> list[int] | None:
-    """What the options say; None where they do not."""
+    """The seeds given by --seeds or -n, or None."""
     if n is not None and n > MOST:
         raise UserError(f"-n {n:,}: more than {MOST:,} images; make fewer at once, by --seeds")
     if text is None:
@@ -197,7 +197,7 @@ def parse_seeds(text: str) -> list[int]:
     """`0,1,4-6` -> [0, 1, 4, 5, 6]."""
     seeds: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,20})(?:-(\d{1,20}))?\s*", part)  # 64 bits
+        match = re.fullmatch(r"\s*(\d{1,20})(?:-(\d{1,20}))?\s*", part)  # enough for 64 bits
         if match is None or (first := int(match[1])) > (last := int(match[2] or match[1])):
             raise UserError(f"--seeds {text!r} cannot be read; write numbers and ranges, such as 0,1,4-6")
         if len(seeds) + last - first >= MOST:
@@ -207,7 +207,7 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def import_variant(name: str | None) -> Any:
-    """The class that `--variant my_file.MyGAN` names, or None."""
+    """The class of `--variant my_file.MyGAN`, or None."""
     if name is None:
         return None
     module, _, cls = name.rpartition(".")
@@ -216,5 +216,5 @@ def import_variant(name: str | None) -> Any:
         return getattr(importlib.import_module(module), cls)
     except (ModuleNotFoundError, ValueError, AttributeError) as error:
         if module and getattr(error, "name", module) not in (module, cls):
-            raise  # from inside the file
+            raise  # raised inside the file
         raise UserError(f"no class --variant {name}; write my_file.MyGAN, in the folder of my_file.py") from error

@@ -1,4 +1,4 @@
-"""Standard output and error, of which nobody may be left to read, or for which the disk may have no room."""
+"""Standard output and error, whose reader may have gone, or whose disk may be full."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ganzoo.cli.errors import UserError
 
 
 class OutputError(UserError):
-    """What a command prints does not come through.
+    """Standard output cannot be written.
 
     Attributes:
-        closed: whether nobody wants more of it.
+        closed: whether its reader has closed the pipe.
     """
 
     def __init__(self, error: OSError) -> None:
@@ -25,12 +25,11 @@ class OutputError(UserError):
 
 
 class Stream:
-    """A standard stream whose failures are not taken for those of a file or of another process.
+    """A standard stream whose failures cannot be mistaken for those of a file or another process.
 
     Args:
         stream: the stream.
-        needed: whether the command is of no use without it, so that a failure is an `OutputError`; it is nothing
-            otherwise.
+        needed: whether a failure raises an `OutputError`; otherwise it is ignored.
     """
 
     def __init__(self, stream: Any, *, needed: bool) -> None:
@@ -53,7 +52,7 @@ class Stream:
             self.stream.flush()
 
     def end(self) -> None:
-        """Let go of what cannot be written: the interpreter would try once more, and end with code 120."""
+        """Discards what cannot be written: the interpreter would otherwise flush again, and exit with code 120."""
         try:
             self.stream.flush()
         except (OSError, ValueError):
@@ -64,7 +63,7 @@ class Stream:
     def _failing(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError) as error:  # a ValueError of a stream that somebody has closed
+        except (OSError, ValueError) as error:  # ValueError: the stream is closed
             if self.needed and isinstance(error, OSError):
                 raise OutputError(error) from error
             if self.needed:
@@ -73,8 +72,8 @@ class Stream:
 
 @contextmanager
 def standard_streams() -> Iterator[None]:
-    """Nothing inside fails because of what is said on stderr; what is printed, and is lost, is an `OutputError`."""
-    while (file := os.open(os.devnull, os.O_RDWR)) < 3:  # streams that are closed, whose numbers files would get
+    """Inside, failures of stderr are ignored, and those of stdout raise an `OutputError`."""
+    while (file := os.open(os.devnull, os.O_RDWR)) < 3:  # keeps files off the numbers of closed streams
         pass
     os.close(file)
     out, err = Stream(sys.stdout or StringIO(), needed=True), Stream(sys.stderr or StringIO(), needed=False)
@@ -87,6 +86,6 @@ def standard_streams() -> Iterator[None]:
 
 
 def unheard() -> None:
-    """From here to the end of the command, what is printed may be lost."""
+    """From now on failures of stdout are ignored, too."""
     if isinstance(sys.stdout, Stream):
         sys.stdout.needed = False

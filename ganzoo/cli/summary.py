@@ -1,4 +1,4 @@
-"""What `fit` says at its end: where everything is, and what to type next."""
+"""The summary at the end of `fit`: files, alarms, scores and next commands."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SHOWN = 6  # figures in the summary; scores.json has all
 
 
 def summary(run: RunFolder, trainer: Trainer) -> str:
-    """Where everything is, and what to type next."""
+    """What `fit` prints at its end: state, files, alarms, scores and next commands."""
     state = "Stopped" if run.signal else "Done" if run.started else "Nothing to train, as it was already"
     full = _full(trainer)
     lost = ", but the last state was not written: make room, and go on with --ckpt_path last" if full else ""
@@ -53,7 +53,7 @@ def _contents(run: RunFolder) -> list[str]:
 
 
 def _next(run: RunFolder, trainer: Trainer, scored: bool) -> list[str]:
-    """Commands that go on from here."""
+    """Commands to use the run."""
     model = trainer.lightning_module
     folder, config = (shlex.quote(str(path)) for path in (run.folder, run.folder / "config.yaml"))
     name = variant_name(type(model))
@@ -70,7 +70,7 @@ def _next(run: RunFolder, trainer: Trainer, scored: bool) -> list[str]:
 
 
 def _more(run: RunFolder, trainer: Trainer) -> str:
-    """What raises the limits that a training has reached."""
+    """Options that double the limits of a training; "" after a signal, as it has not reached them."""
     if run.signal:
         return ""
     limits = {"max_steps": trainer.max_steps, "max_epochs": trainer.max_epochs}
@@ -78,7 +78,7 @@ def _more(run: RunFolder, trainer: Trainer) -> str:
 
 
 def _alarms(trainer: Trainer) -> list[str]:
-    """What still goes wrong at the end."""
+    """Alarms that are still active at the end."""
     diagnostics = [c for c in trainer.callbacks if isinstance(c, Diagnostics)]  # type: ignore[attr-defined]
     return [f"Since step {step:,}: {name}" for c in diagnostics for name, step in c.active.items()]
 
@@ -91,10 +91,10 @@ def _scores(report: Report) -> list[str]:
 
 
 def failed(run: RunFolder, trainer: Trainer) -> bool:
-    """Whether something is not on the disk."""
+    """Whether the run was deleted, or its last state not written."""
     return not run.whole or _full(trainer)
 
 
 def _full(trainer: Trainer) -> bool:
-    """Whether the disk did not take the last state."""
+    """Whether the last state could not be written."""
     return any(c.failed for c in trainer.callbacks if isinstance(c, Checkpoints))  # type: ignore[attr-defined]

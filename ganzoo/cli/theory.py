@@ -1,4 +1,4 @@
-"""`theory`: draws the figures of the theory into a folder; all numbers are computed or trained on the spot."""
+"""`theory`: draws the figures of the theory into a folder; all numbers are computed or trained each time."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         try:
             figure = drawing(name)()
         except SystemExit as error:
-            raise KeyboardInterrupt from error  # Lightning's answer to Ctrl-C
+            raise KeyboardInterrupt from error  # Lightning exits on Ctrl-C
         with writing(options.outdir):
             figure.savefig(options.outdir / f"{name}.png")
             shown = [name for name in FIGURES if (options.outdir / f"{name}.png").exists()]
@@ -54,7 +54,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
 def writing(folder: Path) -> Iterator[None]:
     """
     Raises:
-        UserError: the folder takes no files.
+        UserError: the folder cannot be written to.
     """
     try:
         yield
@@ -69,6 +69,6 @@ def drawing(name: str) -> Callable[..., Any]:
 
 def gallery(names: Sequence[str]) -> str:
     """A page of pictures with their captions."""
-    captions = {name: inspect.getdoc(drawing(name)) or "" for name in names}  # Python has none with -OO
+    captions = {name: inspect.getdoc(drawing(name)) or "" for name in names}  # None under -OO
     parts = [f"## `{name}`\n\n{captions[name]}\n\n![{FIGURES[name][1]}]({name}.png)" for name in names]
     return "\n\n".join(["# Figures of the theory", "Drawn by `python -m ganzoo theory`.", *parts]) + "\n"

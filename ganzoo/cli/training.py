@@ -1,4 +1,4 @@
-"""`fit`, `validate` and `test`: LightningCLI with short names, a folder for each run, and errors of one line."""
+"""`fit`, `validate` and `test`: LightningCLI with config names, run folders and one-line errors."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ from ganzoo.core.player import parameters
 from ganzoo.core.signals import AGAIN, told_to_end
 from ganzoo.core.strategy import GANStrategy
 
-yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, value: dumper.represent_data(value.value))  # of `Timer`
+yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, value: dumper.represent_data(value.value))  # `Timer` has one
 DRY = "--dry-run"
 CALLBACKS = {"samples": Samples, "scores": Scores, "diagnostics": Diagnostics, "checkpoint": Checkpoints}
 MORE = (
@@ -65,23 +65,23 @@ class GANCLI(LightningCLI):
 
     Args:
         verb: fit, validate or test.
-        arguments: what follows it.
-        dry: whether nothing will be trained, so that no folder is taken.
+        arguments: those after the verb.
+        dry: do not create a run folder, as nothing will be trained.
     """
 
     def __init__(self, verb: str, arguments: Sequence[str], dry: bool = False) -> None:
         self.verb, self.dry = verb, dry
         self.run: RunFolder | None = None
-        self.home: Path | None = None  # the run that is gone on in
-        self.told = ""  # when training begins
+        self.home: Path | None = None  # the run to resume
+        self.told = ""  # printed when training begins
         self.checkpoint: dict[str, Any] | None = None
         super().__init__(
             GANModule,
             LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
-            save_config_callback=None,  # RunFolder does it
-            # GANs have no validation loss to watch; `limit_val_batches: 1.0` brings the losses on held-out images
+            save_config_callback=None,  # RunFolder saves it
+            # GANs have no validation loss to monitor; `limit_val_batches: 1.0` computes the losses on held-out images
             trainer_defaults={"max_epochs": -1, "default_root_dir": "runs"}
             | ({"limit_val_batches": 0} if verb == "fit" else {}),
             seed_everything_default=0,
@@ -114,7 +114,7 @@ class GANCLI(LightningCLI):
             parser.add_lightning_class_args(cls, section)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        self.config = parser.parse_args(args)  # not by LightningCLI, which warns of arguments that it is given
+        self.config = parser.parse_args(args)  # LightningCLI would warn that it is given arguments
         preflight.check_config(self.config, self.verb)
 
     def before_instantiate_classes(self) -> None:
@@ -133,14 +133,14 @@ class GANCLI(LightningCLI):
             return self._trainer({**config, **kwargs, **every, "enable_checkpointing": False}, [])
         self.run = self._make_run()
         if config.limit_val_batches is None:
-            kwargs["limit_val_batches"] = 0  # the losses on held-out images are nothing to wait for
+            kwargs["limit_val_batches"] = 0  # losses on held-out images are not worth the wait
         given, late = loggers.split(config.logger)
         if config.logger is not False:
             kwargs["logger"] = [self.run.metrics, *given]
         if config.profiler is None:
             kwargs["profiler"] = NoProfiler()
         kwargs["default_root_dir"] = str(self.run.folder)
-        # What has a state comes before the run, whose last checkpoint holds it
+        # Callbacks with state come before the run, whose last checkpoint contains it
         callbacks = [self.config_init.diagnostics, self.run, self.config_init.samples, self.config_init.scores]
         callbacks.append(Monitors())
         own_bar = any(isinstance(callback, ProgressBar) for callback in _listed(config.callbacks))
@@ -159,7 +159,7 @@ class GANCLI(LightningCLI):
             trainer = self.trainer_class(**config, callbacks=callbacks)
             if config["strategy"] == "auto" and trainer.num_devices * trainer.num_nodes > 1:
                 trainer = self.trainer_class(**config | {"strategy": GANStrategy.strategy_name}, callbacks=callbacks)
-        except Exception as error:  # Lightning and the accelerators raise anything
+        except Exception as error:  # Lightning and accelerators raise many kinds
             raise UserError(f"trainer: {one_line(error)}; python -m ganzoo checks shows the devices here") from error
         if config["sync_batchnorm"] and trainer.strategy.root_device.type == "cpu":
             raise UserError("trainer.sync_batchnorm is for GPUs, and this training is on CPUs; leave it out")
@@ -175,7 +175,7 @@ class GANCLI(LightningCLI):
 
     @contextmanager
     def _discarding(self) -> Iterator[None]:
-        """What is refused before training leaves no folder."""
+        """Deletes the new run folder if an error occurs before training."""
         try:
             yield
         except BaseException:
@@ -194,7 +194,7 @@ class GANCLI(LightningCLI):
                 preflight.check_data(self.datamodule, processes, self.model)
 
     def start(self) -> None:
-        """Train, or look at the losses."""
+        """Trains, or computes the losses."""
         method = getattr(self.trainer, self.verb)
         if self.told:
             rank_zero_only(print)(printable(self.told), file=sys.stderr)
@@ -203,7 +203,7 @@ class GANCLI(LightningCLI):
         except SystemExit as error:
             if error.code == AGAIN:
                 raise
-            raise KeyboardInterrupt from error  # Lightning's answer to Ctrl-C
+            raise KeyboardInterrupt from error  # Lightning exits on Ctrl-C
         except Exception as error:
             if not (self.run and self.run.started) or isinstance(error, MisconfigurationException):
                 raise UserError(describe(error)) from error
@@ -229,18 +229,18 @@ class GANCLI(LightningCLI):
             raise UserError(f"{path} is at step {step} of {most}; to go on, add --trainer.max_steps {2 * step}")
 
     def _find_home(self, checkpoint: Path) -> None:
-        """A run goes on in its folder, but never with other data, or as another model, which is a new run."""
+        """Resumes a run in its own folder, unless the data or the model differ: then it starts a new run."""
         self.home = run_of(checkpoint)
         if self.home is None:
             return
         if (other := preflight.difference(self.home / "config.yaml", self._text())) is None:
-            lock(self.home)  # before it is read: a process that trains in it may remove what was found
+            lock(self.home)  # before reading: a process that trains in it may delete the checkpoint
         else:
             self.told = f"{other} in {self.home}, which stays as it is: a new run goes on from {checkpoint}"
             self.home = None
 
     def _linked(self, datamodule: Any, key: str) -> Any:
-        """What the data says of an argument of the model."""
+        """The data's value for an argument of the model."""
         if not hasattr(datamodule, key):
             raise UserError(
                 f"{type(datamodule).__name__} has no {key}; set self.image_size, self.channels and self.num_classes in "
@@ -254,7 +254,7 @@ class GANCLI(LightningCLI):
 
     @contextmanager
     def _whole_names(self) -> Iterator[None]:
-        """An argument that a constructor's message begins with has the name by which it is set: `model.n_critic`."""
+        """Replaces the argument's name at the start of a constructor's message by its key, such as `model.n_critic`."""
         try:
             yield
         except ValueError as error:
@@ -268,7 +268,7 @@ class GANCLI(LightningCLI):
             raise UserError(whole + text[len(word) :]) from error
 
     def _find_last(self) -> None:
-        """The newest run of this very config, and its last whole checkpoint."""
+        """Finds the newest run with exactly this config, and its last intact checkpoint."""
         self.config.ckpt_path = None
         runs = runs_of(Path(self.config.trainer.default_root_dir), self._text())
         if not runs:
@@ -285,7 +285,7 @@ class GANCLI(LightningCLI):
                 print(f"{file} is damaged; going on from {last}", file=sys.stderr)
 
     def _way_on(self, lower: bool) -> str:
-        """What to do after a training was stopped in the middle."""
+        """How to continue after an error stopped the training."""
         assert self.run is not None
         if (last := newest(self.run.checkpoints)) is None:
             return "; there is no checkpoint yet"
@@ -307,7 +307,7 @@ class GANCLI(LightningCLI):
     def _text(self) -> str:
         """The resolved config as YAML."""
         config = self.config.clone()
-        config.ckpt_path = None  # so that the config starts anew
+        config.ckpt_path = None  # the saved config starts a new training
         with warnings.catch_warnings(action="ignore"):
             text = self.parser.dump(config, skip_unset=False)
         if match := re.search(r"(\w+): Unable to serialize", text):
@@ -319,15 +319,15 @@ class GANCLI(LightningCLI):
 
 
 def _listed(given: Any) -> list[Any]:
-    """`trainer.callbacks`, which may be none, one, or a list."""
+    """`trainer.callbacks`, which may be None, one, or a list, as a list."""
     return given if isinstance(given, list) else [given] if given else []
 
 
 def build(verb: str, arguments: Sequence[str], dry: bool = False) -> GANCLI:
-    """Everything that a command names: model, data, trainer; dry, if it is not to be trained.
+    """Creates the model, data and trainer of a command; for `dry` see `GANCLI`.
 
     Raises:
-        UserError: something about it is wrong.
+        UserError: an option or a config is invalid.
     """
     own_files()
     for name in ganzoo.VARIANTS:
@@ -350,7 +350,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         if verb == "fit":
             unheard()
         cli.start()
-    if cli.run is None or cli.trainer.local_rank:  # Lightning takes another code of the processes it starts for a fault
+    if cli.run is None or cli.trainer.local_rank:  # Lightning treats other codes as failures
         return 0
     if cli.trainer.is_global_zero:
         print(summary(cli.run, cli.trainer), file=sys.stderr)
@@ -358,7 +358,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
 
 
 def dry_run(cli: GANCLI) -> int:
-    """Play two batches, say what the training would cost, and leave nothing behind."""
+    """Trains two batches, prints the cost of the whole training, and leaves no files."""
     config, trainer = cli.config_init.trainer, cli.trainer
     with user_errors():
         cost = measure(cli.model, cli.datamodule, 1, 1, accelerator=config.accelerator, precision=config.precision)

@@ -1,4 +1,4 @@
-"""What a config may name. It imports classes and calls them, so that a stranger's must not choose which."""
+"""What a config may name: configs import and call classes, so an untrusted one must not name any code it likes."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ HELP = "a package or folder whose classes a config may name, beside ganzoo, torc
 
 
 def guard(trusted: Sequence[str] = ()) -> None:
-    """From now on configs, and class paths among the arguments, name only what is known, trusted, or the user's own.
+    """Restricts class paths in configs and arguments to known, trusted and the user's own modules.
 
-    Nothing else is imported; where it hides behind a name that may be imported, it is not called.
+    Nothing else is imported or, where an allowed module exposes it, called.
 
     Raises:
-        UserError: a trusted name is of no package, or of Python's own, with which one can do anything.
+        UserError: a trusted name is not a package name, or belongs to the standard library or jsonargparse.
     """
     for name in trusted:
         if not name.isidentifier() or name in NEVER:
@@ -42,7 +42,7 @@ def guard(trusted: Sequence[str] = ()) -> None:
 
 
 def take(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Arguments without `--trust PACKAGE`, and the packages: no config can say what is to be trusted."""
+    """The arguments without `--trust PACKAGE`, and the packages; taken out first, so that no config can set it."""
     others, trusted = [], []
     rest = iter(arguments)
     for argument in rest:
@@ -55,7 +55,7 @@ def take(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def refusal(error: ImportError) -> str:
-    """What to say of a name that jsonargparse did not import, as it is not allowed."""
+    """The message for a name that jsonargparse was not allowed to import."""
     name = str(error).split("'")[1]
     package = name.partition(".")[0]
     if _spec(package) is None:
@@ -68,7 +68,7 @@ def refusal(error: ImportError) -> str:
 
 
 def own_modules() -> list[str]:
-    """The `.py` files of the working folder, where their names lead to them; a folder may be a stranger's, unpacked."""
+    """Modules of the `.py` files in the working folder, unless shadowed; not packages, which may be downloaded code."""
     files = {path.stem: path for path in Path.cwd().glob("*.py") if path.stem.isidentifier() and path.stem != "ganzoo"}
     return [name for name, path in sorted(files.items()) if _is_at(path, _spec(name))]
 
@@ -76,7 +76,7 @@ def own_modules() -> list[str]:
 def _spec(name: str) -> ModuleSpec | None:
     try:
         return importlib.util.find_spec(name)
-    except (ImportError, ValueError):  # `__main__` has none
+    except (ImportError, ValueError):  # `__main__` has no spec
         return None
 
 

@@ -1,1 +1,1 @@
-"""What training and scores cost, beside other people's ways: `python -m tests.benchmarks`."""
+"""The cost of training and scores, compared with other implementations: `python -m tests.benchmarks`."""

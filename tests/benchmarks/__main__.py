@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks`: what training and scores cost on this machine, beside other people's ways."""
+"""`python -m tests.benchmarks`: the cost of training and scores here, compared with other implementations."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ganzoo.cli.errors import UserError
 
 
 class Measurement(NamedTuple):
-    """Its function is called by its name in `tests.benchmarks.<module>`, with the device and `repeats`."""
+    """A benchmark: a function of this name in `tests.benchmarks.<module>`, called with the device and `repeats`."""
 
     module: str
     repeats: int
     quick: int  # repeats with --quick
     help: str
-    default: bool = True  # without --only
+    default: bool = True  # runs without --only
 
 
 MEASUREMENTS = {

@@ -1,4 +1,4 @@
-"""`bench`: whole evaluations beside torch-fidelity's, through the same networks, of the same images in memory."""
+"""Benchmark: whole evaluations compared with torch-fidelity's, with the same networks and images in memory."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 CASES = ("digits", "inception")
 FAKES = {"digits": 10_000, "inception": 128}
-BATCH = 64  # torch-fidelity's by default, and ganzoo's
-RESULTS = {  # torch-fidelity's names of what does not depend on subsets that are drawn
+BATCH = 64  # the default of torch-fidelity and of ganzoo
+RESULTS = {  # torch-fidelity's names of scores that do not depend on random subsets
     "frechet_inception_distance": "fid",
     "inception_score_mean": "is",
     "precision": "precision",
@@ -25,19 +25,19 @@ RESULTS = {  # torch-fidelity's names of what does not depend on subsets that ar
 
 
 class Case(NamedTuple):
-    """What is evaluated, for both."""
+    """The evaluation, for both libraries."""
 
     fakes: Tensor  # uint8 [N, C, H, W]
     reals: Tensor
     metrics: list[str]
     extractor: str
     weights: str | None
-    theirs: str  # torch-fidelity's name of the extractor
-    outputs: list[str]  # and of what metrics read
+    theirs: str  # torch-fidelity's extractor
+    outputs: list[str]  # torch-fidelity's outputs of the extractor
 
 
 def evaluation(device: str, repeats: int) -> dict[str, Any]:
-    """Time of an evaluation: cold, and when both find the reals' statistics or features in their caches."""
+    """Times of an evaluation: cold, and warm, with the reals' statistics or features in the caches."""
     raw: dict[str, Any] = {}
     for name in CASES:
         make, times = (digits, repeats) if name == "digits" else (inception, -(-repeats // 3))
@@ -45,13 +45,13 @@ def evaluation(device: str, repeats: int) -> dict[str, Any]:
             case = make(FAKES[name], Path(folder) / "weights.pth")
             what = f"{len(case.fakes):,} fakes and {len(case.reals):,} reals through {name}"
             print(f"\nevaluation: {', '.join(case.metrics)} of {what}, median (p10 to p90) of {times}, interleaved")
-            # of many images through a large network the extraction is nearly all; it also warms up
+            # with many images and a large network, extraction takes nearly all time; it also warms up
             raw[name] = {"extraction": _extraction(case, device, times), **_race(case, device, times)}
     return raw
 
 
 def _extraction(case: Case, device: str, repeats: int) -> dict[str, list[float]]:
-    """CPU seconds (wall on a GPU) of one batch through the extractors alone."""
+    """CPU time (wall time on a GPU) of the extractors alone, in seconds per batch."""
     from torch_fidelity.utils import create_feature_extractor
 
     from ganzoo.evaluation.extractors import make
@@ -144,11 +144,12 @@ def _theirs(case: Case, device: str, cache: str) -> dict[str, float]:
     return {RESULTS[name]: float(value) for name, value in found.items() if name in RESULTS}
 
 
-# What is looked at, and through what
+# Images and extractors
 
 
 def digits(n: int, file: Path) -> Case:
-    """Scikit-learn's digits and noisy copies of them, through ganzoo's own small classifier; all metrics."""
+    """Scikit-learn's digits and noisy copies of them, with ganzoo's small digit classifier; FID, IS, KID, precision and
+    recall."""
     import torch
     from torch_fidelity import register_feature_extractor
     from torch_fidelity.feature_extractor_base import FeatureExtractorBase
@@ -161,7 +162,7 @@ def digits(n: int, file: Path) -> Case:
         def __init__(self, name: str, features_list: list[str], **_: Any) -> None:
             super().__init__(name, features_list)
             self.extractor = Classifier("digits")
-            self.network = self.extractor.network  # so that it moves to the device
+            self.network = self.extractor.network  # registered, so that it moves to the device
 
         def forward(self, images: Tensor) -> tuple[Tensor, ...]:
             outputs = self.extractor(images)
@@ -188,7 +189,7 @@ def digits(n: int, file: Path) -> Case:
 
 
 def inception(n: int, file: Path) -> Case:
-    """Noise through an Inception that has learnt nothing, which is as slow as one that has."""
+    """Noise, with an untrained Inception, which is as slow as a trained one."""
     import torch
     from torch import nn
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -196,7 +197,7 @@ def inception(n: int, file: Path) -> Case:
     class Untrained(FeatureExtractorInceptionV3):
         def load_state_dict(self, *_: Any, **__: Any) -> None:  # type: ignore[override]
             for module in self.modules():
-                if isinstance(module, nn.Conv2d):  # the default would make images alike
+                if isinstance(module, nn.Conv2d):  # the default gives all images similar features
                     nn.init.kaiming_normal_(module.weight)
 
     nothing = io.BytesIO()

@@ -1,4 +1,4 @@
-"""`bench`: the loops and networks whose steps are compared."""
+"""Benchmarks: the training loops and networks that are compared."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
     from ganzoo.data import GANDataModule
 
-Loop = Callable[["Tensor"], None]  # one step of a plain loop, from real images
+Loop = Callable[["Tensor"], None]  # one step of a plain loop, on real images
 
 
 def plain_loop(generator: nn.Module, discriminator: nn.Module, z_dim: int, device: str) -> Loop:
-    """The step of the DCGAN tutorials, with the losses of both halves of D's batch in one backward pass."""
+    """The step of the DCGAN tutorials, with one backward pass for D's losses on reals and fakes."""
     import torch
 
     d, g = discriminator.to(device), generator.to(device)
@@ -38,7 +38,7 @@ def plain_loop(generator: nn.Module, discriminator: nn.Module, z_dim: int, devic
 
 
 def tiny_networks() -> tuple[nn.Module, nn.Module]:
-    """A generator and a discriminator of images [N, 2, 1, 1], which take next to no time."""
+    """A generator and a discriminator of images [N, 2, 1, 1], with negligible computation."""
     from torch import nn
 
     class Network(nn.Sequential):
@@ -59,7 +59,7 @@ def tiny() -> LightningModule:
 
 
 def naive() -> LightningModule:
-    """The same game as many LightningModules on the net play it."""
+    """The same GAN as a LightningModule in the style of published examples."""
     import torch
     from lightning.pytorch import LightningModule
 
@@ -113,7 +113,7 @@ def noise(image_size: int, channels: int, batch_size: int) -> GANDataModule:
         def __init__(self) -> None:
             super().__init__(batch_size=batch_size)
             self.image_size, self.channels, self.num_classes = image_size, channels, 10
-            self.extractor = "inception"  # through which a training looks at nothing by itself
+            self.extractor = "inception"  # not used by training unless requested
 
         def make_dataset(self, split: Any) -> ArrayImages:
             images = torch.randint(256, (10_000, channels, image_size, image_size), dtype=torch.uint8)

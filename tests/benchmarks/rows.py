@@ -1,4 +1,4 @@
-"""What the benchmarks share: their goals, two clocks, a line of a table, and silence."""
+"""Shared parts of the benchmarks: goals, timing, table rows and silencing."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 GOALS = {
-    "overhead": 0.33,  # of what a naive LightningModule adds, at most
+    "overhead": 0.33,  # of the overhead of a naive LightningModule, at most
     "shared fakes": 0.95,  # of the plain loop's CPU time, at most
-    "fresh fakes": 1.03,  # the same, with a forward pass of the generator more
-    "frechet": 2.5,  # times faster than torchmetrics, at least, where there are more rows than features
+    "fresh fakes": 1.03,  # the same, with one more forward pass of the generator
+    "frechet": 2.5,  # times faster than torchmetrics, at least, with more rows than features
     "frechet, few rows": 8,
-    "evaluation": 1.5,  # times the images/s of torch-fidelity, at least
-    "memory": 5,  # MB that ten times the fakes add, at most
-    "shards": 5,  # MB that ten times the pictures add, at most
+    "evaluation": 1.5,  # times the throughput of torch-fidelity, at least
+    "memory": 5,  # MB added by ten times the fakes, at most
+    "shards": 5,  # MB added by ten times the pictures, at most
     "safety": 1,  # % of a training's time, at most
     "tracking": 3,  # % of a training's time, at most
 }
 
 
 class Time(NamedTuple):
-    """Seconds."""
+    """Times in seconds."""
 
     wall: float
-    cpu: float  # of all threads, and of the processes that were waited for
+    cpu: float  # of all threads and finished child processes
 
     @staticmethod
     def now() -> Time:
@@ -43,14 +43,14 @@ class Time(NamedTuple):
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, Time]:
-    """What a call returns, and how long it takes."""
+    """The result of a call, and its time."""
     begin = Time.now()
     found = call()
     return found, Time.now().since(begin)
 
 
 def row(name: str, figures: Sequence[float], form: str, goal: str = "") -> None:
-    """Print a median, its 10th to 90th percentile and the goal."""
+    """Prints the median, the 10th to 90th percentile and the goal."""
     tenths = statistics.quantiles([*figures] * 2 if len(figures) == 1 else figures, n=10, method="inclusive")
     spread = f"{tenths[0]:{form}} to {tenths[-1]:{form}}"
     print(f"  {name:<50}{statistics.median(figures):>8{form}}  {spread:<18}{goal}".rstrip(), flush=True)
@@ -58,7 +58,7 @@ def row(name: str, figures: Sequence[float], form: str, goal: str = "") -> None:
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Nothing from Lightning, nor from what it runs."""
+    """Suppresses warnings, printed output and Lightning's log messages."""
     loggers = [logging.getLogger(f"lightning.{name}") for name in ("pytorch", "fabric")]
     levels = [logger.level for logger in loggers]
     with (
@@ -78,7 +78,7 @@ def silence() -> Iterator[None]:
 
 @contextlib.contextmanager
 def cache_at(folder: str) -> Iterator[None]:
-    """The statistics of real images are kept there, not among the user's."""
+    """Caches the statistics of real images in this folder, not in the user's cache."""
     before = os.environ.get("GANZOO_CACHE")
     os.environ["GANZOO_CACHE"] = folder
     try:

@@ -1,4 +1,4 @@
-"""`bench`: what it costs that numbers are looked at in every step, and that a checkpoint is whole."""
+"""Benchmark: the cost of checking each step for non-finite numbers, and of sealed checkpoints."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 from tests.benchmarks.loops import noise
 from tests.benchmarks.rows import GOALS, row, silence
 
-STEPS, BATCH = 20, 64  # of one repetition
+STEPS, BATCH = 20, 64  # of one run
 WIDTH = {"cpu": 32, "cuda": 128}  # of the DCGAN
-USUAL = 1000  # steps between two checkpoints of `fit`
+USUAL = 1000  # steps between two checkpoints in `fit`
 
 
 def safety(device: str, repeats: int) -> dict[str, Any]:
-    """Time in the looks and in the saving, over that of the training around them."""
+    """Time for the checks and for saving, relative to the training step."""
     from lightning.pytorch import Trainer
 
     from ganzoo.callbacks.checkpoints import Checkpoints

@@ -1,4 +1,4 @@
-"""`bench`: what a distance costs, and what more fakes add to the memory of an evaluation; both on the CPU."""
+"""Benchmark: the time of the Frechet distance, and the memory of an evaluation by number of fakes, on the CPU."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 FEATURES = 2048  # Inception's
-ROWS = (6000, 1000)  # more than there are features, and fewer
+ROWS = (6000, 1000)  # more than features, and fewer
 FAKES = (2_000, 5_000, 20_000, 200_000)
-SAMPLE = 5_000  # rows that the standard error of fid looks at, at most
-SIZES = (256, 10)  # features and classes of the extractor by which memory is measured
+SAMPLE = 5_000  # maximum number of rows in the standard error of fid
+SIZES = (256, 10)  # features and classes of the extractor in the memory benchmark
 
 
 def frechet(device: str, repeats: int) -> dict[str, Any]:
-    """CPU time of the distance between two Gaussians that are known, and how exact it is.
+    """CPU time and error of the distance between two Gaussians.
 
-    The reference is the nuclear norm |A B^T|_* of the centred features, whose singular values lose nothing to squaring.
+    The reference is the nuclear norm |A B^T|_* of the centred features, which avoids the error of squaring them.
     """
     import numpy as np
     import torch
@@ -57,7 +57,7 @@ def frechet(device: str, repeats: int) -> dict[str, Any]:
         found: dict[str, list[dict[str, float]]] = {name: [] for name in contestants}
         for repeat in range(repeats):
             for name, distance in contestants.items():
-                if repeat == 0 or name != "scipy":  # which is slow
+                if repeat == 0 or name != "scipy":  # scipy is slow
                     value, time = timed(distance)
                     found[name].append({"cpu": time.cpu, "wall": time.wall, "error": abs(value - true)})
         raw[str(n)] = {"true": true, "root": root.cpu, **found}
@@ -74,7 +74,7 @@ def frechet(device: str, repeats: int) -> dict[str, Any]:
 
 
 def _features(n: int, seed: int) -> Tensor:
-    """[n, FEATURES] in float64: not negative, correlated, of a spectrum that falls; another seed, another mixture."""
+    """[n, FEATURES] in float64: non-negative, correlated, with a decaying spectrum; the seed determines the mixture."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -84,7 +84,7 @@ def _features(n: int, seed: int) -> Tensor:
 
 
 def _overlap(x: Tensor, y: Tensor) -> Tensor:
-    """tr (S1 S2)^(1/2) of the rows' covariances, from their triangular factors where these are smaller."""
+    """tr (S1 S2)^(1/2) of the rows' covariances, from the triangular factors of QR."""
     import torch
 
     a, b = (torch.linalg.qr((z - z.mean(0)) / (len(z) - 1) ** 0.5, mode="r").R for z in (x, y))
@@ -92,7 +92,7 @@ def _overlap(x: Tensor, y: Tensor) -> Tensor:
 
 
 def memory(device: str, repeats: int) -> dict[str, list[float]]:
-    """Peak memory of processes that take FID and IS of more and more fakes."""
+    """Peak memory in MB of processes that compute FID and IS of an increasing number of fakes."""
     print(
         f"\nmemory: MB that fid and is add to a process's peak, {SIZES[0]} features, median (p10 to p90) of {repeats};"
         f"\nup to {SAMPLE:,} fakes the rows that the standard error of fid looks at grow, then no more"
@@ -119,7 +119,7 @@ def memory(device: str, repeats: int) -> dict[str, list[float]]:
 
 
 def peak(n: int, num_features: int, num_classes: int) -> None:
-    """Print the MB by which an evaluation of n fakes raises this process's peak; a process has only one."""
+    """Prints the MB by which an evaluation of n fakes raises this process's peak memory; for use in a new process."""
     import resource
 
     import torch
@@ -142,7 +142,7 @@ def peak(n: int, num_features: int, num_classes: int) -> None:
             return x, self.logits(x)
 
     class Noise(Source):
-        """Fakes that are made when they are asked for, and dropped."""
+        """Fakes that are generated on demand and not stored."""
 
         def __init__(self, n: int) -> None:
             self.n = n
@@ -156,7 +156,7 @@ def peak(n: int, num_features: int, num_classes: int) -> None:
 
     def evaluate(n: int) -> float:
         Evaluation(Noise(n), reference, ["fid", "is"], extractor=extractor).run()
-        unit = 1e-6 if sys.platform == "darwin" else 1024e-6  # bytes there, else KiB
+        unit = 1e-6 if sys.platform == "darwin" else 1024e-6  # bytes on macOS, else KiB
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""`bench --only shards`: batches from shards beside those from a folder, and what more pictures add to the memory."""
+"""Benchmark: loading from shards compared with a folder, and memory by number of pictures."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ganzoo.cli.errors import UserError, one_line
 from tests.benchmarks.rows import GOALS, row, timed
 
 ROOT = Path(__file__).parents[2]
-SIZES = {64: 2000, 256: 400}  # pixels per side: pictures
-PICTURES = (5_000, 50_000)  # of 64x64 pixels, for the memory
-FILES = 100  # all others are links to these
+SIZES = {64: 2000, 256: 400}  # side in pixels -> number of pictures
+PICTURES = (5_000, 50_000)  # of 64x64 pixels, in the memory benchmark
+FILES = 100  # the others are links to these
 BATCH = 64
 
 
 def shards(device: str, repeats: int) -> dict[str, Any]:
-    """Images per second of one process, and the memory that it takes for few and for many pictures."""
+    """Images per second of one process, and its memory in MB for few and for many pictures."""
     raw: dict[str, Any] = {"rates": {}, "memory": {}}
     with tempfile.TemporaryDirectory() as folder:
         print(f"\nshards: images/s of a process without workers, warm; median (p10 to p90) of {repeats}, interleaved")
@@ -47,7 +47,7 @@ def shards(device: str, repeats: int) -> dict[str, Any]:
 
 
 def _pictures(folder: Path, n: int, size: int) -> Path:
-    """A folder of PNGs that compress about as photographs do."""
+    """A folder of PNGs that compress about as well as photographs."""
     import numpy as np
     from PIL import Image
 
@@ -100,7 +100,7 @@ def _memory(out: Path) -> float:
 
 
 def epoch(out: str) -> None:
-    """Print the MB that this process's memory, without what is a file's, grows by in an epoch of all pictures."""
+    """Prints the MB by which this process's anonymous memory grows in an epoch of all pictures."""
     from ganzoo.data import Shards
 
     before = anonymous()
@@ -110,6 +110,6 @@ def epoch(out: str) -> None:
 
 
 def anonymous() -> float:
-    """MB of this process that are no file's; those can be dropped and read again, these cannot."""
+    """Anonymous memory of this process in MB; mapped files do not count, as they can be dropped and read again."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) * 1024e-6

@@ -1,4 +1,4 @@
-"""`bench`: what scores add to a training, in a run of a config that comes with ganzoo."""
+"""Benchmark: the time that scores add to a training with a shipped config."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 from tests.benchmarks.rows import GOALS, Time, cache_at, row, silence
 
 CONFIG = "dcgan/digits"
-EVERY = 100  # steps between two evaluations here, so that a short run has some
+EVERY = 100  # steps between evaluations, so that a short run has several
 HOOKS = ("on_fit_start", "on_train_start", "on_train_batch_end", "on_fit_end")
 
 
 def tracking(device: str, repeats: int) -> dict[str, Any]:
-    """Time in the callback, with its checkpoints of the best, over that of the training around it."""
+    """Time in the callback, including its best checkpoints, relative to the training."""
     import yaml
 
     from ganzoo.callbacks.scores import Scores
@@ -55,7 +55,7 @@ def tracking(device: str, repeats: int) -> dict[str, Any]:
 
 
 def _fit(file: Path, device: str, steps: int, folder: str) -> dict[str, list[tuple[Time, Time]]]:
-    """Begin and end of every call of the callback in a run of the config."""
+    """Runs the config; start and end time of each call of the callback, by hook."""
     import ganzoo
     from ganzoo.cli.training import GANCLI
 

@@ -1,4 +1,4 @@
-"""`bench`: what a training step costs on this machine, beside the loop that people write by hand."""
+"""Benchmark: the cost of a training step, compared with a hand-written loop."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
     from ganzoo.data import GANDataModule
 
-# Steps of each loop in turn. For `overhead` a block has two pictures, a checkpoint and twenty logs; for `step` blocks
-# are short and many, so that the median forgets those in which something else had the processor.
+# Steps per block; the loops alternate. For `overhead` a block has two pictures, a checkpoint and twenty logs; for
+# `step` blocks are short and many, so that the median ignores those disturbed by other processes.
 BLOCK = {"overhead": 1000, "step": 4}
 WIDTH = {"cpu": 64, "cuda": 128}  # of the DCGAN
 
-Pair = dict[str, float]  # seconds a step: wall and process CPU time, of the fit and of the plain loop
+Pair = dict[str, float]  # seconds per step: wall and process CPU time, of fit and plain loop
 
 
 def overhead(device: str, repeats: int) -> dict[str, list[Pair]]:
-    """Time that is added to each step, on networks that take none themselves."""
+    """Overhead per step, with networks whose own computation is negligible."""
     print(f"\noverhead: CPU microseconds a step, median (p10 to p90) of {repeats} blocks of {BLOCK['overhead']}")
     raw: dict[str, list[Pair]] = {"ganzoo": [], "naive": []}
-    for _ in range(repeats):  # in turns
+    for _ in range(repeats):  # alternating
         for name, make, everything in (("ganzoo", tiny, True), ("naive", naive, False)):
             plain = plain_loop(*tiny_networks(), 2, device)
             raw[name] += _race(make(), noise(1, 2, 8), plain, BLOCK["overhead"], 1, device, everything)
@@ -47,7 +47,7 @@ def overhead(device: str, repeats: int) -> dict[str, list[Pair]]:
 
 
 def step(device: str, repeats: int) -> dict[str, list[Pair]]:
-    """Time of a DCGAN's step in `Trainer.fit` over that of a plain loop on the same networks."""
+    """Time of a DCGAN's step in `Trainer.fit`, relative to a plain loop with the same networks."""
     from ganzoo.variants.dcgan import DCGAN
 
     width = WIDTH[device]
@@ -67,7 +67,7 @@ def step(device: str, repeats: int) -> dict[str, list[Pair]]:
 
 
 def start(device: str, repeats: int) -> dict[str, list[float]]:
-    """Seconds of whole processes, and to the end of a run's first step."""
+    """Seconds of whole processes, and until the end of a run's first step."""
     print(f"\nstart: seconds of a new process, median (p10 to p90) of {repeats}")
     raw: dict[str, list[float]] = {}
     ganzoo = [sys.executable, "-m", "ganzoo"]
@@ -99,18 +99,18 @@ def start(device: str, repeats: int) -> dict[str, list[float]]:
 def _race(
     model: LightningModule, data: GANDataModule, plain: Loop, block: int, repeats: int, device: str, everything: bool
 ) -> list[Pair]:
-    """A fit that is interrupted after every block of steps for as many of the plain loop; the first pair warms up.
+    """Alternates blocks of steps of a fit with blocks of the plain loop; the first pair warms up.
 
-    Each gets the same real images, which cost the plain loop nothing.
+    The plain loop reuses the fit's real images, so it has no loading time.
 
     Args:
         model: any module.
         data: its data.
         plain: one step of the plain loop.
-        block: steps of either loop between two changes.
-        repeats: how many pairs of blocks count.
+        block: steps per block.
+        repeats: number of measured pairs of blocks.
         device: cpu or cuda.
-        everything: the logger and the callbacks that `fit` sets up, rather than Lightning's own defaults.
+        everything: use the logger and callbacks of `fit`, rather than Lightning's defaults.
     """
     import torch
     from lightning.pytorch import Callback, Trainer
@@ -139,7 +139,7 @@ def _race(
                     fit = since(self.begin)
                     pairs.append({"fit": fit[0], "plain": self.plain[0], "fit_cpu": fit[1], "plain_cpu": self.plain[1]})
                 trainer.should_stop = len(pairs) > repeats
-                # Lightning's import sets it; without a GPU it makes every optimizer step of torch's slower.
+                # Set when Lightning is imported; without a GPU it slows down torch's optimizer steps.
                 setting = os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
                 begin = clock()
                 for _ in range(0 if trainer.should_stop else block):
@@ -168,7 +168,7 @@ def _race(
 
 
 def _fit_setup(folder: Path) -> dict[str, Any]:
-    """What `fit` gives to the trainer by default, with the bar of a terminal."""
+    """The default logger, callbacks and profiler of `fit`, with a terminal's progress bar."""
     from rich.console import Console
 
     from ganzoo.callbacks.checkpoints import Checkpoints

@@ -1,1 +1,1 @@
-"""Long runs over all variants, whose rows and pages are kept under .github/: one command each."""
+"""Long runs, one command each; `faults` and `learning` keep their rows and pages under .github/."""

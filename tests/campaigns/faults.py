@@ -1,8 +1,8 @@
-"""`python -m tests.campaigns.faults`: does a run that was struck end as the run that never was?
+"""`python -m tests.campaigns.faults`: does an interrupted and resumed run end exactly as an uninterrupted one?
 
-A row is one variant and one fault: the same command is started, meets the fault, and is started again until it ends.
-Its last checkpoint, logs, scores and pictures are then compared, bit by bit, with those of a run that was left alone.
-Rows are appended to a file as they are done; those that are there are not run again. The page is made from the rows.
+A row is one variant and one fault: the command is started, hit by the fault, and restarted until it finishes. Its last
+checkpoint, logs, scores and pictures are then compared, bit by bit, with those of an uninterrupted run. Each row is
+appended to a file when it is finished; existing rows are not run again. The page is generated from the rows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import yaml
 from torch.utils._pytree import tree_flatten_with_path
 
 import ganzoo
-import ganzoo.cli.training  # all of it, once, for the forks
+import ganzoo.cli.training  # imported once, for all forks
 from ganzoo.checkpoint.sealed import read as read_checkpoint
 from ganzoo.cli.errors import one_line
 from ganzoo.cli.paths import find_config
@@ -33,7 +33,7 @@ from ganzoo.data import Digits
 from tests.campaigns.faults_kinds import FAULTS, HELD_OUT, SAVES, STEPS, Course, Dies
 
 PLACE = Path(__file__).parents[2] / ".github" / "faults"
-FEW = ("GAN", "DCGAN", "WGANGP")  # that meet what is slow, or the same for all
+FEW = ("GAN", "DCGAN", "WGANGP")  # for faults that are slow, or the same for all variants
 FOR_FEW = ("dead rank", "group", "closed pipe", "two at once")
 WORKERS = ("dead worker", "group", "closed pipe")
 SMALL = {"width": 4, "hidden": 16, "d_hidden": 8, "z_hidden": 8, "y_hidden": 8, "z_dim": 6, "blocks": 1}
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if unknown := {*options.faults} - {*FAULTS} | {*options.variants} - {*ganzoo.list_models()}:
         parser.error(f"no {', '.join(unknown)}; faults are {names}; variants are {', '.join(ganzoo.list_models())}")
-    torch.set_num_threads(1)  # others do not live on in a fork
+    torch.set_num_threads(1)  # other threads do not survive a fork
     options.place.mkdir(parents=True, exist_ok=True)
     file = options.place / "rows.jsonl"
     done = {(row["variant"], row["fault"]) for row in read(file)}
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def cells() -> list[tuple[str, str]]:
-    """All that belongs into the table."""
+    """Pairs of variant and fault in a complete table."""
     return [(v, f) for v in ganzoo.list_models() for f in FAULTS if f not in FOR_FEW or v in FEW]
 
 
@@ -80,7 +80,7 @@ def read(file: Path) -> list[Row]:
 
 
 def strike(variant: str, fault: str, work: Path) -> Row:
-    """One variant's run that meets one fault, held against one that does not, which is kept in the folder `work`."""
+    """Compares one variant's run with one fault to an uninterrupted run, which is kept in the folder `work`."""
     used = _cpu_seconds()
     kind = {"corrupt image": "folder", "dead rank": "two"}.get(fault, "one")
     whole = reference(variant, kind, work)
@@ -89,7 +89,7 @@ def strike(variant: str, fault: str, work: Path) -> Row:
     _end(course, kind)
     trouble = [f"exit code {code}" for code, _ in course.starts[:-1] if code not in FAULTS[fault].codes]
     trouble += ["it does not end"] if course.starts[-1][0] else []
-    # a worker's thread of this name shows one when nobody fetches its batch any more
+    # a worker's thread of this name prints a traceback if its batch is never fetched
     texts = [text for _, text in course.starts if "in _serve" not in text]
     trouble += [word for word in ("Traceback", "hung") if any(word in text for text in texts)]
     made = environment()
@@ -106,7 +106,7 @@ def strike(variant: str, fault: str, work: Path) -> Row:
 
 
 def reference(variant: str, kind: str, work: Path) -> Path:
-    """The run that was left alone; made at the first call."""
+    """The folder of the uninterrupted run, which is trained at the first call."""
     place = work / variant / kind
     if not place.exists():
         course = _course(variant, kind, place)
@@ -121,18 +121,18 @@ def _course(variant: str, kind: str, place: Path, workers: bool = False) -> Cour
     if kind == "folder":
         _write_digits(place / "digits")
     if kind == "two":
-        # a config may name the folder's own
+        # a config may name modules of the working folder
         (place / "dies.py").write_text(f"from {Dies.__module__} import Dies as Base\n\n\nclass Dies(Base):\n    pass\n")
     return course
 
 
 def command(variant: str, kind: str, workers: bool = False) -> list[str]:
-    """A variant's shipped config with small networks, D's more frequent updates, accumulation, flips and scores.
+    """A variant's shipped config with small networks, more updates of D than of G, microbatches, flips and scores.
 
     Args:
         variant: its name.
-        kind: what it is trained on: "one" process with digits, with a "folder" of pictures, or "two" processes.
-        workers: whether processes of their own load the data.
+        kind: "one" process with digits, one with a "folder" of pictures, or "two" processes with digits.
+        workers: load the data in worker processes.
     """
     name = f"{variant.lower()}/digits"
     data = yaml.safe_load(find_config(name).read_text())["data"]
@@ -141,7 +141,7 @@ def command(variant: str, kind: str, workers: bool = False) -> list[str]:
     options = {
         **{f"model.{key}": value for key, value in SMALL.items() if key in given},
         "model.microbatches": 2,
-        **({} if "n_critic" in given else {"model.n_critic": 2}),  # those that name it have more
+        **({} if "n_critic" in given else {"model.n_critic": 2}),  # variants with this argument have more
         **({below: "ImageFolder", f"{below}.path": "digits", f"{below}.labels": "true"} if kind == "folder" else {}),
         **(
             {f"{below}.channels": 1, f"{below}.cache_gb": 0, f"{below}.val_fraction": HELD_OUT}
@@ -153,7 +153,7 @@ def command(variant: str, kind: str, workers: bool = False) -> list[str]:
         "data.flip": "true",
         **({"data.num_workers": 2 if workers else 0}),
         **({"data.labels_per_class": 3} if data["class_path"] == "SemiSupervised" else {}),
-        # half of them with averages and schedules
+        # half of the variants with averages and schedules
         **({"model.ema_half_life": 100, "model.lr_scheduler": "StepLR"} if len(variant) % 2 else {}),
         **({"model.lr_scheduler.step_size": 5} if len(variant) % 2 else {}),
         "trainer.max_steps": STEPS,
@@ -178,7 +178,7 @@ def command(variant: str, kind: str, workers: bool = False) -> list[str]:
 
 
 def _write_digits(folder: Path) -> None:
-    """A hundred of the digits as PNGs, ten of each class in a folder of its own."""
+    """A hundred digits as PNGs, ten per class, in one folder per class."""
     data = Digits().dataset("train")
     labels = data.labels()
     assert labels is not None
@@ -190,7 +190,7 @@ def _write_digits(folder: Path) -> None:
 
 
 def _end(course: Course, kind: str) -> None:
-    """Start it until it ends."""
+    """Restarts the command until it succeeds, at most `MOST_STARTS` times."""
     for _ in range(MOST_STARTS):
         if not (course.processes() if kind == "two" else course.start()):
             return
@@ -202,26 +202,26 @@ def _cpu_seconds() -> float:
 
 
 def _said(text: str) -> str:
-    """The line that tells why a start ended, or did not go on from the newest checkpoint."""
+    """The printed line with the reason for the end of a start, or for skipping the newest checkpoint."""
     lines = [one_line(line) for line in text.splitlines()]
     otherwise = lines[-1] if "Traceback" in text else ""
     return next((line for line in lines if re.match("ganzoo: error|Stopped|Done|.* is damaged", line)), otherwise)
 
 
 def differences(whole: Path, run: Path) -> list[str]:
-    """What of two runs' last states, logs, scores and pictures is not the same, to the bit."""
+    """Names of the parts of two runs' last states, logs, scores and pictures that are not bit-identical."""
     states = [_leaves(folder / "checkpoints" / "last.ckpt") for folder in (whole, run)]
     found = [key for key in {**states[0], **states[1]} if not _same(*(state.get(key) for state in states))]
     for name in ("metrics.jsonl", "scores.jsonl", "scores.json"):
         logs = [_log(folder / name) for folder in (whole, run)]
         found += [name] if logs[0] != logs[1] else []
     pictures = [{file.name: file.read_bytes() for file in folder.glob("samples/*.png")} for folder in (whole, run)]
-    # a run that is asked to stop shows its last state, too
+    # an interrupted run also draws its last state
     return [*found, *(["samples"] if not pictures[0].items() <= pictures[1].items() else [])]
 
 
 def _leaves(file: Path) -> dict[str, Any]:
-    """All of a checkpoint."""
+    """All values of a checkpoint, by their path in it."""
     leaves, _ = tree_flatten_with_path(read_checkpoint(file)) if file.exists() else ([], None)
     return {"".join(map(str, path)): value for path, value in leaves}
 
@@ -233,7 +233,7 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _log(file: Path) -> list[Any]:
-    """A log, or a record of scores, without times, nor the commit, which rows that are written make a changed one."""
+    """A log or a record of scores, without times and commit: writing rows changes the working tree."""
     text = file.read_text() if file.exists() else ""
     lines = text.splitlines() if file.suffix == ".jsonl" else [text or "null"]
     return [_timeless(json.loads(line)) for line in lines]

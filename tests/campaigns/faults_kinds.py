@@ -1,4 +1,4 @@
-"""The faults of `python -m tests.campaigns.faults`: real signals, files and limits that a training meets."""
+"""The faults of `python -m tests.campaigns.faults`: real signals, damaged files and resource limits."""
 
 from __future__ import annotations
 
@@ -28,57 +28,57 @@ from ganzoo.core.module import GANModule
 from ganzoo.core.player import PLAYERS
 from ganzoo.data.folder import fraction
 
-SEED = "seed_everything: 0\n"  # in a run's config
-STEPS, SAVES = 40, 7  # batches of a run, and between two checkpoints
-HELD_OUT = 0.1  # share of a folder that is not trained on
+SEED = "seed_everything: 0\n"  # in a resolved config
+STEPS, SAVES = 40, 7  # batches per run, and between two checkpoints
+HELD_OUT = 0.1  # share of a folder in the validation split
 LIMIT = 120  # seconds after which a start counts as hung
 RANK, STEP = "GANZOO_FAULT_RANK", "GANZOO_FAULT_STEP"  # environment variables that `Dies` reads
 Act = Callable[[GANModule], None]
 
 
 class Fault(NamedTuple):
-    """What strikes a training."""
+    """A fault, its description and the exit codes that it may cause."""
 
-    strike: Callable[[Course], None]  # starts the command, once or several times; who calls it starts it until it ends
+    strike: Callable[[Course], None]  # starts the command with the fault; the caller then restarts it
     text: str
-    codes: set[int]  # that a start may exit with
+    codes: set[int]  # allowed for a start that the fault ends
 
 
 class Course:
-    """One command in a folder of its own, started as often as it takes.
+    """One command in its own folder, and its starts.
 
     Args:
-        place: the folder; made here.
-        command: of `ganzoo fit`.
-        seed: of when and where the fault strikes.
+        place: the folder, which must not exist.
+        command: arguments of `ganzoo`.
+        seed: determines when and where the fault occurs.
     """
 
     def __init__(self, place: Path, command: list[str], seed: str) -> None:
         place.mkdir(parents=True)
         self.place, self.command, self.random = place, command, random.Random(seed)
-        self.starts: list[tuple[int, str]] = []  # exit code (minus a signal's number) and what was printed
+        self.starts: list[tuple[int, str]] = []  # exit code (or minus a signal's number) and output
         self._played = multiprocessing.Value("i", 0)
 
     @property
     def run(self) -> Path:
-        """The first of this very command, beside which another one may have trained."""
+        """The command's first run; ignores that of `start_beside` with another seed."""
         return next(run for run in sorted(self.place.glob("runs/*")) if SEED in (run / "config.yaml").read_text())
 
     @property
     def played(self) -> int:
-        """Batches, over all starts."""
-        counted = self.place / "played"  # by `Dies`
+        """Number of batches, over all starts."""
+        counted = self.place / "played"  # written by `Dies`
         return self._played.value + (counted.stat().st_size if counted.exists() else 0)
 
     def step(self, least: int = 2, most: int = STEPS - 2) -> int:
         return self.random.randint(least, most)
 
     def start(self, prepare: Callable[[], None] | None = None) -> int:
-        """Run the command in a fork of this process, which has imported everything, after `prepare` has been called."""
+        """Calls `prepare`, then runs the command, in a fork of this process (to save the imports); its exit code."""
         return self._end(*self._begin(self.command, prepare))
 
     def start_beside(self, *options: str) -> None:
-        """Run the command, and at the same moment once more with other options."""
+        """Runs the command twice at the same time, once with additional options."""
         both = [self._begin(self.command, None), self._begin([*self.command, *options], None, count=False)]
         for process, reader in both:
             self._end(process, reader)
@@ -102,12 +102,12 @@ class Course:
 
     def _child(self, writer: int, command: list[str], prepare: Callable[[], None] | None, counted: bool) -> None:
         os.setpgid(0, 0)
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever `nohup` has made of it
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # undoes `nohup`
         os.chdir(self.place)
         os.dup2(writer, 1)
         os.dup2(writer, 2)
         os.close(writer)
-        sys.stdout = sys.stderr = os.fdopen(2, "w", buffering=1)  # not what a test has put there
+        sys.stdout = sys.stderr = os.fdopen(2, "w", buffering=1)  # replaces streams captured by a test
 
         def count(_: GANModule) -> None:
             self._played.value += 1
@@ -119,7 +119,7 @@ class Course:
         os._exit(main(command))
 
     def processes(self, rank: int | None = None, step: int = 0) -> int:
-        """Run the command as a user does, in two processes of which one may kill itself after a batch."""
+        """Runs the command as a new process, which starts a second rank; kills `rank`, if given, after batch `step`."""
         environment = os.environ | {"OMP_NUM_THREADS": "1", RANK: str(rank), STEP: str(step)}
         command = [sys.executable, "-m", "ganzoo", *self.command]
         how: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
@@ -130,8 +130,7 @@ class Course:
 
 
 class Dies(Callback):
-    """Counts the batches of a training, and kills the process that its environment names, after the batch that it
-    names."""
+    """Counts the batches of a training, and kills its process if rank and step match the environment variables."""
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if trainer.is_global_zero:
@@ -142,7 +141,7 @@ class Dies(Callback):
 
 
 def _all_of(said: IO[str], group: int) -> str:
-    """What is printed by a group of processes, which is ended if it hangs."""
+    """The output of a process group, which is killed if it hangs."""
     begun, timer = time.monotonic(), threading.Timer(LIMIT, os.killpg, (group, signal.SIGKILL))
     timer.start()
     text = said.read()
@@ -152,7 +151,7 @@ def _all_of(said: IO[str], group: int) -> str:
 
 
 def _wrap(method: str, act: Act, *, before: bool) -> None:
-    """Call `act` before or after each call of a method of the model."""
+    """Calls `act` before or after each call of a model's method."""
     whole = getattr(GANModule, method)
 
     def wrapped(self: GANModule, *args: Any, **kwargs: Any) -> Any:
@@ -167,7 +166,7 @@ def _wrap(method: str, act: Act, *, before: bool) -> None:
 
 
 def at(step: int, act: Act, method: str = "training_step", before: bool = True) -> Callable[[], None]:
-    """Prepares a start: in the batch of this number, counted from 1, something happens."""
+    """A `prepare` for `Course.start`, which calls `act` in batch `step`, counted from 1."""
 
     def once(model: GANModule) -> None:
         counted = model.trainer.global_step + (method == "minimize" or before)

@@ -1,8 +1,8 @@
-"""`python -m tests.campaigns.learning`: do the variants learn what their papers say? Whole trainings, on real images.
+"""`python -m tests.campaigns.learning`: do the variants reproduce the claims of their papers? Whole trainings.
 
 A row is one arm of one experiment with one seed: `fit` with a committed config and options, and the figures of its last
-state. Rows are appended to a file as they are done; those that are there are not run again. A run that fails is a row,
-too. The page is made from the rows alone.
+state. Each row is appended to a file when it is finished; existing rows are not run again. A failed run is a row, too.
+The page is generated from the rows alone.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     jobs = [
         (name, arm, seed)
         for name in options.names or EXPERIMENTS
-        for seed in range(EXPERIMENTS[name].seeds)  # all arms of a seed before the next, so that it can be judged
+        for seed in range(EXPERIMENTS[name].seeds)  # all arms of a seed first, so that claims can be judged early
         for arm in EXPERIMENTS[name].arms
         if (name, arm, seed) not in done
     ]
@@ -68,23 +68,23 @@ def read(file: Path) -> list[Row]:
 
 
 def options_of(name: str, arm: str, seed: int) -> str:
-    """What `fit` is asked for."""
+    """Options of `fit` for one row."""
     config, options, _ = EXPERIMENTS[name].arms[arm]
     return f"--config {config} --seed_everything {seed} {options.format(seed=seed)}".rstrip()
 
 
 def current(row: Row) -> bool:
-    """Whether the row's command is still that of its arm, and its variant has not changed since."""
+    """Whether the row's command is still that of its arm, and not older than the arm's `since`."""
     asked = options_of(row["experiment"], row["arm"], row["seed"])
     since = EXPERIMENTS[row["experiment"]].arms[row["arm"]].since
     return row["command"] == f"python -m ganzoo fit {asked}" and (not since or row["made"]["time"] >= since)
 
 
 def run(name: str, arm: str, seed: int, work: Path) -> Row:
-    """One training and its figures; none where it failed."""
+    """Runs one training; a row with its figures, or none if it failed."""
     experiment, asked = EXPERIMENTS[name], options_of(name, arm, seed)
     place = work / name / arm.replace(" ", "-") / str(seed)
-    shutil.rmtree(place, ignore_errors=True)  # what a killed one left
+    shutil.rmtree(place, ignore_errors=True)  # left by a killed run
     figures: Figures = {}
     seconds, _, failure = command(*FIT, *shlex.split(asked), "--trainer.default_root_dir", str(place))
     if not failure:
@@ -109,7 +109,7 @@ def run(name: str, arm: str, seed: int, work: Path) -> Row:
 
 
 def page(rows: list[Row]) -> str:
-    """All experiments as Markdown; of rows of the same arm and seed the last one counts."""
+    """All experiments as Markdown; the last row of each arm and seed counts."""
     rows = list({(row["experiment"], row["arm"], row["seed"]): row for row in rows}.values())
     parts = [
         "# Do they learn what their papers say?",
@@ -153,7 +153,7 @@ def _cell(values: list[float]) -> str:
 
 
 def _claims(experiment: Experiment, rows: list[Row]) -> str:
-    """How often each claim came out, over the seeds of which all that it speaks of is there."""
+    """How often each claim holds, over the seeds that have all figures it needs."""
     lines = []
     for claim in experiment.claims:
         verdicts = []

@@ -1,4 +1,4 @@
-"""The experiments of `python -m tests.campaigns.learning`: which arms, which figures, which claims."""
+"""The experiments of `python -m tests.campaigns.learning`: arms, figures and claims."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-LIMIT = 1200  # CPU seconds of a row
+LIMIT = 1200  # CPU seconds per row
 Figures = dict[str, float]
-Found = dict[str, Figures]  # of one seed: arm -> figures
+Found = dict[str, Figures]  # for one seed: arm -> figures
 
 
 class Arm(NamedTuple):
-    """A committed config and what it is run with; `{seed}` stands for the seed.
+    """A committed config and options, in which `{seed}` is replaced by the seed.
 
     Attributes:
-        since: UTC, when equations or networks of the variant last changed; rows from before are to be run again.
+        since: UTC time of the last change of the variant's equations or networks; older rows must be run again.
     """
 
     config: str
@@ -32,7 +32,7 @@ class Arm(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """What a paper says, and whether it holds of one seed's figures."""
+    """A claim of a paper, and whether it holds for the figures of one seed."""
 
     text: str
     holds: Callable[[Found], bool]
@@ -40,16 +40,16 @@ class Claim(NamedTuple):
 
 @dataclass(frozen=True)
 class Experiment:
-    """Arms that are compared.
+    """A comparison of arms.
 
     Attributes:
         title: one line.
         arms: by name.
-        figures: the columns of the table.
-        claims: of the papers.
-        measure: the figures of a run's folder.
-        seeds: 0 to seeds - 1.
-        note: what a reader must know of the protocol.
+        figures: columns of the table.
+        claims: from the papers.
+        measure: maps a run's folder to its figures.
+        seeds: number of seeds, from 0.
+        note: the protocol, for the page.
     """
 
     title: str
@@ -62,7 +62,7 @@ class Experiment:
 
 
 def command(*arguments: str) -> tuple[float, str, str]:
-    """CPU seconds, what was printed, and what went wrong ("" for nothing) of `python -m ganzoo ARGUMENTS`."""
+    """Runs `python -m ganzoo ARGUMENTS`; its CPU seconds, output, and failure ("" for none)."""
     with subprocess.Popen(
         [sys.executable, "-m", "ganzoo", *arguments],
         stdout=subprocess.PIPE,
@@ -79,17 +79,17 @@ def command(*arguments: str) -> tuple[float, str, str]:
     return used.ru_utime + used.ru_stime, printed, failure
 
 
-# What is measured of a run
+# Figures of a run
 
 
 def final(run: Path) -> Figures:
-    """The scores at the end of the training."""
+    """The final scores of a training."""
     scores = json.loads((run / "scores.json").read_text())["scores"]
     return {score["figure"]: score["value"] for score in scores if score["value"] is not None}
 
 
 def with_held_out(run: Path) -> Figures:
-    """The scores at the end, and FID against the test split, which the model has never seen."""
+    """The final scores, and FID against the test split, which is not used in training."""
     record = run / "scores-test.json"
     _, _, failure = command("evaluate", str(run), "--split", "test", "--metrics", "fid", "--json", str(record))
     if failure:
@@ -98,7 +98,7 @@ def with_held_out(run: Path) -> Figures:
 
 
 def test_error(run: Path) -> Figures:
-    """Share of the test images whose class D gets wrong."""
+    """Fraction of the test images that D misclassifies."""
     _, printed, failure = command("test", "--config", str(run / "config.yaml"), "--ckpt_path", str(run))
     if failure:
         raise ValueError(failure)
@@ -109,8 +109,8 @@ def test_error(run: Path) -> Figures:
 
 
 def course(run: Path) -> Figures:
-    """How D's value (its negative loss: of a critic the distance that it sees, of a discriminator an estimate of the
-    Jensen-Shannon divergence) goes with FID over a training: Spearman's rank correlation."""
+    """The final scores, and Spearman's rank correlation, over a training, of FID with D's negative loss: an estimate of
+    the Wasserstein distance for a critic, of the Jensen-Shannon divergence for a discriminator."""
     from scipy.stats import spearmanr
 
     quality, value = {}, {}
@@ -126,11 +126,11 @@ def course(run: Path) -> Figures:
     return {**final(run), "correlation": float(found)}
 
 
-# What is claimed
+# Claims
 
 
 def in_order(figure: str, *arms: str, higher: bool = False) -> Callable[[Found], bool]:
-    """The arms come in this order, the best first."""
+    """Whether the arms rank in this order, the best first."""
 
     def holds(found: Found) -> bool:
         values = [found[arm][figure] * (-1 if higher else 1) for arm in arms]
@@ -144,7 +144,7 @@ def at_least(figure: str, least: float, *arms: str) -> Callable[[Found], bool]:
 
 
 def strength_in_order(figure: str, *arms: str) -> Callable[[Found], bool]:
-    """Correlations, whatever their sign, come in this order, the strongest first."""
+    """Whether the absolute values of correlations rank in this order, the largest first."""
 
     def holds(found: Found) -> bool:
         strengths = {arm: {figure: abs(found[arm][figure])} for arm in arms}
@@ -154,14 +154,14 @@ def strength_in_order(figure: str, *arms: str) -> Callable[[Found], bool]:
 
 
 def mean_of(figure: str, kind: str, found: Found) -> float:
-    """Over the arms whose name begins with this word."""
+    """Mean over the arms whose name begins with the word `kind`."""
     return statistics.mean(figures[figure] for arm, figures in found.items() if arm.split()[0] == kind)
 
 
 # The experiments
 
 
-CHANGED = "2026-11-29T01:12"  # GAN, LAPGAN, ImprovedGAN, ACGAN and Pix2Pix were held against their authors' code
+CHANGED = "2026-11-29T01:12"  # GAN, LAPGAN, ImprovedGAN, ACGAN and Pix2Pix were aligned with their authors' code
 PLAYERS = ("MLPGAN", "LSGAN", "WGAN", "WGANGP", "EBGAN")
 FEW = "--data.label_seed {seed} --trainer.max_steps 3000 --scores.final_n 0"
 MODES = (
@@ -172,7 +172,7 @@ MODES = (
 NETWORKS = [(layers_g, layers_d) for layers_g in (2, 4) for layers_d in (2, 4)]
 
 
-ALIKE = (  # z, widths and no averaged generator, whatever the two configs have
+ALIKE = (  # overrides the latents, widths and averaged generator of both configs
     "--model.z_dim 100 --model.hidden 400 --model.d_hidden 256 --model.ema_half_life null --model.ema_ramp_up null "
     "--data.image_size 8 --data.batch_size 64 --trainer.max_steps 3000 --scores.metrics [fid,ebgan_score]"
 )

@@ -1,9 +1,9 @@
-"""`python -m tests.campaigns.mutants`: do the tests of a variant see a wrong number in it?
+"""`python -m tests.campaigns.mutants`: do the tests of a variant detect a wrong number in it?
 
-One number (times 1.5, plus 1, the other sign) or activation of `ganzoo/variants/X.py`, or of the networks and layers
-that it imports, is changed in a copy of the package, and the variant's test files run on that, then those of the other
-variants that use the changed file. A mutant that they all pass is a survivor: a number that nothing holds, or one that
-changes nothing. Tried are the mutants that once survived (`NAMED`) and a few drawn by the seed.
+One number (times 1.5, plus 1, negated) or activation in `ganzoo/variants/X.py`, or in the networks and layers that it
+imports, is changed in a copy of the package. The variant's test files run on the copy, then those of the other variants
+that use the changed file. A mutant that passes all of them survives: the number is untested, or has no effect. Runs the
+mutants that once survived (`NAMED`) and a few random ones.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ import ganzoo
 ROOT = Path(__file__).parents[2]
 ACTIVATIONS = {"ReLU": "LeakyReLU", "LeakyReLU": "ReLU", "Tanh": "Sigmoid", "Sigmoid": "Tanh", "Softplus": "ReLU"}
 ACTIVATIONS |= {"relu": "tanh", "leaky_relu": "relu", "tanh": "relu", "sigmoid": "tanh", "softplus": "relu"}
-COMMON = ["tests/contract/test_losses.py", "tests/unit/test_layers.py"]  # beside a variant's own file
+COMMON = ["tests/contract/test_losses.py", "tests/unit/test_layers.py"]  # run in addition to a variant's own test file
 
 
 class Mutant(NamedTuple):
     """A change of one file's text.
 
     Attributes:
-        file: below the repository's root.
-        old: text that is there once.
-        new: what stands there instead.
+        file: path from the repository's root.
+        old: text that occurs once in it.
+        new: its replacement.
     """
 
     file: str
@@ -43,7 +43,7 @@ class Mutant(NamedTuple):
     new: str
 
 
-NAMED: dict[str, list[Mutant]] = {  # changes that every test of the variant once passed
+NAMED: dict[str, list[Mutant]] = {  # mutants that once survived
     "GAN": [
         Mutant("ganzoo/variants/gan.py", "math.sqrt(3)", "1.0"),
         Mutant("ganzoo/variants/gan.py", "lr=0.1", "lr=0.15"),
@@ -156,7 +156,7 @@ def one_line(text: str) -> str:
 
 @cache
 def sources(variant: str) -> dict[Path, list[ast.stmt]]:
-    """Of the variant's file, its parent's, and those of networks and layers: the functions and classes that it uses."""
+    """The functions and classes that a variant uses, by file: its own, its parent's, those of networks and layers."""
     found: dict[Path, list[ast.stmt]] = {}
     queue = [(ROOT / "ganzoo" / Path(*ganzoo.VARIANTS[variant].split(".")[1:]).with_suffix(".py"), variant)]
     while queue:
@@ -177,14 +177,14 @@ def sources(variant: str) -> dict[Path, list[ast.stmt]]:
 
 
 def mutants(variant: str) -> Iterator[Mutant]:
-    """All single changes of what the variant uses: the line of a number or activation, with it changed."""
+    """All mutants of the code that a variant uses: each replaces a line, with one number or activation changed."""
     for file, definitions in sources(variant).items():
         text = file.read_text()
         lines = text.splitlines()
         for node in (node for definition in definitions for node in ast.walk(definition)):
             for new in replacements(node):
                 line, start, end = lines[node.lineno - 1], node.col_offset, node.end_col_offset
-                if line.isascii() and text.count(line) == 1:  # columns are of bytes
+                if line.isascii() and text.count(line) == 1:  # columns count bytes
                     name = file.relative_to(ROOT).as_posix()
                     yield Mutant(name, line, line[:start] + new + line[end:])
 
@@ -199,7 +199,8 @@ def replacements(node: ast.AST) -> list[str]:
 
 
 def tried(variant: str, mutant: Mutant | None) -> str:
-    """What the tests say of a copy of the package with this change, or with none."""
+    """Runs the tests on a copy of the package, with the mutant if given: "SURVIVES" if they pass, else "caught"; "NOT
+    THERE" or "NOT ALONE" if the old text does not occur exactly once."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
         for part in ("ganzoo", "tests", "configs"):
@@ -219,7 +220,7 @@ def tried(variant: str, mutant: Mutant | None) -> str:
 
 
 def files_for(variant: str, mutant: Mutant | None) -> list[str]:
-    """The test files that run, those of the variant first."""
+    """The test files to run, the variant's own first."""
     users = [name for name in ganzoo.list_models() if mutant and ROOT / mutant.file in sources(name)]
     modules = [ganzoo.VARIANTS[name].rsplit(".", 1)[-1] for name in dict.fromkeys([variant, *users])]
     own, *others = (f"tests/unit/test_{module}.py" for module in modules)

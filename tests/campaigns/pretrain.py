@@ -1,8 +1,8 @@
-"""The trained models that come with ganzoo: `python -m tests.campaigns.pretrain` trains those that are not there yet.
+"""The trained models that ganzoo ships: `python -m tests.campaigns.pretrain` trains those that are missing.
 
-Each is a committed config and seed 0, trained on one CPU thread; its last state is shipped, never its best one. What is
-stopped goes on where it was; what is there, trained by the config as it now is, stays. `--page` trains nothing and
-writes the cards, the table and the pictures anew.
+Each is a committed config with seed 0, trained on one CPU thread; the last state is shipped, never the best one. An
+interrupted training is resumed; models whose config has not changed are kept. `--page` only rewrites the cards, the
+table and the pictures.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ MODELS = (
     *("cyclegan/digits", "acgan/digits", "infogan/digits"),
 )
 SEED = 0
-QUICK = 500  # fakes of the evaluation that the tests repeat
-SAMPLES = 64  # by which it is decided how weights are stored
+QUICK = 500  # fakes in the evaluation that the tests repeat
+SAMPLES = 64  # compared to choose how weights are stored
 OPTIONS = ["--seed_everything", str(SEED), "--trainer.accelerator", "cpu", "--scores.final_n", "0"]
 
 
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make(config: Path, out: Path, work: Path) -> Path:
-    """Train one model and ship it, or as much of this as is not done yet; its folder."""
+    """Trains one model and writes it, skipping what is already done; its folder."""
     name = f"{config.parent.name}/{config.stem}"
     settings = json.loads(json.dumps(yaml.safe_load(config.read_text())))
     folder = out / name.replace("/", "-")
@@ -90,16 +90,16 @@ def make(config: Path, out: Path, work: Path) -> Path:
 
 
 def train(config: Path, name: str, settings: dict[str, Any], work: Path) -> tuple[Path, dict[str, Any]]:
-    """The run's folder and what it took; a run that was stopped goes on, and its parts are added up."""
+    """Trains, or resumes an interrupted training; the run's folder, and the seconds summed over all its parts."""
     digest = hashlib.sha256(json.dumps([settings, SEED], sort_keys=True).encode()).hexdigest()
-    root = work / f"{name.replace('/', '-')}-{digest[:8]}"  # another config is another training
+    root = work / f"{name.replace('/', '-')}-{digest[:8]}"  # a changed config is a new training
     root.mkdir(parents=True, exist_ok=True)
     clock = root / "seconds.json"
     parts = json.loads(clock.read_text()) if clock.is_file() else []
     command = [sys.executable, "-m", "ganzoo", "fit", "--config", str(config), *OPTIONS]
     command += ["--trainer.default_root_dir", str(root), "--trainer.enable_progress_bar", "false"]
     if (run := _newest(root)) is None or _steps(run) < settings["trainer"]["max_steps"]:
-        parts.append(None)  # and so it stays if this process is killed
+        parts.append(None)  # remains None if this process is killed
         clock.write_text(json.dumps(parts))
         status, parts[-1] = _timed(command + ([] if run is None else ["--ckpt_path", str(run)]))
         clock.write_text(json.dumps(parts))
@@ -121,7 +121,7 @@ def _steps(run: Path) -> int:
 
 
 def _timed(command: Sequence[str]) -> tuple[int, dict[str, float]]:
-    """A command's status and seconds, on one thread; it gets the signals that are meant to stop this process."""
+    """Runs a command on one thread, forwarding SIGINT and SIGTERM to it; its status and seconds."""
     wall, before = time.perf_counter(), os.times()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, start_new_session=True)
@@ -137,7 +137,7 @@ def _timed(command: Sequence[str]) -> tuple[int, dict[str, float]]:
 
 
 def ship(run: Path, folder: Path, data: GANDataModule, facts: dict[str, Any]) -> Path:
-    """Write a run's last state, and the record that all that is said of it comes from."""
+    """Writes a run's last state, and its record, from which the card and the table are generated."""
     data.prepare_data()
     checkpoint = find_checkpoint(str(run))
     model = load(checkpoint)
@@ -170,10 +170,10 @@ def ship(run: Path, folder: Path, data: GANDataModule, facts: dict[str, Any]) ->
 
 
 def store(model: GANModule, folder: Path, data: GANDataModule) -> dict[str, Any]:
-    """Write the weights as small as they can be, and return how.
+    """Writes the weights in the smallest faithful form, and returns which.
 
-    The generator alone, unless the model is there to classify. In half precision if, of 64 samples, no byte is off by
-    more than 1 of 255, which cannot be seen, and no class of a test image changes; else as they are, bit for bit.
+    Only the generator, unless the model is a classifier. In half precision if no byte of 64 samples changes by more
+    than 1 of 255, which is invisible, and no class of a test image changes; otherwise unchanged.
     """
     before, classes = to_uint8(shots(model, data)).int(), classified(model, data)
     for dtype, most in ((torch.float16, 1), (None, 0)):
@@ -194,19 +194,19 @@ def store(model: GANModule, folder: Path, data: GANDataModule) -> dict[str, Any]
 
 
 def shots(model: GANModule, data: GANDataModule) -> Tensor:
-    """The samples [64, C, H, W] by which it is decided how weights are stored."""
+    """Samples [64, C, H, W], compared to choose how weights are stored."""
     source = None if model.source_channels is None else pretrain_page.sources(model, data, SAMPLES)
     return model.sample(seeds=range(SAMPLES), source=source)
 
 
 def quick(model: GANModule, data: GANDataModule) -> Report:
-    """What takes a second: FID, or modes, and whether the classes are those that were asked for."""
+    """A one-second evaluation: FID or modes, and accuracy if images have requested classes."""
     asked = model.num_classes is not None or (model.source_channels is not None and data.num_classes is not None)
     return evaluate(model, data, [*cheap(data), *(["accuracy"] if asked else [])], n=QUICK)
 
 
 def classified(model: Any, data: GANDataModule) -> Tensor | None:
-    """Classes [N] of the test images, by a model that is there to classify them."""
+    """Classes [N] of the test images if the model is a classifier, else None."""
     if not hasattr(model, "classify"):
         return None
     images = data.dataset("test")
@@ -214,7 +214,7 @@ def classified(model: Any, data: GANDataModule) -> Tensor | None:
 
 
 def error(model: GANModule, data: GANDataModule) -> dict[str, Any] | None:
-    """How many test images there are, and how many of them are given another class than theirs."""
+    """The numbers of test images and of misclassified ones; None unless the model is a classifier."""
     classes, labels = classified(model, data), data.dataset("test").labels()
     if classes is None or labels is None:
         return None

@@ -1,4 +1,4 @@
-"""Cards, one table and one wall of pictures of the trained models: from their records and their weights alone."""
+"""Cards, a table and a wall of pictures of the trained models, generated from their records and weights."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from ganzoo.core.pixels import to_float
 from ganzoo.evaluation.choice import usual_split
 from ganzoo.evaluation.record import Score
 
-COLUMNS = 10  # of the wall
-TILE = 48  # pixels of an image on it, at least
-NAMES = 170  # pixels for the names beside it
+COLUMNS = 10  # on the wall
+TILE = 48  # minimum size of an image on it, in pixels
+NAMES = 170  # width of the names beside the images, in pixels
 MADE_BY = "<!-- Made by `python -m tests.campaigns.pretrain --page` from the records; what is changed here is lost. -->"
 Record = Mapping[str, Any]
 
 
 def write(out: Path) -> None:
-    """A card into each model's folder; README.md and wall.png beside them."""
+    """Writes a card into each model's folder, and README.md and wall.png beside the folders."""
     folders = shipped(out)
     if not folders:
         return
@@ -39,15 +39,15 @@ def write(out: Path) -> None:
 
 
 def shipped(out: Path) -> list[Path]:
-    """The folders of the models in a folder, by their names."""
+    """The models' folders in a folder, sorted by name."""
     return sorted(file.parent for file in out.glob("*/record.json"))
 
 
-# Words
+# Text
 
 
 def card(name: str, record: Record) -> str:
-    """Markdown: what a model is, how it was trained, how it is used, what it scores, and what is to be known of it."""
+    """Markdown: a model's training, usage, scores and limitations."""
     variant, config, made = record["variant"], record["config"], record["made"]
     full, short = scores(record, "scores"), scores(record, "quick")
     p = full[0].protocol
@@ -165,7 +165,7 @@ def page(records: Mapping[str, Record]) -> str:
 
 
 def use(name: str, record: Record) -> list[str]:
-    """Lines of Python."""
+    """Lines of Python that load and use the model."""
     lines = ["import ganzoo", "", f'model = ganzoo.load("{name}")']
     if channels := record["source_channels"]:
         return [*lines, f"images = model.sample(source=source)  # [N, {channels}, H, W] in [-1, 1], as the images are"]
@@ -176,19 +176,19 @@ def use(name: str, record: Record) -> list[str]:
 
 
 def scores(record: Record, which: str) -> list[Score]:
-    """Of the whole evaluation ("scores"), or of the one that is repeated ("quick")."""
+    """The scores of the whole evaluation ("scores"), or of the one that the tests repeat ("quick")."""
     found = record[which]["scores"]
     return [Score(**{**score, "value": math.nan if score["value"] is None else score["value"]}) for score in found]
 
 
 def error(record: Record) -> str:
-    """How a model that was trained to classify does."""
+    """The error of a classifier in words; "" for other models."""
     found = record["error"]
     return f"{found['wrong']} of {found['images']} {found['split']} images wrong" if found else ""
 
 
 def took(seconds: Record, which: str) -> str:
-    """`3:05`; "at least" that, where a part of the training was killed before its time was known."""
+    """`3:05`; "at least 3:05" if a part of the training was killed before its time was recorded."""
     return ("at least " if seconds["parts_not_counted"] else "") + clock(seconds[which])
 
 
@@ -207,7 +207,7 @@ def table(head: Sequence[str], rows: Any) -> list[str]:
 
 
 def wall(folders: Sequence[Path]) -> Image.Image:
-    """A row of each model's samples, or of sources above their translations, beside its name."""
+    """One row per model: its name, and samples, or sources above their translations."""
     rows = [strip(folder) for folder in folders]
     canvas = Image.new("RGB", (NAMES + max(row.width for row in rows), sum(row.height for row in rows)))
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(16)
@@ -220,7 +220,7 @@ def wall(folders: Sequence[Path]) -> Image.Image:
 
 
 def strip(folder: Path) -> Image.Image:
-    """Images of the seeds 0, 1, ...: not chosen; of conditional models one of each class."""
+    """Samples of the seeds 0, 1, ..., not selected; cycles through the classes of conditional models."""
     model, seeds = load(folder), range(COLUMNS)
     label = None if model.num_classes is None else [i % model.num_classes for i in seeds]
     source = None
@@ -231,7 +231,7 @@ def strip(folder: Path) -> Image.Image:
 
 
 def sources(model: Any, data: Any, n: int) -> torch.Tensor:
-    """The first n pictures [n, C', H, W] in [-1, 1] on which a translator's scores are measured."""
+    """The first n sources [n, C', H, W] in [-1, 1] of the split on which a translator is evaluated."""
     data.prepare_data()
     images = data.dataset(usual_split(model, data))
     source = images.__getitems__([i % len(images) for i in range(n)])["source"]
