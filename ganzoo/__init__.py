@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 PRETRAINED = Path(__file__).parent / "pretrained"  # one folder per trained model
 
-# Imports for type checkers. At run time, a name's module is imported at the first use of the name. A new variant is one
-# line here; `list_models` keeps the order.
+# Imports for type checkers. At run time, a name's module is imported at the first use of the name. A new variant
+# needs one line here; `list_models` returns them in this order.
 if TYPE_CHECKING:
     # isort: off
     from ganzoo.variants.gan import GAN as GAN

@@ -26,14 +26,14 @@ Make = Callable[..., GANModule]
 
 
 def check_variant(variant: type[GANModule], **arguments: Any) -> None:
-    """Train a variant for a few steps in several ways and check that it keeps the contract.
+    """Train a variant for a few steps in several ways, and check the contract of `GANModule`.
 
     Args:
         variant: the class.
         arguments: of its constructor; with small networks the checks take seconds.
 
     Raises:
-        AssertionError: it breaks the contract; the message says where.
+        AssertionError: the variant violates the contract; the message says how.
     """
 
     def make(**more: Any) -> GANModule:
@@ -116,8 +116,8 @@ def check_terms(make: Make) -> None:
 
 
 def check_turns(make: Make) -> None:
-    """Each update changes only its own player; no gradient of its loss reaches the other one, and D's builds no
-    graph of G."""
+    """Each update changes only its own player; no gradient of its loss reaches the other one, and D's update builds
+    no autograd graph of G."""
     model = make()
     moved: dict[str, bool] = dict.fromkeys(PLAYERS, False)
     playing: list[str] = []
@@ -175,7 +175,7 @@ def check_shared_fakes(make: Make) -> None:
 
 
 def check_counting(make: Make) -> None:
-    """One batch is one global step, whatever the number of optimizer steps; images are counted."""
+    """One batch is one global step, whatever the number of optimizer steps; `images_seen` counts images."""
     for game in ({"n_critic": 1}, {"n_critic": 3}, {"n_critic": 1, "n_generator": 2}):
         try:
             model = make(**game)
@@ -220,7 +220,7 @@ def check_resume(make: Make) -> None:
 def check_bfloat16(make: Make) -> None:
     """Training works under bf16-mixed, with terms in float32 and gradients in about the direction of those in
     float32."""
-    model = make().eval()  # without dropout and noise, which differ
+    model = make().eval()  # dropout and noise would differ
     batch = _drawn(model)
     for player in PLAYERS:
         own = [p for p in getattr(model, player).parameters() if p.requires_grad]
@@ -293,7 +293,7 @@ def _drawn(model: GANModule) -> Batch:
 
 
 def sources(model: GANModule, n: int, image_size: int | None = None) -> Tensor | None:
-    """n source images of a translator, in the size of its constructor; None for other models."""
+    """n source images for a translator, by default in its constructor's `image_size`, or 32; None for other models."""
     if model.source_channels is None:
         return None
     size = image_size or model.hparams.get("image_size", 32)

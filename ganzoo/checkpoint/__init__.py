@@ -1,1 +1,1 @@
-"""Checkpoints and trained models on disk: sealed, bounded, and never executed as code."""
+"""Checkpoints and trained models on disk: with checksums and size limits, read without executing code."""

@@ -1,7 +1,7 @@
-"""Checks of a file's claims against its size, before anything is unpacked, allocated or built.
+"""Checks of untrusted files before anything is unpacked, allocated or built.
 
-An untrusted file of a megabyte may claim to be a terabyte; each check raises a ValueError then. Paths in such a file
-may point anywhere.
+A file of a megabyte may declare contents of a terabyte; such files are rejected. The paths in a file may point
+anywhere; `foreign_path` finds those.
 """
 
 from __future__ import annotations
@@ -31,14 +31,17 @@ MOST = 1_000_000  # maximum values in a file of tensors; a checkpoint of a large
 LARGER = "its arguments make a model that is larger than its weights"
 MAKERS = {torch.empty, torch.zeros, torch.ones, torch.full, torch.eye, torch.arange, torch.linspace, torch.logspace}
 MAKERS |= {torch.rand, torch.randn, torch.randint, torch.randperm}
-DEEPEST = 100  # maximum nesting of lists
+DEEPEST = 100  # maximum nesting of dicts, lists and tuples
 DIRECTORY = 1 << 24  # maximum bytes of a zip archive's directory, about 70 per member
-END, END64, LOCATOR = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q"), struct.Struct("<4sLQL")  # of its end
-SMALL = 1 << 26  # bytes that any file may unpack to, or build
+# Records at the end of a zip archive
+END, END64, LOCATOR = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q"), struct.Struct("<4sLQL")
+SMALL = 1 << 26  # bytes allowed for the contents or the model of any file, however small
 
 
 def open_archive(file: BinaryIO) -> zipfile.ZipFile:
-    """A zip archive with one directory, at its end but for a short comment, so that all programs find the same members.
+    """Open a zip archive with a single directory at its end, so that all programs find the same members.
+
+    Only a short comment may follow the directory.
 
     Raises:
         ValueError, OSError, struct.error, zipfile.BadZipFile, NotImplementedError: the file is no such archive.
@@ -77,7 +80,7 @@ def read_npz(file: BinaryIO, *names: str) -> dict[str, np.ndarray]:
     size = file.seek(0, os.SEEK_END)
     with open_archive(file) as archive:
         unpacked = sum(member.file_size for member in archive.infolist())
-        if unpacked > max(100 * size, SMALL):  # the ratio is 1000 for white images, 2 for photographs
+        if unpacked > max(100 * size, SMALL):  # images: 1000 times for white ones, 2 for photographs
             raise ValueError(f"it would unpack to {unpacked:,} bytes from {size:,}")
         for member in [archive.getinfo(f"{name}.npy") for name in names] or archive.infolist():
             with archive.open(member) as opened:
@@ -166,9 +169,10 @@ def _is_below(text: str, folder: str) -> bool:
 
 @contextmanager
 def no_larger(weights: Mapping[str, Tensor], times: float = 2) -> Iterator[None]:
-    """Limits models built inside to `times` the values of these weights, or a small number, and `times` their tensors.
+    """Inside, models may have `times` as many values as these weights, and `times` as many tensors.
 
-    The default is 2, since parametrisations register a weight again. Larger tensors are not even created.
+    `SMALL` bytes of values are always allowed. The default is 2, since parametrisations register a weight again. Larger
+    tensors are not even allocated.
 
     Raises:
         ValueError: the model is larger; it is not completed.

@@ -1,8 +1,8 @@
 """Checks a pickle opcode by opcode, without executing it, before torch unpickles it.
 
 torch's `weights_only=True` runs no code, but calls functions that can turn a few bytes into gigabytes: slow codecs,
-`bytearray(8 << 30)`, one more copy of a long list for every four bytes. Here a call passes only if its result is no
-larger than the part of the pickle that asks for it.
+`bytearray(8 << 30)`, one more copy of a long list for every four bytes. Here a call is allowed only if its result is
+no larger than the part of the pickle that encodes it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ MOST = 500_000  # maximum opcodes of a pickle; torch.save writes about 50 per te
 
 
 class Kind(Enum):
-    """Kind of a value on the stack, unless it is a `Name`, a string, or a tuple or list of values."""
+    """Kind of a value on the simulated stack; names, strings, tuples and lists represent themselves."""
 
     PLAIN = auto()  # a number, None, or bytes
     BYTES = auto()  # new bytes
     DATA = auto()  # any other new value
     ORDERED = auto()  # a new OrderedDict
     OWN = auto()  # made by one of the user's safe globals
-    OLD = auto()  # used before, and possibly long
+    OLD = auto()  # a value from the memo, possibly large
 
 
 class Name(str):
@@ -39,13 +39,13 @@ class Text(str):
 
 
 def _is_key(value: Any) -> bool:
-    """Whether a value is a string, a plain number or bytes. Thousands of tuples or long numbers can have equal
-    hashes, which makes dicts and sets slow."""
+    """Whether a value may be a key: a string, a plain value or bytes. Thousands of tuples or long numbers can have
+    equal hashes, which makes dicts and sets slow."""
     return isinstance(value, str) or value in (Kind.PLAIN, Kind.BYTES)
 
 
 def _is_text(text: Any, codec: Any) -> bool:
-    return isinstance(text, Text) and codec == "latin1"  # for bytes; other codecs are slow
+    return isinstance(text, Text) and codec == "latin1"  # pickled bytes use it; other codecs are slow
 
 
 def _are_new(storage: Any, *rest: Any) -> bool:
@@ -86,7 +86,7 @@ TAKEN = {  # how many values an opcode takes from the stack; 0: all above the ma
 
 
 def check_pickle(file: BinaryIO) -> None:
-    """Check one pickle, from the file's position to its end.
+    """Check one pickle, from the file's position to the pickle's end.
 
     Raises:
         pickle.UnpicklingError: it calls a function that torch.save does not use.
@@ -118,14 +118,14 @@ def check_pickle(file: BinaryIO) -> None:
 
 
 def _added() -> set[str]:
-    """The `module.name`s that the user has added to torch's safe globals, without the hundred of torch itself."""
+    """The `module.name`s that the user has added to torch's safe globals, without those of torch and Python."""
     known = torch.serialization.get_safe_globals()
     names = {it[1] if isinstance(it, tuple) else f"{it.__module__}.{it.__qualname__}" for it in known}
     return {name for name in names if name.partition(".")[0] not in ("torch", *sys.stdlib_module_names)}
 
 
 def _used(value: Any) -> Any:
-    """What a value becomes in the memo, from which it can be used again."""
+    """How a value in the memo is represented; it can be read from there any number of times."""
     if type(value) is Text:
         return str(value)
     if isinstance(value, str):

@@ -58,7 +58,7 @@ def load(path: str | Path, variant: type[GANModule] | None = None, map_location:
     """
     name, arguments, weights, slim = read(path)
     cls = _resolve(name, variant, path)
-    model = checkpoints.build(path, cls, arguments, weights, 20 if slim else 2)  # slim: D is at most five times G
+    model = checkpoints.build(path, cls, arguments, weights, 20 if slim else 2)  # slim: D is missing, at most 5 times G
     model.configure_model()  # adds the averaged generator
     try:
         model.load_state_dict(_completed(weights, model) if slim else weights)
@@ -105,7 +105,7 @@ def _sampled(model: GANModule) -> dict[str, torch.Tensor]:
 
 
 def _completed(weights: dict[str, torch.Tensor], model: GANModule) -> dict[str, torch.Tensor]:
-    """Slim weights, copied to the averaged generator if there is one, with the untrained model's for all others."""
+    """All weights of a model: the slim ones, their copies in the averaged generator, if any, and untrained others."""
     untrained = {name: w for name, w in model.state_dict().items() if _part(name) not in ("", "generator", "ema")}
     averaged = {name.replace("generator", "ema", 1): weight for name, weight in weights.items() if _part(name)}
     if model.ema is None:

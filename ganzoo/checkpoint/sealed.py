@@ -22,7 +22,7 @@ from ganzoo.core.arguments import variant_name
 from ganzoo.core.atomic import write_atomically
 from ganzoo.core.files import open_file
 
-SEAL = b"ganzoo sha256 "  # and 64 hexadecimal digits: the comment at the end of torch's zip archive
+SEAL = b"ganzoo sha256 "  # then 64 hex digits; this is the comment at the end of torch's zip archive
 
 
 class CheckpointError(ValueError):
@@ -65,7 +65,7 @@ def read(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[str, A
         if seal and seal[0] != _digest(file, seal[1]):
             raise CheckpointError(f"{path} is damaged: its sha256 is not what was written; {_instead(path)}")
         try:
-            with warnings.catch_warnings(action="ignore"):  # about the pickle protocol of another program
+            with warnings.catch_warnings(action="ignore"):  # other programs' pickle protocols
                 checkpoint = tensors.load(file, map_location)
         except Exception as error:  # damaged files may raise anything
             if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
@@ -83,7 +83,7 @@ def read(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[str, A
 def build(
     path: str | os.PathLike[str], cls: type[Any], arguments: Any, weights: Mapping[str, Tensor], times: float = 2
 ) -> Any:
-    """The model of a file, before its weights are loaded; its size is limited by theirs.
+    """Create the model of a file, without loading its weights; their size limits that of the model.
 
     Args:
         path: of the file.
@@ -153,8 +153,8 @@ def intact(path: str | os.PathLike[str]) -> bool:
 
 
 def in_order(folder: Path) -> list[Path]:
-    """A run's checkpoints by step, since copies have other file times; the best ones first, since a run is loaded
-    from its last state."""
+    """A run's checkpoints, sorted by step (file times change when files are copied). The best ones come first, since
+    the last element is the one to load."""
 
     def age(file: Path) -> tuple[bool, int, bool]:
         return not file.name.startswith("best-"), step_of(file), file.name == "last.ckpt"
@@ -190,7 +190,7 @@ def _instead(path: str | os.PathLike[str]) -> str:
 def _write(checkpoint: dict[str, Any], file: BinaryIO) -> None:
     try:
         torch.save(checkpoint, file)
-    except RuntimeError as error:  # torch's, which hides that of the file
+    except RuntimeError as error:  # torch's error hides the file's
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise

@@ -1,4 +1,4 @@
-"""Checks files of torch.save as a whole before torch reads them: contents must not be larger than the file."""
+"""Checks files of torch.save as a whole before torch reads them: the contents must not be larger than the file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ganzoo.checkpoint.pickles import check_pickle
 
 LARGEST = 1 << 24  # maximum bytes of a pickle, which contains no tensors
 ZIP = b"PK\x03\x04"
-OLD = 5  # pickles before the storages: magic number, version, machine, content, names of storages
+OLD = 5  # pickles at the start of an old file: magic number, version, machine, content, names of storages
 
 
 def load(file: BinaryIO, map_location: Any = "cpu", old: bool = False) -> Any:
@@ -72,7 +72,7 @@ def _check_members(found: Iterable[zipfile.ZipInfo], folder: str, size: int) -> 
         name = member.orig_filename
         if member.compress_type or member.compress_size != member.file_size or member.flag_bits & ~0x808:
             raise ValueError("it is compressed or encrypted, as torch.save writes none")
-        if member.extra and size < 1 << 32:  # only for sizes over 4 GB; programs differ in which of several they use
+        if member.extra and size < 1 << 32:  # for sizes over 4 GB; programs disagree if there are several
             raise ValueError("its directory has more than torch.save writes")
         if not name.isascii() or not name.isprintable() or not name.startswith(f"{folder}/") or name.lower() in names:
             raise ValueError(f"it has a member {name[:60]!r} beside those of torch.save")

@@ -1,1 +1,1 @@
-"""The base class of all variants, and the modules that it is built from."""
+"""The base class of all variants, and its components."""

@@ -1,4 +1,4 @@
-"""Model arguments: which of them a checkpoint stores, and checks that they agree with each other and the data."""
+"""Model arguments: those that checkpoints store, and checks for consistency with each other and with the data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from ganzoo.core.limits import constructor_of
 
 OPTIMISATION = {"optimizer", "discriminator_optimizer", "lr_scheduler"}  # arguments of the run, not of the model
-DATA_SAYS = {  # arguments that must equal the data module's attribute; the message if that is None
+DATA_SAYS = {  # arguments that must equal the data module's attribute -> message if that is None
     "image_size": "needs images of one size",
     "channels": "needs images of one number of channels",
     "num_classes": "needs labels, and the data has none: take other data, or ImageFolder's labels (--data.labels true)",
@@ -22,11 +22,11 @@ DATA_SAYS = {  # arguments that must equal the data module's attribute; the mess
 
 
 def constructor_arguments(frame: FrameType | None) -> tuple[dict[str, Any], list[str]]:
-    """Arguments of the outermost constructor above a frame, and the names of those that a checkpoint cannot store.
+    """The plain arguments of the model whose base constructor runs in `frame`, and the names of the others.
 
-    Only plain values can be loaded with weights_only=True, but Lightning's `save_hyperparameters()` (2.6) saves others,
-    too. It also saves the arguments of all base constructors, so a variant that fixes `n_critic` instead of taking it
-    could not be loaded; and those of an object in whose constructor the model is created.
+    Those in `OPTIMISATION` are omitted. Lightning's `save_hyperparameters()` (2.6) without arguments would also save
+    values that are not plain, which weights_only=True cannot load; arguments of base constructors, so a variant that
+    fixes `n_critic` could not be rebuilt; and arguments of an object in whose constructor the model is created.
     """
     assert frame is not None
     arguments = {k: v for k, v in constructor_of(frame).items() if k not in OPTIMISATION}
@@ -55,7 +55,7 @@ def check_game(variant: type, base: type, game: Mapping[str, Any]) -> None:
 
     Args:
         variant: the model's class.
-        base: `GANModule`; with `consensus`, the variant must not override the methods for its updates.
+        base: `GANModule`; with `consensus`, the variant must not override its update methods.
         game: the constructor arguments that determine the order of the updates.
 
     Raises:

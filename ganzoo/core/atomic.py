@@ -29,7 +29,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], A
 
     Args:
         path: of the file; its folder must exist.
-        write: writes to a binary file that is open for reading and writing.
+        write: called with a binary file, open for reading and writing.
 
     Raises:
         OSError: the file cannot be written; the error names it, and the temporary file is removed.
@@ -59,8 +59,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], A
 
 @contextmanager
 def naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Sets `filename` of an OSError raised inside to this path, if it is unset (a full disk) or that of a partial
-    file."""
+    """Sets `filename` of an OSError raised inside to this path if it is unset (a full disk) or names a partial file."""
     try:
         yield
     except OSError as error:
@@ -83,13 +82,13 @@ def remove_partial(folder: Path) -> None:
 
 def path_part(text: str, most: int = 120) -> str:
     """One component of a path from any text, such as a name in an untrusted file: not empty, at most `most` bytes
-    (file systems allow 143 or 255), printable, without separators, never `..`."""
+    (file systems allow 255, eCryptfs 143), printable, without separators, never `..`."""
     part = "".join(c if c.isprintable() and c not in "/\\:" else "-" for c in text)
     return part.encode()[:most].decode(errors="ignore").strip(" .") or "-"
 
 
 def _open_beside(path: Path) -> tuple[Path, BinaryIO]:
-    """A new file in the same folder (renaming across file systems would copy), locked by this process."""
+    """A new file, locked by this process, in the same folder, since files cannot be renamed across file systems."""
     while True:
         partial = path.with_name(f"{path_part(path.name)}.{uuid4().hex[:8]}{PARTIAL}")
         file = partial.open("x+b")
@@ -117,7 +116,7 @@ def keep_until(file: Path, step: int) -> Iterator[dict[str, Any]]:
         while line := opened.readline(LONGEST):
             try:
                 at = json.loads(line)["step"]
-            except (ValueError, TypeError, LookupError, RecursionError):  # a truncated line, or another program's
+            except (ValueError, TypeError, LookupError, RecursionError):  # a truncated line, or one of another program
                 at = None
             earlier = type(at) is int and at <= step
             changed |= not earlier or not line.endswith(b"\n")

@@ -35,12 +35,12 @@ class Gate:
 
 
 def check_batch(batch: Any, model: GANModule, values: bool) -> None:
-    """Reject a batch that is no `Batch`, or lacks an input of the model's networks.
+    """Reject a batch that is not a `Batch`, or lacks an input of the model's networks.
 
     Args:
         batch: any object.
-        model: its `num_classes` and `source_channels` determine the required keys; its arguments `image_size`,
-            `channels` and `source_channels` the shapes of images.
+        model: `num_classes` and `source_channels` determine the required keys; its arguments `image_size`, `channels`
+            and `source_channels` determine the image shapes.
         values: whether to check the images and labels, too.
 
     Raises:

@@ -24,7 +24,7 @@ class Compiler:
         if not self.enabled:
             return loss
         if not isinstance(loss, MethodType):
-            return torch.compile(loss)  # a lambda is new each time; torch's cache goes by its code
+            return torch.compile(loss)  # may be a lambda, a new object each time; torch caches by code
         if loss not in self._known:
             self._known[loss] = torch.compile(loss)
         return self._known[loss]

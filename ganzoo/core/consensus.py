@@ -21,8 +21,8 @@ def minimize_at_once(model: GANModule, batch: Batch, *, consensus: float = 0.0) 
     """One simultaneous optimizer step of both players, from the same weights and latents.
 
     With `consensus` gamma > 0, both also minimise gamma / 2 |v|^2, where v concatenates, for the global batch, each
-    player's gradient of its own loss with respect to its own parameters. This takes second derivatives: two to three
-    times the time.
+    player's gradient of its own loss with respect to its own parameters. The second derivatives increase the time two
+    to three times.
 
     Raises:
         NonFiniteError: as in `minimize`.
@@ -54,7 +54,7 @@ def set_gradients(v: Sequence[tuple[Tensor, Tensor | None]], gamma: float, world
     |v|^2 is that of the global batch (Mescheder et al. 2017, arXiv:1705.10461, algorithm 2).
 
     Args:
-        v: both players' parameters, each with its gradient of its own player's loss; differentiable if gamma is not 0.
+        v: both players' parameters, each with the gradient of its player's loss; differentiable unless gamma is 0.
         gamma: 0 for plain simultaneous updates.
         world_size: number of processes, each with its share of the batch.
     """

@@ -21,7 +21,7 @@ def picture(images: Tensor, columns: int = 10, tile: int = 64) -> Image.Image:
     Args:
         images: [N, C, H, W] in [-1, 1]: a grid for 1 or 3 channels; [N, 2, 1, 1]: points in the plane.
         columns: of the grid.
-        tile: narrower images are enlarged by repeating pixels, to at least this width in pixels.
+        tile: minimum width in pixels; narrower images are enlarged by an integer factor.
 
     Raises:
         ValueError: any other number of channels.
@@ -45,7 +45,7 @@ def to_pil(images: Tensor) -> list[Image.Image]:
 
 
 def above(sources: Tensor, images: Tensor, columns: int) -> Tensor:
-    """Sources [N, C', H, W] and images [N, C, H, W] -> tiles of a grid in which rows of sources alternate with their
+    """Sources [N, C', H, W] and images [N, C, H, W] -> tiles of a grid: below each row of sources, a row of their
     images."""
     rows = []
     for part in (sources, images):

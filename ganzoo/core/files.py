@@ -34,8 +34,7 @@ def read_text(path: str | os.PathLike[str], most: int = LONGEST) -> str:
     """Text of a small regular file in UTF-8, without a byte-order mark.
 
     Raises:
-        ValueError: it has more than `most` bytes, of which no more are read, or is not UTF-8; the message names the
-            file.
+        ValueError: the file is longer than `most` bytes (the rest is not read), or not UTF-8; the message names it.
         OSError: the path is a pipe, a device or a socket, or cannot be opened.
     """
     with open_file(path) as file:

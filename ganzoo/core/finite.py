@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-LEAST_SCALE = 2.0**-10  # of fp16: 26 halvings below the initial scale, gradients overflow at any scale
+LEAST_SCALE = 2.0**-10  # of fp16: 26 halvings below the initial scale; if gradients still overflow, no scale helps
 
 
 class NonFiniteError(ArithmeticError):
     """A non-finite loss, gradient or weight.
 
     Attributes:
-        step: the first step with it, counted from 1.
+        step: the first step with a non-finite value, counted from 1.
     """
 
     def __init__(self, step: int, what: str) -> None:
@@ -31,7 +31,7 @@ def surely_finite(values: Tensor) -> bool:
 
 
 class Watch:
-    """Checks every update of a player; on an accelerator only `check` synchronises."""
+    """Records non-finite values in the updates; on an accelerator only `check` synchronises."""
 
     def __init__(self) -> None:
         self._first: dict[tuple[str, tuple[str, ...]], Tensor] = {}  # first non-finite step of each value, or 0
@@ -54,7 +54,7 @@ class Watch:
 
         Args:
             step: the current step.
-            scaler: of fp16, which skips the optimizer step and lowers its scale if a gradient is not finite.
+            scaler: fp16's gradient scaler, which skips the step and lowers its scale if a gradient is not finite.
 
         Raises:
             NonFiniteError: a value was not finite since the last check, or the scale is below `LEAST_SCALE`.
@@ -65,7 +65,7 @@ class Watch:
         steps = {key: steps.tolist() for key, steps in first.items()}
         if not (step := min((step for list_ in steps.values() for step in list_ if step), default=0)):
             return
-        (player, names), found = next(item for item in steps.items() if step in item[1])  # its first player
+        (player, names), found = next(item for item in steps.items() if step in item[1])  # first player with it
         bad = [name for name, first_step in zip(names, found, strict=True) if first_step == step]
         raise NonFiniteError(step, f"the {player}'s {_listed(bad)}")
 
@@ -74,7 +74,7 @@ def check_weights(step: int, network: nn.Module) -> None:
     """Check a network's weights after a step: parameters must be finite; buffers may be infinite (masks), but not NaN.
 
     Raises:
-        NonFiniteError: one of them is not.
+        NonFiniteError: a weight violates this.
     """
     named = {name: t.detach() for name, t in network.named_parameters() if t.numel()}
     norms = torch.stack(torch._foreach_norm(list(named.values()))) if named else torch.zeros(0)

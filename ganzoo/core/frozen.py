@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """No parameter requires gradients inside."""
+    """Freezes the parameters inside."""
     learning = [p for p in parameters if p.requires_grad]
     for p in learning:
         p.requires_grad_(False)

@@ -34,9 +34,9 @@ def count_one_step(trainer: Trainer) -> None:
 
 
 def count_finished_epoch(trainer: Trainer) -> None:
-    """Count the epoch on resuming from a checkpoint of an epoch's last batch. Lightning (2.5 to 2.6.6) does not:
-    checkpoints saved in the next epoch would be marked as saved at its end, and resuming from them would give other
-    batches."""
+    """Count the finished epoch when training resumes from a checkpoint of an epoch's last batch. Lightning (2.5 to
+    2.6.6) does not: checkpoints saved in the next epoch would be marked as saved at its end, and runs resumed from them
+    would get other batches."""
     loop = trainer.fit_loop
     epoch = loop.epoch_progress.current
     if loop.restarted_mid_epoch and epoch.completed == epoch.ready:
@@ -56,8 +56,8 @@ def write_sealed_checkpoints(trainer: Trainer) -> None:
 
 
 def train_mode(model: LightningModule, *networks: Any) -> None:
-    """Set a loaded model, which is in eval mode, to train mode. Lightning (2.2 to 2.6.6) trains a model in its
-    present mode."""
+    """Set a loaded model, which is in eval mode, to train mode. Lightning (2.2 to 2.6.6) would train it in eval
+    mode."""
     if not model.training:
         for network in networks:
             network.train()
@@ -65,14 +65,14 @@ def train_mode(model: LightningModule, *networks: Any) -> None:
 
 
 def skip_driver_lookup() -> None:
-    """Undo a setting that Lightning (2.0 to 2.6.6) makes when imported: with this variable at "1", each
-    `Optimizer.step` asks the driver for GPUs, which takes 0.2 ms."""
+    """Reset an environment variable that Lightning (2.0 to 2.6.6) sets to "1" when imported: with that value, each
+    `Optimizer.step` queries the driver for GPUs, which takes 0.2 ms."""
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
 
 
 def inspected_once(step: Any) -> Any:
-    """Cache the signature of `training_step`. Lightning (2.0 to 2.6.6) inspects it in every batch, which is fast
-    only if it is an attribute of the function."""
+    """Cache the signature of `training_step`. Lightning (2.0 to 2.6.6) inspects it in every batch, which is slow
+    unless the function has the attribute `__signature__`."""
     step.__signature__ = inspect.signature(step)
     return step
 
@@ -117,8 +117,8 @@ def sync_module_states(module: Any) -> None:
 
 def nobody_listens(model: LightningModule, base: type[LightningModule]) -> bool:
     """Whether backward passes and optimizer steps may bypass Lightning (2.0 to 2.6.6), whose three hooks around them
-    cost 0.1 ms per step: no callback and no subclass of `base` overrides the hooks, and strategy and precision add
-    nothing of their own, such as fp16's scaler."""
+    cost 0.1 ms per step. Requires that no callback overrides the hooks, that the model's class overrides neither the
+    hooks nor the methods `same`, and that strategy and precision plugin add nothing, such as fp16's scaler."""
     trainer, hooks = model.trainer, ("on_before_backward", "on_after_backward", "on_before_optimizer_step")
     precision, strategy = trainer.precision_plugin, type(trainer.strategy)
     empty = {None, *(getattr(Callback, hook) for hook in hooks)}
@@ -133,7 +133,7 @@ def nobody_listens(model: LightningModule, base: type[LightningModule]) -> bool:
 
 
 class BatchEndCallback(Callback):
-    """A callback with only one hook per batch, that at its end. Lightning (2.0 to 2.6.6) calls every callable hook
+    """A callback whose only hook per batch is the one at its end. Lightning (2.0 to 2.6.6) calls every callable hook
     of every callback, about eight per batch, even empty ones, but skips a hook that is None."""
 
     on_train_batch_start: Any = None
@@ -144,8 +144,8 @@ class BatchEndCallback(Callback):
 
 
 class NoProfiler(PassThroughProfiler):
-    """A profiler without overhead. Lightning (2.0 to 2.6.6) enters a generator around each hook even without
-    profiling."""
+    """A profiler without overhead. Lightning (2.0 to 2.6.6) enters a generator-based context manager around each hook
+    even without profiling."""
 
     _nowhere: AbstractContextManager[Any] = nullcontext()
 

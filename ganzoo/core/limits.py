@@ -12,7 +12,7 @@ from numbers import Integral, Real
 from types import FrameType, NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-LARGEST = 1e12  # of any number: larger weights and rates overflow at the first step
+LARGEST = 1e12  # maximum of any float: larger weights and rates overflow at the first step
 
 
 class Limits(NamedTuple):
@@ -43,10 +43,10 @@ Positive = Annotated[float, Limits(0, above=True)]
 NonNegative = Annotated[float, Limits(0)]
 Share = Annotated[float, Limits(0, 1)]
 PositiveShare = Annotated[float, Limits(0, 1, above=True)]
-Probability = Annotated[float, Limits(0, 1, below=True)]  # of dropout; the decay of an average
+Probability = Annotated[float, Limits(0, 1, below=True)]  # of dropout, or the decay of an average
 Rate = Annotated[float, Limits(0, 100, above=True)]  # learning rate; nothing is learnt with 0
 
-KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {  # values of each plain type, including numpy's
+KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {  # type -> name, check; numpy's types fit
     int: ("a whole number", lambda value: isinstance(value, Integral) and not isinstance(value, bool)),
     float: ("a number", lambda value: isinstance(value, Real) and not isinstance(value, bool)),
     bool: ("true or false", lambda value: isinstance(value, bool)),
@@ -107,8 +107,8 @@ def takes_none(hint: Any) -> bool:
 
 
 def refusal(value: Any, hint: Any) -> str | None:
-    """What is wrong with a value for this type; None if nothing is. Types other than plain ones are checked for None
-    alone."""
+    """Why a value does not match a type; None if it does. Only plain types and literals are checked; other
+    types match any value, but None only if they allow it."""
     words: list[str] = []
     for kind in get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,):
         plain, limits = get_args(kind) if get_origin(kind) is Annotated else (kind, ANY if kind is int else Limits())

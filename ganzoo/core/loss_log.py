@@ -157,9 +157,10 @@ class LossLog:
         self._observed.clear()
 
     def log(self, module: Any, values: dict[str, float]) -> None:
-        """Log values to the loggers, and to progress bars and callbacks that monitor them.
+        """Log values to loggers, progress bars and monitoring callbacks.
 
-        During a fit the loggers get them by `module.publish`, since `self.log` is off by one step in validation.
+        In a fit, the latter two get only the losses, and loggers get the values through `module.publish`, since
+        `self.log` is off by one step in validation.
         """
         trainer = module.trainer
         if trainer.sanity_checking or not values:
@@ -174,11 +175,11 @@ class LossLog:
             module.log_dict(shown, logger=not fitting)
 
     def each_logger(self, trainer: Trainer, hand_over: Callable[[Logger], None]) -> None:
-        """Call a function for each logger of a training; a failing logger does not stop it, and is reported once."""
+        """Call a function for each logger; a failing logger does not stop the training, and is reported once."""
         for logger in trainer.loggers:
             try:
                 hand_over(logger)
-                logger.save()  # a killed run keeps everything older than its checkpoint
+                logger.save()  # so that a killed run keeps all values from before its checkpoint
             except Exception as error:  # loggers may raise anything
                 if (name := type(logger).__name__) not in self._failed:
                     self._failed.add(name)
@@ -186,7 +187,7 @@ class LossLog:
 
 
 def refresh(model: Any) -> None:
-    """Show callbacks that monitor a loss its mean since the last log."""
+    """Update the mean losses since the last log for callbacks that monitor them."""
     trainer = model.trainer
     watched = {getattr(callback, "monitor", None) for callback in trainer.callbacks}
     if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and watched & {*LOSSES}:

@@ -47,7 +47,7 @@ class GANModule(LightningModule):
         n_generator: generator updates per discriminator update, each with new latents.
         microbatches: parts into which a batch is split to save memory; their gradients are averaged.
         clip_norm: maximum gradient norm of an update; None for no clipping.
-        ema_half_life: half-life, in images, of the averaged generator, which then generates the samples; None for none.
+        ema_half_life: half-life, in images, of the averaged generator, which generates the samples; None: no averaging.
         ema_ramp_up: limits the half-life to this share of the images seen; None for a constant half-life.
         compile_losses: compile both equations with `torch.compile`.
         consensus: simultaneous updates with this weight of consensus optimization (gamma in Mescheder et al. 2017,
@@ -59,14 +59,14 @@ class GANModule(LightningModule):
         ValueError: an argument is out of range, or contradicts another one.
     """
 
-    generator: nn.Module  # with all parameters of the generator's player
+    generator: nn.Module  # contains all parameters of this player
     discriminator: nn.Module
     ema: nn.Module | None  # the averaged generator
     augment: nn.Module  # applied to the discriminator's inputs
     z_dim: int
     prior: str = "normal"  # of the latents: "normal", or "uniform" in (-1, 1)
-    num_classes: int | None = None  # of the generator's label; None without
-    source_channels: int | None = None  # of the image that it translates; None without
+    num_classes: int | None = None  # of the generator's label; None if it takes none
+    source_channels: int | None = None  # of the generator's input image; None if it takes none
     images_seen: int  # over all processes; schedules are functions of it
     unaveraged: int  # images seen since the last update of the averaged generator
     players: dict[PlayerName, Player]  # while training
@@ -201,7 +201,7 @@ class GANModule(LightningModule):
         return self.due(self.n_critic)
 
     def average_generator(self) -> None:
-        """Updates the averaged generator after an update of the generator, by the images seen since the last time."""
+        """Updates the averaged generator if the generator has changed; the decay depends on `unaveraged`."""
         mover = self.players["generator"]
         if self.ema is None or self.ema_half_life is None or not mover.moved or mover.ahead:
             return

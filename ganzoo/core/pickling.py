@@ -1,4 +1,4 @@
-"""Pickling of models: a default of a constructor, such as a lambda, is pickled as a reference."""
+"""Pickling of models: callables that are constructor defaults, such as lambdas, are pickled as references to them."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
-ROUNDING = 1 / 255  # half a byte: floats so far beyond [-1, 1] still round to the same bytes
+ROUNDING = 1 / 255  # tolerance of the range: half the difference between two bytes
 UNIT = "never below 0, hence probably in [0, 1], not in [-1, 1]: take 2 * x - 1, or bytes if they are meant so"
 
 
@@ -66,8 +66,8 @@ def refusal(images: Tensor, first: int = 0) -> str | None:
 
 
 def never_negative(images: Tensor) -> bool:
-    """Whether images accepted by `refusal` look like floats in [0, 1]: none is negative, and some are no bytes
-    converted by `to_float`, which are odd multiples of 1 / 255."""
+    """Whether images accepted by `refusal` look like floats in [0, 1]: no value is negative, and some are not
+    results of `to_float`, the odd multiples of 1 / 255."""
     if images.dtype == torch.uint8 or is_points(images) or below_zero(images):
         return False
     x = images.detach().float()
@@ -75,7 +75,7 @@ def never_negative(images: Tensor) -> bool:
 
 
 def below_zero(images: Tensor) -> bool:
-    """Whether any value is negative by more than rounding; for a data set, a single batch of which may have none."""
+    """Whether any value is negative, beyond rounding; for data sets, whose batches need not all have such values."""
     return bool((images < -ROUNDING).any())
 
 

@@ -1,4 +1,4 @@
-"""A player during training: the parameters of its updates, and the opponent's state that they preserve."""
+"""A player during training: the parameters that it updates, and the opponent's state that must not change."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Player:
 
     @property
     def ahead(self) -> bool:
-        """Whether the parameters are extrapolated ones, from which the optimizer will return."""
+        """Whether the current parameters are extrapolated; the optimizer's next step returns from them."""
         return looks_ahead(self.optimizer)
 
     def sync_gradients(self, terms: Tensor, world_size: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""A pool of earlier fakes, which the discriminator is shown again so as not to forget them."""
+"""A pool of earlier fakes, on which the discriminator is trained again."""
 
 from __future__ import annotations
 

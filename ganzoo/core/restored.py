@@ -15,7 +15,8 @@ MOST = 2**40  # limit of all counters
 
 
 def check_optimizer(name: str, make: Callable[[Any], Optimizer], weights: Sequence[Tensor], saved: Any) -> None:
-    """
+    """Compare a saved optimizer state with the states of a new optimizer after one and two steps on small parameters.
+
     Args:
         name: of the player.
         make: makes its optimizer from parameters.
@@ -63,7 +64,7 @@ def _fits(value: Any, like: Any, weight: Tensor) -> bool:
 def check_counters(checkpoint: Mapping[str, Any]) -> None:
     """
     Raises:
-        MisconfigurationException: a counter is not a number, or out of range.
+        MisconfigurationException: a counter is text, or out of range.
     """
     for key in ("global_step", "epoch", "loops"):
         for value in _leaves(checkpoint.get(key)):

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-AGAIN = 75  # EX_TEMPFAIL of sysexits: run again
-TOLD = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # of programs; of terminals
-CODES: dict[int, int] = {signal.SIGINT: 130, **dict.fromkeys(TOLD, AGAIN)}
+AGAIN = 75  # exit code of a run to be resumed: EX_TEMPFAIL of sysexits.h
+TOLD = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # closed terminal: SIGHUP
+CODES: dict[int, int] = {signal.SIGINT: 130, **dict.fromkeys(TOLD, AGAIN)}  # signal -> exit code
 
 
 def take(handler: Any, *numbers: int) -> dict[int, Any]:
@@ -34,7 +34,7 @@ def again(code: int = AGAIN) -> NoReturn:
 
 @contextmanager
 def told_to_end(leave: Callable[[int], Any] = again) -> Iterator[None]:
-    """While there is nothing to save: exit with `AGAIN` on SIGTERM or when the terminal is closed.
+    """Exits with `AGAIN` on SIGTERM or SIGHUP inside; for code that has no state to save.
 
     Args:
         leave: called with the exit code.
@@ -48,8 +48,8 @@ def told_to_end(leave: Callable[[int], Any] = again) -> Iterator[None]:
 
 @contextmanager
 def starting_processes() -> Iterator[None]:
-    """Block these signals in processes started inside; this process receives them afterwards. Restores the handler
-    of SIGCHLD as well."""
+    """Blocks the signals of `CODES` inside, and for good in processes started there; this process receives them on
+    exit. Also restores the handler of SIGCHLD."""
     if not hasattr(signal, "pthread_sigmask"):  # on Windows
         yield
         return
@@ -62,6 +62,6 @@ def starting_processes() -> Iterator[None]:
 
 
 def ignore() -> None:
-    """Ignore these signals from now on in this process, except Ctrl-C."""
+    """Ignore SIGTERM and SIGHUP in this process from now on."""
     for number in TOLD:
         signal.signal(number, signal.SIG_IGN)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ganzoo.core.lightning_fixes import sync_module_states
 
-UNSUITED: dict[type[Callback], str] = {  # and subclasses: the reason, and the alternative
+UNSUITED: dict[type[Callback], str] = {  # also for subclasses: the reason, and the alternative
     BaseFinetuning: "adds parameters to one optimizer while it trains, and a GAN has two; leave it out",
     GradientAccumulationScheduler: "accumulates the gradients of one optimizer; set the model's microbatches instead",
     LearningRateFinder: "looks where one loss falls fastest, and a GAN has two that need not fall; leave it out",

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-NEAR, NEAR_SHORT = 0.7, 0.66  # minimum similarity of a misspelling; one of three letters may differ
+NEAR, NEAR_SHORT = 0.7, 0.66  # minimum similarity of a misspelling; short words: one of three letters may differ
 
 
 def letters(text: str) -> str:
-    """A file name or an argument, with UTF-8 bytes decoded that Python has escaped because the locale's encoding is
-    another one. Other bytes stay escaped."""
+    """A file name or argument whose surrogate escapes are decoded if they are UTF-8: Python escapes bytes that the
+    locale's encoding cannot decode. Other bytes stay escaped."""
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # lone surrogates, which JSON can contain
@@ -83,7 +83,7 @@ class Escaped:
 
 @contextmanager
 def escaping() -> Iterator[None]:
-    """Make both standard streams `Escaped`. They stay so after an uncaught error, for its traceback."""
+    """Make both standard streams `Escaped`. They stay so after an exception, to escape its traceback."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (cast(Any, stream and Escaped(stream)) for stream in before)  # a closed one is None
     yield
@@ -94,9 +94,9 @@ def slip(word: str, known: Iterable[str]) -> str | None:
     """The known word that this word misspells by about one letter; None if there is none.
 
     Case, leading dashes and the storage of accents do not matter. Compound words, such as `trainer.max_steps`, are
-    compared part by part, and their most different parts count, not a common prefix.
+    compared part by part; the least similar parts count, so a common prefix does not help.
     """
-    plain = {_plain(name): name for name in reversed([*known])}  # the first of equal ones
+    plain = {_plain(name): name for name in reversed([*known])}  # if several are equal, the first
     likeness, name = max(((_likeness(_plain(word), name), name) for name in reversed(plain)), default=(0.0, ""))
     return plain[name] if likeness else None
 

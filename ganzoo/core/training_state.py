@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ganzoo.core.module import GANModule
 
 SEEN = "images_seen"  # key in a state_dict
-MOST_STEPS = 10_000_000  # over which a schedule is replayed on resuming, at 10 us each
+MOST_STEPS = 10_000_000  # limit for replaying a schedule on resuming, at 10 us per step
 
 
 def save(model: GANModule, checkpoint: dict[str, Any]) -> None:
@@ -36,7 +36,7 @@ def save(model: GANModule, checkpoint: dict[str, Any]) -> None:
     step = model.trainer.global_step
     model.watch.check(step, model.scaler)
     check_weights(step, model)
-    checkpoint["state_dict"][SEEN] = torch.tensor(model.images_seen)  # a callback may have put another state there
+    checkpoint["state_dict"][SEEN] = torch.tensor(model.images_seen)  # a callback may have replaced the state_dict
     checkpoint["ganzoo"] = {
         "variant": variant_name(type(model)),
         "seed": model.randomness.seed,
@@ -97,8 +97,8 @@ def _forget_foreign_paths(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
 
 
 def _unaveraged(model: GANModule, checkpoint: dict[str, Any], saved: dict[str, Any]) -> int:
-    """Images since the last update of the averaged generator. Checkpoints before version 0.2 lack them: there, the
-    images since the generator's last update."""
+    """Images since the last update of the averaged generator. Older checkpoints lack the number; for them it is
+    estimated as the images since the generator's last update."""
     if isinstance(images := saved.get("unaveraged"), int) and 0 <= images <= MOST:
         return images
     seen, step = int(checkpoint["state_dict"].get(SEEN, 0)), int(checkpoint.get("global_step", 0))
@@ -142,7 +142,7 @@ def recover(model: GANModule, error: NonFiniteError) -> None:
 
 
 def add_images_seen(model: GANModule, state: dict[str, Any], prefix: str, _: Any) -> None:
-    """Hook of `state_dict`: adds the images seen. They are no buffer, since others might average it."""
+    """Hook of `state_dict`: adds the images seen. Not a buffer, which other code might average."""
     state[prefix + SEEN] = torch.tensor(model.images_seen)
 
 

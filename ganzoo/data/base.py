@@ -29,10 +29,10 @@ class GANDataModule(LightningDataModule):
         name: Name of the data in logs and file names; by default that of the class.
         image_size: Height and width of the images in pixels.
         channels: Channels per image.
-        num_classes: Number of classes; None without labels.
-        source_channels: Channels of "source", the input of translators; None without.
-        extractor: Default feature extractor of the scores; None for none. Unless a subclass sets it, "inception" for
-            colour and "inception-grey" for grey.
+        num_classes: Number of classes; None if there are no labels.
+        source_channels: Channels of "source", the input of translators; None if there is no source.
+        extractor: Default feature extractor for the scores, or None. Unless a subclass sets it, "inception" for colour
+            and "inception-grey" for grey.
 
     Args:
         batch_size: Images per training batch, over all processes.
@@ -41,7 +41,7 @@ class GANDataModule(LightningDataModule):
         seed: Seed of the order and the flips; None uses the one given to `seed_everything`.
 
     Raises:
-        ValueError: An argument, also one of the subclass, has the wrong type or is out of range.
+        ValueError: An argument, including the subclass's own, has the wrong type or is out of range.
     """
 
     name: str
@@ -50,7 +50,7 @@ class GANDataModule(LightningDataModule):
     num_classes: int | None
     source_channels: int | None = None
     paired: bool = True  # whether a batch's "image" and "source" belong together
-    labelled: bool = False  # whether batches have "labelled", images with labels, besides "image"
+    labelled: bool = False  # whether batches also have "labelled": images with labels
 
     def __init__(
         self, *, batch_size: Count = 64, num_workers: Workers = 0, flip: bool = False, seed: int | None = None

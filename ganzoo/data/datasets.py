@@ -55,8 +55,8 @@ class Images(Dataset[Batch]):
         return torch.cat(parts) if parts else None
 
     def fingerprint(self) -> str:
-        """sha256 (hex) that identifies the pixels and labels, in order; results computed from images of the same
-        fingerprint can be reused. Computed at the first call, then cached.
+        """sha256 (hex) that identifies the pixels and labels, in order; results for images with the same fingerprint
+        can be reused. Computed at the first call, then cached.
         """
         return self._fingerprint
 
@@ -221,7 +221,8 @@ class Chosen(Images):
 
 
 class Merged(Wrapped):
-    """Merges the batches of two data sets for the same tickets; length and labels are those of the first."""
+    """Merges the batches of two data sets for the same tickets; length and labels are those of the first, but the
+    length is 0 if the second is empty."""
 
     def __init__(self, data: Images, others: Images) -> None:
         super().__init__(data)

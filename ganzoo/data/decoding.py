@@ -22,7 +22,7 @@ from ganzoo.core.text import visible
 
 Fit = Literal["crop", "squeeze"]
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")  # whatever the extension: for EPS, Pillow would run Ghostscript
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")  # for any extension; for EPS, Pillow would run Ghostscript
 MOST_PIXELS = 89_478_485  # Pillow's own limit, above which it warns
 
 
@@ -132,7 +132,7 @@ def header(file: Path) -> tuple[tuple[int, int], str] | str:
             tiles = getattr(picture, "tile", [])
             arguments = tiles[0].args if tiles else ""
             raw = str(arguments if isinstance(arguments, str) else arguments[0])
-            hides = ";16" in raw and ";16" not in picture.mode and not raw.startswith("BGR")  # 5, 6, 5 bits
+            hides = ";16" in raw and ";16" not in picture.mode and not raw.startswith("BGR")  # BGR;16: 5, 6, 5 bits
             size = (picture.size[1], picture.size[0]) if _quarter_turned(picture) else picture.size
             return size, f"{picture.mode};16" if hides else picture.mode
     except Image.UnidentifiedImageError:
@@ -177,7 +177,7 @@ def transparent(mode: str) -> bool:
 
 
 def tell_losses(headers: dict[str, tuple[tuple[int, int], str]], root: Path) -> None:
-    """Warn, once per folder, about pictures that lose 16-bit precision or transparency."""
+    """Warn about pictures of a folder that lose 16-bit precision or transparency: at most one warning for each."""
     for lossy, what in (deep, "16 bits a channel, of which 8 are kept"), (transparent, "alpha, and are put on white"):
         if names := [name for name, (_, mode) in headers.items() if lossy(mode)]:
             n = f"{len(names):,} of {len(headers):,} pictures in {root.absolute()}"

@@ -46,7 +46,7 @@ class _Derived(GANDataModule):
 class Pairs(_Derived):
     """Pairs for translators, made from any images: "image" is the original, "source" is computed from it.
 
-    - "edges": its outlines, black on white, one channel.
+    - "edges": the outlines, black on white, one channel.
     - "grey": the image in greyscale, one channel.
     - "low-resolution": each block of `factor` x `factor` pixels in its mean colour.
 
@@ -101,7 +101,7 @@ class Pairs(_Derived):
         return Merged(self.flipped(images, seed), sources)
 
     def _halves(self, data: Images) -> tuple[Images, Images]:
-        """The images, and the sources made from other images: the larger and the smaller half of a fixed shuffle."""
+        """Images and sources from disjoint halves of a fixed shuffle; the images get the larger half."""
         order = sorted(range(len(data)), key=mix)
         middle = (len(data) + 1) // 2
         images, others = (Chosen(data, sorted(part)) for part in (order[:middle], order[middle:]))
@@ -111,9 +111,9 @@ class Pairs(_Derived):
 class SemiSupervised(_Derived):
     """Few labels among many images: training batches have "labelled", images with labels, besides "image".
 
-    "image" covers all training images, without labels. "labelled" has equally many per batch, drawn from
-    `labels_per_class` images of each class: within an epoch these are repeated, in a new order each time, as a function
-    of (seed, epoch). In val and test all labels are known, and "labelled" has the images of "image".
+    "image" covers all training images, without labels. "labelled" has as many images per batch, from the
+    `labels_per_class` labelled images of each class: these are repeated within an epoch, in a new order each time, as a
+    function of (seed, epoch). In val and test all labels are known, and "labelled" has the images of "image".
 
     Args:
         data: The data module of the images and labels; its batch_size, num_workers, flip and seed are not used.
@@ -224,9 +224,9 @@ def mosaic(images: Tensor, factor: int) -> Tensor:
 def edges(images: Tensor) -> Tensor:
     """Outlines: uint8 [N, 1 or 3, H, W] -> uint8 [N, 1, H, W], 0 on edges and 255 elsewhere.
 
-    Sobel gradients with non-maximum suppression, as in Canny's detector: at an edge, the gradient is larger than at
-    both neighbours in its direction, and than a quarter of the image's maximum. All sums are of integers, hence exact,
-    so an image's edges do not depend on its batch.
+    Sobel gradients with non-maximum suppression, as in Canny's detector: at an edge, the gradient exceeds those of
+    both neighbours in its direction, and a quarter of the image's maximum. All sums are of integers and hence exact, so
+    an image's edges do not depend on its batch.
     """
     shades = (grey(images) if images.shape[1] == 3 else images).float()
     x = F.pad(shades, (1, 1, 1, 1), mode="replicate")

@@ -32,8 +32,8 @@ class ImageFolder(GANDataModule):
     Grey, colour, palette, CMYK, 16-bit and transparent pictures (on white) are all converted, and EXIF orientation is
     applied. Hidden files, and files with other extensions, are ignored.
 
-    The splits are independent of the seed: a hash of the file's relative path decides, so adding files moves no others.
-    val and test are the same `val_fraction` of the files; train is the rest.
+    A hash of a file's relative path, independent of the seed, determines its split, so adding files does not move
+    others. val and test are the same `val_fraction` of the files; train is the rest.
 
     Attributes:
         classes: Class names, in the order of the labels; empty without labels.
@@ -109,7 +109,7 @@ class Store:
         self.names, self.shape, self.skip = names, shape, skip
         size = len(names) * shape[0] * shape[1] * shape[2]
         room = cache_gb * 1e9
-        if shared and os.path.isdir("/dev/shm"):  # small in many containers; writing beyond it kills the process
+        if shared and os.path.isdir("/dev/shm"):  # small in many containers; exceeding it kills the process
             room = min(room, shutil.disk_usage("/dev/shm").free / 2)
         self.cache = torch.empty(len(names), *shape, dtype=torch.uint8) if size <= room else None
         self.cached = torch.zeros(len(names), dtype=torch.bool)

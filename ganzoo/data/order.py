@@ -24,7 +24,7 @@ BLOCK = 64  # batches whose tickets are computed at once
 
 
 def _go_on(worker: int) -> None:
-    """Ignore the signals that end a training, often sent to all its processes: saving its state needs the workers."""
+    """Ignore signals that stop a training: they are often sent to all its processes, and saving needs the workers."""
     take(signal.SIG_IGN, *CODES)
 
 
@@ -40,10 +40,10 @@ class _Batches:
     """
 
     def __init__(self, data: Images, order: Iterable[Sequence[int]], num_workers: int) -> None:
-        self.data = data  # named `dataset`, Lightning would treat this as a DataLoader under overfit_batches
+        self.data = data  # not `dataset`: Lightning would take this for a DataLoader under overfit_batches
         self.order, self.num_workers = order, num_workers
         self._loader: DataLoader[Batch] | None = None
-        self._iterator: Iterator[Batch] | None = None  # Lightning shuts down its workers, by this name
+        self._iterator: Iterator[Batch] | None = None  # Lightning uses this name to shut down workers
 
     def __iter__(self) -> Iterator[Batch]:
         pin = torch.cuda.is_available()
@@ -73,11 +73,11 @@ class _Batches:
         with starting_processes():
             self._iterator = iter(loader)
         for worker in {*active_children()} - {*before}:
-            Finalize(None, worker.kill, exitpriority=0)  # multiprocessing would send SIGTERM, which they ignore
+            Finalize(None, worker.kill, exitpriority=0)  # multiprocessing would send SIGTERM, which workers ignore
 
     def _next(self) -> Batch | None:
         assert self._iterator is not None
-        _error_if_any_worker_fails()  # not in torch's signal handler, which might interrupt a step or a save
+        _error_if_any_worker_fails()  # torch would do it in a signal handler, in the middle of a step or a save
         return next(self._iterator, None)
 
 

@@ -74,7 +74,7 @@ class _Translation(GANDataModule):
         return {name: (root / name, seen) for name, seen in readable(root, find(root)[0], self.corrupt).items()}
 
     def find_both(self, path: str, source_path: str) -> dict[str, Found]:
-        """The pictures of both folders, in this order."""
+        """The pictures of both folders: {path: ..., source_path: ...}."""
         if path_of(path).resolve() == path_of(source_path).resolve():
             raise ValueError(f"path and source_path are both {path}: name the folder of the images, and the sources'")
         found = {folder: self.find(folder) for folder in (path, source_path)}
@@ -84,12 +84,12 @@ class _Translation(GANDataModule):
     def store(self, key: Any, make: Callable[..., Store], share: float) -> Store:
         """The store of this key, created at the first call with this share of the memory."""
         if key not in self._stores:
-            cache_gb = self.cache_gb * share / (2 if self.jitter else 1)  # another store has the larger ones
+            cache_gb = self.cache_gb * share / (2 if self.jitter else 1)  # a second store has the larger pictures
             self._stores[key] = make(cache_gb=cache_gb, skip=self.corrupt == "skip", shared=self.num_workers > 0)
         return self._stores[key]
 
     def varied(self, read: Callable[[int], Images], seed: int) -> Images:
-        """Training images with random crops and flips; `read` returns the images of a given size in pixels."""
+        """Training images with random crops and flips; `read` returns the images in a given size, in pixels."""
         images = read(self.image_size + self.jitter)
         return self.flipped(Jittered(images, self.image_size, seed) if self.jitter else images, seed)
 
@@ -101,8 +101,8 @@ class PairedFolder(_Translation):
     `source_path` the sources, with the same names except for the extension. Files are read as by `ImageFolder`.
 
     The splits are independent of the seed. If all pictures are in top-level folders train and val, train and test, or
-    all three, these are the splits (a missing val or test is the other one). Otherwise a hash of the target's relative
-    path decides: val and test are the same `val_fraction`, train is the rest.
+    all three, these are the splits (the other one replaces a missing val or test). Otherwise a hash of the target's
+    relative path determines the split: val and test are the same `val_fraction`, train is the rest.
 
     Args:
         path: The folder; with `source_path`, the folder of the targets.
@@ -114,7 +114,7 @@ class PairedFolder(_Translation):
         FileNotFoundError: A folder does not exist, or contains no pictures.
         NotADirectoryError: A path is a file.
         ValueError: Some files are not pictures, have no partner of the same aspect ratio, or have an odd width; or only
-            one of the folders is grey, and both are to have three channels.
+            one of the folders is grey, but `channels` and `source_channels` are both 3.
     """
 
     def __init__(self, path: str, source_path: str | None = None, source_side: Side = "left", **kwargs: Any) -> None:
@@ -149,9 +149,10 @@ class UnpairedFolder(_Translation):
     `source_path` contains the sources and `path` the images. Files are read as by `ImageFolder`.
 
     A training epoch is as long as the larger set. Each set is shuffled on its own, as a function of (seed, epoch), and
-    the smaller one is repeated. `dataset(split)` does not shuffle: it has each image once, with the sources in order.
+    the smaller one is repeated. `dataset(split)` is not shuffled: each image occurs once; the sources are in order,
+    repeated if there are fewer, cut off if there are more.
 
-    Splits as in `PairedFolder`, for each set on its own.
+    The splits of each set are determined as in `PairedFolder`.
 
     Args:
         path: The folder of the images, CycleGAN's domain B; without `source_path`, that of both domains.
@@ -161,8 +162,8 @@ class UnpairedFolder(_Translation):
     Raises:
         FileNotFoundError: A folder does not exist, or contains no pictures.
         NotADirectoryError: A path is a file.
-        ValueError: Some files are not pictures; a domain has no pictures; or only one of the domains is grey, and both
-            are to have three channels.
+        ValueError: Some files are not pictures; a domain has no pictures; or only one of the domains is grey, but
+            `channels` and `source_channels` are both 3.
     """
 
     paired = False
@@ -270,7 +271,7 @@ class Sources(Wrapped):
 
 
 def _splits(names: Sequence[str], val_fraction: float) -> dict[Split, list[int]]:
-    """The indices of each split's names: by top-level folder if these are splits, else by a hash of the name."""
+    """The indices of each split's names: by top-level folder if all are named as splits, else by a hash of the name."""
     folders = {name.split("/")[0] if "/" in name else "" for name in names}
     if "train" in folders and len(folders) > 1 and folders <= set(SPLITS):
         named = {split: [i for i, name in enumerate(names) if name.startswith(f"{split}/")] for split in SPLITS}
@@ -315,7 +316,7 @@ def _match(folders: dict[str, Found], corrupt: str) -> dict[str, tuple[Path, ...
 
 
 def _stems(folder: str, found: Found, bad: dict[str, str]) -> dict[str, str]:
-    """Names by their stems (without extension, in NFC); names whose stem is not the first of its kind go to `bad`."""
+    """Names by their stems (without extension, in NFC); names whose stem has occurred before go to `bad`."""
     stems: dict[str, str] = {}
     for name in found:
         first = stems.setdefault(composed(os.path.splitext(name)[0]), name)

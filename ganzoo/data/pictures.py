@@ -42,10 +42,10 @@ class Pictures(Images):
 
     Args:
         path: The folder or file.
-        channels: Convert all pictures to grey (1) or colour (3); None keeps them, and refuses a mix.
+        channels: Convert all pictures to grey (1) or colour (3); None if all are grey or all colour.
         limit: Maximum number of pictures, from the first; None for all.
         image_size: Crop all pictures to the centred square and resample it to this many pixels per side, as
-            `ImageFolder` does; None keeps their size, and refuses a mix.
+            `ImageFolder` does; None keeps their size, which must be equal.
 
     Raises:
         FileNotFoundError: `path` does not exist, or contains no pictures.
@@ -145,7 +145,7 @@ def _load(file: Path, limit: int | None) -> np.ndarray | Rows:
 
 
 def _check(root: Path, names: list[str], one_size: bool, one_kind: bool) -> tuple[tuple[int, int], int]:
-    """(width, height) and channels of the most frequent kind of picture, from headers; refuses a forbidden mix."""
+    """(width, height) and channels of the most frequent kind of picture, from headers; rejects forbidden mixtures."""
     with ThreadPoolExecutor() as pool:
         headers = dict(zip(names, pool.map(header, (root / name for name in names)), strict=True))
     bad = {name: seen for name, seen in headers.items() if isinstance(seen, str)}

@@ -156,7 +156,7 @@ def _write_index(target: Path, index: Index) -> None:
 
 
 def _source(root: Path, index: Index, names: Sequence[str]) -> str:
-    """sha256 (hex) of settings and of the files' names, sizes and times; a shard with another one is out of date."""
+    """sha256 (hex) of settings and of the files' names, sizes and times; a shard with another hash is out of date."""
     digest = hashlib.sha256(repr(index[1:]).encode())
     for name in names:
         found = (root / name).stat()
@@ -213,7 +213,7 @@ def _decoded(root: Path, index: Index, parts: Sequence[Sequence[str]], jobs: int
     workers = 0 if jobs == 1 else min(jobs, len(places))
     loader = DataLoader(pictures, batch_sampler=cast(Any, places), num_workers=workers, collate_fn=identity)
     for block in loader:
-        yield block._replace(images=block.images.clone())  # frees shared memory, small in many containers
+        yield block._replace(images=block.images.clone())  # a copy, to free shared memory, small in many containers
 
 
 def _write(file: BinaryIO, index: Index, blocks: Sequence[_Block], source: str) -> None:

@@ -1,7 +1,7 @@
 """Pictures as shards: Arrow files with random access to each picture, for any number of pictures.
 
 A shard is one record batch with a row per picture: uncompressed pixels (uint8, [C, H, W]), name in the original folder,
-hash that determines the split, checksum, and class if there are any. `index.json`, completed last, has the settings and
+hash that determines the split, checksum, and class, if any. `index.json`, completed last, contains the settings, and
 the sizes and hashes of the shards.
 """
 

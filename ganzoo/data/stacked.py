@@ -1,4 +1,4 @@
-"""Stacked MNIST: a thousand modes, which a classifier can count."""
+"""Stacked MNIST: images of a thousand modes, to be counted by a classifier."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class StackedMNIST(GANDataModule):
 
     Mode coverage is measured on 26,000 samples: the number of classes that a classifier finds in them, and the KL
     divergence of the class frequencies from the uniform distribution, in nats (0.019 for uniform samples). The triples
-    are independent of the seed: `n` of the source's training digits for train; 26,000 (or `n`, if less) of its val
-    digits for val, and of its test digits for test.
+    are independent of the seed: train has `n` triples of the source's training digits; val and test have 26,000 (or
+    `n`, if less) of its val and test digits.
 
     There are two published protocols with different networks, whose results are not comparable:
 
@@ -62,8 +62,8 @@ class StackedMNIST(GANDataModule):
     - "r3gan" (Huang et al. 2024): a small ResNet. Published: RpGAN+R1+R2 1000 modes, KL 0.078; GAN+R1+R2 693 modes, KL
       0.927; the full model 1000 modes, KL 0.029.
 
-    Both used all of MNIST, so results on MNIST5k cannot be compared with them. With the source MNIST, val has the last
-    10,000 of the 60,000 training images.
+    Both used all of MNIST, so results on MNIST5k cannot be compared with them. With the source MNIST, val is made from
+    the last 10,000 of the 60,000 training images.
 
     Attributes:
         protocol: Part of every score's record, so that scores of different protocols are never compared.

@@ -70,7 +70,7 @@ class LSUNImages(PictureImages):
 
 
 class VisionData(GANDataModule):
-    """Base of torchvision's data sets: a subclass has the name of torchvision's class and sets the class attributes.
+    """Base of torchvision's data sets: a subclass is named like torchvision's class and sets the class attributes.
 
     Args:
         image_size: Pixels per side after resampling; None keeps the data set's own size.
@@ -146,7 +146,7 @@ class Divided(VisionData):
         root: Folder of the files, also for downloads.
         download: Whether to download missing files.
         val_fraction: Share of the official training images, from the end, that form val, 0 to 1; None for the data
-            set's default. 0, for no val, matches papers that use all of them for training and scores.
+            set's default. With 0, val is empty, as in papers that use all of these images for training and scores.
         **kwargs: See `GANDataModule`.
     """
 
