@@ -1,1 +1,1 @@
-"""Pure functions of tensors: objectives, penalties."""
+"""Pure functions of tensors: losses, penalties, divergences, metrics."""

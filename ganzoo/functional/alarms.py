@@ -23,7 +23,7 @@ def mean_distance(x: Tensor) -> float:
 
 
 def clusters(x: Tensor, k: int) -> Tensor:
-    """Centres [k, d] of rows x [n >= k, d] on the CPU by k-means; deterministic.
+    """Centres [k, d] of a k-means clustering of rows x [n >= k, d] on the CPU; deterministic.
 
     One thread only: more would change the rounding, and deadlock in a forked process.
     """
@@ -43,7 +43,7 @@ def reached(real: Tensor, fake: Tensor, centres: Tensor, due: float) -> float:
     Args:
         real, fake: [n, d] and [m, d].
         centres: [k, d]; each row belongs to its nearest centre.
-        due: in (0, 1]; 1 requires equal shares.
+        due: in (0, 1]; 1 requires at least the reals' share.
     """
     p, q = (torch.bincount(torch.cdist(x, centres).argmin(1), minlength=len(centres)) / len(x) for x in (real, fake))
     return p[q >= due * p].sum().item()

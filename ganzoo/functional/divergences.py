@@ -114,7 +114,7 @@ class FDivergence(NamedTuple):
     "GAN" is 2 JSD - log 4, so f(1) is not 0.
 
     Attributes:
-        f: the generator, of u = p / q.
+        f: the convex function of u = p / q that defines the divergence.
         conjugate: f*(t) = sup_u (u t - f(u)).
         activation: g_f(V), maps the reals into the domain of f*; the integrand of E_p.
         fake: f*(g_f(V)), the integrand of E_q.

@@ -88,7 +88,8 @@ def filtered_leaky_relu(
 
 
 def translate(x: Tensor, dx: float, dy: float) -> Tensor:
-    """Shifts the periodic signal x [N, C, H, W] by dx pixels to the right and dy down; whole pixels equal `torch.roll`.
+    """Shifts the periodic signal x [N, C, H, W] by dx pixels to the right and dy down; for whole pixels equal to
+    `torch.roll`.
 
     Exact for signals below the Nyquist frequency.
     """

@@ -27,7 +27,7 @@ class Gaussian(NamedTuple):
         cov: [d, d], unbiased (divided by n - 1).
         rows: [n, d] = (x - mean) / sqrt(n - 1), stored instead of cov if n <= d: cov = rows.T @ rows is then singular,
             and the roots of its zero eigenvalues would amplify rounding errors.
-        root: [d, r] with root @ root.T = cov; needed of the real images, see `with_root`.
+        root: [d, r] with root @ root.T = cov; needed for the real images, see `with_root`.
     """
 
     n: int
@@ -65,7 +65,7 @@ class Gaussian(NamedTuple):
         if not self.cov.isfinite().all():
             raise ValueError("non-finite features")
         values, vectors = (part.flip(-1) for part in torch.linalg.eigh(self.cov))
-        seen = values > values[0] * len(values) * EPSILON  # drop rounding errors, whose roots are not small
+        seen = values > values[0] * len(values) * EPSILON  # others are rounding errors, with large roots
         return self._replace(root=vectors[:, seen] * values[seen].sqrt())
 
     def trace(self) -> Tensor:

@@ -1,6 +1,7 @@
 """Log-likelihood under a Parzen window (Goodfellow et al. 2014, arXiv:1406.2661, section 5).
 
-The paper itself notes its high variance and its weakness in high dimensions; use it to compare with results of 2014.
+The paper itself notes its high variance and its weakness in high dimensions; use it only to compare with results of
+that time.
 """
 
 from __future__ import annotations

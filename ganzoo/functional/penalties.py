@@ -12,12 +12,12 @@ from torch.nn.functional import normalize
 def gradient_penalty(f: Callable[[Tensor], Tensor], x: Tensor, fake: Tensor, u: Tensor) -> Tensor:
     """E (|grad f(x_u)| - 1)^2 at x_u = u x + (1 - u) fake (Gulrajani et al. 2017, arXiv:1704.00028, eq. 3).
 
-    Computed in float32, also under autocast. Uses `torch.func.grad`, since `torch.compile` can differentiate it again.
+    Computed in float32, even under autocast. Uses `torch.func.grad`, since `torch.compile` can differentiate it again.
 
     Args:
         f: images [N, C, H, W] -> scores [N]; scores of different images are independent.
         x: real images.
-        fake: as many generated ones.
+        fake: as many generated images.
         u: [N] uniform in [0, 1).
     """
     with torch.autocast(x.device.type, enabled=False):

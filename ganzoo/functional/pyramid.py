@@ -1,7 +1,7 @@
 """The Laplacian pyramid (Burt and Adelson 1983) of images, halved per level.
 
 Downsampling d averages 2x2 pixels, upsampling u is bilinear. Reconstruction from the residuals I_k - u(I_{k+1}) is
-exact for any such pair; with this one all images stay in the range of x.
+exact for any d and u; with these, all I_k stay in the range of x.
 """
 
 from __future__ import annotations

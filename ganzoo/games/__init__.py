@@ -1,1 +1,1 @@
-"""Games small enough to be solved: where the theory of GANs can be seen and measured. All in float64."""
+"""Games that are small enough for exact analysis, to study the theory of GANs. All in float64."""

@@ -106,12 +106,13 @@ def boost(
     decay: float = 3e-3,
     generator: torch.Generator | None = None,
 ) -> Iterator[tuple[RBM, float]]:
-    """Self-supervised boosting, starting from independent pixels; an infinite iterator. All coefficients are 1.
+    """Self-supervised boosting, starting from independent pixels; an infinite iterator. Each feature is added with
+    coefficient 1.
 
     Args:
         data, held_out: [N, d] and [M, d], of zeros and ones, float64.
-        units: per feature.
-        steps: of Gibbs sampling per round; chains continue from the previous round.
+        units: hidden units per feature.
+        steps: steps of Gibbs sampling per round; chains continue from the previous round.
         decay: see `classify`.
 
     Yields:

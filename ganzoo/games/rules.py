@@ -1,9 +1,9 @@
 """Update rules in discrete steps, on any game.
 
 A rule is an infinite iterator: `rule(game, point, **settings)` yields the point after each step; `trajectory` collects
-some of them. With alternating updates the last player, a GAN's discriminator, moves first, as in `GANModule.play`. The
-defaults are those of the standard example: f = xy, from (1, 1), 1000 steps with lr 0.1. The final radius, as a multiple
-of the initial one, is
+the first ones. With alternating updates the last player, a GAN's discriminator, moves first, as in `GANModule.play`.
+The defaults are those of the standard example: f = xy, from (1, 1), 1000 steps with lr 0.1. The final radius, as a
+multiple of the initial one, is
 
 - `gradient`, simultaneous: 144.8; it grows by sqrt(1 + lr^2) per step, so a smaller lr only delays divergence;
 - `gradient`, alternating: between 1 and 1.0513 at all times, without convergence; the mean of its points converges as
@@ -162,7 +162,7 @@ def extra_adam(
     return _extra(game, point, Moments(point, lr, beta1, beta2, eps).move, alternating)
 
 
-RULES: dict[str, Rule] = {  # those of the module's docstring
+RULES: dict[str, Rule] = {  # by name; settings other than the defaults are bound
     "simultaneous": gradient,
     "alternating": partial(gradient, alternating=True),
     "momentum 0.3, alternating": partial(gradient, beta=0.3, alternating=True),

@@ -41,7 +41,7 @@ def density_step(p: Tensor, q: Tensor, lr: float = 1.0) -> Tensor:
 
 
 class TabularGAN(Game):
-    """G is a table, q = softmax(point), and D is optimal; the one remaining player minimises V(D*, .).
+    """G is a table, q = softmax(point), and the only player, since D is always optimal; it minimises V(D*, .).
 
     Goodfellow et al. 2014, section 4.2. V is convex in q; in the logits it still decreases with every small step, to
     -log 4, slowly where q is near 0. Networks have no such guarantee.
@@ -70,9 +70,9 @@ def ebgan_value(p: Tensor, q: Tensor, energy: Tensor, margin: float) -> Tensor:
 def ebgan_play(p: Tensor, q: Tensor, energy: Tensor, margin: float, lr: float = 1.0) -> Iterator[tuple[Tensor, Tensor]]:
     """EBGAN with two tables: yields (q, energy) after each step, infinitely. G minimises E_q D, D `ebgan_value`.
 
-    Section 2.2: at a Nash equilibrium q = p and V = m (theorem 1), and D is constant almost everywhere (theorem 2), but
-    *any* constant in [0, m]. Unless an energy is clamped at 0 or m, D's gradient p - q sums to 0, so the mean energy
-    keeps its initial value, which is the constant.
+    Section 2.2: at a Nash equilibrium q = p and V = m (theorem 1), and D is constant almost everywhere (theorem 2),
+    which may be *any* constant in [0, m]. Unless an energy is clamped at 0 or m, D's gradient p - q sums to 0, so the
+    mean energy keeps its initial value, and the constant equals this value.
 
     For energies in [0, m] the game is bilinear, E_p D - E_q D, and gradient steps diverge. Both players therefore use
     extragradient: G mirror steps in the space of densities, D steps projected to [0, m].

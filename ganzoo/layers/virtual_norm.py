@@ -25,7 +25,7 @@ class VirtualBatchNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(features))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.to(self.weight.dtype)  # statistics in bfloat16 are too coarse
+        x = x.to(self.weight.dtype)  # statistics need more precision than bfloat16 has
         r, pixels = self.reference, tuple(range(2, x.ndim))
         reference, own = x[:r], x[r:]
         var, mean = torch.var_mean(reference, (0, *pixels), correction=0, keepdim=True)

@@ -10,7 +10,7 @@ from ganzoo.layers.maxout import Maxout
 
 
 class CGANGenerator(nn.Module):
-    """z [N, z_dim] in [0, 1], labels y [N] -> a ReLU layer each -> joint one -> sigmoid -> [N, C, H, W] in [-1, 1].
+    """z [N, z_dim] in [0, 1], labels y [N] -> one ReLU layer each -> joint layer -> sigmoid -> [N, C, H, W] in [-1, 1].
 
     Args:
         image_size: pixels, H = W.

@@ -70,7 +70,7 @@ class SoftplusGenerator(_Generator):
 
 
 class DeconvolutionalGenerator(_Generator):
-    """z [N, z_dim] -> image_size / 8 squared -> three 5x5 transposed convolutions with batch norm -> images.
+    """z [N, z_dim] -> (image_size / 8)^2 pixels -> three 5x5 transposed convolutions with batch norm -> images.
 
     Batch norm has a bias and no gain, and is per unit after the first layer; initial weights are N(0, 0.05). The last
     layer has weight norm with trained lengths. The sigmoid equals the paper's tanh: tanh(x) = 2 sigmoid(2 x) - 1.
@@ -100,7 +100,7 @@ class DeconvolutionalGenerator(_Generator):
             layers += [up, *_norm(nn.BatchNorm2d, n_out, reference), nn.ReLU()]
         last = nn.ConvTranspose2d(maps[-1], channels, 5, stride=2, padding=2, output_padding=1)
         for layer in (*layers, last):
-            if isinstance(layer, nn.Linear | nn.ConvTranspose2d):  # no norm
+            if isinstance(layer, nn.Linear | nn.ConvTranspose2d):  # not the norms
                 normal_(layer, 0.05)
         super().__init__([*layers, weight_norm(last, dim=1), nn.Sigmoid()], z_dim, reference)
 
@@ -131,7 +131,7 @@ class _Discriminator(nn.Module):
     Args:
         layers: map images to the features [N, d] of the last hidden layer.
         last: applied between the features and minibatch discrimination.
-        size: d.
+        size: number d of features.
         num_classes: K.
         kernels: of the minibatch discrimination; 0 for none.
 
@@ -176,7 +176,8 @@ class NoisyDiscriminator(_Discriminator):
 
 
 class ConvolutionalDiscriminator(_Discriminator):
-    """x [N, C, H, W] -> nine convolutions, leaky ReLU, dropout -> mean -> logits of D, logits of K classes, features.
+    """x [N, C, H, W] -> nine convolutions, leaky ReLU, dropout -> mean over pixels -> logits of D, logits of K classes,
+    features.
 
     With minibatch discrimination the input has Gaussian noise instead of dropout.
 
@@ -207,8 +208,8 @@ def _leaky(layer: nn.Conv2d) -> list[nn.Module]:
 
 
 def _started(layer: Any, slope: float = 0.0) -> Any:
-    """He initialisation (2015, arXiv:1502.01852), zero biases: torch's default weights are too small beside the noise.
-    (The authors' code instead scales them to the first 500 images.)"""
+    """He initialisation (2015, arXiv:1502.01852), zero biases: torch's default weights are too small compared with the
+    noise. (The authors' code instead scales them to the first 500 images.)"""
     nn.init.kaiming_normal_(layer.weight, slope, nonlinearity="leaky_relu")
     nn.init.zeros_(layer.bias)
     return layer

@@ -14,8 +14,8 @@ class Ladder(nn.Module):
     """x [N, C, H, W] in [-1, 1] -> weighted denoising costs (bottom layer [N], sum of all other layers [N]).
 
     Two encoder paths share weights, h^l = relu(norm(W^l h^(l-1)) + beta^l) from z^0 = (x + 1) / 2: a clean one, and one
-    with Gaussian noise added to every normalised z^l. From the top, with u^L = softmax, the decoder estimates the clean
-    z^l from the noisy one and from the layer above, u^l = norm(V^l z_hat^(l+1)) (algorithm 1):
+    with Gaussian noise added to every normalised z^l. From the top, where u^L is the noisy path's softmax, the decoder
+    estimates the clean z^l from the noisy z^l and from the layer above, u^l = norm(V^l z_hat^(l+1)) (algorithm 1):
     z_hat = (z_noisy - mu(u)) v(u) + mu(u), where mu and v have five parameters per unit. The cost of layer l is its
     weight times the mean over units of (z_clean - norm_clean(z_hat))^2.
 
@@ -26,7 +26,7 @@ class Ladder(nn.Module):
         image_size: pixels, H = W.
         channels: of the image.
         num_classes: units of the top layer.
-        hidden: units of the third to fifth layer; the second has twice as many, the first four times.
+        hidden: units of the third to fifth hidden layer; the second has twice as many, the first four times.
         noise: standard deviation of the noise on pixels in [0, 1] and on every normalised layer.
         denoising: weights of the layers' denoising costs, from the pixels upwards; missing ones are 0.
 
@@ -51,7 +51,7 @@ class Ladder(nn.Module):
         pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
         self.up = nn.ModuleList(nn.Linear(n, m, bias=False) for n, m in pairs)
         self.beta = nn.ParameterList(torch.zeros(m) for m in sizes[1:])
-        self.gamma = nn.Parameter(torch.ones(num_classes))  # only here: the next norm cancels a scale before relu
+        self.gamma = nn.Parameter(torch.ones(num_classes))  # top only: elsewhere the next norm cancels a gain
         self.norm_up = nn.ModuleList(Norm(m) for m in sizes[1:])
         self.down = nn.ModuleList(nn.Linear(m, n, bias=False) for n, m in pairs)
         self.norm_down = nn.ModuleList(Norm(m) for m in sizes)
@@ -95,7 +95,8 @@ class Ladder(nn.Module):
 
 
 class Norm(nn.Module):
-    """Mean and standard deviation of each unit, with batch norm's buffers, which processes average.
+    """Mean and standard deviation of each unit. The buffers are named as batch norm's, so they are averaged over
+    processes.
 
     Not a subclass of torch's batch norm, which `sync_batchnorm` would replace. With several processes, statistics are
     those of a process's share of the batch.

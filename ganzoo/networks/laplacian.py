@@ -38,13 +38,13 @@ class ResidualGenerator(nn.Module):
 class ResidualDiscriminator(nn.Module):
     """h + l [N, C, H, W] -> logits [N]: two 5x5 convolutions, dropout, a linear layer.
 
-    The paper's first layer adds the residual h and the low-pass l; here the equations do. Unlike the authors',
-    convolutions are padded, since small levels need it.
+    The paper's first layer adds the residual h and the low-pass l; here `LAPGAN` adds them. Unlike in the authors'
+    code, convolutions are padded, which small images need.
 
     Args:
         image_size: pixels, H = W, even.
         channels: of the image.
-        width: feature maps of both convolutions; the second one halves the image.
+        width: feature maps of both convolutions; the second has stride 2.
         dropout: drop probability before the last layer.
     """
 

@@ -12,8 +12,7 @@ class PatchDiscriminator(nn.Module):
     """x [N, C, H, W] in [-1, 1] -> logits [N, h, w], one per patch of x.
 
     4x4 convolutions, all but the last two with stride 2; 1x1 convolutions for a receptive field of one pixel
-    ("PixelGAN").
-    Instance norm after each hidden layer but the first.
+    ("PixelGAN"). Instance norm after each hidden layer but the first.
 
     Args:
         image_size: pixels, H = W.
@@ -62,7 +61,8 @@ class PatchDiscriminator(nn.Module):
 
 
 def _halvings(image_size: int, receptive_field: int) -> int:
-    """Number of strided layers: the last two alone see 7 pixels, each strided one below maps r to 2 r + 2."""
+    """Number of strided layers. The last two layers have a receptive field of 7; a strided layer before them maps r to
+    2 r + 2."""
     seen = [7]
     while seen[-1] < receptive_field:
         seen.append(2 * seen[-1] + 2)

@@ -10,7 +10,7 @@ from ganzoo.layers.init import normal_
 class ResNetTranslator(nn.Module):
     """x [N, C', H, W] -> c7s1-w, d2w, d4w, k residual blocks, u2w, uw, c7s1-C -> images [N, C, H, W] in [-1, 1].
 
-    Instance norm, reflection padding. H and W are multiples of 4.
+    Layers are in the paper's notation. Instance norm, reflection padding. H and W are multiples of 4.
 
     Args:
         image_size: pixels, H = W; determines the default of `blocks`.
@@ -51,7 +51,7 @@ class ResNetTranslator(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x [N, n, H, W] + two 3x3 convolutions of it; the second has no ReLU."""
+    """x [N, n, H, W] plus the output of two 3x3 convolutions; no ReLU after the second."""
 
     def __init__(self, n: int) -> None:
         super().__init__()

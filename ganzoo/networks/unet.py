@@ -25,7 +25,7 @@ class UNet(nn.Module):
         image_size: pixels, H = W: 4, 8, 16, ...
         channels: of the image.
         source_channels: of the source.
-        width: feature maps at half the image's size; doubled with each halving, up to 8 times.
+        width: feature maps at half the image's size; doubled with each halving, up to 8 times this number.
         skips: False for the paper's encoder-decoder without skip connections (section 4.2).
 
     Attributes:

@@ -86,7 +86,7 @@ def settings(optimizers: Sequence[Optimizer]) -> list[list[dict[str, Any]]]:
 
 
 def initial(optimizers: Sequence[Optimizer]) -> list[list[dict[str, Any]]]:
-    """The same, with the learning rates before a scheduler changes them."""
+    """As `settings`, with the initial learning rates of scheduled optimizers."""
     given = settings(optimizers)
     for optimizer, groups in zip(optimizers, given, strict=True):
         for group, own in zip(optimizer.param_groups, groups, strict=True):
@@ -96,7 +96,7 @@ def initial(optimizers: Sequence[Optimizer]) -> list[list[dict[str, Any]]]:
 
 
 def set_all(optimizers: Sequence[Optimizer], given: list[list[dict[str, Any]]]) -> None:
-    """Restore the result of `settings`."""
+    """Set the optimizers to a result of `settings`."""
     for optimizer, groups in zip(optimizers, given, strict=True):
         for group, own in zip(optimizer.param_groups, groups, strict=True):
             group.update(own)

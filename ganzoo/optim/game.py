@@ -3,8 +3,8 @@
 Each optimizer updates one player. `GANModule.play` updates the players in turns; the papers update them simultaneously.
 On f = xy from (1, 1), with alternating updates, lr 0.01, beta1 0.5 and beta2 0.9, the radius after 5000 steps is 0.094
 of the initial one with Adam, 0.013 with OptimisticAdam, and 0.0018 with ExtraAdam, which needs two gradients per step.
-With Adam's default beta2 of 0.999 the last two are hardly better than Adam (0.70, 0.62, 0.61 after 1000 steps). None
-of them converges exactly, since Adam normalises the step size.
+With Adam's default beta2 of 0.999 the last two are hardly better than Adam: 0.62 and 0.61, against 0.70, after 1000
+steps. None of them converges exactly, since Adam normalises the step size.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ class ExtraAdam(CorrectedAdam):
 
     The first `step` of each pair extrapolates; the second returns to the initial weights and applies the gradient of
     the extrapolated ones. An update therefore takes two batches, the weights after an odd number of steps are
-    extrapolated, and `max_steps` and `n_critic` count half updates. Both steps update the moments.
+    extrapolated, and `max_steps` and `n_critic` count each step, that is, half an update. Both steps update the
+    moments.
     """
 
     @property
@@ -96,9 +97,9 @@ class Lookahead(Optimizer):
 
     Args:
         params: as in torch.
-        optimizer: makes the inner optimizer; its moments are kept.
+        optimizer: makes the inner optimizer, whose moments are kept at interpolations.
         k: inner steps between two interpolations.
-        alpha: in (0, 1]; 1 keeps the inner optimizer's weights.
+        alpha: weight of the inner optimizer's result, in (0, 1]; with 1 the interpolation has no effect.
     """
 
     def __init__(

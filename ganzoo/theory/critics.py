@@ -23,8 +23,8 @@ from ganzoo.variants.wgangp import WGANGP
 
 
 class Said(NamedTuple):
-    """After some batches: the Wasserstein-1 distance between 400 fakes and 400 reals, and D's estimate for the same
-    points."""
+    """At one time in training: the Wasserstein-1 distance between 400 fakes and 400 reals, and D's estimate for the
+    same points."""
 
     distance: float
     said: float
@@ -80,11 +80,11 @@ def critic_loss(steps: int = 1000) -> Figure:
 
     Top: the exact Wasserstein-1 distance, by optimal matching of 400 fakes with 400 reals. Bottom: the critic's
     estimate from the same points, E f(x) - E f(G(z)), or GAN's D loss. WGAN's critic (Arjovsky et al. 2017,
-    arXiv:1701.07875) estimates the distance up to a factor, the Lipschitz constant that the clipping allows, which
-    drifts. WGAN-GP's (Gulrajani et al. 2017, arXiv:1704.00028) estimates the distance itself, within a fifth once fakes
-    are close; its penalty weight, here 1, permits slopes above 1 at first. Both have five critic steps per G step; the
-    first 100 batches are omitted. Over three seeds both correlate with the distance at .86 to 1.00; GAN's D loss, whose
-    optimum is log 4 - 2 JSD, at -.69, .32 and -.35.
+    arXiv:1701.07875) estimates the distance up to a factor, the Lipschitz constant that the clipping allows; this
+    factor drifts during training. WGAN-GP's (Gulrajani et al. 2017, arXiv:1704.00028) estimates the distance itself,
+    within a fifth once fakes are close; its penalty weight, here 1, permits slopes above 1 at first. Both have five
+    critic steps per G step; the first 100 batches are omitted. Over three seeds both correlate with the distance at .86
+    to 1.00; GAN's D loss, whose optimum is log 4 - 2 JSD, at -.69, .32 and -.35.
     """
     figure, grid = panels(len(CRITICS), 2, 3.4, 2.2, sharex=True)
     for (above, below), name in zip(grid.T, CRITICS, strict=True):

@@ -173,7 +173,7 @@ def saturation() -> Figure:
     return figure
 
 
-# Which q is nearest
+# The closest Gaussian
 
 
 def nearest_gaussian(log_p: Tensor, f: Callable[[Tensor], Tensor], x: Tensor, start: Gaussian) -> Gaussian:
@@ -213,7 +213,7 @@ def nearest() -> dict[str, list[tuple[float, Gaussian]]]:
 def covers_or_picks() -> Figure:
     """The Gaussian closest to a mixture of two modes: KL and Pearson cover both modes, reverse KL selects one.
 
-    Solid: the closest Gaussian; dashed: another local minimum; with the value of the divergence. Hellinger,
+    Solid: the closest Gaussian; dashed: another local minimum; legends give the divergence. Hellinger,
     Jensen-Shannon and "gan" (Jensen-Shannon minus log 4) have minima of both kinds, and for these modes the covering
     one is lower: a GAN that selects a mode does not minimise its divergence (Nowozin et al. 2016, arXiv:1606.00709,
     section 2.5; Goodfellow 2016, arXiv:1701.00160, section 3.2.5).
@@ -307,16 +307,16 @@ def stale_bound(name: str, theta: float, learnt: float) -> float:
 def bounds() -> Figure:
     """Divergences of N(0, 1) and N(theta, 1), and the bound given by a D that is optimal for another theta.
 
-    First panel: all divergences; Jensen-Shannon (2 JSD) and Hellinger are bounded by 2 log 2 and 2 and flatten. Others:
-    the discriminator of an f-GAN gives a lower bound. A D trained for G at 1 (dot) gives the exact divergence and slope
-    there, so G can follow it for a small step. Elsewhere the bound is too low, even negative: G minimises the bound,
-    not the divergence, and D must be retrained (Nowozin et al. 2016, arXiv:1606.00709, eq. 4).
+    First panel: all divergences; Jensen-Shannon (2 JSD) and Hellinger flatten, as they are bounded by 2 log 2 and 2.
+    Other panels: the discriminator of an f-GAN gives a lower bound. A D trained for G at 1 (dot) gives the exact
+    divergence and slope there, so G can follow it for a small step. Elsewhere the bound is too low, even negative: G
+    minimises the bound, not the divergence, and D must be retrained (Nowozin et al. 2016, arXiv:1606.00709, eq. 4).
     """
     figure, grid = panels(3, 2, 3.8, 3.2)
     theta = torch.linspace(0, 4, 81, dtype=torch.float64).tolist()
     curves = [closed(one) for one in theta]
     for name in curves[0]:
-        style = "--" if name == "reverse-kl" else "-"  # it is the KL here
+        style = "--" if name == "reverse-kl" else "-"  # equal to KL for these densities
         grid[0, 0].plot(theta, [one[name] for one in curves], style, label=name)
     grid[0, 0].set(title="all of them", yscale="log", ylim=(1e-2, 30))
     for axes, name in zip(grid.flat[1:], [name for name in curves[0] if name in F_DIVERGENCES], strict=True):

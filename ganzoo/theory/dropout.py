@@ -1,4 +1,4 @@
-"""Dropout in D: in both players' updates, in D's only, or not at all."""
+"""Dropout in D: in both players' updates, in D's updates only, or not at all."""
 
 from __future__ import annotations
 

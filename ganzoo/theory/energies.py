@@ -71,7 +71,7 @@ def hinge() -> Figure:
     return figure
 
 
-# Where reals and fakes meet
+# The energy at equilibrium
 
 
 class Meeting(NamedTuple):
@@ -174,8 +174,8 @@ def energy_landscape(steps: int = 1500) -> Figure:
     D's auto-encoder (Zhao et al. 2016, arXiv:1609.03126) has low energy (white) at the data, and raises the energy of
     fakes while it is below m, the dotted line; fakes move towards low energy. At first the energy is the distance from
     the origin; then fakes follow local minima; then the region of low energy encloses the data, and the rest of the
-    plane is far above m. That region connects the modes, and fakes lie between them, too. Last panel: mean energies.
-    That of fakes stays near m and above that of reals, so the game has not converged.
+    plane is far above m. The region of low energy connects the modes, and fakes also lie between them. Last panel: mean
+    energies. That of fakes stays near m and above that of reals, so the game has not converged.
     """
     reals, margin, moments = landscape(steps)
     figure, grid = panels(3, 2, 3.2, 3.1)
@@ -238,7 +238,7 @@ def energies_of(d: nn.Module, sets: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def noise_energies(steps: int = 1000) -> Figure:
-    """Energies of images that are no digits: an auto-encoder reconstructs digits better than noise, even without fakes.
+    """Energies of images other than digits: an auto-encoder reconstructs digits better than noise, even without fakes.
 
     Left: an auto-encoder trained on digits only; right: EBGAN's D (Zhao et al. 2016, arXiv:1609.03126), trained with
     fakes. Held-out digits have the energies of training digits; noise and digits with shuffled pixels have higher ones.

@@ -97,8 +97,8 @@ def frozen_discriminator(steps: int = 800) -> Figure:
 
     Top: the data's eight Gaussians (black crosses), fakes after the last batch, and D's logit as background (light:
     real). The best response to a fixed D is a single point for all latents: the game in the wrong order, max_D min_G
-    (Goodfellow 2016, arXiv:1701.00160, section 5.1.1). A D that continues to train lowers its logit there, and G moves
-    on. Bottom: diversity during training, the mean distance between two fakes divided by that between two reals.
+    (Goodfellow 2016, arXiv:1701.00160, section 5.1.1). If D continues to train, it lowers its logit there, and G moves
+    elsewhere. Bottom: diversity during training, the mean distance between two fakes divided by that between two reals.
     Against an untrained D, G generates a single point. A trained and then frozen D has several maxima: with two of
     three seeds the fakes collapsed to one of them, with the third to a few. Diagnostics report "D is frozen", or
     "collapse" if D still changes a little.

@@ -145,10 +145,10 @@ def latent_arithmetic() -> Figure:
 
     With the shipped dcgan-digits and means of three exemplars; the result is surrounded by its neighbours within ±0.25.
     The same sum of pixels is an overlay. Bottom: over 300 draws of digits and exemplars, slant and position of the ink
-    change in the expected direction in over 80 %, its amount in fewer; for a and b without contrast it is chance.
-    Single exemplars change the traits, too, but lose the digit and leave the neighbourhood of real digits: the variance
-    of a - b + c is three times that of a latent, and about that of a latent for means of three. Even with three, the
-    digit is kept in only half of the draws.
+    change in the expected direction in over 80 %, its amount in fewer; for a and b without contrast the direction is
+    random. Single exemplars change the traits, too, but lose the digit and leave the neighbourhood of real digits: the
+    variance of a - b + c is three times that of a latent, and about that of a latent for means of three. Even with
+    three, the digit is kept in only half of the draws.
     """
     pool = samples(ganzoo.load("dcgan-digits"))
     figure, grid = panels(3, 2, 4.2, 3.6)

@@ -17,7 +17,7 @@ from ganzoo.theory.base import DISCRIMINATOR, panels, show
 from ganzoo.theory.energies import ebgan_digits
 from ganzoo.theory.parts import digits, seeded, seeding
 
-# Many targets
+# Diversity of gradients
 
 
 class Diversity(NamedTuple):
@@ -74,9 +74,10 @@ def gradient_diversity(steps: int = 500) -> Figure:
 
     Cosines between the gradients of 64 digits, sorted by class, with respect to D's first weights: a logistic loss has
     two targets, a reconstruction as many as images (Zhao et al. 2016, arXiv:1609.03126, section 2.3). The effective
-    rank is n^2 over the sum of squared cosines, 64 if all are orthogonal. Before training the losses are similar; then
-    they diverge. G's gradients differ: with respect to the pixels of 64 fakes (here noise), those of an energy are
-    diverse at first, but finally have an effective rank of little more than 1, as those of the logistic loss.
+    rank is n^2 over the sum of squared cosines, 64 if all are orthogonal. Before training the two losses have similar
+    ranks, which then separate. This does not hold for G: gradients with respect to the pixels of 64 fakes (here noise)
+    are diverse at first for an energy, but finally have an effective rank of little more than 1, as for the logistic
+    loss.
     """
     found = diversity(steps)
     figure, grid = panels(3, 2, 3.2, 3.0)
@@ -97,7 +98,7 @@ def gradient_diversity(steps: int = 500) -> Figure:
     return figure
 
 
-# Pulling away
+# The pull-away term
 
 
 class Pulled(NamedTuple):
@@ -138,10 +139,10 @@ def pull_away(steps: int = 1000) -> Figure:
     """The pull-away term penalises codes of similar direction.
 
     f_PT is the mean squared cosine over pairs of a minibatch's codes (Zhao et al. 2016, arXiv:1609.03126, section 2.4):
-    1 if all are parallel, 0 if all are orthogonal. Then EBGAN on digits with weights of the term of 0, the paper's 0.1,
-    up to 5: cosines of the codes of 64 fakes, and the fakes. "Reached" counts the training digits nearest to some of
-    400 fakes; 400 held-out digits reach more. After this short training the effect of the paper's weight is within the
-    variation between seeds; a weight of 5 lowers f_PT and reaches more digits.
+    1 if all are parallel, 0 if all are orthogonal. The other panels: EBGAN on digits, with the term's weight 0, the
+    paper's 0.1, and larger values up to 5: cosines of the codes of 64 fakes, and the fakes. "Reached" counts the
+    training digits nearest to some of 400 fakes; 400 held-out digits reach more. After this short training the effect
+    of the paper's weight is within the variation between seeds; a weight of 5 lowers f_PT and reaches more digits.
     """
     figure, grid = panels(4, 2, 2.7, 2.8)
     grid[0, 0].plot(*angles(), color=DISCRIMINATOR)

@@ -29,7 +29,7 @@ from ganzoo.variants.mlpgan import MLPGAN
 from ganzoo.variants.wgan import WGAN
 from ganzoo.variants.wgangp import WGANGP
 
-# "jensen-shannon" plays as "gan" does
+# without "jensen-shannon", which is the same game as "gan"
 ON_THE_LINE: tuple[Divergence, ...] = ("pearson", "kl", "gan", "hellinger", "reverse-kl")
 NEAR = X[X.abs() < 6]  # beyond, p / q overflows
 STARTS = (Gaussian(0.5, 1.0), Gaussian(1.2, 0.6))  # of G: between the modes, and on the larger one
@@ -50,8 +50,8 @@ def f_divergences() -> Figure:
     """Six members of the f-GAN family: f, the terms that D maximises, and G's gradient.
 
     D_f(p || q) is the mean of f(p / q) under q. D maximises the mean of the solid curve over data plus that of the
-    dashed curve over fakes; the optimal output is V*, at p = q the dotted line. Right: G's gradient with respect to log
-    p / q at its samples, for the optimal D. In minimax, reverse KL weights all samples equally, and Pearson hardly
+    dashed curve over fakes; the optimal output is V*, at p = q the dotted line. Right: G's gradient with respect to
+    log(p / q) at its samples, for the optimal D. In minimax, reverse KL weights all samples equally, and Pearson hardly
     weights rejected ones; in the non-saturating game KL weights all equally (Nowozin et al. 2016, arXiv:1606.00709,
     table 2, figure 1, section 3.2).
     """
@@ -80,7 +80,7 @@ def f_divergences() -> Figure:
     return figure
 
 
-# A generator of two numbers
+# A generator with two parameters
 
 
 def adam(lr: float, beta2: float = 0.999) -> Callable[[Any], FusedAdam]:

@@ -21,13 +21,14 @@ class ACGAN(GANModule):
     input.
 
     L_S = E log P(real|x) + E log P(fake|G(z, c)) and L_C = E log P(c|x) + E log P(c|G(z, c)). D maximises L_S + L_C,
-    and G L_C - L_S; in practice G maximises E log P(real|G(z, c)) instead of minimising E log P(fake|G(z, c)).
+    and G maximises L_C - L_S; in practice G maximises E log P(real|G(z, c)) instead of minimising
+    E log P(fake|G(z, c)).
 
-    An update's fakes have the classes of its real images, so classes follow the data's distribution p_c.
+    The fakes of an update have the classes of its real images, so they follow the data's class distribution p_c.
 
-    G is the paper's for CIFAR-10 (appendix; no norm after the linear layer), except for the distribution of the noise,
-    which is DCGAN's. D is DCGAN's with K more outputs; the paper's has six layers, dropout, and in some runs noise on
-    its activations.
+    G is the paper's for CIFAR-10 (appendix; no norm after the linear layer), except for the latent's distribution,
+    which is DCGAN's. D is DCGAN's with K additional outputs; the paper's has six layers, dropout, and in some runs
+    noise on its activations.
 
     Args:
         image_size: pixels, H = W: 8, 16, 32, 64, ...

@@ -20,9 +20,9 @@ from ganzoo.optim.schedule import anneal_sgd
 class CGAN(GANModule):
     """min_G max_D V(D, G) = E log D(x|y) + E log(1 - D(G(z|y)|y)) (eq. 2), with multilayer perceptrons.
 
-    An update's fakes have the labels of its real images. G minimises -E log D(G(z|y)|y), as recommended by Goodfellow
-    et al. (2014). Layers follow the paper; where it is silent, momentum increases as in `GAN`, and weights have torch's
-    default initialisation.
+    The fakes of an update have the labels of its real images. G minimises -E log D(G(z|y)|y), as recommended by
+    Goodfellow et al. (2014). Layers follow the paper; where it is silent, momentum increases as in `GAN`, and weights
+    have torch's default initialisation.
 
     Args:
         image_size: pixels, H = W.

@@ -23,14 +23,14 @@ class CycleGAN(GANModule):
     """L_GAN(G, D_Y) + L_GAN(F, D_X) + 10 L_cyc(G, F) (eq. 3), on unpaired sources x and images y.
 
     G: x -> y and F: y -> x are both in `generator`, each with a patch discriminator and least-squares losses: G
-    minimises E (D_Y(G(x)) - 1)^2, D_Y half of E (D_Y(y) - 1)^2 + E D_Y(G(x))^2. L_cyc = E |F(G(x)) - x| + E |G(F(y)) -
-    y| (eq. 2). G and F are updated first; the discriminators are then trained on fakes of that step, mixed with older
-    ones from a pool.
+    minimises E (D_Y(G(x)) - 1)^2, and D_Y minimises half of E (D_Y(y) - 1)^2 + E D_Y(G(x))^2. L_cyc = E |F(G(x)) - x| +
+    E |G(F(y)) - y| (eq. 2). G and F are updated first; the discriminators are then trained on fakes of that step, mixed
+    with older ones from a pool.
 
     `sample(source=x)` is G(x), `translate_back(y)` is F(y).
 
-    The paper's ablations by arguments: cycle alone (`gan=0`), GAN alone (`cycle=0`), GAN and the cycle of one direction
-    (`directions="forward"`, `"backward"`).
+    Arguments for the paper's ablations: cycle alone (`gan=0`), GAN alone (`cycle=0`), GAN and the cycle of one
+    direction (`directions="forward"`, `"backward"`).
 
     Args:
         image_size: pixels, H = W: 8, 12, 16, ...; of the source as well.
@@ -38,14 +38,14 @@ class CycleGAN(GANModule):
         source_channels: of the source.
         width: feature maps of all networks' first layers.
         blocks: residual blocks of G and F; None: the paper's 9, or 6 below 256 pixels.
-        receptive_field: of the discriminators' logits: 1, 7, 16, 34, 70, 142, 286; None: the paper's 70, or the largest
-            that does not exceed the image.
+        receptive_field: of the discriminators' logits, in pixels: 1, 7, 16, 34, 70, 142, 286; None: the paper's 70, or
+            the largest that does not exceed the image.
         cycle: weight of L_cyc.
         directions: of L_cyc: "both"; "forward", E |F(G(x)) - x| only; "backward", E |G(F(y)) - y| only.
         gan: weight of the adversarial terms of G and F; with 0, the discriminators are still trained but have no
             effect.
         identity: weight of E |G(y) - y| + E |F(x) - x|, which preserves colours; 5 (half of `cycle`) in the paper for
-            photographs of paintings.
+            generating photographs from paintings.
         pool: size of the pool of fakes of each domain, per process; 0 for none.
         constant_images: images before the learning rates decay; the paper's 100 epochs.
         decay_images: images over which they decay linearly to 0; the paper's other 100 epochs. None: constant.
@@ -134,9 +134,9 @@ class CycleGAN(GANModule):
         return terms
 
     def play(self, batch: Batch) -> None:
-        """The generators' step, if it is due; then the discriminators', on fakes from the pools."""
+        """The generators' step, if due; then the discriminators', on fakes from the pools."""
         steps = self.n_generator if self.generator_due() else 0
-        once = steps == 1 and self.microbatches == 1 and not self.compile_losses  # one forward pass is enough
+        once = steps == 1 and self.microbatches == 1 and not self.compile_losses  # reuse the forward pass
         with torch.set_grad_enabled(once):
             image, source = self.make_fakes(batch)
         for _ in range(steps):
@@ -163,17 +163,18 @@ class CycleGAN(GANModule):
         return self.judge("image", x)
 
     def latent(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Nothing: the translation is a function of its picture."""
+        """Empty, [n, 0]: a translation depends only on its source."""
         return torch.empty(n, 0, device=self.device_of(generator))
 
     def synthesize(self, network: Any, batch: Batch) -> Tensor:
-        """G's images of `batch["source"]`; F's sources of `batch["image"]` if there is no source."""
+        """G(x) of `batch["source"]`; without a source, F(y) of `batch["image"]`."""
         if "source" in batch:
             return network["to_image"](batch["source"])
         return network["to_source"](batch["image"])
 
     def translate_back(self, image: Tensor) -> Tensor:
-        """F: images [N, C, H, W] -> pictures of the sources' kind [N, C', H, W], both in [-1, 1], on this device."""
+        """F: images [N, C, H, W] -> source images [N, C', H, W], both in [-1, 1]; the result is on the model's
+        device."""
         return self.generate(self.latent(len(image)), {"image": image.to(self.device)})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -49,7 +49,7 @@ class DCGAN(GANModule):
         self.discriminator = DCGANDiscriminator(image_size, channels, width)
 
     def discriminator_loss(self, batch: Batch) -> Terms:
-        real = self.discriminate(batch["image"])  # a batch of its own for each, as batch norm's statistics differ
+        real = self.discriminate(batch["image"])  # separate batches, for separate batch-norm statistics
         fake = self.discriminate(self.fakes(batch))
         return {"real": -log_real(real), "fake": -log_fake(fake)}
 

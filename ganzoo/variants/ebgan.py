@@ -27,12 +27,12 @@ class EBGAN(GANModule):
     L_D = E D(x) + E max(0, m - D(G(z)));  L_G = E D(G(z)), plus f_PT(Enc(G(z))) in EBGAN-PT. The gradient reaches G
     through both sides of the difference, the input and the target of the reconstruction.
 
-    The energy is the Euclidean norm, as in section 2.3, not its square or a mean over pixels; it is not established
-    which of these the paper's margins were found with. With the norm, a black MNIST image has 28, and m = 10 lies
-    between it and a well reconstructed digit; a black 64x64 image in three channels has 110.9, above the margins 20 and
-    80 of the configs for CelebA and LSUN. A mean square is at most 4 for images in range, so those margins would never
-    be reached; a sum of squares starts at 784. The norm, and with it a suitable margin, grows with the square root of
-    the number of pixels.
+    The energy is the Euclidean norm, as in section 2.3, not its square or a mean over pixels; it is unknown for which
+    of these the paper's margins were tuned. Reconstructions are initially about 0, so a black MNIST image has an energy
+    of 28, and m = 10 lies between this and the energy of a well reconstructed digit; a black 64x64 image in three
+    channels has 110.9, above the margins 20 and 80 of the configs for CelebA and LSUN. A mean square is at most 4 if
+    images and reconstructions are in [-1, 1], below these margins; a sum of squares would start at 784. The norm, and
+    with it a suitable margin, grows with the square root of the number of pixels.
 
     The defaults are the best EBGAN of the paper's grid on MNIST, figure 4 (b). The best EBGAN-PT, figure 4 (c), differs
     only in `pull_away_weight`, 0.1.
@@ -51,11 +51,11 @@ class EBGAN(GANModule):
         margin: m; fakes with a higher energy do not contribute to D's loss.
         margin_images: images over which the margin decays linearly to 0; None for a constant margin.
         pull_away_weight: weight of the pull-away term f_PT (0.1 in EBGAN-PT); pairs are within a process's microbatch.
-        optimizer: Adam as in the grid.
+        optimizer: Adam as in the paper's grid.
         **game: see `GANModule`.
     """
 
-    margin: Tensor  # now; in checkpoints, so that a saved model is tested with its own
+    margin: Tensor  # current value; a buffer, so that it is saved in checkpoints
 
     prior = "uniform"
 

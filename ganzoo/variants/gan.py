@@ -33,9 +33,9 @@ class GAN(GANModule):
 
     With another `divergence` it is an f-GAN (Nowozin et al. 2016, arXiv:1606.00709): D's output V is not a logit, and D
     maximises E g_f(V(x)) - E f*(g_f(V(G(z)))) (eq. 6; `F_DIVERGENCES`), which equals eq. 1 for "gan". At the optimal V
-    this is the divergence between data and fakes; minus `D/loss` is a lower bound of it. With r = log p_data / p_g the
+    this is the divergence between data and fakes; minus `D/loss` is a lower bound of it. With r = log(p_data / p_g) the
     optimal V is r for "gan", "jensen-shannon" (equal to "gan" up to a constant) and "reverse-kl", 1 + r for "kl", r / 2
-    for "hellinger", and 2 (e^r - 1) for "pearson", the integral of (p_data - p_g)^2 / p_g.
+    for "hellinger", and 2 (e^r - 1) for "pearson" (the integral of (p_data - p_g)^2 / p_g).
 
     Args:
         image_size: pixels, H = W.
@@ -79,7 +79,7 @@ class GAN(GANModule):
         self.objective, self.divergence = objective, divergence
         self.generator = MLPGenerator(image_size, channels, z_dim, hidden)
         self.discriminator = MaxoutDiscriminator(image_size, channels, d_hidden, pieces)
-        self.z_bound = math.sqrt(3)  # of the prior; saved with the weights, which are made for it
+        self.z_bound = math.sqrt(3)  # of the prior; saved with the weights, which depend on it
         self.register_state_dict_post_hook(_add_bound)
         self.register_load_state_dict_pre_hook(_take_bound)
 
@@ -109,11 +109,11 @@ class GAN(GANModule):
         return {"fake": -self.log_real(fake)}
 
     def log_real(self, output: Tensor) -> Tensor:
-        """E log D for D's logits [N], a scalar; of another divergence E g_f(V)."""
+        """E log D, a scalar, of D's logits [N]; for other divergences E g_f(V)."""
         return F_DIVERGENCES[self.divergence].activation(output).mean()
 
     def log_fake(self, output: Tensor) -> Tensor:
-        """E log(1 - D); of another divergence -E f*(g_f(V))."""
+        """E log(1 - D); for other divergences -E f*(g_f(V))."""
         return -F_DIVERGENCES[self.divergence].fake(output).mean()
 
     def schedule(self, images_seen: int) -> None:
@@ -122,7 +122,7 @@ class GAN(GANModule):
 
 
 def mean_pixels(images: Any, at_most: int = 50_000) -> Tensor:
-    """float64 [C, H, W] in [-1, 1], the mean of an `Images`' images, or of so many of them, evenly spaced."""
+    """Mean image, float64 [C, H, W] in [-1, 1], of a data set, from at most `at_most` evenly spaced images."""
     numbers = range(0, len(images), -(-len(images) // at_most))
     total: Any = 0
     for start in range(0, len(numbers), 1000):
@@ -131,10 +131,10 @@ def mean_pixels(images: Any, at_most: int = 50_000) -> Tensor:
 
 
 def _add_bound(model: GAN, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """A hook of `state_dict`. The bound is a number: a buffer on a GPU would have to be waited for at every step."""
+    """Hook of `state_dict`. The bound is not a buffer, since reading one from a GPU would synchronise at every step."""
     state[f"{prefix}z_bound"] = torch.tensor(model.z_bound)
 
 
 def _take_bound(model: GAN, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """A hook of `load_state_dict`: weights that do not say their prior were trained on latents in (-1, 1)."""
+    """Hook of `load_state_dict`; older weights, without a bound, were trained on latents in (-1, 1)."""
     model.z_bound = float(state.pop(f"{prefix}z_bound", 1.0))

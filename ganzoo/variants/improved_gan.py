@@ -33,31 +33,32 @@ class ImprovedGAN(GANModule):
     D minimises -E log p(y | x, y <= K) - E log D(x) - E log(1 - D(G(z))), with D = Z / (Z + 1) and Z = sum_k exp l_k
     (section 5). The first term needs `batch["labelled"]`, from the data module `SemiSupervised`. G minimises
     |E f(x) - E f(G(z))|^2, where f is D's last hidden layer before its noise (section 3.1), and x are the images of D's
-    last update; as in the authors' code, divided by the number of features; for "conv" the mean absolute difference.
-    With one class and no labels D is an ordinary discriminator. The defaults are those of semi-supervised MNIST, with
-    the sizes of the authors' code (openai/improved-gan, mnist_svhn_cifar10), which the paper does not state.
+    last update. As in the authors' code, this is divided by the number of features, and for "conv" is the mean absolute
+    difference instead. With one class and no labels D is an ordinary discriminator. The defaults are those of
+    semi-supervised MNIST, with the sizes of the authors' code (openai/improved-gan, mnist_svhn_cifar10), which the
+    paper does not state.
 
-    `val/error` is the share of wrongly classified held-out images. Terms across the batch (feature matching, minibatch
-    discrimination, batch norm) use a process's share of it, and of that a microbatch.
+    `val/error` is the share of wrongly classified held-out images. Batch statistics (feature matching, minibatch
+    discrimination, batch norm) are those of a microbatch of a process's share.
 
     Args:
         image_size: pixels, H = W.
         channels: of the image.
-        num_classes: number of labels; None as 1, for data without labels.
+        num_classes: number of labels; None, for data without labels, is the same as 1.
         architecture: "mlp", the paper's for MNIST, or "conv", for CIFAR-10.
         z_dim: size of the latent, uniform in [0, 1).
         hidden: units of G's hidden layers; for "conv" feature maps of the last one (128 in the paper).
         d_hidden: units of D's first layer; for "conv" feature maps (96 in the paper).
-        objective: G's: "feature-matching", for the best classifier; or "non-saturating", -E log D(G(z)), together with
+        objective: of G: "feature-matching", for the best classifier; or "non-saturating", -E log D(G(z)), together with
             minibatch discrimination for the best samples (the authors' code has E log(1 - D(G(z))), and three G steps
             per D step: `n_generator` 3).
-        unsupervised_weight: of D's terms without labels; 0 gives the supervised baseline. The authors' code has 0.5,
-            half of the paper's equation.
-        kernels: B of minibatch discrimination (section 3.2); 0 for none.
+        unsupervised_weight: weight of D's terms without labels; 0 gives the supervised baseline. The authors' code has
+            0.5, half of the paper's equation.
+        kernels: number B of kernels of minibatch discrimination (section 3.2); 0 for none.
         historical_weight: weight of historical averaging of both players (section 3.3); 0 for none.
         real_target: D's target for real images; 0.9 is one-sided label smoothing (section 3.4), 1 none.
         reference: size of the reference batch of G's virtual batch norm (section 3.5); 0 for plain batch norm.
-        averaging: share by which each batch moves the classifier's weights, a moving average, towards D's.
+        averaging: weight of D's current weights in each update of the classifier, a moving average of D.
         optimizer: the authors' Adam, with their learning rate for MNIST; 3e-4 for CIFAR-10.
         **game: see `GANModule`.
     """
@@ -70,7 +71,7 @@ class ImprovedGAN(GANModule):
         architecture: Literal["mlp", "conv"] = "mlp",
         z_dim: Count = 100,
         hidden: Count = 500,
-        d_hidden: Annotated[int, Limits(4)] = 1000,  # some layers have a quarter of it
+        d_hidden: Annotated[int, Limits(4)] = 1000,  # some layers have a quarter as many units
         objective: Objective = "feature-matching",
         unsupervised_weight: NonNegative = 1.0,
         kernels: CountFrom0 = 0,
@@ -97,7 +98,7 @@ class ImprovedGAN(GANModule):
         self.history = nn.ModuleDict({name: HistoricalAverage(net.parameters()) for name, net in players.items()})
 
     def discriminator_loss(self, batch: Batch) -> Terms:
-        real, _, _ = self.discriminate(batch["image"])  # apart from the fakes, as minibatch discrimination asks
+        real, _, _ = self.discriminate(batch["image"])  # separate from the fakes, for minibatch discrimination
         fake, _, _ = self.discriminate(self.fakes(batch))
         terms = {
             "real": -self.unsupervised_weight * log_smoothed(real, self.real_target),

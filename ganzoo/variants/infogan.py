@@ -20,8 +20,7 @@ from ganzoo.optim.adam import FusedAdam
 
 
 class InfoGAN(GANModule):
-    """min_{G,Q} max_D V(D, G) - lambda L_I(G, Q), for a part of the latent, the codes c, that Q predicts from the
-    image.
+    """min_{G,Q} max_D V(D, G) - lambda L_I(G, Q), where Q predicts a part of the latent, the codes c, from the image.
 
     L_I = E log Q(c|G(z, c)) + H(c) <= I(c; G(z, c)), in nats; for a categorical code at most its entropy, log K. Q has
     D's trunk and two layers of its own; it is updated with D, which therefore also minimises -lambda L_I, as in the
@@ -32,7 +31,7 @@ class InfoGAN(GANModule):
 
     To see what a code means, vary it and keep the rest of the latent:
 
-        z = model.seeded([0] * 10)                        # ten times the same
+        z = model.seeded([0] * 10)                        # ten identical latents
         z["category"] = torch.arange(10)                  # or z["codes"][:, 0] = torch.linspace(-2, 2, 10)
         images = model.generate(z)                        # [10, C, H, W] in [-1, 1]
 
@@ -45,8 +44,8 @@ class InfoGAN(GANModule):
         codes: number of continuous codes, uniform in (-1, 1).
         category_weight: lambda of the categorical codes.
         codes_weight: lambda of the continuous codes.
-        codes_variance: of Q's Gaussians, fixed as in the launcher; None: predicted by Q for each image and code. L_I is
-            then unbounded as Q becomes certain, and needs a smaller weight.
+        codes_variance: variance of Q's Gaussians, fixed as in the launcher; None: predicted by Q for each image and
+            code. L_I is then unbounded as Q becomes certain, and needs a smaller weight.
         width: feature maps of the convolutions at half the image's size, doubled with each halving.
         optimizer: G's Adam.
         discriminator_optimizer: Adam of D and Q.
@@ -94,7 +93,7 @@ class InfoGAN(GANModule):
         return {"fake": -log_real(fake), "info": -self.information(features, batch["z"])}
 
     def information(self, features: Tensor, z: dict[str, Tensor]) -> Tensor:
-        """lambda L_I, a scalar, in nats; the bounds of the categories and of the codes are logged one by one."""
+        """lambda L_I, a scalar, in nats; the bounds for categorical and continuous codes are logged separately."""
         logits, mean, log_variance = self.discriminator.recognise(features)
         found = zip(logits, columns(z["category"]), self.categories, strict=True)
         category = torch.stack([math.log(values) - cross_entropy(q, c) for q, c, values in found]).sum()

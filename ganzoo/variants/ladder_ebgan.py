@@ -28,10 +28,11 @@ class LadderEBGAN(GANModule):
 
     The energy is the denoising cost of the ladder's bottom layer, the pixels. D also minimises the denoising costs of
     the other layers on `batch["image"]` and the cross-entropy of its noisy path on `batch["labelled"]`. Fakes act as a
-    regulariser: the paper finds it crucial that the margin decays; at 0, D is the plain ladder network.
+    regulariser: the paper finds it crucial that the margin decays; with a margin of 0, D is trained as a plain ladder
+    network.
 
-    `error` is the share of wrong classes: of the noisy path on the labelled images in training, of the clean path on
-    held-out images as `val/error`. Needs the data module `SemiSupervised`.
+    `error` is the classification error: of the noisy path on the labelled images in training, and of the clean path on
+    held-out images (`val/error`). Needs the data module `SemiSupervised`.
 
     The paper searched for the margin's initial value and decay; the defaults here are this project's.
 
@@ -42,7 +43,7 @@ class LadderEBGAN(GANModule):
         z_dim: size of the latent, uniform in (-1, 1).
         layers_g: linear layers of G.
         hidden: units of G's hidden layers.
-        d_hidden: units of the ladder's third to fifth layer; the second has twice, the first four times as many.
+        d_hidden: units of the ladder's third to fifth hidden layer; the second has twice as many, the first four times.
         noise: standard deviation of the ladder's noise, on pixels in [0, 1] and on its normalised layers.
         denoising: weights of the layers' denoising costs, from the pixels upwards. The paper uses the bottom layer
             only; 5000 is the ladder authors' weight for 100 labels; with all layers: 1000, 10, and five times 0.1.
@@ -54,7 +55,7 @@ class LadderEBGAN(GANModule):
     """
 
     discriminator: Ladder
-    margin: Tensor  # now; in checkpoints, so that a saved model is tested with its own
+    margin: Tensor  # current value; a buffer, so that it is saved in checkpoints
     prior = "uniform"
 
     def __init__(
@@ -90,7 +91,7 @@ class LadderEBGAN(GANModule):
     def discriminator_loss(self, batch: Batch) -> Terms:
         if "labelled" not in batch:
             raise MisconfigurationException(NEEDS)
-        # Real images alone move the running statistics by which held-out ones are classified.
+        # Only real images update the running statistics, with which held-out images are classified.
         real, above = full_precision(self.discriminator(self.augment(batch["image"]), track=True))
         fake, _ = self.discriminate(self.fakes(batch))
         image, label = batch["labelled"]

@@ -35,10 +35,11 @@ class LAPGAN(GANModule):
         image_size: pixels, H = W; a multiple of 2^levels.
         channels: of the image.
         levels: K, number of halvings. The paper's pyramids are 8, 14, 28 for CIFAR-10 and 4, ..., 64 for LSUN.
-        z_dim: size of the coarsest level's latent; those of the others are noise planes. All are uniform in (-1, 1).
+        z_dim: size of the coarsest level's latent; the other levels' latents are single-channel noise images. All are
+            uniform in (-1, 1).
         width: feature maps of the convolutions.
         hidden: units of each of the two hidden layers of the coarsest level's G.
-        d_hidden: the same of its D.
+        d_hidden: units of each of the two hidden layers of its D.
         optimizer: the paper's SGD; `schedule` sets its learning rate and momentum.
         **game: see `GANModule`.
 

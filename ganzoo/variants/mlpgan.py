@@ -30,7 +30,7 @@ class MLPGAN(GANModule):
         layers_d: linear layers of D, nLayerD.
         hidden: units of G's hidden layers, sizeG.
         d_hidden: units of D's hidden layers, sizeD.
-        dropout: drop probability of D's hidden units; the grid had D with (e.g. 0.5) and without.
+        dropout: drop probability of D's hidden units; the grid includes D with dropout (e.g. 0.5) and without.
         batch_norm: use batch norm.
         optimizer: SGD with a constant learning rate; the grid also had Adam, and both at .01, .001 and .0001.
         **game: see `GANModule`.

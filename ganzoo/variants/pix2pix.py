@@ -26,7 +26,7 @@ class Pix2Pix(GANModule):
     loss is halved, to slow it down. G maximises log D(x, G(x, z)). The noise z is dropout, in sampling too: `latent`
     draws the masks, so a seed determines an image, as in all variants.
 
-    The paper's ablations by arguments: L1 (`gan=0`), GAN (`conditional=False, l1=0`), cGAN (`l1=0`), L1+GAN
+    Arguments for the paper's ablations: L1 (`gan=0`), GAN (`conditional=False, l1=0`), cGAN (`l1=0`), L1+GAN
     (`conditional=False`), L1+cGAN; in section 4.2, L1 and L1+cGAN with an encoder-decoder (`skips=False`).
 
     Args:
@@ -34,8 +34,8 @@ class Pix2Pix(GANModule):
         channels: of the image.
         source_channels: of the source.
         width: feature maps of both networks' first layers.
-        receptive_field: of D's logits: 1 ("PixelGAN"), 7, 16, 34, 70, 142, 286; None: the paper's 70, or the largest
-            that does not exceed the image.
+        receptive_field: of D's logits, in pixels: 1 ("PixelGAN"), 7, 16, 34, 70, 142, 286; None: the paper's 70, or the
+            largest that does not exceed the image.
         conditional: D takes source and image (eq. 1), or the image only (eq. 2).
         skips: G is a U-Net; False for the paper's encoder-decoder without skip connections.
         l1: weight of the L1 term.
@@ -99,7 +99,7 @@ class Pix2Pix(GANModule):
         return terms
 
     def latent(self, n: int, generator: torch.Generator | None = None) -> list[Tensor]:
-        """Dropout's masks, one [n, C, h, w] for each layer of G that has it: half zeros, half twos."""
+        """Dropout masks [n, C, h, w], one for each layer of G with dropout: 0 or 2 with equal probability."""
         device = self.device_of(generator)
         masks = (torch.randint(2, (n, *shape), generator=generator, device=device) for shape in self.generator.noise)
         return [2.0 * mask for mask in masks]
@@ -107,7 +107,7 @@ class Pix2Pix(GANModule):
     def synthesize(self, network: Any, batch: Batch) -> Tensor:
         """
         Raises:
-            ValueError: the sources are not as large as the images.
+            ValueError: the sources do not have the model's image size.
         """
         source, size = batch["source"], self.image_size
         if source.shape[2:] != (size, size):

@@ -32,8 +32,9 @@ class WGAN(GANModule):
         architecture: "dcgan", or "mlp" with four linear layers.
         clip: largest absolute weight of the critic.
         n_critic: batches, each with one update of the critic, per generator update.
-        burst: replaces `n_critic` before each of G's first 25 updates, and after 500, 1000, ... updates of G: 100 in
-            the authors' code (WassersteinGAN, main.py). None: always `n_critic`, as in algorithm 1.
+        burst: number of critic updates, instead of `n_critic`, before each of G's first 25 updates, and after 500,
+            1000, ... updates of G: 100 in the authors' code (WassersteinGAN, main.py). None: always `n_critic`, as in
+            algorithm 1.
         optimizer: RMSProp as in algorithm 1.
         **game: see `GANModule`.
     """
@@ -80,9 +81,9 @@ class WGAN(GANModule):
 
 
 def burst_due(batches: int, n_critic: int, burst: int) -> bool:
-    """Whether G moves after so many batches of a training: see WGAN's `burst`.
+    """Whether G is updated after this number of batches; see WGAN's `burst`.
 
-    G's first 500 updates begin with 25 bursts, each later 500 with one.
+    A burst precedes each of G's first 25 updates, and then every 500th update from the 501st.
     """
     bursts, first_500 = 25, 25 * burst + 475 * n_critic
     if batches > first_500:
