@@ -260,7 +260,8 @@ def runs_of(root: Path, config: str) -> list[Path]:
 def _bytes(file: Path) -> bytes | None:
     """Contents of another run's file; None if it is not a readable file."""
     try:
-        return file.read_bytes() if file.is_file() else None
+        with open_file(file) as opened:
+            return bytes(opened.read())
     except OSError:
         return None
 

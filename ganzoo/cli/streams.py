@@ -10,6 +10,7 @@ from io import StringIO
 from typing import Any
 
 from ganzoo.cli.errors import UserError
+from ganzoo.core.text import Escaped
 
 
 class OutputError(UserError):
@@ -72,13 +73,14 @@ class Stream:
 
 @contextmanager
 def standard_streams() -> Iterator[None]:
-    """Inside, failures of stderr are ignored, and those of stdout raise an `OutputError`."""
+    """Inside, failures of stderr are ignored, and those of stdout raise an `OutputError`; both are `Escaped`."""
     while (file := os.open(os.devnull, os.O_RDWR)) < 3:  # keeps files off the numbers of closed streams
         pass
     os.close(file)
-    out, err = Stream(sys.stdout or StringIO(), needed=True), Stream(sys.stderr or StringIO(), needed=False)
+    out, err = (getattr(stream, "terminal", stream) or StringIO() for stream in (sys.stdout, sys.stderr))
+    out, err = Stream(out, needed=True), Stream(err, needed=False)
     try:
-        with redirect_stdout(out), redirect_stderr(err):  # type: ignore[type-var]
+        with redirect_stdout(Escaped(out)), redirect_stderr(Escaped(err)):  # type: ignore[type-var]
             yield
     finally:
         out.end()
@@ -87,5 +89,5 @@ def standard_streams() -> Iterator[None]:
 
 def unheard() -> None:
     """From now on failures of stdout are ignored, too."""
-    if isinstance(sys.stdout, Stream):
-        sys.stdout.needed = False
+    if isinstance(stream := getattr(sys.stdout, "terminal", None), Stream):
+        stream.needed = False

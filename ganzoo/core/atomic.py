@@ -75,7 +75,7 @@ def remove_partial(folder: Path) -> None:
             if fcntl is None or path.is_symlink() or not path.is_file():
                 path.unlink()
                 continue
-            with path.open("r+b") as file:
+            with open_file(path, "r+b") as file:
                 _lock(file, wait=False)
                 path.unlink()
 

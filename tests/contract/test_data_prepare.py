@@ -257,7 +257,9 @@ def test_a_command_that_is_stopped(pictures: Path, tmp_path: Path, sign: signal.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     out = tmp_path / "out"
     slow = "import os, time; f = os.fsync; os.fsync = lambda file: (time.sleep(0.05), f(file))[1]; "  # 10 s in all
-    process = subprocess.Popen([sys.executable, "-c", slow + code], cwd=tmp_path, env=environment, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", slow + code], cwd=tmp_path, env=environment, start_new_session=True
+    )
     while not (out / "shard-00003.arrow").exists():
         assert process.poll() is None
         time.sleep(0.001)

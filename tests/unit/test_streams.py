@@ -90,7 +90,7 @@ def test_a_broken_pipe_elsewhere_is_no_success(monkeypatch, capsys) -> None:
 
 def test_output_of_a_training_is_needed_until_it_begins() -> None:
     with standard_streams():
-        sys.stdout.stream = Broken(FULL)  # type: ignore[attr-defined]
+        sys.stdout.terminal.stream = Broken(FULL)  # type: ignore[attr-defined]
         with pytest.raises(OutputError):
             print("a cost")
         unheard()
