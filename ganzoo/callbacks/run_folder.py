@@ -148,6 +148,7 @@ class RunFolder(BatchEndCallback):
         self._restore_handler()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.metrics.waits = False  # if there was nothing to train, scores may still be missing
         self._keep(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

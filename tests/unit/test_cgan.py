@@ -193,7 +193,7 @@ def test_a_label_out_of_range_is_refused():
 
     data.make_dataset = mislabelled
     data.dataset("train")
-    with pytest.raises(RuntimeError, match="Class values must be smaller than num_classes"):
+    with pytest.raises(MisconfigurationException, match="labels from 0 to 3; the model's classes are 0 to 2"):
         fit(model, data, steps=3)
 
 
