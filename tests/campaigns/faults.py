@@ -255,7 +255,7 @@ def page(rows: list[Row]) -> str:
     for variant in ganzoo.list_models():
         found = [by.get((variant, fault)) for fault in FAULTS]
         lines.append(f"| {' | '.join([variant, *(_cell(row) if row else '-' for row in found)])} |")
-    faults = ["| fault | what happens | exit codes | seen, for example |", "|---|---|---|---|"]
+    faults = ["| fault | what happens | exit codes | message, for example |", "|---|---|---|---|"]
     for fault, kind in FAULTS.items():
         mine = [row["starts"] for row in rows if row["fault"] == fault]
         codes = ", ".join(map(str, sorted({start["code"] for starts in mine for start in starts[:-1]})))
@@ -264,22 +264,21 @@ def page(rows: list[Row]) -> str:
         faults.append(f"| {fault} | {kind.text} | {codes} | {said.replace('|', '/')} |")
     equal = sum(not row["different"] for row in rows)
     parts = [
-        "# Runs that were struck, beside runs that were not",
-        f"Every variant's shipped config on digits, made small: {STEPS} batches of 16 in two microbatches, flips, two "
-        "or more updates of D for one of G, averages and schedules for half of the variants, scores, alarms and "
-        f"pictures; saved every {SAVES} batches. The command meets the fault at a random moment, and is started again, "
-        "as it is, until it ends. Compared with a run that was left alone: every tensor and every number of "
+        "# Interrupted and uninterrupted runs",
+        f"The shipped config of every variant on digits, reduced: {STEPS} batches of 16 in two microbatches, flips, two "
+        "or more D updates per G update, averaged generators and schedules for half of the variants, scores, "
+        f"diagnostics and samples; a checkpoint every {SAVES} batches. The fault occurs at a random moment, and the same "
+        "command is restarted until it finishes. Compared with an uninterrupted run: all tensors and numbers of "
         "`last.ckpt` (weights, optimizers, averages, schedules, callbacks, loops, means), `metrics.jsonl`, "
-        "`scores.jsonl` and `scores.json` without times, and the pictures. The number is of batches that had to be "
-        f"played again. **{equal} of {len(rows)} are bit-equal.** CPU, {_versions(rows)}.",
+        "`scores.jsonl` and `scores.json` without times, and the samples. Cells give the number of batches that had to "
+        f"be repeated. **{equal} of {len(rows)} are bit-identical.** CPU, {_versions(rows)}.",
         "\n".join(lines),
         "\n".join(faults),
-        "An exit code below zero is the signal that ended the process. A full disk is stood for by a limit on the size "
-        "of files; what a power cut leaves of a disk's own cache cannot be seen here. Two processes are compared with "
-        f"two. Of {', '.join(FOR_FEW)} there are three variants.",
-        "Written by `python -m tests.campaigns.faults` from [rows.jsonl](rows.jsonl), which has each start's exit code "
-        "and "
-        "last message.",
+        "A negative exit code is the signal that ended the process. A full disk is simulated by a limit on file size; "
+        "effects of a power failure on the disk's own cache are not tested. Runs of two processes are compared with runs "
+        f"of two. {', '.join(FOR_FEW)}: three variants only.",
+        "Written by `python -m tests.campaigns.faults` from [rows.jsonl](rows.jsonl), which has the exit code and last "
+        "message of each start.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -289,7 +288,7 @@ def _versions(rows: list[Row]) -> str:
 
 
 def _cell(row: Row) -> str:
-    what = f"**not bit-equal** ({', '.join(row['different'][:3])})" if row["different"] else "bit-equal"
+    what = f"**different** ({', '.join(row['different'][:3])})" if row["different"] else "identical"
     return ", ".join([f"{what}, {row['steps_lost']}", *(f"**{text}**" for text in row["trouble"])])
 
 

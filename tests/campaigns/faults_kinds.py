@@ -312,34 +312,34 @@ FAULTS = {
     "killed": Fault(killed, "SIGKILL twice: before, in or after a batch", {-9}),
     "killed while saving": Fault(
         killed_while_saving,
-        "SIGKILL in the middle of a checkpoint's file; when the disk has it, but not its name; right after the rename",
+        "SIGKILL while a checkpoint is written, before it is renamed, and right after",
         {-9},
     ),
     "SIGTERM": Fault(terminated, "twice", {75}),
     "full disk": Fault(
-        full_disk, "from some batch on no file can grow beyond a part of a checkpoint (RLIMIT_FSIZE)", {1}
+        full_disk, "from some batch on, no file can be larger than part of a checkpoint (RLIMIT_FSIZE)", {1}
     ),
     "bad number": Fault(bad_number, "a gradient becomes infinite, or a weight not a number", {2}),
     "corrupt image": Fault(
-        corrupt_image, "a PNG of the training's folder is truncated, and mended for the next start", {2}
+        corrupt_image, "an image of the training folder is truncated, and restored for the next start", {2}
     ),
-    "truncated checkpoint": Fault(truncated_checkpoint, "SIGKILL; then the last checkpoint loses its end", {-9}),
-    "dead worker": Fault(dead_worker, "SIGKILL of one of two workers that load data", {2}),
+    "truncated checkpoint": Fault(truncated_checkpoint, "SIGKILL; then the last checkpoint is truncated", {-9}),
+    "dead worker": Fault(dead_worker, "SIGKILL of one of two loader workers", {2}),
     "dead rank": Fault(
         dead_rank,
-        "SIGKILL of one of two processes that train together: first of the one that was started, then of its child",
+        "SIGKILL of one of two training processes: first of the main one, then of its child",
         {2, -9},
     ),
     "group": Fault(
         told_as_a_group,
-        "SIGTERM, SIGINT, SIGHUP and SIGKILL, in some order, to the whole process group, with two workers",
+        "SIGTERM, SIGINT, SIGHUP and SIGKILL, in random order, to the whole process group, with two workers",
         {75, 130, -9},
     ),
     "closed pipe": Fault(
         unheard,
-        "nobody reads what is printed any more, then SIGTERM, SIGHUP or nothing; or the disk under the log is full, "
-        "then SIGINT; to the whole group, with two workers",
+        "the pipe of the output is closed, then SIGTERM, SIGHUP or nothing; or the disk of the log is full, then "
+        "SIGINT; to the whole group, with two workers",
         {75, 130, 0},
     ),
-    "two at once": Fault(beside, "two trainings with two seeds begin at one moment in one folder", {0, 2}),
+    "two at once": Fault(beside, "two trainings with different seeds start at the same time in one folder", {0}),
 }

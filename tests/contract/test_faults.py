@@ -27,7 +27,7 @@ SLOW = ("dead rank", "group", "closed pipe", "two at once")
 
 
 @pytest.mark.parametrize("fault", [pytest.param(f, marks=pytest.mark.slow if f in SLOW else ()) for f in FAULTS])
-def test_a_run_that_was_struck_ends_as_one_that_was_not(fault, work):
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(fault, work):
     row = strike("GAN", fault, work)
     assert not row["different"] and not row["trouble"], row
     assert len(row["starts"]) > 1 and row["starts"][-1]["code"] == 0
@@ -69,9 +69,9 @@ def row(variant="GAN", fault="killed", **more):
 
 
 def test_the_page_hides_nothing():
-    assert "| GAN | bit-equal, 3 |" in page([row()]) and "**1 of 1 are bit-equal.**" in page([row()])
+    assert "| GAN | identical, 3 |" in page([row()]) and "**1 of 1 are bit-identical.**" in page([row()])
     bad = page([row(different=["weights"], trouble=["hung"])])
-    assert "**not bit-equal** (weights), 3, **hung**" in bad and "**0 of 1 are bit-equal.**" in bad
+    assert "**different** (weights), 3, **hung**" in bad and "**0 of 1 are bit-identical.**" in bad
 
 
 def test_rows_that_are_there_are_not_made_again(tmp_path, monkeypatch):
