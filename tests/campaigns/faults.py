@@ -265,18 +265,18 @@ def page(rows: list[Row]) -> str:
     equal = sum(not row["different"] for row in rows)
     parts = [
         "# Interrupted and uninterrupted runs",
-        f"The shipped config of every variant on digits, reduced: {STEPS} batches of 16 in two microbatches, flips, two "
-        "or more D updates per G update, averaged generators and schedules for half of the variants, scores, "
-        f"diagnostics and samples; a checkpoint every {SAVES} batches. The fault occurs at a random moment, and the same "
-        "command is restarted until it finishes. Compared with an uninterrupted run: all tensors and numbers of "
+        f"The shipped config of every variant on digits, reduced: {STEPS} batches of 16 in two microbatches, flips, "
+        "two or more D updates per G update, averaged generators and schedules for half of the variants, scores, "
+        f"diagnostics and samples; a checkpoint every {SAVES} batches. The fault occurs at a random moment, and the "
+        "same command is restarted until it finishes. Compared with an uninterrupted run: all tensors and numbers of "
         "`last.ckpt` (weights, optimizers, averages, schedules, callbacks, loops, means), `metrics.jsonl`, "
         "`scores.jsonl` and `scores.json` without times, and the samples. Cells give the number of batches that had to "
         f"be repeated. **{equal} of {len(rows)} are bit-identical.** CPU, {_versions(rows)}.",
         "\n".join(lines),
         "\n".join(faults),
         "A negative exit code is the signal that ended the process. A full disk is simulated by a limit on file size; "
-        "effects of a power failure on the disk's own cache are not tested. Runs of two processes are compared with runs "
-        f"of two. {', '.join(FOR_FEW)}: three variants only.",
+        "effects of a power failure on the disk's own cache are not tested. Runs of two processes are compared with "
+        f"runs of two. {', '.join(FOR_FEW)}: three variants only.",
         "Written by `python -m tests.campaigns.faults` from [rows.jsonl](rows.jsonl), which has the exit code and last "
         "message of each start.",
     ]
