@@ -42,7 +42,7 @@ def check_variant(variant: type[GANModule], **arguments: Any) -> None:
 
     for check in CHECKS:
         check(make)
-    print(f"{variant.__name__} keeps the contract: {len(CHECKS)} checks passed")
+    print(f"{variant.__name__} fulfils the contract: {len(CHECKS)} checks passed")
 
 
 def check_constructor(make: Make) -> None:
@@ -151,7 +151,7 @@ def check_turns(make: Make) -> None:
         if not list(module.children()):
             module.register_forward_hook(no_graph)
     fit(model, steps=2 * model.n_critic)
-    assert all(moved.values()), f"nobody moved: {moved}"
+    assert all(moved.values()), f"a player was not updated: {moved}"
     assert all(p.requires_grad for name in PLAYERS for p in getattr(model, name).parameters())
 
 

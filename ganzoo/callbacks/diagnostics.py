@@ -94,7 +94,7 @@ ALARMS = {
     "oscillation": Alarm(
         5,
         "between two checks the image of a latent changes as much as from one real to another ({drift:.2f} times): "
-        "the players go round in circles; lower both learning rates",
+        "the players oscillate; lower both learning rates",
     ),
 }
 

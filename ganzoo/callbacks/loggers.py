@@ -125,7 +125,7 @@ class Loggers(BatchEndCallback):
                 what = f"{logger.package} cannot start: {' '.join(str(error).split()).rstrip('.')}; {logger.cure}"
                 if trainer.global_step == 0:
                     raise MisconfigurationException(what) from error
-                rank_zero_warn(f"{what}. The training goes on without it")  # a resumed run may be unattended
+                rank_zero_warn(f"{what}. Training continues without it")  # a resumed run may be unattended
             else:
                 trainer.loggers = [*trainer.loggers, logger]
 

@@ -182,7 +182,9 @@ class RunFolder(BatchEndCallback):
             return
         unlock(self.folder)
         if (self.folder / ".lock").exists():
-            raise MisconfigurationException(f"{self.folder} was deleted, and is another training's now; start anew")
+            raise MisconfigurationException(
+                f"{self.folder} was deleted, and is another training's now; start a new run"
+            )
         if not (self.folder / "config.yaml").exists():
             self._deleted = True
             print(f"{self.folder} was deleted, and is made again at step {trainer.global_step}", file=sys.stderr)
@@ -288,7 +290,7 @@ def lock(folder: Path) -> None:
     except BlockingIOError as error:
         del _locks[file]
         raise MisconfigurationException(
-            f"another process trains in {folder}; wait until it has ended, or start anew without --ckpt_path"
+            f"another process trains in {folder}; wait until it has ended, or start a new run without --ckpt_path"
         ) from error
     except OSError:  # a file system without locks
         pass

@@ -146,7 +146,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: it is damaged, unsafe, or not of ganzoo.
     """
     if path.is_dir():
-        raise CheckpointError(f"{path} holds weights alone, no training to go on with; name a run or its .ckpt")
+        raise CheckpointError(f"{path} contains only weights, no training state to resume; name a run or its .ckpt")
     if not path.is_file():
         hint = closest(
             str(path), ganzoo.list_pretrained(), "name a run's .ckpt, or a folder that save_pretrained wrote"
@@ -166,13 +166,13 @@ def _read_folder(folder: Path) -> Saved:
         config = json.loads(read_text(folder / "config.json"))
         weights = _weights(folder / "model.safetensors")
     except (OSError, RecursionError, SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{folder} is damaged ({error}); write or download it anew") from error
+        raise CheckpointError(f"{folder} is damaged ({error}); write or download it again") from error
     config = config if isinstance(config, dict) else {}
     _check(folder, config.get("variant"), config.get("arguments"), weights)
     if not isinstance(slim := config.get("slim", False), bool):
-        raise CheckpointError(f"{folder} is damaged: slim is {slim!r}; write or download it anew")
+        raise CheckpointError(f"{folder} is damaged: slim is {slim!r}; write or download it again")
     if odd := [name for name in weights if slim and _part(name) not in ("", "generator")]:
-        raise CheckpointError(f"{folder} is damaged: it says that it is slim, and has {odd[0]}; write it anew")
+        raise CheckpointError(f"{folder} is damaged: it says that it is slim, and has {odd[0]}; write it again")
     return Saved(config["variant"], config["arguments"], weights, slim)
 
 

@@ -98,7 +98,7 @@ def _variant(name: str) -> int:
     parameters = inspect.signature(cls.__init__).parameters.values()
     plain = [p for p in parameters if p.default is not p.empty and not callable(p.default)]
     print("\nDefaults: " + ", ".join(f"{p.name} {p.default}" for p in plain))
-    print("What every variant takes:")
+    print("Arguments of every variant:")
     print(textwrap.indent(inspect.cleandoc(GANModule.__doc__ or "").partition("Args:\n")[2], "  "))
     model = cls()
     counts = [f"{p} {sum(w.numel() for w in getattr(model, p).parameters()):,}" for p in ("generator", "discriminator")]

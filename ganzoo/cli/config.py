@@ -55,7 +55,7 @@ def load(text: str) -> Any:
         raise
     except (ValueError, RecursionError) as error:
         start = text.strip().partition("\n")[0][:40]
-        raise UserError(f"the value that begins with {start!r} is no value of a config: {error}") from error
+        raise UserError(f"the value that begins with {start!r} is not valid in a config: {error}") from error
     return content
 
 

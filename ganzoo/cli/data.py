@@ -56,7 +56,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     except UserError as error:
         raise UserError(_options(describe(error))) from error
     except KeyboardInterrupt:
-        print("ganzoo: run the same command again to go on", file=sys.stderr)
+        print("ganzoo: run the same command again to continue", file=sys.stderr)
         raise
     assert index.shards is not None
     n, size = sum(entry.images for entry in index.shards), index.image_size

@@ -56,7 +56,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         if options.metrics == "list":
             return _list()
         if options.what is None:
-            raise UserError("evaluate what? name a run, a checkpoint, or a folder of pictures")
+            raise UserError("nothing to evaluate; name a run, a checkpoint, or a folder of pictures")
         _measure(options)
     return 0
 
@@ -142,7 +142,7 @@ def _pictures(metrics: Sequence[str], options: Any) -> tuple[str, Any]:
         raise UserError(f"--split is of real images; name them after {options.what}: {REALS}")
     for name in (metric.partition(":")[0] for metric in metrics):
         if name in METRICS and set(METRICS[name].needs) - {"fake"}:
-            raise UserError(f"{name} holds images against real ones; name them after {options.what}: {REALS}")
+            raise UserError(f"{name} needs real images; name them after {options.what}: {REALS}")
     return options.what, None
 
 

@@ -47,7 +47,7 @@ FOR_ONE = "cannot serve two optimizers; set {} instead"
 REFUSED = {  # option of Lightning's `Trainer` -> its default, and why other values are refused
     "accumulate_grad_batches": (1, FOR_ONE.format("model.microbatches")),
     "barebones": (False, "leaves out all that makes a run; python -m ganzoo bench measures the bare speed"),
-    "fast_dev_run": (False, "keeps no log of what it plays; take fit --dry-run, or trainer.max_steps 1"),
+    "fast_dev_run": (False, "keeps no log; use fit --dry-run, or trainer.max_steps 1"),
     "gradient_clip_algorithm": (None, FOR_ONE.format("model.clip_norm")),
     "gradient_clip_val": (None, FOR_ONE.format("model.clip_norm")),
     "limit_predict_batches": (None, "belongs to a verb that is not there; python -m ganzoo sample makes images"),
@@ -58,7 +58,7 @@ UNFIT: dict[type[Callback], str] = {  # callbacks that only work in Python, and 
     BasePredictionWriter: "writes what Trainer.predict makes; python -m ganzoo sample makes images",
     BatchSizeFinder: "trains with another data.batch_size than the run's config says; try one with fit --dry-run",
     ModelPruning: "takes functions and parameters, which no config can hold; train in Python for it",
-    OnExceptionCheckpoint: "would let a new run go on from what another left; a run keeps its last state by itself",
+    OnExceptionCheckpoint: "would let a new run continue from what another left; a run saves its last state by itself",
 }
 NOTHING = (Callback, Checkpoint, ProgressBar)  # bases that do nothing by themselves
 Steps = Annotated[int, Limits(-1)]  # -1 is no limit
@@ -359,4 +359,4 @@ def check_weights(path: str, checkpoint: dict[str, Any], model: Any) -> None:
         if key in model.hparams and model.hparams[key] != value
     ]
     cause = f"was trained with {', '.join(other)}" if other else f"does not fit {type(model).__name__}"
-    raise UserError(f"{path} {cause}; use its run's config.yaml, or leave --ckpt_path out to start anew")
+    raise UserError(f"{path} {cause}; use its run's config.yaml, or leave --ckpt_path out to start a new run")

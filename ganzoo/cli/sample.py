@@ -164,7 +164,7 @@ def _write(images: Any, names: Sequence[str], folder: Path, kind: str, columns: 
         files = [folder / f"{name}.png" for name in names]
         read = [source.resolve() for source in sources]
         if any(file.exists() and {file.resolve(), *file.resolve().parents} & set(read) for file in files):
-            raise UserError(f"--outdir {folder} holds the pictures of --source; choose another folder")
+            raise UserError(f"--outdir {folder} contains the pictures of --source; choose another folder")
         for file, image in zip(files, to_pil(images), strict=True):
             file.parent.mkdir(parents=True, exist_ok=True)
             image.save(file)

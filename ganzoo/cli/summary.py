@@ -34,7 +34,7 @@ def summary(run: RunFolder, trainer: Trainer) -> str:
     """What `fit` prints at its end: state, files, alarms, scores and next commands."""
     state = "Stopped" if run.signal else "Done" if run.started else "Nothing to train, as it was already"
     full = _full(trainer)
-    lost = ", but the last state was not written: make room, and go on with --ckpt_path last" if full else ""
+    lost = ", but the last state was not written: make room, and resume with --ckpt_path last" if full else ""
     if not run.whole:
         lost = f", but {run.folder} was deleted in the meantime: what it held by then is lost"
     head = f"{state} at step {trainer.global_step:,}{lost}. In {run.folder}:"

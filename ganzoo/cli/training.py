@@ -55,8 +55,8 @@ yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, value: dumper.represe
 DRY = "--dry-run"
 CALLBACKS = {"samples": Samples, "scores": Scores, "diagnostics": Diagnostics, "checkpoint": Checkpoints}
 MORE = (
-    "What a class takes: --model.help DCGAN, --data.help ImageFolder, --model.optimizer.help SGD. "
-    f"--trust PACKAGE: {trust.HELP}. fit --dry-run plays two batches, and says what the training would cost."
+    "Arguments of a class: --model.help DCGAN, --data.help ImageFolder, --model.optimizer.help SGD. "
+    f"--trust PACKAGE: {trust.HELP}. fit --dry-run runs two batches and estimates the cost of the training."
 )
 
 
@@ -226,7 +226,7 @@ class GANCLI(LightningCLI):
             raise UserError(f"{path} is of {saved}, not {cls}; use --model {saved}, or another checkpoint")
         step, most = self.checkpoint["global_step"], self.config.trainer.max_steps
         if self.verb == "fit" and 0 < most < step + (self.home is None):
-            raise UserError(f"{path} is at step {step} of {most}; to go on, add --trainer.max_steps {2 * step}")
+            raise UserError(f"{path} is at step {step} of {most}; to continue, add --trainer.max_steps {2 * step}")
 
     def _find_home(self, checkpoint: Path) -> None:
         """Resumes a run in its own folder, unless the data or the model differ: then it starts a new run."""
@@ -236,7 +236,7 @@ class GANCLI(LightningCLI):
         if (other := preflight.difference(self.home / "config.yaml", self._text())) is None:
             lock(self.home)  # before reading: a process that trains in it may delete the checkpoint
         else:
-            self.told = f"{other} in {self.home}, which stays as it is: a new run goes on from {checkpoint}"
+            self.told = f"{other} in {self.home}, which is kept: a new run continues from {checkpoint}"
             self.home = None
 
     def _linked(self, datamodule: Any, key: str) -> Any:
@@ -279,7 +279,7 @@ class GANCLI(LightningCLI):
         if (last := newest(self.home / "checkpoints")) is not None:
             self.config.ckpt_path = str(last)
         elif files:
-            raise UserError(f"{files[-1]} is damaged, and so are all before it; start anew without --ckpt_path")
+            raise UserError(f"{files[-1]} is damaged, and so are all before it; start a new run without --ckpt_path")
         for file in files[files.index(last) + 1 :] if last else ():
             if not file.name.startswith("best-"):
                 print(f"{file} is damaged; going on from {last}", file=sys.stderr)
@@ -290,7 +290,7 @@ class GANCLI(LightningCLI):
         if (last := newest(self.run.checkpoints)) is None:
             return "; there is no checkpoint yet"
         cure = " and a lower learning rate, or let the run go back by itself: --checkpoint.rollbacks 3" if lower else ""
-        return f"; the last good state is {last}: go on with --ckpt_path {last}{cure}"
+        return f"; the last good state is {last}: resume with --ckpt_path {last}{cure}"
 
     def _make_run(self) -> RunFolder:
         config = self.config
@@ -368,9 +368,9 @@ def dry_run(cli: GANCLI) -> int:
     print(f"{type(cli.model).__name__}: {parameters(cli.model)}; batches of {cost.images} images")
     print(f"a step takes {cost.seconds:.3g} s, and the training {cost.memory / 1e6:,.0f} MB at its peak")
     if steps is None and time_left(trainer):
-        print("it would go on until trainer.max_time is over: there is no trainer.max_steps or trainer.max_epochs")
+        print("it would run until trainer.max_time is over: there is no trainer.max_steps or trainer.max_epochs")
     elif steps is None:
-        print("it would go on until Ctrl-C: there is no trainer.max_steps, max_epochs or max_time")
+        print("it would run until Ctrl-C: there is no trainer.max_steps, max_epochs or max_time")
     else:
         seconds = steps * cost.seconds
         end = datetime.now() + timedelta(seconds=seconds)

@@ -68,7 +68,7 @@ def check_game(variant: type, base: type, game: Mapping[str, Any]) -> None:
         for name in ("play", "discriminator_step", "generator_step"):
             if getattr(variant, name) is not getattr(base, name):
                 raise ValueError(
-                    f"consensus, which moves players at once, has no place beside {variant.__name__}.{name}"
+                    f"consensus updates both players at once and cannot be combined with {variant.__name__}.{name}"
                 )
         _need(game, "consensus, which moves players at once,", alone)
     if game["share_fakes"]:
@@ -87,7 +87,9 @@ def check_schedulers(schedulers: Sequence[Any]) -> None:
         MisconfigurationException: a scheduler cannot be stepped once per batch.
     """
     if any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in schedulers):
-        raise MisconfigurationException("lr_scheduler: ReduceLROnPlateau needs a loss to watch, which a GAN has not")
+        raise MisconfigurationException(
+            "lr_scheduler: ReduceLROnPlateau needs a loss that converges, which a GAN does not have; use another one"
+        )
 
 
 def check_agreement(variant: str, arguments: Mapping[str, Any], data: Any) -> None:
@@ -98,7 +100,7 @@ def check_agreement(variant: str, arguments: Mapping[str, Any], data: Any) -> No
     for key, meaning in DATA_SAYS.items():
         if (mine := arguments.get(key)) not in (None, theirs := getattr(data, key, mine)):
             raise MisconfigurationException(
-                f"{key} is {mine}, that of the data {theirs}: make them equal"
+                f"{key} is {mine}, but {theirs} in the data: make them equal"
                 if theirs is not None
                 else f"{variant} {meaning}"
             )

@@ -31,7 +31,7 @@ def minimize_at_once(model: GANModule, batch: Batch, *, consensus: float = 0.0) 
     others = {"microbatches": model.microbatches > 1, "compile_losses": model.compile_losses}
     for name, given in {**others, "fp16 (take bf16-mixed)": model.scaler is not None}.items():
         if given:
-            raise MisconfigurationException(f"players who move at once do without {name}")
+            raise MisconfigurationException(f"simultaneous updates do not support {name}")
     batch, players = model.with_draws(batch), list(model.players.values())
     losses, v = [], []
     for player, equation in zip(players, (model.discriminator_loss, model.generator_loss), strict=True):

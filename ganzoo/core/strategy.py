@@ -30,7 +30,7 @@ UNSUITED: dict[type[Callback], str] = {  # also for subclasses: the reason, and 
     BaseFinetuning: "adds parameters to one optimizer while it trains, and a GAN has two; leave it out",
     GradientAccumulationScheduler: "accumulates the gradients of one optimizer; set the model's microbatches instead",
     LearningRateFinder: "looks where one loss falls fastest, and a GAN has two that need not fall; leave it out",
-    SpikeDetection: "watches one loss; take ganzoo.callbacks.diagnostics.Diagnostics, which watches both players",
+    SpikeDetection: "monitors one loss; use ganzoo.callbacks.diagnostics.Diagnostics, which monitors both players",
     StochasticWeightAveraging: "changes the rates of one optimizer; set the model's ema_half_life instead",
 }
 

@@ -112,7 +112,9 @@ def take_settings(model: GANModule) -> None:
     if not model.asked or (configs and not (model.lr_scheduler and trainer.ckpt_path)):
         return
     if configs and trainer.global_step > MOST_STEPS:
-        rank_zero_warn(f"the learning rates go on as before: after more than {MOST_STEPS:,} steps none is set anew")
+        rank_zero_warn(
+            f"the learning rates continue as before: after more than {MOST_STEPS:,} steps they are not reset"
+        )
         return
     set_all(trainer.optimizers, model.asked)
     for config, optimizer in zip(configs, trainer.optimizers, strict=False):

@@ -98,7 +98,7 @@ class Pictures(Images):
         try:
             return self.array[i]
         except (OSError, ValueError) as error:
-            raise ValueError(f"{self.root.absolute()} is damaged ({error}): write it anew.") from error
+            raise ValueError(f"{self.root.absolute()} is damaged ({error}): write it again.") from error
 
     def _read(self, i: int) -> Tensor:
         if self.array is not None:

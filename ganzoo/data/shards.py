@@ -38,7 +38,7 @@ INDEX = "index.json"
 MOST_PIXELS = 2**14  # per side
 LARGEST = 1 << 24  # bytes of the index: some 80,000 shards
 FORMAT = "ganzoo shards 1"
-CURE = "python -m ganzoo data prepare, run again as before, makes such shards anew"
+CURE = "python -m ganzoo data prepare, run again as before, recreates such shards"
 
 
 class Shards(GANDataModule):
@@ -121,7 +121,7 @@ def read_index(root: Path) -> Index:
     """
     file = root / INDEX
     if not file.is_file():
-        what = "holds no shards" if root.is_dir() else "is no folder"
+        what = "contains no shards" if root.is_dir() else "is not a folder"
         raise FileNotFoundError(
             f"{root.absolute()} {what}: name a folder that python -m ganzoo data prepare PICTURES OUT has written"
         )

@@ -56,7 +56,7 @@ def load(file: Path, n: int) -> Gaussian | Tensor | None:
         return None
     except Exception as error:  # numpy, zipfile and zlib raise many types for damaged files
         why = str(error).partition("\n")[0]  # without numpy's advice to unpickle it
-        warnings.warn(f"{file} is damaged ({why}) and is computed anew", stacklevel=2)
+        warnings.warn(f"{file} is damaged ({why}) and is recomputed", stacklevel=2)
         return None
 
 

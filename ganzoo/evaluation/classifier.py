@@ -70,7 +70,7 @@ def pinned(name: str) -> DigitNet:
     content = path.read_bytes()
     if (found := hashlib.sha256(content).hexdigest()) != PINNED[name]:
         raise ValueError(
-            f"{path} has been changed (sha256 {found[:8]}..., not {PINNED[name][:8]}...): install ganzoo anew"
+            f"{path} has been changed (sha256 {found[:8]}..., not {PINNED[name][:8]}...): reinstall ganzoo"
         )
     with torch.random.fork_rng(devices=[]):
         network = DigitNet(**ARCHITECTURES[name])

@@ -168,7 +168,7 @@ def _computable(metrics: Iterable[Metric], given: Given, insist: bool) -> list[M
     for metric in metrics:
         try:
             if given.extractor is None and metric.extracts:
-                raise ValueError(f"{metric.name} looks through an extractor, and these are points; ask for modes")
+                raise ValueError(f"{metric.name} needs an extractor, and these are points; use modes")
             metric.check(given)
             found.append(metric)
         except ValueError:

@@ -24,7 +24,7 @@ def at_least(given: Given, least: int, what: str, sets: tuple[str, ...] = BOTH) 
     for name in sets:
         size = given.sizes.get(name)
         if size is None:
-            raise ValueError(f"{what} needs a {name} split, which the data has not")
+            raise ValueError(f"{what} needs a {name} split, which these data do not have")
         if size < least:
             raise ValueError(f"{what} needs {least} {name} images or more, there are {size}")
 

@@ -138,7 +138,7 @@ def _score(content: Any) -> Score:
     if not all(isinstance(x, str) for x in words) or not all(isinstance(x, int | float) for x in numbers):
         raise ValueError("fields of other types")
     if score.better not in ("lower", "higher", ""):
-        raise ValueError("better is neither lower nor higher")
+        raise ValueError('better is neither "lower" nor "higher"')
     return score
 
 

@@ -266,7 +266,7 @@ CALLED = {
     ),
     "other classes": (
         lambda: fit(make("ACGAN", num_classes=9), Digits(image_size=16)),
-        "num_classes is 9, that of the data 10: make them equal",
+        "num_classes is 9, but 10 in the data: make them equal",
     ),
     "too deep": (lambda: make("LAPGAN", levels=5), "levels 5: image_size 16 can be halved 4 times, so take 0 to 4"),
     "other channels": (lambda: UnpairedFolder("RGB", "L", image_size=16), "set data.source_channels to 1"),
@@ -275,7 +275,7 @@ CALLED = {
             make("CycleGAN", channels=3, source_channels=3),
             UnpairedFolder("RGB", "L", image_size=16, source_channels=1, batch_size=4, num_workers=0),
         ),
-        "source_channels is 3, that of the data 1: make them equal",
+        "source_channels is 3, but 1 in the data: make them equal",
     ),
     "no critic": (lambda: make("WGAN", n_critic=0), "n_critic is 0; it takes a whole number from 1"),
     "negative margin": (lambda: make("EBGAN", margin=-1.0), "margin is -1.0; it takes a number from 0"),

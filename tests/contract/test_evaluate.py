@@ -263,7 +263,7 @@ def test_points(here, evaluate, refuse):
     assert main(shlex.split(command)) == 0
     report, _ = evaluate("runs/002-gan-gaussians")
     assert list(values(report)) == ["modes", "high_quality", "kl"] and report.scores[0].protocol["fakes"] == 2500
-    refuse("evaluate runs/002-gan-gaussians --metrics fid", "fid looks through an extractor, and these are points")
+    refuse("evaluate runs/002-gan-gaussians --metrics fid", "fid needs an extractor, and these are points")
 
 
 def test_where_the_record_goes(here, evaluate):
@@ -334,7 +334,7 @@ def test_metrics_list(evaluate):
     evaluate {RUN} --json /proc/nowhere/x.json | /proc/nowhere cannot be written
     evaluate {RUN} --json fakes.npy/x.json | fakes.npy cannot be written
     evaluate {RUN} --sed 1 | no option '--sed' | did you mean '--seed'?
-    evaluate fakes --extractor digits --metrics fid | fid holds images against real ones; name them after fakes
+    evaluate fakes --extractor digits --metrics fid | fid needs real images; name them after fakes
     evaluate fakes reals --metrics ppl --extractor digits | ppl
     evaluate fakes -n 10 | are for models; fakes is scored as it is
     evaluate fakes --seed 0 | are for models

@@ -540,5 +540,5 @@ def test_a_second_resume_in_the_epoch_after_one_at_an_epochs_end(tmp_path):
 
 
 def test_sizes_that_disagree_with_the_data_are_named():
-    with pytest.raises(MisconfigurationException, match="image_size is 16, that of the data 8"):
+    with pytest.raises(MisconfigurationException, match="image_size is 16, but 8 in the data"):
         fit(ganzoo.DCGAN(**{**TINY, "image_size": 16}), Digits(), steps=1)

@@ -172,7 +172,7 @@ def test_a_given_scheduler_keeps_its_rates():
 
 @pytest.mark.parametrize("name", ["CGAN", "ACGAN"])
 @pytest.mark.parametrize(
-    ("classes", "words"), [(None, "needs labels, and the data has none"), (4, "num_classes is 3, that of the data 4")]
+    ("classes", "words"), [(None, "needs labels, and the data has none"), (4, "num_classes is 3, but 4 in the data")]
 )
 def test_data_with_other_classes_is_refused(name, classes, words):
     model = getattr(ganzoo, name)(image_size=8, channels=1, num_classes=3)

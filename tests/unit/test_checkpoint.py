@@ -94,7 +94,7 @@ def test_the_one_before_a_damaged_one_is_offered(tmp_path):
         read(third)
     assert newest(tmp_path) == first
     first.unlink()
-    assert newest(tmp_path) == tmp_path / "best-fid.ckpt", "better than to start anew"
+    assert newest(tmp_path) == tmp_path / "best-fid.ckpt", "better than to start a new run"
     (tmp_path / "best-fid.ckpt").unlink()
     with pytest.raises(CheckpointError, match="no whole one before it"):
         read(second)

@@ -310,7 +310,7 @@ def test_bad_numbers_stop_the_run_and_say_how_to_go_on(reference):
 
     assert run(prepare=prepare) == 2
     assert "not finite at step 30: the generator's term 'fake'" in said()
-    assert f"go on with --ckpt_path {RUN}/checkpoints/00000028.ckpt" in said() and "--checkpoint.rollbacks 3" in said()
+    assert f"resume with --ckpt_path {RUN}/checkpoints/00000028.ckpt" in said() and "--checkpoint.rollbacks 3" in said()
     assert run() == 0
     assert_equal_runs(reference, RUN)
 

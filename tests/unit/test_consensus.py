@@ -174,7 +174,7 @@ def test_a_play_of_ones_own_is_told_as_well(game):
 def test_so_are_negative_weights_and_other_rules():
     with pytest.raises(ValueError, match="consensus is -1.0; it takes a number from 0"):
         Product(consensus=-1.0)
-    with pytest.raises(ValueError, match="has no place beside WGAN.discriminator_step"):
+    with pytest.raises(ValueError, match="cannot be combined with WGAN.discriminator_step"):
         WGAN(16, 1, width=4, consensus=1.0)
 
 
@@ -201,5 +201,5 @@ def test_a_file_of_ones_own_wins_over_an_addition_before_it(tmp_path, monkeypatc
 def test_a_variant_with_rules_of_its_own_says_so_in_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["fit", "--config", "wgan/digits", "--config", "rules/consensus"]) == 2
-    assert "has no place beside WGAN.discriminator_step" in capsys.readouterr().err
+    assert "cannot be combined with WGAN.discriminator_step" in capsys.readouterr().err
     assert not Path("runs").exists()

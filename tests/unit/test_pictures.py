@@ -234,5 +234,5 @@ def test_an_array_stays_in_its_file(tmp_path: Path) -> None:
         assert torch.equal(mine.__getitems__([i])["image"][0], expected)
         assert torch.equal(other.__getitems__([i])["image"][0], expected)
     os.truncate(tmp_path / "a.npy", 500)
-    with pytest.raises(ValueError, match=r"a.npy is damaged \(it has lost its end\): write it anew"):
+    with pytest.raises(ValueError, match=r"a.npy is damaged \(it has lost its end\): write it again"):
         mine.__getitems__([3])

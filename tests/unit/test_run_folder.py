@@ -171,9 +171,9 @@ def content(run):
 def test_other_data_is_another_run_that_names_its_parent(cats, capsys):
     before = content(cats)
     assert fit(f"{PICTURES} --data.path dogs --ckpt_path {cats}") == 2
-    assert "last.ckpt is at step 2 of 2; to go on, add --trainer.max_steps 4" in capsys.readouterr().err
+    assert "last.ckpt is at step 2 of 2; to continue, add --trainer.max_steps 4" in capsys.readouterr().err
     assert fit(f"{PICTURES} --data.path dogs --ckpt_path {cats} --trainer.max_steps 3") == 0
-    told = f"data.path is 'dogs' here, and 'cats' in {cats}, which stays as it is: a new run goes on from {cats}"
+    told = f"data.path is 'dogs' here, and 'cats' in {cats}, which is kept: a new run continues from {cats}"
     assert told in capsys.readouterr().err
     assert content(cats) == before and listing() == ["001-gan-cats", "002-gan-dogs"]
     child = Path("runs/002-gan-dogs")
@@ -277,7 +277,7 @@ def test_another_runs_folder_is_left_alone(capsys):
             (run / name).write_text("its own")
 
     assert deleting(1, act) == 2
-    assert "runs/001-gan-digits was deleted, and is another training's now; start anew" in capsys.readouterr().err
+    assert "runs/001-gan-digits was deleted, and is another training's now; start a new run" in capsys.readouterr().err
     assert listing("runs/001-gan-digits") == [".lock", "config.yaml", "metrics.jsonl"]
     assert {path.read_text() for path in Path("runs/001-gan-digits").iterdir()} == {"its own"}
 

@@ -219,9 +219,11 @@ def test_damaged_index(out: Path, change: Any) -> None:
 
 
 def test_no_shards(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(FileNotFoundError, match="nowhere is no folder: name a folder that python -m ganzoo data prep"):
+    with pytest.raises(
+        FileNotFoundError, match="nowhere is not a folder: name a folder that python -m ganzoo data prep"
+    ):
         shards(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match="pictures holds no shards"):
+    with pytest.raises(FileNotFoundError, match="pictures contains no shards"):
         shards(tmp_path / "pictures")
     index = json.loads((out / "index.json").read_text())
     (out / "index.json").write_text(json.dumps({**index, "shards": None}))
