@@ -485,7 +485,7 @@ def test_damaged_checkpoint(refuse, run, how):
 def test_weights_alone_are_not_a_training(refuse, run):
     folder = save_pretrained(load(run / "checkpoints" / "last.ckpt"), "weights")
     assert main(["info", str(folder)]) == main(["sample", str(folder), "-n", "1"]) == 0
-    refuse(f"fit {SMALL} --ckpt_path {folder}", "holds weights alone", "name a run or its .ckpt")
+    refuse(f"fit {SMALL} --ckpt_path {folder}", "contains only weights", "name a run or its .ckpt")
 
 
 def test_not_a_checkpoint_of_ganzoo(refuse):

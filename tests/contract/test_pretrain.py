@@ -284,7 +284,7 @@ def test_the_closest_name(shipped, capsys, verb):
 
 def test_no_training_goes_on_from_it(shipped, capsys):
     assert main(["fit", "--config", "gan/digits", "--ckpt_path", "gan-digits"]) == 2
-    assert "holds weights alone" in capsys.readouterr().err
+    assert "contains only weights" in capsys.readouterr().err
 
 
 def test_it_looks_for_torch_only_when_it_must(shipped):
