@@ -17,8 +17,8 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         raise UserError(f"no data {arguments[0]!r}{closest(arguments[0], ['prepare'], 'there is data prepare')}")
     parser = Arguments(
         f"{verb} prepare",
-        "Writes a folder of pictures as shards, for data larger than memory. If interrupted, the same command continues; "
-        "on a finished folder, it checks every shard, and recreates those that are damaged or out of date.",
+        "Writes a folder of pictures as shards, for data larger than memory. If interrupted, the same command "
+        "continues; on a finished folder, it checks every shard, and recreates those that are damaged or out of date.",
     )
     parser.add_argument("folder", metavar="FOLDER", help="of pictures, nested or not")
     parser.add_argument("out", metavar="OUT", type=Path, help="folder for the shards")
