@@ -96,8 +96,14 @@ def make(name, whole=False, **more):
 ACROSS_THE_BATCH = {"ImprovedGAN"}  # whose features are matched over a process's share
 
 
-@pytest.mark.parametrize("more", [{}, EVERYTHING], ids=["plain", "everything"])
-@pytest.mark.parametrize("name", sorted(set(ganzoo.list_models()) - ACROSS_THE_BATCH))
+def cases():
+    """All with everything on; without it, those that `..._what_the_shipped_networks_make_of_halves` has not."""
+    for name in sorted(set(ganzoo.list_models()) - ACROSS_THE_BATCH):
+        yield pytest.param(name, EVERYTHING, id=f"{name}-everything")
+        yield pytest.param(name, {}, id=f"{name}-plain", marks=[pytest.mark.slow] * (name != "CycleGAN"))
+
+
+@pytest.mark.parametrize(("name", "more"), list(cases()))
 def test_two_processes_of_half_the_batch_are_one(name, more, tmp_path):
     one = make(name, **more)
     fit(one, steps=4)
@@ -149,7 +155,7 @@ def by_hand(model, steps):
 
 @pytest.mark.parametrize("name", sorted(set(ganzoo.list_models()) - {"CycleGAN"}))  # whose norm is of each image alone
 def test_two_processes_average_what_the_shipped_networks_make_of_halves(name, tmp_path):
-    """With their batch norm and dropout."""
+    """With their batch norm and dropout; and only the stepping player is sent."""
     settings = {"whole": True, "n_critic": 1, **({"clip": 100.0} if name == "WGAN" else {})}  # nothing to clip
     hand = make(name, **settings)
     if name == "GAN":  # whose first biases are the data's
@@ -158,6 +164,7 @@ def test_two_processes_average_what_the_shipped_networks_make_of_halves(name, tm
     by_hand(hand, steps=2)
     rank, other = two(make(name, **settings), tmp_path, steps=2)
     assert rank["equal"] and other["equal"]
+    assert_sent(rank["bytes"], hand, PLAYERS)
     for key, value in expected.items():
         if key.startswith(("generator", "discriminator")):
             torch.testing.assert_close(
@@ -176,16 +183,20 @@ def test_at_once_two_processes_are_one_too(gamma, tmp_path):
             torch.testing.assert_close(rank["state"][key], value, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ganzoo.list_models())
-def test_only_the_stepping_player_is_sent(name, tmp_path):
-    model = make(name, n_critic=1)
-    size = {p: sum(w.numel() * 4 for w in getattr(model, p).parameters()) for p in ("discriminator", "generator")}
-    ranks = two(model, tmp_path, steps=2)
-    turns = ["generator", "discriminator"] if name == "CycleGAN" else ["discriminator", "generator"]
-    sent = [b for b in ranks[0]["bytes"] if b > 64]
+def assert_sent(sent, model, turns):
+    """In two steps, of each player its gradients, running statistics and terms, four bytes each."""
+    sent = [b for b in sent if b > 64]
     assert len(sent) == 4
-    for b, player in zip(sent, turns * 2, strict=True):  # and its terms, four bytes each
-        assert size[player] < b <= size[player] + 8 * 4
+    for b, player in zip(sent, [*turns, *turns], strict=True):
+        network = getattr(model, player)
+        gradients = 4 * sum(p.numel() for p in network.parameters())
+        statistics = 4 * sum(b.numel() for b in network.buffers() if b.is_floating_point())
+        assert gradients < b <= gradients + statistics + 8 * 4
+
+
+def test_cyclegan_sends_only_the_stepping_player_too(tmp_path):
+    model = make("CycleGAN", n_critic=1)
+    assert_sent(two(model, tmp_path, steps=2)[0]["bytes"], model, ("generator", "discriminator"))
 
 
 def test_batch_norm_statistics_are_those_of_all_processes(tmp_path):
