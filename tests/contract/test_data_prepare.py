@@ -256,10 +256,9 @@ def test_a_command_that_is_stopped(pictures: Path, tmp_path: Path, sign: signal.
     code += f"; sys.exit(c.main(['data', 'prepare', {str(pictures)!r}, 'out', '--image_size', '8', '--jobs', '2']))"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     out = tmp_path / "out"
-    slow = "import os, time; f = os.fsync; os.fsync = lambda file: (time.sleep(0.05), f(file))[1]; "  # 10 s in all
-    process = subprocess.Popen(
-        [sys.executable, "-c", slow + code], cwd=tmp_path, env=environment, start_new_session=True
-    )
+    slow = "import os, time; f = os.fsync; os.fsync = lambda file: (time.sleep(0.05), f(file))[1]"  # 10 s in all
+    command = [sys.executable, "-c", f"{slow}; {code}"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True)
     while not (out / "shard-00003.arrow").exists():
         assert process.poll() is None
         time.sleep(0.001)
