@@ -16,7 +16,7 @@ from ganzoo.cli import VERBS, main
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / ".github" / "docs"
 GUIDES = sorted(path.stem for path in DOCS.glob("guides/*.md"))
-PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *(ROOT / ".github").rglob("*.md")])
 FOLDERS = ("pictures", "drawings", "photos", "horses", "zebras", "classes/cats", "classes/dogs")
 ELSEWHERE = {  # commands with tests of their own: the word that tells them
     "bench": "tests/contract/test_bench.py",
