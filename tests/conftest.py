@@ -87,6 +87,14 @@ def _sigterm_ends_the_tests():
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _workers_are_not_waited_for():
+    """A loader that ends as garbage, as after an error, does not reach its workers, and torch waits 5 s for each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _cache(tmp_path_factory):
     """The tests have their own cache of statistics of real images."""
     with pytest.MonkeyPatch.context() as patch:
