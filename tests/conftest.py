@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 LONG = ["test_hostile.py", "test_configs.py", "test_readme.py", "test_contract.py", "test_theory.py", "test_turns.py"]
 PAGE = 4096  # bytes
@@ -88,9 +89,11 @@ def _sigterm_ends_the_tests():
 
 @pytest.fixture(autouse=True, scope="session")
 def _workers_are_not_waited_for():
-    """A loader that ends as garbage, as after an error, does not reach its workers, and torch waits 5 s for each."""
+    """A loader that ends as garbage, as after an error, does not reach its workers, and torch waits 5 s for each; as
+    long it may take to see that one was killed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
+        patch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.2,))
         yield
 
 

@@ -124,7 +124,8 @@ def test_files_are_closed(out: Path) -> None:
     assert module.dataset("train")[0]["image"].shape
 
 
-def test_every_flipped_byte_is_noticed(pictures: Path, out: Path) -> None:
+@pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.slow)])
+def test_every_flipped_byte_is_noticed(pictures: Path, out: Path, step: int) -> None:
     """Or changes nothing: padding, and what says when the picture's file was changed."""
     for file in list((pictures / "a").iterdir())[2:] + list((pictures / "b").iterdir())[1:]:
         file.unlink()
@@ -133,14 +134,14 @@ def test_every_flipped_byte_is_noticed(pictures: Path, out: Path) -> None:
     whole = file.read_bytes()
     expected = everything(out)
     noticed = 0
-    for place in range(len(whole)):
+    for place in range(0, len(whole), step):
         file.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
         try:
             assert torch.equal(everything(out), expected), place
         except ValueError as error:
             assert str(file) in str(error) and "data prepare, run again as before" in str(error), place
             noticed += 1
-    assert noticed > 2 * 3 * SIZE * SIZE
+    assert noticed > 2 * 3 * SIZE * SIZE // step
 
 
 def everything(out: Path) -> Tensor:
