@@ -68,5 +68,5 @@ def test_the_package_opens_untrusted_files_through_open_file_only() -> None:
                 called = ast.unparse(node.func)
                 if called == "open" or called.endswith((".read_text", ".read_bytes", ".open")):
                     found.add(f"{name}: {called}")
-    others = ("Image.open", "av.open", "os.open", "archive.open", "reference.open", "logger.open")  # of open files, or new
+    others = ("Image.open", "av.open", "os.open", "archive.open", "reference.open", "logger.open")  # open files, or new
     assert {call for call in found if not call.endswith(others)} == new

@@ -100,7 +100,7 @@ def fingerprint(folder: Path, **options: Any) -> str:
     return ImageFolder(str(folder), **options).dataset("train").fingerprint()
 
 
-def test_folder_fingerprint_covers_files_and_preprocessing_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_fingerprint_covers_files_and_preprocessing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path)
     monkeypatch.setattr("ganzoo.data.folder.decode", None)  # nothing is decoded
     options: list[dict[str, Any]] = [
