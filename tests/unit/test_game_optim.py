@@ -110,7 +110,7 @@ def test_state_resumes_bit_identically_at_any_step(name):
 def test_schedulers_set_the_learning_rate(name):
     p = torch.nn.Parameter(torch.ones(3))
     optimizer = MAKERS[name]([p])
-    optimizer.load_state_dict(optimizer.state_dict())  # which replaces the parameter groups
+    optimizer.load_state_dict(optimizer.state_dict())  # replaces the parameter groups
     torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.0)
     for _ in range(6):
         p.grad = torch.ones(3)

@@ -150,7 +150,7 @@ def test_slim_translators_keep_both_directions():
     assert torch.equal(loaded.translate_back(pictures), model.translate_back(pictures))
 
 
-def test_half_precision_folders(model):
+def test_half_precision_folders_are_smaller_and_load_in_the_models_types(model):
     """Weights are rounded in the file and loaded in the model's types; integers stay integers."""
     loaded = load(save_pretrained(model, "half", dtype=torch.float16))
     save_pretrained(model, "whole")

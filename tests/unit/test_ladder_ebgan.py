@@ -273,7 +273,7 @@ def test_with_margin_0_d_gets_no_gradient_from_fakes():
 
 
 def test_the_gradient_of_the_energy_reaches_g():
-    """At the initial combinators, whose estimate is 0 for all inputs: the gradient passes through the clean target."""
+    """Initial combinators estimate 0 for all inputs, so the gradient passes through the clean target."""
     gan = model()
     (loss,) = gan.generator_loss({"z": gan.latent(6)}).values()
     gradients = torch.autograd.grad(loss, list(gan.generator.parameters()))

@@ -168,7 +168,7 @@ def test_losses_match_the_paper():
 
 @pytest.mark.parametrize("player", ["discriminator", "generator"])
 def test_each_level_has_gradients_in_its_own_network_only(player):
-    """For both players."""
+    """Gradients of a level's terms with respect to the player's networks at all levels."""
     model = lapgan().eval()
     terms = getattr(model, f"{player}_loss")(batch_for(model))
     for k in range(3):
@@ -202,7 +202,7 @@ def test_fakes_of_a_level_are_conditioned_on_real_low_pass_images():
     model = lapgan(levels=1).eval()
     batch = batch_for(model)
     before = model.generator_loss(batch)["fake_0"]
-    detail = torch.tensor([[0.1, -0.1], [-0.1, 0.1]]).repeat(8, 8)  # which downsampling removes
+    detail = torch.tensor([[0.1, -0.1], [-0.1, 0.1]]).repeat(8, 8)  # removed by downsampling
     torch.testing.assert_close(model.generator_loss({**batch, "image": batch["image"] + detail})["fake_0"], before)
     assert model.generator_loss({**batch, "image": batch["image"] + 0.1})["fake_0"] != before
     nn.init.ones_(model.generator[1].layers[0].weight)

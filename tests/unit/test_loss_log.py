@@ -19,7 +19,7 @@ def test_a_loss_is_the_sum_of_its_terms():
     assert alone.total.item() == 2.0 and alone.values.tolist() == [2.0]
 
 
-def test_a_term_with_a_shape_is_refused():
+def test_a_term_that_is_not_a_scalar_is_refused():
     with pytest.raises(MisconfigurationException, match=r"generator's terms are scalars, and 'b' has shape \[2\]"):
         Loss.of({"a": torch.tensor(1.0), "b": torch.ones(2)}, "generator")
 

@@ -125,7 +125,7 @@ def test_the_optimal_d_is_the_density_weighted_mean_of_the_targets(a, b, c):
     np.testing.assert_allclose(gan.discriminator.scores.detach().numpy(), (b * P + a * Q) / (P + Q), atol=1e-4)
 
 
-def test_the_generator_loss_is_pearsons_chi_square():
+def test_the_objective_at_the_optimal_d_is_pearsons_chi_square():
     """With b - c = 1 and b - a = 2, E_p (D* - c)^2 + E_q (D* - c)^2 = chi^2(p + q || 2 q) = sum (q - p)^2 / (p + q)."""
     a, b, c = SETTINGS[0]
     gan, batch = game(a, b, c)
