@@ -1,4 +1,4 @@
-"""GAN as an f-GAN (Nowozin et al. 2016, arXiv:1606.00709): its losses by hand, and what its D says of two Gaussians."""
+"""GAN as an f-GAN (Nowozin et al. 2016, arXiv:1606.00709): losses by hand, and divergences of two Gaussians."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ def adam(lr=1e-3):
 
 
 def numbers(n):
-    """float64 [n] on both sides of 0."""
+    """Positive and negative float64 numbers [n]."""
     return torch.randn(n, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
 
 
 def losses(real, fake, **settings):
-    """D's terms and G's, for D's outputs `real` and `fake`."""
+    """D's and G's terms, for the outputs `real` and `fake` of D."""
     gan = GAN(image_size=1, hidden=1, d_hidden=1, **settings)
     gan.generator, gan.discriminate = torch.nn.Identity(), lambda x: x
     batch = {"image": real, "z": fake}
     return gan.discriminator_loss(batch), gan.generator_loss(batch)
 
 
-def test_every_divergence_of_the_table_can_be_chosen():
+def test_divergence_accepts_every_f_divergence():
     assert set(get_args(Divergence)) == set(F_DIVERGENCES)
     with pytest.raises(ValueError, match="divergence is 'js'; it takes one of gan, kl"):
         GAN(**small("GAN"), divergence="js")
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_the_contract_is_kept(name):
+def test_the_variant_contract_holds_for_every_divergence(name):
     check_variant(GAN, **small("GAN"), divergence=name, optimizer=adam())
 
 
@@ -69,7 +69,7 @@ BY_HAND = {  # g_f(v) and f*(t): table 2 of the paper
 
 
 @pytest.mark.parametrize("name", BY_HAND)
-def test_the_losses_are_those_of_the_papers_tables(name):
+def test_losses_match_table_2_of_the_paper(name):
     activation, conjugate = BY_HAND[name]
     real, fake = numbers(6), numbers(5)
     d, minimax = losses(real, fake, divergence=name, objective="minimax")
@@ -81,7 +81,7 @@ def test_the_losses_are_those_of_the_papers_tables(name):
     assert heuristic["fake"].item() == pytest.approx(-sum(map(activation, fake.tolist())) / 5)
 
 
-def test_jensen_shannons_game_is_the_gans():
+def test_jensen_shannon_has_the_gradients_of_the_gan():
     real, fake = numbers(6).requires_grad_(), numbers(5).requires_grad_()
     for objective in ("minimax", "non-saturating"):
         told = []
@@ -91,7 +91,7 @@ def test_jensen_shannons_game_is_the_gans():
         torch.testing.assert_close(*told)
 
 
-def test_maximum_likelihood_reads_a_logit():
+def test_maximum_likelihood_is_refused_for_other_divergences():
     with pytest.raises(ValueError, match="maximum-likelihood reads a logit"):
         GAN(**small("GAN"), objective="maximum-likelihood", divergence="kl")
 
@@ -100,8 +100,8 @@ P, Q = Gaussian(0.5, 1.0), Gaussian(0.0, 1.2)
 
 
 @pytest.mark.parametrize("name", F_DIVERGENCES)
-def test_a_trained_d_says_how_far_two_gaussians_are_apart(name, monkeypatch):
-    """G stays where it is; what D reaches is a lower bound, by quadrature, of the divergence in closed form."""
+def test_a_trained_d_estimates_the_divergence_of_two_gaussians(name, monkeypatch):
+    """G is fixed. D's objective, by quadrature, is a lower bound of the divergence in closed form."""
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")
     torch.manual_seed(0)
     steps = 300
@@ -117,16 +117,16 @@ def test_a_trained_d_says_how_far_two_gaussians_are_apart(name, monkeypatch):
         "jensen-shannon": 2 * jsd,
         "gan": 2 * jsd - math.log(4),
     }[name]
-    assert exact - 0.005 < gan.bound(P.log_density(X), X) < exact  # short by .0001 to .001; so, too, 3 seeds after 600
+    assert exact - 0.005 < gan.bound(P.log_density(X), X) < exact  # by .0001 to .001, also for 3 seeds, 600 steps
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ON_THE_LINE)
-def test_games_end_at_minima_of_their_divergences(name):
-    """From between the modes G ends where it covers both; from one of them there, too, or, with reverse KL, on it.
+def test_games_converge_to_minima_of_their_divergences(name):
+    """From a start between the modes G covers both; from one mode it ends at a minimum, with reverse KL on that mode.
 
-    Measured, seeds 0 to 2, distances of (mean, std) from a minimum: .01 to .05 but for reverse KL's wide one (.1), and
-    for KL's game from the mode (.15 to .35), which has not arrived yet. "gan" stayed on the mode for one seed of three.
+    Distance of (mean, std) from a minimum, seeds 0 to 2: .01 to .05, but .1 for reverse KL's wide minimum, and .15 to
+    .35 for KL from the mode, which has not converged yet. For one seed of three "gan" stayed on the mode.
     """
     minima = [q for _, q in nearest()[name]]
     wide, narrow = (play(name, start, steps=800)[-1] for start in STARTS)
@@ -137,7 +137,7 @@ def test_games_end_at_minima_of_their_divergences(name):
         assert math.dist(narrow, minima[0]) < 0.2
 
 
-def test_reverse_kl_tells_all_samples_alike_and_the_heuristic_of_kl_does():
+def test_gradients_by_log_density_ratio_match_closed_forms():
     ratio = numbers(7)
     one = torch.ones_like(ratio)
     torch.testing.assert_close(wishes(F_DIVERGENCES["reverse-kl"], ratio), (one, (-ratio).exp()))

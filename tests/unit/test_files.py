@@ -1,4 +1,4 @@
-"""Files that others have named: regular ones only, and without waiting."""
+"""Opening untrusted paths: regular files only, without blocking."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ganzoo.core import files
 from ganzoo.core.files import check_regular, open_file, read_text
 
 
-def test_regular_files_and_links_to_them(tmp_path: Path) -> None:
+def test_regular_files_and_links_to_them_are_opened(tmp_path: Path) -> None:
     with open_file(tmp_path / "a", "w", encoding="utf-8") as file:
         file.write("ä")
     with open_file(tmp_path / "a", "a") as file:
@@ -30,7 +30,7 @@ def test_regular_files_and_links_to_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["rb", "r", "w", "a", "w+b"])
-def test_others_are_refused_at_once(tmp_path: Path, mode: str) -> None:
+def test_pipes_and_devices_are_refused_without_blocking(tmp_path: Path, mode: str) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("pipe")
     for path, kind in ((tmp_path / "pipe", "pipe"), (tmp_path / "link", "pipe"), (Path("/dev/zero"), "device")):
@@ -38,15 +38,15 @@ def test_others_are_refused_at_once(tmp_path: Path, mode: str) -> None:
             open_file(path, mode)
 
 
-def test_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)  # whose path may be too long for one
+def test_sockets_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # as the absolute path may be too long for a socket
     with socket.socket(socket.AF_UNIX) as there:
         there.bind("socket")
         with pytest.raises(OSError, match="socket is a socket, not a file"):
             check_regular("socket")
 
 
-def test_one_that_is_exchanged_between_two_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipe_created_after_the_check_is_refused_and_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "pipe")
     monkeypatch.setattr(files, "check_regular", lambda path: None)
     before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
@@ -55,8 +55,8 @@ def test_one_that_is_exchanged_between_two_looks(tmp_path: Path, monkeypatch: py
     assert not before or len(os.listdir("/proc/self/fd")) == before
 
 
-def test_nobody_opens_files_otherwise() -> None:
-    """But for new files, and for those of the package."""
+def test_the_package_opens_untrusted_files_through_open_file_only() -> None:
+    """Exceptions: newly created files, and files of the package itself."""
     root = Path(ganzoo.__file__).parent
     own = {"core/files.py", "__init__.py", "cli/catalog.py", "evaluation/classifier.py"}
     new = {"core/atomic.py: partial.open"}
@@ -68,5 +68,5 @@ def test_nobody_opens_files_otherwise() -> None:
                 called = ast.unparse(node.func)
                 if called == "open" or called.endswith((".read_text", ".read_bytes", ".open")):
                     found.add(f"{name}: {called}")
-    others = ("Image.open", "av.open", "os.open", "archive.open", "reference.open", "logger.open")  # of files, or new
+    others = ("Image.open", "av.open", "os.open", "archive.open", "reference.open", "logger.open")  # open files, or new
     assert {call for call in found if not call.endswith(others)} == new

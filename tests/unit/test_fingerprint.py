@@ -1,4 +1,4 @@
-"""Fingerprints miss when one pixel, label or transform changes, and hit whatever else does; labels; extractors."""
+"""Fingerprints change with one pixel, label or transform, and with nothing else; labels; extractors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ganzoo.data.vision import CelebAImages
 
 
 class Walked(Images):
-    """Only what a subclass must have."""
+    """Only the methods that a subclass must define; counts reads."""
 
     def __init__(self, images: Tensor, labels: Tensor | None) -> None:
         self.images, self.given, self.reads = images, labels, 0
@@ -40,11 +40,11 @@ def noise(n: int = 150, dtype: torch.dtype = torch.uint8, shape: tuple[int, ...]
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("labelled", [False, True])
 @pytest.mark.parametrize("n", [0, 1, 64, 150])
-def test_memory_and_walk_agree(n: int, labelled: bool, dtype: torch.dtype) -> None:
+def test_array_and_generic_fingerprints_agree(n: int, labelled: bool, dtype: torch.dtype) -> None:
     images, labels = noise(n, dtype), torch.arange(n, dtype=torch.int32) % 7 if labelled else None
     walked, array = Walked(images, labels), ArrayImages(images, labels)
     assert array.fingerprint() == walked.fingerprint() and len(array.fingerprint()) == 64
-    turned = images.transpose(2, 3).contiguous().transpose(2, 3)  # the same images, laid out otherwise
+    turned = images.transpose(2, 3).contiguous().transpose(2, 3)  # the same images in another memory layout
     assert ArrayImages(turned, None if labels is None else labels.repeat_interleave(2)[::2]).fingerprint() == (
         array.fingerprint()
     )
@@ -56,7 +56,7 @@ def test_memory_and_walk_agree(n: int, labelled: bool, dtype: torch.dtype) -> No
         assert expected is not None and torch.equal(found, expected)
 
 
-def test_every_change_shows() -> None:
+def test_every_change_of_the_data_changes_the_fingerprint() -> None:
     images, labels = noise(), torch.arange(150) % 7
     pixel, label = images.clone(), labels.clone()
     pixel[149, 2, 3, 5] ^= 1
@@ -76,7 +76,7 @@ def test_every_change_shows() -> None:
     assert Flipped(ArrayImages(images), 0).fingerprint() != ArrayImages(images).fingerprint()
 
 
-def test_computed_once() -> None:
+def test_fingerprint_and_labels_are_computed_once() -> None:
     walked = Walked(noise(130), torch.zeros(130))
     walked.fingerprint(), walked.labels()
     assert walked.reads == 2 * 3
@@ -100,7 +100,7 @@ def fingerprint(folder: Path, **options: Any) -> str:
     return ImageFolder(str(folder), **options).dataset("train").fingerprint()
 
 
-def test_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_fingerprint_covers_files_and_preprocessing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path)
     monkeypatch.setattr("ganzoo.data.folder.decode", None)  # nothing is decoded
     options: list[dict[str, Any]] = [
@@ -114,7 +114,7 @@ def test_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = [fingerprint(tmp_path, **option) for option in options]
     assert len(set(first)) == len(options)
     assert fingerprint(tmp_path, seed=3, cache_gb=0, batch_size=2, flip=True, corrupt="skip") == first[0]
-    (tmp_path / "cat/04.png").rename(tmp_path / "dog/04.png")  # the same order, another class
+    (tmp_path / "cat/04.png").rename(tmp_path / "dog/04.png")  # same order, another class
     assert fingerprint(tmp_path) == first[0] and fingerprint(tmp_path, labels=True) != first[4]
     pixels = np.array(Image.open(tmp_path / "dog/11.png"))
     pixels[9, 11, 2] ^= 1
@@ -122,11 +122,11 @@ def test_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert fingerprint(tmp_path) != first[0]
 
 
-def test_folder_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_labels_without_decoding_and_with_skipped_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path)
     file = tmp_path / "cat/04.png"
     options: dict[str, Any] = {"image_size": 8, "labels": True, "val_fraction": 0, "num_workers": 0}
-    file.write_bytes(file.read_bytes()[:200])  # replaced by the next, a dog
+    file.write_bytes(file.read_bytes()[:200])  # truncated: replaced by the next file, a dog
     skipping = ImageFolder(str(tmp_path), corrupt="skip", **options).dataset("train")
     with pytest.warns(UserWarning, match="04.png"):
         labels = skipping.labels()
@@ -137,7 +137,7 @@ def test_folder_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ImageFolder(str(tmp_path), **options | {"labels": False}).dataset("train").labels() is None
 
 
-def test_celeba(tmp_path: Path) -> None:
+def test_celeba_fingerprint_depends_on_files_and_size(tmp_path: Path) -> None:
     folder = tmp_path / "celeba/img_align_celeba"
     folder.mkdir(parents=True)
 
@@ -173,7 +173,7 @@ def test_extractors(cls: type[GANDataModule], extractor: str | None) -> None:
     assert cls().extractor == extractor
 
 
-def test_extractor_follows_the_channels_unless_set(tmp_path: Path) -> None:
+def test_extractor_depends_on_the_channels_unless_set(tmp_path: Path) -> None:
     fill(tmp_path)
     assert ImageFolder(str(tmp_path)).extractor == "inception"
     assert ImageFolder(str(tmp_path), channels=1).extractor == "inception-grey"

@@ -1,4 +1,4 @@
-"""Numbers that go bad: caught at their step, named, never saved, gone back from."""
+"""Non-finite numbers: detected at their step, named, never saved; rollback to the last checkpoint."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def make(name="DCGAN", **more):
 
 
 class Inject(Callback):
-    """Makes a player's loss, gradient or weight not finite at a step; on one process alone, if asked."""
+    """Makes a player's loss, gradient or weight non-finite at a step, optionally on one process only."""
 
     def __init__(self, what, step, player="discriminator", times=1, rank=None):
         self.what, self.step, self.player, self.times, self.rank = what, step, player, times, rank
@@ -60,7 +60,7 @@ class Inject(Callback):
 @pytest.mark.parametrize("player", PLAYERS)
 @pytest.mark.parametrize("what", ["loss", "gradient", "weight"])
 @pytest.mark.parametrize("name", ganzoo.list_models())
-def test_caught_at_the_step_and_named(name, what, player):
+def test_non_finite_values_are_detected_at_their_step_and_named(name, what, player):
     model = make(name, n_critic=1)
     before = {}
 
@@ -85,8 +85,8 @@ def test_caught_at_the_step_and_named(name, what, player):
         )
 
 
-def test_on_an_accelerator_nothing_is_read_before_it_is_asked():
-    """Looked at here through meta tensors, which cannot be read at all."""
+def test_on_an_accelerator_only_check_reads_values():
+    """Checked with meta tensors, which cannot be read."""
     watch = Watch()
     for step in (1, 2):
         watch.look(step, "generator", ["a", "b"], torch.zeros(2, device="meta"))
@@ -94,7 +94,7 @@ def test_on_an_accelerator_nothing_is_read_before_it_is_asked():
         watch.check(3)
 
 
-def test_deferred_reading_finds_the_first_step_and_the_first_player(monkeypatch):
+def test_deferred_check_names_the_first_step_and_the_first_player(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "is_cpu", property(lambda _: False))
     watch, nan = Watch(), math.nan
     watch.look(1, "discriminator", ["a", "b"], torch.tensor([0.0, 1.0]))
@@ -104,10 +104,10 @@ def test_deferred_reading_finds_the_first_step_and_the_first_player(monkeypatch)
     watch.look(3, "discriminator", ["a", "b"], torch.tensor([nan, nan]))
     with pytest.raises(NonFiniteError, match="^not finite at step 2: the discriminator's b$"):
         watch.check(3)
-    watch.check(3)  # it has been told
+    watch.check(3)  # the error was reported once
 
 
-def test_bad_weights_are_named():
+def test_non_finite_weights_are_named():
     model = make()
     check_weights(1, model)
     with torch.no_grad():
@@ -116,7 +116,7 @@ def test_bad_weights_are_named():
         check_weights(7, model)
 
 
-def test_what_is_bad_is_not_saved(tmp_path):
+def test_non_finite_weights_are_not_saved(tmp_path):
     class Break(Callback):
         def on_train_batch_end(self, trainer, pl_module, *_):
             if trainer.global_step == 3:
@@ -129,7 +129,7 @@ def test_what_is_bad_is_not_saved(tmp_path):
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["00000001.ckpt", "00000002.ckpt"]
 
 
-# Going back
+# Rollback
 
 
 def roll(tmp_path, inject, steps=8, rollbacks=3, **more):
@@ -140,7 +140,7 @@ def roll(tmp_path, inject, steps=8, rollbacks=3, **more):
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient", "weight"])
-def test_both_players_go_back_and_on(what, tmp_path):
+def test_rollback_restores_both_players_and_continues(what, tmp_path):
     seen = {}
 
     class Look(Inject):
@@ -158,7 +158,7 @@ def test_both_players_go_back_and_on(what, tmp_path):
     check_weights(8, model)
 
 
-def test_it_is_said_and_bounded(tmp_path, capsys):
+def test_rollbacks_are_reported_and_limited(tmp_path, capsys):
     with pytest.raises(NonFiniteError, match="step 6"):
         roll(tmp_path, Inject("loss", 5, times=2), rollbacks=1)
     capsys.readouterr()
@@ -167,17 +167,17 @@ def test_it_is_said_and_bounded(tmp_path, capsys):
     assert len(said) == 2 and "step 6" in said[1] and "00000003.ckpt (time 2 of 2), and on" in said[1]
     assert trainer.global_step == 8
     with pytest.raises(NonFiniteError, match="step 2"):
-        roll(tmp_path / "new", Inject("loss", 2), rollbacks=2)  # there is nothing to go back to
+        roll(tmp_path / "new", Inject("loss", 2), rollbacks=2)  # there is no checkpoint yet
 
 
-def test_how_often_is_kept_in_the_checkpoint(tmp_path):
+def test_the_number_of_rollbacks_is_saved_in_the_checkpoint(tmp_path):
     roll(tmp_path, Inject("loss", 5), steps=6, rollbacks=2)
     path = str(tmp_path / "checkpoints" / "00000006.ckpt")
     with pytest.raises(NonFiniteError, match="step 8"):
         roll(tmp_path, Inject("loss", 7, times=2), rollbacks=2, ckpt_path=path)
 
 
-def test_a_run_that_went_back_is_resumed_exactly(tmp_path):
+def test_a_run_with_a_rollback_resumes_bit_identically(tmp_path):
     whole, _ = roll(tmp_path / "a", Inject("gradient", 5, "generator"), steps=9)
     again, _ = roll(
         tmp_path / "b",
@@ -190,8 +190,8 @@ def test_a_run_that_went_back_is_resumed_exactly(tmp_path):
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_processes_act_together(what, tmp_path):
-    """What is bad on one of them is bad for all."""
+def test_all_processes_roll_back_together(what, tmp_path):
+    """A non-finite value on one process rolls back all of them."""
 
     class Look(Inject):
         def on_train_end(self, trainer, model):
@@ -207,11 +207,11 @@ def test_processes_act_together(what, tmp_path):
         assert torch.load(tmp_path / f"{rank}.pt") == (8, True)
 
 
-# fp16's scaler
+# The gradient scaler of fp16
 
 
 class Overflow(Callback):
-    """Gradients of one player that are infinite while the scale is above a limit, as float16's would be."""
+    """Makes D's gradients infinite while the scale is above a limit, as an overflow of float16 does."""
 
     def __init__(self, limit):
         self.limit, self.scales = limit, []
@@ -229,7 +229,7 @@ def half():
     return MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu", init_scale=2.0**8))
 
 
-def test_the_scaler_may_skip_steps():
+def test_steps_skipped_by_the_fp16_scaler_are_no_error():
     overflow = Overflow(2.0**5)
     model = make("MLPGAN", optimizer=lambda params: SGD(params, lr=0.1))
     fit(model, steps=6, plugins=[half()], callbacks=[overflow])
@@ -237,11 +237,11 @@ def test_the_scaler_may_skip_steps():
     check_weights(6, model)
 
 
-def test_an_infinite_loss_is_no_matter_of_the_scale():
+def test_an_infinite_loss_is_an_error_with_an_fp16_scaler():
     with pytest.raises(NonFiniteError, match="step 3: the generator's term"):
         fit(make("MLPGAN"), steps=6, plugins=[half()], callbacks=[Inject("loss", 3, "generator")])
 
 
-def test_a_scale_that_falls_without_end_is_trouble():
+def test_a_vanishing_fp16_scale_is_an_error():
     with pytest.raises(NonFiniteError, match="scale"):
         fit(make("MLPGAN"), steps=40, log_every_n_steps=5, plugins=[half()], callbacks=[Overflow(0.0)])

@@ -1,4 +1,4 @@
-"""Folders of one's own pictures: every kind of file, broken ones, classes, the cache, and the report."""
+"""Folders of pictures: file formats, damaged files, classes, the cache, and the report."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def grey(value: int | Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tiff", "A.PNG", "a.webp"])
-def test_lossless_colour(tmp_path: Path, name: str) -> None:
+def test_lossless_formats_decode_exactly(tmp_path: Path, name: str) -> None:
     options: dict[str, Any] = {"lossless": True} if name.endswith("webp") else {}
     Image.fromarray(NOISE).save(tmp_path / name, **options)
     assert torch.equal(decode(tmp_path / name, 8), torch.from_numpy(NOISE).permute(2, 0, 1))
@@ -69,14 +69,14 @@ def test_lossless_colour(tmp_path: Path, name: str) -> None:
         ("opaque.webp", Image.new("RGBA", (8, 8), (0, 0, 0, 255)), 0),
     ],
 )
-def test_modes(tmp_path: Path, name: str, image: Image.Image, expected: int) -> None:
+def test_image_modes_decode_to_8_bits(tmp_path: Path, name: str, image: Image.Image, expected: int) -> None:
     image.save(tmp_path / name)
     assert torch.equal(decode(tmp_path / name, 8), grey(expected))
     assert torch.equal(decode(tmp_path / name, 8, channels=1), grey(expected)[:1])
     assert ImageFolder(str(tmp_path), 8, num_workers=0)._held_out.shape == (1,)
 
 
-def test_transparent_palette_and_key_colour(tmp_path: Path) -> None:
+def test_transparent_palette_and_key_colours_are_composited_on_white(tmp_path: Path) -> None:
     image = Image.new("P", (8, 8), 0)
     image.putpalette([10, 10, 10, 200, 0, 0])
     image.save(tmp_path / "p.gif", transparency=0)
@@ -87,7 +87,7 @@ def test_transparent_palette_and_key_colour(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_jpeg(tmp_path: Path, mode: str) -> None:
+def test_jpeg_colours_of_every_mode(tmp_path: Path, mode: str) -> None:
     colour = (200, 40, 90)
     image = Image.new("RGB", (100, 60), colour).convert(mode)
     image.save(tmp_path / "a.jpg", quality=95)
@@ -102,7 +102,7 @@ def test_fast_jpeg_decoding_is_close_to_slow(tmp_path: Path) -> None:
     assert (decode(tmp_path / "a.jpg", 16).int() - slow).abs().float().mean() < 1.5
 
 
-def test_orientation(tmp_path: Path) -> None:
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: rotate clockwise to view
     Image.fromarray(NOISE).save(tmp_path / "a.png", exif=exif)
@@ -120,7 +120,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def save_turned(file: Path, how: str) -> None:
-    """12 x 10 pixels, to be turned by a quarter, as a file says in one of many places."""
+    """A picture of 12 x 10 pixels with orientation 6 (a quarter turn), stored in the place that `how` names."""
     exif = Image.Exif()
     exif[0x0112] = 6
     more: dict[str, dict[str, Any]] = {"exif": {"exif": exif}, "xmp": {"xmp": XMP}, "tag": {"tiffinfo": {0x0112: 6}}}
@@ -157,13 +157,13 @@ def test_header_and_decoder_agree_on_orientation(tmp_path: Path, name: str, how:
 
 
 def sixteen_bits(file: Path) -> None:
-    """A colour PNG of 16 bits a channel, which Pillow calls RGB."""
+    """Save a colour PNG with 16 bits per channel, whose Pillow mode is RGB."""
     rows = b"".join(b"\0" + (np.arange(24, dtype=">u2") * 2700).tobytes() for _ in range(8))
     parts = {b"IHDR": struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0), b"IDAT": zlib.compress(rows), b"IEND": b""}
     file.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, content) for kind, content in parts.items()))
 
 
-def test_depth_that_is_lost_is_told(tmp_path: Path) -> None:
+def test_lost_bit_depth_and_transparency_are_reported(tmp_path: Path) -> None:
     fill(tmp_path, 3)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -186,7 +186,7 @@ def test_depth_that_is_lost_is_told(tmp_path: Path) -> None:
     assert scan(str(tmp_path), 9).notes["grey.png"] == f"8x8, below 9 pixels; {depth}"
 
 
-def test_pixels_of_32_bits_are_those_of_16_or_refused(tmp_path: Path) -> None:
+def test_32_bit_pixels_outside_the_16_bit_range_are_refused(tmp_path: Path) -> None:
     values = np.full((8, 8), 65_535, np.int32)
     Image.fromarray(values).save(tmp_path / "a.tif")
     assert decode(tmp_path / "a.tif", 8, 1).unique().tolist() == [255]
@@ -198,14 +198,14 @@ def test_pixels_of_32_bits_are_those_of_16_or_refused(tmp_path: Path) -> None:
         assert "32-bit pixels" in scan(str(tmp_path)).unusable["a.tif"]
 
 
-def test_animation_gives_its_first_frame(tmp_path: Path) -> None:
+def test_an_animation_decodes_to_its_first_frame(tmp_path: Path) -> None:
     frames = [Image.new("L", (8, 8), value) for value in (50, 200)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     assert torch.equal(decode(tmp_path / "a.gif", 8), grey(50))
     assert "several frames" in scan(str(tmp_path), 8).notes["a.gif"]
 
 
-def test_what_is_found(tmp_path: Path) -> None:
+def test_pictures_are_found_recursively_without_hidden_files(tmp_path: Path) -> None:
     fill(tmp_path / "deep/er", 3, "{}.PNG")
     fill(tmp_path, 2)
     fill(tmp_path / ".hidden", 1)
@@ -227,7 +227,7 @@ def test_errors_at_construction(tmp_path: Path) -> None:
         ImageFolder(str(tmp_path / "a.txt"))
 
 
-def test_splits_depend_on_the_name_alone(tmp_path: Path) -> None:
+def test_splits_depend_on_file_names_only(tmp_path: Path) -> None:
     def names(module: ImageFolder) -> list[set[str]]:
         parts = [module.dataset("train"), module.dataset("val")]
         return [{p.pictures.files[i].name for i in p.members} for p in parts if isinstance(p, FolderImages)]
@@ -239,8 +239,8 @@ def test_splits_depend_on_the_name_alone(tmp_path: Path) -> None:
     assert train <= more[0] and val <= more[1]
 
 
-def test_names_of_other_machines(tmp_path: Path) -> None:
-    """Accents may be stored apart, and a name need not be UTF-8; names that look the same are one."""
+def test_names_are_normalised_across_machines(tmp_path: Path) -> None:
+    """Composed and decomposed accents are the same name; names need not be UTF-8."""
     digest = hashlib.blake2b("café.png".encode(), digest_size=4).digest()
     for name in ("caf\u00e9.png", "cafe\u0301.png", "caf\udcc3\udca9.png"):
         assert fraction(name) == int.from_bytes(digest) / 2**32
@@ -249,7 +249,7 @@ def test_names_of_other_machines(tmp_path: Path) -> None:
     fill(tmp_path / "dog", 2)
     try:
         picture(0).save(tmp_path / "dog/caf\udce9.png")
-    except OSError:  # a file system of UTF-8 alone, as Macs have
+    except OSError:  # a file system that allows only UTF-8, as on macOS
         pytest.skip("no such names here")
     module = ImageFolder(str(tmp_path), 8, labels=True, val_fraction=0, num_workers=0, batch_size=7)
     assert module.classes == ["caf\u00e9", "dog"] and module._pictures.labels is not None
@@ -257,8 +257,8 @@ def test_names_of_other_machines(tmp_path: Path) -> None:
     assert len(everything(module)) == 7 and scan(str(tmp_path), 8).classes == {"caf\u00e9": 4, "dog": 3}
 
 
-def test_pages_are_not_counted(tmp_path: Path) -> None:
-    """Pillow reads the directory of each: of 100,000, for minutes."""
+def test_tiff_pages_are_not_counted(tmp_path: Path) -> None:
+    """Counting reads the directory of every page in Pillow: minutes for 100,000 pages."""
     first = Image.new("L", (8, 8))
     first.save(tmp_path / "a.tif", save_all=True, append_images=[first] * 30)
     data = bytearray((tmp_path / "a.tif").read_bytes())
@@ -267,8 +267,8 @@ def test_pages_are_not_counted(tmp_path: Path) -> None:
     assert report.notes == {"a.tif": "several frames, of which the first is used"} and not report.unusable
 
 
-def test_control_characters(tmp_path: Path) -> None:
-    """Of a folder and of a picture; warned of by `corrupt: skip`."""
+def test_control_characters_in_names_are_escaped_in_warnings(tmp_path: Path) -> None:
+    """In names of folders and pictures, in the warnings of `corrupt: skip`."""
     folder = fill(tmp_path / "\x1b[31mred", 3)
     truncate(folder / "00.png")
     (folder / "\x1b[2Jbad.png").write_bytes(b"junk")
@@ -280,7 +280,7 @@ def test_control_characters(tmp_path: Path) -> None:
     assert "\\x1b[31mred" in text and "\\x1b[2Jbad.png" in text and "\\x1bz.png" in text and "\x1b" not in text
 
 
-def test_classes(tmp_path: Path) -> None:
+def test_classes_are_the_subfolders(tmp_path: Path) -> None:
     fill(tmp_path / "dog/brown", 3)
     fill(tmp_path / "cat", 2)
     module = ImageFolder(str(tmp_path), 8, labels=True, val_fraction=0, num_workers=0, batch_size=7)
@@ -294,7 +294,7 @@ def test_classes(tmp_path: Path) -> None:
         ImageFolder(str(tmp_path / "cat"), labels=True)
 
 
-def test_files_that_are_no_pictures(tmp_path: Path) -> None:
+def test_files_that_are_not_pictures_are_refused_or_skipped(tmp_path: Path) -> None:
     fill(tmp_path, 3)
     for i in range(12):
         (tmp_path / f"bad{i:02d}.jpg").write_bytes(b"junk")
@@ -308,7 +308,7 @@ def test_files_that_are_no_pictures(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_truncated_files(tmp_path: Path, workers: int) -> None:
+def test_truncated_files_are_an_error_or_replaced(tmp_path: Path, workers: int) -> None:
     fill(tmp_path, 6)
     truncate(tmp_path / "02.png")
     truncate(tmp_path / "03.png")
@@ -316,7 +316,7 @@ def test_truncated_files(tmp_path: Path, workers: int) -> None:
     loader = CombinedLoader(ImageFolder(str(tmp_path), 8, **options).train_dataloader())
     with pytest.raises(RuntimeError, match=r"0[23]\.png cannot be decoded.*data.corrupt to skip"):
         list(loader)
-    loader.reset()  # ends the workers, as Lightning does
+    loader.reset()  # shuts the workers down, as Lightning does
     data = ImageFolder(str(tmp_path), 8, corrupt="skip", **options).dataset("train")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -326,7 +326,7 @@ def test_truncated_files(tmp_path: Path, workers: int) -> None:
     assert torch.equal(twice[0][2], twice[0][4]) and torch.equal(twice[0][3], twice[0][4])
 
 
-def test_nothing_can_be_decoded(tmp_path: Path) -> None:
+def test_a_folder_without_a_decodable_picture_is_an_error(tmp_path: Path) -> None:
     fill(tmp_path, 2)
     truncate(tmp_path / "00.png")
     truncate(tmp_path / "01.png")
@@ -344,14 +344,14 @@ def test_cache_changes_nothing_and_decodes_once(tmp_path: Path, workers: int, mo
     first = everything(cached)
     assert torch.equal(first, everything(plain))
     loader = cached.train_dataloader()
-    for _ in range(8):  # enough epochs to meet those that incomplete batches dropped
+    for _ in range(8):  # enough epochs to include the images of dropped incomplete batches
         list(loader)
     assert cached._pictures.cached.all()
     monkeypatch.setattr("ganzoo.data.folder.decode", None)
     assert torch.equal(everything(cached), first)
 
 
-def test_scan(tmp_path: Path) -> None:
+def test_scan_report(tmp_path: Path) -> None:
     fill(tmp_path / "a", 3)
     fill(tmp_path / "b", 2, "{}.JPG")
     Image.new("L", (30, 40)).save(tmp_path / "b/large.webp")

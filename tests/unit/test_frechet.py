@@ -14,7 +14,7 @@ from ganzoo.functional.frechet import Gaussian, fid_infinity, frechet_distance, 
 
 
 def features(n, d, seed=0):
-    """Correlated, of different scales, not centred."""
+    """Correlated features [n, d] of different scales, not centred."""
     g = torch.Generator().manual_seed(seed)
     mix = torch.randn(d, d, generator=g, dtype=torch.float64)
     return torch.randn(n, d, generator=g, dtype=torch.float64) @ mix + torch.randn(d, generator=g, dtype=torch.float64)
@@ -34,7 +34,7 @@ SIZES = [(200, 12), (12, 12), (9, 12)]  # n > d keeps the covariance, n <= d the
 
 
 @pytest.mark.parametrize(("n", "d"), SIZES)
-def test_moments_are_those_of_numpy(n, d):
+def test_moments_match_numpy(n, d):
     x = features(n, d)
     gaussian = Gaussian.of(x.float())
     x = x.float().double().numpy()
@@ -47,14 +47,14 @@ def test_moments_are_those_of_numpy(n, d):
 
 
 @pytest.mark.parametrize(("n", "d"), SIZES)
-def test_a_shift_costs_its_square(n, d):
+def test_the_distance_of_shifted_features_is_the_squared_shift(n, d):
     x, t = features(n, d), features(2, d, seed=1)[0]
     assert distance(x, x + t) == pytest.approx((t @ t).item(), rel=1e-12)
 
 
 @pytest.mark.parametrize(("n", "d"), SIZES)
-def test_commuting_covariances_have_a_closed_form(n, d):
-    """sum (sqrt a - sqrt b)^2 over the eigenvalues, where both are along the same axes."""
+def test_commuting_covariances_match_the_closed_form(n, d):
+    """sum (sqrt a - sqrt b)^2 over the eigenvalues a and b of the shared eigenvectors."""
     axes = torch.linalg.qr(features(d, d))[0]
     x = torch.linalg.qr(features(n, n))[0][:, : min(n - 1, d)]
     x = torch.linalg.qr(x - x.mean(0))[0]  # centred and orthonormal: its covariance is I / (n - 1)
@@ -65,22 +65,22 @@ def test_commuting_covariances_have_a_closed_form(n, d):
 
 
 @pytest.mark.parametrize(("n", "d"), SIZES)
-def test_it_is_zero_between_the_same(n, d):
+def test_the_distance_of_equal_features_is_0(n, d):
     x = features(n, d)
     assert abs(distance(x, x)) < 1e-12 * max(1, Gaussian.of(x).trace().item())
     assert abs(distance(x / 10, (x / 10).flip(0))) < 1e-12
 
 
-def test_it_is_zero_between_the_same_of_low_rank():
-    """More rows than features, but some features never change, or repeat others: no rounding under a root."""
+def test_the_distance_of_equal_features_of_low_rank_is_0():
+    """More rows than features, but with constant and repeated features: no rounding errors under the root."""
     x = features(200, 6)
     x = torch.cat([x, x, torch.ones(200, 3)], 1)
     assert abs(distance(x, x)) < 1e-12 * Gaussian.of(x).trace().item()
 
 
 @pytest.mark.parametrize("smallest", [1e-2, 1e-4])
-def test_small_eigenvalues_keep_their_digits(smallest):
-    """Scales over orders of magnitude, as features have; measured by the nuclear norm of triangles."""
+def test_small_eigenvalues_keep_their_precision(smallest):
+    """Scales span orders of magnitude, as in real features; reference: the nuclear norm of triangular factors."""
     n, d = 400, 120
     scale = torch.logspace(0, math.log10(smallest), d, dtype=torch.float64)
     x, y = (torch.linalg.qr(features(n, d, seed))[0] * scale for seed in (0, 1))
@@ -94,7 +94,7 @@ def test_small_eigenvalues_keep_their_digits(smallest):
 
 
 @pytest.mark.parametrize("n", [(200, 150), (9, 8), (200, 9), (9, 200)])
-def test_invariances(n):
+def test_invariance_to_order_rotation_and_shift(n):
     x, y = features(n[0], 12), features(n[1], 12, seed=1)
     expected = distance(x, y)
     rotation, _ = torch.linalg.qr(features(12, 12, seed=2))
@@ -107,7 +107,7 @@ def test_invariances(n):
 
 
 @pytest.mark.parametrize("d", [1, 4, 40])
-def test_it_agrees_with_sqrtm_and_torch_fidelity_at_full_rank(d):
+def test_the_distance_matches_sqrtm_and_torch_fidelity_at_full_rank(d):
     x, y = features(300, d), features(250, d, seed=1)
     if d > 1:
         assert distance(x, y) == pytest.approx(by_sqrtm(x, y), rel=1e-9)
@@ -118,7 +118,7 @@ def test_it_agrees_with_sqrtm_and_torch_fidelity_at_full_rank(d):
         assert distance(x, y) == pytest.approx(expected.item(), rel=1e-12)
 
 
-def test_with_few_rows_it_is_the_nuclear_norm():
+def test_the_distance_of_few_rows_matches_the_nuclear_norm():
     x, y = features(20, 64), features(15, 64, seed=1)
     a, b = ((v - v.mean(0)) / math.sqrt(len(v) - 1) for v in (x, y))
     overlap = np.linalg.norm((b @ a.T).numpy(), "nuc")
@@ -127,7 +127,7 @@ def test_with_few_rows_it_is_the_nuclear_norm():
 
 
 @pytest.mark.parametrize("n", [30, 6])
-def test_it_agrees_with_fifty_digits(n):
+def test_the_distance_matches_50_digit_arithmetic(n):
     mpmath = pytest.importorskip("mpmath")
     x, y = features(n, 8), features(n, 8, seed=1)
     with mpmath.workdps(50):
@@ -148,7 +148,7 @@ def test_it_agrees_with_fifty_digits(n):
 
 
 @pytest.mark.parametrize("n", [300, 9])
-def test_a_large_offset_does_no_harm(n):
+def test_a_large_offset_loses_no_precision(n):
     x, y = features(n, 12), features(n, 12, seed=1)
     assert distance(x + 1e4, y + 1e4) == pytest.approx(distance(x, y), rel=1e-9)
 
@@ -159,7 +159,7 @@ def test_a_cached_root_changes_nothing():
     assert real.root is None
 
 
-def test_collapsed_sets_are_at_the_distance_of_their_means():
+def test_distance_to_a_collapsed_set():
     x = features(50, 6)
     point = torch.ones(50, 6, dtype=torch.float64)
     expected = (x.mean(0) - 1).square().sum().item() + np.trace(np.cov(x.numpy().T))
@@ -168,8 +168,8 @@ def test_collapsed_sets_are_at_the_distance_of_their_means():
     assert distance(point, point) == 0
 
 
-def test_the_standard_error_is_the_spread_over_draws():
-    """The reals' moments are given; 400 draws know their own spread to 3.5%, and the delta method has to be near it."""
+def test_the_standard_error_matches_the_spread_over_draws():
+    """For known moments of the reals. 400 draws determine the spread to 3.5%; the delta method must be close to it."""
     d, n = 8, 2000
     real = Gaussian.of(features(5000, d)).with_root()
     g = torch.Generator().manual_seed(1)
@@ -177,7 +177,7 @@ def test_the_standard_error_is_the_spread_over_draws():
 
     def fakes():
         z = torch.randn(n, d, generator=g, dtype=torch.float64)
-        return (z + 0.3 * z.square()) @ mix  # skewed: mean and covariance err together
+        return (z + 0.3 * z.square()) @ mix  # skewed: errors of mean and covariance are correlated
 
     draws = [Gaussian.of(x) for x in (fakes() for _ in range(400))]
     spread = np.std([frechet_distance(real, draw) for draw in draws])
@@ -186,8 +186,8 @@ def test_the_standard_error_is_the_spread_over_draws():
     assert np.std(errors) < 0.15 * spread
 
 
-def test_the_standard_error_is_the_derivative_of_the_distance():
-    """Without simulation: removing one fake (the jackknife) moves the distance by its influence over n."""
+def test_the_standard_error_matches_the_jackknife():
+    """Removing one fake changes the distance by its influence divided by n."""
     x, y = features(400, 5), features(300, 5, seed=1)
     real = Gaussian.of(x).with_root()
     without = [frechet_distance(real, Gaussian.of(torch.cat([y[:i], y[i + 1 :]]))) for i in range(len(y))]
@@ -195,7 +195,7 @@ def test_the_standard_error_is_the_derivative_of_the_distance():
     assert frechet_standard_error(real, Gaussian.of(y), y) == pytest.approx(jackknife, rel=0.02)
 
 
-def test_a_feature_that_no_fake_varies_adds_nothing_to_the_standard_error():
+def test_a_constant_feature_of_the_fakes_adds_nothing_to_the_standard_error():
     x, y = features(400, 5), features(300, 5, seed=1)
     real, still = Gaussian.of(x), torch.cat([y, torch.ones(300, 2)], 1)
     cov = torch.block_diag(real.cov, torch.eye(2, dtype=torch.float64))
@@ -210,8 +210,8 @@ def test_a_standard_error_needs_more_fakes_than_features():
         frechet_standard_error(real, Gaussian.of(y), y)
 
 
-def test_fid_infinity_takes_the_bias_of_few_fakes_away():
-    """Fakes of the reals' own distribution, whose moments are given exactly: the limit is 0, the distance is not."""
+def test_fid_infinity_removes_the_bias_of_few_fakes():
+    """Reals and fakes of one distribution, with exact moments of the reals: the limit is 0, the distance is not."""
     d, n = 16, 4000
     real = Gaussian(10**9, torch.zeros(d, dtype=torch.float64), torch.eye(d, dtype=torch.float64))
     limits, plain = [], []
@@ -226,7 +226,7 @@ def test_fid_infinity_takes_the_bias_of_few_fakes_away():
     assert abs(np.mean(limits)) < 0.4 * bias
 
 
-def test_fid_infinity_is_the_line_of_least_squares():
+def test_fid_infinity_is_the_intercept_of_least_squares():
     real, y = Gaussian.of(features(500, 6)), features(300, 6, seed=1)
     state = torch.get_rng_state()
     intercept, error = fid_infinity(real, y, seed=7)
@@ -243,7 +243,7 @@ def test_fid_infinity_is_the_line_of_least_squares():
     assert error == pytest.approx(math.sqrt(noise * inverse[0, 0]), rel=1e-8)
 
 
-def test_impossible_input_is_refused_in_one_line():
+def test_invalid_input_is_refused():
     x = features(20, 4)
     with pytest.raises(ValueError, match="at least 2 rows"):
         Gaussian.of(x[:1])
@@ -262,7 +262,7 @@ def test_impossible_input_is_refused_in_one_line():
 
 
 @pytest.mark.parametrize("n", [20, 500], ids=["rows", "covariance"])
-def test_the_distance_to_itself_is_0_and_none_is_below(n):
+def test_the_distance_to_itself_is_exactly_0_and_none_is_negative(n):
     for seed in range(20):
         x = torch.randn(n, 40, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 10
         near = x + 1e-9 * x.roll(1, 0)

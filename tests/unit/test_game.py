@@ -1,4 +1,4 @@
-"""How the players take turns, share fakes and are counted; what leaves the model; what others may do with it."""
+"""Order of updates, shared fakes, averaging, pickling, Lightning's callbacks, synchronisation, old checkpoints."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def make(name="DCGAN", **more):
     return getattr(ganzoo, name)(**small(name), **more)
 
 
-# Turns
+# Order of updates
 
 
 class Turns(Callback):
-    """Who moves, in order, batch by batch."""
+    """Records the order of player updates, batch by batch."""
 
     def __init__(self):
         self.batches = []
@@ -68,13 +68,13 @@ class Turns(Callback):
         ({"n_generator": 3}, "dggg dggg dggg"),
     ],
 )
-def test_turns(game, turns):
+def test_order_of_player_updates(game, turns):
     moves = Turns()
     trainer = fit(make(**game), steps=3, callbacks=[moves])
     assert str(moves) == turns and trainer.global_step == 3
 
 
-def test_each_of_several_generator_steps_has_latents_of_its_own_and_the_same_images():
+def test_generator_steps_on_one_batch_have_their_own_latents():
     model, seen = make(n_generator=2), []
     equation = model.generator_loss
     model.generator_loss = lambda batch: seen.append(batch) or equation(batch)
@@ -82,7 +82,7 @@ def test_each_of_several_generator_steps_has_latents_of_its_own_and_the_same_ima
     assert torch.equal(seen[0]["image"], seen[1]["image"]) and not torch.equal(seen[0]["z"], seen[1]["z"])
 
 
-def test_several_of_both_are_refused():
+def test_n_critic_and_n_generator_above_1_are_refused():
     with pytest.raises(ValueError, match="n_critic is 2 and n_generator 3: one of them must be 1"):
         make(n_critic=2, n_generator=3)
 
@@ -96,7 +96,7 @@ def test_bad_values_are_named(bad, value):
 # Shared fakes
 
 
-def test_shared_fakes_are_one_forward_pass_and_both_players_see_them():
+def test_shared_fakes_take_one_forward_pass_and_reach_both_players():
     model = make(share_fakes=True)
     data = NoiseImages(model)
     made, d_saw, g_saw = [], [], []
@@ -112,8 +112,8 @@ def test_shared_fakes_are_one_forward_pass_and_both_players_see_them():
         assert torch.equal(d["z"], g["z"])
 
 
-def test_a_shared_step_is_that_of_the_loop_that_people_write():
-    """D on reals and on detached fakes, step; the same fakes through the new D, step."""
+def test_a_step_with_shared_fakes_matches_the_usual_training_loop():
+    """D's step on reals and detached fakes; then G's step on the same fakes, through the updated D."""
     model = make(share_fakes=True, optimizer=lambda params: SGD(params, lr=0.1))
     g, d = copy.deepcopy(model.generator), copy.deepcopy(model.discriminator)
     seen = []
@@ -132,7 +132,7 @@ def test_a_shared_step_is_that_of_the_loop_that_people_write():
         before = {n: b.clone() for n, b in d.named_buffers()}
         loss(d(fake), ones).backward()
         optimizers[1].step()
-        for n, b in d.named_buffers():  # ganzoo's D keeps its running statistics while G moves
+        for n, b in d.named_buffers():  # ganzoo restores D's running statistics after G's step
             b.copy_(before[n])
     for ours, theirs in ((model.generator, g), (model.discriminator, d)):
         for key, value in theirs.state_dict().items():
@@ -144,13 +144,13 @@ def test_a_shared_step_is_that_of_the_loop_that_people_write():
     [{"n_critic": 2}, {"n_generator": 2}, {"microbatches": 2}, {"compile_losses": True}, {"consensus": 0.0}],
     ids=lambda other: next(iter(other)),
 )
-def test_what_does_not_go_with_shared_fakes_is_refused(other):
-    # consensus speaks first where it can
+def test_arguments_incompatible_with_shared_fakes_are_refused(other):
+    # consensus raises its own error first
     with pytest.raises(ValueError, match=f"needs {next(iter(other))}"):
         make(share_fakes=True, **other)
 
 
-def test_two_processes_share_fakes_as_one(tmp_path):
+def test_shared_fakes_in_two_processes_match_one(tmp_path):
     def gan():
         torch.manual_seed(0)
         model = ganzoo.GAN(8, 1, z_dim=4, hidden=8, d_hidden=8, share_fakes=True)
@@ -171,16 +171,16 @@ def test_two_processes_share_fakes_as_one(tmp_path):
         torch.testing.assert_close(two[key], value, rtol=1e-5, atol=1e-6)
 
 
-# What is drawn
+# Latents
 
 
 @pytest.mark.parametrize("name", ["WGAN", "WGANGP"])
-def test_normal_latents(name):
+def test_wgan_latents_are_standard_normal(name):
     z = make(name).latent(10_000, torch.Generator().manual_seed(0))
     assert z.shape == (10_000, 6) and abs(z.mean()) < 0.02 and abs(z.std() - 1) < 0.02 and z.abs().max() > 3
 
 
-def test_a_prior_that_nobody_knows():
+def test_an_unknown_prior_is_refused():
     class Typo(ganzoo.DCGAN):
         prior = "nromal"
 
@@ -205,8 +205,8 @@ def test_held_out_latents_differ_between_processes(tmp_path):
 # The averaged generator
 
 
-def test_weights_that_look_ahead_do_not_enter_the_average():
-    """Of ExtraAdam's four steps, the second and the fourth; each brings the images of two batches."""
+def test_extrapolated_weights_do_not_enter_the_average():
+    """ExtraAdam's second and fourth steps update the average, each with the images of two batches."""
     model, weights = make(optimizer=lambda params: ExtraAdam(params, lr=0.05), ema_half_life=32.0), []
 
     class Watch(Callback):
@@ -222,8 +222,8 @@ def test_weights_that_look_ahead_do_not_enter_the_average():
     assert model.unaveraged == BATCH
 
 
-def test_the_average_goes_on_in_the_middle_of_an_interval(tmp_path):
-    """Saved between two G steps, when the images of one batch are not averaged yet."""
+def test_the_average_resumes_between_two_generator_steps(tmp_path):
+    """The checkpoint lies between two G steps: the images of one batch do not count for the average yet."""
     game = {"n_critic": 2, "ema_half_life": 20.0}
     whole, again = make(**game), make(**game)
 
@@ -238,12 +238,12 @@ def test_the_average_goes_on_in_the_middle_of_an_interval(tmp_path):
         assert torch.equal(value, again.state_dict()[key]), key
 
 
-# What leaves the model
+# Samples, pickles and outputs
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", ganzoo.list_models())
-def test_a_model_in_half_precision_samples(name, dtype):
+def test_sampling_in_half_precision(name, dtype):
     model = make(name, ema_half_life=10.0).to(dtype)
     model.configure_model()
     images = model.sample(seeds=[0, 1], source=sources(model, 2))
@@ -264,8 +264,8 @@ def test_a_model_is_pickled_with_its_defaults(name):
         assert torch.equal(value, again.state_dict()[key]), key
 
 
-def test_a_model_is_pickled_while_it_trains_and_trains_on(tmp_path, monkeypatch):
-    """Also with compiled losses, and a callback that knows the way back to a good state."""
+def test_a_model_pickled_in_training_can_be_trained_further(tmp_path, monkeypatch):
+    """Also with compiled losses and a callback that can roll back."""
     monkeypatch.setattr(torch, "compile", lambda loss: lambda batch: loss(batch))
     pickled = []
 
@@ -285,15 +285,15 @@ def step_down(optimizer):
     return StepLR(optimizer, 3)
 
 
-def test_what_the_user_gives_is_pickled_as_it_is():
+def test_user_factories_are_pickled_unchanged():
     again = pickle.loads(pickle.dumps(make(lr_scheduler=step_down)))
     assert again.lr_scheduler is step_down
     with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
         pickle.dumps(make(optimizer=lambda params: SGD(params, lr=0.1)))
 
 
-def test_loaded_weights_begin_a_new_average(tmp_path):
-    """The images that were seen before say nothing of how old the average is."""
+def test_loaded_weights_start_a_new_average(tmp_path):
+    """Images seen before loading do not determine the age of the average."""
     model = make(ema_half_life=1e6)
     fit(model, steps=2).save_checkpoint(tmp_path / "a.ckpt")
     loaded = ganzoo.load(tmp_path / "a.ckpt")
@@ -304,7 +304,7 @@ def test_loaded_weights_begin_a_new_average(tmp_path):
     torch.testing.assert_close(loaded.ema.project.weight, before, atol=1e-5, rtol=0)
 
 
-def test_a_step_of_ones_own_moves_the_average():
+def test_a_custom_generator_step_updates_the_average():
     class Own(ganzoo.DCGAN):
         def generator_step(self, batch):
             batch, optimizer = self.with_draws(batch), self.trainer.optimizers[1]
@@ -318,7 +318,7 @@ def test_a_step_of_ones_own_moves_the_average():
     torch.testing.assert_close(model.ema.project.weight, model.generator.project.weight, atol=1e-3, rtol=0)
 
 
-def test_settings_of_an_overridden_configure_optimizers_stay():
+def test_an_overridden_configure_optimizers_is_respected():
     class Own(ganzoo.DCGAN):
         def configure_optimizers(self):
             optimizers, schedulers = super().configure_optimizers()
@@ -329,14 +329,14 @@ def test_settings_of_an_overridden_configure_optimizers_stay():
     assert [optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers] == [2e-4, 1e-6]
 
 
-def test_what_a_discriminator_returns_beside_tensors_stays():
+def test_full_precision_converts_tensors_only():
     seen = torch.ones(2, dtype=torch.bfloat16)
     logits, features, n = full_precision((seen, {"f": seen, "none": None}, 3))
     assert logits.dtype == features["f"].dtype == torch.float32 and features["none"] is None and n == 3
     assert full_precision(seen.double()).dtype == torch.float64
 
 
-def test_a_named_tuple_of_bytes_is_scaled():
+def test_bytes_in_a_named_tuple_are_scaled():
     class Pair(NamedTuple):
         image: torch.Tensor
         label: torch.Tensor
@@ -354,10 +354,10 @@ def test_processes_may_be_spawned(tmp_path):
     assert model.images_seen == 2 * 8 and not torch.equal(before, model.generator.project.weight)
 
 
-# What others do with it
+# Lightning's callbacks
 
 
-def test_lightnings_average_leaves_the_images_alone(tmp_path):
+def test_lightnings_average_does_not_average_images_seen(tmp_path):
     model = make()
     average = EMAWeightAveraging(decay=0.9)
     trainer = fit(model, steps=40, callbacks=[average], max_epochs=-1)
@@ -367,7 +367,7 @@ def test_lightnings_average_leaves_the_images_alone(tmp_path):
     assert not any(name == "images_seen" for name, _ in model.named_buffers())
 
 
-def test_lightnings_average_saves_them_while_it_trains(tmp_path):
+def test_lightnings_average_saves_images_seen_in_training(tmp_path):
     class Save(Callback):
         def on_train_batch_end(self, trainer, *_):
             trainer.save_checkpoint(tmp_path / f"{trainer.global_step}.ckpt")
@@ -380,8 +380,8 @@ def test_lightnings_average_saves_them_while_it_trains(tmp_path):
     assert again.images_seen == 3 * BATCH
 
 
-def test_the_batch_size_finder_finds_one(tmp_path):
-    """It plays before Lightning says that the fit starts, and takes everything back."""
+def test_the_batch_size_finder_restores_the_training_state(tmp_path):
+    """It trains before Lightning's on_train_start, then restores the state."""
     model, data = make(), Digits(image_size=16, batch_size=8)
     finder = BatchSizeFinder(steps_per_trial=2, init_val=4, max_trials=3)
     trainer = fit(model, data, steps=3, callbacks=[finder], default_root_dir=tmp_path)
@@ -390,7 +390,7 @@ def test_the_batch_size_finder_finds_one(tmp_path):
 
 
 @pytest.mark.parametrize("bad", [torch.tensor(1.5), torch.tensor([1, 2]), "many", None])
-def test_images_seen_that_are_no_number_are_refused(bad):
+def test_invalid_images_seen_are_refused(bad):
     model = make()
     state = {**model.state_dict(), "images_seen": bad}
     with pytest.raises(RuntimeError, match="images_seen is no whole number|Missing key.*images_seen"):
@@ -398,11 +398,11 @@ def test_images_seen_that_are_no_number_are_refused(bad):
 
 
 READS = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "is_nonzero", "equal"}
-FREE = "one_hot(", "torch.randint("  # the first looks at labels, but on a CPU alone; the pool's places are on a CPU
+FREE = "one_hot(", "torch.randint("  # one_hot reads labels on a CPU only; the pool's indices are on a CPU
 
 
 class Reads(TorchDispatchMode):
-    """Notes where a device would be waited for."""
+    """Records operations that would synchronise with a device."""
 
     def __init__(self, monkeypatch):
         super().__init__()
@@ -435,7 +435,7 @@ class Reads(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("read", [lambda t: t.tolist(), lambda t: t.cpu(), lambda t: t[t > 0], lambda t: bool(t.any())])
-def test_what_waits_for_a_device_is_noted(read, monkeypatch):
+def test_reads_from_a_device_are_recorded(read, monkeypatch):
     with Reads(monkeypatch) as reads:
         read(torch.ones(3))
     assert reads.found
@@ -443,8 +443,8 @@ def test_what_waits_for_a_device_is_noted(read, monkeypatch):
 
 @pytest.mark.parametrize("game", [{}, {"share_fakes": True}, {"clip_norm": 1.0, "ema_half_life": 10.0}], ids=str)
 @pytest.mark.parametrize("name", ganzoo.list_models())
-def test_a_step_waits_for_no_device(name, game, monkeypatch):
-    """On a CPU that takes itself for an accelerator."""
+def test_a_step_does_not_synchronise_with_the_device(name, game, monkeypatch):
+    """On a CPU whose tensors claim to be on an accelerator."""
     if name == "CycleGAN" and "share_fakes" in game:
         pytest.skip("it shares them always")
 
@@ -464,10 +464,10 @@ def test_a_step_waits_for_no_device(name, game, monkeypatch):
     assert look.mode.found == []
 
 
-# A checkpoint from before
+# Old checkpoints
 
 
-def test_a_checkpoint_from_before_goes_on():
+def test_an_old_checkpoint_resumes():
     game = {"n_critic": 2, "ema_half_life": 100.0, "discriminator_optimizer": lambda params: FusedAdam(params, lr=0.0)}
     model = ganzoo.GAN(image_size=8, hidden=4, d_hidden=4, z_dim=2, pieces=2, **game)
     alarms, logged = Diagnostics(every_n_steps=100, n=12), []
@@ -481,11 +481,11 @@ def test_a_checkpoint_from_before_goes_on():
     )
     assert logged == [(7 * 32, 32, {"D is frozen": 6})]
     assert (model.images_seen, model.unaveraged) == (8 * 32, 0)
-    # D did not move, so each of four batches (the three before it are in the file) has nearly the same loss
+    # D is frozen, so the four batches (three of them in the file) have nearly the same loss
     assert float(trainer.callback_metrics["D/loss"]) == pytest.approx(2 * math.log(2), rel=1e-2)
 
 
-def test_a_checkpoint_from_before_is_loaded():
+def test_an_old_checkpoint_loads():
     for model in (ganzoo.load(BEFORE), ganzoo.GAN.load_from_checkpoint(BEFORE)):
         assert model.images_seen == 7 * 32 and model.n_critic == 2
         assert model.sample(2, seeds=[0, 1]).shape == (2, 1, 8, 8)

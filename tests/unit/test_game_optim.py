@@ -1,4 +1,4 @@
-"""Optimizers for games: on f = xy they are the rules of `ganzoo.games`, in a training optimizers like any other."""
+"""Optimizers for games: on f = xy they match the rules of `ganzoo.games`; in training they keep the contract."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAKERS = {
 
 
 def play(make, steps, at_once=False):
-    """Points [steps + 1, 2] of min_x max_y xy from (1, 1): y, the discriminator, steps first, or both step at once."""
+    """Points [steps + 1, 2] of min_x max_y xy from (1, 1): y, the discriminator, is updated first, or both at once."""
     x, y = (torch.nn.Parameter(torch.ones((), dtype=torch.float64)) for _ in range(2))
     moves_x, moves_y = make([x]), make([y])
     points = [(1.0, 1.0)]
@@ -49,26 +49,26 @@ def same(points, rule, **settings):
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-def test_optimistic_adam(at_once):
+def test_optimistic_adam_matches_its_rule(at_once):
     points = play(MAKERS["optimistic"], 200, at_once)
     same(points, adam, optimistic=True, alternating=not at_once, **BETAS)
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-def test_extra_adam_takes_two_steps_for_one(at_once):
+def test_two_steps_of_extra_adam_match_one_of_its_rule(at_once):
     points = play(MAKERS["extra"], 400, at_once)[::2]
     same(points, extra_adam, alternating=not at_once, **BETAS)
 
 
-def test_lookahead_of_players_who_move_at_once():
+def test_lookahead_with_simultaneous_updates_matches_its_rule():
     same(play(partial(Lookahead, optimizer=partial(SGD, lr=0.1)), 1000, at_once=True), lookahead)
     same(play(partial(Lookahead, optimizer=partial(SGD, lr=0.1), alpha=1.0), 50), gradient, alternating=True)
 
 
-def test_lookahead_in_turns_converges_though_the_players_return_one_after_the_other():
+def test_lookahead_with_alternating_updates_matches_its_linear_map():
     points = play(partial(Lookahead, optimizer=partial(SGD, lr=0.1)), 1000)
     lr, k = 0.1, 5
-    slow, steps = np.eye(2), np.eye(2)  # maps from the last return's point: of the slow weights, of the fast ones
+    slow, steps = np.eye(2), np.eye(2)  # linear maps from the last synchronisation: slow, fast weights
     y_step, x_step = np.array([[1, 0], [lr, 1]]), np.array([[1, -lr], [0, 1]])
     for _ in range(k - 1):
         steps = x_step @ y_step @ steps
@@ -86,7 +86,7 @@ def test_lookahead_in_turns_converges_though_the_players_return_one_after_the_ot
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_state_can_be_saved_at_any_step(name):
+def test_state_resumes_bit_identically_at_any_step(name):
     def run(optimizer, p, steps):
         for step in steps:
             p.grad = torch.sin(p.detach() * (step + 1))
@@ -107,10 +107,10 @@ def test_state_can_be_saved_at_any_step(name):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_schedulers_reach_it(name):
+def test_schedulers_set_the_learning_rate(name):
     p = torch.nn.Parameter(torch.ones(3))
     optimizer = MAKERS[name]([p])
-    optimizer.load_state_dict(optimizer.state_dict())  # which makes new groups
+    optimizer.load_state_dict(optimizer.state_dict())  # replaces the parameter groups
     torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.0)
     for _ in range(6):
         p.grad = torch.ones(3)
@@ -119,7 +119,7 @@ def test_schedulers_reach_it(name):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_a_parameter_without_a_gradient_stays(name):
+def test_a_parameter_without_a_gradient_does_not_change(name):
     moving, still = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
     optimizer = MAKERS[name]([moving, still])
     for _ in range(6):
@@ -130,11 +130,11 @@ def test_a_parameter_without_a_gradient_stays(name):
 
 
 @pytest.mark.parametrize("bad, message", [({"k": 0}, "k counts from 1"), ({"alpha": 0.0}, "alpha is a share")])
-def test_lookahead_refuses(bad, message):
+def test_lookahead_refuses_bad_arguments(bad, message):
     with pytest.raises(ValueError, match=message):
         Lookahead([torch.nn.Parameter(torch.ones(1))], **bad)
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_a_variant_keeps_the_contract_with_it(name):
+def test_the_variant_contract_holds_for_every_optimizer(name):
     check_variant(DCGAN, image_size=16, channels=1, width=8, optimizer=MAKERS[name])

@@ -1,4 +1,4 @@
-"""GAN: the numbers of the paper and of its authors' code, and where training starts."""
+"""GAN: the numbers of the paper and of its authors' code, and the initial output biases."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def linear(network):
 
 
 def bounds(network):
-    """Of the weights' uniform distributions, from their largest values and their standard deviations."""
+    """Bounds of the uniform initial weights, from their largest absolute values; checks their standard deviations."""
     for m in linear(network):
         assert not m.bias.any()
         if m.weight.numel() > 10_000:
@@ -55,20 +55,20 @@ def signs(network):
 
 
 def at(gan, images):
-    """Learning rate and momentum after so many images."""
+    """Learning rate and momentum of each optimizer after a number of images."""
     gan.schedule(images)
     return [(o.param_groups[0]["lr"], o.param_groups[0]["momentum"]) for o in gan.trainer.optimizers]
 
 
 @pytest.fixture(scope="module")
 def training():
-    """A training of a small one, for what `schedule` sets."""
+    """A small GAN with a trainer, whose optimizers `schedule` sets."""
     gan = ganzoo.GAN(image_size=4, hidden=4, d_hidden=4)
     gan.trainer = fit(gan, NoiseImages(gan), steps=1)
     return gan
 
 
-PAPER = [  # what, where it is said, how it is read, what it is; images of 28x28 pixels and lots of 100 are MNIST's
+PAPER = [  # name, source, function, value; images of 28x28 pixels and batches of 100 are MNIST's
     ("G's layers", CODE, lambda g, _: signs(g.generator), "LrLrLs"),
     ("G's units", CODE, lambda g, _: [m.out_features for m in linear(g.generator)], [1200, 1200, 784]),
     ("G's latents", CODE, lambda g, _: (linear(g.generator)[0].in_features, g.latent(2).shape[1]), (100, 100)),
@@ -93,12 +93,12 @@ PAPER = [  # what, where it is said, how it is read, what it is; images of 28x28
 ]
 
 
-def test_the_networks_defaults_are_the_variants(gan):
+def test_network_defaults_match_the_variant(gan):
     assert lines(MLPGenerator()) == lines(gan.generator) and lines(MaxoutDiscriminator()) == lines(gan.discriminator)
 
 
 @pytest.mark.parametrize(("what", "where", "read", "value"), PAPER, ids=[what for what, *_ in PAPER])
-def test_the_papers_numbers(gan, training, what, where, read, value):
+def test_numbers_of_the_paper(gan, training, what, where, read, value):
     found = read(gan, training)
     if isinstance(value, list) and isinstance(value[0], tuple):
         found, value = ([list(row) for row in rows] for rows in (found, value))
@@ -108,7 +108,7 @@ def test_the_papers_numbers(gan, training, what, where, read, value):
         assert found == value, where
 
 
-def test_latents_are_uniform_and_of_variance_1(gan):
+def test_latents_are_uniform_with_variance_1(gan):
     """theano_rng.uniform(-sqrt 3, sqrt 3) in the authors' Generator.get_noise."""
     z = gan.latent(2000, torch.Generator().manual_seed(0))
     bound = math.sqrt(3)
@@ -116,8 +116,8 @@ def test_latents_are_uniform_and_of_variance_1(gan):
     assert z.var().item() == pytest.approx(1, rel=0.01) and z.mean().item() == pytest.approx(0, abs=0.01)
 
 
-def test_both_players_pixels_are_in_0_1(gan):
-    """Those of MNIST in pylearn2, which D reads and G's sigmoid gives."""
+def test_networks_compute_with_pixels_in_0_1(gan):
+    """As pylearn2's MNIST: the input of D's layers and the output of G's sigmoid."""
     black_and_white = torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1).expand(2, 1, 28, 28)
     read = []
     with gan.discriminator.layers.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0])):
@@ -130,8 +130,8 @@ def test_both_players_pixels_are_in_0_1(gan):
     assert torch.equal(images.flatten(1), 2 * given[0] - 1)
 
 
-def test_gs_last_biases_start_at_the_logits_of_the_mean_pixels(tmp_path):
-    """pylearn2's init_sigmoid_bias_from_marginals, whose bound is 1e-7; the averaged generator's, too."""
+def test_output_biases_of_g_start_at_the_logits_of_the_mean_pixels(tmp_path):
+    """As pylearn2's init_sigmoid_bias_from_marginals, clamped to 1e-7; also in the averaged generator."""
     data = Digits(batch_size=100)
     mean = data.dataset("train").images.double().mean(0).flatten() / 255
     expected = torch.logit(mean.clamp(1e-7, 1 - 1e-7)).float()
@@ -146,12 +146,12 @@ def test_gs_last_biases_start_at_the_logits_of_the_mean_pixels(tmp_path):
     bias = gan.generator.layers[-2].bias.detach().clone()
     assert not torch.equal(bias, expected)
     again = ganzoo.GAN(8, hidden=8, d_hidden=8, ema_half_life=100.0)
-    fit(again, data, steps=2, ckpt_path=tmp_path / "a.ckpt")  # which has nothing left to do
+    fit(again, data, steps=2, ckpt_path=tmp_path / "a.ckpt")  # no steps left
     assert torch.equal(again.generator.layers[-2].bias, bias), "training went on from the mean pixels"
     torch.testing.assert_close(ganzoo.load(tmp_path / "a.ckpt").generator.layers[-2].bias.detach(), bias)
 
 
-def test_biases_that_are_there_stay_and_loaders_bring_no_mean():
+def test_output_biases_are_not_set_if_nonzero_or_without_a_data_module():
     gan = ganzoo.GAN(8, hidden=8, d_hidden=8)
     with torch.no_grad():
         gan.generator.layers[-2].bias.fill_(2.0)
@@ -162,7 +162,7 @@ def test_biases_that_are_there_stay_and_loaders_bring_no_mean():
     assert not other.generator.layers[-2].bias.any()
 
 
-def test_mean_pixels():
+def test_mean_pixels_of_all_and_of_some_images():
     points = Gaussians("grid", n=2500).dataset("train")
     torch.testing.assert_close(mean_pixels(points), points.images.double().mean(0))
     digits = Digits().dataset("train")
@@ -170,8 +170,8 @@ def test_mean_pixels():
     torch.testing.assert_close(mean_pixels(digits, at_most=500), some, rtol=0, atol=1e-6)
 
 
-def test_weights_of_before_keep_their_prior():
-    """They were trained on latents in (-1, 1), and say nothing of it."""
+def test_weights_without_z_bound_keep_their_prior():
+    """They were trained on latents in (-1, 1), which old files do not record."""
     gan = ganzoo.GAN(**small("GAN"))
     old = {name: weight for name, weight in gan.state_dict().items() if name != "z_bound"}
     other = ganzoo.GAN(**small("GAN"))
@@ -185,7 +185,7 @@ def test_weights_of_before_keep_their_prior():
         assert ganzoo.load("gan-digits").z_bound == 1
 
 
-def test_mnists_config_is_250_epochs_of_the_papers_50_000_images():
+def test_the_mnist_config_trains_250_epochs_of_50_000_images():
     config = yaml.safe_load(configs()["gan/mnist"].read_text())
     images = config["trainer"]["max_steps"] * config["data"]["init_args"]["batch_size"]
     assert config["data"]["init_args"]["batch_size"] == 100

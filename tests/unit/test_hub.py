@@ -1,4 +1,4 @@
-"""Checkpoints and folders -> the right variant with its weights, and nothing that could run code."""
+"""Loading checkpoints and folders: variant and weights, without running code."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def fit(model, steps: int = 3):
 
 @pytest.fixture
 def model():
-    """A DCGAN with an averaged generator, trained a little; its checkpoint is `model.ckpt`."""
+    """A DCGAN with an averaged generator after 3 steps; its checkpoint is `model.ckpt`."""
     return fit(ganzoo.DCGAN(8, 1, 4, 4, ema_half_life=100))
 
 
@@ -69,36 +69,36 @@ def same(a, b) -> bool:
 # Round trips
 
 
-def test_checkpoint(model):
+def test_a_checkpoint_loads_its_variant_and_weights(model):
     loaded = load("model.ckpt")
     assert type(loaded) is ganzoo.DCGAN and not loaded.training
     assert same(loaded, model) and loaded.hparams == model.hparams and int(loaded.images_seen) == 150
     assert torch.equal(loaded.sample(seeds=range(5)), model.sample(seeds=range(5)))
 
 
-def test_a_runs_folder_is_its_last_checkpoint(model):
+def test_a_run_folder_loads_its_last_checkpoint(model):
     Path("run/checkpoints").mkdir(parents=True)
     for name in ("best-fid", "step=000000001", "last"):
         Path(f"run/checkpoints/{name}.ckpt").symlink_to(Path("model.ckpt").absolute())
     assert same(load("run"), model)
 
 
-def test_folder(model):
-    """Also after a second round, so that nothing is lost on the way."""
+def test_a_folder_round_trip_is_bit_identical(model):
+    """From a model, a checkpoint, and a folder."""
     for source in (model, load("model.ckpt"), load(save_pretrained(model, "first"))):
         loaded = load(save_pretrained(source, "deep/folder"))
         assert same(loaded, model) and loaded.hparams == model.hparams
         assert torch.equal(loaded.sample(seeds=range(5)), model.sample(seeds=range(5)))
 
 
-def test_samples_are_the_averaged_generators(model):
+def test_a_loaded_model_samples_from_the_averaged_generator(model):
     loaded = load("model.ckpt")
     z = loaded.latent(3, torch.Generator().manual_seed(0))
     assert torch.equal(loaded.generate(z), loaded.ema.eval()(z))
     assert not torch.equal(loaded.generate(z), loaded.generator.eval()(z))
 
 
-def test_folder_is_plain(model):
+def test_a_folder_holds_json_and_safetensors_only(model):
     save_pretrained(model, "folder")
     config = json.loads(Path("folder/config.json").read_text())
     assert config["variant"] == "ganzoo.variants.dcgan.DCGAN"
@@ -106,16 +106,16 @@ def test_folder_is_plain(model):
     assert sorted(os.listdir("folder")) == ["config.json", "model.safetensors"]
 
 
-def test_a_loaded_model_trains_on(model):
+def test_a_loaded_model_can_be_trained_further(model):
     fit(load("model.ckpt"), steps=2)
     assert int(load("model.ckpt").images_seen) == 250
 
 
-def test_map_location(model):
+def test_load_maps_to_a_device(model):
     assert load("model.ckpt", map_location="meta").device.type == "meta"
 
 
-def test_read(model):
+def test_read_returns_variant_arguments_and_weights(model):
     for name, arguments, weights, slim in (read("model.ckpt"), read(save_pretrained(model, "folder"))):
         assert name == "ganzoo.variants.dcgan.DCGAN" and arguments == model.hparams
         assert weights.keys() == model.state_dict().keys() and not slim
@@ -125,8 +125,8 @@ def test_read(model):
 
 
 @pytest.mark.parametrize("half_life", [None, 100])
-def test_slim(half_life):
-    """The generator alone, and the samples the same."""
+def test_a_slim_folder_holds_the_generator_only(half_life):
+    """The samples stay the same."""
     model = fit(ganzoo.DCGAN(8, 1, 4, 4, ema_half_life=half_life))
     loaded = load(save_pretrained(model, "folder", slim=True))
     assert torch.equal(loaded.sample(seeds=range(5)), model.eval().sample(seeds=range(5)))
@@ -142,7 +142,7 @@ def test_slim(half_life):
     assert torch.equal(again.sample(seeds=range(5)), model.sample(seeds=range(5)))
 
 
-def test_slim_translators_keep_both_ways():
+def test_slim_translators_keep_both_directions():
     model = ganzoo.CycleGAN(8, 1, 1, 4, 1).eval()
     loaded = load(save_pretrained(model, "folder", slim=True))
     pictures = torch.rand(2, 1, 8, 8)
@@ -150,8 +150,8 @@ def test_slim_translators_keep_both_ways():
     assert torch.equal(loaded.translate_back(pictures), model.translate_back(pictures))
 
 
-def test_half_precision(model):
-    """Rounded in the file; of the model's own types when loaded, and whole numbers whole."""
+def test_half_precision_folders_are_smaller_and_load_in_the_models_types(model):
+    """Weights are rounded in the file and loaded in the model's types; integers stay integers."""
     loaded = load(save_pretrained(model, "half", dtype=torch.float16))
     save_pretrained(model, "whole")
     assert os.path.getsize("half/model.safetensors") < 0.7 * os.path.getsize("whole/model.safetensors")
@@ -161,7 +161,7 @@ def test_half_precision(model):
         assert torch.equal(loaded.state_dict()[name], rounded) and loaded.state_dict()[name].dtype == weight.dtype
 
 
-def test_slim_folders_are_read_strictly(model):
+def test_slim_folders_with_missing_or_extra_weights_are_refused(model):
     save_pretrained(model, "folder", slim=True)
     weights, config = load_file("folder/model.safetensors"), json.loads(Path("folder/config.json").read_text())
     first = next(name for name, w in weights.items() if name.startswith("generator.") and w.ndim > 1)
@@ -192,30 +192,30 @@ def shipped(model, monkeypatch, tmp_path):
         save_pretrained(model, tmp_path / "shipped" / name, slim=True)
 
 
-def test_by_name(shipped, model):
+def test_pretrained_models_load_by_name(shipped, model):
     assert ganzoo.list_pretrained() == ["dcgan-digits", "gan-digits"]
     assert torch.equal(load("dcgan-digits").sample(seeds=[1]), model.sample(seeds=[1]))
     assert read("dcgan-digits").slim
 
 
-def test_what_is_there_wins(shipped):
+def test_an_existing_path_takes_precedence_over_a_pretrained_name(shipped):
     save_pretrained(ganzoo.DCGAN(8, 1, 4, 8), "dcgan-digits")
     assert load("dcgan-digits").hparams["width"] == 8
 
 
 @pytest.mark.parametrize("name", ["dcgan-digit", "DCGAN-digits", "dcgan_digits"])
-def test_an_unknown_name_gets_the_closest_one(shipped, name):
+def test_an_unknown_name_suggests_the_closest_one(shipped, name):
     with pytest.raises(FileNotFoundError, match=f"no checkpoint {name}; did you mean 'dcgan-digits'?"):
         load(name)
 
 
 @pytest.mark.parametrize("name", ["../shipped/dcgan-digits/config.json", "..", "", "/"])
-def test_a_name_is_no_path(shipped, name):
+def test_pretrained_names_cannot_be_paths(shipped, name):
     with pytest.raises((FileNotFoundError, CheckpointError)):
         load(name)
 
 
-def test_names_come_without_torch():
+def test_list_pretrained_does_not_import_torch():
     code = "import sys, ganzoo; ganzoo.list_pretrained(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -225,14 +225,14 @@ def test_names_come_without_torch():
 
 @pytest.fixture
 def own(folder, monkeypatch):
-    """Its constructor takes fewer arguments than `GANModule`; it decides the others by itself."""
+    """A variant whose constructor takes fewer arguments than `GANModule` and sets the others itself."""
     monkeypatch.syspath_prepend(folder)
     (folder / "own_gan.py").write_text(OWN)
     monkeypatch.delitem(sys.modules, "own_gan", raising=False)
     return importlib.import_module("own_gan").MyGAN
 
 
-def test_own_variant(own):
+def test_a_user_variant_loads_with_its_class(own):
     model = fit(own(units=6))
     for path in ("model.ckpt", save_pretrained(model, "folder")):
         with pytest.raises(CheckpointError, match=r"own_gan\.MyGAN, which is not in the zoo; .*variant=MyGAN"):
@@ -241,7 +241,7 @@ def test_own_variant(own):
         assert type(loaded) is own and same(loaded, model) and loaded.n_critic == 2
 
 
-def test_another_variant(model, own):
+def test_loading_as_another_variant_is_refused(model, own):
     save_pretrained(model, "folder")
     for path in ("model.ckpt", "folder"):
         with pytest.raises(CheckpointError, match=r"is of .*\.DCGAN, not of .*\.GAN; load it with its own class"):
@@ -252,7 +252,7 @@ def test_another_variant(model, own):
 
 
 @pytest.mark.parametrize("name", ["os.system", "evil.DCGAN", "DCGAN", "None.Nobody", "ganzoo.core.types.Batch", ""])
-def test_a_file_does_not_choose_what_is_imported(model, monkeypatch, name):
+def test_a_file_cannot_trigger_imports(model, monkeypatch, name):
     save_pretrained(model, "folder")
     config = json.loads(Path("folder/config.json").read_text())
     Path("folder/config.json").write_text(json.dumps(config | {"variant": name}))
@@ -266,7 +266,7 @@ def test_a_file_does_not_choose_what_is_imported(model, monkeypatch, name):
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
 @pytest.mark.parametrize("zipped", [False, True])
-def test_no_code_runs(model, protocol, zipped):
+def test_loading_runs_no_code(model, protocol, zipped):
     evil = pickle.dumps({"ganzoo": Payload(), "state_dict": {}, "hyper_parameters": {}}, protocol=protocol)
     if zipped:
         with zipfile.ZipFile("model.ckpt") as old, zipfile.ZipFile("evil.ckpt", "w") as new:
@@ -279,7 +279,7 @@ def test_no_code_runs(model, protocol, zipped):
     assert not os.path.exists("pwned")
 
 
-def test_weights_only_always(model, monkeypatch):
+def test_torch_load_is_called_with_weights_only(model, monkeypatch):
     seen = []
     original = torch.load
     monkeypatch.setattr(torch, "load", lambda *args, **kwargs: seen.append(kwargs) or original(*args, **kwargs))
@@ -287,8 +287,8 @@ def test_weights_only_always(model, monkeypatch):
     assert [kwargs["weights_only"] for kwargs in seen] == [True]
 
 
-def test_damaged_checkpoints(model):
-    """Cut anywhere, or with a byte changed: an error of ours, or a model, but nothing else."""
+def test_damaged_checkpoints_are_refused_or_load(model):
+    """Truncated, or with one byte changed: CheckpointError or a model, no other exception."""
     data = Path("model.ckpt").read_bytes()
     pickled = data.index(b"hyper_parameters")
     versions = [data[: len(data) * part // 8] for part in range(8)]
@@ -306,13 +306,13 @@ def test_damaged_checkpoints(model):
 
 
 @pytest.mark.parametrize("content", [{}, [], 3, {"state_dict": {}}, {"ganzoo": 1}, {"ganzoo": {}, "state_dict": {}}])
-def test_other_files(content):
+def test_files_that_are_no_checkpoints_are_refused(content):
     torch.save(content, "other.ckpt")
     with pytest.raises(CheckpointError, match=r"other\.ckpt is (no checkpoint of ganzoo|damaged)"):
         read_checkpoint(Path("other.ckpt"))
 
 
-def test_damaged_folders(model):
+def test_damaged_folders_are_refused(model):
     save_pretrained(model, "folder")
     weights, config = (Path("folder", name).read_bytes() for name in ("model.safetensors", "config.json"))
 
@@ -342,7 +342,7 @@ def test_damaged_folders(model):
         load("folder")
 
 
-def test_nothing_there():
+def test_missing_files_are_named():
     with pytest.raises(FileNotFoundError, match="no checkpoint nowhere"):
         load("nowhere")
     os.mkdir("empty")

@@ -40,7 +40,7 @@ def images(n=5, size=8):
     return torch.rand(n, 1, size, size) * 2 - 1
 
 
-def test_discriminator_plays_a_softmax_over_k_and_one_classes():
+def test_d_loss_is_the_cross_entropy_of_k_plus_1_classes():
     gan = make(num_classes=3).eval()
     x, labelled, y, z = images(), images(), torch.tensor([0, 1, 2, 1, 0]), gan.latent(5)
 
@@ -59,7 +59,7 @@ def test_discriminator_plays_a_softmax_over_k_and_one_classes():
 
 
 @pytest.mark.parametrize("num_classes", [1, None])
-def test_one_class_and_no_labels_is_the_ordinary_game(num_classes):
+def test_one_class_without_labels_is_the_standard_gan(num_classes):
     gan = make(num_classes=num_classes, objective="non-saturating").eval()
     x, z = images(), gan.latent(5)
     logit = gan.discriminator(x)[1].squeeze(1)
@@ -70,8 +70,8 @@ def test_one_class_and_no_labels_is_the_ordinary_game(num_classes):
 
 
 @pytest.mark.parametrize("architecture", ["mlp", "conv"])
-def test_feature_matching_is_a_mean_over_features(architecture):
-    """Of the squares, as the authors' code for MNIST has it; of absolute differences, as that for CIFAR-10."""
+def test_feature_matching_averages_over_features(architecture):
+    """Squared differences for "mlp", absolute ones for "conv", as in the authors' code for MNIST and CIFAR-10."""
     gan = make(architecture=architecture, image_size=16, hidden=4).eval()
     x, z = images(7, 16), gan.latent(5)
     pixels = {"mlp": lambda x: (x + 1) / 2, "conv": lambda x: x}[architecture]
@@ -83,8 +83,8 @@ def test_feature_matching_is_a_mean_over_features(architecture):
     torch.testing.assert_close(gan.generator_loss({"image": gan.generator(z), "z": z})["features"], torch.tensor(0.0))
 
 
-def test_features_are_those_before_the_last_noise():
-    """They are what the last rectifier gives, none of them below 0, also in training; the noise before counts."""
+def test_features_are_taken_before_the_last_noise():
+    """Features are outputs of the last ReLU, also in training; noise of earlier layers changes them."""
     gan, x = make(d_hidden=400).train(), images()
     (_, _, features), (_, _, again) = gan.discriminator(x), gan.discriminator(x)
     assert features.min() == 0 and (features == 0).float().mean() > 0.2
@@ -92,7 +92,7 @@ def test_features_are_those_before_the_last_noise():
     assert gan.discriminator(x)[1].std() > 0 and not torch.equal(gan.discriminator(x)[1], gan.discriminator(x)[1])
 
 
-def test_a_smoothed_target_is_for_reals_alone():
+def test_label_smoothing_applies_to_reals_only():
     plain, smooth = make().eval(), make(real_target=0.9).eval()
     batch = {"image": images(), "z": plain.latent(5)}
     a, b = plain.discriminator_loss(batch), smooth.discriminator_loss(batch)
@@ -101,7 +101,7 @@ def test_a_smoothed_target_is_for_reals_alone():
     torch.testing.assert_close(a["fake"], b["fake"])
 
 
-def test_history_pulls_both_players_back():
+def test_historical_averaging_penalises_both_players():
     gan = make(historical_weight=0.5)
     with torch.no_grad():
         for net in (gan.discriminator, gan.generator):
@@ -120,7 +120,7 @@ def test_history_pulls_both_players_back():
         torch.testing.assert_close(gan.history[player].mean, (mean + theta) / 2)
 
 
-# The numbers of the paper, and of the authors' code (openai/improved-gan, mnist_svhn_cifar10), where the paper has none
+# Numbers of the paper; where it has none, of the authors' code (openai/improved-gan, mnist_svhn_cifar10)
 
 
 def layers(network, *kinds):
@@ -142,7 +142,7 @@ def adam(make_optimizer):
 
 
 def lengths(network):
-    """Of each layer with weight norm: how many there are, and whether they are trained."""
+    """For each layer with weight norm: the number of lengths, and whether they are trained."""
     found = []
     for layer in layers(network, nn.Linear, nn.Conv2d, nn.ConvTranspose2d):
         if hasattr(layer, "parametrizations"):
@@ -153,15 +153,14 @@ def lengths(network):
 
 
 def norms(network):
-    """Of each batch norm: its features, eps, momentum; and the sizes of all parameters that are neither weights nor of
-    the last layer."""
+    """(features, eps, momentum) of each batch norm, and the sizes of all one-dimensional parameters."""
     found = [(m.num_features, m.eps, m.momentum) for m in layers(network, nn.BatchNorm1d, nn.BatchNorm2d)]
     biases = [p.numel() for name, p in network.named_parameters() if p.ndim == 1]
     return found, biases
 
 
 def stds(network):
-    """Standard deviations of the weights in front of a norm."""
+    """Standard deviations of the weights of all layers but the last."""
     return [m.weight.std().item() for m in layers(network, nn.Linear, nn.ConvTranspose2d)][:-1]
 
 
@@ -278,14 +277,14 @@ def papers():
 
 
 @pytest.mark.parametrize("fact", PAPER)
-def test_it_is_the_papers(fact, papers):
+def test_numbers_of_the_paper(fact, papers):
     architecture, measure, expected = PAPER[fact]
     found = measure(papers[architecture])
     assert found == approx(expected)
 
 
 def approx(expected):
-    """Within 3 %, for statistics of initial weights; all else exactly."""
+    """Statistics of initial weights within 3%, all other values exactly."""
     if isinstance(expected, float) or (isinstance(expected, list) and isinstance(expected[0], float)):
         return pytest.approx(expected, rel=0.03)
     return expected
@@ -296,21 +295,21 @@ def shapes(network):
 
 
 @pytest.mark.parametrize("architecture", [MNIST, CIFAR10])
-def test_the_networks_defaults_are_the_variants(architecture, papers):
+def test_network_defaults_match_the_variant(architecture, papers):
     conv = DeconvolutionalGenerator(), ConvolutionalDiscriminator()
     g, d = {MNIST: (SoftplusGenerator(), NoisyDiscriminator()), CIFAR10: conv}[architecture]
     gan = papers[architecture]
     assert shapes(g) == shapes(gan.generator) and shapes(d) == shapes(gan.discriminator)
 
 
-def test_weight_norm_keeps_the_lengths_of_hidden_layers_while_directions_move():
+def test_weight_norm_fixes_the_lengths_of_hidden_layers():
     gan = make()
     layer, last = layers(gan.discriminator, nn.Linear)[0], layers(gan.discriminator, nn.Linear)[-1]
     length, weight, of_last = (t.detach().clone() for t in (layer.weight.norm(dim=1), layer.weight, last.weight))
     v = layer.parametrizations.weight.original
     with torch.no_grad():
         v.mul_(3)
-    torch.testing.assert_close(layer.weight, weight)  # a length of v is none of the weight
+    torch.testing.assert_close(layer.weight, weight)  # the length of v does not affect the weight
     fit(gan, SemiSupervised(Digits(), labels_per_class=2, batch_size=20), steps=3)
     torch.testing.assert_close(layer.weight.norm(dim=1), length)
     torch.testing.assert_close(layer.weight, v * (length / v.norm(dim=1))[:, None])
@@ -318,19 +317,19 @@ def test_weight_norm_keeps_the_lengths_of_hidden_layers_while_directions_move():
     assert (last.weight.norm(dim=1) - of_last.norm(dim=1)).abs().max() > 1e-4
 
 
-def test_with_minibatch_discrimination_convolutions_see_noise_in_place_of_dropout():
+def test_minibatch_discrimination_replaces_the_input_dropout_by_noise():
     network = make(**MINIBATCH).discriminator
     assert [m.std for m in layers(network, GaussianNoise)] == [0.2] and isinstance(network.layers[0], GaussianNoise)
     assert [m.p for m in layers(network, nn.Dropout)] == [0.5, 0.5]
     assert not layers(make(**MINIBATCH | {"kernels": 0}).discriminator, GaussianNoise)
 
 
-def test_cifar10s_minibatch_config_takes_three_steps_of_g_for_one_of_d():
+def test_the_cifar10_minibatch_config_takes_three_g_steps_per_d_step():
     model = yaml.safe_load(configs()["improvedgan/cifar10-minibatch"].read_text())["model"]["init_args"]
     assert model["n_generator"] == 3 and model["kernels"] == 100 and model["objective"] == "non-saturating"
 
 
-def test_convolutional_networks_make_and_read_images():
+def test_shapes_of_the_convolutional_networks():
     g, d = DeconvolutionalGenerator(hidden=8), ConvolutionalDiscriminator(hidden=8)
     up = layers(g, nn.ConvTranspose2d)
     assert up[-1].parametrizations.weight.original0.shape == (1, 3, 1, 1), "a length for each channel of the output"
@@ -340,18 +339,18 @@ def test_convolutional_networks_make_and_read_images():
     torch.testing.assert_close(score, logits.exp().sum(1).log())
 
 
-def test_ten_seeds_are_ten_choices_of_labels():
-    """The paper's errors are means over ten random subsets of labelled images, of as many of each class."""
+def test_each_label_seed_chooses_another_balanced_subset():
+    """The paper averages errors over ten random subsets of labelled images, with equally many of each class."""
     labels = Digits().dataset("train").labels()
     splits = [SemiSupervised(Digits(), labels_per_class=10, label_seed=seed).members for seed in range(10)]
     assert len({tuple(split) for split in splits}) == 10
     for split in splits:
         assert labels[split].bincount().tolist() == [10] * 10
     shared = [len({*a} & {*b}) for i, a in enumerate(splits) for b in splits[:i]]
-    assert sum(shared) / len(shared) == pytest.approx(100 * 100 / len(labels), rel=0.5)  # as of independent draws
+    assert sum(shared) / len(shared) == pytest.approx(100 * 100 / len(labels), rel=0.5)  # as for independent draws
 
 
-def test_the_signal_is_louder_than_the_noise_at_the_start():
+def test_initial_features_vary_between_images():
     torch.manual_seed(0)
     d = NoisyDiscriminator().eval()
     x = (torch.rand(500, 1, 28, 28) > 0.9).float() * 2 - 1
@@ -359,7 +358,7 @@ def test_the_signal_is_louder_than_the_noise_at_the_start():
 
 
 @pytest.mark.parametrize("reference", [0, 4])
-def test_virtual_batch_norm_gives_each_latent_its_image(reference):
+def test_with_virtual_batch_norm_images_do_not_depend_on_the_batch(reference):
     gan = make(reference=reference).train()
     z = gan.latent(5)
     with torch.no_grad():
@@ -367,7 +366,7 @@ def test_virtual_batch_norm_gives_each_latent_its_image(reference):
     assert torch.allclose(together, alone, atol=1e-5) == (reference > 0)
 
 
-def test_the_reference_batch_is_kept(tmp_path):
+def test_the_reference_batch_is_saved(tmp_path):
     gan = make(reference=4)
     before = gan.generator.reference.clone()
     fit(gan, steps=2)
@@ -378,7 +377,7 @@ def test_the_reference_batch_is_kept(tmp_path):
 
 @pytest.mark.parametrize("architecture", ["mlp", "conv"])
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_all_techniques_together_keep_the_contract(check, architecture):
+def test_the_variant_contract_holds_with_all_techniques(check, architecture):
     def everything(**more):
         sizes = {"image_size": 16, "num_classes": 3, "architecture": architecture, "hidden": 6, "d_hidden": 8}
         return make(**sizes, **TECHNIQUES, objective="non-saturating", ema_half_life=20.0, **more)
@@ -386,8 +385,8 @@ def test_all_techniques_together_keep_the_contract(check, architecture):
     check(everything)
 
 
-def test_features_are_matched_in_float32_near_a_match():
-    """Means of bfloat16 are too coarse for a difference of means: there the cosine is 0.68."""
+def test_feature_matching_averages_in_float32_under_autocast():
+    """Means in bfloat16 are too coarse for small differences of means: the cosine would be 0.68."""
     gan, x = make(hidden=64, d_hidden=256).eval(), images(64)
     fakes, found = x + 0.02 * torch.randn_like(x), []
     for half in (False, True):
@@ -398,8 +397,8 @@ def test_features_are_matched_in_float32_near_a_match():
     assert torch.cosine_similarity(*found, dim=0) > 0.9
 
 
-def test_two_processes_of_half_the_batch_are_one(tmp_path):
-    """Where nothing looks across the batch: means, histories and reference batches are those of one process, too."""
+def test_two_processes_with_half_the_batch_match_one(tmp_path):
+    """Without minibatch discrimination and noise; includes the averages, histories and reference batches."""
 
     def noiseless():
         sgd = {"optimizer": lambda params: SGD(params, lr=0.05), "averaging": 0.25}
@@ -416,7 +415,7 @@ def test_two_processes_of_half_the_batch_are_one(tmp_path):
             torch.testing.assert_close(rank["state"][key], value, rtol=1e-5, atol=1e-6, msg=key)
 
 
-def test_the_classifier_is_the_mean_of_the_discriminators_weights():
+def test_the_classifier_is_the_moving_average_of_d():
     gan = make(averaging=0.25)
     start, seen = copy.deepcopy(gan.classifier), []
     step = gan.discriminator_step
@@ -435,7 +434,7 @@ def test_the_classifier_is_the_mean_of_the_discriminators_weights():
         assert not p.requires_grad
 
 
-def test_without_its_weight_the_game_is_a_supervised_classifier():
+def test_unsupervised_weight_0_trains_a_supervised_classifier():
     gan = make(unsupervised_weight=0.0, num_classes=3).eval()
     x, y = images(), torch.tensor([0, 1, 2, 1, 0])
     batch = {"image": images(), "z": gan.latent(5), "labelled": (x, y)}
@@ -445,8 +444,8 @@ def test_without_its_weight_the_game_is_a_supervised_classifier():
     torch.testing.assert_close(got, expected)
 
 
-def test_validation_logs_the_share_of_wrong_classes():
-    """Of both held-out splits, by the averaged weights; the labels of held-out images are not learned from."""
+def test_validation_logs_the_classification_error():
+    """On both held-out splits, with the averaged weights."""
     data = SemiSupervised(Digits(), labels_per_class=2, batch_size=60)
     gan = make()
     trainer = fit(gan, data, steps=2, limit_val_batches=1.0)

@@ -23,14 +23,14 @@ def infogan(**more):
 
 
 def exact(model, z, variance):
-    """Let Q answer with the codes themselves: probability 1 for each category, and a Gaussian around each code."""
+    """Replace Q by the exact answer: probability 1 for each category, and a Gaussian centred on each code."""
     found = zip(z["category"].reshape(len(z["z"]), -1).T, model.categories, strict=True)
     logits = [100.0 * nn.functional.one_hot(c, values) for c, values in found]
     model.discriminator.recognise = lambda features: (logits, z["codes"], torch.full_like(z["codes"], variance).log())
     return model
 
 
-def test_latents_are_the_papers():
+def test_latents_match_the_paper():
     model = ganzoo.InfoGAN()
     z = model.latent(5000)
     assert {key: tuple(value.shape) for key, value in z.items()} == {
@@ -44,8 +44,8 @@ def test_latents_are_the_papers():
     assert z["category"].bincount().tolist() == pytest.approx([500] * 10, rel=0.25)
 
 
-def test_an_exact_q_has_the_entropy_of_the_category():
-    """E log Q = 0, so the bound is H(c) = log K; a code's is log 2 + log Q(c|x), Q's density at its mean."""
+def test_the_bound_of_an_exact_q_is_the_entropy_of_the_codes():
+    """Category: E log Q = 0, so the bound is H(c) = log K. Code: log 2 + log Q(c|x), Q's log density at its mean."""
     model = infogan(codes_weight=0.0)
     z = model.latent(50)
     assert exact(model, z, 1.0).information(torch.zeros(50, 1), z).item() == pytest.approx(math.log(3))
@@ -55,20 +55,20 @@ def test_an_exact_q_has_the_entropy_of_the_category():
     assert found == pytest.approx(2 * (math.log(2) + density), rel=1e-5)
 
 
-def test_a_q_that_knows_nothing_has_no_information():
-    """The best that it can say of a category is the prior; of a uniform code the Gaussian of its mean and variance."""
+def test_the_bound_of_an_uninformative_q():
+    """The best uninformed Q is the prior of the category, and the Gaussian of a uniform code's mean and variance."""
     model = infogan(categories=4, codes=1, category_weight=1.0, codes_weight=0.0)
     z = model.latent(1000)
     model.discriminator.recognise = lambda _: ([torch.zeros(1000, 4)], torch.zeros(1000, 1), torch.zeros(1000, 1))
     assert model.information(torch.zeros(1000, 1), z).item() == pytest.approx(0, abs=1e-6)
     model.codes_weight, third = 1.0, torch.full((1000, 1), math.log(1 / 3))
     model.discriminator.recognise = lambda _: ([torch.zeros(1000, 4)], torch.zeros(1000, 1), third)
-    loss = 0.5 * math.log(2 * math.pi * math.e / 3) - math.log(2)  # KL of the uniform from the Gaussian
+    loss = 0.5 * math.log(2 * math.pi * math.e / 3) - math.log(2)  # KL(uniform || Gaussian)
     assert model.information(torch.zeros(1000, 1), z).item() == pytest.approx(-loss, abs=0.05)
 
 
-def test_the_bound_is_below_the_entropy_and_reached_by_the_posterior():
-    """x tells the category with errors: I(c; x) is known, the posterior reaches it, and no other Q passes it."""
+def test_the_posterior_reaches_the_bound():
+    """x is a noisy observation of c with known I(c; x): the posterior reaches it, and every other Q is below it."""
     generator = torch.Generator().manual_seed(0)
     joint = torch.rand(3, 5, generator=generator)
     channel = joint / joint.sum(1, keepdim=True)  # p(x|c), and c is uniform
@@ -91,8 +91,8 @@ def test_the_bound_is_below_the_entropy_and_reached_by_the_posterior():
 
 
 @pytest.mark.parametrize("variance", [None, 1.0, 0.25])
-def test_both_equations_carry_the_bound(variance):
-    """Against torch's distributions."""
+def test_both_losses_contain_the_bound(variance):
+    """Compared with torch's distributions."""
     model = infogan(categories=3, codes=2, category_weight=0.5, codes_weight=0.1, codes_variance=variance).eval()
     x, z = torch.rand(7, 1, 8, 8) * 2 - 1, model.latent(7)
     with torch.no_grad():
@@ -112,7 +112,7 @@ def test_both_equations_carry_the_bound(variance):
 
 
 def test_several_categories():
-    """SVHN of the paper has four of ten values; here of three, two and five."""
+    """Of three, two and five values; the paper has four of ten for SVHN."""
     model = infogan(categories=[3, 2, 5], codes=1, codes_weight=0.0)
     z = model.latent(2000)
     assert z["category"].shape == (2000, 3) and model.generator.network.project.in_features == 6 + 1 + 10
@@ -131,7 +131,7 @@ def test_several_categories():
     assert not torch.allclose(images[0], images[1]), "G reads each of them"
 
 
-def test_one_category_in_a_list_is_the_same_game():
+def test_a_list_of_one_category_equals_a_single_category():
     one, listed = infogan(categories=3), infogan(categories=[3])
     z = one.latent(4)
     same = {**z, "category": z["category"][:, None]}
@@ -169,29 +169,29 @@ PAPER = {
 
 
 @pytest.mark.parametrize("fact", PAPER)
-def test_it_is_the_papers(fact):
+def test_numbers_of_the_paper(fact):
     measure, expected = PAPER[fact]
     assert measure(ganzoo.InfoGAN()) == expected
 
 
-def test_the_launchers_updates_and_batch():
+def test_the_mnist_config_has_the_updates_and_batch_size_of_the_launcher():
     config = yaml.safe_load(configs()["infogan/mnist"].read_text())
     assert config["trainer"] == {"max_steps": 50 * 100} and config["data"]["init_args"]["batch_size"] == 128
     assert "init_args" not in config["model"]
 
 
-def test_q_moves_with_d():
+def test_q_is_part_of_d():
     d = infogan().discriminator
     assert {id(p) for p in d.q.parameters()} < {id(p) for p in d.parameters()}
 
 
-def test_the_players_learn_at_their_own_rates():
+def test_each_player_has_its_own_learning_rate():
     trainer = fit(infogan(), steps=1)
     assert [optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers] == [2e-4, 1e-3]
 
 
-def test_the_recipe_of_the_docstring():
-    """One latent whose category alone varies gives other images, and so does a code."""
+def test_varying_one_code_changes_the_images():
+    """With all other latents fixed, the category and a continuous code each change the image."""
     model = infogan()
     z = model.seeded([0] * 3)
     same = model.generate(z)
@@ -205,7 +205,7 @@ def test_the_recipe_of_the_docstring():
     assert not torch.allclose(images[0], images[1])
 
 
-def test_codes_that_have_nothing_in_between_stay_while_others_move():
+def test_interpolation_keeps_the_category_fixed():
     model = infogan()
     images = interpolation(model, rows=2, columns=4)
     start, end = model.seeded([0]), model.seeded([2])
@@ -214,7 +214,7 @@ def test_codes_that_have_nothing_in_between_stay_while_others_move():
     torch.testing.assert_close(images[3:4], model.generate({**end, "category": start["category"]}))
 
 
-def test_it_reads_no_labels():
+def test_a_label_is_refused():
     assert infogan().num_classes is None
     with pytest.raises(ValueError, match="InfoGAN takes no label"):
         infogan().sample(label=1)
@@ -227,19 +227,19 @@ def test_a_category_may_have_one_value(categories):
 
 
 @pytest.mark.parametrize(("name", "wrong", "least"), [("categories", 0, 1), ("codes", -1, 0)])
-def test_counts_that_make_no_code_are_refused(name, wrong, least):
+def test_bad_numbers_of_codes_are_refused(name, wrong, least):
     with pytest.raises(ValueError, match=f"{name} is {wrong}; it takes a whole number from {least}"):
         infogan(**{name: wrong})
 
 
 @pytest.mark.parametrize("wrong", [[], [10, 0], [10, 2.5], [True]])
-def test_a_list_that_makes_no_codes_is_refused(wrong):
+def test_bad_lists_of_categories_are_refused(wrong):
     with pytest.raises(ValueError, match="it takes a whole number from 1, or a list of them"):
         infogan(categories=wrong)
 
 
 @pytest.mark.slow
-def test_the_category_is_recognised_after_training():
+def test_q_recognises_the_category_after_training():
     from ganzoo.data import Digits
 
     model = ganzoo.InfoGAN(image_size=16, width=16)

@@ -28,35 +28,35 @@ def loops(x, y):
 
 @pytest.mark.parametrize("block", [4, 1024])
 @pytest.mark.parametrize(("shift", "scale"), [(0, 1), (0.5, 1), (0, 2), (30, 1)])
-def test_it_is_the_double_loop(shift, scale, block, monkeypatch):
+def test_mmd2_matches_a_double_loop(shift, scale, block, monkeypatch):
     monkeypatch.setattr(kernels, "BLOCK", block)
     x, y = features(23), features(17, seed=1) * scale + shift
     assert mmd2(x, y) == pytest.approx(loops(x, y), rel=1e-10)
     assert mmd2(y, x) == pytest.approx(mmd2(x, y), rel=1e-10)
 
 
-def test_features_far_from_zero_keep_their_digits():
-    """float32 features are read in float64: kernel values are 1e6 here, their differences 1e2."""
+def test_features_far_from_0_keep_their_precision():
+    """float32 features are converted to float64: kernel values are about 1e6, their differences 1e2."""
     x, y = (features(30, seed=s, dtype=torch.float32) + 10 for s in (0, 1))
     assert mmd2(x, y) == pytest.approx(loops(x, y), rel=1e-9)
 
 
-def test_it_is_unbiased_under_the_null():
-    """3000 draws of one distribution: the mean is within 4 standard errors of 0, on either side in turn."""
+def test_mmd2_is_unbiased_under_the_null_hypothesis():
+    """Over 3000 pairs of samples of one distribution the mean is within 4 standard errors of 0; both signs occur."""
     x, y = features(3000 * 10, 3).split(10), features(3000 * 10, 3, seed=1).split(10)
     values = np.array([mmd2(a, b) for a, b in zip(x, y, strict=True)])
     assert abs(values.mean()) < 4 * values.std() / np.sqrt(len(values))
     assert 0.3 < (values < 0).mean() < 0.8
 
 
-def test_kid_of_all_rows_is_one_mmd():
+def test_kid_with_subsets_of_all_rows_is_mmd2():
     x, y = features(40), features(40, seed=1) + 1
     mean, std = kid(x, y, subsets=5, size=40)
     assert mean == pytest.approx(mmd2(x, y), rel=1e-10) and std == pytest.approx(0, abs=1e-10)
 
 
-def test_kid_agrees_with_torch_fidelity_on_the_average():
-    """The subsets differ, so the means do by their errors; the spread over subsets is the same."""
+def test_kid_matches_torch_fidelity_within_its_error():
+    """The subsets differ, so the means differ by their errors; the spread over subsets agrees."""
     x, y = features(400, 8), features(400, 8, seed=1) * 1.3
     theirs = kid_features_to_metric(
         x, y, kid_subsets=200, kid_subset_size=50, kid_kernel="poly", rng_seed=0, verbose=False
@@ -72,7 +72,7 @@ def test_kid_is_the_mean_and_population_std_over_its_subsets(monkeypatch):
     assert kid(features(5), features(5), subsets=3, size=2) == pytest.approx((3, np.std([1, 2, 6])))
 
 
-def test_subsets_are_without_replacement(monkeypatch):
+def test_subsets_are_drawn_without_replacement(monkeypatch):
     seen = []
     monkeypatch.setattr(kernels, "mmd2", lambda x, y: seen.append((x, y)) or 0.0)
     kid(torch.arange(30)[:, None], torch.arange(20)[:, None], subsets=4, size=20)
@@ -80,14 +80,14 @@ def test_subsets_are_without_replacement(monkeypatch):
     assert len({tuple(x.flatten().tolist()) for x, _ in seen}) == 4
 
 
-def test_kid_is_a_function_of_its_seed():
+def test_kid_depends_on_its_seed_only():
     x, y = features(60), features(60, seed=1)
     state = torch.get_rng_state()
     assert kid(x, y, 3, 20, seed=1) == kid(x, y, 3, 20, seed=1) != kid(x, y, 3, 20, seed=2)
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_impossible_input_is_refused_in_one_line():
+def test_invalid_input_is_refused():
     x = features(30)
     with pytest.raises(ValueError, match="subset of 31 can be drawn from 40 reals and 30 fakes"):
         kid(features(40), x, size=31)

@@ -1,4 +1,4 @@
-"""LadderEBGAN: the ladder's paths and costs, and what the variant makes of them."""
+"""LadderEBGAN: the ladder's paths and costs, and the losses of the variant."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TINY = {"image_size": 8, "num_classes": 3, "hidden": 8, "d_hidden": 4, "z_dim": 
 def ladder(**more):
     torch.manual_seed(0)
     network = Ladder(4, 1, 3, **{"hidden": 4, "denoising": ALL, **more})
-    for p in network.parameters():  # nothing at its initial zero, so that every path counts
+    for p in network.parameters():  # no parameter at its initial 0, so that all paths contribute
         nn.init.normal_(p, std=0.5)
     return network
 
@@ -98,7 +98,7 @@ def papers():
 
 
 @pytest.mark.parametrize("fact", PAPER)
-def test_it_is_the_papers(fact, papers):
+def test_numbers_of_the_papers(fact, papers):
     measure, expected = PAPER[fact]
     assert measure(papers) == expected
 
@@ -107,13 +107,13 @@ def shapes(network):
     return [(name, p.shape) for name, p in network.state_dict().items()]
 
 
-def test_the_networks_defaults_are_the_variants(papers):
+def test_network_defaults_match_the_variant(papers):
     network = Ladder()
     assert shapes(network) == shapes(papers.discriminator)
     assert (network.noise, network.denoising) == (papers.discriminator.noise, papers.discriminator.denoising)
 
 
-def test_sync_batchnorm_leaves_the_ladders_norms():
+def test_sync_batchnorm_does_not_convert_the_ladders_norms():
     gan = model(noise=0.0)
     x = images(6, 8)
     batch = {"image": x, "z": gan.latent(6), "labelled": (x, torch.tensor([0, 1, 2, 0, 1, 2]))}
@@ -124,7 +124,7 @@ def test_sync_batchnorm_leaves_the_ladders_norms():
     torch.testing.assert_close(after, before)
 
 
-def test_checkpoints_from_when_the_norm_was_a_batch_norm_load():
+def test_old_checkpoints_with_batch_norms_load():
     gan = model()
     old = {name: value + 0.5 if "running" in name else value for name, value in gan.state_dict().items()}
     norms = [name.removesuffix("running_mean") for name in old if name.startswith("discriminator") and "_mean" in name]
@@ -132,7 +132,7 @@ def test_checkpoints_from_when_the_norm_was_a_batch_norm_load():
     assert len(norms) == 6 + 7 and all((norm.running_mean == 0.5).all() for norm in gan.discriminator.norm_up)
 
 
-def test_without_noise_both_paths_are_one():
+def test_without_noise_the_clean_and_corrupted_paths_are_equal():
     network = ladder(noise=0.0)
     clean, *_, of_clean = network.encode(images(), noise=0.0)
     corrupted, *_, of_corrupted = network.encode(images(), noise=network.noise)
@@ -140,7 +140,7 @@ def test_without_noise_both_paths_are_one():
     assert torch.equal(of_clean, of_corrupted)
 
 
-def test_with_noise_they_differ_in_training_alone():
+def test_noise_is_added_in_training_mode_only():
     network = ladder(noise=0.3)
     assert not torch.equal(network.classify(images()), network.classify(images()))
     network.eval()
@@ -148,24 +148,24 @@ def test_with_noise_they_differ_in_training_alone():
     assert torch.equal(network(images())[0], network(images())[0])
 
 
-def test_noise_has_its_deviation():
+def test_noise_has_its_standard_deviation():
     network = ladder(noise=0.3)
-    network.up[0].weight.data.zero_()  # then the first layer is noise and nothing else
+    network.up[0].weight.data.zero_()  # then the first layer consists of noise only
     layers, *_ = network.encode(torch.zeros(20_000, 1, 4, 4), noise=0.3)
-    assert (layers[0] - 0.5).std().item() == pytest.approx(0.3, rel=0.02)  # black to white is 0 to 1
+    assert (layers[0] - 0.5).std().item() == pytest.approx(0.3, rel=0.02)  # 0 is black, 1 white
     assert layers[1].std().item() == pytest.approx(0.3, rel=0.02)
 
 
-def test_a_decoder_that_hands_the_clean_path_on_costs_nothing():
-    """v = 1 and mu = 0 return the noisy z; without noise that is the clean one, on every layer but for its norm."""
+def test_denoising_costs_of_an_exact_decoder_are_0():
+    """v = 1 and mu = 0 return the noisy z: without noise the clean one, up to the normalisation of each layer."""
     network = ladder(noise=0.0)
     for k, combine in enumerate(network.combine):
         combine.a.data.zero_()
         combine.a.data[9] = 1.0
-        if k:  # the clean z is normalised already; the estimate will be, with the same statistics
+        if k:  # the cost normalises the estimate with the statistics of the clean z
             _, means, stds, _ = network.encode(images(), noise=0.0)
             with torch.no_grad():
-                combine.a[9] = stds[k]  # z_hat = std z; and norm undoes a further mean, which mu must add
+                combine.a[9] = stds[k]  # z_hat = std z + mean, which the normalisation maps back to z
                 combine.a[4] = means[k] / (1 - stds[k])
     bottom, above = network(images())
     assert bottom.abs().max() < 1e-6 * ALL[0] and above.abs().max() < 1e-3
@@ -173,8 +173,8 @@ def test_a_decoder_that_hands_the_clean_path_on_costs_nothing():
     assert network(images())[0].min() > 1
 
 
-def test_costs_are_those_of_the_paper():
-    """An independent calculation, layer by layer, in numpy; no noise, so that it can be repeated."""
+def test_denoising_costs_match_numpy():
+    """Layer by layer in numpy, without noise."""
     network = ladder(noise=0.0).double()
     x = images().double()
     bottom, above = network(x)
@@ -208,7 +208,7 @@ def test_costs_are_those_of_the_paper():
     np.testing.assert_allclose(above.detach().numpy(), sum(costs[k] for k in range(1, 7)), rtol=1e-4)
 
 
-def test_combinator_can_be_the_conditional_mean():
+def test_the_combinator_can_represent_the_conditional_mean():
     """z = s + n with s ~ N(mu, 1) and n ~ N(0, .09): E[s | z] = (z - mu) / 1.09 + mu."""
     combine = Combinator(1)
     combine.a.data.zero_()
@@ -217,14 +217,14 @@ def test_combinator_can_be_the_conditional_mean():
     assert combine(z, u).item() == pytest.approx(1.5 / 1.09 + 0.5)
 
 
-def test_layers_without_a_weight_cost_nothing():
+def test_layers_without_a_weight_have_no_cost():
     network = ladder(denoising=(1000.0,), noise=0.0)
     full = ladder(noise=0.0)
     assert torch.equal(network(images())[1], torch.zeros(10))
     torch.testing.assert_close(network(images())[0], full(images())[0])
 
 
-def test_running_statistics_follow_real_images_alone():
+def test_running_statistics_are_updated_by_real_images_only():
     network = ladder()
     before = network.norm_up[0].running_mean.clone()
     network(images()), network.classify(images())
@@ -236,7 +236,7 @@ def test_running_statistics_follow_real_images_alone():
     torch.testing.assert_close(network.norm_up[0].running_var, expected)
 
 
-def test_in_eval_mode_an_image_is_classified_by_itself():
+def test_in_eval_mode_outputs_do_not_depend_on_the_batch():
     network = ladder()
     for _ in range(5):
         network(images(), track=True)
@@ -245,7 +245,7 @@ def test_in_eval_mode_an_image_is_classified_by_itself():
     torch.testing.assert_close(network(images())[0][:1], network(images(1))[0])
 
 
-def test_the_equations():
+def test_losses_match_their_equations():
     gan = model(noise=0.0, margin=400.0, denoising=ALL)
     x, z = images(6, 8), gan.latent(6)
     label = torch.tensor([0, 1, 2, 0, 1, 2])
@@ -262,7 +262,7 @@ def test_the_equations():
     assert gan.generator_loss(batch)["fake"].item() == pytest.approx(fake.mean().item(), rel=1e-4)
 
 
-def test_with_the_margin_at_nought_d_is_the_ladder_alone():
+def test_with_margin_0_d_gets_no_gradient_from_fakes():
     gan = model(margin_images=100)
     gan.schedule(100)
     x = images(6, 8)
@@ -272,15 +272,15 @@ def test_with_the_margin_at_nought_d_is_the_ladder_alone():
     assert fake == 0 and all(g is None or not g.any() for g in gradients)
 
 
-def test_the_gradient_of_the_energy_reaches_g_through_the_target():
-    """Combinators as initialised estimate 0 whatever they are given."""
+def test_the_gradient_of_the_energy_reaches_g():
+    """Initial combinators estimate 0 for all inputs, so the gradient passes through the clean target."""
     gan = model()
     (loss,) = gan.generator_loss({"z": gan.latent(6)}).values()
     gradients = torch.autograd.grad(loss, list(gan.generator.parameters()))
     assert any(g.abs().max() > 1e-3 for g in gradients)
 
 
-def test_the_held_out_error_is_that_of_the_clean_path():
+def test_validation_logs_the_error_of_the_clean_path():
     class Rows:
         def __init__(self):
             self.values = {}
@@ -309,7 +309,7 @@ def test_classes_are_the_same_in_training_mode():
     assert torch.equal(gan.train().classify(x), gan.eval().classify(x))
 
 
-def test_data_without_labels_is_refused_in_one_line():
+def test_data_without_labels_is_refused():
     gan = model()
     with pytest.raises(MisconfigurationException, match="SemiSupervised"):
         gan.discriminator_loss({"image": images(4, 8), "z": gan.latent(4)})
@@ -328,6 +328,6 @@ def test_a_bad_margin_is_named(wrong, message):
 
 
 @pytest.mark.parametrize("denoising", [(), (1.0,) * 8, (-1.0,)])
-def test_bad_weights_are_named(denoising):
+def test_bad_denoising_weights_are_named(denoising):
     with pytest.raises(ValueError, match="denoising"):
         model(denoising=denoising)

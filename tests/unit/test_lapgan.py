@@ -1,4 +1,4 @@
-"""LAPGAN: an exact pyramid, a game a level, samples that go through all of them."""
+"""LAPGAN: the pyramid, the losses of each level, and samples from all levels."""
 
 from __future__ import annotations
 
@@ -91,12 +91,12 @@ def test_numbers_of_the_paper(find, number):
 
 
 @pytest.mark.parametrize("levels", [0, 1, 2, 4])
-def test_a_pyramid_halves_its_image(levels):
+def test_each_pyramid_level_halves_the_image(levels):
     assert [len(level[0, 0]) for level in gaussian_pyramid(images(), levels)] == [16 >> k for k in range(levels + 1)]
 
 
-def test_pyramid_against_numpy():
-    """d is the mean of 2x2 pixels; u weighs the two nearest of a row (and of a column) 3/4 and 1/4, edges repeated."""
+def test_the_pyramid_matches_numpy():
+    """Down: mean of 2x2 pixels. Up: bilinear, weights 3/4 and 1/4 along rows and columns, edges repeated."""
     x = images(1, 1, 8)
 
     def up(a):
@@ -113,10 +113,10 @@ def test_pyramid_against_numpy():
     np.testing.assert_allclose(expand(low)[0, 0], up(up(coarse).T).T, atol=1e-6)
 
 
-# The networks and what a model of them takes
+# Networks, latents and arguments
 
 
-def test_networks_have_the_papers_shapes():
+def test_network_shapes_match_the_paper():
     def shapes(network):
         convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
         return [(m.in_channels, m.out_channels, m.kernel_size[0], m.stride[0]) for m in convolutions]
@@ -132,7 +132,7 @@ def test_networks_have_the_papers_shapes():
 
 
 @pytest.mark.parametrize(("levels", "size"), [(0, 16), (1, 16), (2, 16), (4, 16), (2, 28)])
-def test_latents_and_images_of_every_depth(levels, size):
+def test_shapes_of_latents_and_images_at_every_depth(levels, size):
     model = lapgan(levels, image_size=size)
     assert [tuple(z.shape) for z in model.latent(5)] == [*((5, 1, size >> k, size >> k) for k in range(levels)), (5, 6)]
     assert model.sample(5).shape == (5, 2, size, size)
@@ -144,11 +144,11 @@ def test_a_pyramid_too_deep_is_refused(size, levels, most):
         ganzoo.LAPGAN(image_size=size, levels=levels)
 
 
-# The games
+# Losses, training and samples
 
 
-def test_the_equations_are_those_of_the_paper():
-    """Each level's cross-entropies, D's as a mean over half reals and half fakes; for real images h_k + l_k is I_k."""
+def test_losses_match_the_paper():
+    """Cross-entropies of each level, D's averaged over reals and fakes; for reals h_k + l_k = I_k."""
     model = lapgan().eval()
     batch = batch_for(model)
     x, z = batch["image"], batch["z"]
@@ -167,8 +167,8 @@ def test_the_equations_are_those_of_the_paper():
 
 
 @pytest.mark.parametrize("player", ["discriminator", "generator"])
-def test_levels_are_games_of_their_own(player):
-    """A level's terms have gradients in that level's network, and in no other."""
+def test_each_level_has_gradients_in_its_own_network_only(player):
+    """Gradients of a level's terms with respect to the player's networks at all levels."""
     model = lapgan().eval()
     terms = getattr(model, f"{player}_loss")(batch_for(model))
     for k in range(3):
@@ -179,8 +179,8 @@ def test_levels_are_games_of_their_own(player):
 
 
 @pytest.mark.parametrize("optimizer", [SGD, FusedAdam])
-def test_all_levels_at_once_are_each_level_alone(optimizer):
-    """One optimizer on the sum of all terms moves a level just as one of its own on its own terms."""
+def test_one_optimizer_for_all_levels_matches_one_per_level(optimizer):
+    """An optimizer on the sum of all terms updates each level as an optimizer on the level's own terms."""
     together, alone = lapgan(levels=1).eval(), lapgan(levels=1).eval()
     batch = batch_for(together)
     whole = optimizer(together.discriminator.parameters(), lr=0.01)
@@ -197,20 +197,20 @@ def test_all_levels_at_once_are_each_level_alone(optimizer):
         torch.testing.assert_close(a, b)
 
 
-def test_a_level_learns_from_real_low_pass_images():
-    """Level 0's fakes follow from the image's coarse half alone: neither from its detail nor from G_1."""
+def test_fakes_of_a_level_are_conditioned_on_real_low_pass_images():
+    """Fakes of level 0 depend on the low-pass image only, neither on the image's detail nor on G_1."""
     model = lapgan(levels=1).eval()
     batch = batch_for(model)
     before = model.generator_loss(batch)["fake_0"]
-    detail = torch.tensor([[0.1, -0.1], [-0.1, 0.1]]).repeat(8, 8)  # which d averages away
+    detail = torch.tensor([[0.1, -0.1], [-0.1, 0.1]]).repeat(8, 8)  # removed by downsampling
     torch.testing.assert_close(model.generator_loss({**batch, "image": batch["image"] + detail})["fake_0"], before)
     assert model.generator_loss({**batch, "image": batch["image"] + 0.1})["fake_0"] != before
     nn.init.ones_(model.generator[1].layers[0].weight)
     assert model.generator_loss(batch)["fake_0"] == before
 
 
-def test_samples_go_through_all_levels():
-    """Residuals that are constants add up on the coarsest image, and only the end is clamped."""
+def test_samples_add_the_residuals_of_all_levels():
+    """Constant residuals are added to the coarsest image; only the final sum is clamped."""
     model = lapgan()
     for network, value in zip(model.generator, (-0.3, 0.9, math.atanh(0.5)), strict=True):
         last = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)][-1]
@@ -221,7 +221,7 @@ def test_samples_go_through_all_levels():
     assert torch.allclose(model.sample(2), torch.tensor(0.8))
 
 
-def test_the_noise_of_every_level_counts():
+def test_samples_depend_on_the_noise_of_every_level():
     model = lapgan()
     z = model.latent(2, torch.Generator().manual_seed(0))
     whole = model.generate(z)
@@ -230,8 +230,8 @@ def test_the_noise_of_every_level_counts():
         assert not torch.equal(model.generate(other), whole)
 
 
-def test_it_learns_at_the_papers_rates():
-    """lr .02 / 1.00004^epoch; momentum .5 to .8, .0008 an epoch of 50,000 images; Adam keeps its rate."""
+def test_the_schedule_matches_the_paper():
+    """lr .02 / 1.00004^epoch; momentum .5 to .8, by .0008 per epoch of 50,000 images. Adam's lr is constant."""
     model = lapgan()
     trainer = fit(model, NoiseImages(model), steps=1)
     for seen, lr, momentum in [
@@ -250,7 +250,7 @@ def test_it_learns_at_the_papers_rates():
     assert trainer.optimizers[0].param_groups[0]["lr"] == 0.01
 
 
-def test_compiled_equations_are_the_same():
+def test_compiled_losses_match_eager_ones():
     model = lapgan(levels=1).eval()
     batch = batch_for(model)
     for loss in (model.discriminator_loss, model.generator_loss):

@@ -1,4 +1,4 @@
-"""Blocks and functions of Salimans et al. 2016 against loops and hand-made statistics."""
+"""Layers and losses of Salimans et al. 2016 against loops and explicit statistics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ganzoo.layers.noise import GaussianNoise
 from ganzoo.layers.virtual_norm import VirtualBatchNorm
 
 
-def test_minibatch_discrimination_is_the_papers_double_sum():
+def test_minibatch_discrimination_matches_the_papers_double_sum():
     layer = MinibatchDiscrimination(4, kernels=3, dims=2)
     x = torch.randn(5, 4)
     t = layer.weight.detach().view(4, 3, 2)
@@ -30,7 +30,7 @@ def test_minibatch_discrimination_is_the_papers_double_sum():
     torch.testing.assert_close(joined[:, 4:], expected)
 
 
-def test_minibatch_discrimination_sees_a_collapsed_batch():
+def test_minibatch_discrimination_detects_a_collapsed_batch():
     layer = MinibatchDiscrimination(4, kernels=3)
     one = torch.randn(1, 4)
     torch.testing.assert_close(layer(one.expand(7, 4))[:, 4:], torch.full((7, 3), 7.0))
@@ -38,7 +38,7 @@ def test_minibatch_discrimination_sees_a_collapsed_batch():
     assert (apart < 1.1).all()
 
 
-def test_minibatch_discrimination_starts_with_a_gradient():
+def test_initial_minibatch_discrimination_is_not_saturated():
     x = torch.randn(32, 250).relu()
     closeness = MinibatchDiscrimination(250)(x)[:, 250:] / 32
     assert 0.1 < closeness.mean() < 0.9
@@ -64,7 +64,7 @@ def test_virtual_batch_norm_adds_each_example_to_the_reference_batch(pixels):
         torch.testing.assert_close(out[6 + i], normalised(own[i], torch.cat([reference, own[i : i + 1]])))
 
 
-def test_virtual_batch_norm_does_not_see_the_neighbours():
+def test_virtual_batch_norm_does_not_depend_on_the_batch():
     norm, reference, own = VirtualBatchNorm(4, reference=6), torch.randn(6, 4), torch.randn(3, 4)
     together = norm(torch.cat([reference, own]))
     alone = norm(torch.cat([reference, own[1:2]]))
@@ -72,12 +72,12 @@ def test_virtual_batch_norm_does_not_see_the_neighbours():
     torch.testing.assert_close(together[7], alone[6])
 
 
-def test_virtual_batch_norm_of_bfloat16_has_the_statistics_of_float32():
+def test_virtual_batch_norm_of_bfloat16_has_float32_statistics():
     norm, x = VirtualBatchNorm(4, reference=6), (torch.randn(9, 4) + 20).bfloat16()
     torch.testing.assert_close(norm(x), norm(x.float()), check_dtype=False)
 
 
-def test_historical_average_is_that_of_the_list():
+def test_historical_average_is_the_mean_of_all_past_parameters():
     net = nn.Linear(3, 2)
     history = HistoricalAverage(net.parameters())
     past = [nn.utils.parameters_to_vector(net.parameters()).detach().clone()]
@@ -95,14 +95,14 @@ def test_historical_average_is_that_of_the_list():
     assert set(history.state_dict()) == {"mean", "count"} and not list(history.parameters())
 
 
-def test_noise_has_its_deviation_and_rests_in_eval_mode():
+def test_noise_has_its_standard_deviation_and_is_off_in_eval_mode():
     noise, x = GaussianNoise(0.3), torch.ones(100_000)
     assert noise(x).std().item() == pytest.approx(0.3, rel=0.02)
     assert torch.equal(noise.eval()(x), x)
 
 
-def test_the_optimum_under_smoothing_is_the_smoothed_ratio():
-    """D = 0.9 p / (p + q) (section 3.4); D is a table on three atoms, p = 6, 3, 1 tenths, q = 2, 3, 5 tenths."""
+def test_the_optimal_d_under_label_smoothing():
+    """D = 0.9 p / (p + q) (section 3.4), for p = (.6, .3, .1) and q = (.2, .3, .5); D is a table."""
     p, q = torch.tensor([6, 3, 1]), torch.tensor([2, 3, 5])
     logit = nn.Parameter(torch.zeros(3, dtype=torch.float64))
     optimizer = torch.optim.LBFGS([logit], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-14)

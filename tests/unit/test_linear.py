@@ -1,4 +1,4 @@
-"""The linear classifier on D's features: the features by hand, the SVM by its definition."""
+"""The linear classifier on D's features: pooled features by hand, the SVM by its definition."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def digits(split, n=None):
     return to_float(data.images[:n]), data.labels()[:n]
 
 
-def test_features_are_all_layers_pooled_to_4x4():
-    """D of 32 pixels has maps of 16, 8 and 4 pixels, of which blocks of 4, 2 and 1 are pooled."""
+def test_features_are_all_layers_max_pooled_to_4x4():
+    """At 32 pixels D has maps of 16, 8 and 4 pixels, pooled over blocks of 4, 2 and 1."""
     torch.manual_seed(0)
     d = DCGANDiscriminator(32, 1, width=2)
-    d.layers[3].running_mean.fill_(0.1)  # of the first batch norm: eval mode reads it
+    d.layers[3].running_mean.fill_(0.1)  # of the first batch norm, used in eval mode
     x = torch.randn(5, 1, 32, 32)
     before = copy.deepcopy(d.state_dict())
     found = grid_features(d.train(), x, batch_size=2)
@@ -43,13 +43,13 @@ def test_features_are_all_layers_pooled_to_4x4():
     assert d.training and all(torch.equal(value, before[key]) for key, value in d.state_dict().items())
 
 
-def test_fully_connected_networks_have_no_maps():
+def test_fully_connected_networks_are_refused():
     with pytest.raises(ValueError, match="Sequential has no convolutional layers"):
         grid_features(nn.Sequential(nn.Flatten(), nn.Linear(64, 3), nn.ReLU()), torch.zeros(2, 1, 8, 8))
 
 
 class Pixels(nn.Module):
-    """Two pixels of an image as maps of 4x4, each above -1."""
+    """Two pixels of an image plus 1, each expanded to a 4x4 map."""
 
     def __init__(self):
         super().__init__()
@@ -60,8 +60,8 @@ class Pixels(nn.Module):
 
 
 @pytest.mark.parametrize("C", [0.01, 1.0])
-def test_it_is_an_l2_svm(C):
-    """min |w|^2 / 2 + C sum max(0, 1 - y f(x))^2, also over the intercept, which scikit-learn regularises."""
+def test_the_classifier_is_an_l2_svm(C):
+    """min |w|^2 / 2 + C sum max(0, 1 - y f(x))^2, where w includes the intercept, as in scikit-learn."""
     generator = torch.Generator().manual_seed(0)
     images = 2 * torch.rand(60, 1, 8, 8, generator=generator) - 1
     labels = (images[:, 0, 0, 0] + 0.3 * torch.randn(60, generator=generator) > 0).long()
@@ -80,15 +80,15 @@ def test_it_is_an_l2_svm(C):
     assert found == [1.0, 0.0] and sure.sum() > 350
 
 
-def test_digits_are_classified_by_an_untrained_network():
-    """Far above chance, a tenth: the grid keeps where things are."""
+def test_an_untrained_network_classifies_digits_above_chance():
+    """Chance is 0.1: the pooled grid keeps positions."""
     torch.manual_seed(0)
     (found,) = linear_accuracy(DCGANDiscriminator(8, 1, width=8), digits("train", 500), [digits("test", 200)], C=10.0)
     assert found > 0.5
 
 
 @pytest.mark.slow
-def test_what_d_learns_without_labels_classifies_digits():
+def test_features_of_a_trained_d_classify_digits():
     torch.manual_seed(0)
     model = ganzoo.DCGAN(image_size=8, channels=1, width=32)
     fit(model, Digits(image_size=8, batch_size=64), steps=500)

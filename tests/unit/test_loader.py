@@ -1,4 +1,4 @@
-"""The order of the batches: a function of (seed, epoch), whatever the processes, the workers and the interruptions."""
+"""The order of batches depends on seed and epoch only, not on processes, workers or interruptions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ganzoo.data import ArrayImages, Flipped, GANDataModule, Images, Loader, Seq
 
 
 class Numbers(Images):
-    """Batches whose labels are the tickets themselves."""
+    """A data set whose labels are the tickets."""
 
     def __init__(self, size: int = 23) -> None:
         self.size = size
@@ -65,18 +65,18 @@ def test_order_is_a_function_of_seed_and_epoch() -> None:
     assert len(set(flat)) == 20 and all(23 <= t < 46 for t in flat) and [t % 23 for t in flat] != sum(first, [])
 
 
-def test_an_abandoned_pass_starts_again() -> None:
+def test_an_abandoned_epoch_restarts() -> None:
     loader = Loader(Numbers(), 4)
     assert next(iter(loader))["label"].tolist() == next(iter(loader))["label"].tolist()
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_processes_together_see_the_global_batches(world_size: int) -> None:
+def test_processes_partition_the_global_batches(world_size: int) -> None:
     ranks = [epochs(Loader(Numbers(), 4, seed=1, rank=r, world_size=world_size), 2) for r in range(world_size)]
     assert [sum(parts, []) for parts in zip(*ranks, strict=True)] == epochs(Loader(Numbers(), 4, seed=1), 2)
 
 
-def test_workers_change_neither_the_order_nor_the_global_generators() -> None:
+def test_workers_change_neither_the_order_nor_the_global_random_state() -> None:
     state, python = torch.get_rng_state(), random.getstate()
     assert epochs(Loader(Numbers(), 4, num_workers=2), 2) == epochs(Loader(Numbers(), 4), 2)
     assert torch.equal(torch.get_rng_state(), state) and random.getstate() == python
@@ -114,7 +114,7 @@ def test_second_resume_in_the_same_epoch() -> None:
 
 
 class Asked(Numbers):
-    """Says how the process that reads would take what ends a training: 1 where it ignores it, 2 where it is blocked."""
+    """Labels are the reading process's disposition of each stop signal: 1 if ignored, plus 2 if blocked."""
 
     def __getitems__(self, tickets: Any) -> Any:
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
@@ -122,8 +122,8 @@ class Asked(Numbers):
         return {"label": torch.tensor(how)}
 
 
-def test_workers_outlive_what_ends_a_training() -> None:
-    """From their first moment, when they block it, and in all their threads."""
+def test_workers_ignore_the_signals_that_stop_a_run() -> None:
+    """The signals are ignored, and blocked from the start of each worker."""
     loader, others = Loader(Asked(), 4, num_workers=1), multiprocessing.active_children()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, []), signal.getsignal(signal.SIGCHLD)
     batches = iter(loader)
@@ -135,20 +135,20 @@ def test_workers_outlive_what_ends_a_training() -> None:
     assert len(list(batches)) == 4
 
 
-def test_a_worker_that_is_killed_is_noticed_when_a_batch_is_fetched() -> None:
-    """Not in the midst of a step, where torch would raise."""
+def test_a_killed_worker_is_reported_at_the_next_batch() -> None:
+    """Not during a step, where torch's signal handler would raise."""
     others, batches = multiprocessing.active_children(), iter(Loader(Numbers(), 4, num_workers=1))
     next(batches)
     (worker,) = {*multiprocessing.active_children()} - {*others}
     worker.kill()
     os.waitid(os.P_PID, worker.pid or 0, os.WEXITED | os.WNOWAIT)
-    time.sleep(0.01)  # in which a handler would run
+    time.sleep(0.01)  # time for a signal handler to run
     with pytest.raises(RuntimeError, match=r"is killed by signal: Killed") as error:
         next(batches)
     assert mid_run(error.value) is not None
 
 
-def test_a_process_ends_though_its_workers_wait() -> None:
+def test_a_process_with_waiting_workers_exits() -> None:
     def child() -> None:
         global kept
         kept = iter(Loader(Numbers(), 4, num_workers=1))
@@ -162,7 +162,7 @@ def test_a_process_ends_though_its_workers_wait() -> None:
     assert not hangs
 
 
-def test_batch_size_errors() -> None:
+def test_bad_batch_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="does not divide over 3 processes: choose a multiple of 3, for example 9"):
         Loader(Numbers(), 8, world_size=3)
     with pytest.raises(ValueError, match="exceeds the 23 training images.*lower batch_size to 22"):
@@ -170,7 +170,7 @@ def test_batch_size_errors() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_sequential_parts_are_the_whole(workers: int) -> None:
+def test_sequential_loaders_of_all_ranks_cover_the_data(workers: int) -> None:
     parts = [SequentialLoader(Numbers(), 4, rank=r, world_size=3, num_workers=workers) for r in range(3)]
     seen = [tickets(part) for part in parts]
     assert [len(part) for part in parts] == [len(batches) for batches in seen]
@@ -197,7 +197,7 @@ class NumbersModule(GANDataModule):
 
 
 class Recorder(LightningModule):
-    """Two players under manual optimization; remembers the tickets that it was given."""
+    """Manual optimization of one weight; records the tickets of its batches."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -206,8 +206,8 @@ class Recorder(LightningModule):
         self.seen: list[list[int]] = []
 
     def on_train_start(self) -> None:
-        # Lightning 2.6 does not count the epoch that it starts when it resumes from the last batch of the one before;
-        # checkpoints of that epoch would then claim to be at its end.
+        # Lightning 2.6 resumed from the last batch of an epoch does not count the next epoch as started;
+        # checkpoints of that epoch would be marked as taken at its end.
         loop = self.trainer.fit_loop
         if loop.restarted_mid_epoch and loop.epoch_progress.current.completed == loop.epoch_progress.current.ready:
             loop.reset_restart_stage()
@@ -244,7 +244,7 @@ def train(folder: Path, workers: int, resume: Path | None = None, **checkpoint: 
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_to_overfit_is_to_see_the_same_batches(workers: int) -> None:
+def test_overfit_batches_repeats_the_same_batches(workers: int) -> None:
     first = epochs(Loader(Numbers(), 4, seed=1), 1)
     model = Recorder()
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""What is logged: means of losses and terms, over batches, processes and a resume."""
+"""Logged means of losses and terms, over batches, processes and resumes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def test_a_loss_is_the_sum_of_its_terms():
     assert alone.total.item() == 2.0 and alone.values.tolist() == [2.0]
 
 
-def test_a_term_with_a_shape_is_refused():
+def test_a_term_that_is_not_a_scalar_is_refused():
     with pytest.raises(MisconfigurationException, match=r"generator's terms are scalars, and 'b' has shape \[2\]"):
         Loss.of({"a": torch.tensor(1.0), "b": torch.ones(2)}, "generator")
 
 
-def test_each_players_loss_and_its_terms_are_means():
+def test_losses_and_terms_are_averaged_over_batches():
     log = LossLog()
     for a, b in ((1.0, 2.0), (3.0, 5.0)):
         log.observe("seen", torch.tensor(a), training=True)
@@ -34,7 +34,7 @@ def test_each_players_loss_and_its_terms_are_means():
     assert log.training.pop() == {}
 
 
-def test_terms_that_come_and_go_are_means_of_the_batches_that_have_them():
+def test_terms_are_averaged_over_the_batches_that_have_them():
     log = LossLog()
     log.add("discriminator", Loss.of({"real": torch.tensor(1.0), "fake": torch.tensor(2.0)}, "discriminator"))
     three = {"real": torch.tensor(3.0), "fake": torch.tensor(2.0), "penalty": torch.tensor(10.0)}
@@ -49,7 +49,7 @@ def test_means_are_weighted():
     assert means.pop() == {"a": 3.5, "b": 3.25}
 
 
-def test_shares_are_taken_again():
+def test_means_resume_from_saved_shares():
     means, again = Means(), Means()
     means.add(("a", "b"), torch.tensor([1.0, 2.0]), weight=3)
     again.take(means.shares())
@@ -57,7 +57,7 @@ def test_shares_are_taken_again():
     assert again.pop() == {"a": 2.0, "b": 2.5}
 
 
-def test_one_process_takes_the_shares_of_two():
+def test_one_process_resumes_from_the_shares_of_two():
     shares = []
     for value in (1.0, 3.0):
         means = Means()
@@ -69,7 +69,7 @@ def test_one_process_takes_the_shares_of_two():
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_of_two_processes_the_first_takes_the_share_of_one(rank, monkeypatch):
+def test_with_two_processes_rank_0_takes_the_share_of_one(rank, monkeypatch):
     means, again = Means(), Means()
     means.add(("a",), torch.tensor([2.0]), weight=2)
     shares = means.shares()
@@ -83,7 +83,7 @@ def test_of_two_processes_the_first_takes_the_share_of_one(rank, monkeypatch):
     assert sent[0].tolist() == ([[4.0], [2.0]] if rank == 0 else [[0.0], [0.0]])
 
 
-def test_shares_from_before_are_taken_too():
+def test_shares_in_the_old_format_are_accepted():
     old = [{"sums": {"D/loss": torch.tensor(4.0), "D/real": torch.tensor(2.0)}, "weights": {"D/loss": 2, "D/real": 2}}]
     means = Means()
     means.take(old)
@@ -91,7 +91,7 @@ def test_shares_from_before_are_taken_too():
     assert means.pop() == {"D/loss": 4.0, "D/real": pytest.approx(7 / 3)}
 
 
-def test_means_go_to_another_device():
+def test_means_move_to_another_device():
     means = Means()
     means.add(("a",), torch.tensor([1.0]))
     means.to(torch.device("meta"))
@@ -99,7 +99,7 @@ def test_means_go_to_another_device():
         means.pop()
 
 
-def test_outside_of_a_run_nothing_is_observed():
+def test_held_out_values_are_logged_in_validation_only():
     log = LossLog()
     log.observe("a", torch.tensor(1.0), training=False)
     log.collect(log.training)

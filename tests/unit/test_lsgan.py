@@ -1,4 +1,4 @@
-"""LSGAN: both settings of its targets, their best discriminator, and the divergence that the paper proves."""
+"""LSGAN: both settings of its targets, the optimal discriminator, and the Pearson chi-square divergence."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def adam(gan):
     return [(type(o).__name__, *(o.defaults[key] for key in keys)) for o in made]
 
 
-PAPER = [  # what, where it is said, how it is read, what it is
+PAPER = [  # name, source, function, value
     ("targets", "eq. 9", lambda gan: (gan.a, gan.b, gan.c), (0.0, 1.0, 1.0)),
     ("types of the targets", "real numbers", lambda gan: {type(x) for x in (gan.a, gan.b, gan.c)}, {float}),
     ("weights of D's terms", "eq. 2", lambda gan: weights(gan, "discriminator"), {"real": 0.5, "fake": 0.5}),
@@ -57,7 +57,7 @@ def activations(network):
 
 
 def weights(gan, player):
-    """Of each term's square of D's distance from its target: D says 3 of fakes, 5 of reals."""
+    """Weight of each term's squared distance from its target; D's output is 5 for reals and 3 for fakes."""
     target = {"real": gan.b, "fake": gan.a if player == "discriminator" else gan.c}
     said = {"real": 5.0, "fake": 3.0}
     gan.discriminate = lambda x: x
@@ -74,11 +74,11 @@ def paper():
 
 
 @pytest.mark.parametrize(("what", "where", "read", "value"), PAPER, ids=[what for what, *_ in PAPER])
-def test_the_papers_numbers(paper, what, where, read, value):
+def test_numbers_of_the_paper(paper, what, where, read, value):
     assert read(paper) == value, where
 
 
-def test_the_mlp_has_four_linear_layers_each():
+def test_mlp_networks_have_four_linear_layers():
     gan = ganzoo.LSGAN(image_size=1, channels=2, z_dim=2, architecture="mlp")
     for network, units in ((gan.generator, [64, 64, 64, 2]), (gan.discriminator, [64, 64, 64, 1])):
         assert [m.out_features for m in network.layers if isinstance(m, nn.Linear)] == units
@@ -86,7 +86,7 @@ def test_the_mlp_has_four_linear_layers_each():
 
 
 SETTINGS = [(-1.0, 1.0, 0.0), (0.0, 1.0, 1.0)]
-P = np.array([0.5, 0.2, 0.2, 0.1, 0.0])  # of data and fakes, on five atoms
+P = np.array([0.5, 0.2, 0.2, 0.1, 0.0])  # densities of data and fakes on five atoms
 Q = np.array([0.1, 0.3, 0.2, 0.2, 0.2])
 
 
@@ -102,7 +102,7 @@ class Table(nn.Module):
 
 
 def game(a, b, c):
-    """An LSGAN whose atoms come up as often, of ten, as P and Q say, and its batch."""
+    """An LSGAN with a table as D, and a batch of ten reals and ten fakes with frequencies P and Q."""
     gan = ganzoo.LSGAN(**small("LSGAN"), a=a, b=b, c=c)
     gan.generator, gan.discriminator = nn.Identity(), Table()
     atoms = torch.eye(5, dtype=torch.float64)[:, :, None, None]
@@ -111,7 +111,7 @@ def game(a, b, c):
 
 
 @pytest.mark.parametrize(("a", "b", "c"), SETTINGS)
-def test_the_best_discriminator_is_the_mean_target_under_the_densities(a, b, c):
+def test_the_optimal_d_is_the_density_weighted_mean_of_the_targets(a, b, c):
     gan, batch = game(a, b, c)
     optimizer = torch.optim.LBFGS(gan.discriminator.parameters(), max_iter=200, tolerance_grad=1e-12)
 
@@ -125,20 +125,20 @@ def test_the_best_discriminator_is_the_mean_target_under_the_densities(a, b, c):
     np.testing.assert_allclose(gan.discriminator.scores.detach().numpy(), (b * P + a * Q) / (P + Q), atol=1e-4)
 
 
-def test_the_game_is_pearsons_chi_square():
+def test_the_objective_at_the_optimal_d_is_pearsons_chi_square():
     """With b - c = 1 and b - a = 2, E_p (D* - c)^2 + E_q (D* - c)^2 = chi^2(p + q || 2 q) = sum (q - p)^2 / (p + q)."""
     a, b, c = SETTINGS[0]
     gan, batch = game(a, b, c)
     with torch.no_grad():
         gan.discriminator.scores.copy_(torch.from_numpy((b * P + a * Q) / (P + Q)))
     (fake,) = gan.generator_loss(batch).values()
-    real = half_square(gan.discriminator(batch["image"]), c)  # G cannot move it
+    real = half_square(gan.discriminator(batch["image"]), c)  # constant for G
     mean = (P + Q) / 2
     assert 2 * (real + fake).item() == pytest.approx(((Q - mean) ** 2 / mean).sum() * 2)
 
 
 @pytest.mark.parametrize(("a", "b", "c"), SETTINGS)
-def test_the_equations_are_those_of_the_paper(a, b, c):
+def test_losses_match_the_paper(a, b, c):
     gan = ganzoo.LSGAN(**small("LSGAN"), a=a, b=b, c=c).eval()
     x, z = torch.rand(5, 1, 16, 16) * 2 - 1, gan.latent(5)
     with torch.no_grad():
@@ -153,12 +153,12 @@ def test_equal_targets_are_refused():
         ganzoo.LSGAN(**small("LSGAN"), a=1.0)
 
 
-def test_fully_connected_networks_take_any_size():
+def test_mlp_networks_accept_any_image_size():
     gan = ganzoo.LSGAN(image_size=7, channels=2, z_dim=3, width=4, architecture="mlp")
     images = gan.generator(gan.latent(2))
     assert images.shape == (2, 2, 7, 7) and gan.discriminator(images).shape == (2,)
 
 
-def test_another_architecture_is_refused():
+def test_an_unknown_architecture_is_refused():
     with pytest.raises(ValueError, match="architecture is 'vgg'; it takes one of dcgan, mlp"):
         ganzoo.LSGAN(**small("LSGAN"), architecture="vgg")
