@@ -635,7 +635,7 @@ def test_bad_sources_are_refused(refuse, translator, options, words):
 
 
 def test_the_checkpoint_of_the_most_steps_is_chosen(run, capsys):
-    """By steps rather than file times, which a copy of the run does not keep; `best-*.ckpt` only if there is no other."""
+    """By steps, not file times, which a copy of the run does not keep; `best-*.ckpt` only if there is no other."""
     last = run / "checkpoints" / "last.ckpt"
     for name, taken in {"best-fid": "last", "00000003": "last", "00000004": "last", "00000009": "00000009"}.items():
         shutil.copy(last, run / "checkpoints" / f"{name}.ckpt")
