@@ -1,1 +1,1 @@
-"""What holds for every variant, config, command, file from a stranger, and document."""
+"""Tests of every variant, config, command, untrusted file and document."""

@@ -1,4 +1,6 @@
-"""What cannot be trained is refused at start, in one line that names cause and cure: typed, and in Python."""
+"""Invalid settings and data fail before the first update with one line naming cause and cure: on the command line
+and in Python.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from tests.variants import small
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """Every test runs in a folder with a few pictures."""
+    """Run every test in a folder with a few images."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GANZOO_TRACEBACK", raising=False)
     for mode, colour in {"L": 90, "RGB": (90, 30, 60)}.items():
@@ -30,7 +32,7 @@ def folder(tmp_path, monkeypatch):
 
 
 UNPAIRED = "--data UnpairedFolder --data.path RGB --data.source_path L --data.image_size 16"
-# What is typed after `fit`, and what the one line says
+# Arguments of `fit` and the expected error message
 TYPED = {
     "labels missing": (
         "--model CGAN --data ImageFolder --data.path RGB --data.labels false",
@@ -57,7 +59,7 @@ TYPED = {
         "--model EBGAN --model.margin -1 --data Digits",
         "model.margin is -1.0; it takes a number from 0",
     ),
-    # and what lies near
+    # related mistakes
     "no identity": (
         f"--model CycleGAN --model.identity 5 --model.width 2 {UNPAIRED} --data.source_channels 1",
         "model.identity compares 3 channels with the source's 1: set it to 0",
@@ -109,7 +111,7 @@ TYPED = {
 
 
 @pytest.mark.parametrize("case", TYPED)
-def test_typed(case, capfd):
+def test_fit_refuses_bad_arguments_in_one_line(case, capfd):
     command, message = TYPED[case]
     assert main(["fit", *shlex.split(command), "--trainer.max_steps", "1"]) == 2
     output = capfd.readouterr()
@@ -118,7 +120,7 @@ def test_typed(case, capfd):
 
 
 def fit(model, data):
-    """Ends in an error before the first update."""
+    """Call `Trainer.fit`, which must raise before the first update."""
     model.manual_backward = lambda *_: pytest.fail("training has begun")
     source = {"datamodule": data} if hasattr(data, "prepare_data") else {"train_dataloaders": data}
     quiet_trainer(max_steps=1).fit(model, **source)
@@ -142,7 +144,7 @@ IMAGES = BYTES / 127.5 - 1
 
 
 class Own:
-    """Anybody's loader, of one batch."""
+    """A custom loader of one batch."""
 
     def __init__(self, image=IMAGES, **others):
         self.batch = {"image": image, **others}
@@ -160,7 +162,7 @@ def one_bad(value):
     return images
 
 
-# Batches of a loader of one's own: the variant, the batch, and what is said of it in fit, validate and test alike
+# Bad batches of a custom loader: variant, loader, and the error message of fit, validate and test
 BATCHES = {
     "tuples": (
         "DCGAN",
@@ -220,7 +222,7 @@ BATCHES = {
 
 @pytest.mark.parametrize("case", BATCHES)
 @pytest.mark.parametrize("what", ["fit", "validate", "test"])
-def test_batches_of_ones_own(case, what):
+def test_bad_batches_of_a_custom_loader_are_refused(case, what):
     variant, batches, message = BATCHES[case]
     trainer = quiet_trainer(max_steps=1)
     with pytest.raises(MisconfigurationException, match=message) as caught:
@@ -232,21 +234,21 @@ def test_batches_of_ones_own(case, what):
     "image",
     [
         IMAGES * 1.003,
-        (IMAGES + 1).clamp(max=0.1) - 1,  # as dark as MNIST's
+        (IMAGES + 1).clamp(max=0.1) - 1,  # dark like MNIST
         torch.full_like(IMAGES, -1),
         torch.zeros_like(IMAGES),
         (BYTES // 2 + 128) / 127.5 - 1,  # bytes of the upper half
     ],
     ids=["rounding", "dark", "black", "constant", "bright"],
 )
-def test_batches_that_are_as_they_should_be(image):
+def test_unusual_but_valid_batches_are_accepted(image):
     trainer = quiet_trainer(max_steps=1)
     trainer.fit(make("DCGAN"), Own(image))
     assert trainer.global_step == 1
 
 
-def test_only_the_first_batch_of_a_training_is_looked_at(monkeypatch):
-    """Looking waits for the device."""
+def test_only_the_first_batch_of_each_fit_is_checked(monkeypatch):
+    """Because the check synchronises with the device."""
     looked = []
     monkeypatch.setattr("ganzoo.core.batch._check_values", lambda *_: looked.append(1))
     for _ in range(2):
@@ -254,7 +256,7 @@ def test_only_the_first_batch_of_a_training_is_looked_at(monkeypatch):
     assert len(looked) == 2
 
 
-# Calls that fail in Python, and what their errors say
+# Python calls that fail, and their error messages
 CALLED = {
     "labels missing": (
         lambda: fit(make("CGAN", channels=3), ImageFolder("RGB", image_size=16, batch_size=4, labels=False)),
@@ -279,7 +281,7 @@ CALLED = {
     ),
     "no critic": (lambda: make("WGAN", n_critic=0), "n_critic is 0; it takes a whole number from 1"),
     "negative margin": (lambda: make("EBGAN", margin=-1.0), "margin is -1.0; it takes a number from 0"),
-    # and what lies near
+    # related mistakes
     "no pairs": (
         lambda: fit(make("Pix2Pix", source_channels=1), Pairs(Digits(image_size=16), paired=False)),
         "Pix2Pix learns from pairs",
@@ -337,7 +339,7 @@ CALLED = {
 
 
 @pytest.mark.parametrize("case", CALLED)
-def test_called(case):
+def test_python_calls_refuse_bad_arguments_in_one_line(case):
     call, message = CALLED[case]
     with pytest.raises((ValueError, MisconfigurationException), match=message) as caught:
         call()
@@ -347,7 +349,7 @@ def test_called(case):
 
 @pytest.mark.parametrize("name", [name for name in ganzoo.VARIANTS if name != "LadderEBGAN"])
 @pytest.mark.parametrize("value", [0, -3])
-def test_sizes_count_from_1(name, value):
+def test_network_sizes_below_1_are_refused(name, value):
     sizes = {"z_dim", "width", "hidden", "d_hidden"} & set(small(name))
     assert sizes
     for size in sizes:
@@ -355,8 +357,8 @@ def test_sizes_count_from_1(name, value):
             make(name, **{size: value})
 
 
-def test_what_is_typed_next(capfd):
-    """A translator's images need sources, which the hint after a training says."""
+def test_the_printed_sample_command_of_a_translator_works(capfd):
+    """Its placeholder for the source images, FOLDER, replaced by a folder."""
     fit = "fit --model Pix2Pix --model.width 2 --data Pairs --data.data Digits --trainer.max_steps 1"
     assert main(shlex.split(f"{fit} --scores.final_n 0 --samples.video_fps 0")) == 0
     hint = next(line for line in capfd.readouterr().err.splitlines() if "ganzoo sample" in line)
@@ -364,7 +366,7 @@ def test_what_is_typed_next(capfd):
     assert main(shlex.split(hint.split("ganzoo ")[1].replace("FOLDER", "L"))) == 0
 
 
-def test_nearest_name_of_a_trained_model(monkeypatch):
+def test_the_nearest_pretrained_name_is_suggested(monkeypatch):
     monkeypatch.setattr(ganzoo, "list_pretrained", lambda: ["cgan-mnist5k", "dcgan-digits"])
     with pytest.raises(FileNotFoundError, match="did you mean 'dcgan-digits'?"):
         load("dcgan-digit")
@@ -372,8 +374,8 @@ def test_nearest_name_of_a_trained_model(monkeypatch):
         load("nothing")
 
 
-def test_semi_supervised_points_have_modes():
-    """Their scores are those of the data that they are made of."""
+def test_semi_supervised_points_are_scored_by_modes():
+    """The default metrics are those of the underlying data set."""
     from ganzoo.evaluation.choice import choose
     from ganzoo.evaluation.sources import Reference
 

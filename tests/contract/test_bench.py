@@ -1,4 +1,4 @@
-"""The benchmark runs and writes numbers; how large they are is for people to judge."""
+"""The benchmarks run and write finite numbers; their values are not tested."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Run = Callable[..., Any]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """One measurement's numbers."""
+    """A function that runs one measurement and returns its numbers."""
 
     def run(name: str) -> Any:
         file = tmp_path / f"{name}.json"
@@ -50,7 +50,9 @@ def numbers(raw: Any) -> Iterator[float]:
         yield raw
 
 
-def test_overhead_and_step(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_overhead_and_step_are_measured(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(bench_training, "BLOCK", {"overhead": 5, "step": 1})
     monkeypatch.setattr(bench_training, "WIDTH", {"cpu": 2})
     for name in ("overhead", "step"):
@@ -66,8 +68,8 @@ def test_overhead_and_step(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert all(f"at most {bench_rows.GOALS[name]}" in out for name in ("overhead", "shared fakes", "fresh fakes"))
 
 
-def test_start(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No process is started: each `fit` leaves only the picture of the reals."""
+def test_start_up_time_is_measured(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process is started: a stand-in for `fit` only creates `reals.png`."""
 
     def start(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         for flag in command:
@@ -81,7 +83,7 @@ def test_start(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(run("start")) == 5
 
 
-def test_frechet(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frechet_distances_are_close_to_the_reference(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_scores, "FEATURES", 16)
     monkeypatch.setattr(bench_scores, "ROWS", (40, 10))
     raw = run("frechet")
@@ -89,17 +91,17 @@ def test_frechet(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     for found in raw.values():
         assert found.keys() == {"true", "root", "ganzoo", "torchmetrics", "scipy"}
         assert found["true"] > 0
-        for name, most in (("ganzoo", 1e-12), ("torchmetrics", 1e-5), ("scipy", 1e-5)):  # the reference is one
+        for name, most in (("ganzoo", 1e-12), ("torchmetrics", 1e-5), ("scipy", 1e-5)):  # relative to the reference
             assert found[name][0]["error"] < most, name
 
 
-def test_memory(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without processes, whose start takes seconds."""
+def test_memory_is_measured(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within this process: starting one takes seconds."""
 
     elsewhere = subprocess.run
 
     def here(command: list[str], **settings: Any) -> subprocess.CompletedProcess[str]:
-        if command[0] != sys.executable:  # git, of which the record asks the commit
+        if command[0] != sys.executable:  # git, asked for the commit
             return elsewhere(command, **settings)
         with contextlib.redirect_stdout(io.StringIO()) as out:
             exec(command[2], {})
@@ -111,15 +113,19 @@ def test_memory(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert raw.keys() == {"64", "6000"} and all(len(figures) == 1 for figures in raw.values())
 
 
-def test_memory_of_a_process_that_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_error_of_a_failed_memory_process_is_reported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     failed = subprocess.CompletedProcess([], 1, "", "Traceback\n  ...\nMemoryError: no more\n")
     monkeypatch.setattr(bench_scores.subprocess, "run", lambda *_, **__: failed)
     assert bench.main(["--quick", "--only", "memory"]) == 2
     assert "an evaluation of 2000 fakes: MemoryError: no more" in capsys.readouterr().err
 
 
-def test_evaluation(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without KID, which needs 1,000 images, and without Inception, whose batch takes seconds."""
+def test_evaluation_agrees_with_torch_fidelity(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without KID, which needs 1,000 images, and without Inception, which takes seconds a batch."""
     whole = bench_evaluation.digits
 
     def digits(n: int, file: Path) -> bench_evaluation.Case:
@@ -140,16 +146,16 @@ def test_evaluation(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert f"at least {bench_rows.GOALS['evaluation']}" in capsys.readouterr().out
 
 
-def test_an_untrained_inception_is_read_by_both(tmp_path: Path) -> None:
+def test_untrained_inception_weights_have_the_expected_shape_and_std(tmp_path: Path) -> None:
     case = bench_evaluation.inception(3, tmp_path / "weights.pth")
     assert case.fakes.shape == case.reals.shape == (3, 3, 32, 32)
     state = torch.load(io.BytesIO((tmp_path / "weights.pth").read_bytes()), weights_only=True)
     assert state["fc.weight"].shape == (1008, 2048)
     deviation = state["Mixed_7c.branch1x1.conv.weight"].std().item()
-    assert deviation == pytest.approx(math.sqrt(2 / 2048), rel=0.02)  # He's, by which activations keep their size
+    assert deviation == pytest.approx(math.sqrt(2 / 2048), rel=0.02)  # He initialisation
 
 
-def test_tracking(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tracking_is_measured(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tmp_path / "tiny.yaml"
     config.write_text(
         "model: {class_path: DCGAN, init_args: {width: 2}}\n"
@@ -164,7 +170,7 @@ def test_tracking(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert raw["loop"]["wall"] > sum(look["wall"] for look in raw["looks"])
 
 
-def test_a_cache_that_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_at_restores_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for before in ("mine", None):
         if before is None:
             monkeypatch.delenv("GANZOO_CACHE")
@@ -182,7 +188,7 @@ def test_no_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     assert "--device cuda" in capsys.readouterr().err
 
 
-def test_help_names_every_measurement(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_every_measurement(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         bench.main(["--help"])
     out = capsys.readouterr().out

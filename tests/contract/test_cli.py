@@ -1,4 +1,4 @@
-"""The command line as a picky user meets it: every bad input ends in one line that names the cause and the cure."""
+"""The command line: every bad input ends in one line that names the cause and the cure."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class MyGAN(GANModule):
     def latent(self, n, generator=None):
         return torch.randn(n, 4, generator=generator)
 """
-OWN = {  # name of a file -> what is in it
+OWN = {  # file name -> content
     "my_gan.py": VARIANT,
     "my_broken.py": VARIANT.replace("import torch\n", "import torch\nimport no_such_package\n", 1),
     "my_typo.py": VARIANT.replace("class MyGAN(GANModule):", "class MyGAN(GANModule)"),
@@ -93,7 +93,7 @@ class MyData(LightningDataModule):
 
 
 class Payload:
-    """What a hostile checkpoint does when it is unpickled carelessly."""
+    """An object whose unpickling runs a shell command."""
 
     def __reduce__(self):
         return __import__("os").system, ("touch pwned",)
@@ -101,7 +101,7 @@ class Payload:
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """Every test runs in an empty folder and forgets the user's modules that it imported."""
+    """Run every test in an empty folder; afterwards drop the imported `my_*` modules."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GANZOO_TRACEBACK", raising=False)
     known = set(sys.modules)
@@ -113,7 +113,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A folder with a finished run in it."""
+    """The folder of a finished run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("trained"))
         patch.delenv("PL_GLOBAL_SEED", raising=False)
@@ -129,7 +129,7 @@ def run(trained, folder):
 
 @pytest.fixture
 def refuse(capsys):
-    """Runs a command that must fail in one line, and returns what it says."""
+    """A function that runs a command, which must fail in one line, and returns that line."""
 
     def refuse(command: str, *words: str) -> str:
         capsys.readouterr()
@@ -149,7 +149,7 @@ def refuse(capsys):
 
 
 def table(text: str) -> list:
-    """`command | word | word` lines as parameters."""
+    """Parameters from lines of the form `command | word | word`."""
     rows = [[cell.strip() for cell in line.split(" | ")] for line in text.strip().splitlines()]
     return [pytest.param(row[0], row[1:], id=row[0]) for row in rows]
 
@@ -197,7 +197,7 @@ def table(text: str) -> list:
     bench dcgan/digits --json nowhere/bench.json | --json nowhere/bench.json cannot be written
     """),
 )
-def test_commands(refuse, command, words):
+def test_bad_commands_are_refused(refuse, command, words):
     refuse(command, *words)
 
 
@@ -308,7 +308,7 @@ def test_no_gpu(refuse):
         (CONFIG, "DCGAN\n", ["mine.yaml holds a str", "info dcgan/digits"]),
     ],
 )
-def test_configs(refuse, old, new, words):
+def test_bad_configs_are_refused(refuse, old, new, words):
     assert old in CONFIG
     Path("mine.yaml").write_text(CONFIG.replace(old, new, 1))
     refuse("fit --config mine.yaml", *words)
@@ -322,18 +322,18 @@ def test_configs(refuse, old, new, words):
         ("file.txt", ["file.txt is a file", "name the folder"]),
     ],
 )
-def test_image_folders(refuse, path, words):
+def test_bad_image_folders_are_refused(refuse, path, words):
     Path("empty").mkdir()
     Path("file.txt").write_text("text")
     refuse(f"fit --model DCGAN --data ImageFolder --data.path {path}", *words)
     refuse(f"checks --data {path}", *words)
 
 
-def test_folder_without_path(refuse):
+def test_an_image_folder_without_path_is_refused(refuse):
     refuse("fit --model DCGAN --data ImageFolder", "data.path: it has no default")
 
 
-def test_corrupt_pictures(refuse, capsys):
+def test_corrupt_images_are_reported_by_checks_and_refused_by_fit(refuse, capsys):
     Path("pictures").mkdir()
     for name in ("good.png", "cut.jpg"):
         Image.effect_noise((64, 64), 50).save(f"pictures/{name}")
@@ -348,7 +348,7 @@ def test_corrupt_pictures(refuse, capsys):
     )
 
 
-def test_checks_names_small_pictures_where_a_size_is_asked_for(refuse, capsys):
+def test_checks_reports_images_below_the_requested_size(refuse, capsys):
     Path("small").mkdir()
     Image.new("RGB", (30, 40)).save("small/a.png")
     assert main(["checks", "--data", "small"]) == 0
@@ -361,7 +361,7 @@ def test_checks_names_small_pictures_where_a_size_is_asked_for(refuse, capsys):
 
 
 @pytest.mark.parametrize("name", ["CIFAR10", "LSUN"])
-def test_absent_data(refuse, monkeypatch, name):
+def test_missing_data_sets_are_refused_within_10_seconds(refuse, monkeypatch, name):
     def no_network(*args, **kwargs):
         raise OSError("no network")
 
@@ -375,12 +375,12 @@ def test_absent_data(refuse, monkeypatch, name):
     ("batch_size", "words"),
     [(63, ["data.batch_size 63 does not divide by 2 (processes)", "such as 62"]), (5000, ["5000", "1397"])],
 )
-def test_processes(refuse, batch_size, words):
+def test_batch_sizes_unfit_for_two_processes_are_refused(refuse, batch_size, words):
     refuse(f"fit {SMALL} --trainer.devices 2 --trainer.accelerator cpu --data.batch_size {batch_size}", *words)
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])
-def test_unwritable_runs(refuse, place):
+def test_an_unwritable_run_folder_is_refused(refuse, place):
     Path("file").touch()
     refuse(f"fit {SMALL} --trainer.default_root_dir {place}", "cannot be written", "--trainer.default_root_dir DIR")
 
@@ -406,14 +406,14 @@ def test_unwritable_runs(refuse, place):
     --model DCGAN --data my_data.Data | no attribute 'Data' | did you mean 'MyData'?
     """),
 )
-def test_own_files(refuse, command, words):
+def test_faulty_user_files_are_refused(refuse, command, words):
     for name, text in OWN.items():
         Path(name).write_text(text)
     refuse(f"fit {command}", *words)
 
 
 def test_own_variant(refuse, capsys):
-    """It trains unedited; its checkpoint is not loaded without the user's word for the class."""
+    """A variant in a user's file trains; its checkpoint is loaded only if `--variant` names the class."""
     Path("my_gan.py").write_text(VARIANT)
     fit = "fit --model my_gan.MyGAN --data Digits --trainer.max_steps 2 --samples.video_fps 0 --scores.final_n 0"
     assert main(shlex.split(fit)) == 0
@@ -427,14 +427,14 @@ def test_own_variant(refuse, capsys):
     assert main(["info", run]) == 0
 
 
-def test_crash_in_own_code_keeps_its_traceback(capsys):
+def test_a_crash_in_user_code_keeps_its_traceback(capsys):
     Path("my_crash.py").write_text(OWN["my_crash.py"])
     with pytest.raises(ZeroDivisionError, match="mine"):
         main(shlex.split("fit --model my_crash.MyGAN --data Digits --trainer.max_steps 2"))
     assert Path("runs/001-mygan-digits/config.yaml").exists()
 
 
-def test_traceback_on_request(monkeypatch, capsys):
+def test_ganzoo_traceback_1_shows_the_traceback(monkeypatch, capsys):
     monkeypatch.setenv("GANZOO_TRACEBACK", "1")
     Path("my_slip.py").write_text(OWN["my_slip.py"])
     assert main(["fit", "--model", "my_slip.MyGAN", "--data", "Digits"]) == 2
@@ -443,7 +443,7 @@ def test_traceback_on_request(monkeypatch, capsys):
     assert error.splitlines()[-1].startswith("ganzoo: error: ")
 
 
-def test_describe():
+def test_describe_is_one_line():
     assert describe(ValueError("two\n  lines")) == "two lines"
     assert describe(KeyError("k")) == "KeyError: 'k'; GANZOO_TRACEBACK=1 shows all of it"
     assert describe(FileNotFoundError(2, "No such file", "x")) == "x: No such file"
@@ -472,7 +472,7 @@ def damage(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["truncated", "empty", "text", "pickle 0", "pickle 2", "pickle 4", "zip 2", "zip 4"])
-def test_damaged_checkpoint(refuse, run, how):
+def test_damaged_and_malicious_checkpoints_are_refused(refuse, run, how):
     damage(run / "checkpoints" / "last.ckpt", how)
     for command in (f"fit {SMALL} --ckpt_path {run}", f"sample {run}", f"info {run}"):
         said = refuse(command, "last.ckpt")
@@ -482,13 +482,13 @@ def test_damaged_checkpoint(refuse, run, how):
     assert not Path("pwned").exists()
 
 
-def test_weights_alone_are_not_a_training(refuse, run):
+def test_fit_refuses_to_resume_from_weights_alone(refuse, run):
     folder = save_pretrained(load(run / "checkpoints" / "last.ckpt"), "weights")
     assert main(["info", str(folder)]) == main(["sample", str(folder), "-n", "1"]) == 0
     refuse(f"fit {SMALL} --ckpt_path {folder}", "contains only weights", "name a run or its .ckpt")
 
 
-def test_not_a_checkpoint_of_ganzoo(refuse):
+def test_a_foreign_checkpoint_is_refused(refuse):
     torch.save({"state_dict": {}}, "other.ckpt")
     refuse("sample other.ckpt", "other.ckpt is no checkpoint of ganzoo", "fit")
 
@@ -503,7 +503,7 @@ def test_not_a_checkpoint_of_ganzoo(refuse):
     --config {run}/config.yaml --trainer.max_steps 3 | is at step 4 of 3 | --trainer.max_steps 8
     """),
 )
-def test_checkpoint_of_another_model(refuse, run, options, words):
+def test_a_checkpoint_that_differs_from_the_settings_is_refused(refuse, run, options, words):
     refuse(f"fit --ckpt_path {run} {options.format(run=run)}", *words)
 
 
@@ -528,7 +528,7 @@ def test_checkpoint_of_another_model(refuse, run, options, words):
     --variant my_broken.MyGAN | my_broken.py, line 2 | 'no_such_package'
     """),
 )
-def test_sample_options(refuse, run, options, words):
+def test_bad_sample_options_are_refused(refuse, run, options, words):
     Path("file").touch()
     Path("my_broken.py").write_text(OWN["my_broken.py"])
     refuse(f"sample {run} {options}", *words)
@@ -537,14 +537,14 @@ def test_sample_options(refuse, run, options, words):
 # What works
 
 
-def test_run_folder(run):
+def test_a_run_folder_has_its_files(run):
     for name in ("reals.png", "interpolation.png", "samples/00000004.png", "environment.json", "checkpoints/last.ckpt"):
         assert (run / name).exists()
     assert steps(run) == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("kind", ["grid", "png", "npy"])
-def test_sample(run, capsys, kind):
+def test_sample_writes_each_format(run, capsys, kind):
     assert main(["sample", str(run), "--seeds", "0,2-3", "--format", kind, "--outdir", "out"]) == 0
     assert "3 images of DCGAN (400 training images seen)" in capsys.readouterr().out
     names = {"grid": ["grid.png"], "png": [f"seed00000{i}.png" for i in (0, 2, 3)], "npy": ["samples.npy"]}
@@ -552,7 +552,7 @@ def test_sample(run, capsys, kind):
 
 
 def test_sample_shows_all_classes_in_columns(folder):
-    """Where nobody says which classes; files of one image each stay functions of the seed."""
+    """Unless `--class` or `--seeds` is given; the images of `--format npy` depend on their seeds alone."""
     model = ganzoo.CGAN(8, 1, num_classes=3, hidden=8, z_hidden=4, y_hidden=4, d_hidden=4, d_y_hidden=4).eval()
     save_pretrained(model, "weights")
     assert main(["sample", "weights"]) == main(["sample", "weights", "-n", "7", "--outdir", "few"]) == 0
@@ -571,7 +571,7 @@ def test_sample_shows_all_classes_in_columns(folder):
 
 @pytest.fixture
 def translator(folder):
-    """A Pix2Pix from colour to grey in `weights`, and pictures of another size in `photos`."""
+    """A Pix2Pix from colour to grey in `weights`, and images of another size in `photos`."""
     model = ganzoo.Pix2Pix(8, 1, 3, 4).eval()
     save_pretrained(model, "weights")
     for i, name in enumerate(("b.png", "a.jpg", "deep/a.webp")):
@@ -580,8 +580,8 @@ def translator(folder):
     return model
 
 
-def test_sample_translates(translator, capsys):
-    """A folder, or files; what is written is named as what was read."""
+def test_sample_translates_files_and_folders(translator, capsys):
+    """An output file is named after its source."""
     files = [Path("photos", name) for name in ("a.jpg", "b.png", "deep/a.webp")]
     sources = torch.stack([to_float(decode(file, 8)) for file in files])
     images = translator.sample(seeds=range(3), source=sources)
@@ -624,7 +624,7 @@ def test_sources_stand_above_their_translations(translator):
     --source other --format png --outdir other | --outdir other holds the pictures of --source | another folder
     """),
 )
-def test_sources(refuse, translator, options, words):
+def test_bad_sources_are_refused(refuse, translator, options, words):
     Path("notes.txt").write_text("a text")
     Path("empty").mkdir()
     Path("other").mkdir()
@@ -634,8 +634,8 @@ def test_sources(refuse, translator, options, words):
     assert Path("other/a.png").read_bytes() == before
 
 
-def test_the_last_checkpoint_is_taken(run, capsys):
-    """By its steps, which a copy of the run keeps, unlike its times; the best one only if there is no other."""
+def test_the_checkpoint_of_the_most_steps_is_chosen(run, capsys):
+    """By steps, not file times, which a copy of the run does not keep; `best-*.ckpt` only if there is no other."""
     last = run / "checkpoints" / "last.ckpt"
     for name, taken in {"best-fid": "last", "00000003": "last", "00000004": "last", "00000009": "00000009"}.items():
         shutil.copy(last, run / "checkpoints" / f"{name}.ckpt")
@@ -644,8 +644,8 @@ def test_the_last_checkpoint_is_taken(run, capsys):
 
 
 @pytest.mark.parametrize("verb", ["validate", "test"])
-def test_losses_are_printed(run, capsys, verb):
-    """With the config of a run, which says `limit_val_batches: 0`."""
+def test_validate_and_test_print_losses(run, capsys, verb):
+    """With the config of a run, which sets `limit_val_batches: 0`."""
     assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["limit_val_batches"] == 0
     with warnings.catch_warnings(action="error"):
         assert main([verb, "--config", f"{run}/config.yaml", "--ckpt_path", str(run)]) == 0
@@ -656,10 +656,10 @@ def test_losses_are_printed(run, capsys, verb):
     assert sorted(path.name for path in Path("runs").iterdir()) == ["001-dcgan-digits"]
 
 
-def test_resume_goes_on_in_its_folder(run):
-    """The command line wins over the config; the log has neither gap nor double; the config starts anew again."""
+def test_a_resumed_run_continues_in_its_folder(run):
+    """The command line overrides the config; the log has no gaps or duplicates; the config alone starts a new run."""
     log = (run / "metrics.jsonl").read_text()
-    (run / "metrics.jsonl").write_text(log + '{"step": 5}\n')  # as after a crash, later than the checkpoint
+    (run / "metrics.jsonl").write_text(log + '{"step": 5}\n')  # as after a crash later than the checkpoint
     arguments = ["--config", f"{run}/config.yaml", "--ckpt_path", str(run), "--trainer.max_steps", "7"]
     with warnings.catch_warnings(action="error"):
         assert main(["fit", *arguments, "--model.optimizer.lr", "0.001"]) == 0
@@ -690,8 +690,8 @@ trainer: {max_steps: 9}
 """
 
 
-def test_a_run_of_an_older_version_goes_on():
-    """Its checkpoint names neither the prior's bound nor the arguments that came later; its config, moved classes."""
+def test_a_run_of_an_older_version_can_be_resumed():
+    """Its checkpoint lacks the prior's bound and later arguments; its config names classes that have moved."""
     run = Path("runs/001-gan-digits")
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.yaml").write_text(OLDER)
@@ -706,8 +706,8 @@ def test_a_run_of_an_older_version_goes_on():
     assert [path.name for path in Path("runs").iterdir()] == [run.name]
 
 
-def test_a_finished_run_stays_as_it_is(run, capsys):
-    """No error, so that a script may repeat its command; it says how to go on."""
+def test_resuming_a_finished_run_changes_nothing(run, capsys):
+    """It is no error, so scripts may repeat their command; the message says how to train longer."""
     before = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert main(["fit", "--config", f"{run}/config.yaml", "--ckpt_path", str(run)]) == 0
     error = capsys.readouterr().err
@@ -717,14 +717,14 @@ def test_a_finished_run_stays_as_it_is(run, capsys):
 
 
 def test_command_line_wins_over_config(capsys):
-    """Also where it comes first."""
+    """In either order."""
     for arguments in ("--model.width 5 --config dcgan/digits", "--config dcgan/digits --model.width 5"):
         assert main(["fit", *arguments.split(), "--print_config"]) == 0
         assert yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["width"] == 5
 
 
 def test_command_line_wins_over_checkpoint(run):
-    """A checkpoint remembers `n_critic`, too."""
+    """For `n_critic`, which the checkpoint stores."""
     arguments = f"fit --config {run}/config.yaml --ckpt_path {run} --trainer.max_steps 5 --model.n_critic 2"
     assert main(shlex.split(arguments)) == 0
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
@@ -732,15 +732,15 @@ def test_command_line_wins_over_checkpoint(run):
 
 
 @pytest.mark.parametrize("part", ["logger", "enable_progress_bar", "enable_checkpointing"])
-def test_a_part_is_switched_off(part, capsys):
-    """Everything else stays in the run's folder."""
+def test_logger_progress_bar_and_checkpoints_can_be_disabled(part, capsys):
+    """All other files are still written to the run's folder."""
     assert main(["fit", *shlex.split(QUICK), f"--trainer.{part}", "false"]) == 0
     assert ("took" in capsys.readouterr().err) == (part != "enable_progress_bar")
     assert [path.name for path in Path("runs").iterdir()] == ["001-dcgan-digits"]
     assert Path("runs/001-dcgan-digits/reals.png").exists() and len(list(Path().iterdir())) == 1
 
 
-def test_print_config_reloads(capsys):
+def test_a_printed_config_can_be_loaded(capsys):
     assert main(["fit", *shlex.split(SMALL), "--model.width", "6", "--print_config"]) == 0
     text = capsys.readouterr().out
     Path("printed.yaml").write_text(text)
@@ -751,7 +751,7 @@ def test_print_config_reloads(capsys):
 
 
 @pytest.mark.parametrize("old", ["core.optim.FusedAdam", "core.game_optim.ExtraAdam"])
-def test_configs_of_older_runs_are_read(old, capsys):
+def test_moved_optimizer_paths_in_old_configs_are_read(old, capsys):
     Path("mine.yaml").write_text(CONFIG.replace("width: 4", f"optimizer: {{class_path: ganzoo.{old}}}", 1))
     assert main(["fit", "--config", "mine.yaml", "--print_config"]) == 0
     assert f"class_path: ganzoo.optim.{old.rpartition('.')[2]}" in capsys.readouterr().out
@@ -763,8 +763,8 @@ def test_shipped_config_by_name(capsys, form):
     assert yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["width"] == 5
 
 
-def test_epochs_are_doubled(capsys):
-    """After an end by epochs, the printed command raises the epochs."""
+def test_the_printed_resume_command_doubles_the_epochs(capsys):
+    """If `max_epochs` ended the training."""
     options = QUICK.replace("--trainer.max_steps 4", "--trainer.max_epochs 1 --data.batch_size 600")
     assert main(["fit", *shlex.split(options)]) == 0
     command = next(line for line in capsys.readouterr().err.splitlines() if "ganzoo fit" in line)
@@ -774,7 +774,7 @@ def test_epochs_are_doubled(capsys):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_help(verb, capsys):
+def test_every_verb_has_help_with_a_short_usage(verb, capsys):
     assert main([verb, "--help"]) == 0
     out, error = capsys.readouterr()
     assert out.startswith(f"usage: python -m ganzoo {verb}") and not error
@@ -789,13 +789,13 @@ def test_help(verb, capsys):
     --model.optimizer.help SGD | momentum
     """),
 )
-def test_help_of_classes(option, words, capsys):
+def test_help_of_a_class_lists_its_options(option, words, capsys):
     assert main(["fit", *option.split()]) == 0
     out = capsys.readouterr().out
     assert all(word in out for word in words)
 
 
-def test_usage_and_catalog(capsys):
+def test_usage_list_info_and_checks_print_their_contents(capsys):
     for arguments in ([], ["--help"], ["help"]):
         assert main(arguments) == 0
         out = capsys.readouterr().out
@@ -808,7 +808,7 @@ def test_usage_and_catalog(capsys):
     assert main(["checks"]) == 0 and torch.__version__.split("+")[0] in capsys.readouterr().out
 
 
-def test_no_torch_before_it_is_needed():
+def test_light_verbs_do_not_import_torch():
     code = """
 import sys
 from ganzoo.cli import main
@@ -823,19 +823,19 @@ assert not {"torch", "lightning", "numpy", "jsonargparse"} & set(sys.modules)
 
 
 def steps(run: Path) -> list[int]:
-    """Those at which losses were logged."""
+    """The steps at which losses were logged."""
     logs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [log["step"] for log in logs if "D/loss" in log]
 
 
 def start(*options: str) -> tuple[ForkProcess, Path]:
-    """A training without an end, in a fork of this process, some steps after its start; stderr goes to a file."""
+    """Start an endless training in a forked process and wait for some steps; stderr goes to a file."""
     arguments = [*shlex.split(QUICK), "--trainer.max_steps", "-1", "--trainer.log_every_n_steps", "1", *options]
 
     def child() -> None:
         os.dup2(os.open("stderr", os.O_WRONLY | os.O_CREAT), 2)
-        sys.stderr = os.fdopen(2, "w", buffering=1)  # not what a test has put there
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # which pytest-xdist ignores
+        sys.stderr = os.fdopen(2, "w", buffering=1)  # not pytest's
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest-xdist ignores SIGINT
         os._exit(main(["fit", *arguments]))
 
     process = multiprocessing.get_context("fork").Process(target=child)
@@ -861,7 +861,7 @@ def interrupt(process: ForkProcess) -> None:
 
 
 def end(process: ForkProcess) -> str:
-    """What it wrote to stderr."""
+    """Wait for the interrupted process and return its stderr."""
     process.join(60)
     if process.is_alive():
         process.kill()
@@ -870,7 +870,7 @@ def end(process: ForkProcess) -> str:
     return Path("stderr").read_text()
 
 
-def test_interrupt_loses_nothing(capsys):
+def test_an_interrupted_run_can_be_resumed_without_loss(capsys):
     process, run = start()
     interrupt(process)
     error = end(process)
@@ -884,7 +884,7 @@ def test_interrupt_loses_nothing(capsys):
 
 
 def test_second_interrupt_stops_at_once():
-    """In the middle of a batch that takes a minute."""
+    """During a batch that takes a minute."""
     Path("my_slow.py").write_text(
         "import time\nfrom lightning.pytorch import Callback\n\n\n"
         "class Slow(Callback):\n"

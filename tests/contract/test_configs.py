@@ -1,4 +1,4 @@
-"""Every shipped YAML runs through the command line for one batch; data that must be downloaded is replaced by noise."""
+"""Every shipped config trains for one step on the command line; noise replaces data that must be downloaded."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tests.variants import SMALL
 
 ROOT = Path(__file__).parents[2] / "configs"
 EMBEDDED = {"Digits", "Gaussians", "MNIST5k"}
-QUICK = {"Digits", "Gaussians"}  # to load, and to train on
+QUICK = {"Digits", "Gaussians"}  # to load and to train on
 FOLDERS = {"ImageFolder", "PairedFolder", "UnpairedFolder"}
 CONFIGS = configs()
 
 
-def test_configs_are_found():
+def test_all_config_files_are_found():
     assert len(CONFIGS) >= 5
     assert set(CONFIGS) | set(additions()) == {
         path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.y*ml")
@@ -40,17 +40,18 @@ def test_every_variant_has_a_config_on_embedded_data(name):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_header(name):
-    """The command, what to expect and how long, or that nobody knows yet."""
+def test_config_headers_state_command_expectation_and_time(name):
+    """The `expect` and `time` lines may say that the value is unknown."""
     head = "\n".join(line for line in CONFIGS[name].read_text().splitlines() if line.startswith("#"))
     assert f"python -m ganzoo fit --config {name}" in head
     assert re.search(r"^# expect: \S", head, re.MULTILINE) and re.search(r"^# time:   \S", head, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_config_trains(name, tmp_path, monkeypatch):
-    """With small networks, where the shipped ones take long; those are only built. Scores at the end, and a video, are
-    asked for on digits."""
+def test_every_config_trains_for_one_step(name, tmp_path, monkeypatch):
+    """With small networks where the shipped ones are slow; those are only built. On digits with final scores and a
+    video.
+    """
     monkeypatch.chdir(tmp_path)
     config = yaml.safe_load(CONFIGS[name].read_text())
     model, arguments = config["model"], config["data"].get("init_args", {})
@@ -91,7 +92,7 @@ def test_config_trains(name, tmp_path, monkeypatch):
 
 
 def original(config):
-    """The data module that another one may be derived from."""
+    """The class of the innermost data module."""
     section = config["data"]
     while "data" in section.get("init_args", {}):
         section = section["init_args"]["data"]
@@ -99,7 +100,7 @@ def original(config):
 
 
 def noise(self, split):
-    """Enough of each class for a config with few labels."""
+    """Noise images, with enough of each class for semi-supervised configs."""
     n = 8 if self.num_classes is None else (400 if self.channels == 3 else 20) * min(self.num_classes, 10)
     images = torch.randint(256, (n, self.channels, self.image_size, self.image_size), dtype=torch.uint8)
     return data.ArrayImages(images, None if self.num_classes is None else torch.arange(n) % self.num_classes)

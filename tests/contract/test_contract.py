@@ -1,4 +1,4 @@
-"""The contract, for every variant of the zoo and for one in a user's own file."""
+"""The contract of `ganzoo.testing`, for every variant; broken variants fail it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def test_contract(name, check):
 
 
 @pytest.mark.parametrize("name", ganzoo.list_models())
-def test_resume_with_everything_on(name):
-    """EMA, accumulation, clipping, a schedule, several critic steps: still bit-equal."""
+def test_a_resumed_run_is_bit_identical_with_all_options(name):
+    """EMA, gradient accumulation, clipping, a learning rate schedule and several critic steps."""
     from ganzoo.testing import check_resume
 
     def make():
@@ -79,12 +79,12 @@ class Carried(ganzoo.DCGAN):
         (Carried, "resumed at"),
     ],
 )
-def test_check_variant_finds(broken, words):
+def test_check_variant_finds_broken_variants(broken, words):
     with pytest.raises(AssertionError, match=words):
         check_variant(broken, image_size=8, channels=1, width=4)
 
 
-def test_a_forgotten_mean_is_named_in_any_training():
+def test_fit_refuses_terms_that_are_not_scalars():
     model = Vector(8, 1, width=4)
     with pytest.raises(MisconfigurationException, match=r"generator's terms are scalars, and 'fake' has shape \[\d+\]"):
         fit(model, NoiseImages(model), steps=1)

@@ -1,4 +1,4 @@
-"""What a training costs: `fit --dry-run`, and `bench CONFIG`."""
+"""The cost of training: `fit --dry-run` and `bench CONFIG`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_a_step_is_timed_with_its_data_and_the_first_ones_are_left_out(monkeypatch):
+def test_measured_step_time_excludes_warm_up_steps(monkeypatch):
     class Slow(ganzoo.DCGAN):
         def play(self, batch):
             time.sleep(0.5 if self.images_seen == 0 else 0.05)
@@ -34,7 +34,7 @@ def test_a_step_is_timed_with_its_data_and_the_first_ones_are_left_out(monkeypat
     assert 10**8 < cost.memory < 10**11
 
 
-def test_a_dry_run_says_the_cost_and_leaves_nothing(capsys):
+def test_a_dry_run_prints_the_cost_and_writes_no_files(capsys):
     assert main(["fit", *SMALL, "--trainer.max_steps", "1000", "--dry-run"]) == 0
     first, second, third = capsys.readouterr().out.splitlines()
     assert first.startswith("DCGAN: D ") and first.endswith("parameters; batches of 100 images")
@@ -47,7 +47,7 @@ def test_a_dry_run_says_the_cost_and_leaves_nothing(capsys):
     ("limit", "said"),
     [("--trainer.max_epochs 2", "26 steps would take"), ("--trainer.max_steps -1", "until Ctrl-C")],
 )
-def test_a_dry_run_knows_epochs_and_trainings_without_end(limit, said, capsys):
+def test_a_dry_run_handles_epochs_and_unlimited_training(limit, said, capsys):
     assert main(["fit", *SMALL, *limit.split(), "--dry-run"]) == 0
     assert said in capsys.readouterr().out.splitlines()[-1]
 
@@ -58,8 +58,8 @@ def test_a_dry_run_refuses_what_fit_refuses(capsys):
 
 
 @pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
-def test_bench_measures_each_row_in_a_process_of_its_own(method, monkeypatch):
-    """One of them, really: in an interpreter of its own, which takes seconds to import torch, or in a fork."""
+def test_bench_measures_each_row_in_a_separate_process(method, monkeypatch):
+    """One row, in a new interpreter, which takes seconds to import torch, or in a fork."""
     asked, context = [], multiprocessing.get_context(method)
     monkeypatch.setattr(multiprocessing, "get_context", lambda name: asked.append(name) or context)
     row = bench.measured([*SMALL, "--trainer.precision", "bf16-mixed"], 2)
@@ -88,7 +88,7 @@ def test_bench_prints_a_table(monkeypatch, capsys, tmp_path):
     assert [row["name"].split(",")[0] for row in rows] == ["32-true"] * 2 + ["bf16-mixed"] * 2
 
 
-def test_on_a_gpu_bench_looks_for_the_largest_batch(monkeypatch, capsys):
+def test_bench_finds_the_largest_batch_on_a_gpu(monkeypatch, capsys):
     def measured(fit, steps):
         size = int(fit[fit.index("--data.batch_size") + 1]) if "--data.batch_size" in fit else 64
         if size > 512:
@@ -103,6 +103,6 @@ def test_on_a_gpu_bench_looks_for_the_largest_batch(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("options", "words"), [("no/such", "no config 'no/such'"), ("dcgan/digits --steps 0", "--steps")]
 )
-def test_bench_refuses_in_one_line(options, words, capsys):
+def test_bench_refuses_bad_arguments_in_one_line(options, words, capsys):
     assert main(["bench", *options.split(), "--eager"]) == 2
     assert words in capsys.readouterr().err

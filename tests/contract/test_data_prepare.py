@@ -1,4 +1,4 @@
-"""`data prepare`: the same shards, however many processes there are and whenever it was killed."""
+"""`data prepare`: the shards do not depend on the number of processes or on interruptions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PER_SHARD = 6
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Six pictures a shard, of which two are handed over at once."""
+    """Six images a shard, written in blocks of two."""
     monkeypatch.setattr("ganzoo.data.prepare.SHARD", PER_SHARD * 3 * SIZE * SIZE)
     monkeypatch.setattr("ganzoo.data.prepare.BLOCK", 2 * 3 * SIZE * SIZE)
 
@@ -57,7 +57,7 @@ def make(pictures: Path, out: Path, **settings: Any) -> dict[str, bytes]:
 
 
 def killed(pictures: Path, out: Path, syncs: int, jobs: int) -> bool:
-    """Whether a process that makes shards was killed by SIGKILL when it was about to wait for the disk once more."""
+    """Run `prepare` in a process that kills itself at fsync number `syncs` + 1; return whether it was killed."""
 
     def run() -> None:
         fsync, left = os.fsync, [syncs]
@@ -73,12 +73,12 @@ def killed(pictures: Path, out: Path, syncs: int, jobs: int) -> bool:
 
     process = multiprocessing.get_context("fork").Process(target=run)
     process.start()
-    process.join()  # with a timeout, it would wait for its processes, too
+    process.join()  # no timeout: it would also wait for the child's own processes
     assert process.exitcode in (0, -signal.SIGKILL)
     return process.exitcode != 0
 
 
-def test_several_processes_write_what_one_writes(pictures: Path, tmp_path: Path) -> None:
+def test_shards_do_not_depend_on_the_number_of_processes(pictures: Path, tmp_path: Path) -> None:
     one, two = (make(pictures, tmp_path / f"out{jobs}", labels=True, jobs=jobs) for jobs in (1, 2))
     assert one == two
     assert sorted(one) == ["index.json", *(f"shard-{i:05d}.arrow" for i in range(4))]
@@ -88,11 +88,11 @@ def test_several_processes_write_what_one_writes(pictures: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_killed_again_and_again(pictures: Path, tmp_path: Path, jobs: int) -> None:
-    """Before each wait for the disk: with half of the index or of a shard written, between two of them, at the end."""
+def test_prepare_killed_at_any_write_can_be_repeated(pictures: Path, tmp_path: Path, jobs: int) -> None:
+    """Killed before each fsync: with a partial index or shard, between two files, and at the end."""
     whole = make(pictures, tmp_path / "whole")
     moments = range(0, 13, 1 if jobs == 1 else 4)
-    for moment in moments:  # index, four shards, index: two waits each, of the file and of its name
+    for moment in moments:  # index, four shards, index: two fsyncs each, of the file and its folder
         out = tmp_path / f"out{moment}"
         assert killed(pictures, out, moment, jobs) == (moment < 12)
         found = {name for name in files(out) if not name.endswith(".partial")}
@@ -107,7 +107,7 @@ def test_killed_again_and_again(pictures: Path, tmp_path: Path, jobs: int) -> No
     assert all(killed(pictures, out, 2, jobs) for _ in range(2)) and make(pictures, out) == whole
 
 
-def test_what_is_whole_is_not_made_again(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_complete_shards_are_not_rewritten(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
     whole = make(pictures, out)
     done: list[tuple[int, int]] = []
@@ -117,7 +117,7 @@ def test_what_is_whole_is_not_made_again(pictures: Path, tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize("place", [0, 100, -500, -1000, -1])
-def test_a_damaged_shard_is_made_again(pictures: Path, tmp_path: Path, place: int) -> None:
+def test_damaged_shards_are_rewritten(pictures: Path, tmp_path: Path, place: int) -> None:
     out = tmp_path / "out"
     whole = make(pictures, out)
     for damage in (whole["shard-00001.arrow"][:place], b""):
@@ -126,14 +126,14 @@ def test_a_damaged_shard_is_made_again(pictures: Path, tmp_path: Path, place: in
     flipped = bytearray(whole["shard-00001.arrow"])
     flipped[place] ^= 1
     (out / "shard-00001.arrow").write_bytes(flipped)
-    if place != -1:  # of the mark that ends the file, which says nothing
+    if place != -1:  # the end-of-file marker, which carries no data
         assert make(pictures, out) == whole
     (out / "shard-00001.arrow").unlink()
     assert make(pictures, out) == whole
 
 
-def test_changed_pictures(pictures: Path, tmp_path: Path) -> None:
-    """Only their shards are made again, and those of pictures that are gone are gone."""
+def test_shards_of_changed_images_are_rewritten(pictures: Path, tmp_path: Path) -> None:
+    """No other shards are, and shards of deleted images are removed."""
     out = tmp_path / "out"
     before = make(pictures, out)
     Image.new("RGB", (9, 9), (1, 2, 3)).save(pictures / "b" / "19.png")
@@ -145,7 +145,7 @@ def test_changed_pictures(pictures: Path, tmp_path: Path) -> None:
     assert len(fewer) == 3 and fewer == make(pictures, tmp_path / "anew")
 
 
-def test_pictures_that_cannot_be_decoded(pictures: Path, tmp_path: Path) -> None:
+def test_undecodable_images_are_refused_or_skipped(pictures: Path, tmp_path: Path) -> None:
     file = pictures / "a" / "02.png"
     file.write_bytes(file.read_bytes()[:200])
     out = tmp_path / "out"
@@ -182,7 +182,7 @@ def test_pictures_that_cannot_be_decoded(pictures: Path, tmp_path: Path) -> None
         ("pictures new --size 8", "no option '--size'; did you mean '--image_size'?"),
     ],
 )
-def test_one_line_for_bad_input(
+def test_bad_arguments_are_refused_in_one_line(
     pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: str, words: str
 ) -> None:
     monkeypatch.chdir(pictures.parent)
@@ -193,7 +193,7 @@ def test_one_line_for_bad_input(
     assert not Path("new").exists()
 
 
-def test_other_verbs_and_a_broken_picture(
+def test_the_command_suggests_verbs_and_skips_corrupt_images_on_request(
     pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(pictures.parent)
@@ -208,10 +208,10 @@ def test_other_verbs_and_a_broken_picture(
     assert "out: 20 colour pictures of 8x8, in 4 shards" in capsys.readouterr().out
 
 
-def test_a_name_that_is_not_utf8(pictures: Path, tmp_path: Path) -> None:
+def test_file_names_that_are_not_utf8_are_escaped(pictures: Path, tmp_path: Path) -> None:
     try:
         (pictures / "a/00.png").rename(pictures / "a/caf\udce9.png")
-    except OSError:  # a file system of UTF-8 alone, as Macs have
+    except OSError:  # UTF-8 only, as on macOS
         pytest.skip("no such names here")
     make(pictures, tmp_path / "out")
     shards, folder = Shards(str(tmp_path / "out")), ImageFolder(str(pictures), SIZE)
@@ -220,7 +220,9 @@ def test_a_name_that_is_not_utf8(pictures: Path, tmp_path: Path) -> None:
     assert len(shards.dataset("val")) == len(folder.dataset("val"))
 
 
-def test_without_pyarrow(pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_pyarrow_is_reported(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(pictures.parent)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert main(["data", "prepare", "pictures", "out"]) == 2
@@ -228,7 +230,7 @@ def test_without_pyarrow(pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys
 
 
 @pytest.mark.parametrize("channels, fit", [(1, "crop"), (3, "squeeze")])
-def test_settings_are_those_of_a_folder(pictures: Path, tmp_path: Path, channels: Any, fit: Any) -> None:
+def test_shards_hold_the_same_images_as_the_folder(pictures: Path, tmp_path: Path, channels: Any, fit: Any) -> None:
     make(pictures, tmp_path / "out", channels=channels, fit=fit)
     folder = ImageFolder(str(pictures), SIZE, channels, fit, num_workers=0).dataset("train")
     shards = Shards(str(tmp_path / "out"), num_workers=0).dataset("train")
@@ -237,18 +239,18 @@ def test_settings_are_those_of_a_folder(pictures: Path, tmp_path: Path, channels
         assert torch.equal(a["image"], b["image"])
 
 
-def test_its_own_size_is_kept(tmp_path: Path) -> None:
+def test_square_images_keep_their_size_by_default(tmp_path: Path) -> None:
     for i in range(3):
         Image.new("RGB", (7, 7), (i, i, i)).save(tmp_path / f"{i}.bmp")
     out = tmp_path / "out"
     assert prepare(str(tmp_path), str(out)).image_size == 7
-    assert prepare(str(tmp_path), str(out), image_size=7).image_size == 7  # the same said aloud
+    assert prepare(str(tmp_path), str(out), image_size=7).image_size == 7  # the same, explicitly
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
 def test_a_command_that_is_stopped(pictures: Path, tmp_path: Path, sign: signal.Signals) -> None:
-    """As a whole, with its processes: none of them stays behind, and the same command goes on."""
+    """No worker process survives, and the repeated command completes the shards."""
     fill(pictures, 600, start=20)
     whole = make(pictures, tmp_path / "whole")
     setting = f"p.SHARD, p.BLOCK = {PER_SHARD * 3 * SIZE**2}, {2 * 3 * SIZE**2}"
@@ -265,7 +267,7 @@ def test_a_command_that_is_stopped(pictures: Path, tmp_path: Path, sign: signal.
     process.send_signal(sign)
     assert process.wait(60) == (130 if sign == signal.SIGINT else -sign)
     assert not (out / "shard-00100.arrow").exists()
-    for _ in range(300):  # its processes look now and then whether it is still there
+    for _ in range(300):  # workers poll for their parent
         try:
             os.killpg(process.pid, 0)
         except ProcessLookupError:

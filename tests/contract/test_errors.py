@@ -1,4 +1,4 @@
-"""What stops a training in its middle: one line for what the user can mend, a traceback for a bug."""
+"""Errors during training: one line for those that the user can fix, a traceback for bugs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def caught(call):
 
 
 class Failing(Dataset):
-    """Raises, or does, something where it is read."""
+    """A dataset that calls `act` when it is read."""
 
     def __init__(self, act):
         self.act = act
@@ -62,14 +62,14 @@ def kill():
 
 @pytest.fixture
 def broken(tmp_path):
-    """A folder with a picture that has a header and not much after it."""
+    """A folder with a truncated image, and that file."""
     folder = fill(tmp_path / "pictures", 12)
     truncate(folder / "07.png")
     return folder, folder / "07.png"
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_picture_that_cannot_be_decoded(broken, workers):
+def test_an_undecodable_image_is_named(broken, workers):
     folder, file = broken
     data = ImageFolder(str(folder), image_size=8, batch_size=12, num_workers=workers, val_fraction=0.0)
     line = mid_run(caught(lambda: list(data.train_dataloader())))
@@ -78,20 +78,20 @@ def test_a_picture_that_cannot_be_decoded(broken, workers):
     assert "\n" not in line
 
 
-def test_a_worker_that_was_killed():
+def test_a_killed_worker_is_reported():
     line = mid_run(in_worker(kill))
     assert "a process that loads data" in line and line.endswith("lower data.num_workers, or set it to 0")
 
 
-def test_a_worker_that_was_killed_while_the_last_batch_was_played():
-    """Lightning then ends a loader that it takes for one that never began."""
+def test_a_worker_killed_during_the_last_batch_is_reported():
+    """Lightning then raises that the loader was never started; the worker's death is the context."""
     error = RuntimeError("Please call `iter(combined_loader)` first.")
     assert mid_run(error) is None
     error.__context__ = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
     assert mid_run(error).startswith("a process that loads data is killed by signal: Killed")
 
 
-def test_a_worker_that_died_with_batches_not_yet_fetched(tmp_path):
+def test_a_worker_that_died_with_unfetched_batches_is_reported(tmp_path):
     error = caught(lambda: resource_sharer._ResourceSharer.get_connection((str(tmp_path / "gone"), 1)))
     assert mid_run(error).startswith("a process that loads data ended")
 
@@ -101,7 +101,7 @@ def test_a_worker_that_died_with_batches_not_yet_fetched(tmp_path):
     [lambda: torch.empty(2**50), lambda: bytearray(2**46), lambda: np.empty(2**46)],
     ids=["torch", "Python", "numpy"],
 )
-def test_out_of_memory(ask):
+def test_out_of_memory_is_reported_with_its_cure(ask):
     for error in (caught(ask), in_worker(ask)):
         line = mid_run(error)
         assert line.startswith("out of memory")
@@ -109,7 +109,7 @@ def test_out_of_memory(ask):
         assert "\n" not in line and "enforce" not in line and len(line) < 250
 
 
-def test_out_of_memory_on_a_gpu():
+def test_out_of_memory_on_a_gpu_is_reported():
     text = (
         "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.10 GiB of which 1 is free."
     )
@@ -118,7 +118,7 @@ def test_out_of_memory_on_a_gpu():
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's disk that is always full")
-def test_full_disk():
+def test_a_full_disk_is_reported():
     def text():
         with open("/dev/full", "w") as file:
             file.write("x" * 10**6)
@@ -131,12 +131,12 @@ def test_full_disk():
     assert too_large.startswith("the disk is full, or its quota is used up ([Errno")
 
 
-def test_a_file_that_has_gone():
+def test_a_missing_file_is_reported():
     for error in (caught(missing_file), in_worker(missing_file)):
         assert mid_run(error).startswith("/nowhere/a.bin: No such file or directory; ")
 
 
-def test_shared_memory_is_full():
+def test_full_shared_memory_is_reported():
     text = "unable to write to file </torch_123_456_7>: No space left on device (28)"
     assert "set it to 0" in mid_run(RuntimeError(text)) and "/dev/shm" in mid_run(RuntimeError(text))
 
@@ -154,7 +154,7 @@ def one_of_two(rank, port, said):
     os._exit(0)
 
 
-def test_another_process_has_died():
+def test_the_death_of_another_rank_is_reported():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -173,9 +173,9 @@ def test_another_process_has_died():
 @pytest.mark.parametrize(
     "error", [KeyError("key"), RuntimeError("shapes differ"), ZeroDivisionError("mine"), OSError()]
 )
-def test_a_bug_stays_one(error):
+def test_other_errors_have_no_one_line_message(error):
     assert mid_run(error) is None
 
 
-def test_a_bug_in_a_worker_stays_one():
+def test_other_errors_in_a_worker_have_no_one_line_message():
     assert mid_run(in_worker(slip)) is None

@@ -1,4 +1,4 @@
-"""`evaluate`, and the scores that `fit` makes, as a picky user meets them."""
+"""The command `evaluate`, and the scores of `fit`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def folder(tmp_path, tmp_path_factory, monkeypatch):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A folder with a run, its model by itself, and pictures."""
+    """A folder with a run, its saved model, and images as folders and arrays."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -77,7 +77,7 @@ def here(trained, folder):
 
 @pytest.fixture
 def evaluate(capsys):
-    """Runs the verb, and returns its record and what it prints."""
+    """A function that runs `evaluate` and returns its record and its output."""
 
     def evaluate(command, file="out.json"):
         capsys.readouterr()
@@ -89,7 +89,7 @@ def evaluate(capsys):
 
 @pytest.fixture
 def refuse(capsys):
-    """Runs a command that must fail in one line, and leave nothing behind."""
+    """A function that runs a command, which must fail in one line and leave no files."""
 
     def refuse(command, *words):
         capsys.readouterr()
@@ -130,7 +130,7 @@ def test_fit_writes_its_scores(trained):
     assert (trained / RUN / "checkpoints" / "best-fid.ckpt").exists()
 
 
-def test_the_summary_shows_them(capsys):
+def test_the_summary_shows_the_final_scores(capsys):
     assert main(shlex.split(f"{FIT} {SCORES} --scores.metrics [fid,is]")) == 0
     error = capsys.readouterr().err
     lines = error[error.index("Scores of 100 fakes") :].splitlines()[1:3]
@@ -140,12 +140,12 @@ def test_the_summary_shows_them(capsys):
     assert "checkpoints/best-fid.ckpt     the best by fid" in error
 
 
-def test_no_scores(capsys):
+def test_fit_without_metrics_writes_no_scores(capsys):
     assert main(shlex.split(f"{FIT} --scores.metrics []")) == 0
     assert "Scores of" not in capsys.readouterr().err and not list(Path(RUN).glob("scores*"))
 
 
-def test_scores_from_yaml():
+def test_scores_are_configured_in_yaml():
     Path("mine.yaml").write_text(
         "model: {class_path: DCGAN, init_args: {width: 4}}\n"
         "data: {class_path: Digits, init_args: {image_size: 8, batch_size: 100}}\n"
@@ -178,14 +178,14 @@ def test_scores_from_yaml():
     --scores.every_n 1 | scores.every_n: no such option | did you mean scores.every_n_steps?
     """),
 )
-def test_fit_refuses(refuse, options, words):
+def test_fit_refuses_bad_score_options(refuse, options, words):
     refuse(f"{FIT} {options}", *words)
 
 
-# evaluate: what it takes
+# evaluate: valid input
 
 
-def test_a_run_is_scored_as_fit_did(here, evaluate):
+def test_evaluate_reproduces_the_scores_of_fit(here, evaluate):
     best = torch.load(f"{RUN}/checkpoints/best-fid.ckpt", weights_only=True)["global_step"]
     lines = [json.loads(line) for line in Path(RUN, "scores.jsonl").read_text().splitlines()]
     (expected,) = (s for line in lines if line["step"] == best for s in line["scores"] if s["figure"] == "fid")
@@ -199,7 +199,7 @@ def test_a_run_is_scored_as_fit_did(here, evaluate):
     assert values(run)["fid"] == values(last)["fid"]
 
 
-def test_a_saved_model_names_its_reals(here, evaluate, refuse):
+def test_a_saved_model_needs_named_real_images(here, evaluate, refuse):
     report, _ = evaluate(f"model {RUN} --metrics fid -n 100")
     assert values(report)["fid"] == values(Report.load(Path(RUN, "scores.json")))["fid"]
     folder, _ = evaluate("model reals --metrics fid -n 100 --extractor digits")
@@ -210,7 +210,7 @@ def test_a_saved_model_names_its_reals(here, evaluate, refuse):
     refuse("evaluate model acgan/digits", "the fakes are 1 x 8 x 8", "the reals 1 x 16 x 16")
 
 
-def test_settings(here, evaluate):
+def test_options_change_the_score_and_the_record(here, evaluate):
     plain, raw, seed, test = (
         evaluate(f"{RUN} --metrics fid -n 100 {more}")[0] for more in ("", "--raw", "--seed 1", "--split test")
     )
@@ -220,13 +220,13 @@ def test_settings(here, evaluate):
     assert test.scores[0].protocol["reals"] == 200 and test.scores[0].name.endswith("_100_test")
 
 
-def test_the_usual_ones(here, evaluate):
+def test_default_metrics_are_computed_and_missing_ones_reported(here, evaluate):
     report, out = evaluate(f"{RUN} -n 100")
     assert {"fid", "is", "precision", "coverage", "authenticity"} <= set(values(report)) and "kid" not in values(report)
     assert "not computed: kid" in out
 
 
-def test_pictures_arrays_and_both(here, evaluate):
+def test_image_folders_and_arrays_give_the_same_scores(here, evaluate):
     found = [
         values(evaluate(f"{fakes} {reals} --extractor digits")[0])
         for fakes, reals in (("fakes", "reals"), ("fakes.npy", "reals.npz"), ("fakes.npz", "reals"))
@@ -240,14 +240,14 @@ def test_pictures_arrays_and_both(here, evaluate):
     assert values(same)["fid"] == pytest.approx(0, abs=1e-6) and values(same)["precision"] == 1
 
 
-def test_pictures_against_a_config(here, evaluate):
+def test_image_folders_are_compared_with_the_data_of_a_config(here, evaluate):
     report, _ = evaluate(f"fakes {RUN} --metrics fid")
     assert report.scores[0].protocol["data"] == "Digits" and report.scores[0].protocol["reals"] == 1397
     resized, _ = evaluate("fakes acgan/digits --metrics fid --resize 16")
     assert resized.scores[0].protocol["image"].startswith("16x16")
 
 
-def test_ones_own_variant(here, evaluate, refuse):
+def test_user_variants_need_the_variant_option(here, evaluate, refuse):
     Path("my_gan.py").write_text(VARIANT)
     sys.modules.pop("my_gan", None)
     command = "fit --model my_gan.MyGAN --data Digits --data.image_size 8 --trainer.max_steps 1 --scores.metrics []"
@@ -258,7 +258,7 @@ def test_ones_own_variant(here, evaluate, refuse):
     refuse(f"evaluate {run}", "my_gan.MyGAN, which is not in the zoo", "--variant my_gan.MyGAN")
 
 
-def test_points(here, evaluate, refuse):
+def test_points_are_scored_by_modes(here, evaluate, refuse):
     command = "fit --config gan/ring --model.hidden 8 --model.d_hidden 8 --trainer.max_steps 1 --scores.metrics []"
     assert main(shlex.split(command)) == 0
     report, _ = evaluate("runs/002-gan-gaussians")
@@ -266,7 +266,7 @@ def test_points(here, evaluate, refuse):
     refuse("evaluate runs/002-gan-gaussians --metrics fid", "fid needs an extractor, and these are points")
 
 
-def test_where_the_record_goes(here, evaluate):
+def test_where_records_are_written(here, evaluate):
     for name in ("scores-2.json", "scores-3.json"):
         _, out = evaluate(f"{RUN} --metrics is -n 20", file=None)
         assert Path(RUN, name).exists() and f"{RUN}/{name}" in out
@@ -275,7 +275,7 @@ def test_where_the_record_goes(here, evaluate):
     assert Path("scores.json").exists()
 
 
-def test_what_is_printed(here, evaluate):
+def test_the_printed_report(here, evaluate):
     report, out = evaluate(f"{RUN}/checkpoints/last.ckpt --metrics fid,is,pr -n 100")
     assert max(map(len, out.split("\n\n")[1].splitlines())) <= 80
     for words in (
@@ -291,12 +291,12 @@ def test_what_is_printed(here, evaluate):
         assert words in out
 
 
-def test_metrics_list(evaluate):
+def test_metrics_list_prints_all_metrics(evaluate):
     _, out = evaluate("--metrics list", file=None)
     assert [line.split()[0] for line in out.splitlines()][:3] == ["fid", "is", "kid"]
 
 
-# evaluate: what it refuses
+# evaluate: invalid input
 
 
 @pytest.mark.parametrize(
@@ -352,7 +352,7 @@ def test_metrics_list(evaluate):
     evaluate fakes/000.png | name a folder of pictures
     """),
 )
-def test_evaluate_refuses(here, refuse, command, words):
+def test_bad_arguments_are_refused_in_one_line(here, refuse, command, words):
     Path("empty").mkdir()
     for name in ("mixed", "modes"):
         shutil.copytree("fakes", name)
@@ -364,7 +364,7 @@ def test_evaluate_refuses(here, refuse, command, words):
     refuse(command, *words)
 
 
-def test_a_run_whose_data_is_elsewhere(here, refuse):
+def test_a_run_without_its_data_is_refused(here, refuse):
     config = Path(RUN, "config.yaml").read_text()
     start, end = config.index("data:\n"), config.index("ckpt_path")
     data = "data:\n  class_path: ImageFolder\n  init_args:\n    path: nowhere\n    image_size: 8\n"
@@ -374,7 +374,7 @@ def test_a_run_whose_data_is_elsewhere(here, refuse):
     refuse(f"evaluate {RUN}", "config.yaml has no data section")
 
 
-def test_a_generator_that_has_diverged(here, refuse):
+def test_a_diverged_generator_is_refused(here, refuse):
     checkpoint = torch.load(f"{RUN}/checkpoints/last.ckpt", weights_only=True)
     for value in checkpoint["state_dict"].values():
         if value.is_floating_point():
@@ -386,7 +386,7 @@ def test_a_generator_that_has_diverged(here, refuse):
 # evaluate --compare
 
 
-def test_records_are_ranked(here, evaluate, capsys):
+def test_compare_ranks_records(here, evaluate, capsys):
     evaluate(f"{RUN} --metrics fid,pr -n 100 --seed 1", file="a.json")
     evaluate("fakes reals --extractor digits --metrics fid", file="c.json")
     assert main(shlex.split(f"evaluate --compare {RUN} a.json")) == 0
@@ -420,7 +420,7 @@ def test_records_are_ranked(here, evaluate, capsys):
         ("-n 100 --extractor mnist5k", "extractor differs (digits and mnist5k)"),
     ],
 )
-def test_other_protocols_are_not_compared(here, evaluate, capsys, more, field):
+def test_compare_refuses_different_protocols(here, evaluate, capsys, more, field):
     evaluate(f"{RUN} --metrics fid {more}", file="a.json")
     assert main(shlex.split(f"evaluate --compare {RUN}/scores.json a.json")) == 2
     out, error = capsys.readouterr()
@@ -439,7 +439,7 @@ def test_other_protocols_are_not_compared(here, evaluate, capsys, more, field):
         (f"{RUN}/scores.json fakes.npy", "fakes.npy is no record of scores"),
     ],
 )
-def test_compare_refuses(here, refuse, files, words):
+def test_compare_refuses_bad_files(here, refuse, files, words):
     Path("broken.json").write_text("{")
     Path("list.json").write_text("[]")
     refuse(f"evaluate --compare {files}", words)
@@ -449,7 +449,7 @@ def test_compare_refuses(here, refuse, files, words):
 
 
 def _process(rank, port, command):
-    """What torchrun starts."""
+    """One process with the environment of torchrun."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     with Path(f"out{rank}.txt").open("w") as out, redirect_stdout(out), redirect_stderr(out):
@@ -457,7 +457,7 @@ def _process(rank, port, command):
 
 
 @pytest.mark.parametrize("metrics", ["fid,is,pr", "kid"])
-def test_two_processes_are_one(here, evaluate, metrics):
+def test_two_processes_give_the_scores_of_one(here, evaluate, metrics):
     command = f"{RUN}/checkpoints/last.ckpt -n 100 --metrics {metrics}"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""The fault campaign: a short form of it, and the committed table."""
+"""The fault campaign: a short version of it, and the committed table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.campaigns.faults_kinds import FAULTS
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    """With the run that was left alone, once it has been needed."""
+    """The folder of all runs, with the uninterrupted reference run once it is needed."""
     torch.set_num_threads(1)
     return tmp_path_factory.mktemp("faults")
 
@@ -27,7 +27,7 @@ SLOW = ("dead rank", "group", "closed pipe", "two at once")
 
 
 @pytest.mark.parametrize("fault", [pytest.param(f, marks=pytest.mark.slow if f in SLOW else ()) for f in FAULTS])
-def test_an_interrupted_run_ends_like_an_uninterrupted_one(fault, work):
+def test_an_interrupted_run_ends_bit_identical_to_an_uninterrupted_one(fault, work):
     row = strike("GAN", fault, work)
     assert not row["different"] and not row["trouble"], row
     assert len(row["starts"]) > 1 and row["starts"][-1]["code"] == 0
@@ -36,8 +36,8 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(fault, work):
         assert said.startswith("ganzoo: error: ") and "the last good state is runs/" in said
 
 
-def test_what_differs_is_seen(work, tmp_path):
-    """One bit of a tensor, a logged value that is missing, another score, another picture."""
+def test_differences_between_runs_are_found(work, tmp_path):
+    """One bit of a tensor, a missing logged value, another score, another image."""
     whole = reference("GAN", "one", work)
     assert differences(whole, whole) == []
     other = shutil.copytree(whole, tmp_path / "other")
@@ -68,13 +68,13 @@ def row(variant="GAN", fault="killed", **more):
     return {**content, "cpu_seconds": 1.0, "made": made, **more}
 
 
-def test_the_page_hides_nothing():
+def test_the_page_shows_failures():
     assert "| GAN | identical, 3 |" in page([row()]) and "**1 of 1 are bit-identical.**" in page([row()])
     bad = page([row(different=["weights"], trouble=["hung"])])
     assert "**different** (weights), 3, **hung**" in bad and "**0 of 1 are bit-identical.**" in bad
 
 
-def test_rows_that_are_there_are_not_made_again(tmp_path, monkeypatch):
+def test_existing_rows_are_not_computed_again(tmp_path, monkeypatch):
     (tmp_path / "rows.jsonl").write_text(json.dumps(row()) + "\n")
     made = []
 
@@ -90,7 +90,7 @@ def test_rows_that_are_there_are_not_made_again(tmp_path, monkeypatch):
         main(["no such fault"])
 
 
-def test_the_committed_table_is_whole_and_says_what_its_rows_say():
+def test_the_committed_table_is_complete_and_matches_its_rows():
     rows = read(PLACE / "rows.jsonl")
     assert (PLACE / "README.md").read_text() == page(rows)
     assert sorted((row["variant"], row["fault"]) for row in rows) == sorted(cells())

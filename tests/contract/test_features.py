@@ -1,6 +1,6 @@
-"""What holds for which variant, found by trying: the documentation's table.
+"""The feature table of the documentation, measured for every variant.
 
-`python -m tests.contract.test_features` writes it there.
+`python -m tests.contract.test_features` writes it.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def make(name, **more):
 
 
 def trained(model, **trainer):
-    """One step that left finite weights."""
+    """Train one step and check that the weights are finite."""
     fit(model, steps=1, **trainer)
     assert all(p.isfinite().all() for p in model.parameters())
     return "yes"
 
 
 def with_argument(name, **argument):
-    """The constructor takes it, takes it with one D step to one of G's, or refuses it by name; all else is a fault."""
+    """Whether the constructor accepts the argument, with `n_critic` 1 if need be; a refusal must name one of them."""
     for turns, answer in (({}, "yes"), ({"n_critic": 1}, "with n_critic 1")):
         try:
             model = make(name, **argument, **turns)
@@ -54,12 +54,12 @@ def with_argument(name, **argument):
 
 def compiled(name):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))  # traced, not generated
+        patch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))  # traced, no codegen
         return trained(make(name, compile_losses=True))
 
 
 def half(name, kind):
-    if kind == "16-mixed":  # Lightning's own is for GPUs
+    if kind == "16-mixed":  # Lightning's scaler is for GPUs
         scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
         return trained(make(name), plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
     return trained(make(name), precision=kind)
@@ -72,13 +72,13 @@ def whole_half(name):
 
 
 def synchronised(name):
-    """The step as processes play it, with every batch norm converted; without others it runs on a CPU, too."""
+    """Train with every batch norm converted to SyncBatchNorm, which in one process also runs on a CPU."""
     model = make(name)
     if not any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in model.modules()):
         return "-"
     try:
         return trained(torch.nn.SyncBatchNorm.convert_sync_batchnorm(model))
-    except TypeError:  # a norm that derives from torch's, and takes more than the images
+    except TypeError:  # a subclass whose forward takes more than the images
         return "no"
 
 
@@ -88,7 +88,7 @@ def drawn(model):
 
 
 def gradients(model, batches):
-    """Of both players' losses, averaged over the batches."""
+    """Gradients of both players' losses, averaged over the batches."""
     found = []
     for player in PLAYERS:
         own = [p for p in getattr(model, player).parameters() if p.requires_grad]
@@ -99,8 +99,9 @@ def gradients(model, batches):
 
 
 def halves(name):
-    """Whether the mean of two halves' gradients is the whole's: what accumulation, and two processes, count on. Dropout
-    and noise are off: they differ by process anyway."""
+    """Whether the mean gradient of two half batches is that of the whole batch, as gradient accumulation and several
+    processes assume. Without dropout and noise, which differ by process.
+    """
     model = make(name)
     for module in model.modules():
         if not isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
@@ -111,7 +112,7 @@ def halves(name):
 
 
 def reads(name, key):
-    """Whether an equation reads this of a batch: without it there are other terms, or none."""
+    """Whether a loss reads this key of a batch: without it the terms change or an error is raised."""
     model, read = make(name), False
     with evaluating(model):
         for player in PLAYERS:
@@ -143,7 +144,7 @@ FEATURES = {
 
 
 def table(found):
-    """Markdown, of {(variant, feature): cell}."""
+    """Markdown table of {(variant, feature): cell}."""
     lines = ["| | " + " | ".join(FEATURES) + " |", "|---" * (len(FEATURES) + 1) + "|"]
     for name in ganzoo.list_models():
         lines.append(f"| `{name}` | " + " | ".join(found[name, feature] for feature in FEATURES) + " |")
@@ -151,7 +152,7 @@ def table(found):
 
 
 def committed():
-    """{(variant, feature): cell} of the table."""
+    """{(variant, feature): cell} of the committed table."""
     text = TABLE.read_text()
     head, _, *rows = text[text.index(BEGIN) + len(BEGIN) : text.index(END)].strip().splitlines()
     features = [cell.strip() for cell in head.strip("|").split("|")][1:]
@@ -160,12 +161,12 @@ def committed():
     return {(name, feature): cell for name, row in named for feature, cell in row.items()}
 
 
-SLOW = {"`compile_losses`"}  # seconds a variant
+SLOW = {"`compile_losses`"}  # takes seconds per variant
 
 
 @pytest.mark.parametrize("feature", [pytest.param(f, marks=[pytest.mark.slow] * (f in SLOW)) for f in FEATURES])
 @pytest.mark.parametrize("name", ganzoo.list_models())
-def test_the_readmes_table_says_what_comes_of_trying(name, feature):
+def test_the_documented_feature_table_is_correct(name, feature):
     assert FEATURES[feature](name) == committed()[name, feature]
 
 

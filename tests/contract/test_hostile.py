@@ -1,4 +1,4 @@
-"""A stranger's files run no code, and are refused in one line, within bounds of memory and time: `tests/hostile.py`."""
+"""Untrusted files run no code and are refused in one line, within limits of memory and time: `tests/hostile.py`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ganzoo.data import LSUN
 
 ROOT = Path(__file__).parents[2]
 GROUPS = ["checkpoints", "folders", "arrays", "weights", "pictures", "configs", "shards", "records", "runs", "controls"]
-MEMORY = 280 << 20  # bytes that all cases together may add to the process's peak; a bomb is larger
+MEMORY = 280 << 20  # bytes by which all cases together may raise the process's peak; a bomb takes more
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are Linux's")
 
@@ -47,7 +47,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str
 
 
 @pytest.mark.parametrize("group", GROUPS[:-2])
-def test_refused_in_one_line_and_nothing_is_run_or_written(results, group):
+def test_hostile_files_are_refused_in_one_line_without_running_or_writing(results, group):
     assert results[group]
     for case in results[group]:
         assert not case["did"], case
@@ -58,10 +58,10 @@ def test_refused_in_one_line_and_nothing_is_run_or_written(results, group):
         if case["typed"]:
             assert case["said"].count("\n") == 1 and case["said"].strip().isprintable(), case
         assert case["memory"] - case["peak"] < MEMORY, case
-        assert case["seconds"] < 20, case  # of a busy machine; 1 of an idle one
+        assert case["seconds"] < 20, case  # on a busy machine; 1 on an idle one
 
 
-def test_what_is_gone_on_with_writes_in_its_own_folder(results):
+def test_a_resumed_run_writes_only_in_its_own_folder(results):
     assert len(results["runs"]) > 10
     for case in results["runs"]:
         assert not case["did"], case
@@ -70,20 +70,20 @@ def test_what_is_gone_on_with_writes_in_its_own_folder(results):
         assert case["wrote"], case
 
 
-def test_the_watch_sees_what_it_is_to_see(results):
+def test_the_positive_controls_are_detected(results):
     assert len(results["controls"]) == 7
     for case in results["controls"]:
         assert case["did"], case
 
 
-def test_kinds(results):
-    """The issue asks for ten."""
+def test_there_are_over_100_kinds_of_hostile_files(results):
+    """Ten are required."""
     kinds = {case["name"].partition(";")[0] for group in GROUPS[:-1] for case in results[group]}
     assert len(kinds) > 100
 
 
-def test_own_modules(tmp_path, monkeypatch):
-    """The files of the working folder, not those that have another's name, nor folders."""
+def test_own_modules_are_the_python_files_of_the_working_folder(tmp_path, monkeypatch):
+    """Not packages, nor files that shadow another module or are shadowed."""
     files = ("my_gan.py", "os.py", "torch.py", "ganzoo.py", "no-name.py", "my_package/__init__.py", "plain/x.py")
     for name in (*files, "hidden.py", "hidden/__init__.py"):
         path = tmp_path / name
@@ -94,7 +94,7 @@ def test_own_modules(tmp_path, monkeypatch):
     assert trust.own_modules() == ["my_gan"]
 
 
-def test_trust_is_typed_and_opens_one_package(tmp_path, monkeypatch, capsys):
+def test_trust_allows_classes_of_one_named_package(tmp_path, monkeypatch, capsys):
     elsewhere, here = tmp_path / "elsewhere", tmp_path / "here"
     elsewhere.mkdir()
     here.mkdir()
@@ -116,17 +116,17 @@ def test_trust_is_typed_and_opens_one_package(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("name", ["os", "jsonargparse", "their-gan", "", "a.b"])
-def test_no_trust_in_what_can_do_anything(name):
+def test_trust_refuses_unsafe_and_invalid_packages(name):
     with pytest.raises(UserError, match="--trust"):
         trust.guard([name])
 
 
-def test_bounds():
+def test_model_and_tensor_sizes_are_bounded():
     weights = {"a": torch.zeros(4, 3), "b": torch.zeros(4)}
     with no_larger(weights, 1):
         torch.nn.Linear(3, 4)
     with pytest.raises(ValueError, match="larger than its weights"), no_larger(weights, 1):
-        torch.nn.Linear(5000, 5000, device="meta")  # few are allowed
+        torch.nn.Linear(5000, 5000, device="meta")  # a few parameters are allowed
     with pytest.raises(ValueError, match="larger than its weights"), no_larger(weights, 1):
         [torch.nn.Linear(1, 1) for _ in range(2)]
     torch.nn.Linear(30, 50)
@@ -135,8 +135,8 @@ def test_bounds():
         check_content({"a": [weights]}, size=47)
 
 
-def test_torchvisions_keys_of_lsun(tmp_path, monkeypatch):
-    """It unpickles what it finds in the working folder."""
+def test_lsun_refuses_a_malicious_key_cache(tmp_path, monkeypatch):
+    """torchvision unpickles the cache that it finds in the working folder."""
     monkeypatch.chdir(tmp_path)
     file = Path("_cache_databedroomtrainlmdb")
     file.write_bytes(pickle.dumps(print))

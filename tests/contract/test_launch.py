@@ -1,4 +1,4 @@
-"""Several processes, started from the command line as a user, a cluster or torchrun does."""
+"""Several processes, started by the command line, by a cluster's environment or by torchrun."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def start(options: str = "", before: tuple[str, ...] = ("-m", "ganzoo"), **envir
 
 
 def end(*processes: subprocess.Popen, seconds: float = 120) -> list[tuple[int, str]]:
-    """Exit codes and what was printed; none of them hangs, or shows a traceback."""
+    """Exit codes and output; no process may hang or print a traceback."""
     ended = []
     try:
         for process in processes:
@@ -112,7 +112,7 @@ def end(*processes: subprocess.Popen, seconds: float = 120) -> list[tuple[int, s
     finally:
         for process in processes:
             try:
-                os.killpg(process.pid, signal.SIGKILL)  # what it may have left behind
+                os.killpg(process.pid, signal.SIGKILL)  # processes that it may have left
             except ProcessLookupError:
                 continue
     return ended
@@ -123,7 +123,7 @@ def run(options: str = "", **environment: object) -> tuple[int, str]:
 
 
 def seen(world: int, steps: range = range(1, STEPS + 1)) -> list[dict]:
-    """Of each step what all processes saw, in the order of their ranks."""
+    """The batches and latents of each step, concatenated in the order of the ranks."""
     found = []
     for step in steps:
         ranks = [torch.load(f"look-{world}-{rank}-{step:03d}.pt") for rank in range(world)]
@@ -157,15 +157,15 @@ def port() -> int:
 
 
 def assert_each_image_once(world: int) -> None:
-    """In an epoch; and each rank has its own share."""
+    """In one epoch, with equal shares for all ranks."""
     rows = [[torch.load(f"look-{world}-{rank}-{step:03d}.pt") for step in range(1, EPOCH + 1)] for rank in range(world)]
     shares = [list(itertools.chain(*(row["tickets"] for row in mine))) for mine in rows]
     assert {len(share) for share in shares} == {EPOCH * BATCH // world}
     assert set(Counter(itertools.chain(*shares)).values()) == {1}
 
 
-def test_two_processes_out_of_the_box():
-    """Own shares of the data, one message for each update, the same weights on both."""
+def test_two_processes_share_the_data_and_send_one_message_per_update():
+    """By `--trainer.devices 2` alone; two messages a step, as D and G are both updated."""
     code, text = run("--trainer.devices 2")
     assert code == 0 and "2 x cpu" in text and "Done at step 30" in text
     assert_each_image_once(2)
@@ -173,15 +173,15 @@ def test_two_processes_out_of_the_box():
         sent = torch.load(f"look-2-{rank}-{step:03d}.pt")["sent"]
         if step % 5 > 1:
             assert sent == ["all_reduce"] * 2, f"step {step}: {sent}"
-        else:  # in between the means are logged, the state is saved, and they ask each other whether to stop
+        else:  # here means are logged, the state is saved, and the processes agree on whether to stop
             assert set(sent) <= {"all_reduce", "barrier", "all_gather_object"}, f"step {step}: {sent}"
     assert steps_logged() == list(range(5, STEPS + 1, 5))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["environment", "torchrun"])
-def test_two_nodes_of_one_process(how):
-    """On one machine, by their node ranks: they train what two processes of one node do, to the bit."""
+def test_two_nodes_train_bit_identical_to_one_node_of_two_processes(how):
+    """Both nodes are on one machine and told apart by their node ranks."""
     assert run("--trainer.devices 2")[0] == 0
     expected, two = weights(), seen(2)
     RUN.rename("one-node")
@@ -202,8 +202,8 @@ def test_two_nodes_of_one_process(how):
 
 
 @pytest.mark.slow
-def test_other_numbers_of_processes_see_the_same():
-    """1 -> 2 -> 1 processes: batches, flips and latents are those of one all the way."""
+def test_batches_flips_and_latents_do_not_depend_on_the_number_of_processes():
+    """A run resumed with 1, 2 and again 1 processes is compared with a run of one."""
     assert run()[0] == 0
     whole = seen(1)
     for file in Path().glob("look-1-*"):
@@ -220,9 +220,10 @@ def test_other_numbers_of_processes_see_the_same():
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGKILL, 2)])
-def test_signals(number, expected, rank):
-    """One of two processes is told to stop, or both are by Ctrl-C, or one is killed: the other does not hang, and the
-    same command goes on."""
+def test_a_signal_to_one_process_stops_both_and_the_run_can_be_resumed(number, expected, rank):
+    """SIGTERM or SIGKILL to one of two processes, or Ctrl-C to both: no process hangs, and the same command resumes
+    the run.
+    """
     code, text = run("--trainer.devices 2", END=f"{rank} 12", SIGNAL=int(number))
     assert time.time() - float(Path("ended").read_text()) < 60
     if number == signal.SIGKILL:

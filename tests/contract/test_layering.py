@@ -1,4 +1,4 @@
-"""Who may import whom: the table of CONTRIBUTING.md."""
+"""Which module may import which: the table of CONTRIBUTING.md."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ LIGHTNING = {*TORCH, "lightning", "torchvision", "torchmetrics", "torch_fidelity
 LIGHTNING |= {"pyarrow"}
 DATA = {"checkpoint/bounds", *(f"core/{name}" for name in ("atomic", "files", "types", "random", "limits", "pixels"))}
 DATA |= {"core/signals", "core/text", "data/datasets", "data/order", "data/decoding", "data/rows"}
-TOGETHER = {"choice", "comparison", "extractors", "measure", "sweep"}  # they use others of `evaluation`
+TOGETHER = {"choice", "comparison", "extractors", "measure", "sweep"}  # may import other modules of `evaluation`
 ANYTHING = {"*"}
 
-# package or file -> (what of ours it may import beside its own base, which libraries)
+# package or file -> (modules of ganzoo that it may import besides its own base, libraries)
 RULES: dict[str, tuple[set[str], set[str]]] = {
     **{name: (set(), TORCH) for name in RANK_0},
     "core/atomic": ({"core/files"}, TORCH),
@@ -77,7 +77,7 @@ def ours(module: str) -> str | None:
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if not name.endswith("__init__")])
-def test_imports_follow_the_ranks(name):
+def test_imports_follow_the_rules(name):
     mine, libraries = rule(name)
     package = name.rpartition("/")[0]
     found = imports(name)
@@ -97,7 +97,7 @@ def test_imports_follow_the_ranks(name):
             assert allowed, f"{name} imports {target}: a rank above its own, or a sibling"
 
 
-def test_every_part_has_a_rule():
+def test_every_module_has_a_rule():
     free = {"__init__", "__main__", "testing", "cli", "theory"}
     assert {name for name in FILES if rule(name)[0] == ANYTHING} <= {
         name for name in FILES if name.split("/")[0] in free or name.endswith("__init__")
@@ -105,13 +105,13 @@ def test_every_part_has_a_rule():
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_no_class_reads_anothers_private_names(name):
-    """But for what works around Lightning, torch's own `_foreach_...`, and what named tuples call their methods."""
+def test_no_class_accesses_private_names_of_another(name):
+    """Except in `core/lightning_fixes`, for `torch._foreach_...`, and for the methods of named tuples."""
     tree = ast.parse((ROOT / f"{name}.py").read_text())
-    defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}  # a class and its equals
+    defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}  # of the same module
     free = {"_asdict", "_fields", "_replace", "_exit", *defined}
     classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
-    inside = {id(node) for cls in classes for node in ast.walk(cls)}  # where `self` is what it says
+    inside = {id(node) for cls in classes for node in ast.walk(cls)}  # where `self` is an instance
     for node in ast.walk(tree) if name != "core/lightning_fixes" else ():
         if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
             of = ast.unparse(node.value) if id(node) in inside else f"{ast.unparse(node.value)} outside of a class"
@@ -121,8 +121,8 @@ def test_no_class_reads_anothers_private_names(name):
             )
 
 
-def test_no_base_knows_its_subclasses():
-    """The core names no variant, neither as a class nor as a module."""
+def test_core_names_no_variant():
+    """Neither as a class nor as a module."""
     names = {*ganzoo.list_models(), "ganzoo.variants"}
     for path in (ROOT / "core").glob("*.py"):
         strings = [n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant)]
@@ -130,21 +130,21 @@ def test_no_base_knows_its_subclasses():
         assert "ganzoo.variants" not in path.read_text(), path
 
 
-def test_from_a_yaml_to_the_optimizers_step_there_are_four_files():
-    """The YAML, the variant, the module, the player; one can hold them in mind."""
+def test_the_four_files_from_config_to_optimizer_step_are_short():
+    """The config, the variant, the module and the player, 700 lines in all."""
     parts = ["../configs/dcgan/digits.yaml", "variants/dcgan.py", "core/module.py", "core/player.py"]
     lines = {part: len((ROOT / part).read_text().splitlines()) for part in parts}
     assert sum(lines.values()) <= 700 and lines["core/module.py"] <= 375, lines
 
 
-def test_importing_the_package_imports_nothing_heavy():
+def test_importing_ganzoo_does_not_import_torch_lightning_or_yaml():
     code = "import sys, ganzoo, ganzoo.cli; print([m for m in ('torch', 'lightning', 'yaml') if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 
 
-def test_a_new_variant_is_one_line(tmp_path):
-    """In a copy of the package with one more variant's file and one more line, everybody finds it, without torch."""
+def test_a_new_variant_is_registered_by_one_line(tmp_path):
+    """A copy of the package with one more file and one more line lists the new variant without importing torch."""
     for folder in ("ganzoo", "ganzoo/variants"):
         (tmp_path / folder).mkdir()
         for path in (ROOT.parent / folder).iterdir():

@@ -1,4 +1,4 @@
-"""The page of the learning table, from rows; the trainings themselves are run by hand."""
+"""The page of the learning campaign, made from rows; the trainings themselves are run by hand."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def row(arm, seed, **figures):
     }
 
 
-# Experiment, its claim, the figure that decides; findings of which it holds, and of which it does not. Arms that are
-# not named have the value NEUTRAL, which lies between those of orders: a claim that reads them is found out.
+# Experiment, number of the claim, deciding figure, values for which the claim holds, values for which it fails. All
+# other arms have the value NEUTRAL, in between, so that a claim that reads the wrong arm fails.
 NEUTRAL = 0.5
 CLAIMS = [
     ("conditional", 0, "accuracy", {"CGAN": 0.95}, {"CGAN": 0.94, "ACGAN": 1.0}),
@@ -52,12 +52,12 @@ CLAIMS = [
     ),
     ("pyramid", 0, "fid", {"LAPGAN": 0.4, "GAN": 0.6}, {"LAPGAN": 0.6, "GAN": 0.4}),
     ("critic", 0, "correlation", {"WGAN": 0.51}, {"WGAN": 0.5, "DCGAN": 0.9}),
-    ("critic", 1, "correlation", {"WGAN": 0.6, "DCGAN": -0.4}, {"WGAN": 0.4, "DCGAN": -0.6}),  # whatever their signs
+    ("critic", 1, "correlation", {"WGAN": 0.6, "DCGAN": -0.4}, {"WGAN": 0.4, "DCGAN": -0.6}),  # by magnitude
 ]
 
 
 @pytest.mark.parametrize(("name", "number", "figure", "holding", "failing"), CLAIMS)
-def test_a_claim_holds_of_what_it_says(name, number, figure, holding, failing):
+def test_claims_hold_or_fail_for_the_given_figures(name, number, figure, holding, failing):
     experiment = EXPERIMENTS[name]
     for values, expected in ((holding, True), (failing, False)):
         found = {arm: dict.fromkeys(experiment.figures, NEUTRAL) for arm in experiment.arms}
@@ -66,14 +66,14 @@ def test_a_claim_holds_of_what_it_says(name, number, figure, holding, failing):
         assert experiment.claims[number].holds(found) is expected, experiment.claims[number].text
 
 
-def test_every_claim_is_tried_and_every_arm_has_a_config():
+def test_every_claim_is_tested_and_every_arm_has_a_config():
     every = {(name, i) for name, experiment in EXPERIMENTS.items() for i in range(len(experiment.claims))}
     assert {(name, number) for name, number, *_ in CLAIMS} == every and len(CLAIMS) == len(every)
     arms = [arm for experiment in EXPERIMENTS.values() for arm in experiment.arms.values()]
     assert {arm.config.split()[0] for arm in arms} <= {*configs(), *additions()}
 
 
-def test_means_failures_and_verdicts():
+def test_the_page_shows_means_failures_and_verdicts():
     rows = [row("WGAN", seed, correlation=c, fid=2.0) for seed, c in enumerate((0.9, 0.8, 0.7))]
     rows += [row("DCGAN", 0, correlation=0.95, fid=1.0), row("DCGAN", 1, correlation=0.1, fid=1.0), row("DCGAN", 2)]
     text = page(rows)
@@ -85,13 +85,13 @@ def test_means_failures_and_verdicts():
     assert text.count("Not run yet.") == len(EXPERIMENTS) - 1
 
 
-def test_orders():
+def test_in_order_is_strict():
     found = {"a": {"x": 1.0}, "b": {"x": 2.0}, "c": {"x": 2.0}}
     assert in_order("x", "a", "b")(found) and in_order("x", "b", "a", higher=True)(found)
     assert not in_order("x", "a", "b", "c")(found), "a tie is no order"
 
 
-def test_rows_that_are_there_are_not_run_again(tmp_path, monkeypatch):
+def test_existing_rows_are_not_run_again(tmp_path, monkeypatch):
     rows = [row("WGAN", 0, correlation=0.5, fid=1.0)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     ran = []
@@ -106,7 +106,7 @@ def test_rows_that_are_there_are_not_run_again(tmp_path, monkeypatch):
     assert len(read(tmp_path / "rows.jsonl")) == 6
 
 
-def test_rows_of_former_options_are_named_and_run_again(tmp_path, monkeypatch):
+def test_rows_of_outdated_options_are_reported_and_run_again(tmp_path, monkeypatch):
     old = {**row("WGAN", 0, correlation=0.5, fid=1.0), "command": "python -m ganzoo fit --config wgan/digits"}
     new = row("WGAN", 0, correlation=0.25, fid=1.0)
     assert "**To be run again:** 1 of 1 rows" in page([old]) and "| WGAN | 0.5 |" in page([old])
@@ -120,7 +120,7 @@ def test_rows_of_former_options_are_named_and_run_again(tmp_path, monkeypatch):
     assert ("WGAN", 0) in ran
 
 
-def test_rows_of_former_equations_are_named():
+def test_rows_of_outdated_losses_are_reported():
     new = {**row("WGAN", 0, fid=1.0), "experiment": "pyramid", "arm": "GAN"}
     new |= {"command": f"python -m ganzoo fit {options_of('pyramid', 'GAN', 0)}"}
     new |= {"made": {"time": "2026-11-29T02:00:00+00:00"}}
@@ -128,15 +128,15 @@ def test_rows_of_former_equations_are_named():
     assert "**To be run again:** 1 of 1 rows" in page([{**new, "made": {"time": "2026-11-28T02:00:00+00:00"}}])
 
 
-def test_the_grids_arms_differ_in_what_they_compare_alone():
-    """EBGAN's config has other latents, widths and an averaged generator than MLPGAN's."""
+def test_the_arms_of_the_ebgan_grid_share_all_other_settings():
+    """Which the configs of EBGAN and MLPGAN do not: latents, widths and EMA differ."""
     settings = {arm.split()[0]: options for arm, (_, options, _) in EXPERIMENTS["ebgan_grid"].arms.items()}
     assert settings["EBGAN"] == settings["GAN"] == settings["EBGAN-PT"].removesuffix(" --model.pull_away_weight 0.1")
     for option in ("z_dim 100", "hidden 400", "d_hidden 256", "ema_half_life null", "ema_ramp_up null"):
         assert f"--model.{option}" in settings["GAN"]
 
 
-def test_a_command_that_fails_says_so():
+def test_a_failed_command_reports_its_error():
     seconds, printed, failure = command("sample", "nowhere")
     assert failure.startswith("exit 2") and "nowhere" in failure and 0 < seconds < 60
     assert command("--version")[1:] == (
@@ -145,5 +145,5 @@ def test_a_command_that_fails_says_so():
     )
 
 
-def test_the_committed_page_is_that_of_the_committed_rows():
+def test_the_committed_page_matches_the_committed_rows():
     assert (PLACE / "README.md").read_text() == page(read(Path(PLACE, "rows.jsonl")))

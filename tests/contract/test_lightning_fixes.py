@@ -1,4 +1,4 @@
-"""What works around Lightning: each test fails as soon as Lightning needs it no longer."""
+"""The workarounds for Lightning: each test fails as soon as Lightning no longer needs its workaround."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def dcgan():
 
 
 class Plain(LightningModule):
-    """Two optimizers under manual optimization, as Lightning's documentation has it."""
+    """Two optimizers under manual optimization, as in Lightning's documentation."""
 
     def __init__(self):
         super().__init__()
@@ -61,12 +61,12 @@ def plain(model=None, n=3, **more):
     return trainer
 
 
-def test_lightning_counts_every_optimizers_steps():
+def test_lightning_counts_the_steps_of_all_optimizers():
     assert plain().global_step == 6, NO_LONGER
     assert fit(dcgan(), steps=3).global_step == 3
 
 
-def test_lightning_does_not_count_the_epoch_after_a_checkpoint_at_an_epochs_end(tmp_path, monkeypatch):
+def test_lightning_miscounts_epochs_after_resuming_at_the_end_of_one(tmp_path, monkeypatch):
     class Save(Callback):
         def on_train_batch_end(self, trainer, *_):
             trainer.save_checkpoint(tmp_path / f"{trainer.global_step}.ckpt")
@@ -83,7 +83,7 @@ def test_lightning_does_not_count_the_epoch_after_a_checkpoint_at_an_epochs_end(
     assert resumed_twice() != 9, NO_LONGER
 
 
-def test_lightning_cannot_set_what_a_plugin_wraps(tmp_path):
+def test_lightning_cannot_replace_a_wrapped_checkpoint_io(tmp_path):
     plugin = AsyncCheckpointIO(TorchCheckpointIO())
     plugin.checkpoint_io = CheckpointIO()
     assert type(plugin.checkpoint_io) is TorchCheckpointIO, NO_LONGER
@@ -91,7 +91,7 @@ def test_lightning_cannot_set_what_a_plugin_wraps(tmp_path):
     assert type(trainer.strategy.checkpoint_io.checkpoint_io) is CheckpointIO
 
 
-def test_lightning_trains_a_model_in_the_mode_that_it_finds():
+def test_lightning_does_not_set_train_mode():
     model = Plain().eval()
     plain(model)
     assert not model.training, NO_LONGER
@@ -100,7 +100,7 @@ def test_lightning_trains_a_model_in_the_mode_that_it_finds():
     assert model.training and model.discriminator.training
 
 
-def test_lightning_makes_torch_ask_the_driver(monkeypatch):
+def test_lightning_enables_the_nvml_based_cuda_check(monkeypatch):
     name = "PYTORCH_NVML_BASED_CUDA_CHECK"
     assert f'os.environ["{name}"] = "1"' in Path(lightning.fabric.__file__).read_text(), NO_LONGER
     monkeypatch.setenv(name, "1")
@@ -141,8 +141,8 @@ def test_lightning_inspects_the_training_step_in_every_batch(monkeypatch):
     assert list(inspect.signature(dcgan().training_step).parameters) == ["batch", "batch_idx"]
 
 
-def test_lightning_calls_hooks_that_do_nothing():
-    """Unless they cannot be called."""
+def test_lightning_calls_empty_hooks():
+    """Unless they are None."""
 
     class Counting(Callback):
         calls = 0
@@ -161,7 +161,7 @@ def test_lightning_calls_hooks_that_do_nothing():
     assert fit(model, NoiseImages(model), steps=2, callbacks=[samples]).global_step == 2
 
 
-def test_lightning_enters_a_generator_where_nothing_is_profiled():
+def test_lightning_enters_a_generator_without_a_profiler():
     trainer = plain()
     assert inspect.isgeneratorfunction(inspect.unwrap(type(trainer.profiler).profile)), NO_LONGER
     with NoProfiler().profile("a"), NoProfiler().profile("b"):
@@ -169,7 +169,7 @@ def test_lightning_enters_a_generator_where_nothing_is_profiled():
     assert fit(dcgan(), steps=2, profiler=NoProfiler()).global_step == 2
 
 
-def test_lightning_asks_all_processes_in_every_batch():
+def test_lightning_broadcasts_sigterm_in_every_batch():
     loop = plain().fit_loop.epoch_loop
     assert "_broadcast_sigterm_tensor" in inspect.getsource(type(loop).advance), NO_LONGER
     trainer = plain()
@@ -177,7 +177,7 @@ def test_lightning_asks_all_processes_in_every_batch():
     assert trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor is lightning_fixes._nothing
 
 
-def test_lightning_warns_of_what_says_nothing_here():
+def test_lightning_warns_of_leafspec():
     def warned(silence):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -189,7 +189,7 @@ def test_lightning_warns_of_what_says_nothing_here():
     assert not warned(quiet)
 
 
-def test_lightning_raises_where_a_model_has_no_trainer():
+def test_lightning_raises_if_a_model_has_no_trainer():
     model = dcgan()
     with pytest.raises(RuntimeError, match="not attached"):
         _ = model.trainer
@@ -198,7 +198,7 @@ def test_lightning_raises_where_a_model_has_no_trainer():
     assert lightning_fixes.attached(model)
 
 
-def test_lightning_has_no_public_way_to_make_replicas_equal():
+def test_lightning_has_no_public_way_to_synchronise_replicas():
     assert not hasattr(distributed, "sync_module_states"), NO_LONGER
 
 
@@ -207,7 +207,7 @@ HOOKS = "on_before_backward", "on_after_backward", "on_before_optimizer_step"
 
 @pytest.mark.parametrize("hook", HOOKS)
 @pytest.mark.parametrize("where", ["callback", "variant"])
-def test_hooks_inside_a_batch_are_called_where_somebody_listens(where, hook):
+def test_overridden_hooks_within_a_batch_are_called(where, hook):
     called = []
     listens = {hook: lambda *args: called.append(args)}
     callback, variant = Callback(), ganzoo.DCGAN
@@ -229,8 +229,8 @@ def test_hooks_inside_a_batch_are_called_where_somebody_listens(where, hook):
         ({"callbacks": [Samples(), Callback()], "enable_checkpointing": False}, True),
     ],
 )
-def test_where_nobody_listens_lightning_is_left_out(settings, direct, tmp_path):
-    """And the weights are the same to the bit."""
+def test_steps_without_overridden_hooks_bypass_lightning(settings, direct, tmp_path):
+    """The weights are bit-identical to those with an overridden hook."""
     model, listened = dcgan(), dcgan()
     listener = type("Listens", (Callback,), {"on_after_backward": lambda *_: None})()
     fit(model, steps=3, default_root_dir=tmp_path, **settings)
@@ -260,7 +260,7 @@ def test_lightning_calls_hooks_around_a_backward_pass():
     assert len(seen) == 2, NO_LONGER
 
 
-def test_losses_are_shown_to_bars_and_to_who_monitors_them(tmp_path):
+def test_losses_reach_the_progress_bar_and_monitoring_callbacks(tmp_path):
     class Look(Callback):
         def on_train_batch_end(self, trainer, *_):
             seen.append((dict(trainer.callback_metrics), dict(trainer.progress_bar_metrics)))
@@ -277,7 +277,7 @@ def test_losses_are_shown_to_bars_and_to_who_monitors_them(tmp_path):
     assert kept.best_model_score is not None and list(tmp_path.iterdir())
 
 
-def test_a_checkpoint_by_a_value_that_is_not_there_yet_ends_the_training(tmp_path, monkeypatch):
+def test_lightning_fails_to_save_by_a_monitor_not_yet_logged(tmp_path, monkeypatch):
     class Validates(Plain):
         def validation_step(self, batch, batch_idx):
             pass

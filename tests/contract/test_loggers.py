@@ -1,4 +1,4 @@
-"""wandb and TensorBoard, really run, offline: their files, read back, hold what `metrics.jsonl` has."""
+"""wandb (offline) and TensorBoard: their files contain the values of `metrics.jsonl`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Kill(Callback):
 
 @pytest.fixture(scope="module", autouse=True)
 def _offline(tmp_path_factory):
-    wandb.teardown()  # what another module's test has set up
+    wandb.teardown()  # end what another test module has set up
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "offline")
         patch.setenv("NETRC", str(tmp_path_factory.mktemp("home") / "netrc"))
@@ -66,23 +66,23 @@ def whole(tmp_path_factory):
         return RUN.absolute()
 
 
-def test_wandb_gets_every_value_at_its_step(whole):
+def test_wandb_logs_every_value_at_its_step(whole):
     assert values(rows(read_wandb(whole))) == logged(whole)
 
 
-def test_tensorboard_gets_every_value_at_its_step(whole):
+def test_tensorboard_logs_every_value_at_its_step(whole):
     single = {key: np.float32(value) for key, value in logged(whole).items()}
     assert scalars(events(whole)) == single
 
 
-def test_losses_scores_and_diagnostics_are_among_them(whole):
+def test_losses_scores_and_diagnostics_are_logged(whole):
     keys = {key for _, key in logged(whole)}
     assert {"images", "D/loss", "G/loss"} <= keys and any(key.startswith("diagnostics/") for key in keys)
     assert {step for step, key in logged(whole) if key.startswith("fid")} == {2, 4}
     assert any(step == 4 and key.startswith("precision") for step, key in logged(whole)), "only measured at the end"
 
 
-def test_wandb_gets_pictures_and_video(whole):
+def test_wandb_logs_images_and_video(whole):
     found = media(rows(read_wandb(whole)))
     assert list(found) == PICTURES
     (folder,) = whole.glob("wandb/offline-run-*/files")
@@ -93,7 +93,7 @@ def test_wandb_gets_pictures_and_video(whole):
             assert same((folder / path).read_bytes(), file_of(whole, step, key)), (step, key)
 
 
-def test_tensorboard_gets_pictures_and_video(whole):
+def test_tensorboard_logs_images_and_video(whole):
     board = events(whole)
     found = {(e.step, key): e for key in board.Tags()["images"] for e in board.Images(key)}
     assert sorted(found) == sorted(PICTURES)
@@ -105,7 +105,7 @@ def test_tensorboard_gets_pictures_and_video(whole):
     assert video.format == "GIF" and video.n_frames == 3
 
 
-def test_the_config_arrives(whole):
+def test_the_config_is_logged(whole):
     config = yaml.safe_load((whole / "config.yaml").read_text())
     (record,) = (r.config for r in read_wandb(whole) if any(item.key == "model" for item in r.config.update))
     assert config.items() <= {item.key: json.loads(item.value_json) for item in record.update}.items()
@@ -121,20 +121,20 @@ def test_the_config_arrives(whole):
     )
 
 
-def test_the_run_has_its_folders_name_and_nothing_is_uploaded_twice(whole):
+def test_the_wandb_run_is_named_after_its_folder_and_has_no_artifacts(whole):
     (run,) = (r.run for r in read_wandb(whole) if r.HasField("run"))
     assert (run.display_name, run.project) == ("001-dcgan-digits", "ganzoo")
     assert (whole / "wandb" / "id").read_text() == f"{run.run_id}\n"
     assert not any(r.HasField("artifact") for r in read_wandb(whole)), "no checkpoint goes out unasked"
 
 
-def test_a_killed_run_goes_on(tmp_path, monkeypatch, whole):
-    """Killed after five steps, resumed from the fourth: TensorBoard has no gap and no double, wandb step 5 twice."""
+def test_a_killed_run_is_resumed_in_both_loggers(tmp_path, monkeypatch, whole):
+    """Killed after step 5 and resumed from step 4: TensorBoard shows each step once, wandb shows step 5 twice."""
     monkeypatch.chdir(tmp_path)
     Path("kill.py").write_text(KILL)
     monkeypatch.syspath_prepend("")
     command = f"{QUICK} {BOTH} --trainer.max_steps 6 --trainer.callbacks kill.Kill"
-    wandb.teardown()  # the fork is to start a process of its own
+    wandb.teardown()  # so that the fork starts its own service process
     killed = multiprocessing.get_context("fork").Process(target=main, args=(shlex.split(command),))
     killed.start()
     killed.join(300)
@@ -173,7 +173,7 @@ def test_the_order_of_configs_does_not_matter(order, capsys):
     assert config["trainer"]["max_steps"] == 6000
 
 
-def test_options_of_a_logger(tmp_path, monkeypatch):
+def test_logger_options_are_passed_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = "--config logging/wandb --trainer.logger.project mine --trainer.logger.tags [a,b] --trainer.max_steps 1"
     assert main(shlex.split(f"{QUICK} {options}")) == 0
@@ -182,7 +182,7 @@ def test_options_of_a_logger(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["wandb", "tensorboard"])
-def test_lightnings_own_loggers_work_as_ever(name, tmp_path, monkeypatch):
+def test_lightning_loggers_still_work(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cls = {"wandb": "WandbLogger", "tensorboard": "TensorBoardLogger"}[name]
     options = f"--trainer.logger {cls} --trainer.logger.save_dir {Path('elsewhere').absolute()} --trainer.max_steps 2"
@@ -198,8 +198,8 @@ def test_lightnings_own_loggers_work_as_ever(name, tmp_path, monkeypatch):
         assert logged(RUN).keys() <= scalars(board).keys() and "video" in board.Tags()["images"]
 
 
-def test_without_wandb(tmp_path, monkeypatch, capsys):
-    """ganzoo lists and trains, and only who asks for wandb is told what is missing, before a run begins."""
+def test_a_missing_wandb_is_reported_only_if_requested(tmp_path, monkeypatch, capsys):
+    """`list` and `fit` work without wandb; `--config logging/wandb` is refused before the run starts."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in sys.modules if name == "wandb" or name.startswith("wandb.")]:
         monkeypatch.setitem(sys.modules, name, None)
@@ -211,15 +211,15 @@ def test_without_wandb(tmp_path, monkeypatch, capsys):
     assert main(run) == 0
 
 
-def test_no_import_of_ganzoo_needs_wandb():
-    """Nor of what it imports."""
+def test_no_module_imports_wandb_at_its_top():
+    """Neither wandb itself nor a part of it."""
     for path in Path(ganzoo.__file__).parent.rglob("*.py"):
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 assert "wandb" not in ast.unparse(node).replace(".", " ").split(), path
 
 
-def test_who_is_not_logged_in_is_told_so(tmp_path, monkeypatch, capsys):
+def test_a_missing_wandb_login_is_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     wandb.teardown()
     monkeypatch.setenv("WANDB_MODE", "online")
@@ -233,7 +233,7 @@ def test_who_is_not_logged_in_is_told_so(tmp_path, monkeypatch, capsys):
     assert not list(Path().iterdir()), "nothing is left of it"
 
 
-def test_a_run_that_goes_on_does_so_without_a_logger_that_cannot_start(tmp_path, monkeypatch):
+def test_a_resumed_run_continues_without_a_logger_that_cannot_start(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(shlex.split(f"{QUICK} --config logging/tensorboard --trainer.max_steps 2")) == 0
     monkeypatch.setattr("ganzoo.callbacks.loggers.RunTensorBoard.open", lambda *_: 1 / 0)
@@ -242,7 +242,7 @@ def test_a_run_that_goes_on_does_so_without_a_logger_that_cannot_start(tmp_path,
     assert {step for step, _ in logged(RUN)} == {1, 2, 3}
 
 
-def test_a_logger_that_fails_is_named_once(tmp_path, monkeypatch, recwarn):
+def test_a_failing_logger_is_warned_about_once(tmp_path, monkeypatch, recwarn):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("ganzoo.callbacks.loggers.RunTensorBoard.log_metrics", lambda *_, **__: 1 / 0)
     assert main(shlex.split(f"{QUICK} --config logging/tensorboard --trainer.max_steps 4")) == 0
@@ -251,7 +251,7 @@ def test_a_logger_that_fails_is_named_once(tmp_path, monkeypatch, recwarn):
     assert [e.step for e in events(RUN).Images("samples")] == [0, 2, 4], "what it does take, it gets"
 
 
-def test_they_are_listed_apart(capsys):
+def test_logger_configs_are_listed_as_additions(capsys):
     assert {"logging/tensorboard", "logging/wandb"} <= set(additions()) and not set(additions()) & set(configs())
     assert main(["list"]) == 0
     assert capsys.readouterr().out.partition("\nadditions")[2].count("  logging/") == 2
@@ -263,7 +263,7 @@ PICTURES = [(0, "samples"), (1, "reals"), (2, "samples"), (4, "samples"), (4, "i
 
 
 def logged(run):
-    """`metrics.jsonl` as {(step, key): value}; what is logged twice at a step is the same."""
+    """`metrics.jsonl` as {(step, key): value}; values logged twice at a step must be equal."""
     found = {}
     for line in (run / "metrics.jsonl").read_text().splitlines():
         row = json.loads(line)
@@ -297,7 +297,7 @@ def read_wandb(run):
 
 def read(file):
     """The records of a `.wandb` file: seven bytes, then LevelDB's log format, in blocks of 32 KiB."""
-    wandb.teardown()  # its process has written everything
+    wandb.teardown()  # so that its process has written everything
     data, at, parts, records = file.read_bytes(), 7, [], []
     while at + 7 <= len(data):
         if (left := 32768 - at % 32768) < 7:

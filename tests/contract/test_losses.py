@@ -1,4 +1,4 @@
-"""Objectives and networks against closed forms and the papers' numbers."""
+"""Objectives and networks against closed forms and numbers from the papers."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def logits(n=1000):
     return torch.randn(n, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3
 
 
-def test_logarithms_are_those_of_the_sigmoid():
+def test_log_real_and_log_fake_are_logarithms_of_the_sigmoid():
     x = logits()
     torch.testing.assert_close(log_real(x), torch.sigmoid(x).log().mean())
     torch.testing.assert_close(log_fake(x), (1 - torch.sigmoid(x)).log().mean())
 
 
-def test_logarithms_do_not_overflow():
+def test_log_real_and_log_fake_do_not_overflow():
     assert log_real(torch.tensor([-1e4])) == -1e4
     assert log_fake(torch.tensor([1e4])) == -1e4
 
@@ -40,7 +40,7 @@ def test_value_is_minus_twice_the_mean_cross_entropy():
     torch.testing.assert_close(log_real(real) + log_fake(fake), -2 * binary_cross_entropy(d, target))
 
 
-def test_half_squares():
+def test_half_square_is_half_the_mean_squared_difference():
     assert half_square(torch.tensor([1.0, -2.0]), 3.0) == (4 + 25) / 2 / 2
 
 
@@ -50,7 +50,7 @@ def test_an_undecided_discriminator_has_value_minus_log_4():
 
 
 class Fixed(nn.Module):
-    """A discriminator whose logits are a parameter, so that gradients on the logits can be read."""
+    """A discriminator whose logit is a parameter, which gives the gradient with respect to the logit."""
 
     def __init__(self, logit):
         super().__init__()
@@ -63,13 +63,13 @@ class Fixed(nn.Module):
 @pytest.mark.parametrize(
     ("objective", "gradient"),
     [
-        ("non-saturating", lambda d: -(1 - d)),  # of -log D on the logit
+        ("non-saturating", lambda d: -(1 - d)),  # of -log D with respect to the logit
         ("minimax", lambda d: -d),  # of log(1 - D)
         ("maximum-likelihood", lambda d: -d / (1 - d)),  # of -exp(logit)
     ],
 )
 @pytest.mark.parametrize("logit", [-10.0, 0.0, 2.0])
-def test_generator_objectives_have_their_gradients(objective, gradient, logit):
+def test_generator_objectives_have_the_expected_gradients(objective, gradient, logit):
     gan = ganzoo.GAN(image_size=4, hidden=4, d_hidden=4, objective=objective)
     gan.discriminator = Fixed(logit)
     (loss,) = gan.generator_loss({"z": gan.latent(1)}).values()
@@ -78,12 +78,12 @@ def test_generator_objectives_have_their_gradients(objective, gradient, logit):
     assert gan.discriminator.logit.grad.item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_another_objective_is_refused():
+def test_an_unknown_objective_is_refused():
     with pytest.raises(ValueError, match="objective is 'hinge'; it takes one of non-saturating, minimax, max"):
         ganzoo.GAN(**small("GAN"), objective="hinge")
 
 
-def test_minimax_saturates_where_the_other_does_not():
+def test_minimax_saturates_and_non_saturating_does_not():
     """At logit -10, D rejecting a fake with confidence, the gradients are e^-10 and 1."""
     rejected = torch.tensor([-10.0], requires_grad=True)
     (minimax,) = torch.autograd.grad(log_fake(rejected), rejected)
@@ -104,16 +104,16 @@ def test_the_equations_are_those_of_the_paper(name):
     torch.testing.assert_close(sum(g.values()), -fake.log().mean())
 
 
-READS = {  # terms of G's loss that the papers let depend on real images, and why
-    "LAPGAN": {"fake_0", "fake_1"},  # each but the coarsest G refines a real image
+READS = {  # terms of G's loss that depend on real images in the papers, and why
+    "LAPGAN": {"fake_0", "fake_1"},  # every G but the coarsest refines a real image
     "Pix2Pix": {"l1"},  # the distance to the target
-    "CycleGAN": {"source", "cycle"},  # the image is translated, and is to come back
+    "CycleGAN": {"source", "cycle"},  # the image is translated and reconstructed
     "ImprovedGAN": {"features"},  # means of D's features are matched
 }
 
 
 def told(name, reals, term=None, **more):
-    """G's terms, its fakes, and its gradient, of a batch with other real images, all else being the same."""
+    """G's terms and their gradients on a fixed batch, with other real images unless `reals` (a seed) is None."""
     torch.manual_seed(0)
     gan = getattr(ganzoo, name)(**small(name), **more)
     batch = scaled(next(iter(NoiseImages(gan).train_dataloader())))
@@ -134,8 +134,8 @@ def seeded(seed):
 
 
 @pytest.mark.parametrize("name", ganzoo.VARIANTS)
-def test_the_generator_is_told_nothing_of_the_data(name):
-    """Neither a term of its loss nor its gradient moves by a bit as the real images change, but where papers say so."""
+def test_the_generator_loss_does_not_depend_on_real_images(name):
+    """Terms and gradients are bit-identical when the real images change, except for the terms in `READS`."""
     (terms, gradients), (others, other_gradients) = told(name, None), told(name, 5)
     moved = {key for key in terms if not torch.equal(terms[key], others[key])}
     steered = {key for key in terms if not torch.equal(gradients[key], other_gradients[key])}
@@ -143,14 +143,14 @@ def test_the_generator_is_told_nothing_of_the_data(name):
     assert all(gradient.any() for gradient in gradients.values())
 
 
-def test_without_feature_matching_improved_gan_is_told_nothing_either():
+def test_improved_gan_without_feature_matching_does_not_depend_on_real_images():
     (terms, gradients), (others, other_gradients) = (
         told("ImprovedGAN", reals, objective="non-saturating") for reals in (None, 5)
     )
     assert torch.equal(terms["fake"], others["fake"]) and torch.equal(gradients["fake"], other_gradients["fake"])
 
 
-def test_dropout_of_d_is_on_in_the_generators_step():
+def test_dropout_in_d_is_active_in_the_generator_step():
     gan = ganzoo.GAN(image_size=8, hidden=8, d_hidden=64).train()
     z = gan.latent(4)
     first, second = (gan.generator_loss({"z": z})["fake"] for _ in range(2))
@@ -160,7 +160,7 @@ def test_dropout_of_d_is_on_in_the_generators_step():
     assert first == second
 
 
-def test_maxout_is_the_largest_piece():
+def test_maxout_is_the_maximum_of_its_pieces():
     layer = Maxout(3, 4, pieces=5)
     x = torch.randn(7, 3)
     pieces = layer.linear(x).view(7, 4, 5)
@@ -184,13 +184,13 @@ def test_dcgan_has_the_published_shapes_and_initial_weights():
 
 
 @pytest.mark.parametrize("size", [8, 16, 32, 64, 128])
-def test_dcgan_makes_and_reads_its_size(size):
+def test_dcgan_generates_and_discriminates_images_of_each_size(size):
     g, d = DCGANGenerator(size, 3, 5, width=2), DCGANDiscriminator(size, 3, width=2)
     images = g(torch.rand(2, 5))
     assert images.shape == (2, 3, size, size) and d(images).shape == (2,)
 
 
 @pytest.mark.parametrize(("size", "hint"), [(28, 32), (4, 8), (48, 64), (100, 128), (65, 64)])
-def test_dcgan_refuses_other_sizes_and_names_the_next(size, hint):
+def test_dcgan_refuses_other_sizes_and_suggests_a_valid_one(size, hint):
     with pytest.raises(ValueError, match=f"try {hint}"):
         ganzoo.DCGAN(image_size=size)

@@ -1,4 +1,4 @@
-"""The campaign of mutants: what it changes, and that a change is seen or not seen for what it is."""
+"""The mutation campaign: the mutants that it makes, and its verdicts."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from tests.campaigns.mutants import COMMON, NAMED, ROOT, Mutant, files_for, repl
         ("nn.Linear", []),
     ],
 )
-def test_numbers_and_activations_are_changed(code, changes):
+def test_numbers_and_activations_are_mutated(code, changes):
     assert replacements(ast.parse(code, mode="eval").body) == changes
 
 
-def test_the_networks_are_the_variants_own():
+def test_the_mutated_networks_are_those_of_the_variant():
     names = {file.relative_to(ROOT / "ganzoo").as_posix() for file in sources("LSGAN")}
     assert names == {"variants/lsgan.py", "networks/dcgan.py", "networks/mlp.py", "layers/init.py"}
     (mlp,) = [nodes for file, nodes in sources("LSGAN").items() if file.name == "mlp.py"]
     assert {node.name for node in mlp} == {"ReLUGenerator", "ReLUDiscriminator", "relu_stack"}
 
 
-def test_shared_networks_are_tried_by_all_who_use_them():
+def test_mutants_of_shared_networks_run_the_tests_of_all_variants_that_use_them():
     assert files_for("CGAN", NAMED["CGAN"][0]) == files_for("CGAN", None) == ["tests/unit/test_cgan.py", *COMMON]
     own, *rest = files_for("LSGAN", NAMED["WGANGP"][-1])
     assert own == "tests/unit/test_lsgan.py" and {"tests/unit/test_dcgan.py", "tests/unit/test_wgangp.py"} < set(rest)
@@ -44,7 +44,7 @@ def test_shared_networks_are_tried_by_all_who_use_them():
 
 
 @pytest.mark.parametrize("name", ganzoo.list_models())
-def test_every_variant_has_named_mutants_and_many_others(name):
+def test_every_variant_has_named_and_generated_mutants(name):
     assert NAMED[name]
     for file, old, _ in NAMED[name]:
         assert (ROOT / file).read_text().count(old) == 1, old
@@ -54,7 +54,7 @@ def test_every_variant_has_named_mutants_and_many_others(name):
         ast.parse((ROOT / file).read_text().replace(old, new))
 
 
-def test_a_change_is_judged_by_the_tests(monkeypatch):
+def test_mutants_are_caught_or_survive_by_the_exit_code_of_pytest(monkeypatch):
     codes = iter([0, 1])
     ran = []
 

@@ -1,4 +1,4 @@
-"""Slips in shipped configs, 500 of them: each ends in success, or in one line that names the key and leaves nothing."""
+"""Mutated shipped configs: `fit` succeeds, or it prints one line that names the key and leaves no files."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from ganzoo.cli import main
 from ganzoo.cli.paths import configs
 from tests.contract.test_configs import EMBEDDED, FOLDERS, noise, original
 
-SECONDS = 20  # a mutation may take, at most
-ROOM = 6 * 2**30  # bytes of address space beyond those of the tests
-CONFIGS = {  # those of networks, on data that needs no preparation
+SECONDS = 20  # limit for one mutation
+ROOM = 6 * 2**30  # bytes of address space in addition to the tests' own
+CONFIGS = {  # configs with a model, on data that needs no preparation
     name: path for name, path in configs().items() if "model:" in path.read_text() and "Shards" not in path.read_text()
 }
-# One short step, of small networks; written into the config, so that what is mutated after it stays mutated
+# One short step of small networks; part of the config rather than options, which would override the mutations
 SMALL = {"width": 4, "hidden": 16, "d_hidden": 8, "z_hidden": 8, "y_hidden": 8, "d_y_hidden": 8, "blocks": 1}
 QUICK: dict[str, Any] = {
     "trainer": {"max_steps": 1, "accelerator": "cpu", "enable_progress_bar": False, "limit_val_batches": 1},
@@ -49,13 +49,13 @@ Key = tuple[str, ...]
 
 
 class Mutation(NamedTuple):
-    """One slip: what is done to which key of which config.
+    """A mistake in a config.
 
     Attributes:
-        kind: what is done; a key of `KINDS`.
-        config: the shipped config's name.
-        key: where.
-        value: what comes there.
+        kind: kind of mistake; a key of `KINDS`.
+        config: name of the shipped config.
+        key: path of the key that is changed.
+        value: new value, name or place.
     """
 
     kind: str
@@ -73,7 +73,7 @@ def shipped(name: str) -> Any:
 
 
 def small(name: str) -> dict[str, Any]:
-    """A shipped config with few and small layers."""
+    """A shipped config with small networks and a short training."""
     config = copy.deepcopy(shipped(name))
     for section, values in QUICK.items():
         config[section] = {**config.get(section, {}), **values}
@@ -86,7 +86,7 @@ def small(name: str) -> dict[str, Any]:
 
 
 def keys(tree: Any, above: Key = ()) -> Iterator[Key]:
-    """Every key of a config, with those above it."""
+    """The path of every key of a config."""
     for key, value in tree.items():
         yield (*above, key)
         if isinstance(value, dict):
@@ -106,12 +106,12 @@ def put(tree: Any, key: Key, value: Any) -> None:
 
 
 def typo(name: str) -> str:
-    """Two letters in each other's place."""
+    """The name with two letters swapped."""
     middle = len(name) // 2
     return name[: middle - 1] + name[middle] + name[middle - 1] + name[middle + 1 :]
 
 
-# Kind -> the values that it puts somewhere, and where: at a key's name, or at the leaves that it is for
+# Generators of (key, value): where a mistake is made, and the new name, value or place
 
 
 def names(config: Any, change: Any) -> Iterator[tuple[Key, Any]]:
@@ -284,7 +284,7 @@ KINDS: dict[str, Any] = {
     "broken text": lambda config: (((name,), name) for name in TEXTS),
     "option": options,
 }
-ENDS = {"trainer", "max_steps", "scores", "final_n"}  # without them it takes long
+ENDS = {"trainer", "max_steps", "scores", "final_n"}  # needed for a short training
 TEXTS = {
     "tab": lambda text: text.replace("\n  class_path", "\n\tclass_path", 1),
     "indentation": lambda text: text.replace("\n  class_path", "\n   class_path", 1),
@@ -302,7 +302,7 @@ TEXTS = {
 }
 
 
-# What may be taken as it is: values that are valid after all
+# Mutations that `fit` may accept: their values are valid
 NOT_NEEDED = {"final_n", "enable_progress_bar", "limit_val_batches", "ema_half_life", "ema_ramp_up", "decay_images"}
 NOT_NEEDED |= {"margin_images", "source_path", "blocks", "num_workers"}
 COUNTS = {"width", "hidden", "d_hidden", "z_hidden", "y_hidden", "d_y_hidden", "z_dim", "rows", "columns", "batch_size"}
@@ -313,7 +313,7 @@ HARMLESS += [("data.init_args.seed", -1)]
 
 
 def may_pass(mutation: Mutation) -> bool:
-    """Whether the mutated config is a valid one: a key may be left out, a width may be 7."""
+    """Whether the mutated config may be valid: a key may be left out, a width may be 7."""
     kind, _, key, value = mutation
     name = key[-1]
     if kind == "deleted":
@@ -332,7 +332,7 @@ def may_pass(mutation: Mutation) -> bool:
 
 
 def every(seed: int = 0) -> Iterator[Mutation]:
-    """All mutations, kind by kind in turn, each kind's in a random order that is always the same."""
+    """All mutations, alternating between the kinds, each kind in a fixed random order."""
     shuffle = random.Random(seed).shuffle
     bases = {name: small(name) for name in sorted(CONFIGS)}
     queues = []
@@ -341,7 +341,7 @@ def every(seed: int = 0) -> Iterator[Mutation]:
         shuffle(found)
         seen = Counter[Any]()
         turns = []
-        for mutation in found:  # first one of each, then another: keys of every config would crowd out the others
+        for mutation in found:  # one of each first: otherwise keys of every config crowd out the others
             seen[what] = seen[what := (mutation.key, repr(mutation.value))] + 1
             turns.append(seen[what])
         queues.append(iter([mutation for _, mutation in sorted(zip(turns, found, strict=True), key=itemgetter(0))]))
@@ -349,7 +349,7 @@ def every(seed: int = 0) -> Iterator[Mutation]:
         for queue in list(queues):
             if (mutation := next(queue, None)) is None:
                 queues.remove(queue)
-            elif mutation.key[-1] != "max_steps" or mutation.value not in (-1, HUGE):  # which would train on and on
+            elif mutation.key[-1] != "max_steps" or mutation.value not in (-1, HUGE):  # endless training
                 yield mutation
 
 
@@ -375,7 +375,7 @@ def written(mutation: Mutation) -> str:
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """No more than so many seconds, and so much memory."""
+    """Limit the time to `SECONDS` and the memory to `ROOM`."""
 
     def late(*_: Any) -> None:
         raise TimeoutError(f"more than {SECONDS} s")
@@ -394,13 +394,13 @@ def guarded() -> Iterator[None]:
 
 
 def problem(mutation: Mutation, code: Any, text: str, left: bool) -> str | None:
-    """What is wrong with the end of a command.
+    """What is wrong with the outcome of a command; None if nothing.
 
     Args:
-        mutation: of its config, which is mutated.yaml.
-        code: that it ended with, or the exception.
-        text: that it wrote to stderr.
-        left: whether there is a folder of a run.
+        mutation: mutation of its config, mutated.yaml.
+        code: exit code, or the exception that it raised.
+        text: its stderr.
+        left: whether it left a run folder.
     """
     if isinstance(code, BaseException):
         return f"{type(code).__name__}: {code}"
@@ -429,7 +429,7 @@ def keys_of(value: Any) -> list[str]:
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A folder with pictures where configs look for them, and no network."""
+    """A working folder with the images that configs name; data sets that need a download are noise."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GANZOO_TRACEBACK", raising=False)
     for cls in (data.MNIST, data.CIFAR10, data.CelebA, data.LSUN, data.STL10):
@@ -448,7 +448,7 @@ def place(tmp_path, monkeypatch):
 
 
 def ends(mutation: Mutation, capfd: Any) -> str | None:
-    """What is wrong with how the mutated config's training ends, in this process."""
+    """Train the mutated config in this process; return what is wrong with the outcome, or None."""
     Path("mutated.yaml").write_text(written(mutation))
     shutil.rmtree("runs", ignore_errors=True)
     start = time.monotonic()
@@ -463,12 +463,12 @@ def ends(mutation: Mutation, capfd: Any) -> str | None:
 
 
 @pytest.mark.parametrize("mutation", [*islice(every(), 42)], ids=str)
-def test_a_slip(mutation, place, capfd):
+def test_a_mutated_config_succeeds_or_is_refused_in_one_line(mutation, place, capfd):
     assert (wrong := ends(mutation, capfd)) is None, wrong
 
 
 @pytest.mark.slow
-def test_five_hundred_slips(place, capfd):
+def test_five_hundred_mutated_configs_succeed_or_are_refused_in_one_line(place, capfd):
     failures = [wrong for mutation in islice(every(seed=1), 500) if (wrong := ends(mutation, capfd)) is not None]
     assert not failures, f"{len(failures)} of 500\n" + "\n".join(failures)
 
@@ -479,7 +479,7 @@ WHOLE = [mutation for mutation in islice(every(seed=2), 400) if original(small(m
 @pytest.mark.parametrize(
     "mutation", [pytest.param(it, marks=[pytest.mark.slow] if i else []) for i, it in enumerate(WHOLE)], ids=str
 )
-def test_a_slip_as_a_whole_command(mutation, place):
+def test_a_mutated_config_as_a_command_succeeds_or_is_refused_in_one_line(mutation, place):
     Path("mutated.yaml").write_text(written(mutation))
     command = [sys.executable, "-m", "ganzoo", "fit", "--config", "mutated.yaml"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

@@ -1,4 +1,4 @@
-"""The script that trains what is shipped: in parts or at once the same weights, and records that say how they came."""
+"""The script that trains the shipped models: reproducible weights, in parts or at once, and their records."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ trainer:
 
 
 def train_here(more: str = ""):
-    """What trains in a process of its own, in this one."""
+    """A list of commands, and a replacement for `pretrain._timed` that runs them in this process."""
     calls = []
 
     def timed(command):
@@ -66,7 +66,7 @@ def work(tmp_path, monkeypatch):
 
 @pytest.fixture
 def run(work, monkeypatch):
-    """Runs the script on the config, in this process; returns the trainings' commands."""
+    """A function that runs the script on the config in this process and returns the training commands."""
 
     def run(more: str = "") -> list[list[str]]:
         calls, timed = train_here(more)
@@ -80,7 +80,7 @@ def run(work, monkeypatch):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A folder of a finished one, as the command makes it."""
+    """The folder of a finished model, made by the script."""
     folder = tmp_path_factory.mktemp("made")
     (folder / "gan").mkdir()
     (folder / "gan/digits.yaml").write_text(CONFIG)
@@ -95,7 +95,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def shipped(made, tmp_path, monkeypatch):
-    """The same as a model that comes with ganzoo."""
+    """The finished model as a shipped one."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(made / "out", "shipped")
     monkeypatch.setattr(ganzoo, "PRETRAINED", tmp_path / "shipped")
@@ -105,7 +105,7 @@ def shipped(made, tmp_path, monkeypatch):
 # Training
 
 
-def test_the_last_state_is_shipped(made):
+def test_the_averaged_weights_of_the_last_step_are_stored(made):
     record, model = record_of(made / "out/gan-digits"), load(made / "out/gan-digits")
     last = load(next(made.glob("work/*/*/checkpoints/last.ckpt")))
     assert (model.sample(seeds=range(9)) - last.sample(seeds=range(9))).abs().max() < 2 / 255
@@ -119,14 +119,14 @@ def test_the_last_state_is_shipped(made):
     assert [score.name[:11] for score in pretrain_page.scores(record, "quick")] == ["fid_digits@"]
 
 
-def test_what_is_there_stays(made, work, run):
+def test_finished_models_are_not_trained_again(made, work, run):
     shutil.copytree(made / "out", "out")
     before = Path("out/gan-digits/record.json").read_bytes()
     assert run() == [] and Path("out/gan-digits/record.json").read_bytes() == before
     assert not Path("work").exists()
 
 
-def test_another_config_is_another_training(made, work, run):
+def test_a_changed_config_is_trained_anew(made, work, run):
     shutil.copytree(made / "out", "out")
     shutil.copytree(made / "work", "work")
     Path("gan/digits.yaml").write_text(CONFIG.replace("hidden: 16", "hidden: 12", 1))
@@ -137,13 +137,13 @@ def test_another_config_is_another_training(made, work, run):
     assert run() == []
 
 
-def test_in_parts_it_is_the_same(made, work, run):
-    """Stopped, or killed, and started again."""
+def test_training_in_parts_gives_the_same_weights(made, work, run):
+    """Stopped or killed, and started again."""
     with pytest.raises(SystemExit, match=r"gan/digits: .* the same command goes on"):
         run("--trainer.max_steps 2")
     assert not Path("out").exists()
     clock = next(Path("work").glob("*/seconds.json"))
-    clock.write_text(clock.read_text().replace("]", ", null]"))  # as a killed one leaves it
+    clock.write_text(clock.read_text().replace("]", ", null]"))  # as left by a killed training
     (command,) = run()
     assert command[command.index("--ckpt_path") + 1].endswith("/001-gan-digits")
     record = record_of(Path("out/gan-digits"))
@@ -154,19 +154,19 @@ def test_in_parts_it_is_the_same(made, work, run):
     assert run() == [] and record_of(Path("out/gan-digits"))["seconds"]["parts"] == 3
 
 
-def test_names_are_looked_up_before_anything_is_trained(work, capsys):
+def test_unknown_configs_are_refused_before_training(work, capsys):
     with pytest.raises(SystemExit):
         pretrain.main(["gan/digits.yaml", "gan/digit", "--out", "out", "--work", "work"])
     assert "no config 'gan/digit'; did you mean 'gan/digits'?" in capsys.readouterr().err
     assert not Path("work").exists()
 
 
-def test_time_and_status():
+def test_timed_returns_exit_status_and_seconds():
     status, seconds = pretrain._timed([sys.executable, "-c", "sum(range(10**7)); raise SystemExit(3)"])
     assert status == 3 and seconds["cpu"] > 0 and seconds["wall"] > 0
 
 
-def test_ctrl_c_is_handed_on():
+def test_timed_forwards_ctrl_c_to_the_command():
     code = "import signal, sys, time\nsignal.signal(signal.SIGINT, lambda *_: sys.exit(130))\ntime.sleep(60)"
     before = signal.getsignal(signal.SIGINT)
     timer = threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT))
@@ -178,7 +178,7 @@ def test_ctrl_c_is_handed_on():
 # How weights are stored
 
 
-def test_half_precision_where_nobody_sees_it(tmp_path):
+def test_weights_are_stored_as_float16_if_samples_stay_the_same(tmp_path):
     model = ganzoo.GAN(8, 1, 4, 16, 8, 2).eval()
     stored = pretrain.store(model, tmp_path, Digits())
     assert stored["dtype"] == "float16" and stored["slim"] and stored["samples_off"]["by_at_most"] <= 1
@@ -186,8 +186,8 @@ def test_half_precision_where_nobody_sees_it(tmp_path):
 
 
 @pytest.mark.parametrize("scale", [1e-7, 1e8])
-def test_all_bits_where_it_would_be_seen(tmp_path, scale):
-    """Weights that half precision has no numbers for."""
+def test_weights_beyond_float16_are_stored_as_float32(tmp_path, scale):
+    """Weights outside the range of float16."""
     model = ganzoo.GAN(8, 1, 4, 16, 8, 2).eval()
     with torch.no_grad():
         for factor, layer in ((scale, model.generator.layers[0]), (2 / scale, model.generator.layers[2])):
@@ -199,7 +199,7 @@ def test_all_bits_where_it_would_be_seen(tmp_path, scale):
 
 
 @pytest.mark.parametrize("variant", ["ImprovedGAN", "LadderEBGAN"])
-def test_classifiers_are_shipped_whole(tmp_path, variant):
+def test_classifiers_are_stored_with_their_discriminator(tmp_path, variant):
     model, data = getattr(ganzoo, variant)(8, 1, 10, z_dim=4, hidden=8, d_hidden=8).eval(), Digits()
     assert not pretrain.store(model, tmp_path, data)["slim"]
     copy = load(tmp_path)
@@ -212,8 +212,8 @@ def test_classifiers_are_shipped_whole(tmp_path, variant):
 # Cards, page, wall
 
 
-def test_page_from_the_records_alone(made, work):
-    """Nothing is trained, nothing of the training is read."""
+def test_the_page_is_made_from_the_stored_models_alone(made, work):
+    """Without training, and without the training's files."""
     shutil.copytree(made / "out", "out")
     files = ["out/README.md", "out/wall.png", "out/gan-digits/README.md"]
     before = [Path(file).read_bytes() for file in files]
@@ -223,7 +223,7 @@ def test_page_from_the_records_alone(made, work):
     assert [Path(file).read_bytes() for file in files] == before
 
 
-def test_card(shipped):
+def test_the_card_states_the_facts_of_the_record(shipped):
     text = (shipped / "gan-digits/README.md").read_text()
     record = record_of(shipped / "gan-digits")
     for words in (
@@ -234,7 +234,7 @@ def test_card(shipped):
         assert words in text
 
 
-def test_wall_of_a_translator(work):
+def test_the_wall_of_a_translator_shows_sources(work):
     """Each source above its translation."""
     data = {"class_path": "Pairs", "init_args": {"data": {"class_path": "Digits", "init_args": {"image_size": 8}}}}
     model = ganzoo.Pix2Pix(8, 1, 1, 4).eval()
@@ -249,14 +249,14 @@ def test_wall_of_a_translator(work):
     assert torch.allclose(first, source[0, 0], atol=0.01)
 
 
-def test_clock():
+def test_clock_formats_seconds():
     assert [pretrain_page.clock(seconds) for seconds in (0.4, 59.6, 185, 3661)] == ["0:00", "1:00", "3:05", "1:01:01"]
 
 
-# The command line finds them
+# Shipped models on the command line
 
 
-def test_list_and_info(shipped, capsys):
+def test_list_and_info_show_the_model(shipped, capsys):
     assert main(["list"]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if "  gan-digits " in line)
     assert "GAN on Digits, 600 images: fid_digits@" in line and line.endswith("0.0 MB")
@@ -265,7 +265,7 @@ def test_list_and_info(shipped, capsys):
     assert "# gan-digits" in out and "GAN, 600 images seen, 0.0 MB, the generator alone" in out
 
 
-def test_sample_and_evaluate(shipped, capsys):
+def test_sample_and_evaluate_accept_the_model(shipped, capsys):
     assert main(["sample", "gan-digits", "-n", "3"]) == 0
     assert "3 images of GAN (600 training images seen)" in capsys.readouterr().out
     assert main(["evaluate", "gan-digits", "-n", "100", "--metrics", "fid"]) == 0
@@ -277,17 +277,17 @@ def test_sample_and_evaluate(shipped, capsys):
 
 
 @pytest.mark.parametrize("verb", ["sample", "info", "evaluate", "fit --config gan/digits --ckpt_path"])
-def test_the_closest_name(shipped, capsys, verb):
+def test_the_closest_name_is_suggested(shipped, capsys, verb):
     assert main([*verb.split(), "gan-digit"]) == 2
     assert "did you mean 'gan-digits'?" in capsys.readouterr().err
 
 
-def test_no_training_goes_on_from_it(shipped, capsys):
+def test_fit_refuses_to_resume_from_a_pretrained_model(shipped, capsys):
     assert main(["fit", "--config", "gan/digits", "--ckpt_path", "gan-digits"]) == 2
     assert "contains only weights" in capsys.readouterr().err
 
 
-def test_it_looks_for_torch_only_when_it_must(shipped):
+def test_list_does_not_import_torch(shipped):
     code = "import sys, ganzoo\nfrom ganzoo.cli import main\nganzoo.PRETRAINED = type(ganzoo.PRETRAINED)(sys.argv[1])\n"
     code += "main(['list'])\nassert not {'torch', 'lightning'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code, str(shipped)], check=True, capture_output=True)

@@ -1,4 +1,4 @@
-"""The trained models that come with ganzoo: each does what its record says, and the page says what the records say."""
+"""The shipped pretrained models: models, cards and page match the records."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ganzoo.cli.paths import configs, record_of
 from tests.campaigns import pretrain, pretrain_page
 
 NAMES = ganzoo.list_pretrained()
-# Their networks or losses have changed since: the next wall has them again
+# Not shipped until retrained: their networks or losses have changed
 WITHDRAWN = {"acgan/digits", "improvedgan/digits", "infogan/digits", "pix2pix/digits"}
 every = pytest.mark.parametrize("name", NAMES)
 
@@ -31,26 +31,26 @@ def data_of(name: str):
     return datamodule(settings)
 
 
-def test_there_is_a_config_to_train_every_variant_by():
+def test_every_variant_has_a_config_for_pretraining():
     assert {name.partition("/")[0] for name in pretrain.MODELS} == {name.lower() for name in ganzoo.VARIANTS}
 
 
-def test_each_has_its_config():
-    """Withdrawn models, whose networks or losses have changed since, are retrained with the next wall."""
+def test_every_config_has_a_model_unless_withdrawn():
+    """Withdrawn models are retrained with the next wall. All files take less than 10 MB."""
     records = [record_of(ganzoo.PRETRAINED / name) for name in NAMES]
     assert {record["config"] for record in records} == set(pretrain.MODELS) - WITHDRAWN and len(records) == len(NAMES)
     assert sum(file.stat().st_size for file in ganzoo.PRETRAINED.rglob("*") if file.is_file()) < 10e6
 
 
 @every
-def test_the_scores_come_back(name):
-    """As far as a rerun on another machine may be off: of the same weights, it was 5e-7 of the FID without oneDNN."""
+def test_recorded_scores_are_reproduced(name):
+    """Within the deviation of another machine: a relative 5e-7 for the FID of the same weights without oneDNN."""
     model, data, record = load(name), data_of(name), record_of(ganzoo.PRETRAINED / name)
     wanted = pretrain_page.scores(record, "quick")
     found = pretrain.quick(model, data)
     assert [score.name for score in found.scores] == [score.name for score in wanted]
     for score, before in zip(found.scores, wanted, strict=True):
-        images = 2 / pretrain.QUICK if score.figure == "accuracy" else 0  # a borderline one or two
+        images = 2 / pretrain.QUICK if score.figure == "accuracy" else 0  # one or two borderline images
         assert score.value == pytest.approx(before.value, rel=1e-3, abs=images), score.name
         assert score.protocol == before.protocol
     if (error := pretrain.error(model, data)) is not None:
@@ -58,7 +58,7 @@ def test_the_scores_come_back(name):
 
 
 @every
-def test_the_record_is_that_of_the_files(name):
+def test_records_match_the_stored_files(name):
     folder = ganzoo.PRETRAINED / name
     record, content = record_of(folder), (folder / "model.safetensors").read_bytes()
     assert record["sha256"] == hashlib.sha256(content).hexdigest() and record["bytes"] == len(content)
@@ -74,19 +74,19 @@ def test_the_record_is_that_of_the_files(name):
 
 
 @every
-def test_cards_say_what_the_records_say(name):
+def test_cards_match_the_records(name):
     folder = ganzoo.PRETRAINED / name
     assert (folder / "README.md").read_text() == pretrain_page.card(name, record_of(folder))
 
 
-def test_the_page_says_what_the_records_say():
+def test_the_page_matches_the_records():
     records = {folder.name: record_of(folder) for folder in pretrain_page.shipped(ganzoo.PRETRAINED)}
     assert list(records) == NAMES
     assert (ganzoo.PRETRAINED / "README.md").read_text() == pretrain_page.page(records)
 
 
-def test_the_wall_shows_the_models():
-    """But for the names, whose font is Pillow's, and a level of grey here and there."""
+def test_the_wall_matches_the_models():
+    """Except for the names, drawn in Pillow's font, and small differences in grey levels."""
     for name in NAMES:
         data_of(name)
     drawn = np.asarray(pretrain_page.wall(pretrain_page.shipped(ganzoo.PRETRAINED)))[:, pretrain_page.NAMES :]
@@ -96,7 +96,7 @@ def test_the_wall_shows_the_models():
 
 
 @every
-def test_the_command_line_knows_it(name, tmp_path, monkeypatch, capsys):
+def test_info_and_sample_accept_every_model(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["info", name]) == 0
     out = capsys.readouterr().out
@@ -108,7 +108,7 @@ def test_the_command_line_knows_it(name, tmp_path, monkeypatch, capsys):
         assert torch.equal(images, torch.from_numpy(model.sample(seeds=range(2), output_type="np")))
 
 
-def test_the_list_shows_all(capsys):
+def test_list_shows_every_model(capsys):
     assert main(["list"]) == 0
     out = capsys.readouterr().out
     assert all(f"  {name} " in out for name in NAMES)

@@ -1,4 +1,4 @@
-"""Several processes: equal to one, equal replicas, no more bytes than the stepping player's."""
+"""Several processes train like one, keep equal replicas, and send only the stepping player."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def two(model, path, steps=4, **trainer):
 
 
 def without_batch_statistics(model):
-    """For equality with one process: BatchNorm's statistics are of a process's share, dropout draws differ by rank.
+    """Remove batch norm and dropout, for equality with one process: they differ between the processes.
 
-    `test_two_processes_average_what_the_shipped_networks_make_of_halves` trains the networks as they are.
+    `test_two_processes_average_what_the_shipped_networks_make_of_halves` trains the unchanged networks.
     """
     for module in list(model.modules()):
         for name, child in module.named_children():
@@ -75,7 +75,7 @@ def without_batch_statistics(model):
 
 
 class Standard(nn.Module):
-    """For a ladder's norm: mean 0 and standard deviation 1, whatever the batch."""
+    """Replaces a ladder's norm: mean 0 and standard deviation 1 for every batch."""
 
     def forward(self, z, track=False):
         return torch.zeros_like(z[0]), torch.ones_like(z[0])
@@ -84,7 +84,7 @@ class Standard(nn.Module):
 def make(name, whole=False, **more):
     torch.manual_seed(0)
     lr = 0.05
-    if name == "CycleGAN":  # each process has a pool of its own; among many kinks only small steps stay comparable
+    if name == "CycleGAN":  # pools differ by process; the loss has many kinks, so only small steps are comparable
         more, lr = {"pool": 0, "cycle": 1.0, **more}, 1e-3
     if name == "LadderEBGAN":  # its noise differs by rank, and its weighted costs have large gradients
         more, lr = {"noise": 0.0, "denoising": (1.0,), "margin": 0.5, **more}, 1e-3
@@ -93,11 +93,11 @@ def make(name, whole=False, **more):
     return model if whole else without_batch_statistics(model)
 
 
-ACROSS_THE_BATCH = {"ImprovedGAN"}  # whose features are matched over a process's share
+ACROSS_THE_BATCH = {"ImprovedGAN"}  # features are matched within a process's share
 
 
 def cases():
-    """All with everything on; without it, those that `..._what_the_shipped_networks_make_of_halves` has not."""
+    """All variants with all options; the slow ones without options are close to `..._make_of_halves`."""
     for name in sorted(set(ganzoo.list_models()) - ACROSS_THE_BATCH):
         yield pytest.param(name, EVERYTHING, id=f"{name}-everything")
         yield pytest.param(name, {}, id=f"{name}-plain", marks=[pytest.mark.slow] * (name != "CycleGAN"))
@@ -120,12 +120,13 @@ def halves(batch):
     """The shares of two processes."""
     for rank in range(2):
         part = tree_map(lambda tensor, rank=rank: tensor.chunk(2)[rank], batch)
-        yield {**part, "labelled": (part["image"].flip(0), part["label"].flip(0))}  # as `NoiseImages` has them
+        yield {**part, "labelled": (part["image"].flip(0), part["label"].flip(0))}  # as in `NoiseImages`
 
 
 def by_hand(model, steps):
-    """Trains as two processes are to, in one: dropout and batch norm see a half alone; gradients and running statistics
-    are averaged; the opponent's statistics stay."""
+    """Train in one process as two processes should: dropout and batch norm see one half each; gradients and running
+    statistics are averaged; the opponent's statistics are kept.
+    """
     loader, optimizers = iter(NoiseImages(model).train_dataloader()), model.configure_optimizers()[0]
     buffers = list(model.buffers())
     for step in range(steps):
@@ -153,12 +154,12 @@ def by_hand(model, steps):
             optimizer.step()
 
 
-@pytest.mark.parametrize("name", sorted(set(ganzoo.list_models()) - {"CycleGAN"}))  # whose norm is of each image alone
+@pytest.mark.parametrize("name", sorted(set(ganzoo.list_models()) - {"CycleGAN"}))  # its norm is per image
 def test_two_processes_average_what_the_shipped_networks_make_of_halves(name, tmp_path):
-    """With their batch norm and dropout; and only the stepping player is sent."""
-    settings = {"whole": True, "n_critic": 1, **({"clip": 100.0} if name == "WGAN" else {})}  # nothing to clip
+    """With batch norm and dropout; only the stepping player is sent."""
+    settings = {"whole": True, "n_critic": 1, **({"clip": 100.0} if name == "WGAN" else {})}  # no clipping
     hand = make(name, **settings)
-    if name == "GAN":  # whose first biases are the data's
+    if name == "GAN":  # its output biases start at the mean of the data
         hand.generator.start_at(mean_pixels(NoiseImages(hand).dataset("train")))
     expected = hand.state_dict()
     by_hand(hand, steps=2)
@@ -173,8 +174,8 @@ def test_two_processes_average_what_the_shipped_networks_make_of_halves(name, tm
 
 
 @pytest.mark.parametrize("gamma", [0.0, 5.0])
-def test_at_once_two_processes_are_one_too(gamma, tmp_path):
-    """|v|^2 is of the global batch's v, not a mean of those of the shares."""
+def test_two_processes_train_like_one_under_consensus_optimization(gamma, tmp_path):
+    """Both players step at once; |v|^2 is that of the global batch, not a mean over the shares."""
     one, pair = make("DCGAN", consensus=gamma), make("DCGAN", consensus=gamma)
     fit(one, steps=4)
     for rank in two(pair, tmp_path):
@@ -184,7 +185,7 @@ def test_at_once_two_processes_are_one_too(gamma, tmp_path):
 
 
 def assert_sent(sent, model, turns):
-    """In two steps, of each player its gradients, running statistics and terms, four bytes each."""
+    """Check two steps: gradients, running statistics and terms of each player in turn, four bytes a number."""
     sent = [b for b in sent if b > 64]
     assert len(sent) == 4
     for b, player in zip(sent, [*turns, *turns], strict=True):
@@ -194,13 +195,13 @@ def assert_sent(sent, model, turns):
         assert gradients < b <= gradients + statistics + 8 * 4
 
 
-def test_cyclegan_sends_only_the_stepping_player_too(tmp_path):
+def test_cyclegan_sends_only_the_stepping_player(tmp_path):
     model = make("CycleGAN", n_critic=1)
     assert_sent(two(model, tmp_path, steps=2)[0]["bytes"], model, ("generator", "discriminator"))
 
 
-def test_batch_norm_statistics_are_those_of_all_processes(tmp_path):
-    """At every step: what a checkpoint holds is what each process has, and saving moves nothing."""
+def test_batch_norm_statistics_are_equal_on_all_processes(tmp_path):
+    """At every step; a checkpoint holds the same statistics, and saving it changes none."""
 
     class Look(Callback):
         def __init__(self, save):
@@ -225,8 +226,8 @@ def test_batch_norm_statistics_are_those_of_all_processes(tmp_path):
     assert moved and all(first[0][key].any() and torch.equal(first[0][key], first[1][key]) for key in moved)
 
 
-def test_means_in_hand_survive_a_resume_with_any_number_of_processes(tmp_path):
-    """The loss that is logged at step 4, of a run that was stopped at step 3."""
+def test_running_loss_means_survive_a_resume_with_any_number_of_processes(tmp_path):
+    """The loss logged at step 4 of a run resumed at step 3."""
 
     class Keep(Callback):
         def on_train_batch_end(self, trainer, pl_module, *_):
@@ -248,19 +249,19 @@ def test_means_in_hand_survive_a_resume_with_any_number_of_processes(tmp_path):
     assert run(2, ckpt_path=tmp_path / "a.ckpt") == pytest.approx(whole[1], rel=1e-5)
 
 
-def test_plain_ddp_is_refused_and_names_the_cure():
+def test_ddp_is_refused_with_its_cure():
     model = ganzoo.DCGAN(**small("DCGAN"))
     strategy = DDPStrategy(process_group_backend="gloo", start_method="fork")
     with pytest.raises(ProcessRaisedException, match='strategy="gan"'):
         fit(model, steps=1, strategy=strategy, devices=2)
 
 
-def test_the_strategy_has_a_name():
+def test_the_strategy_is_registered_as_gan():
     trainer = Trainer(accelerator="cpu", strategy="gan", devices=1, logger=False, enable_checkpointing=False)
     assert isinstance(trainer.strategy, GANStrategy)
 
 
-def test_a_gradient_that_is_none_stays_none(tmp_path):
+def test_parameters_without_gradients_stay_unchanged(tmp_path):
     class Half(ganzoo.DCGAN):
         def __init__(self, **kwargs):
             super().__init__(**kwargs)
@@ -274,14 +275,14 @@ def test_a_gradient_that_is_none_stays_none(tmp_path):
         assert torch.equal(state[f"generator.unused.{key}"], value)
 
 
-def test_a_batch_that_does_not_divide():
+def test_a_batch_not_divisible_by_the_processes_is_refused():
     model = ganzoo.DCGAN(**small("DCGAN"))
     strategy = GANStrategy(process_group_backend="gloo", start_method="fork")
     with pytest.raises(ProcessRaisedException, match="does not divide over 2 processes"):
         fit(model, NoiseImages(model, batch_size=7), steps=1, strategy=strategy, devices=2)
 
 
-def test_processes_differ_in_dropout_and_agree_in_latents(tmp_path):
+def test_processes_share_latents_and_differ_in_dropout(tmp_path):
     class Look(Callback):
         def on_train_start(self, trainer, pl_module):
             self.z, self.mask = [], []
@@ -303,7 +304,7 @@ def test_processes_differ_in_dropout_and_agree_in_latents(tmp_path):
     assert any(not torch.equal(a, b) for a, b in zip(mask0[:1], mask1[:1], strict=True))
 
 
-def test_replicas_start_equal(tmp_path):
+def test_replicas_are_made_equal_at_the_start(tmp_path):
     class Perturb(Callback):
         def setup(self, trainer, pl_module, stage):
             with torch.no_grad():
@@ -315,7 +316,7 @@ def test_replicas_start_equal(tmp_path):
     assert all(torch.load(f"{tmp_path}/rank{rank}.pt")["equal"] for rank in range(2))
 
 
-def test_logs_of_two_processes_are_those_of_one(tmp_path):
+def test_two_processes_log_the_values_of_one(tmp_path):
     """Training means, and validation on an odd number of images."""
 
     class Keep(Callback):
@@ -326,7 +327,7 @@ def test_logs_of_two_processes_are_those_of_one(tmp_path):
 
     settings = {"steps": 3, "log_every_n_steps": 3, "limit_val_batches": 1.0, "callbacks": [Keep()]}
 
-    def equations(model):  # of the images alone: validation draws other latents on each process
+    def equations(model):  # without latents, which differ between processes in validation
         model.discriminator_loss = lambda batch: {"x": model.discriminate(batch["image"]).mean()}
         return model
 

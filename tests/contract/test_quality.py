@@ -1,4 +1,4 @@
-"""What the README's command learns; slow, run by hand: pytest -m slow tests/contract/test_quality.py -s"""
+"""Quality of the README's training; slow, run by hand: pytest -m slow tests/contract/test_quality.py -s"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ganzoo.data import Digits
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_dcgan_digits_finds_all_ten_classes(seed, tmp_path, monkeypatch):
-    """A classifier trained on the real digits sees every class in at least 3 % of 1,000 samples."""
+    """A classifier trained on real digits assigns every class to at least 3 % of 1,000 samples."""
     monkeypatch.chdir(tmp_path)
     assert main(["fit", "--config", "dcgan/digits", "--seed_everything", str(seed)]) == 0
     digits = Digits()

@@ -1,4 +1,4 @@
-"""What the documents say, works."""
+"""The documents: commands and Python blocks run, links resolve."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DOCS = ROOT / ".github" / "docs"
 GUIDES = sorted(path.stem for path in DOCS.glob("guides/*.md"))
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *(ROOT / ".github").rglob("*.md")])
 FOLDERS = ("pictures", "drawings", "photos", "horses", "zebras", "classes/cats", "classes/dogs")
-ELSEWHERE = {  # commands with tests of their own: the word that tells them
+ELSEWHERE = {  # a word of commands that are tested elsewhere -> where
     "bench": "tests/contract/test_bench.py",
     "theory": "tests/contract/test_theory.py",
     "--trainer.devices": "tests/contract/test_processes.py",
@@ -45,7 +45,7 @@ def shortened(arguments: list[str]) -> list[str]:
     if arguments[0] == "fit":
         quick += ["--data.batch_size", "4"]
         quick += [] if "--dry-run" in arguments else ["--trainer.max_steps", "3"]
-        first = "configs/dcgan/digits.yaml" in line  # which is scored, and gets a video
+        first = "configs/dcgan/digits.yaml" in line  # with scores and a video
         quick += ["--scores.final_n", "400" if first else "0"] if "digits" in line else []
         quick += [] if first else ["--samples.video_fps", "0"]
         quick += ["--model.width", "4"] if "/folder" in line or "dcgan/shards" in line else []  # of 64x64 pixels
@@ -58,7 +58,7 @@ def shortened(arguments: list[str]) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A working folder with the configs and pictures that the documents name."""
+    """A working folder with the configs and images that the documents name."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     for name in FOLDERS:
@@ -79,14 +79,14 @@ def run(arguments: list[str], capsys) -> None:
     assert main(arguments) == 0, f"{shlex.join(arguments)}\n{capsys.readouterr().err}"
 
 
-def test_the_two_lines():
+def test_the_readme_starts_with_installation_and_test_commands():
     first = blocks(ROOT / "README.md", "bash")[0]
     assert "pip install -e . && python -m ganzoo fit --config configs/dcgan/digits.yaml" in first
     assert 'pip install -e ".[test]" && pytest' in first
 
 
-def test_the_readmes_commands_run_in_order(folder, capsys):
-    """Shortened; each command finds what the one before it left."""
+def test_the_readme_commands_run_in_order(folder, capsys):
+    """Shortened; each command may use the files of earlier ones."""
     lines = commands(ROOT / "README.md")
     assert len(lines) >= 8
     for arguments in lines:
@@ -95,8 +95,8 @@ def test_the_readmes_commands_run_in_order(folder, capsys):
 
 
 @pytest.mark.parametrize("guide", GUIDES)
-def test_the_guides_trainings_build(guide, folder, capsys):
-    """Two batches of each; what reads a run is slow."""
+def test_trainings_of_the_guides_pass_a_dry_run(guide, folder, capsys):
+    """Without commands that read a run or shards, which the slow test below runs."""
     for arguments in commands(DOCS / "guides" / f"{guide}.md"):
         if arguments[0] == "fit" and not any("runs/" in word or word.startswith("shards") for word in arguments):
             run(shortened([word for word in arguments if word != "--dry-run"] + ["--dry-run"]), capsys)
@@ -104,14 +104,14 @@ def test_the_guides_trainings_build(guide, folder, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("guide", GUIDES)
-def test_the_guides_commands_run_in_order(guide, folder, capsys):
+def test_commands_of_the_guides_run_in_order(guide, folder, capsys):
     for arguments in commands(DOCS / "guides" / f"{guide}.md"):
         run(shortened(arguments), capsys)
 
 
 @pytest.mark.parametrize("page", ["README.md", *(f".github/docs/guides/{guide}.md" for guide in GUIDES)])
-def test_python_runs(page, folder):
-    """In order, in one namespace each, on a run of two steps."""
+def test_python_blocks_run(page, folder):
+    """In order, each in its own namespace, on a run of two steps."""
     found = [block for block in blocks(ROOT / page, "python") if "GeometricGAN" not in block]
     if any("runs/" in block for block in found):
         quick = ["--trainer.max_steps", "2", "--data.batch_size", "4", "--scores.final_n", "0"]
@@ -138,8 +138,8 @@ def test_the_guides_variant_keeps_the_contract(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ganzoo.list_models())
-def test_every_variant_is_in_the_documents(name):
-    """A row in the README, with the score of its trained model, and a page."""
+def test_every_variant_is_documented(name):
+    """By a row in the README, with the score of its pretrained model, and by a page."""
     row = next(
         line
         for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
@@ -155,8 +155,8 @@ def test_every_variant_is_in_the_documents(name):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page):
-    """Files, and headings of our own pages."""
+def test_links_resolve(page):
+    """To files, and to headings of our own pages."""
     for target, heading in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", (ROOT / page).read_text(encoding="utf-8")):
         path = (ROOT / page).parent / target if target else ROOT / page
         assert path.exists(), f"{page} links to {target}"
@@ -168,6 +168,6 @@ def test_links_lead_somewhere(page):
 
 @pytest.mark.parametrize("guide", GUIDES)
 def test_guides_are_short(guide):
-    """At most two screens, but for the walk through the code."""
+    """At most 90 lines; 120 for `internals` and `own-variant`."""
     lines = (DOCS / "guides" / f"{guide}.md").read_text(encoding="utf-8").splitlines()
     assert len(lines) <= (120 if guide in ("internals", "own-variant") else 90)

@@ -1,5 +1,6 @@
-"""Every option of Lightning's Trainer and of ours, and every callback that Lightning ships, has its effect in a run, or
-is refused by name before it."""
+"""Options of Lightning's Trainer and of ganzoo, and Lightning's callbacks: each has an effect or is refused by name
+before the run.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ BASE = f"{SMALL} {CHEAP} --trainer.accelerator cpu --trainer.log_every_n_steps 1
 
 
 class Watch(Callback):
-    """What goes on in a training."""
+    """Records a training: batches, flags and validations."""
 
     def __init__(self) -> None:
         self.batches: list[float] = []
@@ -91,7 +92,7 @@ def play(tmp_path, monkeypatch, capfd) -> Callable[..., Outcome]:
 
 @pytest.fixture(scope="module")
 def config() -> Namespace:
-    """A parsed one."""
+    """The parsed config of `BASE`."""
     taken: list[Namespace] = []
 
     def take(config: Namespace, verb: str) -> None:
@@ -106,7 +107,7 @@ def config() -> Namespace:
 
 
 def refusal(config: Namespace, **options: Any) -> str:
-    """What is said of these options of the trainer."""
+    """The error message for these options of the trainer."""
     changed = config.clone()
     changed.trainer.update(Namespace(options))
     with pytest.raises(UserError) as error:
@@ -114,7 +115,7 @@ def refusal(config: Namespace, **options: Any) -> str:
     return str(error.value)
 
 
-# Option -> a value that is refused, and what is said of it
+# Option -> a refused value, and words of the error message
 REFUSED = {
     "accumulate_grad_batches": (2, "set model.microbatches"),
     "barebones": (True, "python -m ganzoo bench"),
@@ -134,11 +135,11 @@ REFUSED = {
     "overfit_batches": (-1, "it takes a whole number from 0"),
     "reload_dataloaders_every_n_epochs": (-1, "it takes a whole number from 0"),
 }
-NOT_HERE = {"limit_test_batches", "num_nodes", "devices"}  # of `test`, and of processes: test_cli, test_launch
+NOT_HERE = {"limit_test_batches", "num_nodes", "devices"}  # for `test` and for several processes: test_cli, test_launch
 STOP = {"callbacks": [{"class_path": "EarlyStopping", "init_args": {"monitor": "D/loss", "stopping_threshold": 9}}]}
 MIXED = {"class_path": "lightning.pytorch.plugins.MixedPrecision"}
 VALIDATES = "--trainer.limit_val_batches 1"
-# Option -> arguments, and what is then so that is not so without them
+# Option -> command line, settings of the config (or the error message), check that holds only with them
 EFFECTS: dict[str, tuple[str, Any, Callable[[Outcome], bool]]] = {
     "accelerator": ("", {}, lambda o: o.trainer.strategy.root_device.type == "cpu"),
     "strategy": ("--trainer.strategy gan", {}, lambda o: isinstance(o.trainer.strategy, GANStrategy)),
@@ -205,14 +206,14 @@ EFFECTS: dict[str, tuple[str, Any, Callable[[Outcome], bool]]] = {
 }
 
 
-def test_all_options_of_the_trainer_are_here():
+def test_every_trainer_option_is_tested():
     options = set(inspect.signature(Trainer).parameters)
     assert options == {*REFUSED, *NOT_HERE, *EFFECTS}
     assert set(preflight.REFUSED) <= set(REFUSED)
 
 
 @pytest.mark.parametrize("option", REFUSED)
-def test_refused(option, config):
+def test_unsupported_trainer_options_are_refused(option, config):
     value, words = REFUSED[option]
     if option == "min_steps":
         said = refusal(config, min_steps=5, max_steps=4)
@@ -222,7 +223,7 @@ def test_refused(option, config):
     assert said.startswith(("trainer.", "no trainer.")) and option in said and words in said
 
 
-def test_one_of_them_typed(tmp_path, monkeypatch, capfd):
+def test_an_unsupported_trainer_option_is_refused_on_the_command_line(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     assert main(["fit", *shlex.split(BASE), "--trainer.fast_dev_run", "true"]) == 2
     assert capfd.readouterr().err.startswith("ganzoo: error: trainer.fast_dev_run keeps no log")
@@ -235,7 +236,7 @@ FAST = {"max_time", "enable_checkpointing"}
 @pytest.mark.parametrize(
     "option", [o if o in FAST else pytest.param(o, marks=pytest.mark.slow) for o in EFFECTS if o != "accelerator"]
 )
-def test_effects(option, play):
+def test_trainer_options_have_effects(option, play):
     arguments, settings, holds = EFFECTS[option]
     if isinstance(settings, str):
         with pytest.raises(UserError, match=settings):
@@ -245,7 +246,7 @@ def test_effects(option, play):
 
 
 @pytest.mark.slow
-def test_without_options_nothing_of_this_is_so(play):
+def test_effects_are_absent_without_their_options(play):
     plain = play("")
     same = {"accelerator", "max_time", "reload_dataloaders_every_n_epochs"}
     assert [option for option, (_, _, holds) in EFFECTS.items() if option not in same and holds(plain)] == []
@@ -253,16 +254,16 @@ def test_without_options_nothing_of_this_is_so(play):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("every, times", [(0, 2), (1, 3)])
-def test_loaders_are_made_again(play, monkeypatch, every, times):
+def test_loaders_are_recreated_every_n_epochs(play, monkeypatch, every, times):
     made = []
     make = GANDataModule.train_dataloader
     monkeypatch.setattr(GANDataModule, "train_dataloader", lambda self: made.append(1) or make(self))
     play(f"--trainer.reload_dataloaders_every_n_epochs {every}")
-    assert len(made) == times  # one of them in the preflight
+    assert len(made) == times  # including one in the preflight
 
 
-def test_what_is_asked_for_is_printed(play):
-    """Lightning's notices are silenced, but not its profilers and summaries."""
+def test_profiler_reports_and_model_summaries_are_printed(play):
+    """Lightning's other notices are silenced."""
     lines: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())
@@ -276,7 +277,7 @@ def test_what_is_asked_for_is_printed(play):
     assert ["MaxoutDiscriminator" in line or "Profiler Report" in line for line in lines] == [True, True]
 
 
-# Callback -> arguments; those that are not here are refused
+# Callback -> arguments; all others are refused
 WORK: dict[str, list[dict[str, Any]]] = {
     "DeviceStatsMonitor": [{}],
     "EMAWeightAveraging": [{"decay": 0.9}],
@@ -293,7 +294,7 @@ WORK: dict[str, list[dict[str, Any]]] = {
     "WeightAveraging": [{}],
 }
 QUICK = {"DeviceStatsMonitor", "ModelCheckpoint", "RichProgressBar"}
-TRACES = {  # what they leave
+TRACES = {  # callback -> check of its effect
     "DeviceStatsMonitor": lambda o: any(key.startswith("DeviceStats") for row in o.rows for key in row),
     "LambdaCallback": lambda o: o.has("touched"),
     "LearningRateMonitor": lambda o: any("lr-SGD" in row for row in o.rows),
@@ -306,7 +307,7 @@ TRACES = {  # what they leave
 
 
 @pytest.mark.parametrize("name", shipped.__all__)
-def test_callbacks_are_refused_by_name(name, config):
+def test_unsuited_callbacks_are_refused_by_name(name, config):
     callback = Namespace(class_path=f"lightning.pytorch.callbacks.{name}", init_args=Namespace())
     changed = config.clone()
     changed.trainer.callbacks = [callback]
@@ -318,7 +319,7 @@ def test_callbacks_are_refused_by_name(name, config):
 
 
 @pytest.mark.parametrize("base", UNSUITED)
-def test_so_they_are_in_python(base):
+def test_unsuited_callbacks_are_refused_in_python(base):
     callback = type("Mine", (base,), {"__init__": lambda self: None, "setup": lambda *_, **__: None})()
     with pytest.raises(Exception, match="Mine |accumulation") as error:
         fit(ganzoo.GAN(8, 1, hidden=8, d_hidden=8), steps=1, callbacks=[callback])
@@ -326,7 +327,7 @@ def test_so_they_are_in_python(base):
 
 
 @pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in WORK])
-def test_callbacks_work(name, play, monkeypatch):
+def test_supported_callbacks_work(name, play, monkeypatch):
     monkeypatch.syspath_prepend("")
     Path("my_functions.py").write_text(
         "def touch(*_):\n    open('touched', 'w').close()\n\n\ndef size(batch):\n    return len(batch['image'])\n"
@@ -338,7 +339,7 @@ def test_callbacks_work(name, play, monkeypatch):
         assert TRACES.get(name, lambda o: True)(outcome)
 
 
-# Where a config might name a URL, beside `ckpt_path`
+# Places where a config may name a URL, besides `ckpt_path`
 URL = "ftp://127.0.0.1:9/x"
 URLS = {
     "trainer.default_root_dir": {"default_root_dir": URL},
@@ -354,12 +355,12 @@ URLS = {
 
 
 @pytest.mark.parametrize("key", URLS)
-def test_no_urls(key, config):
+def test_urls_are_refused_where_a_path_is_expected(key, config):
     said = refusal(config, **URLS[key])
     assert said == f"{key} is a URL; only a logger's service is reached by one, so name a folder or file here"
 
 
-def test_a_loggers_service_may_have_one(config):
+def test_urls_of_logger_services_are_accepted(config):
     changed = config.clone()
     service = Namespace(class_path="lightning.pytorch.loggers.MLFlowLogger", init_args=Namespace(tracking_uri=URL))
     changed.trainer.logger = service
@@ -371,7 +372,7 @@ def test_a_loggers_service_may_have_one(config):
 
 
 @pytest.mark.parametrize("monitor", ["val_loss", "val/D/loss"])
-def test_what_nobody_logs_is_not_monitored(monitor, tmp_path, monkeypatch, capfd):
+def test_monitors_that_are_never_logged_are_refused(monitor, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     stop = ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", monitor]
     assert main(["fit", *shlex.split(BASE), "--trainer.max_steps", "1", *stop]) == 2
@@ -379,16 +380,16 @@ def test_what_nobody_logs_is_not_monitored(monitor, tmp_path, monkeypatch, capfd
     assert capfd.readouterr().err == f"ganzoo: error: {said}\n" and not Path("runs").exists()
 
 
-def test_who_logs_what_nobody_knows_is_told_in_one_line(play):
-    """A user's own callback may log it."""
+def test_an_unknown_monitor_ends_in_one_line(play):
+    """It is not refused at start, as a user's callback may log it."""
     stop = {"class_path": "EarlyStopping", "init_args": {"monitor": "mine"}}
     with pytest.raises(UserError, match="conditioned on metric `mine`") as error:
         play("", {"trainer": {"callbacks": [stop]}})
     assert "\n" not in str(error.value)
 
 
-def test_a_loss_is_monitored_before_the_first_log(play):
-    """Each epoch has its own mean."""
+def test_losses_can_be_monitored_before_the_first_log(play):
+    """Each epoch has its mean."""
     stopping = shipped.EarlyStopping("G/loss", patience=2, min_delta=9.0)
     fit(ganzoo.GAN(8, 1, hidden=8, d_hidden=8), steps=50, callbacks=[stopping], log_every_n_steps=100)
     assert stopping.wait_count == 2
@@ -400,14 +401,14 @@ def test_a_loss_is_monitored_before_the_first_log(play):
 
 
 @pytest.mark.slow
-def test_each_score_counts_once(play):
+def test_early_stopping_counts_each_score_once(play):
     stop = {"class_path": "EarlyStopping", "init_args": {"monitor": "fid", "patience": 2, "min_delta": 1e6}}
     scores = "--scores.metrics [fid] --scores.n 20 --scores.every_n_steps 4 --trainer.max_steps 40"
     outcome = play(scores, {"trainer": {"callbacks": [stop]}})
-    assert outcome.trainer.global_step == 12  # the second epoch after each of the first two knows no new one
+    assert outcome.trainer.global_step == 12  # epochs without a new score do not count
 
 
-# One picture, of which a batch norm makes nothing
+# A single image, which batch norm cannot normalise
 
 ONE = {
     "a batch": "--model MLPGAN --data.batch_size 1",
@@ -418,7 +419,7 @@ ONE = {
 
 
 @pytest.mark.parametrize("case", ONE)
-def test_one_picture(case, tmp_path, monkeypatch, capfd):
+def test_a_single_image_per_batch_norm_is_refused(case, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     data = "--data Digits --data.image_size 16 --trainer.accelerator cpu --trainer.max_steps 1"
     assert main(["fit", *shlex.split(f"{data} {ONE[case]}")]) == 2
@@ -427,20 +428,20 @@ def test_one_picture(case, tmp_path, monkeypatch, capfd):
     assert said.count("\n") == 1 and not Path("runs").exists()
 
 
-def test_one_picture_is_enough_without_such_a_norm(play):
+def test_a_single_image_is_accepted_without_batch_norm(play):
     assert play("--data.batch_size 1 --trainer.max_steps 1").trainer.global_step == 1
 
 
-def test_the_last_batch_of_ones_own_loader_has_one_picture():
+def test_a_last_batch_of_one_image_is_refused_with_batch_norm():
     pictures = torch.utils.data.DataLoader([{"image": torch.zeros(1, 16, 16)}] * 3, batch_size=2)
     with pytest.raises(MisconfigurationException, match="a batch norm needs two pictures or more"):
         fit(ganzoo.MLPGAN(16, 1, hidden=8, d_hidden=8), pictures, steps=3)
 
 
-# ganzoo's own options: two runs that differ in one of them leave other files
+# ganzoo's own options: runs that differ in one option write different files
 
 SCORED = "--scores.metrics [fid] --scores.n 20 --scores.every_n_steps 2"
-OWN: dict[str, dict[str, tuple[str, str]]] = {  # section -> option -> another value, and what both runs have beside it
+OWN: dict[str, dict[str, tuple[str, str]]] = {  # section -> option -> another value, options of both runs
     "samples": {"every_n_steps": ("1", ""), "rows": ("2", ""), "columns": ("2", ""), "video_fps": ("4", "")},
     "scores": {
         "metrics": ("[fid]", "--scores.n 20"),
@@ -475,7 +476,7 @@ OWN: dict[str, dict[str, tuple[str, str]]] = {  # section -> option -> another v
     },
     "data": {"batch_size": ("400", ""), "flip": ("true", ""), "seed": ("1", "")},
 }
-SEEN_ELSEWHERE = {  # a file of weights; numbers that are not finite; code, and processes, that change no bit
+SEEN_ELSEWHERE = {  # options that need special input or change no file -> where they are tested
     "scores.weights": "test_extractors",
     "checkpoint.rollbacks": "test_checkpoints",
     "model.compile_losses": "test_turns",
@@ -483,7 +484,7 @@ SEEN_ELSEWHERE = {  # a file of weights; numbers that are not finite; code, and 
 }
 
 
-def test_all_own_options_are_here():
+def test_every_own_option_is_tested():
     callbacks = {"samples": Samples, "scores": Scores, "diagnostics": Diagnostics, "checkpoint": Checkpoints}
     for section, cls in {**callbacks, "model": ganzoo.GANModule, "data": GANDataModule}.items():
         known = {*OWN[section], *(key.partition(".")[2] for key in SEEN_ELSEWHERE if key.startswith(f"{section}."))}
@@ -491,7 +492,7 @@ def test_all_own_options_are_here():
 
 
 def left() -> dict[str, Any]:
-    """What a run has left, by its files, but for times, versions and its config."""
+    """File name -> content of the run's files, without times, versions and the config."""
     found: dict[str, Any] = {}
     for file in Path("runs/001-gan-digits").rglob("*"):
         if file.suffix == ".ckpt":

@@ -1,4 +1,4 @@
-"""Every figure of the theory is drawn, and the command writes it with its caption."""
+"""The theory figures, and the command that writes them with their captions."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ SLOW = {"latent_arithmetic", "boosting", "dirac", "aliasing", "f_gans", "bilinea
 
 
 @pytest.mark.parametrize("name", [pytest.param(f, marks=[pytest.mark.slow] * (f in SLOW)) for f in FIGURES])
-def test_a_figure_is_drawn(name, tmp_path):
+def test_every_figure_is_drawn(name, tmp_path):
     draw = drawing(name)
     short = {"steps": 3} if "steps" in inspect.signature(draw).parameters else {}
     figure = draw(**short)
-    figure.set_layout_engine("none")  # which takes longer than the drawing
+    figure.set_layout_engine("none")  # layout takes longer than drawing
     figure.savefig(tmp_path / "figure.png")
     with Image.open(tmp_path / "figure.png") as picture:
         assert len(picture.convert("RGB").getcolors(1 << 20)) > 10
     assert len(inspect.getdoc(draw)) > 80  # the caption
 
 
-def test_the_command_writes_a_gallery(tmp_path, capsys):
+def test_the_theory_command_writes_figures_and_a_gallery(tmp_path, capsys):
     assert main(["theory", "bilinear", "bilinear", "--outdir", str(tmp_path / "out")]) == 0
     page = (tmp_path / "out" / "gallery.md").read_text()
     assert "![f = xy under every update rule](bilinear.png)" in page and "optimal" not in page
@@ -36,7 +36,7 @@ def test_the_command_writes_a_gallery(tmp_path, capsys):
     assert "gallery.md" in out and "1/1 bilinear" in out
 
 
-def test_a_folder_that_cannot_be_is_named(tmp_path, capsys):
+def test_an_invalid_output_folder_is_refused(tmp_path, capsys):
     (tmp_path / "file").touch()
     (tmp_path / "out" / "hinge.png").mkdir(parents=True)
     for folder, about in {"file": "File exists", "out": "Is a directory"}.items():
@@ -51,6 +51,6 @@ def test_the_committed_gallery_has_every_figure():
     assert {path.stem for path in place.glob("*.png")} == set(FIGURES)
 
 
-def test_a_slip_is_named(capsys):
+def test_a_misspelt_figure_is_refused_with_a_suggestion(capsys):
     assert main(["theory", "bilinaer"]) == 2
     assert "did you mean 'bilinear'?" in capsys.readouterr().err

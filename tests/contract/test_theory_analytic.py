@@ -1,4 +1,4 @@
-"""What the theory's figures without networks show, in numbers."""
+"""The claims of the theory figures without networks, as numbers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def array(*values):
 # Dynamics
 
 
-def test_every_rule_is_in_one_group_and_does_what_its_group_says(distances):
+def test_every_update_rule_diverges_converges_or_cycles_as_grouped(distances):
     leave, converge, neither = FATES.values()
     assert sorted([*leave, *converge, *neither]) == sorted([*RULES, "alternating, averaged", "infinitely small steps"])
     assert min(distances[name][-1] for name in leave) > 1 - 1e-6
@@ -47,7 +47,7 @@ def test_every_rule_is_in_one_group_and_does_what_its_group_says(distances):
         assert 0.5 < distances[name][200:].min() < distances[name][200:].max() < 0.9
 
 
-def test_the_dots_are_on_the_curves(distances):
+def test_orbits_follow_their_closed_form_factors(distances):
     every_fifth = torch.arange(0, 1001, 5)
     for name, factor in FACTORS.items():
         torch.testing.assert_close(
@@ -55,18 +55,18 @@ def test_the_dots_are_on_the_curves(distances):
         )
 
 
-def test_the_mean_of_the_orbit_comes_to_rest_and_the_orbit_does_not(distances):
+def test_the_mean_of_the_alternating_orbit_converges_and_the_orbit_does_not(distances):
     assert distances["alternating, averaged"][-1] == pytest.approx(0.005, abs=0.0005)
     assert distances["alternating"][-100:].max() == pytest.approx(math.sqrt((2 + LR) / (2 - LR)), abs=0.001)
 
 
-def test_half_the_rate_takes_four_times_the_steps_to_leave():
+def test_half_the_learning_rate_takes_four_times_the_steps_to_double_the_distance():
     counted = array(*(doubling(lr) for lr in (0.2, 0.1, 0.05)))
     torch.testing.assert_close(counted, array(*(math.ceil(LOG_4 / math.log1p(lr**2)) for lr in (0.2, 0.1, 0.05))))
     assert (counted[1:] / counted[:-1]).tolist() == pytest.approx([4, 4], rel=0.05)
 
 
-def test_only_r1_and_noise_draw_the_dirac_gan_in():
+def test_only_r1_and_instance_noise_stabilise_the_dirac_gan():
     real = {name: max(one.real for one in eigenvalues(game)) for name, game in DIRAC.items() if name != "WGAN-GP"}
     drawn = [name for name, part in real.items() if part < -1e-6]
     assert drawn == ["minimax with R1, weight 1/2", "minimax with instance noise, sigma 1"]
@@ -74,7 +74,7 @@ def test_only_r1_and_noise_draw_the_dirac_gan_in():
     assert [real[name] for name in real if name not in drawn] == pytest.approx([0, 0, 0], abs=1e-6)
 
 
-def test_wgan_gp_has_a_field_that_jumps_where_the_data_is():
+def test_the_vector_field_of_wgan_gp_is_discontinuous_at_the_data():
     above, below = (DIRAC["WGAN-GP"].v(array(0.0, psi)) for psi in (1e-6, -1e-6))
     assert (above - below)[1] == pytest.approx(2, abs=1e-5)
 
@@ -82,7 +82,7 @@ def test_wgan_gp_has_a_field_that_jumps_where_the_data_is():
 # D*, V and density space
 
 
-def test_v_falls_to_minus_log_4_as_the_generator_comes_nearer():
+def test_v_falls_to_minus_log_4_as_the_generator_approaches_the_data():
     found = stages()
     assert [one.v for one in found] == pytest.approx([2 * one.jsd - LOG_4 for one in found], abs=1e-9)
     assert found[0].v > found[1].v > found[2].v == pytest.approx(-LOG_4, abs=1e-9)
@@ -103,7 +103,7 @@ def test_v_falls_monotonically_in_densities_and_in_logits():
 # Objectives and divergences
 
 
-def test_the_variants_own_losses_tell_g_what_the_text_says():
+def test_generator_losses_have_the_slopes_stated_in_the_text():
     logits = array(-8, -1, 0, 3)
     slopes = {name: -slope for name, (_, slope) in told(logits).items()}
     torch.testing.assert_close(slopes["minimax"], logits.sigmoid())
@@ -112,18 +112,22 @@ def test_the_variants_own_losses_tell_g_what_the_text_says():
     assert slopes["non-saturating"][0] / slopes["minimax"][0] > 2900
 
 
-def test_kl_and_pearson_cover_and_reverse_kl_picks():
+def test_kl_and_pearson_cover_both_modes_and_reverse_kl_picks_one():
     found = nearest()
     std = {name: ends[0][1].std for name, ends in found.items()}
     assert all(std[name] > 1.4 for name in F_DIVERGENCES if name != "reverse-kl")
     assert std["reverse-kl"] == pytest.approx(0.5, abs=0.02)
     assert {name for name, ends in found.items() if len(ends) == 1} == {"kl", "pearson"}
-    for name in ("hellinger", "jensen-shannon", "gan"):  # picking is a local minimum, and a worse one
+    for name in (
+        "hellinger",
+        "jensen-shannon",
+        "gan",
+    ):  # picking is a local minimum, a worse one
         (least, _), (other, q) = found[name]
         assert other > least + 0.05 and q.std < 0.6
 
 
-def test_no_gaussian_of_a_grid_is_nearer():
+def test_the_nearest_gaussian_beats_every_gaussian_of_a_grid():
     x = X[X.abs() < 6]
     from_grid = [Gaussian(mean / 5, std / 10) for mean in range(-10, 11) for std in range(4, 20)]
     for name, ends in nearest().items():
@@ -131,7 +135,7 @@ def test_no_gaussian_of_a_grid_is_nearer():
         assert ends[0][0] < min(divergences), name
 
 
-def test_jsd_of_lines_has_no_slope_until_there_is_noise():
+def test_the_jsd_of_parallel_lines_is_flat_without_noise():
     theta = array(-2, -0.5, 0, 0.01, 1)
     found = lines(theta)
     torch.testing.assert_close(found["W"], theta.abs())
@@ -140,10 +144,10 @@ def test_jsd_of_lines_has_no_slope_until_there_is_noise():
         noisy = found[f"sigma {sigma}"]
         assert noisy[2] == pytest.approx(0, abs=1e-12) and 0 < noisy[3] < noisy[1] < noisy[0] < math.log(2) + 1e-9
     sharp, wide = (found[f"sigma {sigma}"] for sigma in (0.1, 1.0))
-    assert math.log(2) - sharp[4] < 1e-5 and wide[0] - wide[4] > 0.1  # far away only the wide one has a slope
+    assert math.log(2) - sharp[4] < 1e-5 and wide[0] - wide[4] > 0.1  # far away only the wide noise gives a slope
 
 
-def test_a_discriminator_that_lags_behind_says_too_little():
+def test_a_stale_discriminator_gives_a_lower_bound():
     for name in ("kl", "reverse-kl", "pearson", "hellinger", "jensen-shannon"):
         assert stale_bound(name, 1.0, 1.0) == pytest.approx(closed(1.0)[name], abs=1e-8)
         for theta in (0.0, 0.5, 0.9, 1.1, 2.0):

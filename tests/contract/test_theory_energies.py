@@ -1,4 +1,4 @@
-"""What the pictures of energies claim: exact where numbers are exact, over three seeds where something is trained."""
+"""The claims of the theory figures on energies: exact where possible, over three seeds where networks are trained."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ganzoo.theory.minibatch import angles, diversity, pulled, spread
 SEEDS = (0, 1, 2)
 
 
-def test_above_the_margin_a_fake_moves_g_alone():
+def test_above_the_margin_fakes_have_gradients_for_g_only():
     terms = hinge_terms(torch.tensor([0.0, 3.0, 9.9, 10.1, 50.0], dtype=torch.float64), 10.0)
     assert terms["D, fake"][0].tolist() == pytest.approx([10, 7, 0.1, 0, 0])
     assert terms["D, fake"][1].tolist() == [-1, -1, -1, 0, 0]
@@ -32,7 +32,7 @@ def test_above_the_margin_a_fake_moves_g_alone():
     assert terms["G, fake"][1].tolist() == terms["D, real"][1].tolist() == [1] * 5
 
 
-def test_reals_and_fakes_meet_at_an_energy_that_the_start_decides():
+def test_the_common_final_energy_of_reals_and_fakes_depends_on_the_start():
     met = []
     for game in meetings((0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0), 1500).values():
         assert game.value[-1] == pytest.approx(1, abs=1e-4)
@@ -43,20 +43,20 @@ def test_reals_and_fakes_meet_at_an_energy_that_the_start_decides():
     assert met == pytest.approx([0.189, 0.206, 0.320, 0.5, 0.7, 0.852, 0.873], abs=0.002)
 
 
-def test_energies_that_are_stopped_nowhere_keep_their_mean():
+def test_energies_that_are_never_clipped_keep_their_mean():
     near, far = (meetings((start,), 300)[start] for start in (0.5, 0.1))
     stopped = [((game.energies[1:] == 0) | (game.energies[1:] == 1)).any() for game in (near, far)]
     assert stopped == [False, True]
     assert (near.energies.mean(1) - 0.5).abs().max() < 1e-12 and (far.energies.mean(1) - 0.1).abs().max() > 0.05
 
 
-def test_the_term_of_two_codes_is_their_squared_cosine():
+def test_the_pull_away_term_of_two_codes_is_their_squared_cosine():
     degrees, term = angles()
     torch.testing.assert_close(term, degrees.deg2rad().cos().square())
     assert term[0] == 1 and term[-1] < 1e-30
 
 
-def test_training_digits_reach_themselves_and_copies_reach_one():
+def test_spread_counts_distinct_nearest_digits():
     real = strangers()["training digits"]
     assert spread(real[:50], real) == 50 and spread(real[:1].expand(50, -1, -1, -1), real) == 1
 
@@ -68,13 +68,13 @@ def test_a_mosaic_has_the_images_in_rows():
     assert torch.equal(picture[3:, 3:5], images[4, 0]) and picture[2].isnan().all()
 
 
-def test_strangers_are_the_held_out_digits_pixels_in_another_order():
+def test_shuffled_pixels_permute_the_held_out_digits():
     sets = strangers()
     held_out, shuffled = (sets[name].flatten(1) for name in ("held-out digits", "shuffled pixels"))
     assert torch.equal(held_out.sort(1).values, shuffled.sort(1).values) and not torch.equal(held_out, shuffled)
 
 
-def test_a_landscape_has_its_start_and_its_end():
+def test_a_landscape_includes_its_start_and_end():
     points, margin, moments = landscape(3)
     assert [moment.step for moment in moments] == [0, 1, 2, 3] and margin == 0.5
     assert points.shape == moments[0].points.shape == (400, 2) and points.norm(dim=1).mean() > 0.9
@@ -83,14 +83,14 @@ def test_a_landscape_has_its_start_and_its_end():
     assert (moments[0].plane - torch.hypot(x, y)).abs().max() < 0.05
 
 
-def test_what_trains_leaves_the_callers_random_numbers_alone():
+def test_trainings_do_not_change_the_global_random_state():
     before = torch.get_rng_state()
     landscape(2), ebgan_digits(2), reals_alone(2), diversity(2)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_in_a_minibatch_gradients_part_on_ds_weights_and_meet_on_fakes(seed):
+def test_energy_gradients_have_a_higher_rank_than_logistic_ones(seed):
     found = diversity(200, seed)
     first, last = ({loss: one.ranks() for loss, one in found[step].items()} for step in (0, 200))
     # measured, 4 seeds, at 0: 6.7 to 12.3 of 64 against 4.4 to 5.6; after 128 steps: 33 to 36 against 4.3 to 4.7
@@ -99,16 +99,16 @@ def test_in_a_minibatch_gradients_part_on_ds_weights_and_meet_on_fakes(seed):
     assert first["energy"][1] > 5 * first["logistic"][1] and last["logistic"][1] < last["energy"][1] < 3
 
 
-def test_boosting_begins_with_independent_pixels():
+def test_boosting_starts_from_independent_pixels():
     found = boosted(2)
     assert list(found.fantasies) == list(found.adversaries) == [0, 1, 2] and len(found.losses) == 2
-    assert found.adversaries[0] < found.losses[0] < math.log(2)  # the stronger one tells more
+    assert found.adversaries[0] < found.losses[0] < math.log(2)  # the stronger one separates better
     assert set(found.fantasies[2].unique().tolist()) == {-1, 1}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_booster_has_little_to_tell_and_a_stronger_adversary_has_more(seed):
+def test_boosted_losses_approach_log_2_and_stronger_adversaries_stay_below(seed):
     found = boosted(16, seed)
     # measured, 3 seeds: .47 at first, .66 to .68 over the last four rounds; 20 units: .21, .43 to .46, .52 to .55
     assert found.losses[0] < 0.5 and sum(found.losses[-4:]) / 4 == pytest.approx(math.log(2), abs=0.05)
@@ -118,7 +118,7 @@ def test_the_booster_has_little_to_tell_and_a_stronger_adversary_has_more(seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
-def test_noise_lies_above_digits_and_fakes_beside_them(seed):
+def test_noise_has_higher_energy_than_digits_and_fakes_have_a_similar_one(seed):
     sets, gan = strangers(), ebgan_digits(1000, seed)
     found = energies_of(gan.discriminator, {**sets, "fakes": gan.sample(seeds=range(200))})
     for energies in (found, energies_of(reals_alone(1000, seed), sets)):
@@ -135,8 +135,8 @@ def test_noise_lies_above_digits_and_fakes_beside_them(seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
-def test_fakes_teach_d_that_an_average_of_two_digits_is_no_easier_than_a_digit(seed):
-    """To an auto-encoder of reals alone it is easier, as all that is blurred."""
+def test_averages_of_digits_have_lower_energy_only_without_fakes(seed):
+    """An auto-encoder trained on reals alone gives the blurred averages a lower energy."""
     held_out = strangers()["held-out digits"]
     others = held_out[torch.randperm(len(held_out), generator=torch.Generator().manual_seed(0))]
     sets = {"digits": held_out, "averages": (held_out + others) / 2}
@@ -150,7 +150,7 @@ def test_fakes_teach_d_that_an_average_of_two_digits_is_no_easier_than_a_digit(s
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_large_pull_away_term_spreads_codes_and_fakes(seed):
-    """The paper's 0.1 has no effect that stands out here: f_PT .63, .54, .47 against .53, .57, .58."""
+    """The paper's weight 0.1 has no clear effect here: f_PT .63, .54, .47 against .53, .57, .58 without."""
     without, large = pulled((0, 5), 1000, seed).values()
     # measured, 3 seeds: f_PT .53 to .58 and .25 to .32; reached 24 to 40 and 83 to 95, of 331 for held-out digits
     assert large.term < 0.75 * without.term and large.reached > 1.5 * without.reached
@@ -160,7 +160,7 @@ def test_a_large_pull_away_term_spreads_codes_and_fakes(seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_plane_rises_and_a_valley_is_left_about_the_data(seed):
+def test_the_energy_landscape_rises_except_near_the_data(seed):
     _, margin, moments = landscape(1500, seed)
     early, last = moments[2], moments[-1]
     assert early.step == 100 and early.fake < 0.6 * early.real  # measured, 3 seeds: .09 to .13 against .41 to .44

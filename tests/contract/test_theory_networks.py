@@ -1,4 +1,4 @@
-"""Networks do what the theory says of them, as far as they do: real variants, trained for seconds."""
+"""The claims of the theory figures on trained networks: shipped variants, trained for seconds."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from tests.unit.test_diagnostics import Curves
 SEEDS = [0, 1, 2]
 
 
-# How it is measured
+# The measurements
 
 
-def test_the_line_has_the_density_that_is_drawn():
+def test_the_line_data_has_the_drawn_density():
     points = Line(HUMPS, (0.5, 0.5)).dataset("train").images.flatten().double()
     found = torch.histogram(points, torch.linspace(-1, 1, 101, dtype=torch.float64), density=True).hist
     assert integral(log_data(X).exp(), X) == pytest.approx(1, abs=0.002)
@@ -38,7 +38,7 @@ def test_the_line_has_the_density_that_is_drawn():
     assert points.mean().item() == pytest.approx(sum(hump.mean for hump in HUMPS) / 2, abs=0.01)
 
 
-def test_a_snapshot_of_the_optimum_is_at_rest():
+def test_a_snapshot_of_the_optimum_has_zero_distances():
     none = torch.empty(0)
     rest = Snapshot(log_data(X), torch.full_like(X, 0.5), none, none)
     assert rest.from_best == rest.from_half == rest.w1 == 0 and rest.jsd == pytest.approx(0, abs=1e-12)
@@ -49,19 +49,19 @@ def test_a_snapshot_of_the_optimum_is_at_rest():
     assert apart.from_best == pytest.approx(0.5, abs=0.01), "right about all of the data, wrong about all fakes"
 
 
-def test_the_best_matching_is_the_distance_of_shifted_points():
+def test_transport_between_shifted_points_is_the_shift():
     points = torch.rand(50, 2, generator=torch.Generator().manual_seed(0))
     shift = torch.tensor([3.0, 4.0])
     assert transport(points, points.flip(0) + shift) == pytest.approx(5, abs=1e-5)
 
 
-def test_a_model_is_looked_at_after_the_batches_that_are_named():
+def test_look_records_after_the_named_batches():
     look = Look({1, 3}, lambda model: int(model.images_seen))
     fit(gan := ganzoo.GAN(image_size=8, hidden=8, d_hidden=8), NoiseImages(gan), steps=4, callbacks=[look])
     assert look.found == {1: 8, 3: 24}
 
 
-def test_all_that_is_drawn_follows_from_the_seed_alone(monkeypatch):
+def test_trained_depends_on_its_seed_alone(monkeypatch):
     def drawn(seed):
         seen = []
 
@@ -80,7 +80,7 @@ def test_all_that_is_drawn_follows_from_the_seed_alone(monkeypatch):
     assert not torch.equal(drawn(1)[:8], first[:8])
 
 
-def test_a_frozen_discriminator_moves_until_then():
+def test_freeze_stops_the_discriminator_at_its_step():
     gan = ring_gan()
     look = Look(range(5), lambda model: [p.clone() for p in model.discriminator.parameters()])
     fit(gan, NoiseImages(gan), steps=4, callbacks=[Freeze(2), look])
@@ -91,7 +91,7 @@ def test_a_frozen_discriminator_moves_until_then():
 @pytest.mark.parametrize(
     ("name", "expected"), [("in both steps", (True, True)), ("in D's step", (True, False)), ("nowhere", (False, False))]
 )
-def test_dropout_is_on_in_whose_step_it_says(name, expected):
+def test_dropout_is_active_in_the_named_steps(name, expected):
     gan = DROPOUT[name](image_size=8, hidden=8, d_hidden=8)
     seen = {}
 
@@ -110,8 +110,8 @@ def test_dropout_is_on_in_whose_step_it_says(name, expected):
     assert all(m.training for m in gan.discriminator.modules())
 
 
-def test_dropout_arms_are_scored(monkeypatch):
-    """After a batch, two arms have the same D, as its own step has dropout in both; G's step tells them apart."""
+def test_every_dropout_arm_is_scored(monkeypatch):
+    """After one batch, the arms with dropout in D's step have equal Ds; dropout in G's step makes their Gs differ."""
     models = []
 
     def scored(model, data, metrics, n):
@@ -130,8 +130,8 @@ def test_dropout_arms_are_scored(monkeypatch):
     assert different == [["generator"], ["discriminator", "generator"]]
 
 
-def test_what_gans_d_says_is_its_loss_and_what_a_critic_says_a_difference():
-    """Untrained, D does not tell one from the other: log 4, and nearly nothing."""
+def test_untrained_critics_report_log_4_for_gan_and_zero_for_wgan():
+    """For GAN the figure is D's loss, for WGAN the difference of the critic's means."""
     assert critics("GAN", 1)[0].said == pytest.approx(2 * math.log(2), abs=0.1)
     assert abs(critics("WGAN", 1)[0].said) < 0.1
 
@@ -141,7 +141,7 @@ def test_what_gans_d_says_is_its_loss_and_what_a_critic_says_a_difference():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
-def test_d_follows_the_optimum_and_ends_near_a_half(seed):
+def test_d_follows_the_optimal_discriminator_and_ends_near_one_half(seed):
     """Measured, seeds 0 to 2: |D - D*| .11 to .14 at batch 50, .012 to .017 at the end; |D - 1/2| .22 to .30, then .034
     to .051; JSD .16 to .28, then .015 to .023; W1 .09 to .19, then .013 to .015."""
     found = list(snapshots(1500, seed).values())
@@ -153,7 +153,7 @@ def test_d_follows_the_optimum_and_ends_near_a_half(seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_half_from_a_d_that_lags_behind_means_nothing(seed):
+def test_a_slow_discriminator_near_one_half_does_not_indicate_convergence(seed):
     """D at G's rate. Measured, seeds 0 to 2: |D - 1/2| at most .017, while at batches 50 and 100 the JSD is .13 to .37,
     and |D - D*| .20 to .33."""
     found = snapshots(1500, seed, d_rate=3e-4)
@@ -164,14 +164,14 @@ def test_a_half_from_a_d_that_lags_behind_means_nothing(seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
-def test_g_gives_a_frozen_discriminator_what_pleases_it(seed):
+def test_a_frozen_discriminator_leads_to_collapse(seed):
     """Measured, seeds 0 to 2: diversity .87 to .96 and 4 to 7 modes while D learns; .000 to .002 and none against a D
     that never does; .007, .58 and .016, on 0, 1 and 1 modes, against one that was frozen after 200 batches."""
     healthy, stopped, never = (samples[800] for samples in frozen(800, seed).values())
     assert healthy.diversity > 0.75 and healthy.modes >= 2
     assert never.diversity < 0.05 and never.modes == 0
     assert stopped.modes < healthy.modes
-    assert healthy.pleased < 0 < never.pleased  # never: .03, of logits that hardly differ
+    assert healthy.pleased < 0 < never.pleased  # never: .03, as the logits hardly differ
     assert max(healthy.pleased, 0.2) < stopped.pleased  # .67 to .84
 
 
@@ -193,14 +193,14 @@ def mlpgan():
     ("make", "freeze", "alarms", "least", "most"),
     [
         (dcgan, [], set(), 0.7, 1.3),  # measured, seed 0: 1.07
-        (dcgan, [Freeze(240)], {"D is frozen"}, 0.5, 1.3),  # .80 to 1.09: batch norm keeps the fakes apart
+        (dcgan, [Freeze(240)], {"D is frozen"}, 0.5, 1.3),  # .80 to 1.09: batch norm keeps the fakes diverse
         (mlpgan, [Freeze(0)], {"D is frozen"}, 0.0, COLLAPSED / 2),  # .02
         (mlpgan, [Freeze(0, 1e-7)], {"collapse", "D wins"}, 0.0, COLLAPSED / 2),  # .02
     ],
 )
 @pytest.mark.parametrize("seed", SEEDS)
-def test_alarms_of_a_d_that_stands_still(make, freeze, alarms, least, most, seed):
-    """On digits. That D is frozen silences all that comes of it; where D hardly moves, the collapse rings."""
+def test_diagnostics_of_a_frozen_discriminator(make, freeze, alarms, least, most, seed):
+    """On digits. The alarm for a frozen D replaces those for its effects; a nearly frozen D gives a collapse alarm."""
     curves, diagnostics = Curves(), Diagnostics(40, 64)
     trained(make, Digits(batch_size=64, seed=seed), 480, seed, *freeze, diagnostics, logger=curves)
     assert set(diagnostics.active) == alarms
@@ -210,9 +210,9 @@ def test_alarms_of_a_d_that_stands_still(make, freeze, alarms, least, most, seed
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(("name", "least", "most"), [("WGAN", 0.7, 1), ("WGANGP", 0.95, 1), ("GAN", -1, 0.6)])
-def test_a_critics_loss_is_the_distance_up_to_a_factor(name, least, most, seed):
+def test_wgan_critic_losses_correlate_with_the_distance(name, least, most, seed):
     """From batch 100 on. Measured correlations, seeds 0 to 2: WGAN .86, .92, .98, WGANGP 1.00 each, the loss of GAN's D
-    -.69, .32, -.35. What WGANGP's critic says is .89 to .98 of the distance at the end."""
+    -.69, .32, -.35. WGANGP's critic estimates .89 to .98 of the distance at the end."""
     distances, said = zip(*[found for step, found in critics(name, 1000, seed).items() if step > 100], strict=True)
     correlation = pearsonr(distances, said)[0]
     assert least < correlation < most
@@ -221,7 +221,7 @@ def test_a_critics_loss_is_the_distance_up_to_a_factor(name, least, most, seed):
 
 
 @pytest.mark.slow
-def test_dropout_in_both_steps_is_best_and_nowhere_is_worst():
+def test_dropout_in_both_steps_has_the_best_fid_and_nowhere_the_worst():
     """Measured, seeds 0 to 2: FID 3.0, 4.3, 4.3 in both steps, 3.5, 6.0, 6.8 in D's alone, 10, 14, 15 nowhere."""
     both, own, nowhere = dropout(5000).values()
     assert both < own < nowhere and nowhere > 2 * both

@@ -1,7 +1,7 @@
-"""What generators make of latents and of a plane, and what a spectral norm holds.
+"""The claims of the theory figures on latent arithmetic, degenerate densities and spectral norm.
 
-Latent arithmetic is asked of the shipped models, by traits of digits that can be measured; the spectral norm of a
-DCGAN's discriminator while the machinery trains it.
+Latent arithmetic is measured on the shipped models by traits of digits; the spectral norm on the discriminator of a
+DCGAN while it trains.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ganzoo.testing import NoiseImages, fit
 from ganzoo.theory.latents import arithmetic, exemplars, leaning, samples, traits
 from ganzoo.theory.support import noisy_log_density, on_a_line
 
-PLACES = ("slant", "height", "side")  # where the ink lies
+PLACES = ("slant", "height", "side")  # traits of position
 pool = functools.cache(lambda name: samples(ganzoo.load(name)))
 
 
@@ -40,7 +40,7 @@ def stroke(top, bottom, size=9):
     return image
 
 
-def test_traits_are_what_their_names_say():
+def test_traits_of_strokes_have_the_expected_values():
     upright, leaning_right, leaning_left = (traits(stroke(*ends)) for ends in ((4, 4), (6, 2), (2, 6)))
     assert upright["slant"] == pytest.approx(0, abs=1e-9)
     assert leaning_right["slant"] == pytest.approx(0.5, abs=0.05) and leaning_left["slant"] < -0.45
@@ -52,34 +52,35 @@ def test_traits_are_what_their_names_say():
 
 @pytest.mark.parametrize("name", ["dcgan-digits", "wgangp-digits"])
 @pytest.mark.parametrize("trait", PLACES)
-def test_latent_arithmetic_moves_slant_and_place_as_it_should(name, trait):
-    """In over 80 % of 300 draws, by means of three exemplars; measured, 3 seeds: .84 to .98."""
+def test_latent_arithmetic_moves_slant_and_position(name, trait):
+    """In over 80 % of 300 draws, with means of three exemplars; measured, 3 seeds: .84 to .98."""
     assert outcome(name, trait).moved > 0.8
 
 
-def test_the_amount_of_ink_does_not_obey_as_well():
-    """In more draws than not, but below 80 %; measured, 3 seeds: .72 to .74."""
+def test_latent_arithmetic_moves_the_amount_of_ink_less_reliably():
+    """In 55 to 80 % of the draws; measured, 3 seeds: .72 to .74."""
     assert 0.55 < outcome("dcgan-digits", "ink").moved < 0.8
 
 
 @pytest.mark.parametrize("trait", PLACES)
-def test_without_a_contrast_it_is_a_coin(trait):
+def test_latent_arithmetic_without_a_contrast_is_random(trait):
     """a and b are any samples of the same digit; measured, 3 seeds: .43 to .52."""
     assert abs(outcome("dcgan-digits", trait, contrast=False).moved - 0.5) < 0.12
 
 
 @pytest.mark.parametrize("trait", PLACES)
-def test_single_exemplars_lose_the_digit_and_the_digits(trait):
-    """Unstable, as the paper says: measured, 3 seeds, the digit stays
-    in .33 to .39 with one exemplar, .47 to .58 with three, .62 to .74 with nine; distances 1.2, 1.04 and .97."""
+def test_more_exemplars_keep_the_digit_more_often(trait):
+    """Single exemplars are unstable, as the paper says. Measured, 3 seeds: the digit is kept in .33 to .39 of the
+    draws with one exemplar, .47 to .58 with three, .62 to .74 with nine; distances 1.2, 1.04 and .97.
+    """
     one, three, nine = (outcome("dcgan-digits", trait, k) for k in (1, 3, 9))
     assert one.kept + 0.08 < three.kept < nine.kept
     assert one.distance > three.distance + 0.08 and three.distance < 1.12
-    assert one.moved > 0.7  # the trait moves all the same
+    assert one.moved > 0.7  # the trait still moves
 
 
-def test_three_exemplars_give_back_a_latents_own_variance():
-    """Var(a - b + c) is three times that of a mean, 3 / k of a latent's; and a little, as a and b differ: 1.12."""
+def test_means_of_three_exemplars_keep_the_variance_of_a_latent():
+    """Var(a - b + c) is three times that of a mean, 3 / k of a latent's, or slightly more, as a and b differ: 1.12."""
     z = pool("dcgan-digits").latents
     for k, expected in ((1, 3), (3, 1)):
         a, b, c = (z[rows].mean(1) for rows in exemplars(pool("dcgan-digits"), "slant", k)[:3])
@@ -87,34 +88,34 @@ def test_three_exemplars_give_back_a_latents_own_variance():
 
 
 @pytest.mark.parametrize("trait", PLACES)
-def test_pixels_move_as_well_but_away_from_the_digits(trait):
-    """A sum of pixels always moves the trait, which is nearly linear in them; what it makes is an overlay."""
+def test_pixel_arithmetic_moves_the_trait_but_leaves_the_digits(trait):
+    """Pixel sums always move the trait, which is nearly linear in the pixels, but the result is an overlay."""
     latents, pixels = outcome("dcgan-digits", trait), outcome("dcgan-digits", trait, pixels=True)
     assert pixels.moved > 0.97
     assert pixels.distance > latents.distance + 0.04  # measured: 3 seeds, .06 to .13 more
 
 
-def test_the_pictures_example_is_one_of_these_draws():
+def test_the_example_in_the_figure_moves_the_slant():
     """Leaning 7s less upright 7s plus 1s: a 1 that leans more than its mean."""
     found = arithmetic(pool("dcgan-digits"), "slant", leaning(pool("dcgan-digits")))
     assert found.moved == 1 and found.images.shape == (1, 1, 8, 8)
 
 
-# A density that is zero
+# Degenerate densities
 
 
-def test_noise_mends_a_density_that_is_zero():
+def test_noise_gives_a_degenerate_density_finite_likelihood():
     fakes, points = on_a_line()
     assert (fakes[:, 1] == 0).all() and (points[:, 1] != 0).all()  # every point lies off the line
     exact = {sigma: noisy_log_density(points, sigma).mean().item() for sigma in torch.logspace(-2, 0.5, 101).tolist()}
-    assert max(exact, key=lambda sigma: exact[sigma]) == pytest.approx(0.3, rel=0.1)  # the data's own width
+    assert max(exact, key=lambda sigma: exact[sigma]) == pytest.approx(0.3, rel=0.1)  # the data's std
     assert exact[min(exact)] < -100
     for sigma in (0.1, 0.3, 1.0):
         window = parzen_log_likelihood(fakes, points, sigma).mean().item()
         assert window == pytest.approx(noisy_log_density(points, sigma).mean().item(), abs=0.02)
 
 
-def test_the_noisy_density_is_one():
+def test_the_noisy_density_integrates_to_one():
     side = torch.linspace(-8, 8, 401, dtype=torch.float64)
     plane = torch.stack(torch.meshgrid(side, side, indexing="xy"), -1)
     assert (noisy_log_density(plane, 0.5).exp().sum() * 0.04**2).item() == pytest.approx(1, abs=1e-6)
@@ -124,7 +125,7 @@ def test_the_noisy_density_is_one():
 
 
 class SpectralDCGAN(ganzoo.DCGAN):
-    """Every layer of D divided by its largest singular value, which one power iteration a forward pass follows."""
+    """DCGAN with spectral norm in every layer of D, by one power iteration per forward pass."""
 
     def __init__(self, image_size=16, channels=1, width=8, **game):
         super().__init__(image_size, channels, width=width, **game)
@@ -143,7 +144,7 @@ def sigma(weight):
 
 
 def operator_norm(kernel, stride, padding, size, steps=300):
-    """The most by which a convolution lengthens an image [1, in, size, size]: power iteration of it and its adjoint."""
+    """Operator norm of a convolution of images [1, in, size, size], by power iteration with its adjoint."""
     x = torch.randn(1, kernel.shape[1], size, size, generator=torch.Generator().manual_seed(0), dtype=kernel.dtype)
     for _ in range(steps):
         y = conv2d(x / x.norm(), kernel, stride=stride, padding=padding)
@@ -154,7 +155,7 @@ def operator_norm(kernel, stride, padding, size, steps=300):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_trained_layers_have_spectral_norm_one(seed):
-    """1 +- .02 by an SVD, measured within .0003, while D's step moves the weights and the iteration follows them."""
+    """1 +- .02 by an SVD, measured within .0003, after training steps that move the weights."""
     torch.manual_seed(seed)
     gan = SpectralDCGAN()
     before = [sigma(layer.parametrizations.weight.original) for layer in normalised(gan.discriminator)]
@@ -167,8 +168,8 @@ def test_trained_layers_have_spectral_norm_one(seed):
         assert sigma(layer.parametrizations.weight.original) != start  # and moved
 
 
-def test_the_generators_step_leaves_ds_power_iteration_where_it_was():
-    """D's forward passes in G's step iterate, too; the vectors end as they began. In D's own step they move."""
+def test_the_generator_step_keeps_the_power_iteration_of_d():
+    """D's forward passes in G's step also iterate, but the vectors are restored. In D's step they move."""
     gan = SpectralDCGAN()
     minimize, seen = gan.minimize, []
 
@@ -185,12 +186,12 @@ def test_the_generators_step_leaves_ds_power_iteration_where_it_was():
     assert seen == [("discriminator", False), ("generator", True)] * 2
 
 
-def test_what_is_normalised_is_the_kernels_matrix_not_the_convolution():
-    """The convolution lengthens an image by up to the root of the number of windows that a pixel lies in.
+def test_spectral_norm_normalises_the_kernel_matrix_not_the_convolution():
+    """The convolution's norm is up to the square root of the number of windows that contain a pixel.
 
-    So sigma(W) = 1 bounds a linear layer's Lipschitz constant by 1, and a convolution's only up to a factor of stride
-    and padding, as a footnote of the paper says: 3 for 5 x 5 kernels with stride 2. Measured, 3 seeds: 1.67 to 1.72 in
-    the first layer, 1.35 to 1.40 in the second.
+    So sigma(W) = 1 bounds the Lipschitz constant of a linear layer by 1, that of a convolution only up to a factor of
+    stride and padding, as a footnote of the paper says: 3 for 5 x 5 kernels with stride 2. Measured, 3 seeds: 1.67 to
+    1.72 in the first layer, 1.35 to 1.40 in the second.
     """
     torch.manual_seed(0)
     gan = SpectralDCGAN()
@@ -205,7 +206,7 @@ def test_what_is_normalised_is_the_kernels_matrix_not_the_convolution():
     assert len(norms) == 2
 
 
-def test_the_operator_norm_is_that_of_the_whole_matrix():
+def test_the_operator_norm_matches_the_explicit_matrix():
     kernel = torch.randn(3, 2, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     columns = torch.eye(2 * 36, dtype=torch.float64).view(-1, 2, 6, 6)
     matrix = conv2d(columns, kernel, stride=2, padding=1).flatten(1)

@@ -1,4 +1,4 @@
-"""What the base gives every variant: counting, randomness, averaging, clipping, schedules, precision, logs."""
+"""`GANModule`: step counts, randomness, EMA, clipping, schedules, precision, logs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def dcgan(**more):
 
 
 class Remember(Logger):
-    """A logger that keeps what it is given."""
+    """A logger that stores its metrics."""
 
     name, version = "remember", "0"
 
@@ -47,7 +47,7 @@ class Remember(Logger):
 
 
 def test_plain_trainer_fits_digits(tmp_path, monkeypatch):
-    """The line of the documentation, without the command line."""
+    """Without the command line."""
     monkeypatch.chdir(tmp_path)
     model = ganzoo.DCGAN(image_size=8, channels=1, width=4)
     Trainer(max_steps=3, max_epochs=-1, accelerator="cpu", enable_progress_bar=False).fit(model, Digits())
@@ -55,7 +55,7 @@ def test_plain_trainer_fits_digits(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("n_critic", [1, 5])
-def test_intervals_are_batches(n_critic, tmp_path):
+def test_checkpoint_intervals_count_batches(n_critic, tmp_path):
     checkpoint = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=7, save_top_k=-1)
     fit(dcgan(n_critic=n_critic), steps=30, callbacks=[checkpoint], enable_checkpointing=True)
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["step=14", "step=21", "step=28", "step=7"]
@@ -70,7 +70,7 @@ def test_g_steps_after_every_n_critic_d_steps():
 
 
 class Taken(Callback):
-    """Counts the optimizers' own steps, D's and G's."""
+    """Counts the optimizer steps of D and G."""
 
     def __init__(self):
         self.steps = [0, 0]
@@ -84,7 +84,7 @@ class Taken(Callback):
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])
-def test_optimizers_take_k_d_steps_and_one_g_step_also_over_a_resume(k, tmp_path):
+def test_optimizers_take_k_d_steps_per_g_step_across_a_resume(k, tmp_path):
     whole, first, second = Taken(), Taken(), Taken()
     fit(dcgan(n_critic=k), steps=11, callbacks=[whole])
     assert whole.steps == [11, 11 // k]
@@ -93,8 +93,8 @@ def test_optimizers_take_k_d_steps_and_one_g_step_also_over_a_resume(k, tmp_path
     assert first.steps == [7, 7 // k] and second.steps == [4, 11 // k - 7 // k]
 
 
-def test_logs_are_means_at_exact_steps():
-    """Every 4 batches, the mean of the 4; the x-axis is the number of batches, beside it that of images."""
+def test_losses_are_logged_as_means_at_exact_steps():
+    """Every 4 batches, the mean of the 4; the step is the number of batches, and `images` is logged as well."""
     model, logger, terms = dcgan(), Remember(), []
     equation = model.discriminator_loss
     model.discriminator_loss = lambda batch: terms.append(equation(batch)) or terms[-1]
@@ -129,7 +129,7 @@ def test_a_failing_logger_does_not_stop_the_training():
 
 
 def test_training_does_not_depend_on_the_global_generator():
-    """The step's randomness is that of (seed, step), whatever was drawn before."""
+    """Random numbers of a step depend on (seed, step), not on earlier draws."""
 
     class Disturb(Callback):
         def on_train_batch_start(self, *_):
@@ -143,7 +143,7 @@ def test_training_does_not_depend_on_the_global_generator():
         assert torch.equal(value, disturbed.state_dict()[key]), key
 
 
-def test_another_seed_is_another_training(monkeypatch):
+def test_another_seed_gives_other_weights(monkeypatch):
     first, second = dcgan(), dcgan()
     fit(first, steps=1)
     monkeypatch.setenv("PL_GLOBAL_SEED", "1")
@@ -153,15 +153,15 @@ def test_another_seed_is_another_training(monkeypatch):
     )
 
 
-def test_mix_gives_unrelated_seeds():
+def test_mix_gives_distinct_uniform_seeds():
     seeds = [mix(seed, step, rank) for seed in range(10) for step in range(50) for rank in range(4)]
     assert len({seed % 2**32 for seed in seeds}) == len(seeds)
     ones = torch.tensor([[seed >> bit & 1 for bit in range(63)] for seed in seeds], dtype=torch.float64).mean(0)
     assert (ones - 0.5).abs().max() < 0.05
 
 
-def test_ema_is_its_closed_form():
-    """Three updates of a half-life: weights 1/8 initial, 1/8, 1/4, 1/2; buffers are copied, not averaged."""
+def test_ema_matches_its_closed_form():
+    """Three updates of one half-life each: weights 1/8 (initial), 1/8, 1/4, 1/2; buffers are copied, not averaged."""
     net = nn.BatchNorm1d(1)
     average = ema.frozen_copy(net)
     for value in (1.0, 2.0, 3.0):
@@ -180,7 +180,7 @@ def test_ema_ramps_up():
 
 @pytest.mark.parametrize("n_critic", [1, 2])
 def test_ema_follows_the_generator_in_images(n_critic):
-    """After each G step, with the images since the last one; not in the optimizer; used by generate."""
+    """Updated after each G step by the images since the last one; not in an optimizer; used by `generate`."""
     model, history = dcgan(ema_half_life=32.0, n_critic=n_critic), []
 
     class Watch(Callback):
@@ -200,8 +200,8 @@ def test_ema_follows_the_generator_in_images(n_critic):
         torch.testing.assert_close(model.generate(z), model.ema(z))
 
 
-def test_microbatches_are_the_batch():
-    """Without batch statistics, two halves one after the other give the update of the whole."""
+def test_microbatches_give_the_update_of_the_batch():
+    """Without batch statistics and dropout, two halves give the update of the whole."""
 
     def gan(**more):
         torch.manual_seed(0)
@@ -224,7 +224,7 @@ def test_microbatches_must_divide_the_batch():
 
 
 class Norms(Callback):
-    """The gradient's norm that each optimizer step sees."""
+    """Records the gradient norm at each optimizer step."""
 
     def __init__(self):
         self.norms = []
@@ -242,7 +242,7 @@ def sgd(params):
     return SGD(params, lr=0.0)
 
 
-def test_clipping():
+def test_gradient_norms_are_clipped():
     free, clipped = Norms(), Norms()
     fit(dcgan(optimizer=sgd), steps=2, callbacks=[free])
     fit(dcgan(optimizer=sgd, clip_norm=0.005), steps=2, callbacks=[clipped])
@@ -251,7 +251,7 @@ def test_clipping():
 
 
 def test_clipping_sees_unscaled_gradients():
-    """Under fp16 the loss is scaled by 1024; the norm is clipped after that is undone."""
+    """Under fp16 the loss is scaled by 1024; the norm is clipped after unscaling."""
     free, clipped = Norms(), Norms()
     for clip_norm, norms in ((None, free), (0.005, clipped)):
         plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=1024.0))
@@ -268,7 +268,7 @@ def test_schedulers_count_batches():
 
 @pytest.mark.parametrize("name", ganzoo.list_models())
 def test_compiled_losses_are_two_graphs_with_eager_gradients(name, monkeypatch):
-    """Both equations compile as a whole, once, and give the gradients that they give uncompiled."""
+    """Each loss compiles as a single graph, once, with the gradients of the eager loss."""
     graphs = []
 
     def backend(graph, inputs):
@@ -301,7 +301,7 @@ def test_compiled_losses_train_with_inductor():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["32-true", "16-mixed", "bf16-mixed"])
-def test_cuda(precision):
+def test_training_and_sampling_on_cuda(precision):
     model = dcgan(ema_half_life=100.0, compile_losses=precision == "32-true")
     fit(model, steps=5, accelerator="cuda", devices=1, precision=precision)
     assert int(model.images_seen) == 5 * BATCH
@@ -310,7 +310,7 @@ def test_cuda(precision):
     torch.testing.assert_close(images, model.to("cpu").sample(4, seeds=range(4)), atol=2e-2, rtol=0)
 
 
-def test_a_loaded_model_trains_on_in_train_mode():
+def test_fit_sets_train_mode():
     model = dcgan(ema_half_life=10.0)
     model.configure_model()
     fit(model.eval(), steps=1)
@@ -340,7 +340,7 @@ def test_hyperparameters_are_the_variants_own_plain_arguments():
 
 
 class Record(ganzoo.DCGAN):
-    """Remembers what each update was given."""
+    """Records the latents of each update and the learning rates of each batch."""
 
     def __init__(self, **arguments):
         super().__init__(**arguments)
@@ -358,14 +358,14 @@ class Record(ganzoo.DCGAN):
         super().play(batch)
 
 
-def test_every_update_has_latents_of_its_own():
+def test_every_update_has_new_latents():
     model = Record(**TINY)
     fit(model, steps=3)
     assert len(model.zs) == 6
     assert len({tuple(z.flatten().tolist()) for z in model.zs}) == 6
 
 
-def test_the_schedule_is_set_before_each_batch_from_the_images_before_it():
+def test_schedule_is_called_before_each_batch_with_the_images_seen():
     model = Record(**TINY)
     fit(model, steps=3)
     assert model.rates == [[1e-3 / (1 + images)] * 2 for images in (0, BATCH, 2 * BATCH)]
@@ -378,20 +378,20 @@ def test_latents_are_uniform_in_minus_one_to_one(name):
     assert z.mean().abs() < 0.02
 
 
-def test_the_discriminator_has_its_own_optimizer():
+def test_the_discriminator_can_have_another_optimizer():
     trainer = fit(dcgan(optimizer=sgd, discriminator_optimizer=lambda p: SGD(p, lr=0.5)), steps=1)
     assert [optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers] == [0.5, 0.0]
 
 
 def test_ema_ramps_up_while_training():
-    """With a ramp of 1, the first update's half-life is the images seen, so that it keeps half of the old."""
+    """With a ramp-up of 1, the half-life of the first update is the images seen, so the average moves halfway."""
     model = dcgan(ema_half_life=1e9, ema_ramp_up=1.0)
     start = model.generator.project.weight.detach().clone()
     fit(model, steps=1)
     torch.testing.assert_close(model.ema.project.weight, (start + model.generator.project.weight) / 2)
 
 
-def test_an_error_in_an_equation_leaves_the_players_free():
+def test_an_error_in_a_loss_restores_requires_grad():
     model = dcgan()
     model.generator_loss = lambda batch: 1 / 0
     with pytest.raises(ZeroDivisionError):
@@ -399,7 +399,7 @@ def test_an_error_in_an_equation_leaves_the_players_free():
     assert all(p.requires_grad for p in model.parameters())
 
 
-def test_layers_that_the_user_froze_stay_frozen():
+def test_layers_frozen_by_the_user_stay_frozen():
     model = dcgan()
     model.discriminator.layers[0].requires_grad_(False)
     before = model.discriminator.layers[0].weight.clone()
@@ -408,8 +408,8 @@ def test_layers_that_the_user_froze_stay_frozen():
     assert not model.discriminator.layers[0].weight.requires_grad
 
 
-def test_a_still_player_keeps_every_buffer():
-    """Spectral norm's power iteration, too: the discriminator's moves in its own step alone."""
+def test_the_buffers_of_the_opponent_do_not_change():
+    """Including spectral norm's power iteration, which moves only in the discriminator's step."""
 
     class Spectral(ganzoo.DCGAN):
         def __init__(self, **arguments):
@@ -419,7 +419,7 @@ def test_a_still_player_keeps_every_buffer():
     check_turns(lambda: Spectral(**TINY))
 
 
-def test_a_copy_of_a_compiled_model_trains_itself(monkeypatch):
+def test_a_copy_of_a_compiled_model_trains_independently(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda loss: loss)
     model = dcgan(compile_losses=True)
     fit(model, steps=1)
@@ -446,7 +446,7 @@ class Observing(ganzoo.DCGAN):
         self.observe("extended", batch["image"].new_tensor(len(batch["image"])))
 
 
-def test_observe_keeps_training_and_validation_apart():
+def test_observe_separates_training_and_validation():
     logger = Remember()
     fit(Observing(**TINY), steps=6, logger=logger, log_every_n_steps=2, limit_val_batches=1)
     assert {row["training"] for _, row in logger.rows if "training" in row} == {1.0}
@@ -454,7 +454,7 @@ def test_observe_keeps_training_and_validation_apart():
     assert not any("extended" in row for _, row in logger.rows)
 
 
-def test_observe_weighs_held_out_batches_by_their_images():
+def test_observe_weights_held_out_batches_by_their_size():
     """25 images in batches of 10, 10 and 5: their mean batch has (10 * 10 + 10 * 10 + 5 * 5) / 25 = 9 images."""
     logger, model = Remember(), Observing(**TINY)
     fit(model, NoiseImages(model, batch_size=10), steps=2, logger=logger, limit_val_batches=3)
@@ -462,22 +462,22 @@ def test_observe_weighs_held_out_batches_by_their_images():
     assert row["val/images"] == row["val/extended"] == pytest.approx(9)
 
 
-def test_observe_outside_of_a_run_is_nothing():
+def test_observe_outside_of_a_run_records_nothing():
     model = Observing(**TINY).eval()
     model.discriminator_loss({"image": torch.zeros(2, 1, 8, 8), "z": model.latent(2)})
     model.loss_log.collect(model.loss_log.training)
     assert model.loss_log.training.pop() == {}
 
 
-def test_what_was_observed_before_a_training_is_not_logged():
+def test_values_observed_before_fit_are_not_logged():
     logger, model = Remember(), Observing(**TINY)
     model.discriminator_loss({"image": torch.zeros(2, 1, 8, 8), "z": model.latent(2)})
     fit(model, steps=2, logger=logger, log_every_n_steps=2, limit_val_batches=1)
-    assert logger.rows[0][1]["training"] == 1.0 and logger.rows[0][1]["images"] == BATCH  # of each batch
+    assert logger.rows[0][1]["training"] == 1.0 and logger.rows[0][1]["images"] == BATCH  # the batch size
     assert model.loss_log.held_out_images == 0
 
 
-def test_validation_is_logged_at_the_step_it_was_made():
+def test_validation_losses_are_logged_at_their_step():
     logger = Remember()
     fit(dcgan(), steps=6, logger=logger, log_every_n_steps=100, limit_val_batches=1)
     assert [(step, set(row)) for step, row in logger.rows] == [
@@ -491,7 +491,7 @@ def test_a_checkpoint_of_another_variant_is_refused(tmp_path):
         fit(ganzoo.GAN(image_size=8, hidden=4, d_hidden=4), steps=2, ckpt_path=tmp_path / "a.ckpt")
 
 
-def test_arguments_that_a_checkpoint_cannot_hold_are_named():
+def test_arguments_that_cannot_be_saved_are_warned_about():
     class Sized(ganzoo.DCGAN):
         def __init__(self, sizes=None, **arguments):
             super().__init__(**arguments)
@@ -500,7 +500,7 @@ def test_arguments_that_a_checkpoint_cannot_hold_are_named():
         assert Sized(sizes={4: 8}, **TINY).not_saved == ["sizes"]
 
 
-def test_a_model_that_another_objects_constructor_makes_saves_its_own_arguments():
+def test_a_model_created_in_another_constructor_saves_its_own_arguments():
     class Holder(torch.nn.Module):
         def __init__(self, k):
             super().__init__()
@@ -515,14 +515,14 @@ def test_true_precisions_are_refused(precision):
         fit(dcgan(), steps=1, precision=precision)
 
 
-def test_a_batch_that_is_no_dict_names_the_cure():
+def test_batches_that_are_no_dict_are_refused():
     images = torch.utils.data.TensorDataset(torch.zeros(8, 1, 8, 8))
     with pytest.raises(MisconfigurationException, match="a batch is a dict"):
         fit(dcgan(), torch.utils.data.DataLoader(images, 4), steps=1)
 
 
-def test_a_second_resume_in_the_epoch_after_one_at_an_epochs_end(tmp_path):
-    """Under max_epochs Lightning would, on its own, take the second for an epoch's end."""
+def test_a_second_resume_after_one_at_the_end_of_an_epoch_is_bit_identical(tmp_path):
+    """Under max_epochs, Lightning itself would take the second checkpoint for one at the end of an epoch."""
 
     class Save(Callback):
         def on_train_batch_end(self, trainer, *_):
@@ -539,6 +539,6 @@ def test_a_second_resume_in_the_epoch_after_one_at_an_epochs_end(tmp_path):
         assert torch.equal(value, first.state_dict()[key]) and torch.equal(value, second.state_dict()[key]), key
 
 
-def test_sizes_that_disagree_with_the_data_are_named():
+def test_sizes_that_differ_from_the_data_are_refused():
     with pytest.raises(MisconfigurationException, match="image_size is 16, but 8 in the data"):
         fit(ganzoo.DCGAN(**{**TINY, "image_size": 16}), Digits(), steps=1)
