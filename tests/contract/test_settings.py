@@ -328,6 +328,8 @@ def test_unsuited_callbacks_are_refused_in_python(base):
 
 @pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in WORK])
 def test_supported_callbacks_work(name, play, monkeypatch):
+    if name == "DeviceStatsMonitor":
+        pytest.importorskip("psutil")  # which it needs, on CPUs
     monkeypatch.syspath_prepend("")
     Path("my_functions.py").write_text(
         "def touch(*_):\n    open('touched', 'w').close()\n\n\ndef size(batch):\n    return len(batch['image'])\n"

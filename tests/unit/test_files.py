@@ -17,7 +17,7 @@ from ganzoo.core.files import check_regular, open_file, read_text
 def test_regular_files_and_links_to_them_are_opened(tmp_path: Path) -> None:
     with open_file(tmp_path / "a", "w", encoding="utf-8") as file:
         file.write("ä")
-    with open_file(tmp_path / "a", "a") as file:
+    with open_file(tmp_path / "a", "a", encoding="utf-8") as file:
         file.write("b")
     (tmp_path / "link").symlink_to("a")
     assert read_text(tmp_path / "link") == "äb" and open_file(tmp_path / "a").read() == "äb".encode()

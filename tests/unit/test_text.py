@@ -91,6 +91,7 @@ def test_all_that_a_verb_prints(monkeypatch):
             print(EVIL, file=sys.stderr)
         raise cli.UserError(EVIL)
 
+    monkeypatch.setenv("TERM", "xterm")  # and not "dumb"
     monkeypatch.setattr(base, "Console", lambda **options: Console(width=200, force_terminal=True, **options))
     monkeypatch.setitem(sys.modules, "ganzoo.cli.evil", types.SimpleNamespace(main=verb))
     monkeypatch.setitem(cli.VERBS, "evil", cli.Verb("evil", ""))
