@@ -85,7 +85,7 @@ def test_the_adversarys_loss_rises_toward_log_2_as_features_are_added():
 
 @pytest.mark.slow
 def test_boosting_brings_the_adversary_to_chance_level():
-    """The weak adversary used for boosting ends at chance level; a stronger one stays slightly better."""
+    """The weak adversary used for boosting ends at chance level; a stronger one stays above it."""
     data, held_out = digits()
     rounds = list(itertools.islice(boost(data, held_out, steps=200, generator=seeded()), 30))
     rbm, losses = rounds[-1][0], [loss for _, loss in rounds]

@@ -221,7 +221,7 @@ def test_cached_statistics_equal_the_computed_ones(n):
     assert abs(frechet_distance(moments, Gaussian.of(again["features.rows"]))) < 1e-12
 
 
-# Damage
+# Damaged files
 
 
 class Harm:

@@ -311,7 +311,7 @@ def test_both_directions_use_the_averaged_generators():
     b = batch(model)
     with torch.no_grad():
         for p in model.generator.parameters():
-            p.add_(0.1)  # samples come from the average
+            p.add_(0.1)  # samples use the average
     torch.testing.assert_close(model.sample(source=b["source"]), model.ema["to_image"](b["source"]))
     back = model.translate_back(b["image"])
     assert back.shape == (3, 2, 16, 16) and not back.requires_grad

@@ -389,7 +389,7 @@ def test_bad_settings_are_refused(arguments):
         Diagnostics(**arguments)
 
 
-# The mathematics
+# Functions
 
 
 def test_auc_counts_the_pairs_and_half_of_the_ties():
@@ -421,7 +421,7 @@ def test_clusters_do_not_depend_on_threads_and_work_in_a_forked_process():
         expected = clusters(rows, 10)
     with threadpool_limits(2):
         assert torch.equal(clusters(rows, 10), expected)
-        KMeans(2).fit(rows[:1024].numpy())  # now this process has threads
+        KMeans(2).fit(rows[:1024].numpy())  # starts threads in this process
         child = multiprocessing.get_context("fork").Process(target=clusters, args=(rows[:1024], 2))
         child.start()
         child.join(30)

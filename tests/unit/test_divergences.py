@@ -315,7 +315,7 @@ def test_identical_lines_have_zero_divergence():
 
 
 def test_d_is_in_train_mode_in_the_generators_step():
-    """So its dropout is on, as in Goodfellow's code; `tests.campaigns.learning` trains without it."""
+    """So its dropout is on, as in Goodfellow's code."""
     gan = ganzoo.GAN(image_size=8, hidden=8, d_hidden=8)
     equation, seen = gan.generator_loss, []
 
