@@ -1,4 +1,4 @@
-"""ACGAN: the two parts of D, the equations, and that G learns its classes."""
+"""ACGAN: the discriminator's two outputs, the losses, and that the generator learns the classes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def default():
     return ganzoo.ACGAN()
 
 
-PAPER = {  # its appendix, but for what the docstring says is DCGAN's
+PAPER = {  # the paper's appendix, except what ACGAN's docstring attributes to DCGAN
     "Adam": (lambda gan: optimizers(gan, "kind"), ["FusedAdam"] * 2),
     "alpha": (lambda gan: optimizers(gan, "lr"), [2e-4] * 2),
     "beta1, beta2": (lambda gan: optimizers(gan, "betas"), [(0.5, 0.999)] * 2),
@@ -57,8 +57,8 @@ def test_numbers_of_the_paper(find, number):
     assert find(default()) == number
 
 
-def test_losses_are_those_of_eq_2_and_3():
-    """Against D's outputs, by hand; D minimises -(L_S + L_C), and G, without saturating, -(L_C - L_S)."""
+def test_losses_match_equations_2_and_3():
+    """Computed from D's outputs in numpy: D minimises -(L_S + L_C), G the non-saturating form of -(L_C - L_S)."""
     model = acgan().eval()
     x, c, z = torch.rand(5, 1, 8, 8) * 2 - 1, torch.tensor([0, 2, 1, 1, 0]), model.latent(5)
     with torch.no_grad():
@@ -79,7 +79,7 @@ def test_losses_are_those_of_eq_2_and_3():
     assert g == pytest.approx({"fake": -np.log(source(fake)).mean(), "fake_class": -log_class(fake)}, rel=1e-5)
 
 
-def test_d_has_an_output_for_the_source_and_one_a_class_and_reads_no_label():
+def test_discriminator_returns_source_and_class_logits_and_ignores_the_label():
     model = acgan().eval()
     x = torch.rand(4, 1, 8, 8)
     source, classes = model.discriminate(x, torch.tensor([0, 1, 2, 0]))
@@ -87,7 +87,7 @@ def test_d_has_an_output_for_the_source_and_one_a_class_and_reads_no_label():
     assert torch.equal(classes, model.discriminate(x)[1])
 
 
-def test_both_parts_of_the_loss_reach_both_players():
+def test_every_loss_term_has_gradients_in_its_network():
     model = acgan()
     batch = {"image": torch.rand(6, 1, 8, 8), "label": torch.arange(6) % 3, "z": model.latent(6)}
     for equation, network in ((model.discriminator_loss, "discriminator"), (model.generator_loss, "generator")):
@@ -97,7 +97,7 @@ def test_both_parts_of_the_loss_reach_both_players():
             assert any(g is not None and g.abs().max() > 0 for g in gradients), f"{name} does not move {network}"
 
 
-def test_diagnostics_read_the_source():
+def test_diagnostics_use_the_source_logit():
     from ganzoo.callbacks.diagnostics import scores_of
 
     model = acgan().eval()
@@ -107,23 +107,23 @@ def test_diagnostics_read_the_source():
 
 
 @pytest.mark.slow
-def test_it_learns_the_classes_of_digits():
+def test_generator_learns_the_classes_of_digits():
     from ganzoo.data import Digits
 
     data = Digits(image_size=16, batch_size=100)
     model = ganzoo.ACGAN(image_size=16, channels=1, width=16)
     fit(model, data, steps=1000)
     (score,) = ganzoo.evaluate(model, data, ["accuracy"], n=1000).scores
-    assert score.value > 0.8  # a tenth by chance
+    assert score.value > 0.8  # chance level: 0.1
 
 
-def test_the_fakes_of_both_updates_have_the_classes_of_the_reals():
-    """So their shares are the data's."""
+def test_both_updates_use_the_labels_of_the_real_batch():
+    """Hence fake classes are as frequent as those of the data."""
     model = acgan()
     asked, given = [], []
     model.generator.register_forward_pre_hook(lambda _, inputs: asked.append(inputs[1].tolist()))
     play = model.play
     model.play = lambda batch: (given.append(batch["label"].tolist()), play(batch))
     fit(model, steps=2)
-    asked = asked[-4:]  # before them, the shape of an image was asked for
+    asked = asked[-4:]  # earlier calls determine the image shape
     assert asked == [given[0], given[0], given[1], given[1]]

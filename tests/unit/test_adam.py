@@ -1,4 +1,4 @@
-"""Adam with eps under the root, as in the code of Salimans et al. (2016)."""
+"""Adam with epsilon inside the square root, as in the code of Salimans et al. (2016)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SETTINGS = {"lr": 0.003, "beta1": 0.5, "beta2": 0.9, "eps": 1e-4}
 
 
 def gradient(t, size=7):
-    """Between 1e-6 and 1, of both signs."""
+    """Magnitudes from 1e-6 to 1, with random signs."""
     generator = np.random.default_rng(t)
     return generator.choice([-1, 1], size) * 10.0 ** generator.uniform(-6, 0, size)
 
@@ -29,7 +29,7 @@ def run(optimizer, p, steps):
 
 
 def reference(steps, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8):
-    """In numpy, float64: theta - lr m_hat / sqrt(v_hat + eps)."""
+    """Numpy reference in float64: theta - lr m_hat / sqrt(v_hat + eps)."""
     theta, m, v = np.ones(7), np.zeros(7), np.zeros(7)
     for t in range(1, steps + 1):
         g = gradient(t)
@@ -39,15 +39,15 @@ def reference(steps, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8):
 
 
 @pytest.mark.parametrize("settings", [{}, SETTINGS], ids=["defaults", "other"])
-def test_it_is_the_reference_in_float64(settings):
+def test_matches_the_reference_in_float64(settings):
     p = torch.nn.Parameter(torch.ones(7, dtype=torch.float64))
     run(EpsInRootAdam([p], **settings), p, range(1, 51))
     np.testing.assert_allclose(p.detach().numpy(), reference(50, **settings), rtol=1e-12)
 
 
 @pytest.mark.parametrize(("make", "step"), [(EpsInRootAdam, 0.0995), (FusedAdam, 0.999)])
-def test_small_gradients_take_small_steps(make, step):
-    """A constant gradient of 1e-5."""
+def test_step_size_for_a_small_gradient(make, step):
+    """For a constant gradient of 1e-5, epsilon inside the root shrinks the step; outside it does not."""
     p = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
     optimizer = make([p], lr=1.0)
     for _ in range(10):
@@ -57,7 +57,7 @@ def test_small_gradients_take_small_steps(make, step):
 
 
 @pytest.mark.parametrize("cut", [1, 5])
-def test_a_run_goes_on_with_the_same_bits(cut):
+def test_a_resumed_optimizer_is_bit_identical(cut):
     whole, part = (torch.nn.Parameter(torch.ones(7)) for _ in range(2))
     run(EpsInRootAdam([whole], **SETTINGS), whole, range(1, 13))
     first = EpsInRootAdam([part], **SETTINGS)
@@ -69,7 +69,7 @@ def test_a_run_goes_on_with_the_same_bits(cut):
     assert torch.equal(resumed, whole)
 
 
-def test_each_parameter_has_its_own_count_and_one_without_a_gradient_stays():
+def test_steps_are_counted_per_parameter_and_parameters_without_gradient_stay():
     early, late, still = (torch.nn.Parameter(torch.ones(7, dtype=torch.float64)) for _ in range(3))
     optimizer = EpsInRootAdam([{"params": [early, late]}, {"params": [still], "lr": 1.0}], **SETTINGS)
     run(optimizer, early, range(1, 4))
@@ -80,7 +80,7 @@ def test_each_parameter_has_its_own_count_and_one_without_a_gradient_stays():
     assert torch.equal(still, torch.ones_like(still)) and not optimizer.state[still]
 
 
-def test_a_closure_gives_the_loss():
+def test_step_returns_the_loss_of_the_closure():
     p = torch.nn.Parameter(torch.ones(1))
 
     def closure():
@@ -91,14 +91,14 @@ def test_a_closure_gives_the_loss():
     assert EpsInRootAdam([p], lr=0.1).step(closure) == 1 and p < 1
 
 
-def test_a_variant_trains_with_it_in_lower_precision():
+def test_a_variant_trains_with_it_in_bfloat16():
     model = DCGAN(image_size=8, channels=1, width=4, optimizer=lambda params: EpsInRootAdam(params, **SETTINGS))
     trainer = fit(model, steps=2, precision="bf16-mixed")
     assert [o.param_groups[0]["betas"] for o in trainer.optimizers] == [(0.5, 0.9)] * 2
     assert all(p.isfinite().all() for p in model.parameters())
 
 
-def test_a_config_names_it(tmp_path, monkeypatch):
+def test_the_command_line_selects_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     optimizer = ["--model.optimizer", "ganzoo.optim.EpsInRootAdam", "--model.optimizer.beta1", "0.25"]
     data = ["--data", "Digits", "--data.batch_size", "4", "--scores.final_n", "0", "--trainer.max_steps", "1"]

@@ -1,4 +1,4 @@
-"""Self-supervised boosting: the field's algebra by enumeration, and digits against a logistic adversary."""
+"""Self-supervised boosting: the RBM's algebra by enumeration, and digits against a logistic adversary."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ def frequencies(x):
     return torch.bincount(index, minlength=16) / len(x)
 
 
-def test_the_density_is_the_joint_ones_with_its_units_summed_out():
+def test_log_density_is_the_joint_density_summed_over_hidden_units():
     rbm = field(3)
     units = torch.tensor(list(itertools.product([0.0, 1.0], repeat=3)), dtype=torch.float64)
     joint = STATES @ rbm.visible[:, None] + STATES @ rbm.weight.T @ units.T + units @ rbm.hidden
     torch.testing.assert_close(rbm.log_density(STATES), joint.logsumexp(1))
 
 
-def test_gibbs_sampling_draws_from_the_field():
+def test_gibbs_samples_follow_the_density():
     rbm = field(3)
     assert (frequencies(rbm.draw(100_000, 20, seeded())) - probabilities(rbm)).abs().max() < 0.006
 
 
-def test_adding_the_optimal_logit_gives_the_data():
-    """p_data has two units more than the field: the classifier with two units finds their log ratio."""
+def test_adding_the_optimal_logit_recovers_the_data_distribution():
+    """p_data has two hidden units more than the model; a classifier with two units learns the log density ratio."""
     model, extra = field(1), field(2, seed=1)
     target = probabilities(model.plus(extra))
     data, fantasies = drawn(target, 20_000, seeded()), drawn(probabilities(model), 20_000, seeded(1))
@@ -62,7 +62,7 @@ def test_adding_the_optimal_logit_gives_the_data():
 
 
 def digits():
-    """1,400 and 397 digits of scikit-learn's, each pixel black or white."""
+    """scikit-learn's digits with binary pixels: 1,400 for training and 397 held out."""
     from sklearn.datasets import load_digits
 
     x = torch.from_numpy(load_digits().images > 7).double().flatten(1)
@@ -71,7 +71,7 @@ def digits():
 
 
 def adversary(rbm, data, held_out):
-    """Held-out loss of a new logistic classifier with 20 units against new fantasies."""
+    """Held-out loss of a new logistic classifier with 20 units, data against new fantasies."""
     fantasies = rbm.draw(len(data) + len(held_out), 500, seeded(9))
     d = classify(data, fantasies[: len(data)], 20, generator=seeded(9))
     return d.loss(held_out, fantasies[len(data) :]).item()
@@ -84,8 +84,8 @@ def test_the_adversarys_loss_rises_toward_log_2_as_features_are_added():
 
 
 @pytest.mark.slow
-def test_boosting_leaves_the_adversary_nothing_to_tell():
-    """Of a weak adversary, the one that boosts, nothing is left; a stronger one still tells some."""
+def test_boosting_brings_the_adversary_to_chance_level():
+    """The weak adversary used for boosting ends at chance level; a stronger one stays above it."""
     data, held_out = digits()
     rounds = list(itertools.islice(boost(data, held_out, steps=200, generator=seeded()), 30))
     rbm, losses = rounds[-1][0], [loss for _, loss in rounds]

@@ -1,4 +1,4 @@
-"""Statistics on disk: found again for the same, and for nothing else; whatever a file holds, no harm is done."""
+"""The cache of statistics: reused for the same images and extractor only; damaged files are recomputed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def custom(net=None, size=8, **settings):
 
 
 class Counted(ArrayImages):
-    """Counts its reads, but for those of one image, which show its size."""
+    """Counts the reads of several images; a single image is read only for its size."""
 
     reads = 0
 
@@ -55,7 +55,7 @@ class Counted(ArrayImages):
 
 
 def get(pixels=None, labels=None, extractor=None, names=NAMES, which="real"):
-    """Whether images were read, and the states."""
+    """Return whether images were read, and the statistics."""
     data = Counted(images() if pixels is None else pixels, labels)
     states = Statistics({which: data}, extractor or custom(), "cpu").get(which, names)
     return data.reads > 0, states
@@ -69,7 +69,7 @@ def same(a, b):
     )
 
 
-def test_the_same_is_found_again_whatever_it_is_called(folder):
+def test_statistics_are_reused_under_another_name(folder):
     read, first = get()
     assert read and len(list(folder.iterdir())) == 2
     for which in ("real", "test"):
@@ -77,7 +77,7 @@ def test_the_same_is_found_again_whatever_it_is_called(folder):
         assert not read and same(first, again)
 
 
-def test_what_is_not_on_disk_is_computed_and_what_is_there_is_kept():
+def test_missing_statistics_are_computed_and_cached():
     get(names=["features.moments"])
     read, both = get()
     assert read
@@ -96,14 +96,14 @@ def halve(x):
 
 
 def code(line):
-    """A network without weights, whose class is called what all others are."""
+    """A network without weights; all of these classes have the same name."""
     names = {"nn": nn, "torch": torch}
     exec(f"class Net(nn.Module):\n def forward(self, x): return {line}", names)
     return names["Net"]()
 
 
 class Scaled(nn.Module):
-    """Its scale is not a weight."""
+    """`scale` is an attribute, not a weight."""
 
     def __init__(self, scale):
         super().__init__()
@@ -114,7 +114,7 @@ class Scaled(nn.Module):
 
 
 class Own(Extractor):
-    """Somebody's, who says that it is always the same."""
+    """A user's extractor with a constant fingerprint."""
 
     name, preprocessing, fingerprint, channels, num_features, citation = "own", "", "0" * 64, 1, 3, ""
     num_classes, network = None, nn.Identity()
@@ -152,7 +152,7 @@ def other_weight():
     ],
     ids=["pixel", "order", "fewer", "twice", "size", "labels", "weight", "preprocessing", "name"],
 )
-def test_anything_else_is_computed(other):
+def test_a_change_of_images_or_extractor_recomputes(other):
     get()
     read, states = other()
     assert read
@@ -172,7 +172,7 @@ def test_anything_else_is_computed(other):
     ],
     ids=["code", "attribute", "closure", "extractor"],
 )
-def test_what_other_code_computes_is_not_found(one, other):
+def test_changes_outside_the_weights_recompute(one, other):
     read, mine = get(extractor=one())
     assert read and not get(extractor=one())[0]
     read, theirs = get(extractor=other())
@@ -180,27 +180,27 @@ def test_what_other_code_computes_is_not_found(one, other):
     assert not get(extractor=one())[0], "and takes nothing's place"
 
 
-def test_shipped_extractors_are_not_asked_what_they_compute(monkeypatch):
-    """Their statistics are found by another number of threads, and by another device."""
+def test_shipped_extractors_are_not_probed(monkeypatch):
+    """So their statistics are reused with another number of threads and on another device."""
     monkeypatch.setattr("ganzoo.evaluation.sweep.probe", lambda *_: pytest.fail("asked"))
     for extractor in (Classifier("digits"), Stacked(Classifier("digits"))):
         get(torch.zeros(3, extractor.channels, 8, 8, dtype=torch.uint8), extractor=extractor)
 
 
-def test_images_in_memory_that_were_changed_are_others():
+def test_modified_images_in_memory_recompute():
     data = Counted(images())
     first = Statistics({"real": data}, custom(), "cpu").get("real", NAMES)
     data.images[0] = 0
     assert not same(first, Statistics({"real": data}, custom(), "cpu").get("real", NAMES))
 
 
-def test_labels_in_another_order_are_others():
+def test_labels_in_another_order_recompute():
     get(labels=torch.arange(100))
     assert get(labels=torch.arange(100).flip(0))[0]
     assert not get(labels=torch.arange(100))[0]
 
 
-def test_another_folder_is_another_cache(monkeypatch, tmp_path):
+def test_environment_variables_select_the_cache_folder(monkeypatch, tmp_path):
     get()
     monkeypatch.setenv("GANZOO_CACHE", str(tmp_path / "other"))
     assert get()[0] and not get()[0]
@@ -211,7 +211,7 @@ def test_another_folder_is_another_cache(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("n", [5, 12, 13, 100], ids=lambda n: f"n={n}")
-def test_statistics_come_back_as_they_were(n):
+def test_cached_statistics_equal_the_computed_ones(n):
     pixels = images(n)
     _, first = get(pixels)
     read, again = get(pixels)
@@ -221,11 +221,11 @@ def test_statistics_come_back_as_they_were(n):
     assert abs(frechet_distance(moments, Gaussian.of(again["features.rows"]))) < 1e-12
 
 
-# Damage
+# Damaged files
 
 
 class Harm:
-    """Creates a file when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, file):
         self.file = file
@@ -296,7 +296,7 @@ DAMAGE = [truncate, empty, flip, noise, pickled, objects, other_arrays, other_ro
 
 
 @pytest.mark.parametrize("damage", [*DAMAGE, infinite], ids=lambda f: f.__name__)
-def test_a_damaged_file_is_computed_anew_with_a_warning_and_never_unpickled(damage, folder, tmp_path):
+def test_a_damaged_file_is_recomputed_with_a_warning_and_never_unpickled(damage, folder, tmp_path):
     _, first = get()
     for file in folder.iterdir():
         damage(file, tmp_path / "harm")
@@ -312,7 +312,7 @@ def test_a_damaged_file_is_computed_anew_with_a_warning_and_never_unpickled(dama
 
 
 @pytest.mark.parametrize("folder_is", ["a file", "under a file", "taken by a folder"])
-def test_what_cannot_be_kept_is_used_with_one_warning(folder_is, monkeypatch, tmp_path, folder):
+def test_an_unwritable_cache_gives_one_warning(folder_is, monkeypatch, tmp_path, folder):
     _, first = get()
     if folder_is == "taken by a folder":
         for file in folder.iterdir():
@@ -328,10 +328,10 @@ def test_what_cannot_be_kept_is_used_with_one_warning(folder_is, monkeypatch, tm
     assert "GANZOO_CACHE" in str(warned[-1].message)
 
 
-# Whole or not at all
+# Atomic writes
 
 
-def test_a_save_that_fails_half_way_leaves_nothing(folder, monkeypatch):
+def test_a_failed_save_leaves_no_file(folder, monkeypatch):
     def half(out, **_):
         out.write(b"half")
         raise OSError("no space left")
@@ -353,7 +353,7 @@ def _save_slowly(started):
     get()
 
 
-def test_a_process_killed_while_it_saves_leaves_no_file_of_that_name(folder):
+def test_a_process_killed_while_saving_leaves_only_a_partial_file(folder):
     context = multiprocessing.get_context("fork")
     started = context.Event()
     process = context.Process(target=_save_slowly, args=(started,))
@@ -362,7 +362,7 @@ def test_a_process_killed_while_it_saves_leaves_no_file_of_that_name(folder):
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     assert [file.suffix for file in folder.iterdir()] == [".partial"]
-    (folder / "0123.part").touch()  # of an older version
+    (folder / "0123.part").touch()  # left by an older version
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert get()[0] and not get()[0]
@@ -377,7 +377,7 @@ def _at_once(barrier, found):
     found.put((read, states["features.rows"].sum().item(), states["features.moments"].cov.sum().item()))
 
 
-def test_processes_that_start_at_once_agree_and_leave_whole_files(folder):
+def test_concurrent_processes_agree_and_leave_complete_files(folder):
     context = multiprocessing.get_context("fork")
     barrier, found = context.Barrier(4), context.Queue()
     processes = [context.Process(target=_at_once, args=(barrier, found)) for _ in range(4)]
@@ -392,14 +392,14 @@ def test_processes_that_start_at_once_agree_and_leave_whole_files(folder):
     assert not read and states["features.rows"].sum().item() == results[0][1]
 
 
-def test_files_are_for_everybody_that_may_read_new_files(folder):
+def test_file_permissions_follow_the_umask(folder):
     get()
     mask = os.umask(0)
     os.umask(mask)
     assert all(file.stat().st_mode & 0o777 == 0o666 & ~mask for file in folder.iterdir())
 
 
-def test_labels_are_the_datas_own_and_are_not_kept(folder):
+def test_labels_are_read_from_the_data_and_not_cached(folder):
     labels = torch.arange(100)
     _, states = get(labels=labels, names=["labels.rows"])
     assert torch.equal(states["labels.rows"], labels) and not folder.exists()

@@ -1,4 +1,4 @@
-"""CGAN: the paper's layers and schedule, its equation, and what happens without labels."""
+"""CGAN: the paper's layers, schedule and losses, and data without labels."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ PAPER = {
 
 
 @pytest.mark.parametrize("fact", PAPER)
-def test_it_is_the_papers(fact):
+def test_numbers_of_the_paper(fact):
     measure, expected = PAPER[fact]
     assert measure(ganzoo.CGAN()) == expected
 
@@ -78,14 +78,14 @@ def shapes(network):
     return [(name, p.shape) for name, p in network.state_dict().items()]
 
 
-def test_the_networks_defaults_are_the_variants():
+def test_network_defaults_match_the_variant():
     gan = ganzoo.CGAN()
     assert shapes(CGANGenerator()) == shapes(gan.generator) and shapes(CGANDiscriminator()) == shapes(gan.discriminator)
     assert [m.p for network in (CGANGenerator(), CGANDiscriminator()) for m in of(network, nn.Dropout)] == [0.5] * 6
 
 
-def test_g_reads_z_between_minus_1_and_1():
-    """Against numpy: z in [0, 1) has a mean, the same for all, which would outweigh the label."""
+def test_generator_scales_z_to_minus_1_to_1():
+    """Compared with numpy. Unscaled, the constant mean of z in [0, 1) would outweigh the label."""
     model = cgan().eval()
     z, y = model.latent(5), torch.tensor([0, 2, 1, 1, 0])
     g = model.generator
@@ -100,8 +100,8 @@ def test_g_reads_z_between_minus_1_and_1():
     np.testing.assert_allclose(g(z, y).detach().numpy().reshape(5, -1), 2 / (1 + np.exp(-logits)) - 1, atol=1e-5)
 
 
-def test_losses_are_those_of_eq_2():
-    """Against D's forward pass in numpy."""
+def test_losses_match_equation_2():
+    """Compared with a forward pass of D in numpy."""
     model = cgan().eval()
     x, y, z = torch.rand(5, 1, 8, 8) * 2 - 1, torch.tensor([0, 2, 1, 1, 0]), model.latent(5)
     d = model.discriminator
@@ -147,7 +147,7 @@ def test_latents_lie_in_the_unit_hypercube():
     assert z.min() >= 0 and z.max() < 1 and z.mean().item() == pytest.approx(0.5, abs=0.02)
 
 
-def test_it_learns_at_the_papers_rates():
+def test_learning_rate_and_momentum_follow_the_papers_schedule():
     """lr 0.1 / 1.00004 per update of 100 images, down to 1e-6; momentum from .5 to .7."""
     model = cgan()
     trainer = fit(model, steps=1)
@@ -158,7 +158,7 @@ def test_it_learns_at_the_papers_rates():
             assert optimizer.param_groups[0]["momentum"] == pytest.approx(momentum)
 
 
-def test_a_given_scheduler_keeps_its_rates():
+def test_a_given_scheduler_replaces_the_papers_schedule():
     model = cgan(
         optimizer=lambda params: SGD(params, lr=0.1),
         lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.ConstantLR(optimizer, 0.5, total_iters=9),
@@ -167,14 +167,14 @@ def test_a_given_scheduler_keeps_its_rates():
     assert {optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers} == {0.05}
 
 
-# What the data must have
+# Labels of the data
 
 
 @pytest.mark.parametrize("name", ["CGAN", "ACGAN"])
 @pytest.mark.parametrize(
     ("classes", "words"), [(None, "needs labels, and the data has none"), (4, "num_classes is 3, but 4 in the data")]
 )
-def test_data_with_other_classes_is_refused(name, classes, words):
+def test_data_without_labels_or_with_more_classes_is_refused(name, classes, words):
     model = getattr(ganzoo, name)(image_size=8, channels=1, num_classes=3)
     data = NoiseImages(model)
     data.num_classes = classes
@@ -199,7 +199,7 @@ def test_a_label_out_of_range_is_refused():
 
 @pytest.fixture
 def pictures(tmp_path, monkeypatch):
-    """A folder with pictures of two classes, in subfolders."""
+    """Options for a folder with images of two classes in subfolders."""
     monkeypatch.chdir(tmp_path)
     for i in range(16):
         path = tmp_path / "pictures" / "ab"[i % 2] / f"{i}.png"
@@ -211,20 +211,20 @@ def pictures(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["CGAN", "ACGAN"])
-def test_the_command_line_says_where_labels_come_from(name, pictures, capsys):
+def test_the_command_line_names_the_option_for_labels(name, pictures, capsys):
     assert main(["fit", "--model", name, *pictures]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"ganzoo: error: {name} needs labels, and the data has none") and "data.labels true" in line
 
 
-def test_the_command_line_hands_over_the_number_of_classes(pictures):
+def test_the_command_line_passes_the_number_of_classes(pictures):
     assert main(["fit", "--model", "CGAN", "--model.hidden", "8", *pictures, "--data.labels", "true"]) == 0
     model = ganzoo.load("runs/001-cgan-pictures/checkpoints/last.ckpt")
     assert model.num_classes == 2 and model.sample(label=1).shape == (1, 3, 8, 8)
 
 
-def test_a_variant_that_takes_none_needs_no_labels(pictures, tmp_path, monkeypatch):
-    """Its type says so; one without a type is not asked."""
+def test_a_variant_with_optional_num_classes_needs_no_labels(pictures, tmp_path, monkeypatch):
+    """Its annotation `int | None` permits None, which the command line passes."""
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "my_either.py").write_text(
         "from ganzoo import DCGAN\n\n\n"

@@ -1,4 +1,4 @@
-"""Checkpoint files: whole or not there, and noticed if a byte has changed."""
+"""Checkpoint files: atomic writes, and detection of changed bytes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write(path, step=1):
     return path
 
 
-def test_torch_reads_a_sealed_file_as_before(tmp_path):
+def test_torch_load_reads_a_sealed_file(tmp_path):
     path = write(tmp_path / "a.ckpt")
     for mmap in (True, False):
         assert torch.load(path, weights_only=True, mmap=mmap)["w"].tolist() == [0, 1, 2, 3]
@@ -39,7 +39,7 @@ def test_torch_reads_a_sealed_file_as_before(tmp_path):
     assert intact(path) and read(path)["w"].tolist() == [0, 1, 2, 3]
 
 
-def test_every_flipped_byte_is_noticed(tmp_path):
+def test_a_flipped_bit_in_any_byte_is_detected(tmp_path):
     path = write(tmp_path / "a.ckpt")
     whole = path.read_bytes()
     for i in range(len(whole)):
@@ -51,14 +51,14 @@ def test_every_flipped_byte_is_noticed(tmp_path):
 
 
 @pytest.mark.parametrize("flag", [b"sealed", b"ganzoo sha256"])
-def test_a_damaged_seal_is_no_missing_one(flag, tmp_path):
+def test_a_damaged_seal_is_not_taken_for_a_missing_one(flag, tmp_path):
     path = write(tmp_path / "a.ckpt")
     path.write_bytes(path.read_bytes().replace(flag, flag[:-1] + b"_"))
     with pytest.raises(CheckpointError, match="damaged"):
         read(path)
 
 
-def test_truncated_files_are_noticed(tmp_path):
+def test_truncated_files_are_detected(tmp_path):
     path = write(tmp_path / "a.ckpt")
     whole = path.read_bytes()
     for n in (0, 1, 21, len(whole) // 2, len(whole) - 78, len(whole) - 1):
@@ -68,7 +68,7 @@ def test_truncated_files_are_noticed(tmp_path):
             read(path)
 
 
-def test_lightnings_own_files_are_read_without_a_seal(tmp_path):
+def test_unsealed_files_of_lightning_are_read(tmp_path):
     torch.save({"ganzoo": {"variant": "x"}}, tmp_path / "a.ckpt")
     assert read(tmp_path / "a.ckpt")["ganzoo"] == {"variant": "x"}
     assert not intact(tmp_path / "a.ckpt")
@@ -84,7 +84,7 @@ def test_any_trainer_writes_sealed_files(tmp_path):
         fit(ganzoo.DCGAN(**small("DCGAN")), steps=2, ckpt_path=path)
 
 
-def test_the_one_before_a_damaged_one_is_offered(tmp_path):
+def test_the_error_of_a_damaged_checkpoint_names_the_previous_intact_one(tmp_path):
     first, second, third = (write(tmp_path / f"{step:08d}.ckpt", step) for step in (1, 2, 3))
     write(tmp_path / "best-fid.ckpt", 3)
     assert newest(tmp_path) == third
@@ -101,7 +101,7 @@ def test_the_one_before_a_damaged_one_is_offered(tmp_path):
     assert newest(tmp_path) is None
 
 
-def test_order_is_that_of_the_steps(tmp_path):
+def test_checkpoints_are_ordered_by_step_with_the_best_first(tmp_path):
     for name, step in {"00000010": 10, "kept-00000009": 9, "last": 10, "best-fid": 20, "00000002": 2}.items():
         write(tmp_path / f"{name}.ckpt", step)
     assert [p.stem for p in in_order(tmp_path)] == ["best-fid", "00000002", "kept-00000009", "00000010", "last"]
@@ -111,7 +111,7 @@ def test_order_is_that_of_the_steps(tmp_path):
 
 
 def write_on_and_on(path, said):
-    """In a process of its own: one checkpoint after the other, each told when it is there."""
+    """In a child process: write checkpoints in a loop and report each step once it is written."""
     with os.fdopen(said, "w") as out:
         for step in range(10**6):
             content = {"ganzoo": {}, "step": step, "w": torch.full((2**18,), float(step))}
@@ -119,7 +119,7 @@ def write_on_and_on(path, said):
             print(step, file=out, flush=True)
 
 
-def test_a_process_killed_while_it_saves_leaves_a_whole_file(tmp_path):
+def test_a_process_killed_while_saving_leaves_a_complete_file(tmp_path):
     path = tmp_path / "a.ckpt"
     for n in range(10):
         reader, said = os.pipe()
@@ -137,7 +137,7 @@ def test_a_process_killed_while_it_saves_leaves_a_whole_file(tmp_path):
 
 
 @pytest.mark.parametrize("failing", ["write", "fsync", "replace"])
-def test_what_cannot_be_written_leaves_what_was_there(failing, tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_file(failing, tmp_path, monkeypatch):
     path = tmp_path / "a"
     path.write_bytes(b"before")
 
@@ -151,8 +151,8 @@ def test_what_cannot_be_written_leaves_what_was_there(failing, tmp_path, monkeyp
     assert path.read_bytes() == b"before" and os.listdir(tmp_path) == ["a"]
 
 
-def test_a_disk_is_full_wherever_it_fills_up(tmp_path, monkeypatch):
-    """torch raises errors of its own in place of the file's."""
+def test_a_full_disk_raises_oserror_at_any_offset(tmp_path, monkeypatch):
+    """Also where torch replaces the file's error by its own."""
 
     class Small(io.BytesIO):
         def write(self, data):
@@ -168,26 +168,26 @@ def test_a_disk_is_full_wherever_it_fills_up(tmp_path, monkeypatch):
 
 
 def written(name):
-    """A file's name, without what tells it from another process's."""
+    """A file's name without the random part that distinguishes concurrent writes."""
     return re.sub(r"\.[0-9a-f]{8}\.partial$", ".partial", name)
 
 
-def test_the_file_is_written_beside_its_place(tmp_path, monkeypatch):
-    """Not in the system's folder for such things, which may be another file system."""
+def test_the_partial_file_is_written_in_the_target_folder(tmp_path, monkeypatch):
+    """Not in the system's temporary folder, which may be on another file system."""
     monkeypatch.setenv("TMPDIR", "/nowhere")
     seen = []
     write_atomically(tmp_path / "a", lambda file: seen.extend(os.listdir(tmp_path)))
     assert [*map(written, seen)] == ["a.partial"] and os.listdir(tmp_path) == ["a"]
 
 
-def test_the_disk_has_the_bytes_before_the_name(tmp_path, monkeypatch):
+def test_the_file_is_synced_before_the_rename_and_the_folder_after_it(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(atomic.os, "fsync", lambda _: calls.append([*map(written, os.listdir(tmp_path))]))
     write_atomically(tmp_path / "a", lambda file: file.write(b"x"))
     assert calls == [["a.partial"], ["a"]], "the bytes, then the folder"
 
 
-def test_half_files_are_removed_unless_somebody_writes_them(tmp_path):
+def test_partial_files_are_removed_unless_they_are_being_written(tmp_path):
     for name in ("a.partial", "b.0123abcd.partial", "c.part"):
         (tmp_path / name).write_bytes(b"half")
     (tmp_path / "elsewhere").write_bytes(b"x")
@@ -196,8 +196,8 @@ def test_half_files_are_removed_unless_somebody_writes_them(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["a", "elsewhere"]
 
 
-def test_a_half_file_is_taken_away_before_it_is_locked(tmp_path, monkeypatch):
-    """Then another one is begun."""
+def test_a_partial_file_removed_before_it_is_locked_is_replaced(tmp_path, monkeypatch):
+    """The write opens a new partial file."""
     lock, opened = atomic._lock, []
 
     def late(file, wait):
@@ -212,7 +212,7 @@ def test_a_half_file_is_taken_away_before_it_is_locked(tmp_path, monkeypatch):
 
 
 def test_a_link_is_replaced_and_not_followed(tmp_path):
-    """Also where half files used to lie."""
+    """Also a link at the former name of partial files."""
     (tmp_path / "other").write_bytes(b"mine")
     for name in ("a", "a.partial"):
         (tmp_path / name).symlink_to(tmp_path / "other")
@@ -221,8 +221,8 @@ def test_a_link_is_replaced_and_not_followed(tmp_path):
     assert not (tmp_path / "a").is_symlink()
 
 
-def test_processes_that_write_one_file_at_once(tmp_path):
-    """Each sees its own to the end; the last one wins."""
+def test_concurrent_writes_of_one_file(tmp_path):
+    """Each has its own partial file; the last rename wins."""
 
     def write_other(file):
         write_atomically(tmp_path / "a", lambda other: other.write(b"other"))
@@ -233,7 +233,7 @@ def test_processes_that_write_one_file_at_once(tmp_path):
     assert (tmp_path / "a").read_bytes() == b"last" and os.listdir(tmp_path) == ["a"]
 
 
-def test_a_name_may_be_as_long_as_the_disk_allows(tmp_path):
+def test_file_names_may_have_the_maximum_length(tmp_path):
     for name in ("a" * 255, "é" * 127):
         write_atomically(tmp_path / name, lambda file: file.write(b"x"))
         assert (tmp_path / name).read_bytes() == b"x"
@@ -258,7 +258,7 @@ SAFE = {"best_model_path": "run/checkpoints/a.ckpt", "monitor": "G/loss", "mode"
         ({**SAFE, "best_k_models": {"run/a.ckpt": 1.0, "run/../precious": 2.0}}, "run/../precious"),
         ({**SAFE, "last_model_path": "precious"}, "precious"),
         ({**SAFE, "last_model_path": ""}, None),
-        ({"old": ["precious"]}, "precious"),  # as it is there
+        ({"old": ["precious"]}, "precious"),  # this folder exists
         ({"old": ["precious-not"]}, None),
         ({"old": ("/etc/nothing",)}, "/etc/nothing"),
         ({"a": {"b": ["~/nothing"]}}, "~/nothing"),
@@ -269,7 +269,7 @@ SAFE = {"best_model_path": "run/checkpoints/a.ckpt", "monitor": "G/loss", "mode"
         ({"a": "run/link-inside/b.ckpt", "dirpath": "run", "logDir": "run/x"}, None),
     ],
 )
-def test_paths_in_the_state_of_a_callback(state, path, tmp_path, monkeypatch):
+def test_foreign_paths_in_the_state_of_a_callback(state, path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("precious", "run/checkpoints", "G"):
         Path(name).mkdir(parents=True)
@@ -280,7 +280,7 @@ def test_paths_in_the_state_of_a_callback(state, path, tmp_path, monkeypatch):
     assert foreign_path(state, str(tmp_path / "run")) == path
 
 
-def test_paths_of_an_object_store():
+def test_foreign_paths_in_an_object_store():
     assert foreign_path({"best_model_path": "s3://mine/run/a.ckpt"}, "s3://mine/run") is None
     for path in ("s3://mine/run-2/a.ckpt", "s3://mine/run/../b", "s3://other/a"):
         assert foreign_path({"best_model_path": path}, "s3://mine/run") == path
@@ -306,11 +306,11 @@ def test_a_folder_is_never_removed_as_a_checkpoint(tmp_path):
         ("", "-"),
     ],
 )
-def test_a_safe_part_of_a_path(text, part):
+def test_path_part_replaces_unsafe_characters(text, part):
     assert atomic.path_part(text) == part
 
 
-def test_nothing_is_loaded_of_a_file_whose_seal_is_broken(tmp_path, monkeypatch):
+def test_a_file_with_a_broken_seal_is_not_unpickled(tmp_path, monkeypatch):
     path = write(tmp_path / "00000001.ckpt")
     data = bytearray(path.read_bytes())
     data[100] ^= 1

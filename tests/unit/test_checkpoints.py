@@ -1,4 +1,4 @@
-"""What is saved, and kept; runs that are killed, and go on."""
+"""The Checkpoints callback: saved and kept files, rollbacks, and runs resumed after they were killed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def names():
-    """Of all but the last state."""
+    """Stems of all checkpoints except last.ckpt."""
     return sorted(path.stem for path in Path("checkpoints").iterdir() if path.name != "last.ckpt")
 
 
@@ -68,21 +68,21 @@ def train(tmp_path, steps, resume=None, model=None, **settings):
         ({"every_n_steps": None}, []),
     ],
 )
-def test_what_is_kept(settings, kept, tmp_path):
+def test_kept_checkpoints(settings, kept, tmp_path):
     train(tmp_path, 7, **settings)
     assert names() == kept and read(Path("checkpoints/last.ckpt"))["global_step"] == 7
 
 
-def test_saving_by_the_clock(tmp_path, monkeypatch):
-    now = iter(range(0, 10**6, 20))  # each look at it is 20 s later
+def test_checkpoints_at_intervals_of_time(tmp_path, monkeypatch):
+    now = iter(range(0, 10**6, 20))  # each call advances the clock by 20 s
     monkeypatch.setattr(module.time, "monotonic", lambda: next(now))
     train(tmp_path, 12, every_n_steps=None, every_minutes=1, keep_last=9)
     assert len(names()) >= 2
     assert names() == sorted(names()) and all(name.isdigit() for name in names())
 
 
-def test_nothing_in_it_that_is_not_needed(tmp_path):
-    """Weights, average, optimizers, counters: twice the weights for Adam's moments, and a few kilobytes."""
+def test_a_checkpoint_holds_only_what_resuming_needs(tmp_path):
+    """Weights, their average, Adam's moments (twice the weights), and a few kilobytes of counters."""
     model = ganzoo.DCGAN(image_size=16, channels=1, width=32, ema_half_life=10.0)
     train(tmp_path, 1, every_n_steps=1, model=model)
     checkpoint = read(Path("checkpoints/00000001.ckpt"))
@@ -96,8 +96,8 @@ def test_nothing_in_it_that_is_not_needed(tmp_path):
     assert size < 3 * weights + average + 40_000
 
 
-def test_what_was_saved_after_the_state_that_a_run_goes_on_from_is_removed(tmp_path):
-    """Or a later start would take the other future's."""
+def test_resuming_removes_checkpoints_of_later_steps(tmp_path):
+    """Otherwise a later start would resume from the abandoned run."""
     train(tmp_path, 8, every_n_steps=2, keep_last=4)
     Path("checkpoints/last.ckpt").write_bytes(Path("checkpoints/00000008.ckpt").read_bytes())
     Path("checkpoints/00000009.ckpt.partial").write_bytes(b"killed in the middle")
@@ -105,7 +105,7 @@ def test_what_was_saved_after_the_state_that_a_run_goes_on_from_is_removed(tmp_p
     assert names() == ["00000002", "00000004", "00000005"]
 
 
-def test_a_full_disk_stops_nothing(tmp_path, monkeypatch, capsys):
+def test_a_full_disk_does_not_stop_training(tmp_path, monkeypatch, capsys):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
@@ -119,16 +119,16 @@ def test_a_full_disk_stops_nothing(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("bad", ["every_n_steps", "keep_last", "keep_every_n_images", "every_minutes"])
-def test_settings_count_from_one(bad):
+def test_settings_below_one_are_refused(bad):
     with pytest.raises(ValueError, match=f"{bad} is 0; it takes"):
         Checkpoints(**{bad: 0})
 
 
-# Whole runs, each in a process of its own
+# Complete runs, each in its own process
 
 
 def start(command=COMMAND, prepare=None):
-    """A training in a child that has all modules already."""
+    """Start a run in a forked child, which has all modules imported."""
 
     def child():
         os.setpgid(0, 0)
@@ -154,7 +154,7 @@ def said():
 
 
 def dies_at(step, number=signal.SIGKILL, whom=os.getpid):
-    """Makes a child kill itself, or 0, its group, after so many batches."""
+    """Return a `prepare` that signals the child (or its group, if `whom` returns 0) after `step` batches."""
     from ganzoo.core.module import GANModule
 
     def prepare():
@@ -206,8 +206,8 @@ def assert_equal_runs(whole, again):
     assert [score["value"] for score in scores[0]] == [score["value"] for score in scores[1]]
 
 
-def test_the_same_command_again_and_again(reference):
-    """Killed before the first checkpoint, then in the middle of an epoch, then asked to end."""
+def test_the_same_command_resumes_a_killed_run_exactly(reference):
+    """Killed before the first checkpoint, then in the middle of an epoch, then stopped by SIGTERM."""
     assert run(prepare=dies_at(4)) == -signal.SIGKILL
     assert not list(RUN.glob("checkpoints/*"))
     assert run(prepare=dies_at(18)) == -signal.SIGKILL
@@ -221,8 +221,8 @@ def test_the_same_command_again_and_again(reference):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
-def test_told_with_its_group_and_nobody_listening(number):
-    """As in `fit 2>&1 | tee log`: `tee` and the workers are told, too. The state is saved, the exit code right."""
+def test_a_signal_to_the_process_group_with_closed_pipes_saves_the_state(number):
+    """As in `fit 2>&1 | tee log`, where `tee` and the workers get the signal, too. The exit code is 75."""
 
     def whom():
         reader, writer = os.pipe()
@@ -236,7 +236,7 @@ def test_told_with_its_group_and_nobody_listening(number):
     assert read(RUN / "checkpoints" / "last.ckpt")["global_step"] == 12
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(reference):
+def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(reference):
     assert run(prepare=dies_at(30)) == -signal.SIGKILL
     last = RUN / "checkpoints" / "00000028.ckpt"
     last.write_bytes(last.read_bytes()[:-1000])
@@ -247,8 +247,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(reference):
     assert_equal_runs(reference, RUN)
 
 
-def test_killed_while_it_was_scored_at_its_end(reference):
-    """All batches are played, and the last state saved; what is missing is made up for."""
+def test_a_run_killed_during_its_final_scores_computes_them_at_the_next_start(reference):
+    """Training is complete and the last state is saved; only the scores are missing."""
 
     def prepare():
         from ganzoo.callbacks.scores import Scores
@@ -261,13 +261,13 @@ def test_killed_while_it_was_scored_at_its_end(reference):
     assert_equal_runs(reference, RUN)
 
 
-def test_another_config_is_another_run():
+def test_another_config_starts_another_run():
     assert run(f"{COMMAND} --trainer.max_steps 3") == 0
     assert run(f"{COMMAND} --trainer.max_steps 4") == 0
     assert sorted(path.name for path in Path("runs").iterdir()) == ["001-gan-digits", "002-gan-digits"]
 
 
-def test_two_cannot_train_in_one_folder():
+def test_two_processes_cannot_train_in_one_folder():
     forever = f"{COMMAND} --trainer.max_steps -1"
     first = start(forever)
     try:
@@ -283,8 +283,8 @@ def test_two_cannot_train_in_one_folder():
     assert run(forever, prepare=dies_at(60, signal.SIGINT)) == 130, "the lock ended with its process"
 
 
-def test_a_disk_that_is_full_at_the_end_is_told():
-    """By a limit on the size of a file: what a process writes fails as on a full disk."""
+def test_a_full_disk_at_the_end_is_reported():
+    """A limit on the size of files makes writes fail as on a full disk."""
 
     def prepare():
         import resource
@@ -298,7 +298,7 @@ def test_a_disk_that_is_full_at_the_end_is_told():
     assert run() == 0
 
 
-def test_bad_numbers_stop_the_run_and_say_how_to_go_on(reference):
+def test_non_finite_losses_stop_the_run_and_the_error_says_how_to_resume(reference):
     def prepare():
         whole = ganzoo.GAN.generator_loss
 
@@ -315,10 +315,10 @@ def test_bad_numbers_stop_the_run_and_say_how_to_go_on(reference):
     assert_equal_runs(reference, RUN)
 
 
-# Found by review
+# Regressions
 
 
-def test_an_abandoned_future_is_neither_the_last_nor_gone_back_to(tmp_path):
+def test_checkpoints_of_an_abandoned_run_are_never_the_newest(tmp_path):
     train(tmp_path, 9, every_n_steps=3, keep_last=3, keep_every_n_images=72)
     assert names() == ["00000003", "00000006", "kept-00000009"]
     train(tmp_path, 5, resume="checkpoints/00000003.ckpt", every_n_steps=3)
@@ -326,8 +326,8 @@ def test_an_abandoned_future_is_neither_the_last_nor_gone_back_to(tmp_path):
     assert "kept-00000009.ckpt" in names(), "it is there, but out of the order"
 
 
-def test_time_that_is_up_is_resumed_exactly(tmp_path):
-    """Whatever stops a training in the middle of an epoch."""
+def test_a_run_stopped_within_an_epoch_resumes_exactly(tmp_path):
+    """Stopped by `should_stop`, as by a time limit."""
 
     class Stop(Callback):
         def on_train_batch_end(self, trainer, *_):
@@ -346,22 +346,22 @@ def test_time_that_is_up_is_resumed_exactly(tmp_path):
     assert all(torch.equal(again[key], value) for key, value in whole.items())
 
 
-def test_a_learning_rate_that_was_changed_counts(tmp_path):
+def test_a_changed_learning_rate_applies_after_resuming(tmp_path):
     train(tmp_path, 2, every_n_steps=2)
     model = ganzoo.DCGAN(**small("DCGAN"), optimizer=lambda params: FusedAdam(params, lr=7e-4))
     trainer = train(tmp_path, 4, resume="checkpoints/00000002.ckpt", model=model)
     assert {group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups} == {7e-4}
 
 
-def test_asynchronous_saving_is_sealed_too(tmp_path):
+def test_asynchronous_saving_writes_sealed_files(tmp_path):
     model = ganzoo.DCGAN(**small("DCGAN"))
     keep = {"callbacks": [Checkpoints(every_n_steps=1)], "enable_checkpointing": True, "default_root_dir": tmp_path}
     fit(model, steps=2, plugins=[AsyncCheckpointIO()], **keep)
     assert all(intact(path) for path in Path("checkpoints").iterdir())
 
 
-def test_what_the_best_is_saved_of_goes_back_too(tmp_path):
-    """Numbers that are found bad by another callback's save."""
+def test_non_finite_weights_found_by_another_callbacks_save_are_rolled_back(tmp_path):
+    """As when another callback saves the best checkpoint."""
 
     class Break(Callback):
         def on_train_batch_end(self, trainer, model, *_):
@@ -376,7 +376,7 @@ def test_what_the_best_is_saved_of_goes_back_too(tmp_path):
     assert trainer.global_step == 6 and not (tmp_path / "best.ckpt").exists()
 
 
-def test_schedules_go_on_when_weights_go_back(tmp_path):
+def test_a_rollback_leaves_learning_rate_schedules_unchanged(tmp_path):
     def decay(optimizer):
         return torch.optim.lr_scheduler.StepLR(optimizer, 4, 0.1)
 
@@ -398,7 +398,7 @@ def test_schedules_go_on_when_weights_go_back(tmp_path):
 
 
 @pytest.mark.parametrize("when", ["on_fit_start", "on_fit_end"])
-def test_sigterm_outside_of_the_steps_says_run_me_again(when, reference):
+def test_sigterm_outside_of_training_steps_exits_with_75(when, reference):
     def prepare():
         from ganzoo.callbacks.scores import Scores
 
@@ -410,7 +410,7 @@ def test_sigterm_outside_of_the_steps_says_run_me_again(when, reference):
     assert_equal_runs(reference, RUN)
 
 
-def test_a_longer_run_has_scores_and_a_video_of_its_own(reference):
+def test_an_extended_run_computes_new_scores(reference):
     short = f"{COMMAND} --trainer.max_steps 20"
     assert run(short) == 0
     before = (RUN / "scores.json").read_text()
@@ -428,8 +428,8 @@ def test_a_longer_run_has_scores_and_a_video_of_its_own(reference):
     assert values[0] == values[1]
 
 
-def test_other_runs_survive_one_that_is_refused():
-    """In a `runs/` that this one made."""
+def test_a_refused_run_does_not_remove_other_runs():
+    """Even in a `runs/` folder that the refused run created."""
 
     def prepare():
         from ganzoo.callbacks.samples import Samples

@@ -1,4 +1,4 @@
-"""Records side by side: ranked where they were measured in the same way, and refused with the reason where not."""
+"""Comparison of reports: scores are ranked if their protocols agree, and refused with the reason otherwise."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STANDARD = "standard error over fakes"
 
 
 def report(**scores):
-    """Of figures with what differs from a usual score."""
+    """A report of scores, each given by its differences from a default score."""
     usual = {"value": 1.0, "error": None, "error_kind": STANDARD, "better": "lower", "protocol": {"fakes": 100}}
     found = [Score(name=f"{figure}_100", figure=figure, **{**usual, **more}) for figure, more in scores.items()]
     return Report({"name": "DCGAN"}, found)
@@ -28,7 +28,7 @@ def files(*reports):
 
 
 def places(*scores):
-    """Letters, ranks and whether they are near, of one figure, the best first."""
+    """File letters, ranks and `near` flags of one figure, best first."""
     ranked, refused = compare(files(*(report(fid=score) for score in scores)))
     assert refused == {}
     return [(place.file.stem, place.rank, place.near) for place in ranked["fid"]]
@@ -45,7 +45,7 @@ def test_equal_scores_share_their_rank_and_nan_is_last():
     assert found == [("b", 1, False), ("d", 1, False), ("c", 3, False), ("a", 4, False)]
 
 
-def test_what_is_not_to_be_ranked_by_has_no_rank():
+def test_figures_without_a_better_direction_have_no_rank():
     assert places(*({"value": value, "better": "", "error": 5.0} for value in (2.0, 1.0))) == [
         ("b", None, False),
         ("a", None, False),
@@ -56,14 +56,14 @@ def test_what_is_not_to_be_ranked_by_has_no_rank():
     ("value", "kind", "near"),
     [(1.9, STANDARD, True), (2.1, STANDARD, False), (1.9, "population std over subsets", False)],
 )
-def test_within_two_standard_errors_of_the_one_above(value, kind, near):
-    """Of 0.3 and 0.4 together they are 2 * 0.5."""
+def test_near_means_within_two_standard_errors_of_the_score_above(value, kind, near):
+    """Standard errors of 0.3 and 0.4 combine to 0.5, so the limit is 1.0."""
     found = places({"value": 1.0, "error": 0.3, "error_kind": kind}, {"value": value, "error": 0.4, "error_kind": kind})
     assert [place[2] for place in found] == [False, near]
     assert not places({"error": 0.3}, {"error": None})[1][2]
 
 
-def test_other_protocols_and_missing_figures_are_named():
+def test_different_protocols_and_missing_figures_are_named():
     long = "0123456789abcdef"
     ranked, refused = compare(
         files(
@@ -77,7 +77,7 @@ def test_other_protocols_and_missing_figures_are_named():
     }
 
 
-def test_the_verb_compares_without_torch(tmp_path):
+def test_evaluate_compare_does_not_import_torch(tmp_path):
     for name in ("a", "b"):
         content = report(fid={"protocol": {"fakes": 100, "image": "8x8", "settings": {}}}).as_dict()
         (tmp_path / f"{name}.json").write_text(json.dumps(content))

@@ -1,4 +1,4 @@
-"""Both players at once, and consensus optimization, in networks as on f = xy."""
+"""Simultaneous updates and consensus optimization, on f = xy and in networks."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def images(n=400):
 
 
 @pytest.mark.parametrize(("gamma", "rule", "settings"), [(0.0, gradient, {}), (1.0, consensus, {"gamma": 1.0})])
-def test_on_f_xy_networks_go_where_the_rule_goes(gamma, rule, settings):
+def test_networks_on_f_xy_follow_the_update_rule(gamma, rule, settings):
     model = Product(consensus=gamma)
     fit(model, images(), steps=100)
     end = torch.cat([model.generator.weight, model.discriminator.weight]).flatten().double()
@@ -61,8 +61,8 @@ def float64():
     torch.set_default_dtype(torch.float32)
 
 
-def test_a_step_is_v_less_gamma_times_the_gradient_of_its_half_square(float64):
-    """Of MLPGAN's networks, batch norm among them; by differences smaller than the rectifiers' kinks are apart."""
+def test_consensus_adds_gamma_times_the_gradient_of_half_the_squared_norm(float64):
+    """Central differences in MLPGAN with batch norm; their step is smaller than the distance between kinks of ReLU."""
     gamma, size = 0.7, {"layers_g": 2, "layers_d": 2, "hidden": 8, "d_hidden": 8, "z_dim": 4, "image_size": 4}
     torch.manual_seed(0)
     model = MLPGAN(**size, optimizer=lambda params: SGD(params, lr=1.0), consensus=gamma, dropout=0.0)
@@ -93,7 +93,7 @@ def test_a_step_is_v_less_gamma_times_the_gradient_of_its_half_square(float64):
 
 
 class Linear(Product):
-    """Each player's loss is linear in its own weight: its gradient does not depend on anybody's."""
+    """Each player's loss is linear in its own weight, so the gradients are constant."""
 
     def discriminator_loss(self, batch):
         return {"fake": -2 * self.discriminator.weight.sum()}
@@ -102,13 +102,13 @@ class Linear(Product):
         return {"fake": 3 * self.generator.weight.sum()}
 
 
-def test_gradients_that_nobody_changes_push_nobody():
+def test_constant_gradients_add_no_consensus_term():
     model = Linear(consensus=1.0)
     fit(model, images(), steps=1)
     assert (model.generator.weight.item(), model.discriminator.weight.item()) == pytest.approx((0.7, 1.2))
 
 
-def test_both_play_the_same_latents_and_the_next_batch_has_others():
+def test_both_losses_use_the_same_latents_and_the_next_batch_new_ones():
     model, seen = small_dcgan(consensus=1.0), []
     for name in ("discriminator_loss", "generator_loss"):
         equation = getattr(model, name)
@@ -118,7 +118,7 @@ def test_both_play_the_same_latents_and_the_next_batch_has_others():
 
 
 @pytest.mark.parametrize("gamma", [0.0, 1.0])
-def test_a_weight_that_is_frozen_stays(gamma):
+def test_frozen_weights_do_not_move(gamma):
     model = small_dcgan(consensus=gamma)
     weights = [next(network.parameters()) for network in (model.generator, model.discriminator)]
     before = [weight.requires_grad_(False).clone() for weight in weights]
@@ -133,8 +133,8 @@ def small_dcgan(**more):
     return DCGAN(16, 1, width=4, **more)
 
 
-def test_each_players_statistics_are_those_of_its_own_equation():
-    """As in turns: D's equation leaves G's batch norm alone, and G's that of D."""
+def test_batch_norm_statistics_are_updated_by_the_players_own_loss_only():
+    """As with alternating updates, D's loss leaves G's batch norm unchanged, and G's loss D's."""
     model = small_dcgan(consensus=1.0)
     fit(model, NoiseImages(model), steps=3)
     counts = {
@@ -145,7 +145,7 @@ def test_each_players_statistics_are_those_of_its_own_equation():
 
 
 @pytest.mark.parametrize(("variant", "sizes"), [(GAN, {"hidden": 8, "d_hidden": 8}), (DCGAN, {"width": 4})])
-def test_a_variant_keeps_the_contract_with_it(variant, sizes):
+def test_variants_pass_the_contract_checks_with_consensus(variant, sizes):
     def make(**more):
         torch.manual_seed(0)
         return variant(image_size=16, channels=1, consensus=0.5, **sizes, **more)
@@ -155,13 +155,13 @@ def test_a_variant_keeps_the_contract_with_it(variant, sizes):
 
 
 @pytest.mark.parametrize("other", [{"n_critic": 2}, {"microbatches": 2}, {"compile_losses": True}])
-def test_what_does_not_go_with_it_is_refused(other):
+def test_incompatible_arguments_are_refused(other):
     with pytest.raises(ValueError, match=f"consensus, which moves players at once, needs {next(iter(other))}"):
         Product(consensus=1.0, **other)
 
 
 @pytest.mark.parametrize("game", [{"microbatches": 2}, {"compile_losses": True}])
-def test_a_play_of_ones_own_is_told_as_well(game):
+def test_incompatible_arguments_of_a_custom_play_are_refused(game):
     class AtOnce(DCGAN):
         def play(self, batch):
             self.minimize_at_once(batch)
@@ -171,7 +171,7 @@ def test_a_play_of_ones_own_is_told_as_well(game):
         fit(model, NoiseImages(model), steps=1)
 
 
-def test_so_are_negative_weights_and_other_rules():
+def test_negative_weights_and_custom_discriminator_steps_are_refused():
     with pytest.raises(ValueError, match="consensus is -1.0; it takes a number from 0"):
         Product(consensus=-1.0)
     with pytest.raises(ValueError, match="cannot be combined with WGAN.discriminator_step"):
@@ -179,7 +179,7 @@ def test_so_are_negative_weights_and_other_rules():
 
 
 @pytest.mark.parametrize("rule", [name for name in additions() if name.startswith("rules/")])
-def test_rules_are_added_to_a_config_in_any_order(rule, tmp_path, monkeypatch):
+def test_a_rule_given_before_the_config_is_applied(rule, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = "--trainer.max_steps 2 --samples.every_n_steps 2 --scores.final_n 0 --model.width 8"
     assert main(["fit", "--config", rule, "--config", "dcgan/digits", *options.split()]) == 0
@@ -190,7 +190,7 @@ def test_rules_are_added_to_a_config_in_any_order(rule, tmp_path, monkeypatch):
     assert arguments["consensus"] == ours.get("consensus")
 
 
-def test_a_file_of_ones_own_wins_over_an_addition_before_it(tmp_path, monkeypatch, capsys):
+def test_a_users_file_overrides_an_earlier_addition(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("mine.yaml").write_text("model: {init_args: {consensus: 1.5}}")
     for order in (["mlpgan/ring", "rules/consensus", "mine.yaml"], ["rules/consensus", "mlpgan/ring", "mine.yaml"]):
@@ -198,7 +198,7 @@ def test_a_file_of_ones_own_wins_over_an_addition_before_it(tmp_path, monkeypatc
         assert yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["consensus"] == 1.5
 
 
-def test_a_variant_with_rules_of_its_own_says_so_in_one_line(tmp_path, monkeypatch, capsys):
+def test_a_variant_with_its_own_discriminator_step_refuses_the_consensus_config(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["fit", "--config", "wgan/digits", "--config", "rules/consensus"]) == 2
     assert "cannot be combined with WGAN.discriminator_step" in capsys.readouterr().err

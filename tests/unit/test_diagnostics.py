@@ -1,4 +1,4 @@
-"""Sick games ring their alarm, healthy ones ring none, and no game notices that it is watched."""
+"""Diagnostics: alarms of failing and healthy trainings, curves, and no effect on the training itself."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TINY = {"image_size": 8, "channels": 1, "hidden": 8, "d_hidden": 8, "z_dim": 4}
 
 
 class Curves(Logger):
-    """{step: {name: value}} of what is logged under `diagnostics/`."""
+    """Collects the metrics under `diagnostics/` as {step: {name: value}}."""
 
     name, version = "curves", "0"
 
@@ -49,7 +49,7 @@ class Curves(Logger):
 
 
 def watch(model, data=None, *, steps, every, n=64, callbacks=(), **trainer):
-    """The alarms that last at the end, with the steps at which they rang, and the curves."""
+    """Return the alarms active at the end, with the steps at which they started, and the curves."""
     curves, diagnostics = Curves(), Diagnostics(every, n)
     fit(model, data, steps=steps, callbacks=[diagnostics, *callbacks], logger=curves, **trainer)
     return diagnostics.active, curves.at
@@ -71,12 +71,12 @@ def noise(n, d=3, seed=0):
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
 
 
-# Real games
+# Trainings
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_collapsed_game_rings(seed, capsys):
-    """The minimax generator, five times as fast as D, puts all latents on one point within 100 batches."""
+def test_mode_collapse_raises_an_alarm(seed, capsys):
+    """A minimax generator with five times D's learning rate collapses to one point within 100 batches."""
     torch.manual_seed(seed)
     model = ring_gan(objective="minimax", optimizer=adam(5e-3), discriminator_optimizer=adam(1e-3))
     model.z_bound = 1.0  # closer latents collapse sooner
@@ -88,7 +88,7 @@ def test_a_collapsed_game_rings(seed, capsys):
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_healthy_game_rings_nothing(seed, capsys):
+def test_healthy_training_raises_no_alarm(seed, capsys):
     torch.manual_seed(seed)
     model = ganzoo.DCGAN(image_size=8, channels=1, width=8, optimizer=adam(1e-3))
     rung, curves = watch(model, Digits(batch_size=32), steps=270, every=30)
@@ -96,7 +96,7 @@ def test_a_healthy_game_rings_nothing(seed, capsys):
     assert curves[270]["diversity"] > 0.5 and curves[270]["modes"] > 0.7
 
 
-def test_a_discriminator_that_wins_rings():
+def test_a_winning_discriminator_raises_an_alarm():
     torch.manual_seed(0)
     model = ring_gan(optimizer=adam(1e-7), discriminator_optimizer=adam(1e-2))
     rung, curves = watch(model, ring(), steps=180, every=20)
@@ -105,7 +105,7 @@ def test_a_discriminator_that_wins_rings():
 
 
 @pytest.mark.parametrize("letter", "DG")
-def test_a_frozen_player_rings(letter, capsys):
+def test_a_frozen_network_raises_an_alarm(letter, capsys):
     torch.manual_seed(0)
     rates = {
         "D": {"discriminator_optimizer": adam(0.0)},
@@ -116,19 +116,19 @@ def test_a_frozen_player_rings(letter, capsys):
     assert f"{letter} is frozen at step 6: no weight has moved" in capsys.readouterr().err
 
 
-def test_a_generator_that_waits_for_n_critic_is_not_frozen():
+def test_n_critic_does_not_count_as_a_frozen_generator():
     rung, _ = watch(ganzoo.GAN(**TINY, n_critic=5), Digits(), steps=20, every=1)
     assert "G is frozen" not in rung
 
 
 class Poisoned(ganzoo.GAN):
-    """Whose fakes, but not whose losses, are not finite."""
+    """Its fakes are NaN, but its losses are finite."""
 
     def generate(self, z, given=None):
         return super().generate(z, given) * math.nan
 
 
-def test_non_finite_fakes_ring(capsys):
+def test_non_finite_fakes_raise_an_alarm(capsys):
     rung, curves = watch(Poisoned(**TINY), Digits(), steps=20, every=10, log_every_n_steps=0)
     assert rung == {"non-finite numbers": 10}
     lines = [line for line in capsys.readouterr().err.splitlines() if "non-finite" in line]
@@ -136,11 +136,11 @@ def test_non_finite_fakes_ring(capsys):
     assert curves == {}, "there is nothing to compare"
 
 
-# Generators that say what they please
+# Scripted generators
 
 
 class Scripted(ganzoo.GAN):
-    """Its fakes are `script(step)`, from the first image on; `score`, where given, is its discriminator."""
+    """Its fakes are the images of `script(step)` in order; `score`, if given, replaces D in evaluation mode."""
 
     def __init__(self, script, score=None):
         super().__init__(**TINY)
@@ -165,15 +165,15 @@ def scripted(script, steps=10, score=None):
     return watch(Scripted(script, score), Digits(), steps=steps, every=1, n=N)
 
 
-def test_copies_ring():
+def test_copies_of_training_images_raise_an_alarm():
     train = digits("train")
     rung, curves = scripted(lambda step: train)
     assert rung == {"copying": WARM_UP + 3}
     assert curves[10]["copying"] == 1 and curves[10]["near_held_out"] == 0
 
 
-def test_new_reals_ring_nothing():
-    """The best generator of all, but for what it knows: the test images."""
+def test_unseen_real_images_raise_no_alarm():
+    """An ideal generator: its fakes are the test images."""
     test = digits("test")
     rung, curves = scripted(lambda step: test)
     assert rung == {}
@@ -181,22 +181,22 @@ def test_new_reals_ring_nothing():
     assert abs(curves[10]["diversity"] - 1) < 0.05 and curves[10]["coverage"] > 0.9 and curves[10]["drift"] == 0
 
 
-def test_held_out_images_are_no_copies():
+def test_held_out_images_do_not_count_as_copies():
     val = digits("val")
     rung, curves = scripted(lambda step: val)
     assert rung == {} and curves[10]["copying"] == pytest.approx(0.5) and curves[10]["near_held_out"] > 5
 
 
-def test_blurred_images_are_no_copies():
-    """Means of three similar test images lie nearer to the training images than reals do, but not to those alone."""
+def test_blurred_images_do_not_count_as_copies():
+    """Means of three similar test images are closer than reals to training images, but also to held-out ones."""
     test = digits("test")
     similar = torch.cdist(test.flatten(1), test.flatten(1)).topk(3, largest=False).indices
     rung, curves = scripted(lambda step: test[similar].mean(1))
     assert curves[10]["copying"] > COPIED and rung == {}
 
 
-def test_left_out_digits_ring():
-    """Good and diverse, but of three classes alone."""
+def test_missing_classes_raise_an_alarm():
+    """Realistic and diverse fakes of only three classes."""
     data = Digits().dataset("test")
     three = to_float(data.images)[data.labels() < 3].repeat(4, 1, 1, 1)
     rung, curves = scripted(lambda step: three)
@@ -204,8 +204,8 @@ def test_left_out_digits_ring():
     assert curves[10]["diversity"] > 0.8 and 0.2 < curves[10]["modes"] < 0.6
 
 
-def test_images_that_keep_changing_ring():
-    """At each check a latent has become another image, all of them good."""
+def test_oscillating_fakes_raise_an_alarm():
+    """At each check every latent gives another image; all images are real."""
     test = digits("test")
     rung, curves = scripted(lambda step: test.roll(67 * step, 0))
     assert rung == {"oscillation": WARM_UP + 5}
@@ -213,7 +213,7 @@ def test_images_that_keep_changing_ring():
     assert "drift" not in curves[1]
 
 
-def test_a_discriminator_that_memorises_rings():
+def test_a_memorising_discriminator_raises_an_alarm():
     train, test = digits("train").flatten(1), digits("test")
     rung, curves = scripted(
         lambda step: test, score=lambda x: -torch.cdist(x.flatten(1), train).min(1).values, steps=WARM_UP + 3
@@ -222,7 +222,7 @@ def test_a_discriminator_that_memorises_rings():
     assert curves[1]["D_accuracy"] < 0.6, "of new images it knows nothing"
 
 
-def test_an_alarm_rings_once_and_again_only_after_it_has_ended(capsys):
+def test_an_alarm_is_reported_once_until_it_has_ended(capsys):
     """Two good checks end a collapse; one does not."""
     test = digits("test")
     bad = {*range(1, 10), 11, 12, 15, 16, 17}
@@ -232,12 +232,12 @@ def test_an_alarm_rings_once_and_again_only_after_it_has_ended(capsys):
     assert rung == {"collapse": 16}
 
 
-# What a training notices
+# Effects on training
 
 
-def test_a_watched_training_ends_bit_equal():
+def test_diagnostics_leave_training_bit_identical():
     class Draws(Callback):
-        """What random numbers come next, and whether all modules train, at each batch's end."""
+        """Records the next random number and the modes of modules and parameters after each batch."""
 
         def __init__(self):
             self.seen = []
@@ -281,15 +281,15 @@ def test_a_resumed_run_has_the_same_curves_and_alarms(tmp_path):
     assert "drift" in curves[120]
 
 
-# Other data, other models
+# Other data and models
 
 
-def test_all_curves_are_there():
+def test_all_curves_are_logged():
     _, curves = watch(ganzoo.GAN(**TINY), Digits(), steps=2, every=1)
     assert set(curves[1]) == CURVES - {"drift"} and set(curves[2]) == CURVES
 
 
-def test_without_held_out_images():
+def test_curves_without_held_out_images():
     class NoVal(Digits):
         def make_dataset(self, split):
             data = super().make_dataset(split)
@@ -300,7 +300,7 @@ def test_without_held_out_images():
 
 
 @pytest.mark.parametrize("size", [1, 5])
-def test_data_too_small_to_be_compared(size):
+def test_too_little_data_gives_no_curves(size):
     class Handful(Digits):
         def make_dataset(self, split):
             return ArrayImages(super().make_dataset(split).images[:size])
@@ -309,7 +309,7 @@ def test_data_too_small_to_be_compared(size):
     assert curves == {} and rung == {}
 
 
-def test_equal_images_make_no_curve_of_division_by_zero():
+def test_identical_images_give_no_non_finite_curve():
     class Black(GANDataModule):
         image_size, channels, num_classes = 8, 1, None
 
@@ -320,9 +320,9 @@ def test_equal_images_make_no_curve_of_division_by_zero():
     assert "diversity" not in curves[2] and all(math.isfinite(v) for v in curves[2].values())
 
 
-def test_foreign_data_is_still_watched_for_what_needs_none():
+def test_other_data_modules_still_have_the_alarm_of_non_finite_numbers():
     class Foreign(lightning.LightningDataModule):
-        dataset = [{"image": image} for image in digits("train")[:32]]  # not ganzoo's method of that name
+        dataset = [{"image": image} for image in digits("train")[:32]]  # not a method as in GANDataModule
 
         def train_dataloader(self):
             return torch.utils.data.DataLoader(self.dataset, batch_size=8)
@@ -361,15 +361,15 @@ def test_a_conditional_model_gets_its_labels():
         lambda x: (x, x.flatten(1)),
     ],
 )
-def test_scores_of_all_kinds_of_discriminators(output):
+def test_scores_of_all_kinds_of_discriminator_outputs(output):
     model, x = ganzoo.GAN(**TINY), noise(150, 64).view(150, 1, 8, 8)
     model.discriminate = lambda images, y: output(images)
     torch.testing.assert_close(scores_of(model, x, None), x.mean((1, 2, 3)))
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_energies_count_as_scores(sign):
-    """Whichever side D calls real, it is right."""
+def test_accuracy_does_not_depend_on_the_sign_of_the_scores(sign):
+    """Energies are lower for reals, logits higher; the accuracy is 1 with both."""
     test = digits("test") * 0.1
     _, curves = scripted(lambda step: test, steps=1, score=lambda x: sign * x.flatten(1).std(1))
     assert curves[1]["D_accuracy"] == 1
@@ -389,7 +389,7 @@ def test_bad_settings_are_refused(arguments):
         Diagnostics(**arguments)
 
 
-# The mathematics
+# Functions
 
 
 def test_auc_counts_the_pairs_and_half_of_the_ties():
@@ -405,7 +405,7 @@ def test_mean_distance_is_over_all_pairs():
     assert mean_distance(x[:1].expand(5, -1)) == 0
 
 
-def test_clusters_are_found_and_empty_ones_do_no_harm():
+def test_clusters_are_found_and_empty_ones_are_finite():
     corners = torch.tensor([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0], [9.0, 9.0]])
     x = corners.repeat(50, 1) + 0.1 * noise(200, 2)
     centres = clusters(x, 4)
@@ -415,13 +415,13 @@ def test_clusters_are_found_and_empty_ones_do_no_harm():
         assert clusters(corners.repeat(5, 1), 10).isfinite().all()
 
 
-def test_clusters_do_not_depend_on_the_threads_and_can_be_found_in_a_forked_process():
+def test_clusters_do_not_depend_on_threads_and_work_in_a_forked_process():
     rows = noise(4096, 64)
     with threadpool_limits(1):
         expected = clusters(rows, 10)
     with threadpool_limits(2):
         assert torch.equal(clusters(rows, 10), expected)
-        KMeans(2).fit(rows[:1024].numpy())  # now this process has threads
+        KMeans(2).fit(rows[:1024].numpy())  # starts threads in this process
         child = multiprocessing.get_context("fork").Process(target=clusters, args=(rows[:1024], 2))
         child.start()
         child.join(30)
@@ -437,7 +437,7 @@ def test_reached_counts_the_reals_of_clusters_with_enough_fakes():
     assert reached(real, fake, centres, due=0.5) == pytest.approx(0.5)
 
 
-def test_near_held_out_is_one_by_chance_and_nought_for_copies():
+def test_near_held_out_is_one_by_chance_and_zero_for_copies():
     train, held_out, fake = noise(900, seed=1), noise(300, seed=2), noise(2000, seed=3)
     assert near_held_out(train, held_out, fake) == pytest.approx(1, abs=0.2)
     assert near_held_out(train, held_out, 0.5 * fake) == pytest.approx(1, abs=0.3), "nor for blurred ones"
@@ -451,7 +451,7 @@ def test_all_alarms_have_one_line():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_shipped_digits_ring_nothing(seed, tmp_path, monkeypatch, capsys):
+def test_the_digits_config_raises_no_alarm(seed, tmp_path, monkeypatch, capsys):
     """The networks and settings of configs/dcgan/digits.yaml."""
     monkeypatch.setenv("PL_GLOBAL_SEED", str(seed))
     torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Accuracy by resolution: which detail the classifier needs, and that nothing but the resolution is changed."""
+"""Accuracy by resolution: it drops below the resolution of the classes' detail, and only the resolution is changed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ganzoo.evaluation.interfaces import Extractor
 
 
 class Stripes(Extractor):
-    """Class 1 has columns of two greys in turn, class 0 has none: from the contrast of neighbours."""
+    """Detects vertical stripes (class 1) by the contrast of neighbouring pixels."""
 
     name, channels, num_classes = "stripes", 1, 2
     network = torch.nn.Identity()
@@ -27,7 +27,7 @@ class Stripes(Extractor):
 
 
 def striped(n=70, period=2):
-    """Labels 0, 1, 0, ...; those of class 1 have stripes `period / 2` pixels wide."""
+    """Images with labels 0, 1, 0, ...; class 1 has vertical stripes `period / 2` pixels wide."""
     labels = torch.arange(n) % 2
     column = torch.where(torch.arange(16) % period < period // 2, 100, 200)
     images = torch.where(labels.view(-1, 1, 1, 1) == 1, column.view(1, 1, 1, 16), torch.tensor(150))
@@ -35,19 +35,19 @@ def striped(n=70, period=2):
 
 
 @pytest.mark.parametrize(("period", "expected"), [(2, {16: 1.0, 8: 0.5, 4: 0.5}), (4, {16: 1.0, 8: 1.0, 4: 0.5})])
-def test_detail_is_needed_down_to_its_own_size(period, expected):
+def test_accuracy_falls_to_chance_below_the_resolution_of_the_stripes(period, expected):
     images, labels = striped(period=period)
     assert accuracy_by_resolution(Stripes(), images, labels, expected) == expected
 
 
-def test_wrong_labels_are_counted():
+def test_wrong_labels_lower_the_accuracy():
     images, labels = striped()
     labels[:7] = 1 - labels[:7]
     assert accuracy_by_resolution(Stripes(), images, labels, [16]) == {16: pytest.approx(0.9)}
 
 
-def test_the_classifier_sees_bytes_of_the_images_size():
-    """The whole ones as they are; a pixel of a halved one is what bilinear interpolation makes of it, rounded."""
+def test_the_classifier_gets_uint8_images_of_the_original_size():
+    """At full resolution images are unchanged; at resolution 1 every pixel is the rounded mean."""
     extractor = Stripes()
     images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     accuracy_by_resolution(extractor, images, torch.zeros(1), [16, 1])
@@ -57,7 +57,7 @@ def test_the_classifier_sees_bytes_of_the_images_size():
 
 
 @pytest.mark.parametrize("r", [0, 17])
-def test_other_resolutions_are_refused(r):
+def test_resolutions_out_of_range_are_refused(r):
     with pytest.raises(ValueError, match=f"resolution {r}: the images have 16x16 pixels; take 1 to 16"):
         accuracy_by_resolution(Stripes(), *striped(), [r])
 

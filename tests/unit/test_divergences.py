@@ -1,4 +1,4 @@
-"""What the founding texts say of D, V and divergences, by quadrature, in closed form and by training.
+"""Claims of the founding papers on D, V and divergences, checked by quadrature, closed forms and training.
 
 The tolerances are those of the table of claims: D within .03 of D*, V within .02 nat, Monte Carlo within 3 standard
 errors.
@@ -57,7 +57,7 @@ def logs(p, q):
 
 
 @pytest.mark.parametrize(("p", "q"), PAIRS)
-def test_closed_forms_are_the_integrals(p, q):
+def test_closed_forms_match_the_integrals(p, q):
     log_p, log_q = logs(p, q)
     d = {name: member.divergence(log_p, log_q, X) for name, member in F_DIVERGENCES.items()}
     assert gaussian_kl(p, q) == pytest.approx(kl(log_p, log_q, X), abs=1e-9)
@@ -74,7 +74,7 @@ def test_pearsons_divergence_can_be_infinite():
     assert gaussian_pearson(Gaussian(0, 1.5), Gaussian(0, 1)) == math.inf
 
 
-def test_the_wasserstein_distance_moves_quantiles_to_each_other():
+def test_the_wasserstein_distance_is_the_mean_distance_of_quantiles():
     p, q = Gaussian(0.3, 1.1), Gaussian(-0.4, 0.9)
     u = (torch.arange(1_000_000, dtype=torch.float64) + 0.5) / 1_000_000
     z = torch.special.ndtri(u)
@@ -83,8 +83,8 @@ def test_the_wasserstein_distance_moves_quantiles_to_each_other():
 
 
 @pytest.mark.parametrize(("p", "q"), PAIRS)
-def test_a_critic_of_slope_one_reaches_the_wasserstein_distance_and_no_other_exceeds_it(p, q):
-    """Kantorovich and Rubinstein: W1 = sup E_p f - E_q f; the best f climbs wherever q's mass has to move up."""
+def test_the_best_1_lipschitz_critic_attains_the_wasserstein_distance(p, q):
+    """Kantorovich and Rubinstein: W1 = sup E_p f - E_q f; the best f has the slope sign(F_q - F_p), with F the CDFs."""
     log_p, log_q = logs(p, q)
     ahead = torch.cumulative_trapezoid(log_q.exp() - log_p.exp(), X)
 
@@ -100,7 +100,7 @@ def test_a_critic_of_slope_one_reaches_the_wasserstein_distance_and_no_other_exc
 
 @pytest.mark.parametrize("name", F_DIVERGENCES)
 @pytest.mark.parametrize(("p", "q"), PAIRS)
-def test_variational_bounds_are_reached_by_the_optimal_output_alone(name, p, q):
+def test_variational_bounds_are_attained_only_by_the_optimal_output(name, p, q):
     log_p, log_q = logs(p, q)
     member = F_DIVERGENCES[name]
     exact = member.divergence(log_p, log_q, X)
@@ -111,8 +111,8 @@ def test_variational_bounds_are_reached_by_the_optimal_output_alone(name, p, q):
 
 
 @pytest.mark.parametrize("name", F_DIVERGENCES)
-def test_conjugates_and_activations_are_those_of_f(name):
-    """f*(t) = sup u t - f(u), by search; g_f(V*) = f'(u); `fake` is f* of g_f."""
+def test_conjugates_and_activations_match_f(name):
+    """f*(t) = sup u t - f(u), by search; g_f(V*) = f'(u); `fake` is f*(g_f(v))."""
     member = F_DIVERGENCES[name]
     u = torch.linspace(0.2, 4, 20, dtype=torch.float64).requires_grad_()
     (slope,) = torch.autograd.grad(member.f(u).sum(), u)
@@ -127,15 +127,15 @@ def test_conjugates_and_activations_are_those_of_f(name):
 
 
 @pytest.mark.parametrize("name", ["reverse-kl", "hellinger", "jensen-shannon", "gan"])
-def test_what_d_says_of_fakes_does_not_overflow(name):
-    """f* of g_f by the table is infinite or not a number at outputs that large; composed by hand it is not."""
+def test_the_fake_term_does_not_overflow(name):
+    """For large outputs v, f*(g_f(v)) in two steps is infinite or NaN; the simplified form `fake` is finite."""
     member, v = F_DIVERGENCES[name], torch.tensor([-200.0, 80.0])
     assert member.fake(v).isfinite().all()
     assert not member.conjugate(member.activation(v)).isfinite().all()
 
 
-def test_the_bounds_gradient_on_a_mean_is_the_divergences():
-    """With V* held still, as D is in G's step: by the envelope theorem the gradient is that of D_f itself."""
+def test_the_gradient_of_the_bound_is_that_of_the_divergence():
+    """On q's mean, with V* fixed, as D is in G's step: by the envelope theorem the gradients are equal."""
     p, step = Gaussian(0.0, 1.0), 1e-5
     for name, member in F_DIVERGENCES.items():
         log_p, log_q = p.log_density(X), Gaussian(0.5, 0.8).log_density(X)
@@ -146,8 +146,8 @@ def test_the_bounds_gradient_on_a_mean_is_the_divergences():
         assert of_bound == pytest.approx(of_divergence, rel=1e-4), name
 
 
-def test_the_nearest_gaussian_covers_two_modes_or_sits_on_one():
-    """Nowozin et al. 2016, section 2.5, on another mixture: KL's is the one with the mixture's moments, exactly."""
+def test_the_nearest_gaussian_covers_both_modes_or_one():
+    """Nowozin et al. 2016, section 2.5, on another mixture: the minimum of KL has exactly the mixture's moments."""
     modes = [Gaussian(mean, 0.5).log_density(X) + math.log(weight) for mean, weight in ((-1.5, 0.4), (1.5, 0.6))]
     log_p = torch.stack(modes).logsumexp(0)
     near, start = X.abs() < 6, Gaussian(1.2, 0.6)
@@ -173,8 +173,8 @@ def test_the_value_at_the_optimum_is_the_jensen_shannon_divergence():
     assert value(optimal_logits(log_p, log_p), log_p, log_p, X) == pytest.approx(-math.log(4), abs=1e-9)
 
 
-def test_densities_that_never_meet_are_log_2_apart():
-    """p on [-2, -1], q on [1, 2]: D* is 1 and 0, V is 0; what D says where neither is matters to nobody."""
+def test_disjoint_densities_have_a_jensen_shannon_divergence_of_log_2():
+    """p on [-2, -1], q on [1, 2]: D* is 1 and 0, V is 0; D's output outside both intervals does not matter."""
     log_p, log_q = (torch.where((X - middle).abs() < 0.5, 0.0, -math.inf).double() for middle in (-1.5, 1.5))
     log_p, log_q = (log - math.log(integral(log.exp(), X)) for log in (log_p, log_q))
     assert jensen_shannon(log_p, log_q, X) == pytest.approx(math.log(2))
@@ -197,8 +197,8 @@ def mlp(inputs=1, width=32):
     )
 
 
-def test_a_trained_discriminator_is_the_ratio_of_the_densities():
-    """p a mixture, q one wide hump; G stands still, D learns from samples alone."""
+def test_a_trained_discriminator_learns_the_density_ratio():
+    """p is a mixture, q a wider Gaussian; G is fixed, and D is trained on samples alone."""
     generator = seeded()
     d, n = mlp(), 2048
 
@@ -227,7 +227,7 @@ def test_a_trained_discriminator_is_the_ratio_of_the_densities():
 # The objectives of G
 
 
-def test_the_minimax_gradient_dies_where_d_rejects_and_both_rest_at_the_same_point():
+def test_the_minimax_gradient_vanishes_on_rejected_fakes_and_both_objectives_share_their_optimum():
     logit = torch.tensor([-10.0], dtype=torch.float64, requires_grad=True)
     (minimax,) = torch.autograd.grad(log_fake(logit), logit)
     (other,) = torch.autograd.grad(-log_real(logit), logit)
@@ -244,8 +244,8 @@ def test_the_minimax_gradient_dies_where_d_rejects_and_both_rest_at_the_same_poi
             assert (abs(integral(weights * slope, X)) < 1e-9) == rests
 
 
-def test_the_maximum_likelihood_game_follows_the_kl_noisily():
-    """G minimises -E exp(logit D) (Goodfellow 2016, eq. 14): with D*, E -(p / q)(G(z)), D held still.
+def test_the_maximum_likelihood_objective_has_a_noisy_gradient_of_kl():
+    """G minimises -E exp(logit D) (Goodfellow 2016, eq. 14): with a fixed D*, -E (p / q)(G(z)).
 
     p = N(0, 1), G(z) = theta + z: the expected gradient is -integral of q (p / q)' = integral of p q' / q by parts, and
     that of KL(p || q) is -integral of p (dq / dtheta) / q, which is the same, as dq / dtheta = -q'. Its value is theta.
@@ -269,10 +269,10 @@ def test_the_maximum_likelihood_game_follows_the_kl_noisily():
 
 
 @pytest.mark.parametrize("theta", [0.5, -1.0])
-def test_on_parallel_lines_the_distance_has_a_slope_and_the_divergence_has_none(theta):
+def test_on_parallel_lines_only_the_wasserstein_distance_has_a_gradient(theta):
     """(0, u) against (theta, u), u uniform in [0, 1] (Arjovsky et al. 2017, example 1): W = |theta|, JSD = log 2.
 
-    A critic whose gradient has norm 1 (as WGAN-GP's has) says W; a logistic D says -log 4 + 2 log 2 = 0 of both.
+    A critic with gradient norm 1 (as WGAN-GP's) estimates W; a logistic D has V = -log 4 + 2 log 2 = 0 at both theta.
     """
     generator = seeded()
 
@@ -298,8 +298,8 @@ def test_on_parallel_lines_the_distance_has_a_slope_and_the_divergence_has_none(
     assert (v + math.log(4)) / 2 == pytest.approx(math.log(2), abs=0.01)
 
 
-def test_lines_that_meet_have_no_divergence():
-    """theta = 0: with points that fall on the same line, D can say only 1/2."""
+def test_identical_lines_have_zero_divergence():
+    """theta = 0: both distributions are the same, so that D can only return 1/2."""
     d, generator = mlp(2), seeded()
 
     def points():
@@ -311,11 +311,11 @@ def test_lines_that_meet_have_no_divergence():
     assert (v + math.log(4)) / 2 == pytest.approx(0, abs=0.01)
 
 
-# What a game of networks does
+# Networks
 
 
 def test_d_is_in_train_mode_in_the_generators_step():
-    """Its dropout is on there, too (Goodfellow's code); how it does without is `tests.campaigns.learning`'s to say."""
+    """So its dropout is on, as in Goodfellow's code."""
     gan = ganzoo.GAN(image_size=8, hidden=8, d_hidden=8)
     equation, seen = gan.generator_loss, []
 
@@ -329,37 +329,37 @@ def test_d_is_in_train_mode_in_the_generators_step():
 
 
 @pytest.mark.parametrize("steps", [0, 100])
-def test_an_energys_gradients_are_more_diverse_in_a_minibatch_than_a_logistic_losss(steps):
+def test_energy_gradients_are_more_diverse_in_a_minibatch_than_logistic_ones(steps):
     """Zhao et al. 2016, section 2.3: a logistic loss has two targets, a reconstruction as many as there are images.
 
-    Effective ranks of per-sample gradients on the weights of the same encoder, of reals, before and after D learns; on
-    fakes the energy's lead does not last.
+    Compares effective ranks of the per-sample gradients on the same encoder's weights, before and after D's training.
+    The energy keeps its lead on reals, but not on fakes.
     """
     energy, logistic = (one.ranks() for one in diversity(steps)[steps].values())
     assert energy[0] > (5 if steps else 1.2) * logistic[0]  # measured, 4 seeds: 1.3 to 2.8 and 6.9 to 8
     assert energy[1] > (1 if steps else 5) * logistic[1]
 
 
-def test_an_auto_encoder_of_reals_alone_gives_noise_a_higher_energy():
-    """No fake was ever shown to it; reals that it never saw lie as low as those that it did."""
+def test_an_auto_encoder_trained_on_reals_gives_other_images_a_higher_energy():
+    """It is trained without fakes; held-out reals have an energy as low as training images."""
     seen, real, *others = energies_of(reals_alone(300), strangers()).values()
     assert real.mean() < 1.3 * seen.mean()
     for energies in others:
         assert energies.min() > real.quantile(0.99) and energies.mean() > 2 * real.mean()
 
 
-# A density that is zero
+# Densities of zero
 
 
-def test_a_generators_density_is_zero_off_its_support_and_noise_mends_it():
-    """G(z) = (z, 0) fills a line of the plane; with output noise its log-likelihood is finite, and has a best sigma.
+def test_a_generators_density_is_zero_off_its_support_and_positive_with_noise():
+    """G(z) = (z, 0) covers a line of the plane; with output noise its log-likelihood is finite, with an optimal sigma.
 
     The noisy density is N(x1; 0, 1 + sigma^2) N(x2; 0, sigma^2); a Parzen window over G's samples estimates it.
     """
     z = torch.special.ndtri((torch.arange(4000, dtype=torch.float64) + 0.5) / 4000)
     fakes = torch.stack([z, torch.zeros_like(z)], 1)
     test = torch.randn(500, 2, generator=seeded(), dtype=torch.float64) * torch.tensor([1.0, 0.3])
-    assert (test[:, 1] != 0).all()  # no test point is on the line: each has density 0, as every sigma -> 0 says
+    assert (test[:, 1] != 0).all()  # no test point lies on the line: each has density 0, the limit for sigma -> 0
     nearly = parzen_log_likelihood(fakes, test, 1e-3)
     assert nearly.mean() < -1e4 and (nearly.exp() == 0).double().mean() > 0.8
     found = {}
@@ -370,11 +370,11 @@ def test_a_generators_density_is_zero_off_its_support_and_noise_mends_it():
             likelihood, wide.log_density(test[:, 0]) + narrow.log_density(test[:, 1]), atol=0.02, rtol=0.01
         )
         found[sigma] = likelihood.mean().item()
-    assert max(found, key=lambda sigma: found[sigma]) == 0.3  # the data's own width
+    assert max(found, key=lambda sigma: found[sigma]) == 0.3  # the data's std across the line
 
 
-def test_a_networks_images_fill_no_more_dimensions_than_its_latents():
-    """MLPGenerator of 3 latents in 64 pixels: rank 3; held-out digits have no density under it until noise is added."""
+def test_generated_images_have_no_more_dimensions_than_the_latents():
+    """MLPGenerator from 3 latents to 64 pixels has rank 3; held-out digits have density 0 until noise is added."""
     torch.manual_seed(0)
     g = MLPGenerator(8, 1, z_dim=3, hidden=64).double()
     z = torch.rand(3, dtype=torch.float64) * 2 - 1
@@ -387,7 +387,7 @@ def test_a_networks_images_fill_no_more_dimensions_than_its_latents():
     assert parzen_log_likelihood(fakes, test, 1.0).mean() > -200
 
 
-def test_noise_gives_the_divergence_of_parallel_lines_a_slope():
-    """Two points theta apart have JSD log 2; blurred by N(0, 1), less, and the more the closer they are."""
+def test_noise_gives_the_divergence_of_parallel_lines_a_gradient():
+    """Two points at distance theta have JSD log 2; blurred by N(0, 1), it is smaller and increases with theta."""
     found = [jensen_shannon(*logs(Gaussian(0, 1), Gaussian(theta, 1)), X) for theta in (0.0, 0.5, 1.0, 2.0, 4.0)]
     assert found[0] == pytest.approx(0, abs=1e-12) and found == sorted(found) and found[3] < 0.5 < math.log(2)

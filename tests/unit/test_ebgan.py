@@ -1,4 +1,4 @@
-"""EBGAN: energies, the hinge, the margin's fall and the pull-away term against closed forms and the paper's sizes."""
+"""EBGAN: energy, hinge loss, decay of the margin and pull-away term against closed forms and the paper's sizes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Given(nn.Module):
         return self.energy, torch.zeros(len(self.energy), 3)
 
 
-def test_energy_is_the_norm_of_the_reconstructions_error():
+def test_energy_is_the_norm_of_the_reconstruction_error():
     d = MLPAutoEncoder(4, 3, hidden=5).double().eval()
     x = torch.rand(6, 3, 4, 4, dtype=torch.float64) * 2 - 1
     energy, code = d(x)
@@ -49,8 +49,8 @@ def test_energy_is_the_norm_of_the_reconstructions_error():
     np.testing.assert_allclose(energy.detach().numpy(), np.sqrt((error**2).sum(1)))
 
 
-def test_an_unseen_black_image_has_28_and_the_margin_lies_below():
-    """What makes m = 10 meaningful on MNIST's 784 pixels: D starts by reconstructing nothing."""
+def test_an_untrained_discriminator_gives_a_black_image_an_energy_above_the_margin():
+    """On MNIST's 784 pixels the first reconstructions are near 0, hence the energy is sqrt(784) = 28; m is 10."""
     model = ganzoo.EBGAN().eval()
     energy, _ = model.discriminator(-torch.ones(1, 1, 28, 28))
     assert energy.item() == pytest.approx(28, rel=0.02) and model.margin == 10
@@ -59,8 +59,8 @@ def test_an_unseen_black_image_has_28_and_the_margin_lies_below():
 @pytest.mark.parametrize(
     "network", [MLPAutoEncoder(4, 1, 7, layers=3), ConvAutoEncoder(16, 1, width=2)], ids=["mlp", "conv"]
 )
-def test_energys_gradient_has_the_targets_part(network):
-    """By finite differences; with the target held still, as a widely copied code has it, it is another one."""
+def test_the_energys_gradient_includes_the_target_of_the_reconstruction(network):
+    """Compared with finite differences; a detached target, as in widely copied code, gives another gradient."""
     d = network.double().eval()
     size = 4 if isinstance(network, MLPAutoEncoder) else 16
     x = (torch.rand(1, 1, size, size, dtype=torch.float64) * 2 - 1).requires_grad_()
@@ -78,8 +78,8 @@ def test_energys_gradient_has_the_targets_part(network):
     assert not torch.allclose(gradient, without_target, rtol=0.1)
 
 
-def test_generator_learns_through_the_target_alone():
-    """A decoder that ignores its code: all that G is told comes from what is to be reconstructed."""
+def test_the_generator_has_gradients_through_the_target():
+    """The decoder ignores its code, so that G's gradients come from the target of the reconstruction alone."""
     model = ebgan()
     nn.init.zeros_(model.discriminator.decoder[0].weight)
     (loss,) = model.generator_loss({"z": model.latent(4)}).values()
@@ -87,7 +87,7 @@ def test_generator_learns_through_the_target_alone():
     assert any(g.abs().max() > 1e-4 for g in gradients)
 
 
-def test_the_equations_are_those_of_the_paper():
+def test_losses_match_the_equations():
     model = ebgan(margin=4.0, pull_away_weight=0.1).eval()
     x, z = torch.rand(5, 1, 8, 8) * 2 - 1, model.latent(5)
     with torch.no_grad():
@@ -105,8 +105,8 @@ def test_the_equations_are_those_of_the_paper():
     assert g["pull_away"].item() == pytest.approx(0.1 * np.mean(cosines), rel=1e-3)
 
 
-def test_hinge_leaves_fakes_above_the_margin_to_the_generator():
-    """Of four fakes with energies 1, 9, 10.5 and 30 and m = 10, D lifts two, G lowers all."""
+def test_the_hinge_ignores_fakes_above_the_margin():
+    """Of four fakes with energies 1, 9, 10.5 and 30, with m = 10, D raises two and G lowers all."""
     model = ebgan()
     model.discriminator = Given(1.0, 9.0, 10.5, 30.0)
     batch = {"image": torch.zeros(4, 1, 8, 8), "z": model.latent(4)}
@@ -117,7 +117,7 @@ def test_hinge_leaves_fakes_above_the_margin_to_the_generator():
 
 
 def test_any_energy_up_to_the_margin_is_an_equilibrium():
-    """With p_data = p_G, a flat energy has the value m up to m, and a larger one above (theorem 2)."""
+    """With p_data = p_G, a constant energy up to m has the loss m, a larger one a larger loss (theorem 2)."""
     model = ebgan(margin=10.0)
     value = {}
     for constant in (0.0, 4.0, 10.0, 12.0):
@@ -128,13 +128,13 @@ def test_any_energy_up_to_the_margin_is_an_equilibrium():
 
 
 @pytest.mark.parametrize(("images", "margin"), [(0, 10), (250, 7.5), (500, 5), (1000, 0), (10**9, 0)])
-def test_margin_falls_to_nought(images, margin):
-    model = ebgan(margin=10, margin_images=1000)  # whole numbers, and yet it falls through halves
+def test_the_margin_decays_to_zero(images, margin):
+    model = ebgan(margin=10, margin_images=1000)  # integers, but the margin takes fractions
     model.schedule(images)
     assert model.margin.item() == pytest.approx(margin)
 
 
-def test_margin_stays_and_is_kept_with_the_weights():
+def test_the_margin_is_constant_by_default_and_saved_with_the_weights():
     model = ebgan()
     model.schedule(10**9)
     assert model.margin == 10
@@ -156,7 +156,7 @@ def test_pull_away_of_orthogonal_and_of_parallel_codes():
     assert pull_away(half).item() == pytest.approx(math.cos(math.pi / 4) ** 2)
 
 
-def test_pull_away_of_codes_that_rectifiers_shut_off():
+def test_pull_away_of_zero_codes_has_finite_gradients():
     codes = torch.zeros(3, 4)
     codes[0] = 1
     codes.requires_grad_()
@@ -252,7 +252,7 @@ def papers():
 
 
 @pytest.mark.parametrize("fact", PAPER)
-def test_it_is_the_papers(fact, papers):
+def test_numbers_of_the_paper(fact, papers):
     name, measure, expected = PAPER[fact]
     close = isinstance(expected, list) and expected and isinstance(expected[0], float) and expected[0]
     assert measure(papers[name]) == (pytest.approx(expected, rel=0.05) if close else expected)
@@ -262,7 +262,7 @@ def shapes(network):
     return [(name, p.shape) for name, p in network.state_dict().items()]
 
 
-def test_the_networks_defaults_are_the_variants(papers):
+def test_network_defaults_match_the_variant(papers):
     networks = {MNIST: MLPAutoEncoder(), FACES: ConvAutoEncoder()}
     for name, network in networks.items():
         assert shapes(network) == shapes(papers[name].discriminator)
@@ -277,23 +277,23 @@ def test_a_deeper_encoder_has_relu_and_batch_norm_between_its_layers():
 
 
 @pytest.mark.parametrize(("name", "margin"), [("celeba", 20.0), ("lsun", 80.0)])
-def test_margins_of_64_pixels_are_for_the_norm(name, margin, papers):
-    """Section 2.3 writes the energy as a norm. A picture of black and white has 110.9 where D reconstructs nothing, and
-    the margins lie below; a mean square would have 1 there, and never more than 4."""
+def test_margins_for_64_pixels_suit_the_norm(name, margin, papers):
+    """Section 2.3 writes the energy as a norm. An image of pixels +-1 that D reconstructs as 0 has the energy 110.9,
+    above the margins; its mean square error would be 1, and that of any image at most 4."""
     assert config(name)["margin"] == margin
     with torch.no_grad():
         energy, _ = papers[FACES].eval().discriminator(torch.ones(1, 3, 64, 64))
     assert energy.item() == pytest.approx(math.sqrt(3 * 64 * 64), rel=0.02) and 4 < margin < energy
 
 
-def test_deeper_discriminators_of_the_grid():
+def test_deeper_discriminators_of_the_papers_grid():
     d = MLPAutoEncoder(28, 1, 256, layers=5, dropout=0.5)
     assert linear(d) == [(784, 256), *[(256, 256)] * 3, (256, 784)]
     assert [m.num_features for m in d.modules() if isinstance(m, nn.BatchNorm1d)] == [256] * 3  # not on D's input
 
 
 @pytest.mark.parametrize(("size", "maps"), [(16, [4, 8, 16]), (64, [4, 8, 16]), (128, [4, 8, 16, 32])])
-def test_convolutional_auto_encoder_mirrors_itself(size, maps):
+def test_the_convolutional_decoder_mirrors_the_encoder(size, maps):
     d = ConvAutoEncoder(size, 3, width=4)
     down = [m for m in d.encoder if isinstance(m, nn.Conv2d)]
     up = [m for m in d.decoder if isinstance(m, nn.ConvTranspose2d)]
@@ -316,7 +316,7 @@ def test_convolutional_auto_encoder_mirrors_itself(size, maps):
         ({"architecture": "dcgan", "image_size": 8}, "16, 32, 64 or 128"),
     ],
 )
-def test_bad_arguments_are_named(wrong, message):
+def test_bad_arguments_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         ebgan(**wrong)
 

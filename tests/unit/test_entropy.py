@@ -1,4 +1,4 @@
-"""Entropies of predictions against closed forms, loops and torch-fidelity."""
+"""Inception Score and EBGAN's score against closed forms, loops and torch-fidelity."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ganzoo.functional.entropy import SplitEntropy, ebgan_score
 
 
 def inception_score(logits, splits=10):
-    """Mean and standard deviation over the splits of all images at once."""
+    """Mean and standard deviation over the splits, with all images in one update."""
     state = SplitEntropy(len(logits), splits)
     state.update(logits)
     return state.compute()
@@ -25,30 +25,30 @@ def logits(n=103, k=7, seed=0):
 
 
 @pytest.mark.parametrize("sharpness", [1e2, 1e4])  # softmax has exact zeros
-def test_sure_and_balanced_predictions_score_the_number_of_classes(sharpness):
+def test_confident_balanced_predictions_score_the_number_of_classes(sharpness):
     mean, std = inception_score(torch.eye(7).repeat(20, 1) * sharpness, splits=10)
     assert mean == pytest.approx(7, rel=1e-12) and std == pytest.approx(0, abs=1e-12)
 
 
-def test_a_class_that_never_comes_counts_for_nothing():
-    absent = torch.cat([logits(100), torch.full((100, 2), -1e5)], 1)  # p = 0, and so is its mean
+def test_a_class_of_probability_zero_does_not_change_the_score():
+    absent = torch.cat([logits(100), torch.full((100, 2), -1e5)], 1)  # p and its mean are 0
     assert inception_score(absent) == pytest.approx(inception_score(logits(100)), rel=1e-12)
     assert math.isfinite(ebgan_score(absent))
 
 
-def test_the_same_prediction_for_all_scores_one():
+def test_identical_predictions_score_one():
     assert inception_score(logits(1).expand(50, 7), splits=5) == pytest.approx((1, 0), abs=1e-12)
 
 
 @pytest.mark.parametrize(("n", "splits"), [(103, 10), (23, 10), (100, 10), (50, 1), (10, 10)])
-def test_it_agrees_with_torch_fidelity(n, splits):
+def test_inception_score_agrees_with_torch_fidelity(n, splits):
     theirs = isc_features_to_metric(logits(n), splits=splits, shuffle=False)
     expected = (theirs["inception_score_mean"], theirs["inception_score_std"])
     assert inception_score(logits(n), splits) == pytest.approx(expected, rel=1e-10, abs=1e-12)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 10, 64, 103])
-def test_the_order_counts_and_the_batches_do_not(batch):
+def test_the_score_depends_on_the_order_but_not_on_the_batches(batch):
     state = SplitEntropy(103)
     for part in logits().split(batch):
         state.update(part)
@@ -57,13 +57,13 @@ def test_the_order_counts_and_the_batches_do_not(batch):
     assert inception_score(sorted_by_class)[0] < inception_score(logits())[0] - 0.1
 
 
-def test_it_lies_between_one_and_the_number_of_classes():
+def test_inception_score_lies_between_one_and_the_number_of_classes():
     for scale in (0.0, 0.1, 1.0, 10.0):
         mean, std = inception_score(logits() * scale)
         assert 1 - 1e-12 <= mean <= 7 and (std > 1e-6) == (mean > 1 + 1e-6) == (scale > 0)
 
 
-def test_its_memory_is_flat():
+def test_memory_does_not_grow_with_the_number_of_images():
     state = SplitEntropy(10_000)
     state.update(logits(1000))
     before = {name: value.numel() for name, value in vars(state).items() if torch.is_tensor(value)}
@@ -79,19 +79,19 @@ def test_the_ebgan_score_is_the_mean_divergence_from_the_marginal():
     assert ebgan_score(logits(1).expand(9, 7)) == pytest.approx(0, abs=1e-12)
 
 
-def test_the_ebgan_score_is_finite_where_p_is_not_above_zero():
+def test_the_ebgan_score_is_finite_where_p_underflows():
     """q = 1/2, log p = (0, -2000) or (-2000, 0): KL(q || p) = -log 2 + 1000."""
     assert ebgan_score(torch.tensor([[0.0, -2000.0], [-2000.0, 0.0]])) == pytest.approx(1000 - math.log(2))
 
 
-def test_the_ebgan_score_reads_log_softmax():
+def test_the_ebgan_score_matches_loops_over_log_softmax():
     log_p = log_softmax(logits().double().numpy(), axis=1)
     q = np.exp(log_p).mean(0)
     loops = [sum(q[k] * (math.log(q[k]) - row[k]) for k in range(7)) for row in log_p]
     assert ebgan_score(logits()) == pytest.approx(np.mean(loops), rel=1e-10)
 
 
-def test_impossible_input_is_refused_in_one_line():
+def test_invalid_input_is_refused():
     with pytest.raises(ValueError, match="10 splits needs n >= 10"):
         inception_score(logits(9))
     with pytest.raises(ValueError, match="no|at least|not 0|10 splits"):

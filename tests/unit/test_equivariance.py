@@ -1,4 +1,4 @@
-"""Filters, shifts and how much of a translation a network lets through (Karras et al. 2021, arXiv:2106.12423)."""
+"""Low-pass filters, shifts and translation equivariance of networks (Karras et al. 2021, arXiv:2106.12423)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def response(kernel, frequency, rate=1.0):
     ("cutoff", "half_width", "taps", "rate"),
     [(0.25, 0.1, 41, 1), (0.35, 0.15, 41, 2), (2, 1.7, 24, 16)],
 )
-def test_it_passes_what_is_low_halves_the_cutoff_and_stops_the_rest(cutoff, half_width, taps, rate):
+def test_frequency_response_of_the_low_pass_filter(cutoff, half_width, taps, rate):
     kernel = low_pass(cutoff, half_width, taps, rate)
     assert len(kernel) == taps and kernel.dtype == torch.float64
     torch.testing.assert_close(kernel, kernel.flip(0))
@@ -44,7 +44,7 @@ def test_it_passes_what_is_low_halves_the_cutoff_and_stops_the_rest(cutoff, half
     assert below == pytest.approx(1, abs=5e-4) and above == pytest.approx(0, abs=5e-4)
 
 
-def test_a_wider_transition_leaves_less_beyond_it():
+def test_a_wider_transition_band_attenuates_the_stop_band_more():
     narrow, wide = (abs(response(low_pass(0.25, half_width, 21), 0.45)) for half_width in (0.05, 0.15))
     assert wide < narrow / 10
 
@@ -53,8 +53,8 @@ def test_a_wider_transition_leaves_less_beyond_it():
 
 
 @pytest.mark.parametrize("taps", [64, 65])
-def test_upsampling_reads_the_signal_between_the_samples(taps):
-    """An even number of taps reads it a quarter of a pixel, half a sample of the finer grid, further left and up."""
+def test_upsampling_interpolates_a_band_limited_signal(taps):
+    """An even number of taps samples a quarter of a pixel (half a sample of the finer grid) further left and up."""
     fine = resample(waves(32), low_pass(0.5, 0.3, taps, rate=2), up=2)
     offset = 0.0 if taps % 2 else -0.25
     expected = torch.stack([waves(32, -offset - i, -offset - j) for j in (0, 0.5) for i in (0, 0.5)])
@@ -63,7 +63,7 @@ def test_upsampling_reads_the_signal_between_the_samples(taps):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_up_and_down_again_leaves_a_band_limited_image_where_it_is(dtype):
+def test_upsampling_and_downsampling_preserve_a_band_limited_image(dtype):
     x = waves(32).to(dtype)
     kernel = low_pass(0.5, 0.3, 32, rate=2)
     again = filtered_leaky_relu(x, kernel, kernel, slope=1.0, gain=1.0)
@@ -71,7 +71,7 @@ def test_up_and_down_again_leaves_a_band_limited_image_where_it_is(dtype):
     torch.testing.assert_close(again, x, atol=2e-3, rtol=0)
 
 
-def test_zeros_can_lie_beyond_the_borders():
+def test_constant_padding_darkens_only_the_borders():
     x = torch.ones(2, 3, 16, 8)
     kernel = low_pass(0.5, 0.3, 12, rate=2)
     kept, faded = (filtered_leaky_relu(x, kernel, kernel, padding=p) for p in ("circular", "constant"))
@@ -80,12 +80,12 @@ def test_zeros_can_lie_beyond_the_borders():
     assert (faded[:, :, 0, 0] < 0.9 * kept[:, :, 0, 0]).all()
 
 
-def test_filters_that_would_move_the_image_are_refused():
+def test_filters_that_shift_the_image_are_refused():
     with pytest.raises(ValueError, match="shift the image by half a sample"):
         filtered_leaky_relu(waves(16), low_pass(0.5, 0.3, 12, 2), low_pass(0.5, 0.3, 13, 2))
 
 
-def test_a_filtered_leaky_relu_has_gradients_of_gradients():
+def test_filtered_leaky_relu_has_second_derivatives():
     x = torch.randn(1, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
     kernel = low_pass(0.25, 0.2, 6, rate=2)
     torch.autograd.gradcheck(lambda x: filtered_leaky_relu(x, kernel, kernel), x)
@@ -96,17 +96,17 @@ def test_a_filtered_leaky_relu_has_gradients_of_gradients():
 
 
 @pytest.mark.parametrize("shift", [(0.3, 0.0), (0.0, -1.7), (2.5, 0.25)])
-def test_a_shift_by_parts_of_a_pixel_is_the_waves_own(shift):
+def test_subpixel_shifts_match_the_closed_form(shift):
     torch.testing.assert_close(translate(waves(16), *shift), waves(16, *shift))
 
 
-def test_a_shift_by_whole_pixels_only_rolls():
+def test_shifts_by_whole_pixels_are_rolls():
     x = torch.randn(2, 3, 8, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     torch.testing.assert_close(translate(x, 2, -3), x.roll((-3, 2), (2, 3)))
 
 
-def test_decibels_are_those_of_the_formula():
-    """An f that forgets to move is off by what the shift changes; an image twice as large moves by twice as many."""
+def test_equivariance_in_decibels_matches_the_formula():
+    """A constant f has the error of the shift itself; an image of twice the size moves by twice as many pixels."""
     x = waves(16)
     error = (x - waves(16, 1, 0)).square().mean().item()
     assert equivariance_db(lambda _: x, x, [(1, 0)]) == pytest.approx(10 * math.log10(4 / error))
@@ -116,7 +116,7 @@ def test_decibels_are_those_of_the_formula():
     assert equivariance_db(lambda y: y, x, [(0.7, 1.3)]) == math.inf
 
 
-# What lets a translation through
+# Equivariance of networks
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -127,8 +127,8 @@ def test_filters_make_an_untrained_network_equivariant(seed):
     assert filtered > pointwise + 20 and filtered > 55
 
 
-def test_whole_pixels_do_not_show_what_is_wrong_between_them():
-    """Without strides nothing depends on where the lattice lies, until the signal moves by less than a pixel."""
+def test_shifts_by_whole_pixels_hide_aliasing():
+    """Without strides, an error appears only for shifts by a fraction of a pixel."""
     shifts = torch.tensor([0.5, 1.0, 2.0])
     strided, pointwise, filtered = (moving(kind, shifts)[1] for kind in ("strided", "pointwise", "filtered"))
     assert pointwise[0] > 0.02 and pointwise[1:].max() < 1e-10
@@ -136,12 +136,12 @@ def test_whole_pixels_do_not_show_what_is_wrong_between_them():
     assert filtered[0] < 0.003 and filtered[1:].max() < 1e-10
 
 
-def test_a_row_of_a_filtered_network_drifts_along():
+def test_the_output_of_a_filtered_network_moves_with_its_input():
     rows, _ = moving("filtered", torch.tensor([0.0, 3.0]))
     torch.testing.assert_close(rows[1], rows[0].roll(3))
 
 
-def test_a_leaky_relu_of_samples_is_another_half_a_pixel_later():
+def test_a_pointwise_leaky_relu_depends_on_the_phase_of_the_samples():
     curves = rectified()
     torch.testing.assert_close(curves["truth"], math.sqrt(2) * leaky_relu(curves["signal"], 0.2))
     torch.testing.assert_close(curves["sampled"][::16], curves["truth"][::16])
@@ -151,7 +151,7 @@ def test_a_leaky_relu_of_samples_is_another_half_a_pixel_later():
     assert pointwise > 10 * filtered
 
 
-def test_the_input_holds_no_frequency_above_its_highest():
+def test_the_input_is_band_limited():
     spectrum = torch.fft.fft2(band_limited(16, 0.2, 0)).abs()
     at = torch.fft.fftfreq(16)
     assert spectrum[..., torch.hypot(at[:, None], at) > 0.2].max() < 1e-10

@@ -44,7 +44,7 @@ def values(report):
     return {score.figure: score.value for score in report.scores}
 
 
-def test_a_model(model):
+def test_scores_of_a_model(model):
     report = ganzoo.evaluate(model, Digits(), ["fid", "kid:size=100:subsets=3"], n=200)
     fid, kid = report.scores
     assert fid.name == f"fid_{Classifier('digits').tag}_200" and fid.protocol["reals"] == 1397
@@ -55,7 +55,7 @@ def test_a_model(model):
     assert values(other) != {"fid": fid.value} and other.subject["seed"] == 3
 
 
-def test_images_of_every_kind_are_the_same_images(tmp_path):
+def test_tensors_data_sets_folders_and_arrays_have_the_same_score(tmp_path):
     digits = Digits()
     fakes, reals = (digits.dataset(split).images for split in ("test", "val"))
     extractor = Classifier("digits")
@@ -69,7 +69,7 @@ def test_images_of_every_kind_are_the_same_images(tmp_path):
         assert values(report)["fid"] == pytest.approx(frechet_distance(a, b), rel=1e-6)
 
 
-def test_the_command_line_gives_the_same(model, tmp_path, monkeypatch):
+def test_the_command_line_gives_the_same_scores(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ganzoo.save_pretrained(model, "saved")
     assert main(["evaluate", "saved", "gan/digits", "--metrics", "fid,is", "-n", "200", "--json", "a.json"]) == 0
@@ -78,7 +78,7 @@ def test_the_command_line_gives_the_same(model, tmp_path, monkeypatch):
     assert values(Report.load(tmp_path / "a.json")) == values(ganzoo.evaluate(model, Digits(), ["fid", "is"], n=200))
 
 
-def test_a_network_of_ones_own(model):
+def test_a_module_as_extractor(model):
     class Mean(torch.nn.Module):
         def forward(self, x):
             return x.flatten(1)[:, :5]
@@ -87,7 +87,7 @@ def test_a_network_of_ones_own(model):
     assert score.name.startswith("fid_Mean@") and score.value > 0
 
 
-def test_what_cannot_be_is_refused(model):
+def test_bad_metrics_and_missing_reals_are_refused(model):
     with pytest.raises(ValueError, match="no metric 'fdi'; did you mean 'fid'"):
         ganzoo.evaluate(model, Digits(), ["fdi"])
     with pytest.raises(ValueError, match="kid has no setting 'sizes'; it has subsets, size, seed"):
@@ -98,7 +98,7 @@ def test_what_cannot_be_is_refused(model):
         ganzoo.evaluate(model, None, ["fid"], n=64, extractor="digits")
 
 
-# What is usual
+# Defaults
 
 
 @pytest.mark.parametrize(
@@ -111,12 +111,12 @@ def test_what_cannot_be_is_refused(model):
         (named("inception"), 50_000),
     ],
 )
-def test_the_usual_count_is_that_of_the_extractor(model, extractor, n, monkeypatch):
+def test_the_default_number_of_fakes_depends_on_the_extractor(model, extractor, n, monkeypatch):
     monkeypatch.setattr("ganzoo.evaluation.measure.make", lambda *_: named("inception-grey"))
     assert len(assemble(model, Digits(image_size=8), ["fid"], extractor=extractor).fakes) == n
 
 
-def test_the_usual_extractor_is_that_of_the_data_or_of_the_channels(model):
+def test_the_default_extractor_depends_on_the_data_or_the_channels(model):
     assert [usual_extractor(channels) for channels in (1, 2, 3)] == ["inception-grey", None, "inception"]
     assert assemble(model, Digits(image_size=8), ["fid"], n=64).extractor.name == "digits"
     reals = Digits(image_size=8).dataset("val").images
@@ -125,7 +125,7 @@ def test_the_usual_extractor_is_that_of_the_data_or_of_the_channels(model):
             assemble(model, against, ["is"], n=64)
 
 
-def test_images_are_brought_to_one_size(tmp_path):
+def test_resize_gives_fakes_and_reals_one_size(tmp_path):
     for name, size in (("fakes", 8), ("reals", 16)):
         (tmp_path / name).mkdir()
         for i, image in enumerate(Digits(image_size=size).dataset("test").images[:3]):
@@ -135,12 +135,12 @@ def test_images_are_brought_to_one_size(tmp_path):
     assert evaluation.reference.about()["data"] == "reals"
 
 
-def test_what_cannot_be_computed_of_the_usual_ones_is_named(model):
+def test_default_metrics_that_cannot_be_computed_are_named(model):
     assert assemble(model, Digits(image_size=8), n=64).missing == ["kid", "accuracy"]
     assert assemble(model, Digits(image_size=8), ["fid"], n=64).missing == []
 
 
-# The gate of all images that are scored
+# Checks of the scored images
 
 
 class Moments(torch.nn.Module):
@@ -172,7 +172,7 @@ def bytes_():
         lambda x: ArrayImages(to_float(x)),
     ],
 )
-def test_images_of_any_type_have_the_score_of_their_bytes(bytes_, change):
+def test_images_of_any_type_score_like_their_uint8_values(bytes_, change):
     fakes, reals = bytes_
     expected = score(fakes, reals)
     assert expected > 0.1
@@ -208,7 +208,7 @@ def spoiled(x, value, i=140):
         (lambda x: np.array(["x"]), "an array of <U1"),
     ],
 )
-def test_other_images_are_refused_on_either_side(bytes_, change, words):
+def test_invalid_images_are_refused_as_fakes_and_as_reals(bytes_, change, words):
     fakes, reals = bytes_
     for pair, who in (((change(fakes), reals), "fakes"), ((fakes, change(reals)), "real")):
         with pytest.raises(ValueError, match=f"^(the )?{who}.* (is|are) {words}") as error:
@@ -216,7 +216,7 @@ def test_other_images_are_refused_on_either_side(bytes_, change, words):
         assert "\n" not in str(error.value)
 
 
-def test_a_set_that_goes_below_0_anywhere_is_taken(bytes_):
+def test_images_with_any_negative_value_are_accepted(bytes_):
     fakes, reals = bytes_
     bright = to_float(fakes).clamp(min=0.01)
     assert score(spoiled(fakes, -0.5).clamp(min=0.01).index_fill(0, torch.tensor([140]), -0.5), reals) > 0
@@ -227,7 +227,7 @@ def test_a_set_that_goes_below_0_anywhere_is_taken(bytes_):
     assert values(ganzoo.evaluate(points, Gaussians(n=500), ["modes"]))
 
 
-def test_a_set_that_is_read_as_it_is_asked_for_is_looked_at_whole(bytes_):
+def test_lazily_read_images_are_all_checked(bytes_):
     class Lazy(Images):
         def __len__(self):
             return 150
@@ -239,7 +239,7 @@ def test_a_set_that_is_read_as_it_is_asked_for_is_looked_at_whole(bytes_):
         score(bytes_[0], Lazy())
 
 
-def test_what_a_generator_made_may_be_as_bright_as_it_likes():
+def test_fakes_of_a_model_may_lack_negative_values():
     model = ganzoo.DCGAN(image_size=8, channels=1, width=4)
     model.generate = lambda z, given=None: torch.full((len(z), 1, 8, 8), 0.5) + z[:, :1, None, None] * 1e-3
     assert score(model, Digits(), n=70) > 0

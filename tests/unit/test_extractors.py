@@ -1,4 +1,4 @@
-"""The networks that scores look through: equal to their peers, unchangeable, and refusing what is wrong."""
+"""Feature extractors: agreement with reference implementations, frozen weights, fingerprints and refused input."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def inception(weights):
 
 
 class Small(nn.Module):
-    """Features and logits of 8x8 images, by a network with statistics and dropout."""
+    """Features and logits of 8x8 images, from a network with batch norm and dropout."""
 
     def __init__(self):
         super().__init__()
@@ -110,14 +110,14 @@ def test_spatial_is_the_first_seven_channels_of_mixed_6(peer, inception):
 
 
 @pytest.mark.parametrize("size", [32, 512])
-def test_clean_resize_is_an_antialiased_bicubic_in_float(inception, weights, size):
+def test_clean_resize_is_an_antialiased_bicubic_interpolation_in_float(inception, weights, size):
     clean = Inception(weights, "clean")
     images = pictures(1, size=size)
     read = []
     handle = clean.network.Conv2d_1a_3x3.register_forward_pre_hook(lambda layer, inputs: read.append(inputs[0]))
     features = clean(images)["features"]
     handle.remove()
-    # one channel after the other along both sides, with the kernel of Keys (1981) at a = -1/2
+    # channel by channel along both axes, with the kernel of Keys (1981) at a = -1/2
     expected = np.stack([bicubic(bicubic(plane, 299).T, 299).T for plane in images[0].double().numpy()])
     np.testing.assert_allclose(read[0][0].numpy(), (expected.clip(0, 255) - 128) / 128, atol=1e-5)
     assert abs(expected - expected.round()).max() > 0.4
@@ -142,7 +142,7 @@ def bicubic(rows, size):
     return out
 
 
-def test_a_pickle_is_refused_and_not_run(tmp_path):
+def test_a_pickle_is_refused_and_not_executed(tmp_path):
     class Evil:
         def __reduce__(self):
             return (tmp_path.joinpath("ran").touch, ())
@@ -157,7 +157,7 @@ def test_a_pickle_is_refused_and_not_run(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_files_that_are_not_inceptions_weights(tmp_path):
+def test_files_without_inceptions_weights_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file of weights at .*none\.pth"):
         Inception(tmp_path / "none.pth")
     for content in ({"fc.weight": torch.zeros(3)}, torch.zeros(3), [1]):
@@ -179,7 +179,7 @@ def offline(monkeypatch, tmp_path):
     return tmp_path / "hub" / "checkpoints"
 
 
-def test_without_the_internet_the_error_says_what_to_do(offline):
+def test_the_error_of_a_failed_download_says_what_to_do(offline):
     for ask in (fetch_inception, Inception, lambda: make("inception", 3, (32, 32))):
         with pytest.raises(FileNotFoundError) as error:
             ask()
@@ -191,7 +191,7 @@ def test_without_the_internet_the_error_says_what_to_do(offline):
         Torchvision("resnet18")
 
 
-def test_the_download_is_checked_and_found_again(monkeypatch, tmp_path, weights, inception):
+def test_the_download_is_verified_and_reused(monkeypatch, tmp_path, weights, inception):
     asked = []
 
     def download(url, path, hash_prefix, progress):
@@ -243,12 +243,12 @@ def test_real_weights_give_torch_fidelitys_scores(tmp_path):
     assert fid.item() == pytest.approx(scores["frechet_inception_distance"], rel=1e-4)
 
 
-# torchvision's
+# Torchvision
 
 
 @pytest.fixture
 def torchvisions(monkeypatch, tmp_path):
-    """Puts a network with random weights where torchvision would download its own to."""
+    """Puts a network with random weights in the place of torchvision's download."""
     from torchvision import models
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -269,7 +269,7 @@ def torchvisions(monkeypatch, tmp_path):
     return put
 
 
-def test_torchvision_reads_before_the_last_linear_layer(torchvisions):
+def test_torchvision_features_are_the_input_of_the_last_linear_layer(torchvisions):
     from torchvision.models import ResNet18_Weights
 
     network = torchvisions("resnet18")
@@ -286,7 +286,7 @@ def test_torchvision_reads_before_the_last_linear_layer(torchvisions):
     assert "ResNet18_Weights.IMAGENET1K_V1" in extractor.citation and "resize_size=[256]" in extractor.preprocessing
 
 
-def test_torchvision_without_what_is_needed(torchvisions):
+def test_torchvision_refuses_networks_without_a_linear_layer_and_unknown_names(torchvisions):
     torchvisions("squeezenet1_1")
     with pytest.raises(ValueError, match="squeezenet1_1 has no Linear layer"):
         Torchvision("squeezenet1_1")
@@ -295,7 +295,7 @@ def test_torchvision_without_what_is_needed(torchvisions):
 
 
 class Payload:
-    """Makes a file where it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, file):
         self.file = file
@@ -304,7 +304,7 @@ class Payload:
         return Path.touch, (self.file,)
 
 
-def test_torchvisions_files_are_checked_and_never_unpickled(torchvisions, monkeypatch, tmp_path):
+def test_torchvisions_files_are_verified_and_never_unpickled(torchvisions, monkeypatch, tmp_path):
     torchvisions("resnet18")
     (file,) = (tmp_path / "hub" / "checkpoints").iterdir()
     torch.save({"conv1.weight": Payload(tmp_path / "ran")}, file)
@@ -317,7 +317,7 @@ def test_torchvisions_files_are_checked_and_never_unpickled(torchvisions, monkey
     assert not (tmp_path / "ran").exists()
 
 
-# the user's own
+# Custom networks
 
 
 def test_custom_takes_tensors_pairs_and_dicts():
@@ -352,18 +352,18 @@ def test_custom_is_a_frozen_copy():
     with torch.no_grad():
         module.head.weight.add_(1)
     assert module.training and all(weight.requires_grad for weight in module.parameters())
-    extractor.network.train()  # whoever reaches it
+    extractor.network.train()  # must have no effect
     assert torch.equal(extractor(images)["features"], before)
     assert not any(weight.requires_grad for weight in extractor.network.parameters())
     for name, tensor in extractor.network.state_dict().items():
         assert torch.equal(tensor, state[name])
 
 
-# the digit classifiers
+# Digit classifiers
 
 
 @pytest.mark.parametrize(("name", "data"), [("digits", Digits), ("mnist5k", MNIST5k)])
-def test_shipped_classifiers(name, data):
+def test_checksum_and_accuracy_of_the_shipped_classifiers(name, data):
     extractor = make(name, 1, (28, 28))
     content = (WEIGHTS / f"{name}.safetensors").read_bytes()
     card = json.loads((WEIGHTS / f"{name}.json").read_text())
@@ -374,7 +374,7 @@ def test_shipped_classifiers(name, data):
     outputs = extractor(batch["image"])
     right = (outputs["logits"].argmax(1) == batch["label"]).double().mean().item()
     assert right >= 0.975
-    assert right == pytest.approx(card["accuracy"]["test"], abs=0.006)  # the card's are of resampled images
+    assert right == pytest.approx(card["accuracy"]["test"], abs=0.006)  # the card's is on resampled images
     assert outputs["features"].shape == (len(test), extractor.num_features)
     assert (outputs["features"].std(0) > 1e-3).all()  # no feature is dead
 
@@ -423,7 +423,7 @@ def test_augmentation_moves_by_little_and_keeps_the_background():
     assert (moved[:, 0] == 0).all() and moved.min() == 0
 
 
-# adapters
+# Adapters
 
 
 def test_stacked_is_the_classifier_on_each_channel():
@@ -454,10 +454,10 @@ def test_grey_repeats_the_channel(inception):
         Grey(grey)
 
 
-# by name
+# Extractors by name
 
 
-def test_make_gives_what_is_asked_for(monkeypatch, inception, torchvisions):
+def test_make_returns_extractors_by_name(monkeypatch, inception, torchvisions):
     monkeypatch.setattr(extractors, "fetch_inception", lambda: Path("random.pth"))
     monkeypatch.setattr(extractors, "_inception", lambda path: {"random.pth": inception.network}[path.name])
     for name in extractors.NAMES:
@@ -490,19 +490,19 @@ def test_make_gives_what_is_asked_for(monkeypatch, inception, torchvisions):
         ("inception", 4, "the images have 4: give a module of your own"),
     ],
 )
-def test_make_refuses_before_it_downloads(offline, spec, channels, message):
+def test_make_refuses_bad_names_and_channels_before_it_downloads(offline, spec, channels, message):
     with pytest.raises(ValueError, match=message):
         make(spec, channels, (32, 32))
 
 
-def test_make_refuses_what_does_not_fit(weights):
+def test_make_refuses_mismatched_channels_and_weights(weights):
     with pytest.raises(ValueError, match="'digits' reads 1 channels, the images have 3"):
         make(Classifier("digits"), 3, (32, 32))
     with pytest.raises(ValueError, match="weights is a file of Inception's"):
         make("digits", 1, (32, 32), weights)
 
 
-# what holds for all of them
+# All extractors
 
 
 def extractors_of(inception):
@@ -518,7 +518,7 @@ def test_wrong_images_are_refused(inception):
             extractor(pictures(1, extractor.channels, 8) / 255)
 
 
-def test_autocast_changes_nothing(inception):
+def test_autocast_does_not_change_the_outputs(inception):
     for extractor in extractors_of(inception):
         images = pictures(1, extractor.channels, 8)
         plain = extractor(images)
@@ -529,7 +529,7 @@ def test_autocast_changes_nothing(inception):
             assert torch.equal(mixed[key], value)
 
 
-def test_the_global_random_state_is_left_alone(weights, torchvisions):
+def test_the_global_random_state_is_unchanged(weights, torchvisions):
     torchvisions("mobilenet_v3_small")
     module = Small()
     state = torch.get_rng_state()
@@ -543,7 +543,7 @@ def test_the_global_random_state_is_left_alone(weights, torchvisions):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_no_model_takes_an_extractor_in():
+def test_an_extractor_adds_nothing_to_the_state_of_a_model_or_callback():
     extractor = Classifier("digits")
 
     class Model(LightningModule):
@@ -576,7 +576,7 @@ def test_fingerprint_changes_with_every_part_of_the_weights():
         tensor[-1] = torch.nextafter(tensor[-1], torch.tensor(torch.inf))
         assert extractors.fingerprint(other, "x") != base
     assert extractors.fingerprint(copy.deepcopy(network).double(), "x") != base
-    assert extractors.fingerprint(nn.Sequential(network), "x") != base  # other names
+    assert extractors.fingerprint(nn.Sequential(network), "x") != base  # other parameter names
 
 
 def test_fingerprint_depends_on_neither_threads_nor_memory_format():
@@ -589,7 +589,7 @@ def test_fingerprint_depends_on_neither_threads_nor_memory_format():
     assert one.tag == f"digits@{one.fingerprint[:4]}"
 
 
-def test_fingerprint_of_custom_knows_structure_and_preprocessing():
+def test_fingerprint_of_custom_depends_on_structure_and_preprocessing():
     def halved(x):
         return x / 255
 
@@ -600,7 +600,7 @@ def test_fingerprint_of_custom_knows_structure_and_preprocessing():
     assert len(prints) == 3
 
 
-def test_fingerprint_of_custom_knows_what_it_computes_to_three_digits():
+def test_fingerprint_of_custom_depends_on_its_outputs_to_three_digits():
     def scaled(by):
         class Net(nn.Module):
             def forward(self, x):
@@ -609,7 +609,7 @@ def test_fingerprint_of_custom_knows_what_it_computes_to_three_digits():
         return Custom(Net(), "m", channels=1, image_size=(8, 8)).fingerprint
 
     state = torch.get_rng_state()
-    assert scaled(1) == scaled(1 + 1e-5)  # as other threads, or another device, may have it
+    assert scaled(1) == scaled(1 + 1e-5)  # such differences occur between thread counts and devices
     assert len({scaled(by) for by in (1, 1.02, 10, -1)}) == 4
     assert torch.equal(torch.get_rng_state(), state)
 
