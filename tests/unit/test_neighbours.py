@@ -109,7 +109,7 @@ def test_open_balls_of_radius_0_are_empty():
 
 
 def test_coverage_of_equal_distributions_matches_its_closed_form():
-    """1 - prod_{i=1..k} (n - i) / (n + m - i): the product is the probability that no fake is among the k nearest."""
+    """1 - prod_{i=1..k} (n - i) / (n + m - i); the product is the probability that a ball contains no fake."""
     n, m, k = 60, 90, 5
     expected = 1 - math.prod((n - i) / (n + m - i) for i in range(1, k + 1))
     values = [density_coverage(features(n, 2, seed), features(m, 2, 1000 + seed), k) for seed in range(200)]

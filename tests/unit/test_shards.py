@@ -79,7 +79,7 @@ def test_shards_without_labels_and_without_held_out_pictures(pictures: Path, tmp
 def test_the_fingerprint_depends_on_contents_and_split(
     pictures: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is of the hashes in the index, without reading pixels; shards of the same pictures have the same one."""
+    """From the hashes in the index, without reading pixels; shards of the same pictures have the same fingerprint."""
     found = shards(out).dataset("train").fingerprint()
     assert found != shards(out).dataset("val").fingerprint()
     assert found != shards(out, val_fraction=0.2).dataset("train").fingerprint()
@@ -220,9 +220,7 @@ def test_a_damaged_index_is_refused(out: Path, change: Any) -> None:
         shards(out)
 
 
-def test_missing_or_unfinished_shards_and_missing_pyarrow_are_refused(
-    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_shards_or_pyarrow_are_refused(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         FileNotFoundError, match="nowhere is not a folder: name a folder that python -m ganzoo data prep"
     ):
@@ -289,14 +287,12 @@ def test_rows_are_read_at_an_offset_pickled_and_bounds_checked(tmp_path: Path) -
         two[-1]
 
 
-def test_the_benchmark_reports_rates_and_memory(
+def test_benchmark_of_shards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(bench_shards, "SIZES", {8: 70})
     monkeypatch.setattr(bench_shards, "PICTURES", (70, 140))
-    monkeypatch.setattr(
-        bench_shards, "_memory", lambda out: bench_shards.anonymous()
-    )  # starting a process takes seconds
+    monkeypatch.setattr(bench_shards, "_memory", lambda out: bench_shards.anonymous())  # without a new process
     assert bench.main(["--quick", "--only", "shards", "--json", str(tmp_path / "raw.json")]) == 0
     raw = json.loads((tmp_path / "raw.json").read_text())["shards"]
     assert all(len(rates) == 2 and min(rates) > 0 for rates in raw["rates"]["8"].values())
