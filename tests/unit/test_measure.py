@@ -1,4 +1,4 @@
-"""One pass for all metrics, the same numbers for any number of processes, and what the definitions give."""
+"""Evaluation in one pass: scores match their definitions, for any number of processes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _own_cache(monkeypatch, tmp_path):
 
 
 class Random(Extractor):
-    """A random convolution; counts what it sees."""
+    """A random convolution; records its input images."""
 
     name, preprocessing, citation, channels, num_features, num_classes = "inception", "x / 255", "", 1, 18, 10
     pinned = True
@@ -62,7 +62,7 @@ class Random(Extractor):
 
 
 class Toy(nn.Module):
-    """A generator [64, 1, 8, 8]."""
+    """A generator of images [N, channels, 8, 8]: tanh of a linear map of latents [N, 6]."""
 
     device, num_classes, source_channels, ema, images_seen = torch.device("cpu"), None, None, None, 0
 
@@ -84,7 +84,7 @@ class Conditional(Toy):
 
 
 class Still(GANDataModule):
-    """A data module of these images in every split."""
+    """A data module with the given images in every split, except those in `empty`."""
 
     extractor, image_size, num_classes = None, 8, None
 
@@ -97,7 +97,7 @@ class Still(GANDataModule):
 
 
 def labelled(labels):
-    """Reals of which only the labels matter."""
+    """Blank reals with the given labels."""
     return None if labels is None else ArrayImages(torch.zeros(len(labels), 1, 8, 8, dtype=torch.uint8), labels)
 
 
@@ -122,10 +122,10 @@ def made(source):
     return {key: torch.cat([block[key] for block in blocks])[: len(source)] for key in blocks[0]}
 
 
-# One pass
+# Extraction
 
 
-def test_every_image_is_extracted_once_for_all_metrics_and_the_reals_never_again(monkeypatch):
+def test_images_are_extracted_once_for_all_metrics_and_reals_are_cached(monkeypatch):
     extractor = Random()
     monkeypatch.setattr(choice, "METRICS", {**METRICS, **FASTER})
     it = evaluation(ALL, extractor=extractor)
@@ -155,7 +155,7 @@ def test_metrics_without_an_extractor_extract_nothing():
 # Fakes
 
 
-def test_fewer_fakes_are_the_first_of_more_with_their_labels():
+def test_fakes_and_labels_are_a_prefix_of_those_of_a_larger_count():
     labels = Digits().dataset("train").labels()
     few, many, again = (made(Fakes(Conditional(), n, 7, labelled(labels))) for n in (100, 1000, 1000))
     for key in ("images", "labels"):
@@ -168,10 +168,10 @@ def test_fewer_fakes_are_the_first_of_more_with_their_labels():
 
 
 @pytest.mark.parametrize("ema", [None, 100.0], ids=["raw", "averaged"])
-def test_a_gan_is_left_as_it_was_and_its_noise_follows_from_the_seed(ema):
+def test_sampling_leaves_the_model_unchanged_and_depends_only_on_the_seed(ema):
     class Noisy(ganzoo.DCGAN):
         def generate(self, z, given=None):
-            return dropout(super().generate(z, given).sign() * 0.4, 0.5)  # it stays on, as in pix2pix
+            return dropout(super().generate(z, given).sign() * 0.4, 0.5)  # dropout stays active, as in pix2pix
 
     torch.manual_seed(0)
     model = Noisy(**small("DCGAN"), ema_half_life=ema).train()
@@ -190,7 +190,7 @@ def test_a_gan_is_left_as_it_was_and_its_noise_follows_from_the_seed(ema):
     assert (dropped[:36] == dropped[64:]).float().mean() < 0.6, "each block has its own noise"
 
 
-def test_a_generators_noise_is_not_its_latent_again():
+def test_the_generators_noise_is_independent_of_the_latents():
     class Noise(Toy):
         def generate(self, z, given=None):
             self.both = z, torch.randn_like(z)
@@ -203,7 +203,7 @@ def test_a_generators_noise_is_not_its_latent_again():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_bytes_are_rounded_and_points_stay_floats(dtype):
+def test_images_are_rounded_to_bytes_and_points_remain_floats(dtype):
     class Ramp(Toy):
         def generate(self, z, given=None):
             return torch.linspace(-1.1, 1.1, 64).view(1, 1, 8, 8).expand(len(z), -1, -1, -1).to(dtype)
@@ -215,7 +215,7 @@ def test_bytes_are_rounded_and_points_stay_floats(dtype):
     assert points.dtype == torch.float32 and points.abs().max() <= 1
 
 
-def test_reals_come_in_order_whatever_the_data_holds():
+def test_reals_are_in_dataset_order_for_bytes_and_floats():
     data = Digits().dataset("val")
     found = made(Reals(data))
     assert torch.equal(found["images"], data.images) and torch.equal(found["labels"], data.labels())
@@ -223,10 +223,10 @@ def test_reals_come_in_order_whatever_the_data_holds():
     assert torch.equal(made(Reals(floats))["images"], data.images)
 
 
-# The numbers
+# Values
 
 
-def test_scores_are_what_the_definitions_give():
+def test_scores_match_their_definitions():
     found = values(evaluation(ALL, n=1100).run())
     fake, logits = features(made(Fakes(Toy(), 1100))["images"])
     real, test = (features(Digits().dataset(split).images)[0] for split in ("train", "test"))
@@ -265,8 +265,8 @@ def test_scores_are_what_the_definitions_give():
     assert found["copying"] == pytest.approx((held_out[:, None] > between.min(0)).mean(), abs=1e-3)
 
 
-def test_peers_agree():
-    """torch-fidelity on the same features."""
+def test_scores_agree_with_torch_fidelity():
+    """On the same features."""
     report = evaluation(["fid", "is", "pr"], n=1003).run()
     found = values(report)
     (fake, logits), (real, _) = features(made(Fakes(Toy(), 1003))["images"]), features(Digits().dataset("train").images)
@@ -281,7 +281,7 @@ def test_peers_agree():
     assert (found["precision"], found["recall"]) == pytest.approx((precision, recall), abs=1e-6)
 
 
-def test_reals_against_themselves_are_perfect():
+def test_reals_against_themselves_have_perfect_scores():
     real = Digits().dataset("train")
     it = Evaluation(Reals(real), Reference.of(Digits()), ["fid", "pr", "dc", "memorisation"], extractor=Random())
     found = values(it.run())
@@ -290,7 +290,7 @@ def test_reals_against_themselves_are_perfect():
     assert found["authenticity"] == 0 and found["copying"] == 1
 
 
-def test_constant_fakes_have_their_closed_forms():
+def test_scores_of_constant_fakes_match_closed_forms():
     class Constant(Toy):
         def generate(self, z, given=None):
             return torch.zeros(len(z), 1, 8, 8)
@@ -307,7 +307,7 @@ def test_constant_fakes_have_their_closed_forms():
     assert found["precision"] in (0, 1) and found["coverage"] <= (distances < np.inf).mean()
 
 
-def test_one_class_only():
+def test_intra_fid_of_a_single_class_equals_fid():
     images = Digits().dataset("train").images[:100]
     labels = torch.zeros(100, dtype=torch.long)
     data = Still(images)
@@ -322,7 +322,7 @@ def test_one_class_only():
 
 @pytest.mark.parametrize("n", [2, 39, 40, 41, 42, 512, 513, 514, 5000])
 @pytest.mark.parametrize("offset", [0, 1e4])
-def test_moments_are_those_of_numpy_for_any_batching(n, offset):
+def test_moments_match_numpy_for_any_batching(n, offset):
     x = torch.randn(n, 40, generator=torch.Generator().manual_seed(n), dtype=torch.float64) + offset
     draw = random.Random(n)
     for _ in range(3):
@@ -339,7 +339,7 @@ def test_moments_are_those_of_numpy_for_any_batching(n, offset):
         np.testing.assert_allclose(cov, np.cov(x.numpy().T), atol=1e-12 if offset == 0 else 1e-10)
 
 
-def test_the_order_of_moments_does_not_matter():
+def test_moments_do_not_depend_on_the_order_of_batches():
     x = torch.randn(3000, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 100
     a, b = Moments(3000), Moments(3000)
     for part in x.split(64):
@@ -352,14 +352,14 @@ def test_the_order_of_moments_does_not_matter():
     assert abs(frechet_distance(a, b)) < 1e-10
 
 
-def test_a_sample_is_the_first_rows():
+def test_a_sample_holds_the_first_5000_rows():
     state, x = Sample(9999), torch.arange(9999.0)[:, None]
     for part in x.split(64):
         state.update(part)
     assert torch.equal(state.value(), x[:5000])
 
 
-# Extractors' surroundings
+# Float32 precision
 
 
 def places():
@@ -368,7 +368,7 @@ def places():
 
 
 @pytest.mark.parametrize("how", ["untouched", "medium", "allow_tf32", "new"])
-def test_extraction_is_in_full_precision_however_the_users_was_set(how):
+def test_extraction_runs_in_ieee_float32_and_restores_the_users_precision(how):
     before = torch.get_float32_matmul_precision()
     try:
         if how == "medium":
@@ -393,7 +393,7 @@ def test_extraction_is_in_full_precision_however_the_users_was_set(how):
 
 
 def results(world, work, path):
-    """What `work(rank)` returns in each of so many processes."""
+    """Return values of `work(rank)` in `world` processes, by rank."""
 
     def child(rank):
         torch.set_num_threads(1)
@@ -410,7 +410,7 @@ def _call(child, rank):
     child(rank)
 
 
-def test_any_number_of_processes_gives_the_same_scores(tmp_path, monkeypatch):
+def test_scores_do_not_depend_on_the_number_of_processes(tmp_path, monkeypatch):
     monkeypatch.setattr(choice, "METRICS", {**METRICS, **FASTER})
     labels = Digits().dataset("train").labels()
     names = [*ALL, "accuracy", "intra_fid"]
@@ -437,14 +437,14 @@ def error(do):
     return None
 
 
-def test_what_fails_on_one_process_fails_on_all(tmp_path, monkeypatch):
+def test_an_error_in_one_process_is_raised_in_all(tmp_path, monkeypatch):
     class Diverged(Toy):
         def generate(self, z, given=None):
             return super().generate(z) * float("nan")
 
     class Broken(Fakes):
         def block(self, index):
-            if index == 3:  # of the second process
+            if index == 3:  # a block of the second process
                 raise OSError("a broken file")
             return super().block(index)
 
@@ -487,7 +487,7 @@ def test_what_fails_on_one_process_fails_on_all(tmp_path, monkeypatch):
 
 
 @pytest.mark.gpu
-def test_a_gpu_gives_nearly_the_same_and_keeps_its_random_numbers():
+def test_gpu_scores_match_the_cpus_and_preserve_the_rng_state():
     torch.manual_seed(0)
     model, names = ganzoo.DCGAN(image_size=8, channels=1, width=8), ["fid", "is", "pr", "dc", "memorisation"]
     state = torch.cuda.get_rng_state()
@@ -495,7 +495,7 @@ def test_a_gpu_gives_nearly_the_same_and_keeps_its_random_numbers():
     on_gpu = Evaluation(fakes, Reference.of(Digits()), names, extractor=Random(), device="cuda").run()
     assert torch.equal(torch.cuda.get_rng_state(), state)
     on_cpu = evaluation(names, model=model.to("cpu")).run()
-    assert values(on_gpu) == pytest.approx(values(on_cpu), rel=1e-2, abs=1e-2)  # bytes may round the other way
+    assert values(on_gpu) == pytest.approx(values(on_cpu), rel=1e-2, abs=1e-2)  # bytes may round differently
 
 
 # Bad input
@@ -526,7 +526,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_refused_in_one_line_before_anything_is_extracted(case):
+def test_bad_input_raises_a_one_line_error_before_extraction(case):
     names, settings, words = BAD[case]
     extractor = Random()
     extractor.name = "other"
@@ -536,7 +536,7 @@ def test_bad_input_is_refused_in_one_line_before_anything_is_extracted(case):
     assert not extractor.seen
 
 
-def test_fid_infinity_takes_no_subset_smaller_than_the_features():
+def test_fid_infinity_needs_subsets_larger_than_the_number_of_features():
     extractor = Random()
     extractor.num_features = 200
     with pytest.raises(
@@ -546,7 +546,7 @@ def test_fid_infinity_takes_no_subset_smaller_than_the_features():
     evaluation(["fid_infinity"], n=2010, extractor=extractor)
 
 
-def test_an_extractor_of_other_classes_or_channels_is_refused():
+def test_an_extractor_with_wrong_classes_or_channels_is_refused():
     labels = Digits().dataset("train").labels()
     extractor = Random()
     extractor.num_classes = 1008
@@ -562,7 +562,7 @@ def test_an_extractor_of_other_classes_or_channels_is_refused():
     assert not extractor.seen
 
 
-def test_usual_metrics_are_those_that_can_be_computed():
+def test_default_metrics_are_those_that_can_be_computed():
     labels = Digits().dataset("train").labels()
     assert [m.name for m in evaluation(None).metrics] == ALL
     assert [m.name for m in evaluation(None, labels=labels).metrics] == [*ALL, "accuracy"]
@@ -576,7 +576,7 @@ def test_usual_metrics_are_those_that_can_be_computed():
 
 
 class Gauss(Toy):
-    """Points of the ring of Gaussians itself."""
+    """Draws from the true distribution of the ring of Gaussians."""
 
     def latent(self, n, generator=None):
         return torch.randint(8, (n, 1), generator=generator), torch.randn(n, 2, generator=generator)
@@ -587,7 +587,7 @@ class Gauss(Toy):
 
 
 class Squares(nn.Module):
-    """Stands in for LPIPS."""
+    """A stub of LPIPS: the mean squared difference."""
 
     def forward(self, a, b):
         return (a - b).square().mean((1, 2, 3), keepdim=True)
@@ -602,7 +602,7 @@ FASTER = {
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_every_metric_is_what_it_declares(name, monkeypatch):
+def test_every_metric_matches_its_declarations(name, monkeypatch):
     metric = METRICS[name]
     assert metric.name == name and metric.__doc__ and metric.figures
     assert set(metric.figures.values()) <= {"lower", "higher", ""}
@@ -632,7 +632,7 @@ def test_every_metric_is_what_it_declares(name, monkeypatch):
     assert all(np.isnan(score.value) for score in failed.scores)
 
 
-def test_real_points_reach_all_modes_in_their_true_quality():
+def test_the_true_distribution_has_all_modes_and_its_expected_quality():
     report = Evaluation(Fakes(Gauss(), 2500), Reference.of(Gaussians(n=100)), ["modes"]).run()
     found = values(report)
     assert found["modes"] == 8
@@ -648,7 +648,7 @@ def test_progress_counts_images():
     assert ("real images", 1397, 1397) in seen
 
 
-def test_images_of_bytes_are_what_samples_show():
+def test_byte_images_survive_a_round_trip_through_floats():
     model = Toy()
     block = Fakes(model, 64).block(0)["images"]
     assert block.dtype == torch.uint8 and torch.equal(block, to_uint8(block / 127.5 - 1))

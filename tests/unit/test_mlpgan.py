@@ -1,4 +1,4 @@
-"""MLPGAN: the grid's networks, with GAN's game at constant rates."""
+"""MLPGAN: the networks of the grid search, with GAN's losses and constant learning rates."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def kinds(network):
 
 
 def sgd(gan):
-    """Both players' optimizers."""
+    """Class, lr, momentum, weight decay and nesterov of both optimizers."""
     made = [gan.make_optimizer[player](getattr(gan, player).parameters()) for player in ("generator", "discriminator")]
     keys = ("lr", "momentum", "weight_decay", "nesterov")
     return [(type(o).__name__, *(o.defaults[key] for key in keys)) for o in made]
 
 
 BEST = "the best GAN of the grid, figure 4 (a)"
-PAPER = [  # what, where it is said, how it is read, what it is
+PAPER = [  # name, source, getter, expected value
     ("G's layers", BEST, lambda gan: kinds(gan.generator), "LBr" * 4 + "Lt"),
     ("D's layers", BEST, lambda gan: kinds(gan.discriminator), "LrL"),
     ("sizeG", BEST, lambda gan: units(gan.generator), [1600] * 4 + [784]),
@@ -67,19 +67,19 @@ def test_the_papers_numbers(paper, what, where, read, value):
     assert read(paper) == value, where
 
 
-def test_batch_norm_is_not_where_images_are_read_or_made():
+def test_the_first_discriminator_layer_and_the_generator_output_have_no_batch_norm():
     assert kinds(ReLUGenerator(4, 1, 3, 5, layers=3, batch_norm=True)) == "LBrLBrLt"
     assert kinds(ReLUDiscriminator(4, 1, 5, layers=4, batch_norm=True, dropout=0.5)) == "LrdLBrdLBrdL"
     assert kinds(ReLUDiscriminator(4, 1, 5, layers=3)) == "LrLrL"
 
 
 @pytest.mark.parametrize("bad", [{"layers_g": 0}, {"layers_d": 0}])
-def test_a_network_has_a_layer(bad):
+def test_networks_without_layers_are_refused(bad):
     with pytest.raises(ValueError, match="layers_[gd] is 0; it takes a whole number from 1"):
         ganzoo.MLPGAN(**small("MLPGAN"), **bad)
 
 
-def test_rates_are_constant():
+def test_learning_rates_are_constant():
     gan = ganzoo.MLPGAN(**small("MLPGAN"))
     trainer = fit(gan, steps=1)
     gan.schedule(10**7)
@@ -88,7 +88,7 @@ def test_rates_are_constant():
         assert optimizer.param_groups[0]["lr"] == 0.01 and optimizer.param_groups[0]["momentum"] == 0
 
 
-def test_dropout_is_the_discriminators_alone():
+def test_dropout_is_only_in_the_discriminator():
     gan = ganzoo.MLPGAN(**small("MLPGAN"), dropout=0.25)
     assert [m.p for m in gan.discriminator.modules() if isinstance(m, nn.Dropout)] == [0.25]
     assert not any(isinstance(m, nn.Dropout) for m in gan.generator.modules())

@@ -1,4 +1,4 @@
-"""Counting modes: ideal generators by simulation, made-up ones by hand."""
+"""Counts of modes: simulations of ideal generators, and small examples computed by hand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def grid():
 
 
 @pytest.mark.parametrize("layout", [ring, grid])
-def test_the_true_distribution_has_all_modes_and_98_89_percent(layout):
+def test_the_true_distribution_has_all_modes_and_98_89_percent_high_quality(layout):
     centers, sigma = layout()
     g = torch.Generator().manual_seed(0)
     n = 200_000
@@ -36,8 +36,8 @@ def test_the_true_distribution_has_all_modes_and_98_89_percent(layout):
     assert kl == pytest.approx((len(centers) - 1) / (2 * n), rel=1)
 
 
-def test_modes_are_counted_by_samples_of_high_quality():
-    """Centre 0 has 3 within 3 sigma, centre 1 has 1, one is beyond, centre 2 has only a far one."""
+def test_modes_count_only_high_quality_samples():
+    """Within 3 sigma: 3 samples of centre 0 and 1 of centre 1; one near centre 0 and one near centre 2 are beyond."""
     centers = torch.tensor([[0.0, 0], [10, 0], [0, 10], [10, 10]])
     points = torch.tensor([[0, 0], [0.29, 0], [0, -0.2], [10, 0.1], [0.22, 0.22], [0, 10.31]])
     modes, high_quality, kl = gaussian_modes(points, centers, sigma=0.1)
@@ -45,7 +45,7 @@ def test_modes_are_counted_by_samples_of_high_quality():
     assert kl == pytest.approx(entropy([3, 1, 0, 0], [1] * 4))
 
 
-def test_without_a_sample_of_high_quality_there_is_no_kl():
+def test_kl_is_nan_without_high_quality_samples():
     centers, sigma = ring()
     modes, high_quality, kl = gaussian_modes(torch.zeros(10, 2), centers, sigma)
     assert (modes, high_quality) == (0, 0) and math.isnan(kl)
@@ -56,16 +56,16 @@ def test_a_collapsed_generator_has_one_mode():
     assert gaussian_modes(centers[:1].float().expand(50, 2), centers, sigma) == (1, 1, pytest.approx(math.log(8)))
 
 
-def test_the_ideal_stacked_generator_is_at_its_floor():
+def test_kl_of_the_ideal_stacked_generator_is_at_the_sampling_floor():
     g = torch.Generator().manual_seed(0)
     draws = [stacked_modes(torch.randint(1000, (26_000,), generator=g)) for _ in range(100)]
     kl = np.array([draw.kl for draw in draws])
     assert all(draw.modes == 1000 for draw in draws)
-    assert kl.mean() == pytest.approx(999 / 52_000, rel=0.03)  # second order: 1.5% more
-    assert kl.std() == pytest.approx(math.sqrt(2 * 999) / 52_000, rel=0.35)  # 2N KL is chi-squared of K - 1
+    assert kl.mean() == pytest.approx(999 / 52_000, rel=0.03)  # the second-order term adds 1.5%
+    assert kl.std() == pytest.approx(math.sqrt(2 * 999) / 52_000, rel=0.35)  # 2N KL: chi-squared, K - 1 d.f.
 
 
-def test_stacked_modes_by_hand():
+def test_stacked_modes_match_hand_computed_values():
     classes = torch.tensor([0, 0, 0, 7, 7, 999])
     counts = np.bincount(classes, minlength=1000)
     assert stacked_modes(classes) == (3, pytest.approx(entropy(counts, np.ones(1000))))

@@ -1,4 +1,4 @@
-"""Scores of neighbours against brute force, closed forms and scipy."""
+"""Nearest-neighbour scores against brute force, closed forms and scipy."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def features(n, d=4, seed=0):
 
 
 def grid(n, seed=0):
-    """Whole numbers in the plane, many of them more than once: distances are tied, and exact."""
+    """Points with integer coordinates, many of them repeated: distances are exact, with ties."""
     return torch.randint(0, 6, (n, 2), generator=torch.Generator().manual_seed(seed)).double()
 
 
 class Loops:
-    """The definitions, point by point, in Python's own floats."""
+    """The definitions as loops over points, in Python floats."""
 
     def __init__(self, real, fake, k):
         self.real, self.fake, self.k = real.tolist(), fake.tolist(), k
@@ -50,7 +50,7 @@ class Loops:
         return density, sum(map(any, balls)) / len(self.real)
 
     def authenticity(self):
-        """The training point is the nearest; of several as near, one whose own neighbour is nearest or farthest."""
+        """Ties for the nearest training point go to the one whose own neighbour is nearest, or else farthest."""
         shares = []
         for choose in (min, max):
             count = 0
@@ -65,11 +65,11 @@ class Loops:
 @pytest.mark.parametrize("block", [7, 256])
 @pytest.mark.parametrize("k", [1, 3, 5])
 @pytest.mark.parametrize("points", [features, grid])
-def test_they_are_their_definitions(points, k, block, monkeypatch):
+def test_scores_match_their_definitions(points, k, block, monkeypatch):
     monkeypatch.setattr(neighbours, "BLOCK", block)
     real, fake = points(40), points(31, seed=1) * 1.5
     loops = Loops(real, fake, k)
-    for offset in (0, 0.1):  # coordinates that are not exact in binary: ties are ties all the same
+    for offset in (0, 0.1):  # 0.1 is not exact in binary; ties must remain ties
         assert precision_recall(real + offset, fake + offset, k) == pytest.approx(loops.precision_recall())
         assert density_coverage(real + offset, fake + offset, k) == pytest.approx(loops.density_coverage())
         most, least = loops.authenticity()
@@ -77,7 +77,7 @@ def test_they_are_their_definitions(points, k, block, monkeypatch):
 
 
 @pytest.mark.parametrize("n", [30, 600])
-def test_a_set_against_itself_is_perfect(n):
+def test_a_set_against_itself_has_perfect_scores(n):
     x = features(n, 16)
     for y in (x, x.flip(0)):
         assert precision_recall(x, y) == (1, 1)
@@ -85,31 +85,31 @@ def test_a_set_against_itself_is_perfect(n):
         assert authenticity(x, y) == 0
 
 
-def test_collapsed_fakes_are_precise_and_recall_nothing():
+def test_collapsed_fakes_have_precision_1_and_recall_near_0():
     real = features(200)
     fake = real[:1].expand(100, 4)
-    assert precision_recall(real, fake) == (1, 1 / 200)  # the one real that all fakes are copies of
+    assert precision_recall(real, fake) == (1, 1 / 200)  # only the real that all fakes copy
     fake = fake + 1e-3
     assert precision_recall(real, fake) == (1, 0)
     assert density_coverage(real, fake)[1] < 0.1
 
 
-def test_sets_far_from_each_other_share_nothing():
+def test_distant_sets_do_not_overlap():
     x = features(100)
     assert precision_recall(x, x + 100) == (0, 0)
     assert density_coverage(x, x + 100) == (0, 0)
     assert authenticity(x, x + 100) == 1
 
 
-def test_copies_have_balls_without_content():
-    """k + 1 copies of each point: radii are 0, closed balls hold their copies, open ones nothing."""
+def test_open_balls_of_radius_0_are_empty():
+    """With k + 1 copies of each point, radii are 0: closed balls contain the copies, open balls nothing."""
     x = features(20).repeat(4, 1) + 1e3
     assert precision_recall(x, x, k=3) == (1, 1)
     assert density_coverage(x, x, k=3) == (0, 0)
 
 
-def test_coverage_of_the_same_distribution_has_a_closed_form():
-    """1 - prod_{i=1..k} (n - i) / (n + m - i): none of m fakes is among the k nearest of n - 1 + m others."""
+def test_coverage_of_equal_distributions_matches_its_closed_form():
+    """1 - prod_{i=1..k} (n - i) / (n + m - i); the product is the probability that a ball contains no fake."""
     n, m, k = 60, 90, 5
     expected = 1 - math.prod((n - i) / (n + m - i) for i in range(1, k + 1))
     values = [density_coverage(features(n, 2, seed), features(m, 2, 1000 + seed), k) for seed in range(200)]
@@ -118,18 +118,18 @@ def test_coverage_of_the_same_distribution_has_a_closed_form():
     assert density == pytest.approx(1, abs=4 * np.std(values, axis=0)[0] / math.sqrt(200))
 
 
-def test_a_copy_is_not_authentic():
+def test_copies_are_not_authentic():
     train = features(100)
     fake = torch.cat([train[:30], train[30:60] + 1e-9, features(40) + 50])
     assert authenticity(train, fake) == 0.4
     line = torch.tensor([[0.0], [1.0], [4.0]]).double() + 0.1
-    fake = torch.tensor([[-1.0], [-1.1], [6.9], [7.2]]).double() + 0.1  # the first is as far as 0's neighbour
+    fake = torch.tensor([[-1.0], [-1.1], [6.9], [7.2]]).double() + 0.1  # the first is at the distance of 0's neighbour
     assert authenticity(line, fake) == 0.5
 
 
 @pytest.mark.parametrize("offset", [0, 1e4])
 @pytest.mark.parametrize("points", [features, grid])
-def test_copying_is_the_test_of_mann_and_whitney(points, offset):
+def test_copying_matches_scipys_mann_whitney_test(points, offset):
     train, held_out, fake = points(50), points(33, seed=1), points(41, seed=2)
     to_train = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(train.numpy())
     held_distance, fake_distance = (to_train.kneighbors(x.numpy())[0].ravel().round(9) for x in (held_out, fake))
@@ -141,7 +141,7 @@ def test_copying_is_the_test_of_mann_and_whitney(points, offset):
     assert math.erfc(z / math.sqrt(2)) / 2 == pytest.approx(expected.pvalue)
 
 
-def test_copying_is_one_for_copies_and_half_for_new_ones():
+def test_copying_is_1_for_copies_and_one_half_for_new_samples():
     train, held_out = features(200), features(200, seed=1)
     assert copying(train, held_out, train)[0] == 1
     assert copying(train, held_out, train)[1] > 15
@@ -153,8 +153,8 @@ def test_copying_is_one_for_copies_and_half_for_new_ones():
     assert copying(train, train, train) == (0.5, 0)  # all distances are 0
 
 
-def test_float32_far_from_zero_is_read_exactly():
-    """At mean 1e4 float32 knows steps of 1/1024: the same numbers in float64 give the same figures."""
+def test_scores_of_float32_far_from_zero_equal_those_of_float64():
+    """At mean 1e4, float32 has steps of 1/1024; the same values in float64 give the same scores."""
     x, y = ((features(80, 16, s) + 1e4).float() for s in (0, 1))
     near_x, near_y = (v.double() - 1e4 for v in (x, y))
     assert precision_recall(x, y) == precision_recall(near_x, near_y)
@@ -162,7 +162,7 @@ def test_float32_far_from_zero_is_read_exactly():
     assert authenticity(x, y) == authenticity(near_x, near_y)
 
 
-def test_distances_are_right_far_from_zero():
+def test_distances_are_accurate_far_from_zero():
     x, y = features(50, 16) + 1e6, features(60, 16, seed=1) + 1e6
     a, b = neighbours._centred(x, y)
     ours = torch.cat([distances for _, distances in neighbours._blocks(a, b)])

@@ -1,4 +1,4 @@
-"""Folders for translators: what is a pair, what keeps together, what is shuffled on its own, and what is refused."""
+"""Paired and unpaired folders for translators: pairing, augmentation, shuffling and errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def level(value: int, width: int = 8) -> np.ndarray:
 
 
 def fill(folder: Path, n: int, start: int = 0, mode: str = "RGB", width: int = 8) -> str:
-    """n pictures, each of its own brightness: start, start + 1 ..."""
+    """n pictures of constant brightness start, start + 1, ..."""
     for i in range(n):
         save(folder / f"{i:02d}.png", level(start + i, width), mode)
     return str(folder)
@@ -60,7 +60,7 @@ def same(a: Batch, b: Batch) -> bool:
 
 
 def assert_exact(make: Any) -> None:
-    """Any number of processes and workers, and a second start, give the same batches."""
+    """Batches are the same for any number of processes and workers, and after resuming."""
     whole = list(epochs(loader(make())))
     assert len(whole) > 4
     parts = [list(epochs(loader(make(), rank, 2))) for rank in range(2)]
@@ -73,7 +73,7 @@ def assert_exact(make: Any) -> None:
     assert all(map(same, whole[-len(rest) :], rest)) and len(rest) == len(whole) // 2 - 1
 
 
-def test_side_by_side(tmp_path: Path) -> None:
+def test_side_by_side_pictures_are_split_into_halves(tmp_path: Path) -> None:
     left, right = noise(0), noise(1)
     save(tmp_path / "a.png", np.concatenate([left, right], 1))
     module = PairedFolder(str(tmp_path), **PLAIN)
@@ -87,14 +87,14 @@ def test_side_by_side(tmp_path: Path) -> None:
     assert module.dataset("train").labels() is None
 
 
-def test_halves_are_cropped_each(tmp_path: Path) -> None:
+def test_halves_are_cropped_separately(tmp_path: Path) -> None:
     tall = np.concatenate([np.tile(noise(0)[:, :4], (4, 1, 1)), np.tile(noise(1)[:, :4], (4, 1, 1))], 1)  # 2 x (4x32)
     save(tmp_path / "a.png", tall)
     pair = PairedFolder(str(tmp_path), **PLAIN | {"image_size": 4}).dataset("train")[0]
     assert torch.equal(pair["source"], tensor(tall[14:18, :4])) and torch.equal(pair["image"], tensor(tall[14:18, 4:]))
 
 
-def test_odd_widths(tmp_path: Path) -> None:
+def test_odd_widths_are_refused_or_skipped(tmp_path: Path) -> None:
     fill(tmp_path, 2, width=16)
     save(tmp_path / "odd.png", level(9, 15))
     with pytest.raises(ValueError, match=r"(?s)1 of 3 pictures in .* no two halves.*odd.png: 15 pixels wide.*corrupt"):
@@ -103,7 +103,7 @@ def test_odd_widths(tmp_path: Path) -> None:
         assert len(PairedFolder(str(tmp_path), corrupt="skip", **PLAIN).dataset("train")) == 2
 
 
-def test_two_folders(tmp_path: Path) -> None:
+def test_pictures_in_two_folders_are_paired_by_name(tmp_path: Path) -> None:
     for i in range(3):
         save(tmp_path / f"photos/deep/{i}.png", noise(i))
         save(tmp_path / f"maps/deep/{i}.bmp", noise(10 + i), "L")
@@ -119,8 +119,8 @@ def test_two_folders(tmp_path: Path) -> None:
     assert PairedFolder(path, source_path, source_channels=1, **PLAIN).dataset("train").fingerprint() != first
 
 
-def test_names_that_look_the_same(tmp_path: Path) -> None:
-    """A name that was saved on a Mac has its accents apart."""
+def test_names_are_matched_after_unicode_normalisation(tmp_path: Path) -> None:
+    """File names from macOS contain decomposed accents."""
     for folder, name in {"photos": "caf\u00e9", "maps": "cafe\u0301"}.items():
         fill(tmp_path / folder, 3)
         save(tmp_path / folder / f"{name}.png", level(50))
@@ -131,7 +131,7 @@ def test_names_that_look_the_same(tmp_path: Path) -> None:
         PairedFolder(photos, maps, **PLAIN)
 
 
-def test_files_without_a_partner(tmp_path: Path) -> None:
+def test_files_without_a_partner_are_refused_or_skipped(tmp_path: Path) -> None:
     fill(tmp_path / "a", 4)
     fill(tmp_path / "b", 3)
     save(tmp_path / "b/lone.png", level(0))
@@ -154,7 +154,7 @@ def test_files_without_a_partner(tmp_path: Path) -> None:
         PairedFolder(folders[0], folders[0], **PLAIN)
 
 
-def test_broken_pairs_are_left_out_whole(tmp_path: Path) -> None:
+def test_a_broken_picture_is_skipped_with_its_partner(tmp_path: Path) -> None:
     fill(tmp_path / "a", 3)
     fill(tmp_path / "b", 3, 100)
     file = tmp_path / "b/01.png"
@@ -173,20 +173,20 @@ def lengths(module: GANDataModule) -> list[int]:
     return [len(module.dataset(split)) for split in SPLITS]
 
 
-def test_splits(tmp_path: Path) -> None:
+def test_splits_are_folders_or_decided_by_hash(tmp_path: Path) -> None:
     fill(tmp_path / "p/train", 5, width=16)
     fill(tmp_path / "p/val", 2, width=16)
     assert lengths(PairedFolder(str(tmp_path / "p"), **PLAIN)) == [5, 2, 2]
     fill(tmp_path / "p/test", 3, width=16)
     assert lengths(PairedFolder(str(tmp_path / "p"), **PLAIN)) == [5, 2, 3]
-    fill(tmp_path / "p/more", 20, width=16)  # not only splits: the hash decides
+    fill(tmp_path / "p/more", 20, width=16)  # besides the folders of splits: split by hash
     train, val, test = lengths(PairedFolder(str(tmp_path / "p"), **PLAIN | {"val_fraction": 0.4}))
     assert train + val == 30 and val == test > 2
     with pytest.raises(ValueError, match="all 30 pictures are held out: lower val_fraction"):
         PairedFolder(str(tmp_path / "p"), **PLAIN | {"val_fraction": 1})
 
 
-def test_windows_and_flips_are_the_same_in_both(tmp_path: Path) -> None:
+def test_a_pair_shares_its_crop_and_flip(tmp_path: Path) -> None:
     for i in range(13):
         save(tmp_path / f"a/{i:02d}.png", noise(i, (11, 11)))
         save(tmp_path / f"b/{i:02d}.png", 255 - noise(i, (11, 11)))
@@ -217,7 +217,7 @@ def test_windows_and_flips_are_the_same_in_both(tmp_path: Path) -> None:
         make(jitter=-1)
 
 
-def test_cyclegans_folders(tmp_path: Path) -> None:
+def test_folders_in_the_layout_of_cyclegan(tmp_path: Path) -> None:
     for letter, start, n in (("A", 0, 3), ("B", 100, 5)):
         fill(tmp_path / f"set/train{letter}", n, start)
     module = UnpairedFolder(str(tmp_path / "set"), **PLAIN)
@@ -234,7 +234,7 @@ def test_cyclegans_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("n, m", [(14, 4), (4, 14), (12, 12)])
-def test_unpaired_orders(tmp_path: Path, n: int, m: int) -> None:
+def test_unpaired_pictures_are_shuffled_independently_without_repetition(tmp_path: Path, n: int, m: int) -> None:
     path, source_path = fill(tmp_path / "b", n), fill(tmp_path / "a", m, 100)
     data = UnpairedFolder(path, source_path, **PLAIN).training_images(3)
     assert len(data) == max(n, m)
@@ -245,7 +245,7 @@ def test_unpaired_orders(tmp_path: Path, n: int, m: int) -> None:
         batches = list(it)
         seen = {key: torch.cat([b[key] for b in batches])[:, 0, 0, 0] for key in ("image", "source")}  # type: ignore
         short = seen["source"] if m <= n else seen["image"]
-        for start in range(0, len(short), min(n, m)):  # pass after pass, each without repetition
+        for start in range(0, len(short), min(n, m)):  # each pass is without repetition
             part = short[start : start + min(n, m)].tolist()
             assert len(set(part)) == len(part)
             met.append(part)
@@ -256,7 +256,7 @@ def test_unpaired_orders(tmp_path: Path, n: int, m: int) -> None:
         assert len({b - a for a, b in pairs[0]}) > 2  # no fixed partners
 
 
-def test_unpaired_is_exact(tmp_path: Path) -> None:
+def test_unpaired_batches_are_reproducible(tmp_path: Path) -> None:
     for i in range(13):
         save(tmp_path / f"b/{i}.png", noise(i, (11, 11)))
         if i < 5:
@@ -270,7 +270,7 @@ def test_unpaired_is_exact(tmp_path: Path) -> None:
     assert data[0]["image"].shape == data[0]["source"].shape == (3, 8, 8)
 
 
-def test_each_is_flipped_on_its_own(tmp_path: Path) -> None:
+def test_unpaired_pictures_are_flipped_independently(tmp_path: Path) -> None:
     ramp = np.arange(8, dtype=np.uint8)[None, :, None].repeat(8, 0).repeat(3, 2)
     for i in range(4):
         save(tmp_path / f"b/{i}.png", ramp)
@@ -281,7 +281,7 @@ def test_each_is_flipped_on_its_own(tmp_path: Path) -> None:
     assert coins == {(0, 100), (0, 107), (7, 100), (7, 107)}
 
 
-def test_unpaired_fingerprints(tmp_path: Path) -> None:
+def test_unpaired_fingerprints_depend_only_on_the_pictures(tmp_path: Path) -> None:
     path, source_path = fill(tmp_path / "b", 3), fill(tmp_path / "a", 3, 100)
     first = UnpairedFolder(path, source_path, **PLAIN).dataset("train").fingerprint()
     assert UnpairedFolder(path, source_path, flip=True, seed=4, **PLAIN).dataset("train").fingerprint() == first
@@ -290,7 +290,7 @@ def test_unpaired_fingerprints(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cls", [PairedFolder, UnpairedFolder])
-def test_folders_of_different_channels(tmp_path: Path, cls: Any) -> None:
+def test_a_grey_folder_beside_a_coloured_one_needs_its_own_channels(tmp_path: Path, cls: Any) -> None:
     colour, grey = fill(tmp_path / "colour", 3), fill(tmp_path / "grey", 3, mode="L")
     words = "all pictures in .*grey are grey, those in .*colour are not, and both are to have 3 channels: set data."
     with pytest.raises(ValueError, match=words + "source_channels to 1"):
@@ -300,12 +300,12 @@ def test_folders_of_different_channels(tmp_path: Path, cls: Any) -> None:
     pair = cls(colour, grey, source_channels=1, **PLAIN).dataset("train")[0]
     assert pair["image"].shape == (3, 8, 8) and pair["source"].shape == (1, 8, 8)
     assert cls(colour, grey, channels=1, source_channels=1, **PLAIN).dataset("train")[0]["image"].shape == (1, 8, 8)
-    save(tmp_path / "grey/03.png", level(0))  # not all are
+    save(tmp_path / "grey/03.png", level(0))  # no longer all grey
     save(tmp_path / "colour/03.png", level(0))
     assert cls(colour, grey, **PLAIN).dataset("train")[0]["source"].shape == (3, 8, 8)
 
 
-def test_missing_folders(tmp_path: Path) -> None:
+def test_missing_folders_are_refused(tmp_path: Path) -> None:
     fill(tmp_path / "trainA", 3)
     with pytest.raises(ValueError, match=r"no pictures in .*trainB: .*data.source_path"):
         UnpairedFolder(str(tmp_path), **PLAIN)

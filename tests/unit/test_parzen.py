@@ -24,7 +24,7 @@ def by_sklearn(samples, test, sigma):
 @pytest.mark.parametrize("block", [7, 256])
 @pytest.mark.parametrize("sigma", [0.05, 0.3, 2.0])
 @pytest.mark.parametrize("offset", [0, 1e4])
-def test_it_agrees_with_sklearn(sigma, block, offset, monkeypatch):
+def test_log_likelihoods_agree_with_sklearn(sigma, block, offset, monkeypatch):
     monkeypatch.setattr(module, "BLOCK", block)
     samples, test = images(60), images(33, seed=1)
     ours = parzen_log_likelihood(samples + offset, test + offset, sigma)
@@ -32,19 +32,19 @@ def test_it_agrees_with_sklearn(sigma, block, offset, monkeypatch):
     np.testing.assert_allclose(ours, by_sklearn(samples, test, sigma), rtol=1e-9 if offset == 0 else 1e-7)
 
 
-def test_of_one_sample_it_is_the_normal_density():
+def test_one_sample_gives_the_normal_density():
     x, y = images(1)[0], images(1, seed=1)[0]
     expected = torch.distributions.Normal(x, 0.2).log_prob(y).sum().item()
     assert parzen_log_likelihood(x[None].float(), y[None].double(), 0.2).item() == pytest.approx(expected, abs=1e-4)
 
 
-def test_far_rows_do_not_underflow():
+def test_distant_samples_do_not_underflow():
     value = parzen_log_likelihood(torch.zeros(5, 100), torch.full((1, 100), 50.0), 0.1).item()
     assert value == pytest.approx(-100 * 2500 / 0.02 - 50 * math.log(2 * math.pi * 0.01))
 
 
-def test_the_protocol_selects_sigma_on_the_first_1000_of_valid():
-    """From row 1000 on the validation rows are the samples themselves, which would ask for the smallest sigma."""
+def test_sigma_is_selected_on_the_first_1000_validation_rows():
+    """Validation rows from 1000 on are the samples themselves, which would select the smallest sigma."""
     samples, test = images(50), images(300, seed=1)
     valid = torch.cat([images(1000, seed=2), samples.repeat(200, 1)])
     scores = [by_sklearn(samples, valid[:1000], sigma).mean() for sigma in np.logspace(-1, 0, 10)]
@@ -57,11 +57,11 @@ def test_the_protocol_selects_sigma_on_the_first_1000_of_valid():
     assert parzen(samples, valid.flip(0), test).sigma == pytest.approx(0.1)
 
 
-def test_the_papers_grid():
+def test_sigmas_are_the_papers_grid():
     np.testing.assert_allclose(SIGMAS, np.logspace(-1, 0, 10))
 
 
-def test_other_sigmas_can_be_asked_for():
+def test_other_sigmas_can_be_given():
     samples, valid, test = images(50), images(50, seed=1), images(50, seed=2)
     result = parzen(samples, valid, test, sigmas=[0.7])
     assert result.sigma == 0.7

@@ -16,19 +16,19 @@ def batch(n=5):
 
 
 @pytest.mark.parametrize("scale", [0.1, 1.0, 3.0])
-def test_a_linear_critic_pays_for_the_norm_of_its_weights(scale):
+def test_penalty_of_a_linear_critic_depends_on_its_weight_norm(scale):
     w = torch.randn(6) * scale
     penalty = gradient_penalty(lambda x: x.flatten(1) @ w, *batch())
     torch.testing.assert_close(penalty, (w.norm() - 1) ** 2)
 
 
-def test_a_critic_of_slope_one_pays_nothing():
+def test_penalty_of_a_critic_with_unit_gradient_is_zero():
     w = torch.randn(6)
     assert gradient_penalty(lambda x: x.flatten(1) @ (w / w.norm()), *batch()) < 1e-12
 
 
-def test_a_quadratic_critic_pays_where_the_interpolates_are():
-    """f = a |x|^2 / 2 has the gradient a x, so the penalty tells where x_u lies: u of the real, 1 - u of the fake."""
+def test_penalty_of_a_quadratic_critic_is_taken_at_the_interpolates():
+    """f = a |x|^2 / 2 has the gradient a x: the penalty determines the interpolate, u real + (1 - u) fake."""
     x, fake, u = batch()
     a = torch.tensor(0.7, requires_grad=True)
     penalty = gradient_penalty(lambda x: a * x.square().sum((1, 2, 3)) / 2, x, fake, u)
@@ -38,7 +38,7 @@ def test_a_quadratic_critic_pays_where_the_interpolates_are():
     torch.testing.assert_close(gradient, (2 * (0.7 * norms - 1) * norms).mean())
 
 
-def test_its_gradient_is_that_of_finite_differences():
+def test_gradient_of_the_penalty_matches_finite_differences():
     torch.manual_seed(0)
     critic = nn.Sequential(nn.Flatten(), nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1), nn.Flatten(0))
     weight, given = critic[1].weight, batch()
@@ -54,14 +54,14 @@ def test_its_gradient_is_that_of_finite_differences():
     assert (exact * direction).sum().item() == pytest.approx((penalties[0] - penalties[1]) / (2 * step), rel=1e-3)
 
 
-def test_a_flat_critic_has_finite_gradients():
+def test_gradient_of_the_penalty_is_finite_for_a_constant_critic():
     a = torch.zeros((), requires_grad=True)
     penalty = gradient_penalty(lambda x: a * x.sum((1, 2, 3)), *batch())
     assert penalty == 1
     assert torch.autograd.grad(penalty, a)[0].isfinite()
 
 
-def test_it_is_computed_in_float32_under_autocast():
+def test_the_penalty_is_computed_in_float32_under_autocast():
     seen = []
 
     def critic(x):

@@ -1,4 +1,4 @@
-"""Perceptual metrics against closed forms and LPIPS' formula, with random weights: nothing is downloaded."""
+"""Perceptual metrics against closed forms and LPIPS' formula; weights are random, nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def given(fakes=2000, channels=3, model=True):
 
 
 class Squares(nn.Module):
-    """Stands in for LPIPS: the sum of squared differences; remembers what it saw."""
+    """A stub of LPIPS: the sum of squared differences; records its inputs."""
 
     def __init__(self):
         super().__init__()
@@ -71,27 +71,27 @@ def ppl(model, **settings):
 
 
 def distances(model, pairs, seed=0):
-    """|A (z2 - z1)|^2 of the pairs of this seed, float64, ascending."""
+    """|A (z2 - z1)|^2 of the seed's pairs of latents, float64, ascending."""
     generator = torch.Generator().manual_seed(mix(seed))
     z1, z2 = (model.latent(pairs, generator).double() for _ in range(2))
     return ((z2 - z1) @ model.A.double().T).square().sum(1).sort().values
 
 
-def test_path_length_of_a_linear_generator_is_its_closed_form(squares):
+def test_ppl_of_a_linear_generator_matches_its_closed_form(squares):
     model = Linear()
-    kept = distances(model, 300)[2:-3]  # 1 % of 299 at either end, rounded as a "lower" quantile rounds
+    kept = distances(model, 300)[2:-3]  # drops 1 % of 299 at each end, rounded as by a "lower" quantile
     value, error = ppl(model)
     assert value == pytest.approx(kept.mean().item(), rel=1e-3)
     assert error == pytest.approx(kept.std().item() / 300**0.5, rel=0.15)
 
 
-def test_path_length_does_not_depend_on_the_step_of_a_linear_generator(squares):
+def test_ppl_of_a_linear_generator_does_not_depend_on_epsilon(squares):
     assert ppl(Linear(), epsilon=0.1)[0] == pytest.approx(ppl(Linear())[0], rel=1e-3)
     long, short = ((a - b).norm() for a, b in (squares.seen[0], squares.seen[5]))  # 300 pairs are 5 blocks
     assert long / short == pytest.approx(1000, rel=1e-3)
 
 
-def test_arcs_keep_the_length_of_unit_latents(squares):
+def test_slerp_keeps_unit_latents_on_the_sphere(squares):
     """G(z) = z on the sphere: the step is an arc of angle eps omega, so PPL is the mean of omega^2."""
 
     class Sphere(Linear):
@@ -104,15 +104,15 @@ def test_arcs_keep_the_length_of_unit_latents(squares):
     z1, z2 = (model.latent(300, generator).double() for _ in range(2))
     omega = (z1 * z2).sum(1).acos().sort().values[2:-3]
     value, _ = ppl(model, interpolation="slerp_any", epsilon=1e-3)
-    assert value == pytest.approx(3 * omega.square().mean().item(), rel=1e-3)  # three channels of grey
+    assert value == pytest.approx(3 * omega.square().mean().item(), rel=1e-3)  # grey is repeated to three channels
 
 
-def test_a_constant_generator_goes_nowhere(squares):
+def test_ppl_of_a_constant_generator_is_zero(squares):
     assert ppl(Linear(scale=0)) == (0, 0)
 
 
 @pytest.mark.parametrize("size", [4, 8, 16])
-def test_images_reach_the_network_in_colour_and_at_one_size(squares, size):
+def test_images_are_resized_and_repeated_to_three_channels(squares, size):
     model = Linear(channels=1, size=size)
     ppl(model, pairs=3)
     a, _ = squares.seen[0]
@@ -125,7 +125,7 @@ def test_images_reach_the_network_in_colour_and_at_one_size(squares, size):
     torch.testing.assert_close(a, want.repeat(1, 3, 1, 1), atol=1e-6, rtol=0)
 
 
-def test_both_ends_of_a_step_have_the_same_noise(squares):
+def test_both_images_of_a_step_share_their_noise(squares):
     class Noisy(Linear):
         def generate(self, z, given=None):
             return super().generate(z) + torch.randn(len(z), *self.shape) * 0.1
@@ -133,10 +133,10 @@ def test_both_ends_of_a_step_have_the_same_noise(squares):
     assert ppl(Noisy())[0] == pytest.approx(ppl(Linear())[0], rel=1e-3)
     (a, _), (b, _) = squares.seen[:2]
     clean = Linear().generate(Linear().latent(128, torch.Generator().manual_seed(mix(0))))
-    assert not torch.allclose(a - clean[:64], b - clean[64:], atol=1e-3)  # but pairs have each their own
+    assert not torch.allclose(a - clean[:64], b - clean[64:], atol=1e-3)  # noise differs between pairs
 
 
-def test_a_pair_shares_its_class_and_all_classes_come(squares):
+def test_both_images_of_a_pair_share_a_class_and_all_classes_occur(squares):
     class Classes(Linear):
         num_classes = 10
         labels = []
@@ -153,7 +153,7 @@ def test_a_pair_shares_its_class_and_all_classes_come(squares):
     assert torch.equal(torch.cat(Classes.labels), first)
 
 
-def test_seeds_repeat_and_the_global_state_is_left_alone(squares):
+def test_ppl_is_reproducible_and_preserves_the_global_rng_state(squares):
     torch.manual_seed(7)
     before = torch.get_rng_state()
     first = ppl(Linear())
@@ -175,7 +175,7 @@ def tf32():
         backend.allow_tf32 = value
 
 
-def test_nothing_is_computed_in_half_precision(squares, tf32):
+def test_ppl_is_computed_in_ieee_float32_despite_autocast_and_tf32(squares, tf32):
     plain = ppl(Linear())
     assert squares.precisions == {"ieee"}
     with torch.autocast("cpu", torch.bfloat16):
@@ -183,16 +183,16 @@ def test_nothing_is_computed_in_half_precision(squares, tf32):
     assert tf32() == (True, True)
 
 
-def test_standard_error_of_the_trimmed_mean_is_the_spread_of_trimmed_means():
+def test_trimmed_error_is_the_standard_deviation_of_trimmed_means():
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(2000, 500, generator=generator, dtype=torch.float64).exp().sort().values[:, 4:-5]
     errors = [trimmed_error(row, 500) for row in values]
     assert statistics.mean(errors) == pytest.approx(values.mean(1).std().item(), rel=0.06)
-    plain = values.std(1).mean() / values.shape[1] ** 0.5  # what one would take for it
+    plain = values.std(1).mean() / values.shape[1] ** 0.5  # the naive estimate
     assert plain < 0.92 * values.mean(1).std()
 
 
-def test_latents_that_are_no_rows_are_refused():
+def test_structured_latents_are_refused():
     class Two(Linear):
         def latent(self, n, generator=None):
             return {"z": torch.zeros(n, 2), "code": torch.zeros(n)}
@@ -201,7 +201,7 @@ def test_latents_that_are_no_rows_are_refused():
         ppl(Two())
 
 
-@pytest.mark.filterwarnings("ignore:std")  # of no values, in torchmetrics
+@pytest.mark.filterwarnings("ignore:std")  # std of no values, in torchmetrics
 def test_a_diverged_generator_is_refused(squares):
     with pytest.raises(ValueError, match="not finite"):
         ppl(Linear(scale=float("nan")))
@@ -214,7 +214,7 @@ def diversity(images, **settings):
     return LPIPSDiversity(**settings).compute({"fake": {"images.rows": images}})["lpips_diversity"]
 
 
-def test_pairs_are_of_different_fakes_and_share_none(squares):
+def test_diversity_pairs_are_disjoint(squares):
     images = torch.arange(201, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 64, 64)
     value, error = diversity(images, pairs=100)
     levels = [[((image[:, 0, 0, 0] + 1) * 127.5).round().int() for image in pair] for pair in squares.seen]
@@ -227,7 +227,7 @@ def test_pairs_are_of_different_fakes_and_share_none(squares):
 
 
 @pytest.mark.parametrize(("shape", "seen"), [((8, 8), (64, 64)), ((32, 48), (64, 96)), ((70, 68), (70, 68))])
-def test_small_images_grow_to_the_patches_that_lpips_was_fitted_to(squares, shape, seen):
+def test_small_images_are_enlarged_to_64_pixels_for_lpips(squares, shape, seen):
     images = torch.randint(256, (4, 1, *shape), dtype=torch.uint8)
     diversity(images, pairs=2)
     a = squares.seen[0][0]
@@ -235,7 +235,7 @@ def test_small_images_grow_to_the_patches_that_lpips_was_fitted_to(squares, shap
     assert a.min() >= -1 - 1e-6 and a.max() <= 1 + 1e-6
 
 
-def test_diversity_repeats_and_leaves_the_global_state_alone(squares):
+def test_diversity_is_reproducible_and_preserves_the_global_rng_state(squares):
     images = torch.randint(256, (50, 3, 8, 8), dtype=torch.uint8)
     before = torch.get_rng_state()
     first = diversity(images, pairs=10)
@@ -252,8 +252,8 @@ def similarity(fake, labels, real=None, **settings):
     return ClassSimilarity(**settings).compute(states)
 
 
-def test_images_of_a_class_are_compared_with_one_another_and_with_no_others():
-    """Class 0 has one image, class 1 different ones; none of the one resembles one of the other."""
+def test_ms_ssim_compares_only_images_within_a_class():
+    """Images of class 0 are equal, those of class 1 differ, and no two of different classes are alike."""
     noise = torch.randint(256, (20, 1, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(20) % 2
     images = torch.where(labels.view(-1, 1, 1, 1) == 0, noise[:1], noise)
@@ -264,8 +264,8 @@ def test_images_of_a_class_are_compared_with_one_another_and_with_no_others():
     assert both == pytest.approx((1 + others) / 2) and error == pytest.approx((1 - others) / 2)
 
 
-def test_it_is_torchmetrics_ms_ssim_of_the_enlarged_pair():
-    """Of two images there is one pair, whichever comes first; the reals' is beside it."""
+def test_ms_ssim_matches_torchmetrics_on_enlarged_images():
+    """Two images form one pair; the similarity of the reals is reported, too."""
     noise = torch.Generator().manual_seed(0)
     real = torch.randint(256, (2, 3, 24, 16), dtype=torch.uint8, generator=noise)
     fake = torch.stack([real[0], (real[0] * 0.7).byte()])
@@ -277,7 +277,7 @@ def test_it_is_torchmetrics_ms_ssim_of_the_enlarged_pair():
     assert found["ms_ssim"][0] > found["ms_ssim_of_reals"][0]
 
 
-def test_an_image_is_never_its_own_partner_and_pairs_follow_from_the_seed(monkeypatch):
+def test_ms_ssim_pairs_are_distinct_images_drawn_from_the_seed(monkeypatch):
     seen = []
 
     def distance(one, other, data_range, reduction):
@@ -305,7 +305,7 @@ def test_a_class_of_one_image_is_refused():
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """An empty folder of weights and no internet; `hub(content)` saves a file that torchvision's AlexNet asks for."""
+    """An empty folder of weights, offline; `hub(content)` saves the file that torchvision's AlexNet loads."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
     perceptual.network.cache_clear()
@@ -329,7 +329,7 @@ def hub(monkeypatch, tmp_path):
 
 
 def random_alexnet():
-    """Its state with random features; the classifier, which LPIPS drops, is of zeros that take no room in a file."""
+    """A state_dict with random features; the classifier, unused by LPIPS, is expanded zeros, which take no space."""
     with torch.device("meta"):
         shapes = torchvision.models.alexnet().state_dict()
     generator = torch.Generator().manual_seed(0)
@@ -341,7 +341,7 @@ def random_alexnet():
     }
 
 
-def test_diversity_is_the_formula_of_lpips(hub):
+def test_diversity_matches_the_formula_of_lpips(hub):
     """Zhang et al. 2018, eq. 1, from torchvision's layers, ImageNet's statistics and the fitted weights."""
     state = random_alexnet()
     hub(state)
@@ -369,7 +369,7 @@ def test_diversity_is_the_formula_of_lpips(hub):
     assert diversity(grey, pairs=4) == diversity(grey.repeat(1, 3, 1, 1), pairs=4)
 
 
-def test_a_gan_walks_through_lpips(monkeypatch):
+def test_ppl_of_a_gan_with_lpips(monkeypatch):
     torch.manual_seed(0)
     net = _NoTrainLpips(net="alex", pnet_rand=True)
     monkeypatch.setattr(perceptual, "network", lambda name: net)
@@ -378,14 +378,14 @@ def test_a_gan_walks_through_lpips(monkeypatch):
     value, error = ppl(model, pairs=70, resize=64)
     assert value > error > 0
     assert [module.training for module in model.modules()] == training
-    nn.init.zeros_(model.generator.project.weight)  # all latents make one image
+    nn.init.zeros_(model.generator.project.weight)  # the image does not depend on the latent
     assert ppl(model, pairs=70, resize=64) == (0, 0)
 
 
 @pytest.mark.parametrize(
     ("metric", "name"), [(PPL(), "vgg16-397923af.pth"), (LPIPSDiversity(), "alexnet-owt-7be5be79.pth")]
 )
-def test_missing_weights_are_one_clear_line_before_anything_runs(hub, tmp_path, metric, name):
+def test_missing_weights_raise_a_one_line_error_before_computing(hub, tmp_path, metric, name):
     with pytest.raises(ValueError) as caught:
         metric.check(given())
     message = str(caught.value)
@@ -395,7 +395,7 @@ def test_missing_weights_are_one_clear_line_before_anything_runs(hub, tmp_path, 
 
 
 class Payload:
-    """Makes a file where it is unpickled."""
+    """Creates a file when unpickled."""
 
     def __init__(self, file):
         self.file = file
@@ -404,18 +404,18 @@ class Payload:
         return Path.touch, (self.file,)
 
 
-def test_weights_that_would_run_code_do_not(hub, tmp_path):
+def test_code_in_a_weights_file_is_not_executed(hub, tmp_path):
     hub({"features.0.weight": Payload(tmp_path / "ran")})
     with pytest.raises(ValueError, match="LPIPS has no weights at"):
         perceptual.network("alex")
     assert not (tmp_path / "ran").exists()
 
 
-def test_another_file_of_that_name_is_refused(hub):
+def test_weights_with_a_wrong_hash_are_refused(hub):
     file = hub({"features.0.weight": torch.zeros(1)}, digest="7be5be79")
     with pytest.raises(ValueError, match="its sha256 is not the one in its name"):
         perceptual.network("alex")
-    file.write_bytes(file.read_bytes()[:100])  # a download that broke off
+    file.write_bytes(file.read_bytes()[:100])  # an interrupted download
     with pytest.raises(ValueError, match="LPIPS has no weights at"):
         perceptual.network("alex")
 
@@ -429,6 +429,6 @@ def test_another_file_of_that_name_is_refused(hub):
         (LPIPSDiversity(), given(fakes=1999), "of 1000 pairs needs 2000 fakes, there are 1999"),
     ],
 )
-def test_what_cannot_be_computed_is_refused_early(squares, metric, facts, message):
+def test_unsupported_input_is_refused_by_check(squares, metric, facts, message):
     with pytest.raises(ValueError, match=message):
         metric.check(facts)

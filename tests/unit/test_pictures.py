@@ -1,4 +1,4 @@
-"""Pictures of any program, to be scored as they are: found, decoded exactly, and refused in one clear line."""
+"""Pictures written by any program, for scoring: order, exact decoding and errors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def everything(data: Pictures) -> Tensor:
 
 @pytest.mark.parametrize("name", ["{}.png", "{}.bmp", "{}.TIFF"])
 @pytest.mark.parametrize("grey", [False, True])
-def test_exact(tmp_path: Path, name: str, grey: bool) -> None:
+def test_pictures_are_decoded_exactly(tmp_path: Path, name: str, grey: bool) -> None:
     images = NOISE[..., 0] if grey else NOISE
     data = Pictures(fill(tmp_path, images, name))
     assert torch.equal(everything(data), nchw(images)) and everything(data).is_contiguous()
@@ -47,7 +47,7 @@ def test_exact(tmp_path: Path, name: str, grey: bool) -> None:
     assert len(Pictures(str(tmp_path), limit=3)) == 3
 
 
-def test_what_is_found_in_which_order(tmp_path: Path) -> None:
+def test_files_are_found_recursively_in_sorted_order_without_hidden_ones(tmp_path: Path) -> None:
     for name, i in (("b.png", 2), ("a/z.png", 1), ("a/deep/1.PNG", 0)):
         fill(tmp_path / name, NOISE[i : i + 1], "x.png")
         (tmp_path / name / "x.png").rename(tmp_path / "file")
@@ -59,7 +59,7 @@ def test_what_is_found_in_which_order(tmp_path: Path) -> None:
     assert torch.equal(everything(Pictures(tmp_path)), nchw()[:3])
 
 
-def test_modes_that_convert(tmp_path: Path) -> None:
+def test_transparent_and_palette_pictures_are_converted_to_rgb(tmp_path: Path) -> None:
     fill(tmp_path)
     clear = Image.new("RGBA", (11, 9), (10, 20, 30, 255))
     clear.putpixel((10, 8), (0, 0, 0, 0))
@@ -71,7 +71,7 @@ def test_modes_that_convert(tmp_path: Path) -> None:
     assert image[:, 0, 0].tolist() == [10, 20, 30] and image[:, 8, 10].tolist() == [255, 255, 255]
 
 
-def test_grey_kinds(tmp_path: Path) -> None:
+def test_bilevel_16_bit_and_grey_alpha_pictures_are_grey(tmp_path: Path) -> None:
     Image.new("1", (4, 4), 1).save(tmp_path / "a.png")
     Image.fromarray(np.full((4, 4), 257 * 130, np.uint16)).save(tmp_path / "b.png")
     Image.new("LA", (4, 4), (9, 255)).save(tmp_path / "c.png")
@@ -79,7 +79,7 @@ def test_grey_kinds(tmp_path: Path) -> None:
     assert everything(Pictures(tmp_path, channels=3))[:, :, 0, 0].tolist() == [[255] * 3, [130] * 3, [9] * 3]
 
 
-def test_turned_photographs(tmp_path: Path) -> None:
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     for name in "ab":
@@ -89,7 +89,7 @@ def test_turned_photographs(tmp_path: Path) -> None:
     assert data.image_size == (40, 20) and everything(data).shape == (3, 3, 40, 20)
 
 
-def test_mixes(tmp_path: Path) -> None:
+def test_pictures_of_different_sizes_or_modes_are_refused_unless_converted(tmp_path: Path) -> None:
     fill(tmp_path)
     Image.new("RGB", (11, 8)).save(tmp_path / "03.png")
     with pytest.raises(ValueError) as caught:
@@ -119,7 +119,7 @@ def test_mixes(tmp_path: Path) -> None:
     assert everything(Pictures(tmp_path, channels=3))[3].max() == 0
 
 
-def test_refusals(tmp_path: Path) -> None:
+def test_invalid_folders_and_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no folder .*nowhere"):
         Pictures(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="no folder .*nowhere.npy"):
@@ -137,7 +137,7 @@ def test_refusals(tmp_path: Path) -> None:
         Pictures(tmp_path)
 
 
-def test_truncated_and_changed_files(tmp_path: Path) -> None:
+def test_files_truncated_or_changed_after_opening_are_refused(tmp_path: Path) -> None:
     data = Pictures(fill(tmp_path))
     file = tmp_path / "05.png"
     whole = file.read_bytes()
@@ -151,12 +151,12 @@ def test_truncated_and_changed_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["npy", "npz"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_arrays(tmp_path: Path, kind: str, channels: int) -> None:
+def test_arrays_are_read_from_npy_and_npz(tmp_path: Path, kind: str, channels: int) -> None:
     images, file = NOISE[..., :channels], tmp_path / f"samples.{kind}"
     if kind == "npy":
         np.save(file, images)
     else:
-        np.savez(file, images, np.arange(7))  # ADM's: arr_0 and arr_1
+        np.savez(file, images, np.arange(7))  # as ADM's: arr_0 and arr_1
     data = Pictures(file)
     assert torch.equal(everything(data), nchw(images)) and torch.equal(data[8]["image"], nchw(images)[1])
     assert (len(data), data.channels, data.image_size, data.labels()) == (7, channels, (9, 11), None)
@@ -180,14 +180,14 @@ def test_arrays(tmp_path: Path, kind: str, channels: int) -> None:
     ],
 )
 @pytest.mark.parametrize("kind", ["npy", "npz"])
-def test_arrays_that_are_no_images(tmp_path: Path, array: np.ndarray, words: str, kind: str) -> None:
+def test_arrays_of_other_types_or_shapes_are_refused(tmp_path: Path, array: np.ndarray, words: str, kind: str) -> None:
     file = tmp_path / f"a.{kind}"
     np.save(file, array, allow_pickle=True) if kind == "npy" else np.savez(file, array)
     with pytest.raises(ValueError, match=words):
         Pictures(file)
 
 
-def test_files_that_are_no_arrays(tmp_path: Path) -> None:
+def test_invalid_array_files_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", images=NOISE)
     np.save(tmp_path / "half.npy", NOISE)
     np.savez(tmp_path / "half.npz", NOISE)
@@ -200,21 +200,21 @@ def test_files_that_are_no_arrays(tmp_path: Path) -> None:
             Pictures(tmp_path / name)
 
 
-def test_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fingerprint_depends_on_pictures_and_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path)
     options: list[dict[str, Any]] = [{}, {"channels": 1}, {"image_size": 6}, {"limit": 6}]
     found = [Pictures(tmp_path, **option).fingerprint() for option in options]
     assert len(set(found)) == len(options)
     (tmp_path / "06.png").rename(tmp_path / "6.png")
-    monkeypatch.setattr("ganzoo.data.pictures.decode", None)  # bytes alone
+    monkeypatch.setattr("ganzoo.data.pictures.decode", None)  # the fingerprint needs no decoding
     assert Pictures(tmp_path, channels=3).fingerprint() == found[0]
     changed = NOISE.copy()
     changed[2, 8, 10, 2] ^= 1
     assert Pictures(fill(tmp_path / "changed", changed)).fingerprint() != found[0]
 
 
-def test_workers(tmp_path: Path) -> None:
-    """Threads inside forked workers."""
+def test_pictures_are_read_in_forked_workers(tmp_path: Path) -> None:
+    """Decoding threads also work in forked workers."""
     data = Pictures(fill(tmp_path))
     everything(data)
     loader = SequentialLoader(data, 3, num_workers=1)
@@ -222,8 +222,8 @@ def test_workers(tmp_path: Path) -> None:
     assert isinstance(loader._loader, DataLoader)
 
 
-def test_an_array_stays_in_its_file(tmp_path: Path) -> None:
-    """In whatever order its numbers are, and if it is cut while it is read."""
+def test_c_ordered_npy_arrays_are_read_from_the_file_on_access(tmp_path: Path) -> None:
+    """Arrays in Fortran order are loaded into memory; a file truncated after opening is refused."""
     images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
     np.save(tmp_path / "a.npy", images)
     np.save(tmp_path / "f.npy", np.asfortranarray(images))

@@ -1,4 +1,4 @@
-"""Pix2Pix: its networks against the paper's, its objective against calculations by hand."""
+"""Pix2Pix: networks against the paper, losses against values computed directly."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def batch(model, n=3):
     return {"image": image, "source": source, "z": model.latent(n, generator)}
 
 
-def test_parameters_of_the_published_networks():
-    """The public PyTorch port counts 54.414 M and 2.769 M: there the layers at 128 x 128 and 1 x 1 have no bias."""
+def test_parameter_counts_match_the_published_networks():
+    """The public PyTorch port has 54.414 M and 2.769 M; its U-Net has no bias in the layers at 128 x 128 and 1 x 1."""
     with torch.device("meta"):
         unet, patch = UNet(256, 3, 3, 64), PatchDiscriminator(256, 3, 3, 64, 70)
     assert round((parameters(unet) - 64 - 512) / 1e6, 3) == 54.414
@@ -56,7 +56,7 @@ def narrow():
     return Pix2Pix(64, width=16)
 
 
-PAPER = {  # its appendix, but where a section is named; what is not in the paper is the authors' code's
+PAPER = {  # from the appendix unless a section is named; values not in the paper are from the authors' code
     "3.3: Adam": (lambda gan: optimizers(gan, "kind"), ["FusedAdam"] * 2),
     "3.3: learning rate": (lambda gan: optimizers(gan, "lr"), [2e-4] * 2),
     "3.3: beta1, beta2": (lambda gan: optimizers(gan, "betas"), [(0.5, 0.999)] * 2),
@@ -125,8 +125,8 @@ def test_numbers_of_the_paper(find, number):
 
 
 @pytest.mark.parametrize("skips", [True, False])
-def test_the_decoder_rectifies_what_it_joins(skips):
-    """As the authors' code: the encoder's layers are joined as they are before any ReLU, leaky or not."""
+def test_the_decoder_applies_relu_after_concatenation(skips):
+    """As in the authors' code, skips carry the encoder's outputs before their leaky ReLU."""
     torch.manual_seed(0)
     unet, source = UNet(16, 1, 2, 4, skips), torch.randn(2, 2, 16, 16)
     z = [2 * torch.randint(2, (2, *shape)).float() for shape in unet.noise]
@@ -141,8 +141,8 @@ def test_the_decoder_rectifies_what_it_joins(skips):
     torch.testing.assert_close(unet(z, source), h)
 
 
-def test_the_encoder_decoder_has_the_unets_layers_without_skips():
-    """Its image follows from the bottleneck alone."""
+def test_the_encoder_decoder_has_the_unets_layers_but_no_skips():
+    """Its image depends only on the bottleneck."""
     model = make(skips=False)
     b = batch(model)
     assert [block[0].in_channels for block in model.generator.up] == [32, 16, 8, 4]
@@ -157,7 +157,7 @@ def test_the_encoder_decoder_has_the_unets_layers_without_skips():
 @pytest.mark.parametrize(
     ("image_size", "noise"), [(4, [(4, 2, 2)]), (8, [(8, 2, 2), (4, 4, 4)]), (16, [(16, 2, 2), (8, 4, 4), (4, 8, 8)])]
 )
-def test_the_unet_goes_down_to_one_pixel(image_size, noise):
+def test_the_unet_downsamples_to_one_pixel(image_size, noise):
     unet = UNet(image_size, channels=1, source_channels=2, width=4)
     sizes = []
     for block in unet.down:
@@ -168,7 +168,7 @@ def test_the_unet_goes_down_to_one_pixel(image_size, noise):
     assert sizes == [image_size // 2**i for i in range(1, len(unet.down) + 1)] and sizes[-1] == 1
 
 
-def test_the_source_reaches_the_image_through_the_bottleneck_and_through_each_skip():
+def test_gradients_flow_through_the_bottleneck_and_each_skip():
     torch.manual_seed(0)
     unet = UNet(16, 1, 1, 4)
     kept = {}
@@ -176,13 +176,13 @@ def test_the_source_reaches_the_image_through_the_bottleneck_and_through_each_sk
         block.register_forward_hook(lambda m, x, y, i=i: kept.update({i: y}) or y.retain_grad())
     unet([torch.ones(2, *shape) for shape in unet.noise], torch.randn(2, 1, 16, 16)).square().sum().backward()
     assert all(kept[i].grad.abs().max() > 0 for i in range(4))
-    for up, n in zip(unet.up[1:], (16, 8, 4), strict=True):  # half of what it reads is the encoder's
+    for up, n in zip(unet.up[1:], (16, 8, 4), strict=True):  # half of the input channels are the encoder's
         assert up[0].weight.grad[n:].abs().max() > 0
 
 
 @pytest.mark.parametrize(("r", "image_size"), [(1, 16), (7, 32), (16, 32), (34, 64), (70, 128), (142, 256)])
-def test_a_logit_sees_its_receptive_field(r, image_size):
-    """Instance norm, which looks at the whole map, aside."""
+def test_a_logit_depends_on_exactly_its_receptive_field(r, image_size):
+    """Without instance norm, whose statistics are of the whole map."""
     torch.manual_seed(0)
     network = PatchDiscriminator(image_size, 1, None, 2, r)
     network.layers = nn.Sequential(*(m for m in network.layers if not isinstance(m, nn.InstanceNorm2d)))
@@ -196,7 +196,7 @@ def test_a_logit_sees_its_receptive_field(r, image_size):
     assert len(rows) == r * r
 
 
-def test_the_papers_largest_patch_exceeds_its_images():
+def test_receptive_field_286_fits_256_pixels_but_not_64():
     torch.manual_seed(0)
     assert PatchDiscriminator(256, 3, None, 2, 286)(torch.randn(1, 3, 256, 256)).shape == (1, 6, 6)
     with pytest.raises(ValueError, match="of 64 pixels no logit is left; take 142 or less"):
@@ -204,7 +204,7 @@ def test_the_papers_largest_patch_exceeds_its_images():
 
 
 @pytest.mark.parametrize(("image_size", "shape"), [(256, 30), (128, 14), (64, 14), (32, 14), (16, 6), (8, 6), (4, 4)])
-def test_the_patch_unasked_is_70_or_fits_the_image(image_size, shape):
+def test_the_default_receptive_field_is_70_or_fits_the_image(image_size, shape):
     """A 70 x 70 patch on 256 pixels gives 30 x 30 logits, as in the paper's code."""
     assert PatchDiscriminator(image_size, 1, None, 2)(torch.randn(2, 1, image_size, image_size)).shape == (
         2,
@@ -227,14 +227,14 @@ def test_losses_are_mean_cross_entropies_over_patches():
     torch.testing.assert_close(terms["l1"], 7 * torch.nn.functional.l1_loss(image, b["image"]))
 
 
-def test_an_undecided_discriminator_costs_log_2():
+def test_discriminator_loss_is_log_2_at_zero_logits():
     model = make()
     nn.init.zeros_(model.discriminator.layers[-1].weight)
     terms = model.discriminator_loss(batch(model))
     assert [term.item() for term in terms.values()] == pytest.approx([math.log(2) / 2] * 2)
 
 
-def test_the_l1_gradient_is_a_sign_of_equal_size_everywhere():
+def test_the_l1_gradient_is_the_sign_of_the_difference():
     """d(100 mean |y - G|)/dG = 100 sign(G - y) / pixels."""
     model = make(gan=0.0)
     b, kept = batch(model), []
@@ -264,7 +264,7 @@ def test_the_arms_of_the_ablation(arm, terms):
     assert torch.equal(real, other) != arm.get("conditional", True), "D sees the source, or it does not"
 
 
-def test_the_noise_is_dropout_of_one_half():
+def test_the_noise_is_dropout_with_rate_one_half():
     model = make()
     masks = model.latent(500, torch.Generator().manual_seed(0))
     assert [mask.shape for mask in masks] == [(500, 16, 2, 2), (500, 8, 4, 4), (500, 4, 8, 8)]
@@ -273,7 +273,7 @@ def test_the_noise_is_dropout_of_one_half():
         assert mask.mean().item() == pytest.approx(1, abs=4 / math.sqrt(mask.numel()))
 
 
-def test_a_seed_is_an_image_and_another_seed_another_one():
+def test_the_image_is_determined_by_the_seed():
     model = make()
     source = batch(model, 1)["source"].repeat(3, 1, 1, 1)
     one, two, again = model.sample(seeds=[1, 2, 1], source=source)
@@ -281,7 +281,7 @@ def test_a_seed_is_an_image_and_another_seed_another_one():
     assert (one - two).abs().max() > 1e-4
 
 
-def test_the_norm_is_each_images_own_in_training_and_in_sampling():
+def test_normalisation_is_per_image_in_training_and_sampling():
     model = make()
     b = batch(model, 3)
     z = [mask[1:2] for mask in b["z"]]
@@ -301,7 +301,7 @@ def test_the_norm_is_each_images_own_in_training_and_in_sampling():
         ({"receptive_field": 70}, "of 16 pixels no logit is left; take 34 or less"),
     ],
 )
-def test_bad_arguments(bad, words):
+def test_bad_arguments_are_refused(bad, words):
     with pytest.raises(ValueError, match=words):
         make(**bad)
 

@@ -1,4 +1,4 @@
-"""A player: what its update moves, and what it leaves alone."""
+"""Player: the parameters and buffers changed by its update, and those left unchanged."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Strategy:
 
 
 @pytest.mark.parametrize("name", PLAYERS)
-def test_while_active_only_its_parameters_learn_and_only_its_buffers_move(name):
+def test_an_active_player_freezes_the_opponents_parameters_and_buffers(name):
     mover, nets = player(name)
     (other,) = set(PLAYERS) - {name}
-    frozen_before = nets[other][0].weight.requires_grad_(False)  # by the user
+    frozen_before = nets[other][0].weight.requires_grad_(False)  # frozen by the user
     before = {key: {n: b.clone() for n, b in net.named_buffers()} for key, net in nets.items()}
     with mover.active():
         assert all(p.requires_grad for p in nets[name].parameters())
@@ -46,7 +46,7 @@ def test_while_active_only_its_parameters_learn_and_only_its_buffers_move(name):
     assert moved == {name: True, other: False}
 
 
-def test_an_error_inside_ends_it_too():
+def test_an_error_while_active_restores_the_opponent():
     mover, nets = player()
     with pytest.raises(ZeroDivisionError), mover.active():
         nets["generator"](torch.randn(5, 2))
@@ -55,8 +55,8 @@ def test_an_error_inside_ends_it_too():
     assert int(nets["generator"][1].num_batches_tracked) == 0
 
 
-def test_a_graph_from_before_is_still_good_after_it():
-    """As with shared fakes: G's graph is built, D plays, then G goes back through its graph."""
+def test_a_graph_built_before_active_can_be_backpropagated_after_it():
+    """As with shared fakes: G's forward pass, then D's update, then G's backward pass."""
     mover, nets = player()
     fakes = nets["generator"](torch.randn(5, 2))
     with mover.active():
@@ -64,8 +64,8 @@ def test_a_graph_from_before_is_still_good_after_it():
     fakes.sum().backward()
 
 
-def test_a_network_of_which_it_moves_a_part_is_no_opponent():
-    """Its buffers are its own, as those of InfoGAN's Q, and only the rest of its parameters is frozen."""
+def test_a_network_with_parameters_of_the_player_keeps_its_buffer_updates():
+    """As with InfoGAN's Q: its buffers are not restored, and only its remaining parameters are frozen."""
     nets = {key: network() for key in PLAYERS}
     mine = [*nets["discriminator"].parameters(), nets["generator"][0].bias]
     names = {p: f"{key}.{n}" for key, net in nets.items() for n, p in net.named_parameters()}
@@ -76,7 +76,7 @@ def test_a_network_of_which_it_moves_a_part_is_no_opponent():
     ]
 
 
-def test_it_moves_by_its_optimizer_and_says_so():
+def test_a_step_updates_the_parameters_and_sets_moved():
     mover, nets = player()
     start = nets["discriminator"][0].weight.detach().clone()
     assert not mover.moved
@@ -97,7 +97,7 @@ def test_extra_adam_is_ahead_after_every_odd_step():
     assert not player()[0].ahead
 
 
-def test_an_optimizer_inside_another_one_looks_ahead_too():
+def test_a_nested_extra_adam_is_ahead_too():
     mover, nets = player(make=lambda params: Lookahead(params, lambda p: ExtraAdam(p, lr=0.1), k=3))
     nets["discriminator"](torch.randn(4, 2)).square().sum().backward()
     mover.step(Strategy())
@@ -112,24 +112,24 @@ def test_an_optimizer_inside_another_one_looks_ahead_too():
         ([-math.inf, 1.0], math.nan, "term 'real', gradient of discriminator.0.bias"),
     ],
 )
-def test_what_is_not_finite_is_named(terms, gradient, said):
+def test_the_error_names_non_finite_terms_and_gradients(terms, gradient, said):
     mover, nets = player()
     for p in nets["discriminator"].parameters():
         p.grad = torch.ones_like(p)
     nets["discriminator"][0].bias.grad[1] = gradient
     with pytest.raises(NonFiniteError, match=f"^not finite at step 7: the discriminator's {said}$"):
         mover.check_finite(Watch(), 7, ["real", "fake"], torch.tensor(terms), scaled=False)
-    if "term" not in said:  # a scaler skips such a step itself
+    if "term" not in said:  # the scaler skips such steps
         mover.check_finite(Watch(), 7, ["real", "fake"], torch.tensor(terms), scaled=True)
 
 
-def test_finite_numbers_whose_sum_is_not_are_fine():
+def test_finite_terms_with_an_infinite_sum_are_accepted():
     mover, nets = player()
     nets["discriminator"][0].bias.grad = torch.ones(3)
     mover.check_finite(Watch(), 1, ["real", "fake"], torch.tensor([3e38, 3e38]), scaled=False)
 
 
-def test_clipping_scales_to_the_norm_and_undoes_fp16s_scale_first():
+def test_gradients_are_unscaled_before_they_are_clipped_to_the_norm():
     parameter = nn.Parameter(torch.zeros(2))
     optimizer = SGD([parameter], lr=0.1)
     parameter.grad = torch.tensor([3.0, 4.0])
@@ -138,6 +138,6 @@ def test_clipping_scales_to_the_norm_and_undoes_fp16s_scale_first():
     clip_gradients(optimizer, 1.0, scaler=None)
     torch.testing.assert_close(parameter.grad, torch.tensor([0.6, 0.8]))
     unscaled = []
-    optimizer._step_supports_amp_scaling = True  # as fused ones have it
+    optimizer._step_supports_amp_scaling = True  # as in fused optimizers
     clip_gradients(optimizer, 1.0, SimpleNamespace(unscale_=unscaled.append))
     assert unscaled == [optimizer]

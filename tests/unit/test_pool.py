@@ -1,4 +1,4 @@
-"""The pool of old fakes."""
+"""ImagePool, the buffer of previous fakes."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ def numbered(start, n):
     return torch.arange(start, start + n).float().view(n, 1, 1, 1)
 
 
-def test_no_pool_gives_back_what_comes_in():
+def test_a_pool_of_capacity_0_returns_its_input():
     images = numbered(0, 5)
     before = torch.get_rng_state()
     assert ImagePool(0)(images) is images
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_while_it_fills_images_come_back_as_they_are():
+def test_images_are_returned_unchanged_until_the_pool_is_full():
     pool = ImagePool(5)
     assert torch.equal(pool(numbered(0, 3)), numbered(0, 3))
     assert torch.equal(pool(numbered(3, 2)), numbered(3, 2))
     assert torch.equal(torch.stack(pool.images), numbered(0, 5))
 
 
-def test_a_full_one_swaps_half_of_what_comes_in_for_any_of_its_own():
+def test_a_full_pool_swaps_half_of_the_images_uniformly():
     torch.manual_seed(0)
     pool, n = ImagePool(4), 4000
     pool(numbered(0, 4))
@@ -35,7 +35,7 @@ def test_a_full_one_swaps_half_of_what_comes_in_for_any_of_its_own():
     for i in range(4, n):
         (out,) = pool(numbered(i, 1)).flatten().int().tolist()
         if out != i:
-            places[seen.index(out)] += 1  # only what the pool held can come out
+            places[seen.index(out)] += 1  # it must have been in the pool
             seen[seen.index(out)] = i
             swapped += 1
         assert [int(image) for image in pool.images] == seen
@@ -43,7 +43,7 @@ def test_a_full_one_swaps_half_of_what_comes_in_for_any_of_its_own():
     assert all(count / swapped == pytest.approx(0.25, abs=0.04) for count in places)
 
 
-def test_a_batch_is_its_images_one_after_the_other():
+def test_a_batch_equals_its_images_in_sequence():
     torch.manual_seed(0)
     draws = torch.randint(4, (20,)).tolist()
     torch.manual_seed(0)
@@ -61,7 +61,7 @@ def test_a_batch_is_its_images_one_after_the_other():
     assert sorted(expected + kept) != list(range(20))
 
 
-def test_it_keeps_no_batch_and_no_later_change():
+def test_the_pool_stores_copies_of_single_images():
     pool, images = ImagePool(3), numbered(0, 3)
     pool(images)
     images.fill_(9)
@@ -69,7 +69,7 @@ def test_it_keeps_no_batch_and_no_later_change():
     assert all(image.untyped_storage().nbytes() == 4 for image in pool.images)
 
 
-def test_it_gives_images_in_the_type_of_those_that_come_in():
+def test_returned_images_have_the_dtype_of_the_input():
     torch.manual_seed(0)
     pool = ImagePool(2)
     pool(numbered(0, 2).bfloat16())

@@ -1,4 +1,4 @@
-"""A record of scores: it comes back as it was, says all that a citation needs, and refuses what is none."""
+"""Records of scores: saving and loading, names, citations, and errors for invalid files."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ def score(value=12.5, error: float | None = 0.25, metric=None, **settings):
     return Score(score_name("fid", p), value, error, kind, "lower", "fid", p)
 
 
-# There and back
+# Round trip
 
 
-def test_a_record_comes_back_as_it_was(tmp_path):
+def test_a_saved_record_is_loaded_unchanged(tmp_path):
     first = report(score(), score(1 / 3, None, KID()), score(-1e-300))
     first.save(tmp_path / "scores.json")
     assert Report.load(tmp_path / "scores.json") == first
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_what_is_no_number_is_null_in_strict_json(value, tmp_path):
+def test_nan_and_infinity_are_null_in_strict_json(value, tmp_path):
     file = tmp_path / "scores.json"
     report(score(value, value)).save(file)
 
@@ -72,7 +72,7 @@ def test_what_is_no_number_is_null_in_strict_json(value, tmp_path):
     assert math.isnan(found.value) and found.error is None
 
 
-def test_settings_are_as_json_gives_them_back():
+def test_settings_equal_their_json_round_trip():
     p = how(GaussianModes(((0.0, 1.0), (1.0, 0.0)), 0.01, 1.5))
     assert p == json.loads(json.dumps(p)) and p["settings"]["centers"] == [[0, 1], [1, 0]]
 
@@ -92,25 +92,25 @@ def test_settings_are_as_json_gives_them_back():
         (Named("torchvision-resnet50", "0123456"), 999, "all", "fid_torchvision-resnet50@0123_999"),
     ],
 )
-def test_names_say_extractor_count_and_split(extractor, fakes, split, name):
+def test_names_contain_extractor_count_and_split(extractor, fakes, split, name):
     assert score_name("fid", how(extractor=extractor, fakes=fakes, reals={**REALS, "split": split})) == name
 
 
-def test_names_of_scores_without_extractor_or_reals_have_none():
+def test_names_omit_an_unused_extractor_or_split():
     modes = GaussianModes(((0.0, 1.0),), 0.01, 1.5)
     assert score_name("modes", how(modes, fakes=2_500)) == "modes_2500"
     assert score_name("is", how(InceptionScore(), Named("inception"), 50_000, {**REALS, "split": "test"})) == "is_50k"
 
 
 @pytest.mark.parametrize(("n", "words"), [(1, "1"), (999, "999"), (1000, "1k"), (1500, "1500"), (50_000, "50k")])
-def test_counts(n, words):
+def test_counts_are_abbreviated(n, words):
     assert count(n) == words
 
 
 # Protocols
 
 
-def test_difference_names_the_fields():
+def test_difference_names_the_differing_fields():
     assert difference(how(), how()) == {}
     cases = {
         "fakes": how(fakes=5000),
@@ -126,7 +126,7 @@ def test_difference_names_the_fields():
     assert difference(how(), how(reals=None))["data"] == ("Digits", None)
 
 
-def test_a_score_that_reads_no_reals_does_not_depend_on_them():
+def test_protocols_omit_unused_reals_and_extractors():
     assert how(InceptionScore()) == how(InceptionScore(), reals=None)
     modes = how(GaussianModes(((0.0, 1.0),), 0.01, 1.5))
     assert "extractor" not in modes and "data" not in modes
@@ -135,7 +135,7 @@ def test_a_score_that_reads_no_reals_does_not_depend_on_them():
 # Citations
 
 
-def test_a_citation_is_one_line_that_says_it_all():
+def test_a_citation_is_one_line_with_all_facts():
     line = report().cite(score())
     said = (
         "fid_digits@1a2b_10k = 12.5",
@@ -149,7 +149,7 @@ def test_a_citation_is_one_line_that_says_it_all():
     assert "raw weights" in report(weights="raw").cite(score())
 
 
-def test_citations_of_pictures_of_no_error_and_of_settings():
+def test_citations_of_pictures_without_error_and_with_settings():
     pictures = replace(report(score(error=None)), subject={"name": "samples"})
     line = pictures.cite(pictures.scores[0])
     assert "10,000 images of samples" in line and "±" not in line and "seed" not in line
@@ -159,7 +159,7 @@ def test_citations_of_pictures_of_no_error_and_of_settings():
 
 
 @pytest.mark.parametrize("ema", [None, 100.0])
-def test_a_model_is_described(ema):
+def test_the_subject_describes_the_model(ema):
     model = ganzoo.DCGAN(**small("DCGAN"), ema_half_life=ema)
     model.configure_model()
     model.images_seen += 640
@@ -169,7 +169,7 @@ def test_a_model_is_described(ema):
     json.dumps(found, allow_nan=False)
 
 
-def test_versions_and_commit_are_made_out(monkeypatch, tmp_path):
+def test_made_contains_versions_and_commit(monkeypatch, tmp_path):
     found = made(torch.device("cpu"))
     assert found["torch"] == torch.__version__.partition("+")[0] or found["torch"] == torch.__version__
     assert found["device"] == "cpu" and re.fullmatch(r"[0-9a-f]{7,40}(-dirty)?|None", str(found["commit"]))
@@ -179,7 +179,7 @@ def test_versions_and_commit_are_made_out(monkeypatch, tmp_path):
     record._commit.cache_clear()
 
 
-# What is no record
+# Invalid records
 
 
 def whole():
@@ -242,7 +242,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_what_is_no_record_is_refused_in_one_line(case, tmp_path):
+def test_invalid_records_are_refused_in_one_line(case, tmp_path):
     content, file = HOSTILE[case], tmp_path / "scores.json"
     file.write_text(content if isinstance(content, str) else json.dumps(content), encoding="latin-1")
     with pytest.raises(ValueError, match="is no record of scores") as caught:
@@ -250,6 +250,6 @@ def test_what_is_no_record_is_refused_in_one_line(case, tmp_path):
     assert str(file) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_missing_record_is_a_missing_file(tmp_path):
+def test_a_missing_record_raises_file_not_found(tmp_path):
     with pytest.raises(FileNotFoundError):
         Report.load(tmp_path / "scores.json")

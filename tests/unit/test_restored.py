@@ -1,4 +1,4 @@
-"""What a training goes on from: settings that were changed count, and states that cannot be are refused."""
+"""Resuming: changed settings take effect, and impossible states are refused."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def rates(trainer):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_a_changed_rate_counts_beside_a_schedule(schedule, tmp_path):
-    """As do the schedule's own arguments; they are what they would be had they been so from the start."""
+def test_a_changed_learning_rate_takes_effect_on_resuming_with_a_schedule(schedule, tmp_path):
+    """So do changed arguments of the schedule: rates equal those of a run with the new settings from the start."""
     fit(model(schedule), steps=3).save_checkpoint(tmp_path / "3.ckpt")
     for changed in ({}, {"lr": 0.02}, {"x": 0.7}):
         on = fit(model(schedule, **changed), steps=5, ckpt_path=tmp_path / "3.ckpt")
@@ -47,7 +47,7 @@ def test_a_changed_rate_counts_beside_a_schedule(schedule, tmp_path):
 
 
 @pytest.mark.parametrize("schedule", [None, "StepLR"])
-def test_so_it_does_where_another_optimizer_is_inside(schedule, tmp_path):
+def test_a_changed_learning_rate_takes_effect_in_a_nested_optimizer(schedule, tmp_path):
     def ahead(lr):
         return model(schedule, optimizer=lambda params: Lookahead(params, lambda params: SGD(params, lr, 0.9), k=2))
 
@@ -55,7 +55,7 @@ def test_so_it_does_where_another_optimizer_is_inside(schedule, tmp_path):
     assert rates(fit(ahead(0.02), steps=5, ckpt_path=tmp_path / "3.ckpt")) == rates(fit(ahead(0.02), steps=5))
 
 
-def test_after_too_many_steps_it_does_not(tmp_path, monkeypatch):
+def test_a_changed_learning_rate_is_ignored_after_too_many_scheduled_steps(tmp_path, monkeypatch):
     fit(model("StepLR"), steps=3).save_checkpoint(tmp_path / "3.ckpt")
     monkeypatch.setattr(training_state, "MOST_STEPS", 2)
     on = fit(model("StepLR", lr=0.02), steps=4, ckpt_path=tmp_path / "3.ckpt")
@@ -64,7 +64,7 @@ def test_after_too_many_steps_it_does_not(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """With Adam, whose fused kernel reads beyond a state that is too short."""
+    """With Adam, whose fused kernel would read past the end of a state that is too short."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("adam") / "2.ckpt"
     fit(ganzoo.DCGAN(8, 1, width=4), steps=2).save_checkpoint(path)
@@ -96,7 +96,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_refused_before_a_batch(case, checkpoint, tmp_path):
+def test_damaged_checkpoints_are_refused_before_the_first_batch(case, checkpoint, tmp_path):
     spoil, words = WRONG[case]
     content = copy.deepcopy(checkpoint)
     content["ganzoo"].pop("sealed")
@@ -107,14 +107,14 @@ def test_refused_before_a_batch(case, checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("seen", [2**62, -1])
-def test_images_seen_that_cannot_be(seen):
+def test_impossible_images_seen_is_refused(seen):
     gan = model()
     with pytest.raises(RuntimeError, match="images_seen is no whole number from 0"):
         gan.load_state_dict({**gan.state_dict(), "images_seen": torch.tensor(seen)})
 
 
 @pytest.mark.parametrize("weight", [-1, 2**62])
-def test_means_that_cannot_be(weight):
+def test_impossible_means_are_refused(weight):
     row = {"names": ["D/loss"], "sums": torch.zeros(1), "weight": weight}
     with pytest.raises(ValueError, match="mean of"):
         model().loss_log.training.take([[row]])
@@ -133,7 +133,7 @@ def test_means_that_cannot_be(weight):
         lambda params: SGD(params, 0.1),
     ],
 )
-def test_any_optimizer_goes_on(make, steps, tmp_path):
+def test_training_resumes_with_any_optimizer(make, steps, tmp_path):
     first = fit(ganzoo.DCGAN(8, 1, width=4, optimizer=make), steps=steps)
     assert save(first, tmp_path / "x.ckpt")
     assert fit(ganzoo.DCGAN(8, 1, width=4, optimizer=make), steps=4, ckpt_path=tmp_path / "x.ckpt").global_step == 4

@@ -1,4 +1,4 @@
-"""A run's folder: its own, whoever begins at the same time; and nothing that it writes lies elsewhere."""
+"""Run folders: unique under concurrent starts, recreated if deleted, and without links to other folders."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def listing(folder="runs"):
     return sorted(path.name for path in Path(folder).iterdir())
 
 
-def test_runs_that_begin_at_once_have_numbers_of_their_own():
-    """As a sweep begins them."""
+def test_concurrent_runs_have_different_numbers():
+    """As in a sweep."""
     barrier, found = threading.Barrier(8), []
 
     def take(name):
@@ -59,8 +59,8 @@ def test_runs_that_begin_at_once_have_numbers_of_their_own():
     assert len({path.name.partition("-")[0] for path in found}) == 40
 
 
-def test_a_number_that_is_being_taken_is_left_alone(monkeypatch):
-    """By a process that has the number, but no folder yet; and one that was taken just now, with another name."""
+def test_numbers_claimed_by_other_processes_are_skipped(monkeypatch):
+    """One is claimed but has no folder yet; another is taken in the meantime, under a different name."""
     Path("runs/.001").mkdir(parents=True)
     assert take_next(Path("runs"), "a") == (Path("runs/002-a"), [Path("runs/002-a")])
     numbers = run_folder._numbers
@@ -75,8 +75,8 @@ def test_a_number_that_is_being_taken_is_left_alone(monkeypatch):
     assert listing() == [".001", "002-a", "003-b", "004-a"]
 
 
-def test_the_folder_of_runs_is_taken_away_in_between(monkeypatch):
-    """By a run that had made it, and was refused."""
+def test_the_runs_folder_may_be_removed_concurrently(monkeypatch):
+    """As by the run that created it, on being refused."""
     mkdir, gone = Path.mkdir, []
 
     def late(path, *args, **kwargs):
@@ -98,12 +98,12 @@ def test_the_folder_of_runs_is_taken_away_in_between(monkeypatch):
         ("\x1b[2J", "001--[2J"),
     ],
 )
-def test_a_name_from_a_file_is_one_part_of_a_path(name, part):
+def test_a_run_name_is_a_single_path_component(name, part):
     assert next_run(Path("runs"), name) == Path("runs", part) == take_next(Path("runs"), name)[0]
 
 
-def test_a_folder_is_taken_before_the_data_is_prepared(monkeypatch):
-    """A run that was started later, and has ended by then, stays as it is."""
+def test_a_run_folder_is_created_before_the_data_is_checked(monkeypatch):
+    """Files of a run that starts and ends during the check are not changed."""
     whole, later = preflight.check_data, []
 
     def slow(*args):
@@ -124,7 +124,7 @@ def test_a_folder_is_taken_before_the_data_is_prepared(monkeypatch):
     assert "hidden: 8" in Path("runs/001-gan-digits/config.yaml").read_text()
 
 
-def test_what_is_refused_leaves_no_folder(capsys):
+def test_refused_runs_leave_no_folder(capsys):
     assert fit("--data.batch_size 99999") == 2
     assert not Path("runs").exists()
     with pytest.raises(SystemExit) as caught, pytest.MonkeyPatch.context() as patch:
@@ -137,8 +137,8 @@ def test_what_is_refused_leaves_no_folder(capsys):
     assert fit("--data.batch_size 99999") == 2 and listing() == ["001-other"]
 
 
-def test_a_folder_with_a_state_in_it_is_never_discarded():
-    """Whichever process has written that."""
+def test_a_folder_with_a_checkpoint_is_never_discarded():
+    """Whichever process has written the checkpoint."""
     folder, made = take_next(Path("runs"), "a")
     run = RunFolder(folder, {}, RunLog(folder), made)
     (folder / "checkpoints").mkdir()
@@ -168,7 +168,7 @@ def content(run):
     return {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
-def test_other_data_is_another_run_that_names_its_parent(cats, capsys):
+def test_resuming_with_other_data_starts_a_new_run_that_names_its_parent(cats, capsys):
     before = content(cats)
     assert fit(f"{PICTURES} --data.path dogs --ckpt_path {cats}") == 2
     assert "last.ckpt is at step 2 of 2; to continue, add --trainer.max_steps 4" in capsys.readouterr().err
@@ -208,14 +208,14 @@ def test_other_data_is_another_run_that_names_its_parent(cats, capsys):
         ),
     ],
 )
-def test_which_settings_make_another_run(before, after, found):
+def test_changed_data_arguments_make_a_new_run_except_those_of_training(before, after, found):
     rest = "model: {class_path: GAN, init_args: {hidden: 8, n_critic: %d}}\ndata: "
     Path("config.yaml").write_text(rest % 1 + before)
     said = preflight.difference(Path("config.yaml"), rest % 2 + after)
     assert said == found or said and found and said.startswith(found)
 
 
-def test_another_model_is_another_run():
+def test_changed_model_arguments_make_a_new_run_except_those_of_training():
     Path("config.yaml").write_text("model: {class_path: WGANGP, init_args: {gp_weight: 10, n_critic: 5}}")
     config = "model: {class_path: WGANGP, init_args: {gp_weight: %d, n_critic: 1}}\ndata: {class_path: Digits}"
     assert preflight.difference(Path("config.yaml"), config % 10) is None
@@ -226,7 +226,7 @@ def test_another_model_is_another_run():
 
 
 def deleting(step, act, options=""):
-    """A run whose folder is changed in the middle of a step."""
+    """A run that calls `act` on its folder at the start of a step."""
 
     class Act(Callback):
         def on_train_batch_start(self, trainer, *_):
@@ -245,7 +245,7 @@ def deleting(step, act, options=""):
         return fit(options)
 
 
-def test_a_folder_that_is_deleted_is_made_again_and_that_is_told(capsys):
+def test_a_deleted_folder_is_recreated_and_reported(capsys):
     assert deleting(1, shutil.rmtree, "--trainer.max_steps 3") == 1
     told = capsys.readouterr().err
     run = Path("runs/001-gan-digits")
@@ -255,20 +255,20 @@ def test_a_folder_that_is_deleted_is_made_again_and_that_is_told(capsys):
     assert main(shlex.split(command)[3:]) == 0 and read(run / "checkpoints/last.ckpt")["global_step"] == 6
 
 
-def test_a_folder_that_is_deleted_at_the_end_is_told(monkeypatch, capsys):
+def test_a_folder_deleted_at_the_end_is_reported(monkeypatch, capsys):
     monkeypatch.setattr(Samples, "on_fit_end", lambda *_: shutil.rmtree("runs"))
     assert fit() == 1
     told = capsys.readouterr().err
     assert "Done at step 2, but runs/001-gan-digits was deleted" in told and "Next:" not in told
 
 
-def test_a_lock_that_is_deleted_is_taken_again(capsys):
+def test_a_deleted_lock_is_recreated(capsys):
     assert deleting(1, lambda run: (run / ".lock").unlink()) == 0
     assert "deleted" not in capsys.readouterr().err and Path("runs/001-gan-digits/.lock").exists()
 
 
-def test_another_runs_folder_is_left_alone(capsys):
-    """Which has taken the name of one that was deleted."""
+def test_a_folder_taken_over_by_another_run_is_not_written(capsys):
+    """The run's own folder was moved, and another run has taken its name."""
 
     def act(run):
         run.rename("gone")
@@ -283,7 +283,7 @@ def test_another_runs_folder_is_left_alone(capsys):
 
 
 @pytest.mark.parametrize("name", ["samples", "checkpoints", "wandb", "tensorboard", "wandb/x/logs", "a/wandb/x/logs/y"])
-def test_a_folder_in_a_run_that_is_a_link_elsewhere_is_refused(name, tmp_path):
+def test_links_out_of_the_run_folder_are_refused(name, tmp_path):
     run, victim = Path("run"), Path("victim")
     victim.mkdir()
     (run / name).parent.mkdir(parents=True)
@@ -296,15 +296,15 @@ def test_a_folder_in_a_run_that_is_a_link_elsewhere_is_refused(name, tmp_path):
     lock(run)
 
 
-def test_wandb_links_its_own_log():
+def test_links_made_by_wandb_are_accepted():
     Path("run/wandb/offline-run-1/logs").mkdir(parents=True)
     Path("run/wandb/offline-run-1/logs/debug-core.log").symlink_to("/home/me/.cache/wandb/core.log")
     Path("run/wandb/latest-run").symlink_to("offline-run-1")
     lock(Path("run"))
 
 
-def test_other_runs_may_be_damaged():
-    """Where one is looked for that has the same config."""
+def test_damaged_configs_of_other_runs_are_ignored():
+    """In the search for runs with the same config."""
     for i, content in enumerate((b"same\n", b"\xff\xfe", b"same\n")):
         Path(f"runs/00{i}-x").mkdir(parents=True)
         Path(f"runs/00{i}-x/config.yaml").write_bytes(content)

@@ -1,4 +1,4 @@
-"""Pictures, videos and who gets them."""
+"""Sample grids, videos, loggers, and `GANModule.sample`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ganzoo.testing import fit
 TINY = {"image_size": 8, "channels": 1, "width": 4}
 
 
-def test_a_training_leaves_its_pictures(tmp_path):
+def test_training_writes_grids_reals_interpolation_and_video(tmp_path):
     model = ganzoo.DCGAN(**TINY)
     fit(model, steps=5, callbacks=[Samples(every_n_steps=2, rows=2, columns=3)], default_root_dir=tmp_path)
     grids = sorted(path.name for path in (tmp_path / "samples").iterdir())
@@ -38,14 +38,14 @@ def test_a_training_leaves_its_pictures(tmp_path):
     assert abs(frames[-1] - last[:height, :width]).mean() < 8
 
 
-def test_the_last_grid_is_what_sample_gives(tmp_path):
+def test_the_last_grid_equals_the_output_of_sample(tmp_path):
     model = ganzoo.DCGAN(**TINY, ema_half_life=100.0)
     fit(model, steps=2, callbacks=[Samples(rows=2, columns=3)], default_root_dir=tmp_path)
     expected = np.asarray(picture(model.sample(seeds=range(6)), 3))
     assert np.array_equal(np.asarray(Image.open(tmp_path / "samples" / "00000002.png")), expected)
 
 
-def test_pictures_do_not_change_the_training(tmp_path):
+def test_drawing_samples_does_not_change_training(tmp_path):
     with_, without = (ganzoo.GAN(image_size=8, hidden=8, d_hidden=8) for _ in range(2))
     without.load_state_dict(with_.state_dict())
     fit(with_, steps=3, callbacks=[Samples(every_n_steps=1)], default_root_dir=tmp_path)
@@ -61,7 +61,7 @@ def test_points_in_the_plane_are_drawn_as_points(tmp_path):
     assert (np.asarray(Image.open(tmp_path / "reals.png")) == 0).sum() >= 8 * 9
 
 
-def test_tensorboard_gets_the_grids(tmp_path):
+def test_grids_are_logged_to_tensorboard(tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -73,7 +73,7 @@ def test_tensorboard_gets_the_grids(tmp_path):
     assert [event.step for event in events.Scalars("D/loss")] == [1, 2]
 
 
-def test_a_logger_that_fails_on_pictures_does_not_stop_the_training(tmp_path, monkeypatch):
+def test_a_failing_image_logger_does_not_stop_training(tmp_path, monkeypatch):
     pytest.importorskip("tensorboard")
     logger = TensorBoardLogger(tmp_path, "board")
     monkeypatch.setattr(type(logger.experiment), "add_image", lambda *args, **kwargs: 1 / 0)
@@ -98,12 +98,12 @@ def test_a_grid_shows_each_image_enlarged():
     assert centres.tolist() == to_uint8(torch.linspace(-1, 1, 6)).tolist()
 
 
-def test_other_channels_are_no_picture():
+def test_a_picture_of_4_channels_is_refused():
     with pytest.raises(ValueError, match="4 channels"):
         picture(torch.zeros(1, 4, 8, 8))
 
 
-def test_a_video_of_odd_size(tmp_path):
+def test_a_video_of_odd_size_is_cropped_to_an_even_size(tmp_path):
     for i in range(3):
         Image.new("L", (33, 21), 80 * i).save(tmp_path / f"{i}.png")
     write_video(tmp_path / "video.mp4", sorted(tmp_path.glob("*.png")), fps=2)
@@ -120,7 +120,7 @@ def test_an_animation_is_short_and_ends_with_the_last_frame(tmp_path):
     assert gif.convert("L").getpixel((0, 0)) == 129 and gif.info["duration"] == 2000
 
 
-def test_the_same_seed_is_the_same_image_in_any_batch():
+def test_a_seed_gives_the_same_image_in_any_batch():
     model = ganzoo.DCGAN(**TINY)
     images = model.sample(seeds=range(5))
     torch.testing.assert_close(images, model.sample(seeds=range(5), batch_size=2))
@@ -128,7 +128,7 @@ def test_the_same_seed_is_the_same_image_in_any_batch():
     assert not torch.equal(model.sample(2), model.sample(2)), "without seeds they are new"
 
 
-def test_output_types():
+def test_sample_returns_the_requested_output_type():
     model = ganzoo.DCGAN(image_size=8, channels=3, width=4)
     images = model.sample(seeds=[0, 1])
     array = model.sample(seeds=[0, 1], output_type="np")
@@ -146,12 +146,12 @@ def test_output_types():
         ({"n": 1, "label": 0}, "takes no label"),
     ],
 )
-def test_sample_refuses(arguments, words):
+def test_sample_refuses_bad_arguments(arguments, words):
     with pytest.raises(ValueError, match=words):
         ganzoo.DCGAN(**TINY).sample(**arguments)
 
 
-def test_the_progress_line():
+def test_the_progress_line_is_formatted():
     line = status(
         step=100,
         steps=400,

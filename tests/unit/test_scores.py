@@ -1,4 +1,4 @@
-"""Scores while training: measured once, logged, kept; the training goes on as if nothing had been measured."""
+"""Scores during training: schedule, logs, best checkpoints, resuming; training itself is unaffected."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ QUICK = {"n": 20, "every_n_steps": 2, "final_n": 0}
 
 
 class Conditional(ganzoo.GAN):
-    """A generator that reads a class and, in training, drops out."""
+    """A GAN whose generator is class-conditional, with dropout in training."""
 
     num_classes = 10
 
@@ -84,7 +84,7 @@ def history(path, figure="fid"):
 
 
 def measured(model, n=20, metrics=("fid",), seed=0):
-    """The same, by hand."""
+    """The scores of the digits, without the callback."""
     reference = Reference.of(digits())
     report = Evaluation(Fakes(model, n, seed, reference.sets["real"]), reference, list(metrics)).run()
     return {score.figure: score.value for score in report.scores}
@@ -92,7 +92,7 @@ def measured(model, n=20, metrics=("fid",), seed=0):
 
 @pytest.fixture
 def looks(monkeypatch):
-    """Images that the digits' classifier is shown, for each call."""
+    """Batch sizes of the calls of the digits classifier."""
     seen = []
     extract = Classifier.extract
     monkeypatch.setattr(Classifier, "extract", lambda self, x: (seen.append(len(x)), extract(self, x))[1])
@@ -102,7 +102,7 @@ def looks(monkeypatch):
 # What is measured, and when
 
 
-def test_every_so_often_and_at_the_end(tmp_path):
+def test_scores_are_measured_every_n_steps_and_at_the_end(tmp_path):
     model = make()
     names = []
 
@@ -123,9 +123,9 @@ def test_every_so_often_and_at_the_end(tmp_path):
     assert report.subject["images_seen"] == 500 and report.subject["weights"] == "averaged"
 
 
-def test_those_with_the_same_settings_share_one_pass(tmp_path, looks):
+def test_callbacks_with_the_same_settings_share_one_pass(tmp_path, looks):
     settings = {"n": 1000, "every_n_steps": 2, "final_n": 0}
-    measured(make(), 1000, ["fid", "kid"])  # so that the statistics of the reals are known
+    measured(make(), 1000, ["fid", "kid"])  # fills the cache of the reals' statistics
     looks.clear()
     train(tmp_path / "a", FID(**settings), InceptionScore(**settings), KID(**settings), steps=2)
     assert len(looks) == -(-1000 // 64)
@@ -135,12 +135,12 @@ def test_those_with_the_same_settings_share_one_pass(tmp_path, looks):
     assert len(looks) == 2 * (3 + 1)
 
 
-def test_explicit_metrics_are_those_of_the_end_too(tmp_path):
+def test_explicit_metrics_apply_to_the_final_evaluation_too(tmp_path):
     train(tmp_path, FID(n=20, final_n=30), steps=1)
     assert [score.figure for score in Report.load(tmp_path / "scores.json").scores] == ["fid"]
 
 
-def test_modes_of_points(tmp_path):
+def test_modes_are_the_default_metric_of_points(tmp_path):
     model = ganzoo.GAN(image_size=1, channels=2, z_dim=2, hidden=8, d_hidden=8)
     train(tmp_path, Scores(n=100, every_n_steps=2), model=model, data=Gaussians(n=1000, batch_size=64))
     assert list(history(tmp_path, "modes")) == [2, 4]
@@ -149,7 +149,7 @@ def test_modes_of_points(tmp_path):
 
 
 @pytest.mark.parametrize("settings", [{"metrics": []}, {}], ids=["off", "Inception"])
-def test_nothing_is_measured(tmp_path, settings):
+def test_nothing_is_measured_if_off_or_by_default_with_inception(tmp_path, settings):
     data = digits()
     data.extractor = data.extractor if settings else "inception-grey"
     train(tmp_path, scores := Scores(**settings), data=data)
@@ -164,7 +164,7 @@ class OtherData(LightningDataModule):
         return digits().on_after_batch_transfer(batch, dataloader_idx)
 
 
-def test_other_data_modules(tmp_path):
+def test_foreign_data_modules_are_skipped_by_default_or_refused(tmp_path):
     train(tmp_path, Scores(), data=OtherData())
     assert not list(tmp_path.iterdir())
     with pytest.raises(MisconfigurationException, match="one of ganzoo's data modules"):
@@ -190,7 +190,7 @@ class NoTest(Digits):
     ],
     ids=str,
 )
-def test_refused_before_the_first_batch(tmp_path, settings, words):
+def test_bad_settings_are_refused_before_the_first_batch(tmp_path, settings, words):
     data = digits() if "memorisation" in settings.get("metrics", []) else NoTest(image_size=8, batch_size=100)
     with pytest.raises(MisconfigurationException, match=words):
         train(tmp_path, Scores(**settings), data=data)
@@ -198,15 +198,15 @@ def test_refused_before_the_first_batch(tmp_path, settings, words):
 
 
 @pytest.mark.parametrize("settings", [{"n": 0}, {"every_n_steps": 0}])
-def test_counts(settings):
+def test_counts_of_zero_are_refused(settings):
     with pytest.raises(ValueError, match="is 0; it takes a whole number from 1"):
         Scores(**settings)
 
 
-# The best
+# Best checkpoints
 
 
-def test_the_best_is_kept_and_scores_so_again(tmp_path):
+def test_the_best_checkpoint_is_kept_and_reproduces_its_score(tmp_path):
     train(tmp_path, Scores(["fid", "is"], best=["fid", "is"], **QUICK), steps=8)
     fid, score = history(tmp_path), history(tmp_path, "is")
     best = load(tmp_path / "checkpoints" / "best-fid.ckpt")
@@ -215,7 +215,7 @@ def test_the_best_is_kept_and_scores_so_again(tmp_path):
     assert score[step] == max(score.values()) > min(score.values())
 
 
-def test_model_checkpoint_can_monitor(tmp_path):
+def test_model_checkpoint_can_monitor_a_score(tmp_path):
     name = f"fid_{Classifier('digits').tag}_20"
     keep = ModelCheckpoint(tmp_path / "kept", "{step}", monitor=name, every_n_train_steps=2)
     train(tmp_path, FID(**QUICK, best=[]), keep, steps=8, enable_checkpointing=True)
@@ -226,7 +226,7 @@ def test_model_checkpoint_can_monitor(tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_checkpoints_do_not_hold_the_extractor(tmp_path):
+def test_checkpoints_do_not_contain_the_extractor(tmp_path):
     with_, without = (tmp_path / name for name in ("with", "without"))
     for path, callbacks in ((with_, [FID(**QUICK)]), (without, [])):
         train(path, *callbacks).save_checkpoint(path / "a.ckpt")
@@ -236,7 +236,7 @@ def test_checkpoints_do_not_hold_the_extractor(tmp_path):
 
 
 class Break(Callback):
-    """Fakes, but not losses, are NaN from a step on."""
+    """From a step on, generated fakes are NaN; losses are not."""
 
     def __init__(self, step):
         self.step = step
@@ -247,7 +247,7 @@ class Break(Callback):
             pl_module.generate = lambda z, given=None: whole(z, given) * math.nan
 
 
-def test_nan(tmp_path):
+def test_nan_scores_are_recorded_and_never_best(tmp_path):
     scores = FID(n=20, every_n_steps=2, final_n=30)
     trainer = train(tmp_path, Break(3), scores, steps=6)
     assert trainer.global_step == 6
@@ -258,7 +258,7 @@ def test_nan(tmp_path):
     assert math.isnan(Report.load(tmp_path / "scores.json").scores[0].value)
 
 
-def test_nan_is_told_once_an_evaluation(tmp_path, recwarn):
+def test_nan_scores_cause_one_warning_per_evaluation(tmp_path, recwarn):
     model = make()
     settings = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = Trainer(max_steps=4, callbacks=[Break(1), FID(**QUICK)], default_root_dir=tmp_path, **settings)
@@ -268,7 +268,7 @@ def test_nan_is_told_once_an_evaluation(tmp_path, recwarn):
     assert not (tmp_path / "checkpoints").exists()
 
 
-# The training does not notice
+# No effect on training
 
 
 def everything(trainer, model):
@@ -291,7 +291,7 @@ class Order(Callback):
 
 
 @pytest.mark.parametrize("cls", [ganzoo.DCGAN, Conditional])
-def test_the_training_is_bit_equal(tmp_path, cls):
+def test_training_with_scores_is_bit_identical_to_training_without(tmp_path, cls):
     states, orders = [], []
     for callbacks in ([], [Scores(["fid", "is", "pr"], n=20, every_n_steps=1, final_n=20)]):
         model, order = make(cls), Order()
@@ -303,14 +303,14 @@ def test_the_training_is_bit_equal(tmp_path, cls):
     assert_equal(*states)
 
 
-def test_a_conditional_model_is_asked_for_the_classes_of_the_data(tmp_path):
+def test_fakes_of_a_conditional_model_have_the_classes_of_the_data(tmp_path):
     model = make(Conditional)
     train(tmp_path, Scores(["accuracy", "intra_fid"], n=200, every_n_steps=1, final_n=0), steps=1, model=model)
     assert history(tmp_path, "accuracy")[1] == measured(model, 200, ["accuracy"])["accuracy"]
     assert history(tmp_path, "intra_fid")[1] > 0
 
 
-# Going on
+# Resuming
 
 
 class SaveAt(Callback):
@@ -322,8 +322,8 @@ class SaveAt(Callback):
             trainer.save_checkpoint(self.path)
 
 
-def test_a_resumed_run_has_the_scores_of_one_that_never_stopped(tmp_path):
-    """Saved at a step that is measured, before it is measured, as the run folder's own checkpoint is."""
+def test_a_resumed_run_has_the_scores_of_an_uninterrupted_run(tmp_path):
+    """The checkpoint is saved at a step with an evaluation, before the evaluation, as in the run folder."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(whole, FID(**QUICK), steps=10)
     train(parts, SaveAt(4, parts / "a.ckpt"), FID(**QUICK), steps=7)
@@ -335,11 +335,11 @@ def test_a_resumed_run_has_the_scores_of_one_that_never_stopped(tmp_path):
     assert kept[0] == kept[1]
 
 
-def test_records_survive_and_others_are_not_taken_for_them(tmp_path):
+def test_the_best_score_survives_resuming_unless_the_settings_change(tmp_path):
     train(tmp_path, FID(**QUICK), steps=4).save_checkpoint(tmp_path / "a.ckpt")
     lines = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
     for line in lines:
-        line["scores"][0]["value"] = -1.0  # not to be beaten
+        line["scores"][0]["value"] = -1.0  # unbeatable
     (tmp_path / "scores.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     best = tmp_path / "checkpoints" / "best-fid.ckpt"
     best.write_text("the best")
@@ -349,7 +349,7 @@ def test_records_survive_and_others_are_not_taken_for_them(tmp_path):
     assert torch.load(best, weights_only=True)["global_step"] == 6
 
 
-def test_a_new_run_in_the_same_folder_begins_anew(tmp_path):
+def test_a_new_run_in_the_same_folder_starts_a_new_log(tmp_path):
     train(tmp_path, FID(**QUICK), steps=6)
     train(tmp_path, FID(**QUICK), steps=2)
     assert list(history(tmp_path)) == [2]
@@ -370,15 +370,15 @@ class Stop(Callback):
         ({"steps": -1, "max_epochs": 1}, True, 1, False),
     ],
 )
-def test_the_last_evaluation_is_made_where_training_ends_by_itself(tmp_path, limits, stop, step, measured):
+def test_the_final_evaluation_is_skipped_if_training_is_stopped_early(tmp_path, limits, stop, step, measured):
     callbacks = [FID(n=20, final_n=20), *[Stop()][: int(stop)]]
     trainer = train(tmp_path, *callbacks, **limits, limit_train_batches=3)
     assert trainer.global_step == step
     assert (tmp_path / "scores.json").exists() == measured
 
 
-def test_fit_again(tmp_path):
-    """Another training with the same callbacks measures its own model."""
+def test_callbacks_can_be_reused_for_another_training(tmp_path):
+    """Each training measures its own model."""
     scores = FID(n=20, every_n_steps=1, final_n=20)
     train(tmp_path / "a", scores, steps=1)
     first = scores.report
@@ -390,11 +390,11 @@ def test_fit_again(tmp_path):
     assert default.evaluation is None and not (tmp_path / "d").exists()
 
 
-# Elsewhere
+# Other environments
 
 
 @pytest.mark.parametrize("logger", [False, "csv", "default"])
-def test_a_plain_script(tmp_path, monkeypatch, logger):
+def test_scores_of_a_plain_script_with_any_logger(tmp_path, monkeypatch, logger):
     monkeypatch.chdir(tmp_path)
     loggers = {"csv": CSVLogger("logs"), "default": True, False: False}
     train(tmp_path, FID(**QUICK), logger=loggers[logger], log_every_n_steps=1)
@@ -407,14 +407,14 @@ def test_a_plain_script(tmp_path, monkeypatch, logger):
         assert logged == pytest.approx(list(history(file.parent).values()))
 
 
-def test_an_extractor_of_ones_own(tmp_path):
+def test_a_custom_extractor(tmp_path):
     extractor = Custom(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), "mine", channels=1, image_size=(8, 8))
     train(tmp_path, FID(**QUICK, extractor=extractor), InceptionScore(**QUICK))
     lines = [json.loads(line)["scores"][0]["name"] for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
     assert [name.split("@")[0] for name in lines] == ["fid_mine", "is_digits"] * 2
 
 
-def test_validation_goes_on_as_before(tmp_path):
+def test_validation_losses_are_unchanged(tmp_path):
     found = []
     for callbacks in ([], [FID(**QUICK)]):
         trainer = train(tmp_path, *callbacks, steps=13, limit_val_batches=1.0)
@@ -431,7 +431,7 @@ class Ranks(Callback):
         (self.path / f"{trainer.global_rank}.json").write_text(json.dumps([values, self.scores.records]))
 
 
-def test_two_processes(tmp_path):
+def test_two_processes_have_the_same_scores_and_resume(tmp_path):
     def two(**more):
         strategy = GANStrategy(process_group_backend="gloo", start_method="fork")
         scores = Scores(n=150, every_n_steps=2, final_n=160)
@@ -451,15 +451,15 @@ def test_two_processes(tmp_path):
     assert list(two(steps=step + 1, ckpt_path=str(best))[1]["fid"].values()) == [min(known.values())]
 
 
-def test_a_log_goes_on_after_a_crash(tmp_path):
+def test_a_log_is_truncated_to_its_valid_lines_after_a_crash(tmp_path):
     file = tmp_path / "scores.jsonl"
     assert list(keep_until(file, 5)) == [] and not file.exists()
     file.write_text('{"step": 1}\n{"step": 5}\n{"step": 6}\n{"step": 5, "sco')
     assert list(keep_until(file, 5)) == [{"step": 1}, {"step": 5}]
     assert file.read_text() == '{"step": 1}\n{"step": 5}\n'
-    file.write_bytes(b'{"step": 1}\n{"step": 2, "x": "\xe9"}\n\xff\xfe\n')  # and another program's bytes
+    file.write_bytes(b'{"step": 1}\n{"step": 2, "x": "\xe9"}\n\xff\xfe\n')  # not UTF-8
     assert list(keep_until(file, 5)) == [{"step": 1}]
-    file.write_text('{"step": 1}')  # whole, but for the end of its line
+    file.write_text('{"step": 1}')  # complete except for the newline
     assert list(keep_until(file, 5)) == [{"step": 1}]
     assert file.read_text() == '{"step": 1}\n'
 
@@ -469,7 +469,7 @@ FOREIGN = (
 )
 
 
-def test_lines_of_another_program_are_no_scores(tmp_path):
+def test_foreign_lines_in_the_log_are_ignored_and_kept(tmp_path):
     train(tmp_path, SaveAt(2, tmp_path / "a.ckpt"), FID(**QUICK), steps=2)
     log = (tmp_path / "scores.jsonl").read_text()
     score = {"figure": "fid", "value": "low", "protocol": json.loads(log.splitlines()[0])["scores"][0]["protocol"]}
@@ -479,14 +479,14 @@ def test_lines_of_another_program_are_no_scores(tmp_path):
     assert (tmp_path / "scores.jsonl").read_text().startswith(f"{FOREIGN}{foreign}\n{log}")
 
 
-def test_the_best_few_are_kept(tmp_path):
+def test_the_k_best_checkpoints_are_kept(tmp_path):
     train(tmp_path, Scores(["fid"], best=["fid"], keep_best=2, **QUICK), steps=8)
     values = {step: value for step, value in history(tmp_path).items()}
     best = sorted(sorted(values, key=values.get)[:2])
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == [f"best-fid-{s:08d}.ckpt" for s in best]
 
 
-def test_the_best_few_are_those_of_a_run_that_never_stopped(tmp_path):
+def test_a_resumed_run_keeps_the_k_best_checkpoints_of_an_uninterrupted_run(tmp_path):
     def scores():
         return Scores(["fid"], best=["fid"], keep_best=3, **QUICK)
 

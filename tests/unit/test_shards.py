@@ -1,4 +1,4 @@
-"""Shards give the batches of the folder that they were made from, in any order of stops, and notice what is damaged."""
+"""Shards give the batches of their source folder, also after resuming, and detect damage."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def pictures(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def out(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Five shards, of seven pictures or the last two."""
+    """Five shards: four of seven pictures, the last of two."""
     monkeypatch.setattr("ganzoo.data.prepare.SHARD", 7 * 3 * SIZE * SIZE)
     prepare(str(pictures), str(tmp_path / "out"), image_size=SIZE, labels=True)
     return tmp_path / "out"
@@ -53,7 +53,7 @@ def shards(out: Path, **options: Any) -> Shards:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_batches_are_those_of_the_folder(pictures: Path, out: Path, workers: int) -> None:
+def test_batches_equal_those_of_the_source_folder(pictures: Path, out: Path, workers: int) -> None:
     options: dict[str, Any] = {"batch_size": 4, "val_fraction": 0.3, "flip": True, "seed": 3}
     folder = ImageFolder(str(pictures), SIZE, labels=True, num_workers=0, **options)
     mine = shards(out, num_workers=workers, seed=3)
@@ -69,15 +69,17 @@ def test_the_batches_are_those_of_the_folder(pictures: Path, out: Path, workers:
         assert mine.dataset(split)[0]["image"].shape == (3, SIZE, SIZE)
 
 
-def test_no_labels_and_no_held_out_pictures(pictures: Path, tmp_path: Path) -> None:
+def test_shards_without_labels_and_without_held_out_pictures(pictures: Path, tmp_path: Path) -> None:
     prepare(str(pictures), str(tmp_path / "out"), image_size=SIZE)
     module = shards(tmp_path / "out", val_fraction=0)
     assert module.num_classes is None and module.val_dataloader() == [] and len(module.dataset("train")) == N
     assert set(module.dataset("train")[0]) == {"image"} and module.dataset("train").labels() is None
 
 
-def test_fingerprint(pictures: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the index's hashes; another pixel, split or label gives another one, another folder of the same does not."""
+def test_the_fingerprint_depends_on_contents_and_split(
+    pictures: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the hashes in the index, without reading pixels; shards of the same pictures have the same fingerprint."""
     found = shards(out).dataset("train").fingerprint()
     assert found != shards(out).dataset("val").fingerprint()
     assert found != shards(out, val_fraction=0.2).dataset("train").fingerprint()
@@ -93,8 +95,8 @@ def test_fingerprint(pictures: Path, out: Path, tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_training_goes_on_bit_for_bit(out: Path, tmp_path: Path, workers: int) -> None:
-    """An epoch has five batches; stopped within one, twice."""
+def test_a_resumed_training_is_bit_identical(out: Path, tmp_path: Path, workers: int) -> None:
+    """Resumed twice, each time within an epoch of five batches."""
 
     def run(stop: int | None = None, **more: Any) -> list[Tensor]:
         torch.manual_seed(0)
@@ -104,18 +106,18 @@ def test_training_goes_on_bit_for_bit(out: Path, tmp_path: Path, workers: int) -
 
     whole = run()
     assert all(map(torch.equal, whole, run(ckpt_path=str(tmp_path / "3.ckpt"))))
-    assert all(map(torch.equal, whole, run(ckpt_path=str(tmp_path / "7.ckpt"))))  # of the run that went on from 3
+    assert all(map(torch.equal, whole, run(ckpt_path=str(tmp_path / "7.ckpt"))))  # saved by the run resumed from step 3
 
 
-def test_a_spawned_worker_is_not_sent_the_pixels(out: Path) -> None:
+def test_pickled_data_contains_no_pixels(out: Path) -> None:
     data = shards(out).dataset("train")
     sent = pickle.dumps(data)
     assert len(sent) < N * 3 * SIZE * SIZE / 2
     assert torch.equal(pickle.loads(sent)[3]["image"], data[3]["image"])
 
 
-def test_files_are_closed(out: Path) -> None:
-    """A terabyte has more shards than a process may have files."""
+def test_shards_are_not_kept_open(out: Path) -> None:
+    """A terabyte has more shards than a process may open files."""
     if not (fds := Path("/proc/self/fd")).exists():
         pytest.skip("no /proc")
     before = len(list(fds.iterdir()))
@@ -125,7 +127,7 @@ def test_files_are_closed(out: Path) -> None:
 
 
 @pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.slow)])
-def test_every_flipped_byte_is_noticed(pictures: Path, out: Path, step: int) -> None:
+def test_every_flipped_byte_is_detected_or_harmless(pictures: Path, out: Path, step: int) -> None:
     """Or changes nothing: padding, and what says when the picture's file was changed."""
     for file in list((pictures / "a").iterdir())[2:] + list((pictures / "b").iterdir())[1:]:
         file.unlink()
@@ -145,13 +147,13 @@ def test_every_flipped_byte_is_noticed(pictures: Path, out: Path, step: int) -> 
 
 
 def everything(out: Path) -> Tensor:
-    """Every picture and label, as numbers."""
+    """Pixels and label of every picture."""
     module = shards(out)
     blocks = [block for split in ("train", "val") for block in module.dataset(split)._blocks()]
     return torch.cat([torch.cat([b["image"].flatten(1).long(), b["label"][:, None]], 1) for b in blocks])
 
 
-def test_missing_cut_and_foreign_shards(out: Path, tmp_path: Path) -> None:
+def test_missing_truncated_and_foreign_shards_are_refused(out: Path, tmp_path: Path) -> None:
     file = out / "shard-00001.arrow"
     whole = file.read_bytes()
     for size in (0, 10, 700, len(whole) // 2, len(whole) - 1):
@@ -169,8 +171,8 @@ def test_missing_cut_and_foreign_shards(out: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("codec", ["zstd", "lz4"])
-def test_compressed_rows_are_refused_before_they_are_unpacked(codec: str, tmp_path: Path) -> None:
-    """Some kilobytes of them may be gigabytes; every kind of column."""
+def test_compressed_rows_are_refused_before_decompression(codec: str, tmp_path: Path) -> None:
+    """Kilobytes may decompress to gigabytes; the shard has every type of column."""
     n, side = 100_000, 8
     columns = schema((1, side, side), labels=True)
     arrays = [pa.array([bytes(side * side)] * n, columns[0].type), pa.array([""] * n)]
@@ -209,7 +211,7 @@ def test_compressed_rows_are_refused_before_they_are_unpacked(codec: str, tmp_pa
         None,
     ],
 )
-def test_damaged_index(out: Path, change: Any) -> None:
+def test_a_damaged_index_is_refused(out: Path, change: Any) -> None:
     index = json.loads((out / "index.json").read_text())
     text = (
         change if isinstance(change, str) else json.dumps({**index, **change} if isinstance(change, dict) else change)
@@ -219,7 +221,7 @@ def test_damaged_index(out: Path, change: Any) -> None:
         shards(out)
 
 
-def test_no_shards(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_shards_or_pyarrow_are_refused(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         FileNotFoundError, match="nowhere is not a folder: name a folder that python -m ganzoo data prep"
     ):
@@ -236,7 +238,7 @@ def test_no_shards(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         shards(out)
 
 
-def test_one_line_when_training_meets_a_damaged_picture(
+def test_a_damaged_picture_stops_training_with_a_one_line_error(
     out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(out.parent)
@@ -253,8 +255,8 @@ def test_one_line_when_training_meets_a_damaged_picture(
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_shard_that_is_cut_while_it_is_read(out: Path, workers: int) -> None:
-    """A memory map of it would end the process by a signal."""
+def test_a_shard_truncated_while_it_is_read_raises_an_error(out: Path, workers: int) -> None:
+    """With a memory map, a signal would kill the process."""
     data = shards(out, num_workers=workers, batch_size=4, val_fraction=0.0)
     batches = iter(data.train_dataloader())
     next(batches)
@@ -266,7 +268,7 @@ def test_a_shard_that_is_cut_while_it_is_read(out: Path, workers: int) -> None:
     assert line is not None and "is damaged (it has lost its end): python -m ganzoo data prepare, run again" in line
 
 
-def test_no_more_files_are_open_than_a_process_may_have(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_open_files_is_limited(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = [batch["image"] for batch in shards(out).train_dataloader()]
     monkeypatch.setattr(rows, "MOST_OPEN", 2)
     data, most = shards(out), 0
@@ -277,7 +279,7 @@ def test_no_more_files_are_open_than_a_process_may_have(out: Path, monkeypatch: 
     assert 0 < most <= 2
 
 
-def test_rows_have_their_limits(tmp_path: Path) -> None:
+def test_rows_are_read_at_an_offset_pickled_and_bounds_checked(tmp_path: Path) -> None:
     (tmp_path / "rows").write_bytes(bytes(range(10)))
     two = rows.Rows(tmp_path / "rows", 1, (2, 2, 2))
     assert [row.tolist() for row in two] == [[[1, 2], [3, 4]], [[5, 6], [7, 8]]] and len(two) == 2
@@ -286,10 +288,12 @@ def test_rows_have_their_limits(tmp_path: Path) -> None:
         two[-1]
 
 
-def test_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_benchmark_of_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(bench_shards, "SIZES", {8: 70})
     monkeypatch.setattr(bench_shards, "PICTURES", (70, 140))
-    monkeypatch.setattr(bench_shards, "_memory", lambda out: bench_shards.anonymous())  # a process takes seconds
+    monkeypatch.setattr(bench_shards, "_memory", lambda out: bench_shards.anonymous())  # without a new process
     assert bench.main(["--quick", "--only", "shards", "--json", str(tmp_path / "raw.json")]) == 0
     raw = json.loads((tmp_path / "raw.json").read_text())["shards"]
     assert all(len(rates) == 2 and min(rates) > 0 for rates in raw["rates"]["8"].values())
@@ -299,7 +303,7 @@ def test_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 @pytest.mark.slow
 def test_memory_is_flat_in_the_number_of_pictures(tmp_path: Path) -> None:
-    """`bench --only shards` has the figures."""
+    """`bench --only shards` measures it in detail."""
     if not Path("/proc/self/smaps_rollup").exists():
         pytest.skip("this system does not say what is no file's")
     found = []

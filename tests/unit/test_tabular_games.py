@@ -1,4 +1,4 @@
-"""GANs whose players are tables, against closed forms: convergence in density space, EBGAN's equilibria."""
+"""Tabular GANs against closed forms: convergence in density space, EBGAN's equilibria."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def densities(n=10):
     return normal(n).softmax(0), normal(n, seed=1).softmax(0)
 
 
-def test_the_best_discriminator():
+def test_the_best_discriminator_maximises_the_value():
     p, q = densities()
     best = best_discriminator(p, q)
     for seed in range(20):
@@ -37,7 +37,7 @@ def test_the_best_discriminator():
     assert best_discriminator(torch.zeros(1), torch.zeros(1)) == 0.5
 
 
-def test_its_value_is_the_jensen_shannon_divergence():
+def test_the_value_at_the_best_discriminator_is_the_jensen_shannon_divergence():
     p, q = densities()
     middle = (p + q) / 2
     jsd = ((p * (p / middle).log()).sum() + (q * (q / middle).log()).sum()) / 2
@@ -47,7 +47,7 @@ def test_its_value_is_the_jensen_shannon_divergence():
     assert value(*apart) == pytest.approx(0)  # 2 log 2 - log 4
 
 
-def test_it_is_convex_in_the_density():
+def test_the_value_at_the_best_discriminator_is_convex_in_the_density():
     p, a = densities()
     for seed in range(20):
         b = normal(10, seed=seed + 2).softmax(0)
@@ -66,7 +66,7 @@ def test_updates_in_density_space_converge():
     assert values[-1] == pytest.approx(-math.log(4), abs=1e-12)
 
 
-def test_a_smaller_rate_is_slower_and_as_monotone():
+def test_updates_at_a_smaller_rate_converge_monotonically():
     p, q = densities()
     values = []
     for _ in range(60):
@@ -85,10 +85,10 @@ def test_a_softmax_generator_with_an_exact_discriminator_converges():
     assert (points[-1].softmax(0) - p).abs().max() < 1e-4
 
 
-# EBGAN's tables
+# EBGAN
 
 
-def test_the_best_energies():
+def test_the_best_energies_minimise_the_value():
     p, q = densities()
     margin = 0.7
     best = margin * (p < q).double()
@@ -98,7 +98,7 @@ def test_the_best_energies():
         assert ebgan_value(p, q, normal(10, seed=seed).abs(), margin) >= low
     for constant in (0.0, 0.3, 0.7):
         energy = torch.full((10,), constant, dtype=torch.float64)
-        assert ebgan_value(p, p, energy, margin) == pytest.approx(margin)  # V = m wherever they meet
+        assert ebgan_value(p, p, energy, margin) == pytest.approx(margin)  # V = m at any constant up to m
     assert ebgan_value(p, p, torch.full((10,), 0.8, dtype=torch.float64), margin) > margin
 
 
@@ -110,8 +110,8 @@ def play(start, q, margin=1.0, steps=1500):
 
 @pytest.mark.parametrize("start", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("margin", [1.0, 10.0])
-def test_reals_and_fakes_meet_at_the_energy_they_started_with(start, margin):
-    """Not at 0.5: theorem 2's constant is any, here the mean of D at the start."""
+def test_nearby_densities_converge_at_the_initial_mean_energy(start, margin):
+    """Theorem 2 leaves the constant energy open; here it is D's initial one, not 0.5."""
     p, noise = densities()[0], normal(10, seed=1)
     near = p * (1 + 0.01 * noise)
     p, q, energy = play(start * margin, near / near.sum(), margin)
@@ -121,7 +121,7 @@ def test_reals_and_fakes_meet_at_the_energy_they_started_with(start, margin):
     assert ebgan_value(p, q, energy, margin) == pytest.approx(margin, abs=1e-6)
 
 
-def test_from_afar_too_they_meet_somewhere():
+def test_distant_densities_converge_at_other_constant_energies():
     met = []
     for start in (0.0, 0.1, 0.5, 0.9, 1.0):
         p, q, energy = play(start, densities()[1], steps=3000)

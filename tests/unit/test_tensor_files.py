@@ -1,4 +1,4 @@
-"""Files of torch.save: whatever it writes of plain values is read; what makes more than it holds is refused unread."""
+"""Files of torch.save: plain values are read; pickles that could allocate more than their size are refused unread."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def saved(content: Any, **how: Any) -> bytes:
 
 
 def packed(pickled: bytes | None = None, compression: int = zipfile.ZIP_STORED, **members: bytes) -> bytes:
-    """A torch file of a pickle, or of a tensor, with more members."""
+    """A torch file with this pickle, by default that of a tensor, and with additional members."""
     with zipfile.ZipFile(io.BytesIO(saved(torch.zeros(4)))) as good:
         contents = {name.partition("/")[2]: good.read(name) for name in good.namelist()}
     if pickled is not None:
@@ -60,12 +60,12 @@ PLAIN = {
 
 
 @pytest.mark.parametrize("content", PLAIN.values(), ids=PLAIN)
-def test_what_torch_saves_is_read(content):
+def test_plain_values_saved_by_torch_are_read(content):
     assert repr(tensors.load(io.BytesIO(saved(content)))) == repr(content)
 
 
 @pytest.mark.parametrize("content", [PLAIN["network"], PLAIN["optimizer"]])
-def test_files_of_old_torch_are_read_where_asked(content):
+def test_files_of_old_torch_are_read_only_on_request(content):
     data = saved(content, _use_new_zipfile_serialization=False)
     assert repr(tensors.load(io.BytesIO(data), old=True)) == repr(content)
     with pytest.raises(ValueError, match="no archive"):
@@ -77,7 +77,7 @@ class Wide:
         self.x = x
 
 
-def test_what_the_user_added_is_called():
+def test_safe_globals_added_by_the_user_are_called():
     content = {"loss": np.float64(0.5), "wide": Wide(3)}
     with pytest.raises(pickle.UnpicklingError, match="GLOBAL .* is called"):
         tensors.load(io.BytesIO(saved(content)))
@@ -142,14 +142,14 @@ MAKES_MORE = {
 
 
 @pytest.mark.parametrize("opcodes", MAKES_MORE.values(), ids=MAKES_MORE)
-def test_what_makes_more_than_it_says_is_refused_before_torch_reads_it(opcodes, monkeypatch):
+def test_pickles_that_can_expand_are_refused_before_torch_load(opcodes, monkeypatch):
     monkeypatch.setattr(torch, "load", None)
     with pytest.raises((ValueError, LookupError, TypeError, pickle.UnpicklingError)) as caught:
         tensors.load(io.BytesIO(packed(b"\x80\x02" + opcodes + b".")))
     assert "NoneType" not in str(caught.value)
 
 
-def test_opcodes_are_bounded(monkeypatch):
+def test_the_opcodes_and_bytes_of_a_pickle_are_limited(monkeypatch):
     data = saved(list(range(100)))
     monkeypatch.setattr(pickles, "MOST", 200)
     tensors.check_file(io.BytesIO(data))
@@ -189,13 +189,13 @@ ARCHIVES = {
 
 
 @pytest.mark.parametrize("data", ARCHIVES.values(), ids=ARCHIVES)
-def test_archives_that_torch_does_not_write(data):
+def test_archives_that_torch_does_not_write_are_refused(data):
     with pytest.raises((ValueError, RuntimeError, zipfile.BadZipFile)):
         tensors.load(io.BytesIO(data))
 
 
-def test_members_that_overlap():
-    """A directory that names one member's bytes again under another name, as large archives of few bytes do."""
+def test_overlapping_members_are_refused():
+    """The directory lists the bytes of one member under two names, as in zip bombs."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("a/data.pkl", b"\x80\x02N.")

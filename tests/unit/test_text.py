@@ -1,4 +1,4 @@
-"""Files are UTF-8, terminals get no control characters, and hints name what was meant."""
+"""UTF-8 files, escaped control characters on terminals, and hints for misspelt names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHOWN = "\\x1b]0;title\\x07\\x9b31m\\r\\x00\\u202e\\udce9"
 NFC, NFD = "caf\u00e9", "cafe\u0301"
 
 
-def test_files(tmp_path):
+def test_text_files_are_utf_8_with_or_without_a_byte_order_mark(tmp_path):
     file = tmp_path / "a.yaml"
     file.write_bytes(b"\xef\xbb\xbf" + "größe".encode())  # as Windows' Notepad does
     assert read_text(file) == "größe"
@@ -33,13 +33,13 @@ def test_files(tmp_path):
         read_text(file)
 
 
-def test_names_that_look_the_same():
+def test_names_are_composed_to_nfc():
     assert composed(NFD) == composed(NFC) == NFC
-    assert composed("caf\udcc3\udca9") == NFC  # as Python reads it where the locale is not UTF-8
+    assert composed("caf\udcc3\udca9") == NFC  # as Python decodes it in a locale other than UTF-8
     assert composed("caf\udce9") == "caf\udce9" and composed("\ud800") == "\ud800"
 
 
-def test_what_is_not_seen_is_written_out():
+def test_invisible_characters_are_escaped():
     assert visible(EVIL) == SHOWN and visible("größe  日本 ±") == "größe  日本 ±"
     assert visible("a\nb") == "a\\nb" and visible("a\nb\tc", keep="\n\t") == "a\nb\tc"
     assert printable(" a\n  b\x1b") == "a b\\x1b"
@@ -49,26 +49,26 @@ def test_what_is_not_seen_is_written_out():
 @pytest.mark.parametrize(
     ("encoding", "shown"), [("utf-8", "±日"), ("cp1252", "±\\u65e5"), ("ascii", "\\xb1\\u65e5"), (None, "±日")]
 )
-def test_streams(encoding, shown):
+def test_streams_escape_control_and_unencodable_characters(encoding, shown):
     stream = io.TextIOWrapper(io.BytesIO(), encoding or "utf-8", newline="")
     if encoding is None:
         stream = io.StringIO()
     out = Escaped(stream)
     assert out.write(f"{EVIL}±日\n") == len(EVIL) + 3
     out.writelines([EVIL, "\t"])
-    out.write("\r50%")  # of tqdm
+    out.write("\r50%")  # as written by tqdm
     stream.seek(0)
     assert stream.read() == f"{SHOWN}{shown}\n{SHOWN}\t\r50%"
 
 
-def test_streams_are_put_back(capsys):
+def test_streams_are_restored_except_stderr_after_an_error(capsys):
     before = sys.stdout, sys.stderr
     with escaping():
         print(EVIL)
     assert (sys.stdout, sys.stderr) == before
     with pytest.raises(KeyError), escaping():
         raise KeyError
-    print(EVIL, file=sys.stderr)  # as the traceback is that follows
+    print(EVIL, file=sys.stderr)  # still escaped, for the traceback
     sys.stdout, sys.stderr = before
     out, err = capsys.readouterr()
     assert out == err == f"{SHOWN}\n"
@@ -79,8 +79,8 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_all_that_a_verb_prints(monkeypatch):
-    """Also what is warned of, and what is printed while a bar is drawn, which needs control characters itself."""
+def test_all_output_of_a_command_is_escaped(monkeypatch):
+    """Including warnings, and output next to a progress bar, which itself needs control characters."""
 
     def verb(*_):
         print(EVIL)
@@ -106,7 +106,7 @@ def test_all_that_a_verb_prints(monkeypatch):
     assert not {"\x07", "\x9b", "\x00", "\u202e"} & set(err.getvalue()) and "\x1b]" not in err.getvalue()
 
 
-def test_a_name_too_long(monkeypatch, capsys, tmp_path):
+def test_names_that_are_too_long_are_refused(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     for command in (["sample", "x" * 300], ["info", "x" * 300], ["fit", "--config", "x" * 300], ["bench", "x" * 300]):
         assert cli.main(command) == 2
@@ -114,8 +114,8 @@ def test_a_name_too_long(monkeypatch, capsys, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="it has no such locale")
-def test_a_locale_without_letters(tmp_path):
-    """In a process of its own: the encoding of names is chosen at its start."""
+def test_non_ascii_names_in_the_c_locale(tmp_path):
+    """In a separate process, since the encoding of names is chosen at startup."""
     (tmp_path / "süß").mkdir()
     (tmp_path / "süß/own.yaml").write_text("# für 日本\nmodel: GAN\n", encoding="utf-8")
     code = """
@@ -148,11 +148,11 @@ OPTIONS += ["trainer.gradient_clip_val", "samples.every_n_steps", "scores.every_
         **dict.fromkeys(["every", "trainer", "", "x", "is", "x" * 5000]),
     }.items(),
 )
-def test_hints(word, meant):
+def test_hints_suggest_the_nearest_name(word, meant):
     assert nearest(word, OPTIONS) == meant
 
 
-def test_hints_of_equal_looks():
+def test_hints_for_slips_and_differently_stored_accents():
     assert slip("path", ["class_path"]) is None and slip("class_pth", ["class_path"]) == "class_path"
     assert closest(NFC, ["dog", NFD], "no") == "; did you mean 'cafe\\u0301', whose accents are stored otherwise?"
     assert closest("cat", ["dog"], "there is dog") == "; there is dog"

@@ -1,4 +1,4 @@
-"""Models that read a picture: sampling, pictures while training, alarms and scores give them held-out sources."""
+"""Translators: sampling, and sample grids, diagnostics and scores on held-out sources."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ganzoo.testing import fit
 
 
 class Negative(GANModule):
-    """Makes the negative of its source, up to one weight."""
+    """Generates the negative of its source."""
 
     source_channels = 1
 
@@ -49,7 +49,7 @@ class Negative(GANModule):
 
 
 class Ramps(GANDataModule):
-    """Ramps and their negatives: 40 to train with, 15 held out."""
+    """Grey images and their negatives: 40 for training, 15 held out."""
 
     image_size, channels, source_channels, num_classes, extractor = 8, 1, 1, 5, "digits"
 
@@ -67,7 +67,7 @@ class PairImages(ArrayImages):
         return {**super().__getitems__(tickets), "source": self.sources[torch.tensor(tickets) % len(self)]}
 
 
-def test_sources_are_asked_for_and_fit():
+def test_sample_requires_matching_sources():
     model = Negative()
     x = torch.linspace(-1, 1, 3)[:, None, None, None].expand(3, 1, 8, 8)
     assert torch.equal(model.sample(source=x), -x)
@@ -80,17 +80,17 @@ def test_sources_are_asked_for_and_fit():
         ganzoo.GAN(image_size=8, hidden=8, d_hidden=4).sample(source=x)
 
 
-def test_pictures_show_held_out_sources_translations_and_targets(tmp_path):
+def test_grids_show_held_out_sources_translations_and_targets(tmp_path):
     fit(Negative(), Ramps(batch_size=8), steps=2, callbacks=[Samples(2, rows=3, columns=4)], default_root_dir=tmp_path)
     grid = np.asarray(Image.open(tmp_path / "samples" / "00000002.png").convert("L")).astype(int)
-    rows = grid[34::66, 34::66]  # the middle of each tile of 64 and its frame of 2
+    rows = grid[34::66, 34::66]  # centres of tiles of 64 pixels and a frame of 2
     assert rows.shape == (3, 4)
     assert (rows[0] >= 100).all() and (rows[0] < 115).all(), "held out"
     assert (abs(rows[1] - (255 - rows[0])) <= 1).all() and (rows[2] == 255 - rows[0]).all()
     assert not (tmp_path / "interpolation.png").exists()
 
 
-def test_unpaired_pictures_show_no_targets(tmp_path):
+def test_grids_of_unpaired_data_show_no_targets(tmp_path):
     data = Ramps(batch_size=8)
     data.paired = False
     fit(Negative(), data, steps=2, callbacks=[Samples(2, rows=3, columns=4)], default_root_dir=tmp_path)
@@ -98,7 +98,7 @@ def test_unpaired_pictures_show_no_targets(tmp_path):
     assert height == 2 * 66 + 2
 
 
-def test_alarms_look_at_pairs():
+def test_diagnostics_are_computed_on_pairs():
     checks = Diagnostics(1, n=12)
     model, curves = Negative(), []
     model.publish = lambda values: curves.append(values)

@@ -1,4 +1,4 @@
-"""WGAN: the critic's weights stay in their box, and its loss is a distance."""
+"""WGAN: clipping of the critic's weights, bursts of its updates, and the Wasserstein distance."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ DCGAN_D = [
     *("conv 128>256 5/2+2 no bias", "batch norm 256", "leaky 0.2"),
     *("conv 256>512 5/2+2 no bias", "batch norm 512", "leaky 0.2", "linear 8192>1"),
 ]
-PAPER = {  # what is not in the paper is the authors' code's
+PAPER = {  # values not in the paper are from the authors' code
     "algorithm 1: RMSProp": (lambda gan: optimizers(gan, "kind"), ["RMSprop"] * 2),
     "algorithm 1: alpha": (lambda gan: optimizers(gan, "lr"), [5e-5] * 2),
     "code: RMSProp as torch has it": (
@@ -94,7 +94,7 @@ def test_the_equations_are_those_of_the_paper():
 
 
 @pytest.mark.parametrize("clip", [0.01, 0.003])
-def test_every_parameter_of_the_critic_is_clipped_and_nothing_else(clip):
+def test_only_the_parameters_of_the_critic_are_clipped(clip):
     gan = wgan(clip=clip, optimizer=lambda params: RMSprop(params, lr=0.05))
     fit(gan, steps=5)
     for name, p in gan.discriminator.named_parameters():
@@ -106,13 +106,13 @@ def test_every_parameter_of_the_critic_is_clipped_and_nothing_else(clip):
     assert max(p.abs().max() for p in gan.generator.parameters()) > clip
 
 
-def test_the_generator_steps_at_every_fifth_batch():
+def test_the_generator_is_updated_every_fifth_batch():
     assert turns(wgan(), steps=10) == "dddddgdddddg"
 
 
 @pytest.mark.parametrize(("n_critic", "burst"), [(5, 100), (1, 7), (3, 3)])
-def test_bursts_are_where_the_authors_code_has_them(n_critic, burst):
-    """Their loop: so many batches for the critic, which depends on how often G has moved, then one step of G."""
+def test_bursts_match_the_authors_code(n_critic, burst):
+    """Their loop: batches for the critic, whose number depends on the past steps of G, then one step of G."""
     found = [t for t in range(1, 12_001) if burst_due(t, n_critic, burst)]
     expected, batches = [], 0
     while True:
@@ -136,11 +136,11 @@ def test_the_first_generator_steps_follow_bursts():
     assert turns(wgan(n_critic=2, burst=3), steps=77) == "dddg" * 25 + "ddg"
 
 
-def test_bursts_go_on_after_a_resume():
+def test_bursts_continue_after_resuming():
     check_resume(lambda: wgan(n_critic=2, burst=3))
 
 
-def test_two_processes_have_the_bursts_of_one(tmp_path):
+def test_two_processes_have_the_same_bursts_as_one(tmp_path):
     def make():
         rate = {"optimizer": lambda params: torch.optim.SGD(params, lr=0.05), "clip": 0.3}
         return without_batch_statistics(wgan(n_critic=1, burst=3, **rate))
@@ -170,7 +170,7 @@ class Line(nn.Module):
 
 
 class Point(nn.Module):
-    """A generator of one pixel at a place of its own."""
+    """A generator of one pixel with a learned value."""
 
     def __init__(self, place):
         super().__init__()
@@ -181,8 +181,8 @@ class Point(nn.Module):
 
 
 @pytest.mark.parametrize("place", [-1.0, -0.5, 0.25, 1.0])
-def test_the_distance_of_two_points_is_how_far_they_are_apart(place):
-    """|place - 0| times the largest slope, on either side; the Jensen-Shannon divergence is log 2 at each place."""
+def test_the_distance_of_two_points_is_proportional_to_their_separation(place):
+    """It is |place| times the largest slope; the Jensen-Shannon divergence would be log 2 at each place."""
     gan = wgan(n_critic=100, optimizer=lambda params: RMSprop(params, lr=0.01))
     gan.generator, gan.discriminator = Point(place), Line()
     fit(gan, DataLoader([{"image": torch.zeros(1, 1, 1)}] * 40, 8), steps=5)

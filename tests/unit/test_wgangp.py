@@ -1,4 +1,4 @@
-"""WGAN-GP: its equations, its penalty's draw, and what the critic may not have."""
+"""WGAN-GP: losses, the random interpolates of the penalty, and the critic's norms."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def default():
     return ganzoo.WGANGP()
 
 
-PAPER = {  # what is not in the paper is the authors' code's
+PAPER = {  # values not in the paper are from the authors' code
     "algorithm 1: Adam": (lambda gan: optimizers(gan, "kind"), ["FusedAdam"] * 2),
     "algorithm 1: alpha": (lambda gan: optimizers(gan, "lr"), [1e-4] * 2),
     "algorithm 1: beta1, beta2": (lambda gan: optimizers(gan, "betas"), [(0.0, 0.9)] * 2),
@@ -66,7 +66,7 @@ def test_numbers_of_the_paper(find, number):
 @pytest.mark.parametrize("penalty", [10.0, 0.5])
 @pytest.mark.parametrize("architecture", ["dcgan", "mlp"])
 def test_the_equations_are_those_of_the_paper(architecture, penalty):
-    """The penalty one image at a time, by a derivative that is taken once."""
+    """The penalty is computed image by image, with first derivatives only."""
     gan = wgangp(architecture=architecture, penalty=penalty).eval()
     x, z, u = torch.rand(5, 1, 16, 16) * 2 - 1, gan.latent(5), torch.rand(5)
     fakes = gan.generator(z).detach()
@@ -82,7 +82,7 @@ def test_the_equations_are_those_of_the_paper(architecture, penalty):
 
 
 @pytest.mark.parametrize("norm", ["layer", "none"])
-def test_an_images_gradient_is_its_own(norm):
+def test_the_score_of_an_image_does_not_depend_on_other_images(norm):
     gan = wgangp(norm=norm).train()
     x = torch.rand(3, 1, 16, 16, requires_grad=True)
     (gradient,) = torch.autograd.grad(gan.discriminator(x)[0], x)
@@ -90,14 +90,14 @@ def test_an_images_gradient_is_its_own(norm):
     assert any(isinstance(m, nn.GroupNorm) for m in gan.discriminator.modules()) == (norm == "layer")
 
 
-def test_it_does_not_clip():
+def test_the_weights_of_the_critic_are_not_clipped():
     assert ganzoo.WGANGP.__base__ is GANModule
     gan = wgangp()
     fit(gan, steps=2)
     assert max(p.abs().max() for p in gan.discriminator.parameters()) > 0.01
 
 
-def test_every_update_draws_places_of_its_own():
+def test_every_update_draws_new_interpolation_weights():
     gan, seen = wgangp(n_critic=1), []
     equation = gan.discriminator_loss
     gan.discriminator_loss = lambda batch: (seen.append(batch["u"]), equation(batch))[1]
@@ -115,8 +115,8 @@ def test_the_distance_is_logged_without_the_penalty():
     assert row["D/loss"] == pytest.approx(row["D/penalty"] - row["wasserstein"], rel=1e-4)
 
 
-def test_the_distance_is_seen_under_bfloat16():
-    """Scores around 20, which bfloat16 has in steps of 0.125, and a distance that is smaller."""
+def test_the_distance_is_accurate_under_bfloat16():
+    """Scores are around 20, where bfloat16 has steps of 0.125, which exceed the distance."""
     torch.manual_seed(0)
     gan = ganzoo.WGANGP(**small("WGANGP"))
     with torch.no_grad():
@@ -130,7 +130,7 @@ def test_the_distance_is_seen_under_bfloat16():
     assert 0.02 < abs(seen[0]) < 0.1 and seen[1] == pytest.approx(seen[0], abs=0.02)
 
 
-def test_held_out_images_are_scored_with_the_penalty():
+def test_the_validation_loss_includes_the_penalty():
     logger = Remember()
     fit(wgangp(), steps=3, logger=logger, log_every_n_steps=100, limit_val_batches=1)
     ((_, row),) = logger.rows
@@ -144,6 +144,6 @@ def test_held_out_images_are_scored_with_the_penalty():
         ({"norm": "batch"}, "norm is 'batch'; it takes one of layer, none"),
     ],
 )
-def test_arguments_out_of_range(bad, words):
+def test_arguments_out_of_range_are_refused(bad, words):
     with pytest.raises(ValueError, match=words):
         wgangp(**bad)
