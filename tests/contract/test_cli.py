@@ -499,7 +499,7 @@ def test_a_foreign_checkpoint_is_refused(refuse):
     --model GAN --data Digits | is of DCGAN, not GAN | use --model DCGAN
     --config {run}/config.yaml --trainer.max_steps 9 --model.width 16 | model.width 4, not 16 | --ckpt_path
     --config {run}/config.yaml --trainer.max_steps 9 --data.image_size 16 | model.image_size 8, not 16 | config.yaml
-    --config {run}/config.yaml --trainer.max_steps 9 --model.ema_half_life 9 | model.ema_half_life None, not 9.0 | anew
+    --config {run}/config.yaml --trainer.max_steps 9 --model.ema_half_life 9 | model.ema_half_life None, not 9.0 | start a new run
     --config {run}/config.yaml --trainer.max_steps 3 | is at step 4 of 3 | --trainer.max_steps 8
     """),
 )
@@ -621,7 +621,7 @@ def test_sources_stand_above_their_translations(translator):
     --source photos -n 4 | -n 4, and --source has 3 pictures | leave -n out
     --source photos --seeds 1,2 | 3 pictures of --source and 2 seeds | one seed a picture
     --source photos other --format png | several pictures that would be written as a.png | rename
-    --source other --format png --outdir other | --outdir other holds the pictures of --source | another folder
+    --source other --format png --outdir other | --outdir other contains the pictures of --source | another folder
     """),
 )
 def test_bad_sources_are_refused(refuse, translator, options, words):

@@ -300,7 +300,7 @@ def test_a_damaged_file_is_recomputed_with_a_warning_and_never_unpickled(damage,
     _, first = get()
     for file in folder.iterdir():
         damage(file, tmp_path / "harm")
-    with pytest.warns(UserWarning, match="is damaged .* and is computed anew") as warned:
+    with pytest.warns(UserWarning, match="is damaged .* and is recomputed") as warned:
         read, again = get()
     assert read and same(first, again) and len(warned) == 2
     assert all("\n" not in str(warning.message) for warning in warned)

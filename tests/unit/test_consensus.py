@@ -167,7 +167,7 @@ def test_incompatible_arguments_of_a_custom_play_are_refused(game):
             self.minimize_at_once(batch)
 
     model = AtOnce(16, 1, width=4, **game)
-    with pytest.raises(MisconfigurationException, match=f"who move at once do without {next(iter(game))}"):
+    with pytest.raises(MisconfigurationException, match=f"simultaneous updates do not support {next(iter(game))}"):
         fit(model, NoiseImages(model), steps=1)
 
 
