@@ -499,7 +499,7 @@ def test_a_foreign_checkpoint_is_refused(refuse):
     --model GAN --data Digits | is of DCGAN, not GAN | use --model DCGAN
     --config {run}/config.yaml --trainer.max_steps 9 --model.width 16 | model.width 4, not 16 | --ckpt_path
     --config {run}/config.yaml --trainer.max_steps 9 --data.image_size 16 | model.image_size 8, not 16 | config.yaml
-    --config {run}/config.yaml --trainer.max_steps 9 --model.ema_half_life 9 | model.ema_half_life None, not 9.0 | a new run
+    --config {run}/config.yaml --trainer.max_steps 9 --model.ema_half_life 9 | model.ema_half_life None, not 9.0 | new
     --config {run}/config.yaml --trainer.max_steps 3 | is at step 4 of 3 | --trainer.max_steps 8
     """),
 )
