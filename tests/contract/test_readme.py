@@ -23,6 +23,7 @@ ELSEWHERE = {  # a word of commands that are tested elsewhere -> where
     "theory": "tests/contract/test_theory.py",
     "--trainer.devices": "tests/contract/test_processes.py",
     "inception": "tests/unit/test_extractors.py, as its weights are a download",
+    "--metrics memorisation": "the same, as it is the default for folders",
     "my_gan.GeometricGAN": "test_the_guides_variant_keeps_the_contract",
 }
 
