@@ -65,6 +65,9 @@ def _check_folder(path: str, image_size: int | None) -> int:
     except UnicodeDecodeError:
         print(f"to train on it, rename {visible(path)}: it is not UTF-8, so no config can hold it")
         return 1
+    if len(report.unusable) == report.images:
+        print("none of them can be read, so there is nothing to train on")
+        return 1
     more = f" --data.image_size {image_size}" if image_size is not None else ""
     more += " --data.corrupt skip" if report.unusable else ""
     print(f"train on it: python -m ganzoo fit --config dcgan/folder --data.path {shlex.quote(path)}{more}")

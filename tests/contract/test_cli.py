@@ -912,3 +912,10 @@ def test_an_optimizer_without_a_type_is_refused(tmp_path, capsys):
     assert main(["fit", "--model", "my_untyped.Untyped", "--data", "Digits", "--trainer.max_steps", "1"]) == 2
     assert "optimizer: OptimizerCallable = lambda" in capsys.readouterr().err
     assert not Path("runs").exists()
+
+
+def test_checks_of_a_folder_without_a_readable_image_names_no_training(tmp_path, capsys):
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    assert main(["checks", "--data", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "nothing to train on" in out and "train on it:" not in out
