@@ -46,7 +46,9 @@ def one_line(text: Any) -> str:
 def visible(text: Any, keep: str = "") -> str:
     """Text with non-printable characters escaped, except those to keep: names may contain terminal control
     sequences."""
-    return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in letters(str(text)))
+    if (text := str(text)).isascii() and text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in letters(text))
 
 
 def printable(text: Any) -> str:
