@@ -135,8 +135,10 @@ def test_workers_ignore_the_signals_that_stop_a_run() -> None:
     assert len(list(batches)) == 4
 
 
-def test_a_killed_worker_is_reported_at_the_next_batch() -> None:
+def test_a_killed_worker_is_reported_at_the_next_batch(request: pytest.FixtureRequest) -> None:
     """Not during a step, where torch's signal handler would raise."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a DataLoader of another test may have left torch's
+    request.addfinalizer(lambda: signal.signal(signal.SIGCHLD, before))
     others, batches = multiprocessing.active_children(), iter(Loader(Numbers(), 4, num_workers=1))
     next(batches)
     (worker,) = {*multiprocessing.active_children()} - {*others}
