@@ -4,6 +4,7 @@ from ganzoo.data.base import GANDataModule
 from ganzoo.data.datasets import ArrayImages, Flipped, Images
 from ganzoo.data.derived import Pairs, SemiSupervised
 from ganzoo.data.digits import Digits, MNIST5k
+from ganzoo.data.emoji import Emoji, Tones
 from ganzoo.data.folder import FolderReport, ImageFolder, scan
 from ganzoo.data.gaussians import Gaussians
 from ganzoo.data.order import Loader, SequentialLoader
@@ -23,6 +24,7 @@ __all__ = [
     "ArrayImages",
     "CelebA",
     "Digits",
+    "Emoji",
     "FashionMNIST",
     "Flipped",
     "FolderReport",
@@ -40,6 +42,7 @@ __all__ = [
     "Shards",
     "StackedImages",
     "StackedMNIST",
+    "Tones",
     "UnpairedFolder",
     "scan",
 ]

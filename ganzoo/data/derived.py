@@ -102,9 +102,7 @@ class Pairs(_Derived):
 
     def _halves(self, data: Images) -> tuple[Images, Images]:
         """Images and sources from disjoint halves of a fixed shuffle; the images get the larger half."""
-        order = sorted(range(len(data)), key=mix)
-        middle = (len(data) + 1) // 2
-        images, others = (Chosen(data, sorted(part)) for part in (order[:middle], order[middle:]))
+        images, others = (Chosen(data, half) for half in halves(len(data)))
         return images, Derived(others, self._draw, self._recipe, alone=True)
 
 
@@ -207,6 +205,12 @@ class Unlabelled(Wrapped):
         batch = self.data.__getitems__(tickets)
         batch.pop("label", None)
         return batch
+
+
+def halves(n: int) -> tuple[list[int], list[int]]:
+    """Two fixed, disjoint halves of the indices 0 to n - 1; the first is the larger one."""
+    order, middle = sorted(range(n), key=mix), (n + 1) // 2
+    return sorted(order[:middle]), sorted(order[middle:])
 
 
 def grey(images: Tensor) -> Tensor:

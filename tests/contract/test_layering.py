@@ -40,7 +40,10 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "games": (RANK_0, {*TORCH, "scipy"}),
     **{name: (RANK_0 | RANK_1 | CORE, LIGHTNING) for name in CORE},
     "data": (DATA, LIGHTNING),
-    **{f"data/{name}": (DATA | {"data"}, LIGHTNING) for name in ("derived", "paired", "prepare", "shards", "stacked")},
+    **{
+        f"data/{name}": (DATA | {"data"}, LIGHTNING)
+        for name in ("derived", "emoji", "paired", "prepare", "shards", "stacked")
+    },
     "evaluation": (RANK_0 | {"evaluation/determinism", "evaluation/interfaces"}, {*LIGHTNING, "safetensors"}),
     **{f"evaluation/{name}": (RANK_0 | {"evaluation"}, LIGHTNING) for name in TOGETHER},
     "evaluation/assemble": (RANK_0 | CORE | {"data", "evaluation"}, TORCH),
