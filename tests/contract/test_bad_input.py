@@ -93,7 +93,7 @@ TYPED = {
     ),
     "larger than the memory": (
         "--model DCGAN --model.width 1000000000 --data Digits",
-        "model.width 1000000000 makes the model larger than this machine's memory; lower it, or what else is large",
+        "model.width 1000000000 makes the model larger than this machine's memory; lower it, or another large argument",
     ),
     "frozen": (
         "--model DCGAN --model.optimizer SGD --model.optimizer.lr 0 --data Digits",

@@ -72,9 +72,9 @@ class Carried(ganzoo.DCGAN):
 @pytest.mark.parametrize(
     ("broken", "words"),
     [
-        (Leaky, "generator's update moved"),
-        (Vector, "is no scalar"),
-        (Bare, "generator_loss returns a Tensor, no dict of named terms"),
+        (Leaky, "generator's update changed"),
+        (Vector, "is not a scalar"),
+        (Bare, "generator_loss returns a Tensor, not a dict of terms"),
         (Forgetful, "latent draws"),
         (Carried, "resumed at"),
     ],

@@ -130,8 +130,8 @@ REFUSED = {
     "val_check_interval": (1, "set trainer.limit_val_batches"),
     "max_time": ("00:00:00:00", "nothing to train"),
     "min_steps": (5, "set trainer.max_steps"),
-    "strategy": (Namespace(class_path="lightning.pytorch.strategies.DDPStrategy"), "there are auto, gan"),
-    "profiler": ("xla", "there are simple, advanced, pytorch"),
+    "strategy": (Namespace(class_path="lightning.pytorch.strategies.DDPStrategy"), "choose auto or gan"),
+    "profiler": ("xla", "choose from simple, advanced, pytorch"),
     "overfit_batches": (-1, "it takes a whole number from 0"),
     "reload_dataloaders_every_n_epochs": (-1, "it takes a whole number from 0"),
 }
@@ -217,7 +217,7 @@ def test_unsupported_trainer_options_are_refused(option, config):
     value, words = REFUSED[option]
     if option == "min_steps":
         said = refusal(config, min_steps=5, max_steps=4)
-        assert said == "trainer.min_steps 5 is above trainer.max_steps 4; raise that one"
+        assert said == "trainer.min_steps 5 is above trainer.max_steps 4; raise the maximum"
         return
     said = refusal(config, **{option: value})
     assert said.startswith(("trainer.", "no trainer.")) and option in said and words in said
@@ -359,7 +359,7 @@ URLS = {
 @pytest.mark.parametrize("key", URLS)
 def test_urls_are_refused_where_a_path_is_expected(key, config):
     said = refusal(config, **URLS[key])
-    assert said == f"{key} is a URL; only a logger's service is reached by one, so name a folder or file here"
+    assert said == f"{key} is a URL, which only loggers support; name a local folder or file"
 
 
 def test_urls_of_logger_services_are_accepted(config):
