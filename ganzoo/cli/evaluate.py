@@ -41,7 +41,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--weights", metavar="FILE", help="Inception's weights, if they cannot be downloaded")
     parser.add_argument("--seed", type=int, help="seed of the fakes (default: 0)")
     parser.add_argument("--raw", action="store_true", help="use the generator itself, not its average")
-    parser.add_argument("--resize", type=number(Pixels), metavar="PIXELS", help="resize pictures of folders to this")
+    parser.add_argument("--resize", type=number(Pixels), metavar="PIXELS", help="resize folders' pictures to this")
     parser.add_argument("--device", help="cpu, cuda, mps (default: cuda if available)")
     parser.add_argument("--variant", metavar="my_file.MyGAN", help="the class of your own variant, for its checkpoint")
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust.HELP)

@@ -231,7 +231,7 @@ def test_bad_commands_are_refused(refuse, command, words):
     --data.batch_size 5000 | 5000 | 1397 training images | lower batch_size
     --data.flip perhaps | data.flip: Expected | 'bool' | perhaps
     --data.image_size 20 | data.image_size 20 | try 16
-    --model.microbatches 3 | data.batch_size 100 does not divide | a multiple of 3, such as 99
+    --model.microbatches 3 | data.batch_size 100 is not divisible | a multiple of 3, such as 99
     --trainer.max_steps four | trainer.max_steps: Expected | 'int' | four
     --trainer.max_steps 0 | trainer.max_steps is 0 | set it higher
     --trainer.log_every_n_steps 0 | trainer.log_every_n_steps is 0 | it takes a whole number from 1
@@ -401,7 +401,7 @@ def test_an_unwritable_run_folder_is_refused(refuse, place):
     --model my_blind.MyGAN --data Digits | MyGAN has no generator | set self.generator
     --model my_half.MyGAN --data Digits | MyGAN has no generator_loss | define it
     --model my_blank.MyGAN --data Digits | MyGAN has no z_dim | set self.z_dim
-    --model my_gan.MyGAN --model.units 0 --data Digits | no weights | no size under model can be 0
+    --model my_gan.MyGAN --model.units 0 --data Digits | no weights | set all sizes under model above 0
     --model DCGAN --data my_data.MyData | MyData has no image_size | GANDataModule
     --model DCGAN --data my_data.Data | no attribute 'Data' | did you mean 'MyData'?
     """),
@@ -496,7 +496,7 @@ def test_a_foreign_checkpoint_is_refused(refuse):
 @pytest.mark.parametrize(
     ("options", "words"),
     table("""
-    --model GAN --data Digits | is of DCGAN, not GAN | use --model DCGAN
+    --model GAN --data Digits | is a checkpoint of DCGAN, not GAN | use --model DCGAN
     --config {run}/config.yaml --trainer.max_steps 9 --model.width 16 | model.width 4, not 16 | --ckpt_path
     --config {run}/config.yaml --trainer.max_steps 9 --data.image_size 16 | model.image_size 8, not 16 | config.yaml
     --config {run}/config.yaml --trainer.max_steps 9 --model.ema_half_life 9 | model.ema_half_life None, not 9.0 | new
@@ -521,7 +521,7 @@ def test_a_checkpoint_that_differs_from_the_settings_is_refused(refuse, run, opt
     --class 3 | DCGAN was trained without classes | leave --class out
     --device nonsense | --device nonsense | python -m ganzoo checks
     --format jpg | 'jpg' | grid
-    --source file | DCGAN makes images from seeds alone | leave --source out
+    --source file | DCGAN generates images from seeds only | leave --source out
     --source | --source | at least one
     --outdir file | --outdir file: File exists | choose another folder
     --variant nonsense | --variant nonsense not found | write my_file.MyGAN
@@ -614,7 +614,7 @@ def test_sources_stand_above_their_translations(translator):
 @pytest.mark.parametrize(
     ("options", "words"),
     table("""
-    -n 4 | Pix2Pix translates pictures | --source DIR
+    -n 4 | Pix2Pix translates pictures | --source PATH
     --source nowhere.png | --source nowhere.png does not exist | name pictures
     --source notes.txt | --source notes.txt cannot be read as a picture | cannot identify
     --source empty | No pictures in | empty

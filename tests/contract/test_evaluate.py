@@ -425,7 +425,7 @@ def test_compare_refuses_different_protocols(here, evaluate, capsys, more, field
     assert main(shlex.split(f"evaluate --compare {RUN}/scores.json a.json")) == 2
     out, error = capsys.readouterr()
     assert field in error and "precision: not in a.json" in error and not out
-    assert error.splitlines()[-1].startswith("ganzoo: error: nothing was measured in the same way")
+    assert error.splitlines()[-1].startswith("ganzoo: error: no two records were measured in the same way")
 
 
 @pytest.mark.parametrize(
