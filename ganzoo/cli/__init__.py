@@ -31,11 +31,11 @@ VERBS = {
     "test": Verb("training", "both losses on the test images: --config RUN/config.yaml --ckpt_path RUN"),
     "sample": Verb("sample", "images from a checkpoint, without data or a GPU: sample RUN --seeds 0-15"),
     "evaluate": Verb("evaluate", "scores: FID and others of a run, a checkpoint, or two folders of pictures"),
-    "data": Verb("data", "shards of a folder of pictures, for data larger than memory: data prepare FOLDER OUT"),
+    "data": Verb("data", "convert a folder of pictures to shards, for large data: data prepare FOLDER OUT"),
     "list": Verb("catalog", "the variants, the configs and the trained models that come with ganzoo"),
     "info": Verb("catalog", "details of a variant, config, trained model, run or checkpoint: info DCGAN"),
     "checks": Verb("checks", "versions, devices, missing packages; --data DIR checks a folder of images"),
-    "theory": Verb("theory", "figures on why GANs are hard to train, each computed or trained anew, in a folder"),
+    "theory": Verb("theory", "draw figures on why GANs are hard to train, each computed or trained anew"),
     "bench": Verb("bench", "images/s, seconds per step and memory of a config on this machine: bench dcgan/digits"),
 }
 

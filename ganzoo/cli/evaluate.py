@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ARRAYS = (".npy", ".npz")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")  # a single picture is no checkpoint
-REALS = "a folder, a .npy/.npz file, or a config such as dcgan/digits, for its data"
+REALS = "a folder, a .npy/.npz file, or the data of a config such as dcgan/digits"
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
@@ -41,14 +41,14 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--weights", metavar="FILE", help="Inception's weights, if they cannot be downloaded")
     parser.add_argument("--seed", type=int, help="seed of the fakes (default: 0)")
     parser.add_argument("--raw", action="store_true", help="use the generator itself, not its average")
-    parser.add_argument("--resize", type=number(Pixels), metavar="PIXELS", help="resize folders' pictures to this")
+    parser.add_argument("--resize", type=number(Pixels), metavar="PIXELS", help="resize pictures of folders to PIXELS")
     parser.add_argument("--device", help="cpu, cuda, mps (default: cuda if available)")
     parser.add_argument("--variant", metavar="my_file.MyGAN", help="the class of your own variant, for its checkpoint")
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust.HELP)
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="file of the record (default: in the run's folder, else here)"
+        "--json", type=Path, metavar="FILE", help="output file (default: scores.json in the run's folder, else here)"
     )
-    parser.add_argument("--compare", nargs="+", type=Path, metavar="JSON", help="rank records of scores instead")
+    parser.add_argument("--compare", nargs="+", type=Path, metavar="JSON", help="only rank these records of scores")
     options = parser.parse_args(arguments)
     with user_errors():
         if options.compare:

@@ -79,7 +79,7 @@ def find_checkpoint(name: str) -> Path:
     from ganzoo.checkpoint.sealed import in_order  # imports torch
 
     if not (checkpoints := in_order(path / "checkpoints")):
-        raise UserError(f"{name} has no checkpoints/*.ckpt; name a run, a .ckpt, or a folder of save_pretrained")
+        raise UserError(f"{name} has no checkpoints/*.ckpt; name a run, a .ckpt, or a save_pretrained folder")
     return checkpoints[-1]
 
 

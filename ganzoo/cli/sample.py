@@ -24,7 +24,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     parser = Arguments(verb, VERBS[verb].help)
     parser.add_argument(
         "checkpoint",
-        help="a trained model's name (python -m ganzoo list), a run, a .ckpt, or a folder of save_pretrained",
+        help="a trained model's name (python -m ganzoo list), a run, a .ckpt, or a save_pretrained folder",
     )
     parser.add_argument("--seeds", metavar="0,1,4-6", help="one image per seed; a seed always gives the same image")
     parser.add_argument("-n", type=number(Count), metavar="N", help="seeds 0 to N - 1 (default: about 64 images)")
