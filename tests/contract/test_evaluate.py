@@ -329,7 +329,7 @@ def test_metrics_list_prints_all_metrics(evaluate):
     evaluate {RUN} --variant nothing.Here | --variant nothing.Here not found
     evaluate {RUN} colour | the fakes are 1 x 8 x 8 | the reals 3 x 8 x 8
     evaluate {RUN} large --extractor digits | the fakes are 1 x 8 x 8 | the reals 1 x 16 x 16 | --resize
-    evaluate {RUN} reals --split test | --split is for data sets
+    evaluate {RUN} reals --split test | reals has no splits
     evaluate {RUN} --json {RUN} | is a folder; name a file in it
     evaluate {RUN} --json /proc/nowhere/x.json | /proc/nowhere cannot be written
     evaluate {RUN} --json fakes.npy/x.json | fakes.npy cannot be written
@@ -339,7 +339,7 @@ def test_metrics_list_prints_all_metrics(evaluate):
     evaluate fakes -n 10 | are for models only; leave them out for fakes
     evaluate fakes --seed 0 | are for models
     evaluate fakes --raw | are for models
-    evaluate fakes --split test | --split is of real images
+    evaluate fakes --split test | --split needs real images
     evaluate fakes --resize 0 | --resize is 0; it takes a whole number from 1 to 16384
     evaluate fakes large --extractor digits | the fakes are 1 x 8 x 8 | the reals 1 x 16 x 16 | --resize
     evaluate fakes colour | the fakes are 1 x 8 x 8 | the reals 3 x 8 x 8
@@ -431,8 +431,8 @@ def test_compare_refuses_different_protocols(here, evaluate, capsys, more, field
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ("a.json", "two records of scores or more"),
-        (f"{RUN}/scores.json {RUN}", "two records of scores or more"),
+        ("a.json", "two or more records of scores"),
+        (f"{RUN}/scores.json {RUN}", "two or more records of scores"),
         (f"{RUN}/scores.json nowhere.json", "nowhere.json"),
         (f"{RUN}/scores.json broken.json", "broken.json is no record of scores"),
         (f"{RUN}/scores.json list.json", "list.json is no record of scores"),

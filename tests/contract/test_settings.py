@@ -123,8 +123,8 @@ REFUSED = {
     "gradient_clip_algorithm": ("value", "set model.clip_norm"),
     "gradient_clip_val": (1.0, "set model.clip_norm"),
     "limit_predict_batches": (1, "python -m ganzoo sample"),
-    "model_registry": ("x", "another machine"),
-    "use_distributed_sampler": (False, "ganzoo's divides each batch by itself"),
+    "model_registry": ("x", "does not support"),
+    "use_distributed_sampler": (False, "has no effect on ganzoo's data"),
     "check_val_every_n_epoch": (2, "set trainer.limit_val_batches"),
     "num_sanity_val_steps": (1, "set trainer.limit_val_batches"),
     "val_check_interval": (1, "set trainer.limit_val_batches"),
@@ -201,7 +201,7 @@ EFFECTS: dict[str, tuple[str, Any, Callable[[Outcome], bool]]] = {
         {},
         lambda o: o.has("**/*.trace.json"),
     ),
-    "sync_batchnorm": ("--trainer.sync_batchnorm true", "trainer.sync_batchnorm is for GPUs", lambda o: False),
+    "sync_batchnorm": ("--trainer.sync_batchnorm true", "trainer.sync_batchnorm needs GPUs", lambda o: False),
     "reload_dataloaders_every_n_epochs": ("", {}, lambda o: True),  # see below
 }
 
@@ -226,7 +226,7 @@ def test_unsupported_trainer_options_are_refused(option, config):
 def test_an_unsupported_trainer_option_is_refused_on_the_command_line(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     assert main(["fit", *shlex.split(BASE), "--trainer.fast_dev_run", "true"]) == 2
-    assert capfd.readouterr().err.startswith("ganzoo: error: trainer.fast_dev_run keeps no log")
+    assert capfd.readouterr().err.startswith("ganzoo: error: trainer.fast_dev_run disables logging")
     assert not Path("runs").exists()
 
 
