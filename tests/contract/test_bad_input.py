@@ -97,11 +97,11 @@ TYPED = {
     ),
     "frozen": (
         "--model DCGAN --model.optimizer SGD --model.optimizer.lr 0 --data Digits",
-        "model.optimizer, of the discriminator: lr is 0.0; it takes a number above 0 to 100",
+        "model.optimizer of the discriminator: lr is 0.0; it takes a number above 0 to 100",
     ),
     "torch's own ranges": (
         "--model DCGAN --model.optimizer Adam --model.optimizer.betas [0.5,2] --data Digits",
-        "model.optimizer, of the discriminator: Invalid beta parameter at index 1: 2.0",
+        "model.optimizer of the discriminator: Invalid beta parameter at index 1: 2.0",
     ),
     "sure to drop": (
         "--model CGAN --model.d_dropout 1 --data Digits",

@@ -75,8 +75,8 @@ class Carried(ganzoo.DCGAN):
         (Leaky, "generator's update changed"),
         (Vector, "is not a scalar"),
         (Bare, "generator_loss returns a Tensor, not a dict of terms"),
-        (Forgetful, "latent draws"),
-        (Carried, "resumed at"),
+        (Forgetful, "latent does not draw"),
+        (Carried, "after resuming at"),
     ],
 )
 def test_check_variant_finds_broken_variants(broken, words):

@@ -137,7 +137,7 @@ def test_the_summary_shows_the_final_scores(capsys):
     for score, line in zip(Report.load(Path(RUN, "scores.json")).scores, lines, strict=True):
         assert line.split()[0] == score.name
         assert float(line.split()[1]) == pytest.approx(score.value, abs=score.error)
-    assert "checkpoints/best-fid.ckpt     the best by fid" in error
+    assert "checkpoints/best-fid.ckpt     best checkpoint by fid" in error
 
 
 def test_fit_without_metrics_writes_no_scores(capsys):
