@@ -49,12 +49,12 @@ def check_constructor(make: Make) -> None:
     """Arguments are plain values, which checkpoints can store; both players, and nothing else, have trainable
     parameters."""
     model = make()
-    assert not model.not_saved, f"arguments that a checkpoint cannot hold: {model.not_saved}"
+    assert not model.not_saved, f"arguments that a checkpoint cannot store: {model.not_saved}"
     players = {id(p) for player in PLAYERS for p in getattr(model, player).parameters()}
     for player in PLAYERS:
         assert list(getattr(model, player).parameters()), f"{player} has no parameters"
     idle = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in players]
-    assert not idle, f"no player moves {idle}"
+    assert not idle, f"parameters of neither player: {idle}"
 
 
 def check_latent(make: Make) -> None:
@@ -63,7 +63,7 @@ def check_latent(make: Make) -> None:
     first, again = (tree_leaves(model.latent(3, torch.Generator().manual_seed(1))) for _ in range(2))
     for a, b in zip(first, again, strict=True):
         assert len(a) == 3, f"latent(3) has first size {len(a)}"
-        assert torch.equal(a, b), "latent draws from somewhere else than its generator"
+        assert torch.equal(a, b), "latent does not draw from its random generator alone"
 
 
 def check_samples(make: Make) -> None:
@@ -74,9 +74,9 @@ def check_samples(make: Make) -> None:
     images = model.sample(seeds=[3, 1, 2], source=source)
     assert images.ndim == 4 and images.isfinite().all() and images.abs().max() <= 1
     alone = model.sample(seeds=[1], source=None if source is None else source[1:2])
-    assert torch.allclose(images[1:2], alone, atol=1e-5), "a seed is not an image"
+    assert torch.allclose(images[1:2], alone, atol=1e-5), "a seed's image depends on the other seeds"
     assert all(m.training for m in model.modules()), "sampling left a module in eval mode"
-    _assert_equal(before, _state(model), "sampling moved")
+    _assert_equal(before, _state(model), "sampling changed")
 
 
 def check_clamped(make: Make) -> None:
@@ -86,10 +86,10 @@ def check_clamped(make: Make) -> None:
     fakes = tree_leaves(model.fakes(batch))
     model.synthesize = lambda network, batch: 10 * synthesize(network, batch)  # type: ignore[method-assign]
     images = model.sample(seeds=[0, 1, 2], source=sources(model, 3))
-    assert images.abs().max() <= 1, "images leave the model unclamped"
+    assert images.abs().max() <= 1, "samples are not clamped to [-1, 1]"
     if type(model).make_fakes is GANModule.make_fakes:
         for before, after in zip(fakes, tree_leaves(model.fakes(batch)), strict=True):
-            assert torch.allclose(after, 10 * before), "the equations see clamped fakes"
+            assert torch.allclose(after, 10 * before), "the losses use clamped fakes"
 
 
 def check_terms(make: Make) -> None:
@@ -102,10 +102,10 @@ def check_terms(make: Make) -> None:
 
                 def watched(batch: Batch, equation: Any = equation, name: str = name) -> Any:
                     terms = equation(batch)
-                    assert isinstance(terms, dict), f"{name} returns a {type(terms).__name__}, no dict of named terms"
+                    assert isinstance(terms, dict), f"{name} returns a {type(terms).__name__}, not a dict of terms"
                     assert terms, f"{name} has no terms"
                     for key, term in terms.items():
-                        assert isinstance(term, Tensor) and term.shape == (), f"{name}: {key} is no scalar"
+                        assert isinstance(term, Tensor) and term.shape == (), f"{name}: {key} is not a scalar"
                         assert term.isfinite(), f"{name}: {key} is {term}"
                     return terms
 
@@ -133,7 +133,7 @@ def check_turns(make: Make) -> None:
         playing.clear()
         reached = any(p.grad is not None for p in other.parameters())
         assert not reached, f"a gradient of the {player}'s loss reaches the other player"
-        _assert_equal(still, _state(other), f"the {player}'s update moved")
+        _assert_equal(still, _state(other), f"the {player}'s update changed")
         moved[player] |= any(not torch.equal(before[key], value) for key, value in _state(own).items())
 
     def together(batch: Batch, **more: Any) -> None:
@@ -144,7 +144,7 @@ def check_turns(make: Make) -> None:
 
     def no_graph(module: Any, inputs: Any, output: Any) -> None:
         graph = any(isinstance(t, Tensor) and t.requires_grad for t in tree_leaves(output))
-        assert playing != ["discriminator"] or not graph, "the discriminator's update builds G's graph"
+        assert playing != ["discriminator"] or not graph, "the discriminator's update builds G's autograd graph"
 
     model.minimize, model.minimize_at_once = watched, together  # type: ignore[method-assign]
     for module in model.generator.modules():
@@ -170,7 +170,7 @@ def check_shared_fakes(make: Make) -> None:
         fit(model, data, steps=2)
         passes.append(calls[0])
     saves = passes[1] < passes[0] or type(model).play is not GANModule.play  # an overridden play may not share
-    assert saves, "share_fakes saves no forward pass: equations take their fakes from self.fakes(batch)"
+    assert saves, "share_fakes saves no forward pass: take fakes from self.fakes(batch) in the losses"
     check_turns(lambda: make(share_fakes=True, n_critic=1))
 
 
@@ -197,7 +197,7 @@ def check_files(make: Make) -> None:
         for name in ("a.ckpt", "b"):
             loaded = load(Path(folder, name), variant=type(model))
             expected, images = (m.sample(seeds=[0, 1], source=source) for m in (model, loaded))
-            assert torch.equal(images, expected), f"{name} gives other samples"
+            assert torch.equal(images, expected), f"the model loaded from {name} has different samples"
 
 
 def check_resume(make: Make) -> None:
@@ -211,7 +211,7 @@ def check_resume(make: Make) -> None:
             again = make()
             path, save = Path(folder, f"{step}.ckpt"), _SaveAt(folder, (saves,))
             resumed = fit(again, steps=7, ckpt_path=str(path), callbacks=[save], limit_val_batches=1)
-            _assert_equal(_state(whole), _state(again), f"resumed at step {step},")
+            _assert_equal(_state(whole), _state(again), f"different after resuming at step {step}:")
             for a, b in zip(trainer.optimizers, resumed.optimizers, strict=True):
                 same = zip(tree_leaves(a.state_dict()), tree_leaves(b.state_dict()), strict=True)
                 assert all(torch.equal(x, y) if isinstance(x, Tensor) else x == y for x, y in same)
@@ -229,12 +229,12 @@ def check_bfloat16(make: Make) -> None:
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 terms = getattr(model, f"{player}_loss")(batch)
             for name, term in terms.items():
-                assert term.dtype == torch.float32, f"the {player}'s term {name!r} is a mean of {term.dtype}"
+                assert term.dtype == torch.float32, f"the {player}'s term {name!r} is {term.dtype}, not float32"
             gradients = torch.autograd.grad(sum(terms.values()), own, allow_unused=True)
             found.append(torch.cat([g.flatten().double() for g in gradients if g is not None]))
         cosine = torch.cosine_similarity(found[0], found[1], dim=0)
         dead = not any(gradient.any() for gradient in found)  # in a small network all ReLUs may be inactive
-        assert dead or cosine > 0.9, f"the {player}'s gradient has a cosine of {cosine:.2f} to float32's"
+        assert dead or cosine > 0.9, f"the {player}'s gradient in bfloat16 has cosine {cosine:.2f} to that in float32"
     model = make()
     fit(model, steps=model.n_critic, precision="bf16-mixed")
     assert all(p.isfinite().all() and p.dtype == torch.float32 for p in model.parameters())

@@ -29,14 +29,14 @@ VERBS = {
     "fit": Verb("training", "train: --config dcgan/digits, or --model DCGAN --data Digits"),
     "validate": Verb("training", "both losses on the validation images: --config RUN/config.yaml --ckpt_path RUN"),
     "test": Verb("training", "both losses on the test images: --config RUN/config.yaml --ckpt_path RUN"),
-    "sample": Verb("sample", "images from a checkpoint, without data and GPU: sample RUN --seeds 0-15"),
+    "sample": Verb("sample", "images from a checkpoint, without data or a GPU: sample RUN --seeds 0-15"),
     "evaluate": Verb("evaluate", "scores: FID and others of a run, a checkpoint, or two folders of pictures"),
-    "data": Verb("data", "a folder of pictures as shards, for data larger than memory: data prepare FOLDER OUT"),
+    "data": Verb("data", "convert a folder of pictures to shards, for large data: data prepare FOLDER OUT"),
     "list": Verb("catalog", "the variants, the configs and the trained models that come with ganzoo"),
-    "info": Verb("catalog", "a variant, a config, a trained model, a run or a checkpoint: info DCGAN"),
-    "checks": Verb("checks", "versions, devices, what is missing; --data DIR looks at a folder of images"),
-    "theory": Verb("theory", "why GANs are hard, in pictures: each is computed or trained, and drawn into a folder"),
-    "bench": Verb("bench", "images/s, seconds a step and memory of a config here: bench dcgan/digits"),
+    "info": Verb("catalog", "details of a variant, config, trained model, run or checkpoint: info DCGAN"),
+    "checks": Verb("checks", "versions, devices, missing packages; --data DIR checks a folder of images"),
+    "theory": Verb("theory", "draw figures on why GANs are hard to train, each computed or trained anew"),
+    "bench": Verb("bench", "images/s, seconds per step and memory of a config on this machine: bench dcgan/digits"),
 }
 
 

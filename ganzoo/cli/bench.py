@@ -1,4 +1,4 @@
-"""`bench CONFIG`: images/s, step time and peak memory of a training here, at each precision, eager and compiled.
+"""`bench CONFIG`: images/s, step time and peak memory on this machine, at each precision, eager and compiled.
 
 Takes the options of `fit`, such as --data.batch_size 256. Each row is measured in a new process.
 """
@@ -26,14 +26,14 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     usage = f"python -m ganzoo {verb} CONFIG [--KEY VALUE ...] [--steps N] [--eager] [--json FILE]"
     parser = Arguments(verb, __doc__ or "")
     parser.usage = usage
-    parser.add_argument("config", help="a shipped config by its name, or a file")
-    parser.add_argument("--steps", type=number(Count), default=20, metavar="N", help="that are timed (default: 20)")
-    parser.add_argument("--eager", action="store_true", help="do not compile, which takes a minute or more")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
+    parser.add_argument("config", help="name of a shipped config, or a config file")
+    parser.add_argument("--steps", type=number(Count), default=20, metavar="N", help="timed steps (default: 20)")
+    parser.add_argument("--eager", action="store_true", help="skip the compiled rows, which take a minute or more each")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to this file")
     options, rest = parser.parse_known_args(arguments)
     find_config(options.config)  # fails before a process is started
     if (file := options.json) is not None and (file.is_dir() or not file.parent.is_dir()):
-        raise UserError(f"--json {file} cannot be written; name a file in a folder that is there")
+        raise UserError(f"--json {file} cannot be written; name a file in an existing folder")
     fit = ["--config", options.config, *rest]
     rows: list[dict[str, Any]] = []
     for precision in PRECISIONS:
@@ -46,7 +46,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
                 if "error" in row:
                     raise UserError(row["error"])
                 print(f"{options.config}: {row['parameters']}; batches of {row['images']} on {row['device']}")
-                print(f"{'':<24}{'images/s':>10}{'ms a step':>12}{'peak MB':>10}")
+                print(f"{'':<24}{'images/s':>10}{'ms/step':>12}{'peak MB':>10}")
             print(_line(row), flush=True)
     if rows[0]["device"].startswith("cuda"):
         print(f"largest batch that fits, at {PRECISIONS[0]}: {largest(fit, rows[0]['images'])}")
@@ -67,7 +67,7 @@ def measured(fit: list[str], steps: int) -> dict[str, Any]:
     try:
         row = receiver.recv()
     except EOFError:
-        row = {"error": "the process ended without a word; it may have been killed for its memory"}
+        row = {"error": "the process ended without a result; it may have been killed for lack of memory"}
     process.join()
     return row
 

@@ -102,7 +102,7 @@ def _variant(name: str) -> int:
     print(textwrap.indent(inspect.cleandoc(GANModule.__doc__ or "").partition("Args:\n")[2], "  "))
     model = cls()
     counts = [f"{p} {sum(w.numel() for w in getattr(model, p).parameters()):,}" for p in ("generator", "discriminator")]
-    print(f"\nParameters with its defaults: {', '.join(counts)}")
+    print(f"\nParameters with default arguments: {', '.join(counts)}")
     mine = [config for config in configs() if config.startswith(f"{name.lower()}/")]
     print("Configs: " + ", ".join(mine))
     return 0
@@ -116,7 +116,7 @@ def _checkpoint(path: Path) -> int:
         seen = int(weights.get("images_seen", 0))
         lines = [f"  {visible(key):<24}{visible(value)}" for key, value in arguments.items()]
     size = sum(file.stat().st_size for file in ([path] if path.is_file() else path.iterdir()))
-    kind = ", the generator alone" if slim else ""
+    kind = ", generator only" if slim else ""
     print(f"{visible(path)}: {visible(name)}, {seen:,} images seen, {size / 1e6:.1f} MB{kind}")
     print("\n".join(lines))
     return 0

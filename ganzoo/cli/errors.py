@@ -38,7 +38,7 @@ class Arguments(argparse.ArgumentParser):
         super().__init__(f"python -m ganzoo {verb}", usage=usage, description=description, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        command = f"{self.prog} --help lists what it takes"
+        command = f"{self.prog} --help shows the usage"
         if match := re.match(r"unrecognized arguments: (\S+)", message):
             options = [o for action in self._actions for o in action.option_strings if o not in ("-h", "--help")]
             raise UserError(f"no option {match[1]!r}{closest(match[1], options, command)}")
@@ -75,7 +75,7 @@ def describe(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename:
         text = f"{error.filename}: {error.strerror}"
     if (where := place(error)) or isinstance(error, SLIPS) or not text:
-        text = f"{where}{type(error).__name__}: {text}; GANZOO_TRACEBACK=1 shows all of it"
+        text = f"{where}{type(error).__name__}: {text}; GANZOO_TRACEBACK=1 shows the traceback"
     return text
 
 
@@ -124,16 +124,16 @@ def mid_run(error: BaseException) -> str | None:
         cure = "lower data.batch_size, raise model.microbatches, or make the model smaller"
         return f"out of memory{what and f' ({what})'}; {cure}"
     if re.search(DISK, text):
-        return f"the disk is full, or its quota is used up ({line}); make room"
+        return f"the disk is full, or its quota is exhausted ({line}); free some space"
     match = re.search(r"DataLoader worker \(pid.*?\)( is killed by signal: \w+)?", text)
     if match or _fetching(error):
-        how = f"a process that loads data{match and match[1] or ' ended'}, as it does when memory runs out"
+        how = f"a data-loading process{match and match[1] or ' ended'}, probably for lack of memory"
         return f"{how}; lower data.num_workers, or set it to 0"
     if kind in ("DistBackendError", "DistNetworkError") or re.search(PEER, text):
         line = re.sub(r"\[/\S+\] ?", "", line)[:120]  # drops paths of source files
         return f"another process has died, or cannot be reached; see its message above ({line})"
     if isinstance(error, OSError) and (match := re.search(r"\[Errno \d+\] (.+?): ['\"](.+?)['\"]", text)):
-        return f"{match[2]}: {match[1]}; it was there, or could be used, when the training began"
+        return f"{match[2]}: {match[1]}; it was usable when the training began"
     return None
 
 

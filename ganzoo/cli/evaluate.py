@@ -20,35 +20,35 @@ if TYPE_CHECKING:
 
 ARRAYS = (".npy", ".npz")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")  # a single picture is no checkpoint
-REALS = "a folder, a .npy/.npz, or a config such as dcgan/digits, whose data it is"
+REALS = "a folder, a .npy/.npz file, or the data of a config such as dcgan/digits"
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
     parser = Arguments(verb, VERBS[verb].help)
     parser.usage = f"{parser.prog} WHAT [REALS] [options]\n       {parser.prog} --compare JSON JSON ..."
     parser.add_argument(
-        "what", nargs="?", help="a run, a checkpoint, a trained model, a folder of pictures, or a .npy/.npz"
+        "what", nargs="?", help="a run, a checkpoint, a trained model, a folder of pictures, or a .npy/.npz file"
     )
     parser.add_argument("reals", nargs="?", help=f"real images: {REALS} (default: the run's)")
-    parser.add_argument("--metrics", metavar="fid,kid", help="default: all usual ones; --metrics list names them")
+    parser.add_argument("--metrics", metavar="fid,kid", help="default: the usual ones; --metrics list shows all")
     parser.add_argument(
-        "-n", type=number(Count), metavar="N", help="fakes (default: 50,000 for Inception, else 10,000)"
+        "-n", type=number(Count), metavar="N", help="number of fakes (default: 50,000 for Inception, else 10,000)"
     )
-    parser.add_argument("--split", choices=("train", "val", "test"), help="of the reals' data (default: train)")
+    parser.add_argument("--split", choices=("train", "val", "test"), help="split of the real images (default: train)")
     parser.add_argument(
         "--extractor", metavar="NAME", help="inception, inception-clean, torchvision-resnet50, digits ..."
     )
-    parser.add_argument("--weights", metavar="FILE", help="Inception's weights, where they cannot be downloaded")
-    parser.add_argument("--seed", type=int, help="of the fakes (default: 0)")
-    parser.add_argument("--raw", action="store_true", help="the generator itself, not its average")
-    parser.add_argument("--resize", type=number(Pixels), metavar="PIXELS", help="bring pictures of folders to one size")
-    parser.add_argument("--device", help="cpu, cuda, mps (default: cuda where there is one)")
-    parser.add_argument("--variant", metavar="my_file.MyGAN", help="the class of a checkpoint of your own variant")
+    parser.add_argument("--weights", metavar="FILE", help="Inception's weights, if they cannot be downloaded")
+    parser.add_argument("--seed", type=int, help="seed of the fakes (default: 0)")
+    parser.add_argument("--raw", action="store_true", help="use the generator itself, not its average")
+    parser.add_argument("--resize", type=number(Pixels), metavar="PIXELS", help="resize pictures of folders to PIXELS")
+    parser.add_argument("--device", help="cpu, cuda, mps (default: cuda if available)")
+    parser.add_argument("--variant", metavar="my_file.MyGAN", help="the class of your own variant, for its checkpoint")
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust.HELP)
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="where the record goes (default: beside a run's config, else here)"
+        "--json", type=Path, metavar="FILE", help="output file (default: scores.json in the run's folder, else here)"
     )
-    parser.add_argument("--compare", nargs="+", type=Path, metavar="JSON", help="rank records of scores instead")
+    parser.add_argument("--compare", nargs="+", type=Path, metavar="JSON", help="only rank these records of scores")
     options = parser.parse_args(arguments)
     with user_errors():
         if options.compare:
@@ -106,12 +106,12 @@ def _is_model(name: str) -> bool:
         path = pretrained()[name]
     if not path.exists():
         beside = [*(str(file) for file in path.parent.glob("*")), *pretrained()]
-        cure = "name a run, a checkpoint, a folder of pictures, or a .npy/.npz of them"
-        raise UserError(f"there is no {name!r}{closest(name, beside, cure)}")
+        cure = "name a run, a checkpoint, a folder of pictures, or a .npy/.npz file"
+        raise UserError(f"no file or model {name!r}{closest(name, beside, cure)}")
     if not path.is_dir():
         return path.suffix.lower() not in (*ARRAYS, *PICTURES)
     if path.name == "samples" and (path.parent / "config.yaml").is_file():
-        raise UserError(f"{path} holds grids of many samples each; name the run: {path.parent}")
+        raise UserError(f"{path} contains grids, not single images; name the run: {path.parent}")
     return (path / "checkpoints").is_dir() or (path / "config.json").is_file()
 
 
@@ -124,7 +124,7 @@ def _model(path: Path, options: Any) -> tuple[Any, Any]:
     where = options.reals or (str(run) if run else record_of(path).get("config"))
     model = load(path, import_variant(options.variant)).to(options.device)
     if where is None:
-        raise UserError(f"{path} lies in no run; name the real images after it: {REALS}")
+        raise UserError(f"{path} is not in a run; name the real images after it: {REALS}")
     if options.raw:
         model.ema = None
     return model, _reals(where, options)
@@ -135,11 +135,11 @@ def _pictures(metrics: Sequence[str], options: Any) -> tuple[str, Any]:
     from ganzoo.evaluation.choice import METRICS
 
     if options.n is not None or options.seed is not None or options.raw or options.variant:
-        raise UserError(f"-n, --seed, --raw and --variant are for models; {options.what} is scored as it is")
+        raise UserError(f"-n, --seed, --raw and --variant are for models only; leave them out for {options.what}")
     if options.reals:
         return options.what, _reals(options.reals, options)
     if options.split:
-        raise UserError(f"--split is of real images; name them after {options.what}: {REALS}")
+        raise UserError(f"--split needs real images; name them after {options.what}: {REALS}")
     for name in (metric.partition(":")[0] for metric in metrics):
         if name in METRICS and set(METRICS[name].needs) - {"fake"}:
             raise UserError(f"{name} needs real images; name them after {options.what}: {REALS}")
@@ -153,7 +153,7 @@ def _reals(name: str, options: Any) -> Any:
     path = Path(name)
     if path.is_dir() and not (path / "config.yaml").is_file() or path.suffix.lower() in ARRAYS:
         if options.split:
-            raise UserError(f"--split is for data sets; all of {name} is taken")
+            raise UserError(f"{name} has no splits; leave --split out")
         return name
     if not path.exists() and path.suffix not in (".yaml", ".yml") and name not in configs():
         cure = "python -m ganzoo list shows the configs"
@@ -178,9 +178,9 @@ def _title(evaluation: Evaluation, checkpoint: Path | None, options: Any) -> str
     # accuracy is expected of conditional models only
     missing = [name for name in evaluation.missing if name != "accuracy" or fakes.labels is not None]
     if missing:
-        lines.append(f"not computed: {', '.join(missing)} (--metrics {missing[0]} says why)")
+        lines.append(f"not computed: {', '.join(missing)} (--metrics {missing[0]} shows why)")
     if evaluation.extractor is not None:
-        lines.append(f"through {evaluation.extractor.tag}")
+        lines.append(f"features: {evaluation.extractor.tag}")
     return "\n".join(map(visible, lines))
 
 
@@ -199,7 +199,7 @@ def _record(options: Any) -> Path:
         file = next(folder / name for name in names if not (folder / name).exists())
     if file.is_dir():
         raise UserError(f"--json {file} is a folder; name a file in it, such as {file / 'scores.json'}")
-    check_folder(file.parent, "json FILE in another")
+    check_folder(file.parent, "json DIR/FILE")
     return file
 
 
@@ -211,7 +211,7 @@ def _list() -> int:
         settings = "".join(f" {f.name}={f.default}" for f in fields(metric) if f.default is not MISSING)
         usual = "usual" if name in USUAL else ""
         print(f"  {name:<17}{usual:<7}{words.partition('. ')[0].rstrip('.:')}{settings and ';' + settings}")
-    print("Settings go with the name, as in --metrics fid,kid:size=500:subsets=20")
+    print("Settings follow the name, as in --metrics fid,kid:size=500:subsets=20")
     return 0
 
 
@@ -224,7 +224,7 @@ def _compare(files: Sequence[Path]) -> int:
 
     files = list(dict.fromkeys(file / "scores.json" if file.is_dir() else file for file in files))
     if len(files) < 2:
-        raise UserError("--compare takes two records of scores or more")
+        raise UserError("--compare needs two or more records of scores")
     reports = {file: Report.load(file) for file in files}
     ranked, refused = compare(reports)
     weights = {file: report.subject.get("weights", "") for file, report in reports.items()}
@@ -234,8 +234,8 @@ def _compare(files: Sequence[Path]) -> int:
         print(f"not compared: {printable(f'{name}: {reason}')}", file=sys.stderr)
     if not ranked:
         raise UserError(
-            "nothing was measured in the same way; evaluate with the same settings, models of the same image size and "
-            "data, then compare"
+            "no two records were measured in the same way; evaluate with the same settings, image size and data, "
+            "then compare"
         )
     return 0
 
@@ -243,7 +243,7 @@ def _compare(files: Sequence[Path]) -> int:
 def _ranking(places: Sequence[Place], weights: Mapping[Path, str]) -> str:
     first, texts = places[0].score, [place.score.readable for place in places]
     width = max(map(len, texts))
-    lines = [f"{first.name} ({f'{first.better} is better' if first.better else 'not to be ranked by'})"]
+    lines = [f"{first.name} ({f'{first.better} is better' if first.better else 'not for ranking'})"]
     for place, text in zip(places, texts, strict=True):
         line = f"  {place.rank or '-'}  {text:<{width}}  {place.file}  {weights.get(place.file, '')}".rstrip()
         lines.append(line + ("  (within two standard errors of the one above)" if place.near else ""))

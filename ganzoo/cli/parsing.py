@@ -92,7 +92,7 @@ def _explained(message: str, chain: Sequence[BaseException], options: Sequence[s
         name = names.split()[0]
         if name.startswith("-"):
             return _unknown(name.lstrip("-").partition("=")[0], options)
-        return OptionError("", f"{name!r} belongs to no option; write --KEY {name}")
+        return OptionError("", f"unexpected argument {name!r}; write --KEY {name}")
     if what == "the following arguments are required":
         return _missing(names.split(", "), whole="trainer" in options)
     text = one_line(root or message)[:300]
@@ -102,7 +102,7 @@ def _explained(message: str, chain: Sequence[BaseException], options: Sequence[s
         return OptionError("", f"{text}; --help lists the options")
     if isinstance(root, AttributeError) and inspect.ismodule(root.obj):
         known = [name for name, value in vars(root.obj).items() if inspect.isclass(value)]
-        return OptionError(key, f"{text}{closest(root.name or '', known, 'it has ' + ', '.join(known[:20]))}")
+        return OptionError(key, f"{text}{closest(root.name or '', known, 'the module has ' + ', '.join(known[:20]))}")
     base = BASES.get(key.rpartition(".")[2])
     if base and root is not None and not place(root) and not isinstance(root, SyntaxError):
         return OptionError(key, _no_class(text, base))
@@ -112,9 +112,9 @@ def _explained(message: str, chain: Sequence[BaseException], options: Sequence[s
 def _no_class(text: str, base: type[Any]) -> str:
     """jsonargparse's error for a value that names no subclass of `base`, with a hint."""
     if "Got value: {" in text:
-        return "holds more than class_path and init_args; put arguments below init_args"
+        return "has more keys than class_path and init_args; move arguments below init_args"
     known = list(dict.fromkeys(cls.__name__ for cls in _classes(base)))
-    cure = f"there are {', '.join(known[:20])}; your own is written my_file.MyClass"
+    cure = f"choose from {', '.join(known[:20])}, or write your own as my_file.MyClass"
     name = re.search(r"(?:string|value): (\S+)", text)
     return text + closest(name[1].rpartition(".")[2] if name else "", known, cure)
 
@@ -138,16 +138,16 @@ def _unknown(name: str, options: Sequence[str]) -> OptionError:
     leaf = name.rpartition(".")[2]
     match = ALIASES.get(name) or nearest(name, [*options, "init_args"]) or leaves.get(nearest(leaf, leaves) or "")
     beside = [option for option in options if option.startswith(name.removesuffix(leaf) or " ")] or options
-    hint = f"did you mean {match}?" if match else f"there are {', '.join(beside[:20])}"
+    hint = f"did you mean {match}?" if match else f"the options are {', '.join(beside[:20])}"
     return OptionError(name, f"no such option; {hint}")
 
 
 def _missing(names: Sequence[str], whole: bool) -> OptionError:
     if whole and ("model" in names or "data" in names):  # not the parser of a class with such arguments
         say = " ".join({"model": "--model DCGAN", "data": "--data Digits"}[name] for name in names)
-        text = f"no {' and no '.join(names)}; add {say}, or a whole config: --config dcgan/digits"
+        text = f"no {' and no '.join(names)}; add {say}, or a complete config: --config dcgan/digits"
         return OptionError("", text)
-    return OptionError(names[0], "it has no default; set it")
+    return OptionError(names[0], "no value and no default; set it")
 
 
 def _classes(base: type[Any]) -> Iterator[type[Any]]:
@@ -168,7 +168,7 @@ def _arguments(section: str) -> list[str]:
 def data_of(file: Path, trusted: Sequence[str]) -> Any:
     """The data module of a training's config file, created without model and trainer."""
     if not (settings := read(file).get("data")):
-        raise UserError(f"{file} has no data section; name a config of a training")
+        raise UserError(f"{file} has no data section; name the config of a training")
     try:
         return datamodule(settings, trusted)
     except OptionError as error:

@@ -41,9 +41,7 @@ def find_config(name: str) -> Path:
     shipped = _shipped()
     key = re.sub(r"^(\./)?configs/|\.ya?ml$", "", path.as_posix())
     if key not in shipped:
-        raise UserError(
-            f"no config {name!r}{closest(key, shipped, 'python -m ganzoo list shows those that are shipped')}"
-        )
+        raise UserError(f"no config {name!r}{closest(key, shipped, 'python -m ganzoo list shows the shipped ones')}")
     return shipped[key]
 
 
@@ -60,7 +58,7 @@ def record_of(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file} is damaged ({one_line(error)}); delete it") from error
     if not isinstance(record, dict) or not isinstance(record.get("config", ""), str):
-        raise UserError(f"{file} is no record of a training; delete it")
+        raise UserError(f"{file} is not the record of a training; delete it")
     return record
 
 
@@ -72,7 +70,7 @@ def find_checkpoint(name: str) -> Path:
         if name in pretrained():
             return pretrained()[name]
         if "://" in name:
-            raise UserError(f"{name} is no local file, and is not fetched; download it, and name the file")
+            raise UserError(f"{name} is a URL; download it, and name the local file")
         beside = [str(file) for file in path.parent.glob("*") if file.is_dir() or file.suffix == ".ckpt"]
         known = [*beside, *pretrained()]
         raise UserError(f"no checkpoint {name!r}{closest(name, known, 'name a run, such as runs/001-dcgan-digits')}")
@@ -81,7 +79,7 @@ def find_checkpoint(name: str) -> Path:
     from ganzoo.checkpoint.sealed import in_order  # imports torch
 
     if not (checkpoints := in_order(path / "checkpoints")):
-        raise UserError(f"{name} has no checkpoints/*.ckpt; name a run, a .ckpt, or what save_pretrained wrote")
+        raise UserError(f"{name} has no checkpoints/*.ckpt; name a run, a .ckpt, or a save_pretrained folder")
     return checkpoints[-1]
 
 

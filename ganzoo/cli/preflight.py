@@ -43,22 +43,23 @@ from ganzoo.core.strategy import GANStrategy, check_callback
 from ganzoo.data import GANDataModule
 from ganzoo.data.datasets import Images
 
-FOR_ONE = "cannot serve two optimizers; set {} instead"
+PREDICT = "is for Trainer.predict, which ganzoo does not call; use python -m ganzoo sample"
+TWO_OPTIMIZERS = "does not support two optimizers; set {} instead"
 REFUSED = {  # option of Lightning's `Trainer` -> its default, and why other values are refused
-    "accumulate_grad_batches": (1, FOR_ONE.format("model.microbatches")),
-    "barebones": (False, "leaves out all that makes a run; python -m ganzoo bench measures the bare speed"),
-    "fast_dev_run": (False, "keeps no log; use fit --dry-run, or trainer.max_steps 1"),
-    "gradient_clip_algorithm": (None, FOR_ONE.format("model.clip_norm")),
-    "gradient_clip_val": (None, FOR_ONE.format("model.clip_norm")),
-    "limit_predict_batches": (None, "belongs to a verb that is not there; python -m ganzoo sample makes images"),
-    "model_registry": (None, "sends checkpoints to another machine, which a training does not; leave it out"),
+    "accumulate_grad_batches": (1, TWO_OPTIMIZERS.format("model.microbatches")),
+    "barebones": (False, "disables logs and checkpoints; python -m ganzoo bench measures speed alone"),
+    "fast_dev_run": (False, "disables logging; use fit --dry-run, or trainer.max_steps 1"),
+    "gradient_clip_algorithm": (None, TWO_OPTIMIZERS.format("model.clip_norm")),
+    "gradient_clip_val": (None, TWO_OPTIMIZERS.format("model.clip_norm")),
+    "limit_predict_batches": (None, PREDICT),
+    "model_registry": (None, "uploads checkpoints, which ganzoo does not support; leave it out"),
 }
 VALIDATION = {"check_val_every_n_epoch": (None, 1), "num_sanity_val_steps": (None, 0), "val_check_interval": (None,)}
 UNFIT: dict[type[Callback], str] = {  # callbacks that only work in Python, and why
-    BasePredictionWriter: "writes what Trainer.predict makes; python -m ganzoo sample makes images",
-    BatchSizeFinder: "trains with another data.batch_size than the run's config says; try one with fit --dry-run",
-    ModelPruning: "takes functions and parameters, which no config can hold; train in Python for it",
-    OnExceptionCheckpoint: "would let a new run continue from what another left; a run saves its last state by itself",
+    BasePredictionWriter: PREDICT,
+    BatchSizeFinder: "changes data.batch_size, so the run's config would be wrong; try sizes with fit --dry-run",
+    ModelPruning: "needs functions and parameters, which a config cannot store; use it from Python",
+    OnExceptionCheckpoint: "may resume from another run's file; leave it out, as a run saves its last state",
 }
 NOTHING = (Callback, Checkpoint, ProgressBar)  # bases that do nothing by themselves
 Steps = Annotated[int, Limits(-1)]  # -1 is no limit
@@ -96,7 +97,7 @@ def check_config(config: Any, verb: str) -> None:
     except ArgumentError as error:
         raise UserError(f"trainer.{error}" if error.owner is trainer else str(error)) from error
     for key in _urls(vars(config)):
-        raise UserError(f"{key} is a URL; only a logger's service is reached by one, so name a folder or file here")
+        raise UserError(f"{key} is a URL, which only loggers support; name a local folder or file")
     _check_names(config.trainer)
     _check_limits(config.trainer)
     _check_effects(config, verb)
@@ -136,11 +137,11 @@ def _check_names(trainer: Any) -> None:
     }
     for name, known in choices.items():
         if isinstance(value := trainer[name], str) and value not in known:
-            raise UserError(f"no trainer.{name} {value!r}{closest(value, known, 'there are ' + ', '.join(known))}")
+            raise UserError(f"no trainer.{name} {value!r}{closest(value, known, 'choose from ' + ', '.join(known))}")
     if isinstance(given := trainer.strategy, Namespace):
         cls: Any = resolve_name(given.class_path)
         if not issubclass(cls, SingleDeviceStrategy | GANStrategy):
-            raise UserError(f"trainer.strategy: {cls.__name__} cannot train two networks in turns; there are auto, gan")
+            raise UserError(f"trainer.strategy: {cls.__name__} cannot train two networks in turns; choose auto or gan")
 
 
 def _check_limits(trainer: Any) -> None:
@@ -152,7 +153,7 @@ def _check_limits(trainer: Any) -> None:
     for unit in ("steps", "epochs"):
         least, most = trainer[f"min_{unit}"] or 0, trainer[f"max_{unit}"] or -1
         if 0 < most < least:
-            raise UserError(f"trainer.min_{unit} {least} is above trainer.max_{unit} {most}; raise that one")
+            raise UserError(f"trainer.min_{unit} {least} is above trainer.max_{unit} {most}; raise the maximum")
     try:
         left = Timer(trainer.max_time).time_remaining()
     except (TypeError, MisconfigurationException) as error:
@@ -160,7 +161,7 @@ def _check_limits(trainer: Any) -> None:
     if left is not None and left <= 0:
         raise UserError("trainer.max_time is 0, so there is nothing to train; set it higher, or to null for no limit")
     if trainer.val_check_interval == 0:
-        raise UserError("trainer.val_check_interval is 0; it takes a share of an epoch, or a number of batches")
+        raise UserError("trainer.val_check_interval is 0; set it to a fraction of an epoch, or a number of batches")
 
 
 def _check_effects(config: Any, verb: str) -> None:
@@ -171,9 +172,9 @@ def _check_effects(config: Any, verb: str) -> None:
             raise UserError(f"trainer.{name} {why}")
     for name, idle in VALIDATION.items():
         if verb == "fit" and not (trainer.limit_val_batches or trainer.overfit_batches) and trainer[name] not in idle:
-            raise UserError(f"trainer.{name} needs a validation; set trainer.limit_val_batches, such as to 1.0, too")
+            raise UserError(f"trainer.{name} needs validation; also set trainer.limit_val_batches, for example to 1.0")
     if not trainer.use_distributed_sampler and issubclass(resolve_name(config.data.class_path), GANDataModule):
-        raise UserError("trainer.use_distributed_sampler is for other data; ganzoo's divides each batch by itself")
+        raise UserError("trainer.use_distributed_sampler has no effect on ganzoo's data; leave it out")
 
 
 def _check_callbacks(given: Any) -> None:
@@ -184,7 +185,7 @@ def _check_callbacks(given: Any) -> None:
         except MisconfigurationException as error:
             raise UserError(f"trainer.callbacks: {error}") from error
         if cls in NOTHING:
-            raise UserError(f"trainer.callbacks: {cls.__name__} does nothing by itself; name a class derived from it")
+            raise UserError(f"trainer.callbacks: {cls.__name__} does nothing by itself; name a subclass")
         for base, why in UNFIT.items():
             if issubclass(cls, base):
                 raise UserError(f"trainer.callbacks: {cls.__name__} {why}")
@@ -217,7 +218,7 @@ def _difference(before: Any, now: Any, key: str, but: set[str]) -> str | None:
     if normal(before) == normal(now):
         return None
     here, there = (one_line(repr(value))[:80] for value in (now, before))
-    return f"{key.replace('.init_args', '')} is {here} here, and {there}"
+    return f"{key.replace('.init_args', '')} is {here} here, but {there}"
 
 
 def _arguments(base: type) -> set[str]:
@@ -256,7 +257,7 @@ def affordable(config: Any) -> Iterator[None]:
     except Exception as error:  # jsonargparse wraps it
         if any("overflow" in str(cause) or "out of memory" in (mid_run(cause) or "") for cause in causes(error)):
             cause = f"{_largest(config)} makes the model larger than this machine's memory"
-            raise UserError(f"{cause}; lower it, or what else is large") from error
+            raise UserError(f"{cause}; lower it, or another large argument") from error
         raise
     finally:
         hook.remove()
@@ -280,9 +281,7 @@ def check_folder(folder: Path, option: str) -> None:
     try:
         tempfile.TemporaryFile(dir=place).close()
     except OSError as error:
-        raise UserError(
-            f"{folder} cannot be written ({error.strerror}); choose another place: --{option} DIR"
-        ) from error
+        raise UserError(f"{folder} cannot be written ({error.strerror}); choose another folder: --{option}") from error
 
 
 def check_model(model: nn.Module) -> None:
@@ -297,7 +296,7 @@ def check_model(model: nn.Module) -> None:
         if not isinstance(getattr(model, player, None), nn.Module):
             raise UserError(f"{cls.__name__} has no {player}; set self.{player} to a network in its __init__")
         if any(weight.numel() == 0 for weight in getattr(model, player).parameters()):
-            raise UserError(f"a layer of {cls.__name__}'s {player} has no weights; no size under model can be 0")
+            raise UserError(f"a layer of {cls.__name__}'s {player} has no weights; set all sizes under model above 0")
     schedule = getattr(model, "lr_scheduler", None)
     for player, make in getattr(model, "make_optimizer", {}).items():
         option = "optimizer"
@@ -306,7 +305,7 @@ def check_model(model: nn.Module) -> None:
             option = "lr_scheduler"
             check_schedulers([] if schedule is None else [schedule(optimizer)])
         except Exception as error:  # from any class of torch, or the user's
-            raise UserError(f"model.{option}, of the {player}: {describe(error)}") from error
+            raise UserError(f"model.{option} of the {player}: {describe(error)}") from error
 
 
 def _check_rates(optimizer: Any) -> None:
@@ -323,7 +322,7 @@ def check_data(data: Any, processes: int, model: GANModule) -> None:
     parts = processes * model.microbatches
     if data.batch_size % parts:
         raise UserError(
-            f"data.batch_size {data.batch_size} does not divide by {processes} (processes) x {model.microbatches} "
+            f"data.batch_size {data.batch_size} is not divisible by {processes} (processes) x {model.microbatches} "
             f"(model.microbatches); choose a multiple of {parts}, such as {max(data.batch_size // parts, 1) * parts}"
         )
     data.prepare_data()
@@ -332,7 +331,7 @@ def check_data(data: Any, processes: int, model: GANModule) -> None:
         try:
             _check_one_picture(copy.deepcopy(model).train(), loader.data)
         except MisconfigurationException as error:
-            raise UserError(f"data.batch_size {parts}: {error}; take {2 * parts} or more") from error
+            raise UserError(f"data.batch_size {parts}: {error}; set it to {2 * parts} or more") from error
 
 
 def _check_one_picture(model: Any, images: Images) -> None:

@@ -1,4 +1,4 @@
-"""`sample`: images from a checkpoint, without data set and GPU."""
+"""`sample`: images from a checkpoint, without data or a GPU."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     parser = Arguments(verb, VERBS[verb].help)
     parser.add_argument(
         "checkpoint",
-        help="a trained model's name (python -m ganzoo list), a run, a .ckpt, or what save_pretrained wrote",
+        help="a trained model's name (python -m ganzoo list), a run, a .ckpt, or a save_pretrained folder",
     )
-    parser.add_argument("--seeds", metavar="0,1,4-6", help="one image each; the same seed gives the same image")
-    parser.add_argument("-n", type=number(Count), metavar="N", help="how many: seeds 0 to N - 1 (default: about 64)")
+    parser.add_argument("--seeds", metavar="0,1,4-6", help="one image per seed; a seed always gives the same image")
+    parser.add_argument("-n", type=number(Count), metavar="N", help="seeds 0 to N - 1 (default: about 64 images)")
     parser.add_argument("--class", dest="label", type=int, help="the class of all images, for a conditional model")
     parser.add_argument(
         "--source", nargs="+", type=Path, metavar="PATH", help="pictures or a folder of them, for a translator"
     )
-    parser.add_argument("--outdir", type=Path, default=Path("samples"), help="where to write (default: samples)")
+    parser.add_argument("--outdir", type=Path, default=Path("samples"), help="output folder (default: samples)")
     parser.add_argument(
         "--format",
         choices=("grid", "png", "npy"),
         default="grid",
-        help="one picture, one picture for each seed or source, or an array [N, H, W, C] of bytes",
+        help="one picture of all, one PNG per seed or source, or an array [N, H, W, C] of bytes (default: grid)",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps (default: cpu)")
-    parser.add_argument("--variant", metavar="my_file.MyGAN", help="the class of a checkpoint of your own variant")
+    parser.add_argument("--variant", metavar="my_file.MyGAN", help="the class of your own variant, for its checkpoint")
     options = parser.parse_args(arguments)
     seeds = _seeds(options.seeds, options.n)
     path = find_checkpoint(options.checkpoint)
@@ -56,13 +56,13 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         if seeds is None:
             seeds = list(range(_usual(model, options) if names is None else len(names)))
         if names is not None and len(names) != len(seeds):
-            raise UserError(f"{len(names)} pictures of --source and {len(seeds)} seeds; give one seed a picture")
+            raise UserError(f"{len(names)} pictures in --source, but {len(seeds)} seeds; give one seed per picture")
         label, columns = options.label, max(1, round(len(seeds) ** 0.5))
         if options.format == "grid" and _in_columns(model, options):
             columns = class_columns(model)
             label = [i % model.num_classes for i in range(len(seeds))]
         if options.format == "grid" and len(seeds) > MOST_SEEN:
-            raise UserError(f"a grid of {len(seeds):,} images is too large; make fewer, or take --format png or npy")
+            raise UserError(f"a grid of {len(seeds):,} images is too large; generate fewer, or use --format png or npy")
         check_memory("the number of images", len(seeds), 8 * len(seeds) * _pixels(model))  # float32, and concatenated
         images = model.to(options.device).sample(seeds=seeds, label=label, source=sources)
         if names is None:
@@ -87,11 +87,11 @@ def _check(model: Any, label: int | None, source: Sequence[Path] | None) -> None
     if label is not None and not 0 <= label < model.num_classes:
         raise UserError(f"{name} has no class {label}; choose one from 0 to {model.num_classes - 1}")
     if source is not None and channels is None:
-        raise UserError(f"{name} makes images from seeds alone; leave --source out")
+        raise UserError(f"{name} generates images from seeds only; leave --source out")
     if source is None and channels is not None:
-        raise UserError(f"{name} translates pictures; name some, or a folder of them: --source DIR")
+        raise UserError(f"{name} translates pictures; give some, or a folder of them: --source PATH")
     if source is not None and channels not in (1, 3):
-        raise UserError(f"{name} reads {channels} channels, and pictures have 1 or 3; use model.sample(source=...)")
+        raise UserError(f"{name} takes {channels} channels, but pictures have 1 or 3; use model.sample(source=...)")
 
 
 def _pixels(model: Any) -> int:
@@ -132,7 +132,7 @@ def _sources(model: Any, paths: Sequence[Path], n: int | None) -> tuple[list[str
         found = [path / name for name in find(path)[0]] if path.is_dir() else [path]
         files |= {file: str(file.relative_to(path if path.is_dir() else file.parent).with_suffix("")) for file in found}
     if n is not None and n > len(files):
-        raise UserError(f"-n {n}, and --source has {len(files)} pictures; leave -n out")
+        raise UserError(f"-n {n}, but --source has only {len(files)} pictures; leave -n out")
     files = dict(list(files.items())[:n])
     if doubled := [name for name, count in Counter(map(composed, files.values())).items() if count > 1]:
         raise UserError(f"--source has several pictures that would be written as {doubled[0]}.png; rename them")
@@ -153,7 +153,7 @@ def check_device(device: str) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = textwrap.shorten(str(error).partition(". ")[0], 60)
-        raise UserError(f"--device {device}: {reason}; python -m ganzoo checks shows the devices here") from error
+        raise UserError(f"--device {device}: {reason}; python -m ganzoo checks lists the devices") from error
 
 
 def _write(images: Any, names: Sequence[str], folder: Path, kind: str, columns: int, sources: Sequence[Path]) -> str:
@@ -184,7 +184,7 @@ def _write(images: Any, names: Sequence[str], folder: Path, kind: str, columns: 
 def _seeds(text: str | None, n: int | None) -> list[int] | None:
     """The seeds given by --seeds or -n, or None."""
     if n is not None and n > MOST:
-        raise UserError(f"-n {n:,}: more than {MOST:,} images; make fewer at once, by --seeds")
+        raise UserError(f"-n {n:,}: more than {MOST:,} images; generate fewer at once, with --seeds")
     if text is None:
         return None if n is None else list(range(n))
     seeds = parse_seeds(text)
@@ -201,7 +201,7 @@ def parse_seeds(text: str) -> list[int]:
         if match is None or (first := int(match[1])) > (last := int(match[2] or match[1])):
             raise UserError(f"--seeds {text!r} cannot be read; write numbers and ranges, such as 0,1,4-6")
         if len(seeds) + last - first >= MOST:
-            raise UserError(f"--seeds {text}: more than {MOST:,} images; make fewer at once")
+            raise UserError(f"--seeds {text}: more than {MOST:,} images; generate fewer at once")
         seeds += range(first, last + 1)
     return seeds
 
@@ -217,4 +217,4 @@ def import_variant(name: str | None) -> Any:
     except (ModuleNotFoundError, ValueError, AttributeError) as error:
         if module and getattr(error, "name", module) not in (module, cls):
             raise  # raised inside the file
-        raise UserError(f"no class --variant {name}; write my_file.MyGAN, in the folder of my_file.py") from error
+        raise UserError(f"--variant {name} not found; write my_file.MyGAN, in the folder of my_file.py") from error

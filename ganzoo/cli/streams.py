@@ -87,7 +87,7 @@ def standard_streams() -> Iterator[None]:
         err.end()
 
 
-def unheard() -> None:
+def ignore_stdout_failures() -> None:
     """From now on failures of stdout are ignored, too."""
     if isinstance(stream := getattr(sys.stdout, "terminal", None), Stream):
         stream.needed = False

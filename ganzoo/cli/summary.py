@@ -15,14 +15,14 @@ from ganzoo.core.text import visible
 from ganzoo.evaluation.record import Report
 
 CONTENTS = {
-    "samples": "grids of the same latents while training",
-    "samples.mp4": "the same as a video",
-    "interpolation.png": "from latent to latent",
+    "samples": "sample grids during training, from fixed latents",
+    "samples.mp4": "the sample grids as a video",
+    "interpolation.png": "interpolations between latents",
     "reals.png": "training images",
     "metrics.jsonl": "losses and scores",
-    "tensorboard": "the same and the pictures: tensorboard --logdir runs",
-    "wandb": "the same and the pictures, for wandb",
-    "scores.json": "the scores at the end, and how they were measured",
+    "tensorboard": "losses, scores and pictures: tensorboard --logdir runs",
+    "wandb": "losses, scores and pictures for wandb",
+    "scores.json": "the final scores, and how they were measured",
     "checkpoints/last.ckpt": "the last state",
     "config.yaml": "the resolved config",
     "environment.json": "versions, devices, command",
@@ -32,11 +32,11 @@ SHOWN = 6  # figures in the summary; scores.json has all
 
 def summary(run: RunFolder, trainer: Trainer) -> str:
     """What `fit` prints at its end: state, files, alarms, scores and next commands."""
-    state = "Stopped" if run.signal else "Done" if run.started else "Nothing to train, as it was already"
+    state = "Stopped" if run.signal else "Done" if run.started else "Nothing to train: the run was already"
     full = _full(trainer)
-    lost = ", but the last state was not written: make room, and resume with --ckpt_path last" if full else ""
+    lost = ", but the last state could not be saved: free some space, and resume with --ckpt_path last" if full else ""
     if not run.whole:
-        lost = f", but {run.folder} was deleted in the meantime: what it held by then is lost"
+        lost = f", but {run.folder} was deleted during the training: its earlier files are lost"
     head = f"{state} at step {trainer.global_step:,}{lost}. In {run.folder}:"
     reports = [c.report for c in trainer.callbacks if isinstance(c, Scores) and c.report]  # type: ignore[attr-defined]
     parts = [_contents(run), _alarms(trainer), *map(_scores, reports)]
@@ -48,7 +48,7 @@ def summary(run: RunFolder, trainer: Trainer) -> str:
 def _contents(run: RunFolder) -> list[str]:
     found = {name: what for name, what in CONTENTS.items() if (run.folder / name).exists()}
     for path in sorted((run.folder / "checkpoints").glob("best-*.ckpt")):
-        found[f"checkpoints/{path.name}"] = f"the best by {path.stem.removeprefix('best-')}"
+        found[f"checkpoints/{path.name}"] = f"best checkpoint by {path.stem.removeprefix('best-')}"
     return [f"  {name:<30}{what}" for name, what in found.items()]
 
 
@@ -61,10 +61,10 @@ def _next(run: RunFolder, trainer: Trainer, scored: bool) -> list[str]:
     of = "--seeds 0-63" if model.source_channels is None else "--source FOLDER"
     commands = [
         f"sample {folder} {of}{own}",
-        f"evaluate {folder}{own}{'' if scored else '   # FID and others: none was measured'}",
+        f"evaluate {folder}{own}{'' if scored else '   # FID and others: not measured yet'}",
     ]
     if hasattr(model, "classify"):
-        commands.append(f"test --config {config} --ckpt_path {folder}   # share of wrong classes")
+        commands.append(f"test --config {config} --ckpt_path {folder}   # classification error")
     commands.append(f"fit --config {config} --ckpt_path {folder}{_more(run, trainer)}")
     return ["Next:", *(f"  python -m ganzoo {command}" for command in commands)]
 

@@ -1,4 +1,4 @@
-"""`theory`: draws the figures of the theory into a folder; all numbers are computed or trained each time."""
+"""`theory`: draws figures on GAN theory into a folder; each call computes or trains all numbers anew."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     parser.epilog = "\n".join(["figures:", *(f"  {name:<24}{text}" for name, (_, text) in FIGURES.items())])
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--outdir", type=Path, default=Path("theory"), metavar="DIR", help="default: theory")
-    parser.add_argument("names", nargs="*", metavar="FIGURE", help="default: all of them")
+    parser.add_argument("names", nargs="*", metavar="FIGURE", help="default: all")
     options = parser.parse_args(arguments)
     names = list(dict.fromkeys(options.names or FIGURES))
     for name in names:
@@ -29,7 +29,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise UserError('figures are drawn with matplotlib: pip install "ganzoo[figures]"') from None
+        raise UserError('figures need matplotlib: pip install "ganzoo[figures]"') from None
     with writing(options.outdir):
         options.outdir.mkdir(parents=True, exist_ok=True)
         (options.outdir / "gallery.md").touch()
@@ -46,7 +46,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
             shown = [name for name in FIGURES if (options.outdir / f"{name}.png").exists()]
             page.write_text(gallery(shown), encoding="utf-8")
         print(f"  {time.monotonic() - start:.1f} s", flush=True)
-    print(f"{page} shows them, with captions")
+    print(f"{page} shows the figures with captions")
     return 0
 
 
@@ -59,7 +59,8 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"--outdir {folder}: {error.strerror or error}: {error.filename or folder}") from None
+        what = f"{error.strerror or error}: {error.filename or folder}"
+        raise UserError(f"--outdir {folder}: {what}; choose another folder") from None
 
 
 def drawing(name: str) -> Callable[..., Any]:

@@ -39,7 +39,7 @@ from ganzoo.cli.cost import measure
 from ganzoo.cli.errors import UserError, causes, describe, mid_run, one_line, printable, user_errors
 from ganzoo.cli.parsing import Parser
 from ganzoo.cli.paths import find_checkpoint, own_files, run_of
-from ganzoo.cli.streams import unheard
+from ganzoo.cli.streams import ignore_stdout_failures
 from ganzoo.cli.summary import failed, summary
 from ganzoo.core.arguments import DATA_SAYS
 from ganzoo.core.environment import environment
@@ -73,7 +73,7 @@ class GANCLI(LightningCLI):
         self.verb, self.dry = verb, dry
         self.run: RunFolder | None = None
         self.home: Path | None = None  # the run to resume
-        self.told = ""  # printed when training begins
+        self.notice = ""  # printed when training begins
         self.checkpoint: dict[str, Any] | None = None
         super().__init__(
             GANModule,
@@ -101,7 +101,7 @@ class GANCLI(LightningCLI):
         parser.add_argument(
             "--ckpt_path",
             type=str | None,
-            help="a checkpoint, or a run, whose newest is taken; last for the run that the same command began, if any",
+            help="a checkpoint, a run (its newest checkpoint), or last (the newest run with the same config, if any)",
         )
         for key in configs.LINKED:
             parser.link_arguments(
@@ -160,13 +160,13 @@ class GANCLI(LightningCLI):
             if config["strategy"] == "auto" and trainer.num_devices * trainer.num_nodes > 1:
                 trainer = self.trainer_class(**config | {"strategy": GANStrategy.strategy_name}, callbacks=callbacks)
         except Exception as error:  # Lightning and accelerators raise many kinds
-            raise UserError(f"trainer: {one_line(error)}; python -m ganzoo checks shows the devices here") from error
+            raise UserError(f"trainer: {one_line(error)}; python -m ganzoo checks lists the devices") from error
         if config["sync_batchnorm"] and trainer.strategy.root_device.type == "cpu":
-            raise UserError("trainer.sync_batchnorm is for GPUs, and this training is on CPUs; leave it out")
+            raise UserError("trainer.sync_batchnorm needs GPUs, but this training runs on CPUs; leave it out")
         return trainer
 
     def instantiate_classes(self) -> None:
-        with self._discarding(), self._whole_names(), preflight.affordable(self.config.model):
+        with self._discarding(), self._full_keys(), preflight.affordable(self.config.model):
             super().instantiate_classes()
 
     def after_instantiate_classes(self) -> None:
@@ -190,14 +190,14 @@ class GANCLI(LightningCLI):
             self.checkpoint = None
         if self.verb == "fit" and self.trainer.is_global_zero:
             processes = self.trainer.num_devices * self.trainer.num_nodes
-            with self._whole_names():
+            with self._full_keys():
                 preflight.check_data(self.datamodule, processes, self.model)
 
     def start(self) -> None:
         """Trains, or computes the losses."""
         method = getattr(self.trainer, self.verb)
-        if self.told:
-            rank_zero_only(print)(printable(self.told), file=sys.stderr)
+        if self.notice:
+            rank_zero_only(print)(printable(self.notice), file=sys.stderr)
         try:
             method(self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path, weights_only=True)
         except SystemExit as error:
@@ -210,7 +210,7 @@ class GANCLI(LightningCLI):
             bad = isinstance(error, NonFiniteError)
             if (line := str(error) if bad else mid_run(error)) is None:
                 raise
-            raise UserError(line + self._way_on(bad)) from error
+            raise UserError(line + self._how_to_resume(bad)) from error
         finally:
             if self.run:
                 self.run.discard()
@@ -223,7 +223,7 @@ class GANCLI(LightningCLI):
         names = self.checkpoint["ganzoo"]["variant"], self.config.model.class_path
         saved, cls = (name.rpartition(".")[2] for name in names)
         if saved != cls:
-            raise UserError(f"{path} is of {saved}, not {cls}; use --model {saved}, or another checkpoint")
+            raise UserError(f"{path} is a checkpoint of {saved}, not {cls}; use --model {saved}, or another checkpoint")
         step, most = self.checkpoint["global_step"], self.config.trainer.max_steps
         if self.verb == "fit" and 0 < most < step + (self.home is None):
             raise UserError(f"{path} is at step {step} of {most}; to continue, add --trainer.max_steps {2 * step}")
@@ -236,7 +236,7 @@ class GANCLI(LightningCLI):
         if (other := preflight.difference(self.home / "config.yaml", self._text())) is None:
             lock(self.home)  # before reading: a process that trains in it may delete the checkpoint
         else:
-            self.told = f"{other} in {self.home}, which is kept: a new run continues from {checkpoint}"
+            self.notice = f"{other} in {self.home}, which stays as it is: a new run continues from {checkpoint}"
             self.home = None
 
     def _linked(self, datamodule: Any, key: str) -> Any:
@@ -253,7 +253,7 @@ class GANCLI(LightningCLI):
         return value
 
     @contextmanager
-    def _whole_names(self) -> Iterator[None]:
+    def _full_keys(self) -> Iterator[None]:
         """Replaces the argument's name at the start of a constructor's message by its key, such as `model.n_critic`."""
         try:
             yield
@@ -279,17 +279,17 @@ class GANCLI(LightningCLI):
         if (last := newest(self.home / "checkpoints")) is not None:
             self.config.ckpt_path = str(last)
         elif files:
-            raise UserError(f"{files[-1]} is damaged, and so are all before it; start a new run without --ckpt_path")
+            raise UserError(f"{files[-1]} is damaged, as are all earlier ones; start a new run without --ckpt_path")
         for file in files[files.index(last) + 1 :] if last else ():
             if not file.name.startswith("best-"):
-                print(f"{file} is damaged; going on from {last}", file=sys.stderr)
+                print(f"{file} is damaged; continuing from {last}", file=sys.stderr)
 
-    def _way_on(self, lower: bool) -> str:
+    def _how_to_resume(self, lower: bool) -> str:
         """How to continue after an error stopped the training."""
         assert self.run is not None
         if (last := newest(self.run.checkpoints)) is None:
             return "; there is no checkpoint yet"
-        cure = " and a lower learning rate, or let the run go back by itself: --checkpoint.rollbacks 3" if lower else ""
+        cure = " and a lower learning rate, or let the run roll back: --checkpoint.rollbacks 3" if lower else ""
         return f"; the last good state is {last}: resume with --ckpt_path {last}{cure}"
 
     def _make_run(self) -> RunFolder:
@@ -298,7 +298,7 @@ class GANCLI(LightningCLI):
         facts = environment() | ({"parent": config.ckpt_path} if config.ckpt_path and folder is None else {})
         texts = {"config.yaml": self._text(), "environment.json": json.dumps(facts, indent=2) + "\n"}
         root = Path(config.trainer.default_root_dir)
-        preflight.check_folder(folder or root, "trainer.default_root_dir")
+        preflight.check_folder(folder or root, "trainer.default_root_dir DIR")
         if folder is None:
             name = f"{type(self.model).__name__}-{getattr(self.datamodule, 'name', type(self.datamodule).__name__)}"
             folder, made = (next_run(root, name.lower()), made) if self.dry else take_next(root, name.lower())
@@ -312,7 +312,7 @@ class GANCLI(LightningCLI):
             text = self.parser.dump(config, skip_unset=False)
         if match := re.search(r"(\w+): Unable to serialize", text):
             raise UserError(
-                f"{match[1]} of {config.model.class_path} has no type, so no config can hold it; write "
+                f"{match[1]} of {config.model.class_path} has no type annotation, so a config cannot store it; write "
                 f"{match[1]}: OptimizerCallable = lambda params: ..., imported from lightning.pytorch.cli"
             )
         return text.rstrip() + "\n"
@@ -348,7 +348,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         if dry:
             return dry_run(cli)
         if verb == "fit":
-            unheard()
+            ignore_stdout_failures()
         cli.start()
     if cli.run is None or cli.trainer.local_rank:  # Lightning treats other codes as failures
         return 0
@@ -366,11 +366,11 @@ def dry_run(cli: GANCLI) -> int:
     if steps is None and epochs > 0:
         steps = epochs * len(cli.datamodule.train_dataloader())
     print(f"{type(cli.model).__name__}: {parameters(cli.model)}; batches of {cost.images} images")
-    print(f"a step takes {cost.seconds:.3g} s, and the training {cost.memory / 1e6:,.0f} MB at its peak")
+    print(f"{cost.seconds:.3g} s per step, peak memory {cost.memory / 1e6:,.0f} MB")
     if steps is None and time_left(trainer):
-        print("it would run until trainer.max_time is over: there is no trainer.max_steps or trainer.max_epochs")
+        print("it would run until trainer.max_time: trainer.max_steps and trainer.max_epochs are not set")
     elif steps is None:
-        print("it would run until Ctrl-C: there is no trainer.max_steps, max_epochs or max_time")
+        print("it would run until Ctrl-C: trainer.max_steps, max_epochs and max_time are not set")
     else:
         seconds = steps * cost.seconds
         end = datetime.now() + timedelta(seconds=seconds)

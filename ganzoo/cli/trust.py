@@ -23,7 +23,7 @@ KNOWN = [
     *("lightning.fabric.accelerators", "lightning.fabric.plugins"),  # where some of the above are defined
 ]
 NEVER = {*sys.stdlib_module_names, "jsonargparse"}
-HELP = "a package or folder whose classes a config may name, beside ganzoo, torch.optim, Lightning and .py files here"
+HELP = "a package or folder whose classes a config may use, besides ganzoo, torch.optim, Lightning and .py files here"
 
 
 def guard(trusted: Sequence[str] = ()) -> None:
@@ -59,12 +59,12 @@ def refusal(error: ImportError) -> str:
     name = str(error).split("'")[1]
     package = name.partition(".")[0]
     if _spec(package) is None:
-        return f"{name}: no file or package {package!r}; run in the folder that has {package}.py in it"
-    ours = "ganzoo's, torch.optim's, Lightning's or in a .py file of this folder"
-    who = f"names {name}, which is not {ours}, and was not imported"
+        return f"{name}: no file or package {package!r}; run in the folder of {package}.py"
+    ours = "in ganzoo, torch.optim, Lightning or a .py file of this folder"
+    who = f"names {name}, which was not imported, as it is not {ours}"
     if package in NEVER or package in ("ganzoo", "lightning", "torch"):
-        return f"{who}; name a class of those"
-    return f"{who}; if you trust that code as you do your own, add --trust {package}"
+        return f"{who}; name a class from one of these"
+    return f"{who}; if you trust its code like your own, add --trust {package}"
 
 
 def own_modules() -> list[str]:

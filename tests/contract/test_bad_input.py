@@ -93,15 +93,15 @@ TYPED = {
     ),
     "larger than the memory": (
         "--model DCGAN --model.width 1000000000 --data Digits",
-        "model.width 1000000000 makes the model larger than this machine's memory; lower it, or what else is large",
+        "model.width 1000000000 makes the model larger than this machine's memory; lower it, or another large argument",
     ),
     "frozen": (
         "--model DCGAN --model.optimizer SGD --model.optimizer.lr 0 --data Digits",
-        "model.optimizer, of the discriminator: lr is 0.0; it takes a number above 0 to 100",
+        "model.optimizer of the discriminator: lr is 0.0; it takes a number above 0 to 100",
     ),
     "torch's own ranges": (
         "--model DCGAN --model.optimizer Adam --model.optimizer.betas [0.5,2] --data Digits",
-        "model.optimizer, of the discriminator: Invalid beta parameter at index 1: 2.0",
+        "model.optimizer of the discriminator: Invalid beta parameter at index 1: 2.0",
     ),
     "sure to drop": (
         "--model CGAN --model.d_dropout 1 --data Digits",

@@ -170,8 +170,8 @@ def table(text: str) -> list:
     fit --model dcgan --data Digits | did you mean 'DCGAN'?
     fit --model DCGAN --data Digit | data: Expected a dot import path string: Digit | did you mean 'Digits'?
     fit --model DCGAN --data Qwertz | data: Expected a dot import path string: Qwertz | CIFAR10 | my_file.MyClass
-    fit --model torch.nn.Linear --data Digits | model: names torch.nn.Linear, which is not ganzoo's | name a class
-    fit --model.width 8 --data Digits | --model.width belongs to no class | --model DCGAN
+    fit --model torch.nn.Linear --data Digits | model: names torch.nn.Linear, which was not imported | name a class
+    fit --model.width 8 --data Digits | --model.width needs a class | --model DCGAN
     fit --config dcgan/digit | no config 'dcgan/digit' | did you mean 'dcgan/digits'?
     fit --config | no config '' | python -m ganzoo list
     fit --config= | no config '' | python -m ganzoo list
@@ -215,11 +215,11 @@ def test_bad_commands_are_refused(refuse, command, words):
     --batch_size=8 | batch_size: no such option | did you mean data.batch_size?
     --lr 1 | lr: no such option | did you mean model.optimizer.lr?
     --seed 1 | seed: no such option | did you mean seed_everything?
-    stray | 'stray' belongs to no option | --KEY stray
+    stray | unexpected argument 'stray' | --KEY stray
     --model.optimizer Adamm | model.optimizer: | Adamm | did you mean 'Adam'?
     --model.optimizer torch.optim.Adamm | model.optimizer: | no attribute 'Adamm' | did you mean 'Adam'?
     --model.lr_scheduler StepLRR | model.lr_scheduler: | StepLRR | did you mean 'StepLR'?
-    --model.lr_scheduler StepLR | model.lr_scheduler.step_size: it has no default
+    --model.lr_scheduler StepLR | model.lr_scheduler.step_size: no value and no default
     --trainer.logger TensorBoardLoger | trainer.logger: | did you mean 'TensorBoardLogger'?
     --model.width eight | model.width: Expected | 'int' | eight
     --model.width | --model | expected one argument | --help
@@ -231,7 +231,7 @@ def test_bad_commands_are_refused(refuse, command, words):
     --data.batch_size 5000 | 5000 | 1397 training images | lower batch_size
     --data.flip perhaps | data.flip: Expected | 'bool' | perhaps
     --data.image_size 20 | data.image_size 20 | try 16
-    --model.microbatches 3 | data.batch_size 100 does not divide | a multiple of 3, such as 99
+    --model.microbatches 3 | data.batch_size 100 is not divisible | a multiple of 3, such as 99
     --trainer.max_steps four | trainer.max_steps: Expected | 'int' | four
     --trainer.max_steps 0 | trainer.max_steps is 0 | set it higher
     --trainer.log_every_n_steps 0 | trainer.log_every_n_steps is 0 | it takes a whole number from 1
@@ -241,9 +241,9 @@ def test_bad_commands_are_refused(refuse, command, words):
     --trainer.strategy ddp | no trainer.strategy 'ddp' | auto, gan
     --trainer.precision 17 | trainer.precision: Expected | 64 | bf16-mixed | null | Got value: 17
     --trainer.limit_val_batches x | trainer.limit_val_batches: Expected a | a whole number | a number | null | value: x
-    --trainer.foo 1 | trainer.foo: no such option; there are trainer.accelerator
-    --trainer.gradient_penalty 1 | trainer.gradient_penalty: no such option; there are trainer.accelerator
-    --model '{class_path: DCGAN, width: 8}' | model.width stands beside class_path; put it below init_args
+    --trainer.foo 1 | trainer.foo: no such option; the options are trainer.accelerator
+    --trainer.gradient_penalty 1 | trainer.gradient_penalty: no such option; the options are trainer.accelerator
+    --model '{class_path: DCGAN, width: 8}' | model.width is next to class_path; move it below init_args
     --trainer.gradient_clip_val 1 | trainer.gradient_clip_val | set model.clip_norm instead
     --trainer.accumulate_grad_batches 2 | two optimizers | set model.microbatches instead
     --seed_everything x | seed_everything: Expected | x
@@ -272,17 +272,17 @@ def test_no_gpu(refuse):
         ("width:", "widht:", ["model.widht: no such option", "did you mean width?"]),
         ("image_size:", "imagesize:", ["data.imagesize: no such option", "did you mean image_size?"]),
         ("init_args:", "initargs:", ["model.initargs", "did you mean init_args?"]),
-        ("  class_path: DCGAN\n", "", ["model names no class", "class_path"]),
+        ("  class_path: DCGAN\n", "", ["model has no class_path", "class_path"]),
         ("DCGAN", "DCGANN", ["model: ", "DCGANN", "did you mean 'DCGAN'?"]),
         ("Digits", "Digitz", ["data: ", "Digitz", "did you mean 'Digits'?"]),
         ("width: 4", "width: four", ["model.width: Expected", "four"]),
-        ("  init_args:\n    width: 4", "  width: 4", ["model.width stands beside class_path; put it below init_args"]),
+        ("  init_args:\n    width: 4", "  width: 4", ["model.width is next to class_path; move it below init_args"]),
         (
             "width: 4",
             "optimizer: {class_path: SGD, lr: 1}",
-            ["model.init_args.optimizer.lr stands beside class_path; put it below init_args"],
+            ["model.init_args.optimizer.lr is next to class_path; move it below init_args"],
         ),
-        ("max_steps: 4", "[max]: 4", ["mine.yaml, line", "a list stands where a key is to be"]),
+        ("max_steps: 4", "[max]: 4", ["mine.yaml, line", "a list is used as a key"]),
         ("max_steps: 4", "max_steps: four", ["trainer.max_steps: Expected", "four"]),
         ("image_size: 8", "batch_size: [8]", ["data.batch_size: Expected", "[8]"]),
         ("width: 4", "channels: 3", ["model.channels follows from the data", "leave it out"]),
@@ -301,11 +301,11 @@ def test_no_gpu(refuse):
             "lr_scheduler: {class_path: torch.optim.lr_scheduler.StepL}",
             ["model.lr_scheduler: ", "no attribute 'StepL'", "'StepLR'?"],
         ),
-        ("model:", "model: [", ["mine.yaml, line 3 is no YAML", "info dcgan/digits"]),
-        ("  init_args:", "\tinit_args:", ["mine.yaml, line 3 is no YAML", "info dcgan/digits"]),
+        ("model:", "model: [", ["mine.yaml, line 3 is not valid YAML", "info dcgan/digits"]),
+        ("  init_args:", "\tinit_args:", ["mine.yaml, line 3 is not valid YAML", "info dcgan/digits"]),
         (CONFIG, "", ["mine.yaml is empty", "info dcgan/digits"]),
-        (CONFIG, "- model\n- data\n", ["mine.yaml holds a list", "info dcgan/digits"]),
-        (CONFIG, "DCGAN\n", ["mine.yaml holds a str", "info dcgan/digits"]),
+        (CONFIG, "- model\n- data\n", ["mine.yaml contains a list", "info dcgan/digits"]),
+        (CONFIG, "DCGAN\n", ["mine.yaml contains a str", "info dcgan/digits"]),
     ],
 )
 def test_bad_configs_are_refused(refuse, old, new, words):
@@ -330,7 +330,7 @@ def test_bad_image_folders_are_refused(refuse, path, words):
 
 
 def test_an_image_folder_without_path_is_refused(refuse):
-    refuse("fit --model DCGAN --data ImageFolder", "data.path: it has no default")
+    refuse("fit --model DCGAN --data ImageFolder", "data.path: no value and no default")
 
 
 def test_corrupt_images_are_reported_by_checks_and_refused_by_fit(refuse, capsys):
@@ -357,7 +357,7 @@ def test_checks_reports_images_below_the_requested_size(refuse, capsys):
     assert main(["checks", "--data", "small", "--image_size", "32"]) == 0
     out = capsys.readouterr().out
     assert "a.png: 30x40, below 32 pixels" in out and out.endswith("--data.path small --data.image_size 32\n")
-    refuse("checks --image_size 32", "--image_size is of a folder; name it with --data DIR")
+    refuse("checks --image_size 32", "--image_size needs a folder of images; add --data DIR")
 
 
 @pytest.mark.parametrize("name", ["CIFAR10", "LSUN"])
@@ -373,7 +373,7 @@ def test_missing_data_sets_are_refused_within_10_seconds(refuse, monkeypatch, na
 
 @pytest.mark.parametrize(
     ("batch_size", "words"),
-    [(63, ["data.batch_size 63 does not divide by 2 (processes)", "such as 62"]), (5000, ["5000", "1397"])],
+    [(63, ["data.batch_size 63 is not divisible by 2 (processes)", "such as 62"]), (5000, ["5000", "1397"])],
 )
 def test_batch_sizes_unfit_for_two_processes_are_refused(refuse, batch_size, words):
     refuse(f"fit {SMALL} --trainer.devices 2 --trainer.accelerator cpu --data.batch_size {batch_size}", *words)
@@ -393,7 +393,7 @@ def test_an_unwritable_run_folder_is_refused(refuse, place):
     table("""
     --model my_nowhere.MyGAN --data Digits | no file or package 'my_nowhere' | my_nowhere.py
     --model my_gan.MyGANN --data Digits | no attribute 'MyGANN' | did you mean 'MyGAN'?
-    --model my_gan.nn --data Digits | model: names torch.nn, which is not ganzoo's
+    --model my_gan.nn --data Digits | model: names torch.nn, which was not imported
     --model my_broken.MyGAN --data Digits | my_broken.py, line 2 | 'no_such_package' | GANZOO_TRACEBACK=1
     --model my_typo.MyGAN --data Digits | my_typo.py, line 8 | SyntaxError | GANZOO_TRACEBACK=1
     --model my_name.MyGAN --data Digits | my_name.py, line 2 | NameError | 'torhc'
@@ -401,7 +401,7 @@ def test_an_unwritable_run_folder_is_refused(refuse, place):
     --model my_blind.MyGAN --data Digits | MyGAN has no generator | set self.generator
     --model my_half.MyGAN --data Digits | MyGAN has no generator_loss | define it
     --model my_blank.MyGAN --data Digits | MyGAN has no z_dim | set self.z_dim
-    --model my_gan.MyGAN --model.units 0 --data Digits | no weights | no size under model can be 0
+    --model my_gan.MyGAN --model.units 0 --data Digits | no weights | set all sizes under model above 0
     --model DCGAN --data my_data.MyData | MyData has no image_size | GANDataModule
     --model DCGAN --data my_data.Data | no attribute 'Data' | did you mean 'MyData'?
     """),
@@ -420,7 +420,7 @@ def test_own_variant(refuse, capsys):
     run = "runs/001-mygan-digits"
     assert f"sample {run} --seeds 0-63 --variant my_gan.MyGAN" in capsys.readouterr().err
     refuse(f"sample {run}", "is of my_gan.MyGAN, which is not in the zoo", "--variant my_gan.MyGAN")
-    refuse(f"sample {run} --variant my_gan.MyGANN", "no class --variant my_gan.MyGANN", "write my_file.MyGAN")
+    refuse(f"sample {run} --variant my_gan.MyGANN", "--variant my_gan.MyGANN not found", "write my_file.MyGAN")
     refuse(f"sample {run} --variant ganzoo.DCGAN", "is of my_gan.MyGAN", "own class")
     refuse(f"sample {run} --variant my_gan.MyGAN --class 10", "no class 10", "from 0 to 9")
     assert main(shlex.split(f"sample {run} --variant my_gan.MyGAN --class 9 -n 2")) == 0
@@ -445,7 +445,7 @@ def test_ganzoo_traceback_1_shows_the_traceback(monkeypatch, capsys):
 
 def test_describe_is_one_line():
     assert describe(ValueError("two\n  lines")) == "two lines"
-    assert describe(KeyError("k")) == "KeyError: 'k'; GANZOO_TRACEBACK=1 shows all of it"
+    assert describe(KeyError("k")) == "KeyError: 'k'; GANZOO_TRACEBACK=1 shows the traceback"
     assert describe(FileNotFoundError(2, "No such file", "x")) == "x: No such file"
 
 
@@ -496,7 +496,7 @@ def test_a_foreign_checkpoint_is_refused(refuse):
 @pytest.mark.parametrize(
     ("options", "words"),
     table("""
-    --model GAN --data Digits | is of DCGAN, not GAN | use --model DCGAN
+    --model GAN --data Digits | is a checkpoint of DCGAN, not GAN | use --model DCGAN
     --config {run}/config.yaml --trainer.max_steps 9 --model.width 16 | model.width 4, not 16 | --ckpt_path
     --config {run}/config.yaml --trainer.max_steps 9 --data.image_size 16 | model.image_size 8, not 16 | config.yaml
     --config {run}/config.yaml --trainer.max_steps 9 --model.ema_half_life 9 | model.ema_half_life None, not 9.0 | new
@@ -521,10 +521,10 @@ def test_a_checkpoint_that_differs_from_the_settings_is_refused(refuse, run, opt
     --class 3 | DCGAN was trained without classes | leave --class out
     --device nonsense | --device nonsense | python -m ganzoo checks
     --format jpg | 'jpg' | grid
-    --source file | DCGAN makes images from seeds alone | leave --source out
+    --source file | DCGAN generates images from seeds only | leave --source out
     --source | --source | at least one
     --outdir file | --outdir file: File exists | choose another folder
-    --variant nonsense | no class --variant nonsense | write my_file.MyGAN
+    --variant nonsense | --variant nonsense not found | write my_file.MyGAN
     --variant my_broken.MyGAN | my_broken.py, line 2 | 'no_such_package'
     """),
 )
@@ -614,12 +614,12 @@ def test_sources_stand_above_their_translations(translator):
 @pytest.mark.parametrize(
     ("options", "words"),
     table("""
-    -n 4 | Pix2Pix translates pictures | --source DIR
+    -n 4 | Pix2Pix translates pictures | --source PATH
     --source nowhere.png | --source nowhere.png does not exist | name pictures
     --source notes.txt | --source notes.txt cannot be read as a picture | cannot identify
     --source empty | No pictures in | empty
-    --source photos -n 4 | -n 4, and --source has 3 pictures | leave -n out
-    --source photos --seeds 1,2 | 3 pictures of --source and 2 seeds | one seed a picture
+    --source photos -n 4 | -n 4, but --source has only 3 pictures | leave -n out
+    --source photos --seeds 1,2 | 3 pictures in --source, but 2 seeds | one seed per picture
     --source photos other --format png | several pictures that would be written as a.png | rename
     --source other --format png --outdir other | --outdir other contains the pictures of --source | another folder
     """),

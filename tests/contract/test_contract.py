@@ -72,11 +72,11 @@ class Carried(ganzoo.DCGAN):
 @pytest.mark.parametrize(
     ("broken", "words"),
     [
-        (Leaky, "generator's update moved"),
-        (Vector, "is no scalar"),
-        (Bare, "generator_loss returns a Tensor, no dict of named terms"),
-        (Forgetful, "latent draws"),
-        (Carried, "resumed at"),
+        (Leaky, "generator's update changed"),
+        (Vector, "is not a scalar"),
+        (Bare, "generator_loss returns a Tensor, not a dict of terms"),
+        (Forgetful, "latent does not draw"),
+        (Carried, "after resuming at"),
     ],
 )
 def test_check_variant_finds_broken_variants(broken, words):

@@ -38,7 +38,7 @@ def test_a_dry_run_prints_the_cost_and_writes_no_files(capsys):
     assert main(["fit", *SMALL, "--trainer.max_steps", "1000", "--dry-run"]) == 0
     first, second, third = capsys.readouterr().out.splitlines()
     assert first.startswith("DCGAN: D ") and first.endswith("parameters; batches of 100 images")
-    assert second.startswith("a step takes ") and second.endswith(" MB at its peak")
+    assert " s per step, peak memory " in second and second.endswith(" MB")
     assert third.startswith("1,000 steps would take ")
     assert not list(Path().iterdir())
 

@@ -80,7 +80,7 @@ def test_an_undecodable_image_is_named(broken, workers):
 
 def test_a_killed_worker_is_reported():
     line = mid_run(in_worker(kill))
-    assert "a process that loads data" in line and line.endswith("lower data.num_workers, or set it to 0")
+    assert "a data-loading process" in line and line.endswith("lower data.num_workers, or set it to 0")
 
 
 def test_a_worker_killed_during_the_last_batch_is_reported():
@@ -88,12 +88,12 @@ def test_a_worker_killed_during_the_last_batch_is_reported():
     error = RuntimeError("Please call `iter(combined_loader)` first.")
     assert mid_run(error) is None
     error.__context__ = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
-    assert mid_run(error).startswith("a process that loads data is killed by signal: Killed")
+    assert mid_run(error).startswith("a data-loading process is killed by signal: Killed")
 
 
 def test_a_worker_that_died_with_unfetched_batches_is_reported(tmp_path):
     error = caught(lambda: resource_sharer._ResourceSharer.get_connection((str(tmp_path / "gone"), 1)))
-    assert mid_run(error).startswith("a process that loads data ended")
+    assert mid_run(error).startswith("a data-loading process ended")
 
 
 @pytest.mark.parametrize(
@@ -125,10 +125,10 @@ def test_a_full_disk_is_reported():
 
     for call in (text, lambda: torch.save(torch.zeros(10**6), "/dev/full"), full_disk):
         line = mid_run(caught(call))
-        assert line.startswith("the disk is full, or its quota is used up (") and line.endswith("); make room")
+        assert line.startswith("the disk is full, or its quota is exhausted (") and line.endswith("); free some space")
     assert mid_run(in_worker(full_disk)).startswith("the disk is full")
     too_large = mid_run(OSError(errno.EFBIG, "File too large"))
-    assert too_large.startswith("the disk is full, or its quota is used up ([Errno")
+    assert too_large.startswith("the disk is full, or its quota is exhausted ([Errno")
 
 
 def test_a_missing_file_is_reported():

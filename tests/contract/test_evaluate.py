@@ -137,7 +137,7 @@ def test_the_summary_shows_the_final_scores(capsys):
     for score, line in zip(Report.load(Path(RUN, "scores.json")).scores, lines, strict=True):
         assert line.split()[0] == score.name
         assert float(line.split()[1]) == pytest.approx(score.value, abs=score.error)
-    assert "checkpoints/best-fid.ckpt     the best by fid" in error
+    assert "checkpoints/best-fid.ckpt     best checkpoint by fid" in error
 
 
 def test_fit_without_metrics_writes_no_scores(capsys):
@@ -205,8 +205,8 @@ def test_a_saved_model_needs_named_real_images(here, evaluate, refuse):
     folder, _ = evaluate("model reals --metrics fid -n 100 --extractor digits")
     assert folder.scores[0].protocol["data"] == "reals" and folder.scores[0].protocol["reals"] == 60
     shutil.copy(f"{RUN}/checkpoints/last.ckpt", "alone.ckpt")
-    refuse("evaluate model", "model lies in no run; name the real images after it", "dcgan/digits")
-    refuse("evaluate alone.ckpt", "alone.ckpt lies in no run")
+    refuse("evaluate model", "model is not in a run; name the real images after it", "dcgan/digits")
+    refuse("evaluate alone.ckpt", "alone.ckpt is not in a run")
     refuse("evaluate model acgan/digits", "the fakes are 1 x 8 x 8", "the reals 1 x 16 x 16")
 
 
@@ -303,7 +303,7 @@ def test_metrics_list_prints_all_metrics(evaluate):
     ("command", "words"),
     table(f"""
     evaluate | name a run, a checkpoint, or a folder
-    evaluate nowhere | there is no 'nowhere' | name a run, a checkpoint, a folder of pictures
+    evaluate nowhere | no file or model 'nowhere' | name a run, a checkpoint, a folder of pictures
     evaluate fake | did you mean 'fakes'?
     evaluate empty | No pictures in
     evaluate fakes empty | No pictures in
@@ -326,20 +326,20 @@ def test_metrics_list_prints_all_metrics(evaluate):
     evaluate {RUN} --weights nowhere.pth | weights
     evaluate {RUN} --device gpu9 | --device gpu9 | python -m ganzoo checks
     evaluate {RUN} --split tset | --split | 'tset'
-    evaluate {RUN} --variant nothing.Here | no class --variant nothing.Here
+    evaluate {RUN} --variant nothing.Here | --variant nothing.Here not found
     evaluate {RUN} colour | the fakes are 1 x 8 x 8 | the reals 3 x 8 x 8
     evaluate {RUN} large --extractor digits | the fakes are 1 x 8 x 8 | the reals 1 x 16 x 16 | --resize
-    evaluate {RUN} reals --split test | --split is for data sets
+    evaluate {RUN} reals --split test | reals has no splits
     evaluate {RUN} --json {RUN} | is a folder; name a file in it
     evaluate {RUN} --json /proc/nowhere/x.json | /proc/nowhere cannot be written
     evaluate {RUN} --json fakes.npy/x.json | fakes.npy cannot be written
     evaluate {RUN} --sed 1 | no option '--sed' | did you mean '--seed'?
     evaluate fakes --extractor digits --metrics fid | fid needs real images; name them after fakes
     evaluate fakes reals --metrics ppl --extractor digits | ppl
-    evaluate fakes -n 10 | are for models; fakes is scored as it is
+    evaluate fakes -n 10 | are for models only; leave them out for fakes
     evaluate fakes --seed 0 | are for models
     evaluate fakes --raw | are for models
-    evaluate fakes --split test | --split is of real images
+    evaluate fakes --split test | --split needs real images
     evaluate fakes --resize 0 | --resize is 0; it takes a whole number from 1 to 16384
     evaluate fakes large --extractor digits | the fakes are 1 x 8 x 8 | the reals 1 x 16 x 16 | --resize
     evaluate fakes colour | the fakes are 1 x 8 x 8 | the reals 3 x 8 x 8
@@ -425,14 +425,14 @@ def test_compare_refuses_different_protocols(here, evaluate, capsys, more, field
     assert main(shlex.split(f"evaluate --compare {RUN}/scores.json a.json")) == 2
     out, error = capsys.readouterr()
     assert field in error and "precision: not in a.json" in error and not out
-    assert error.splitlines()[-1].startswith("ganzoo: error: nothing was measured in the same way")
+    assert error.splitlines()[-1].startswith("ganzoo: error: no two records were measured in the same way")
 
 
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ("a.json", "two records of scores or more"),
-        (f"{RUN}/scores.json {RUN}", "two records of scores or more"),
+        ("a.json", "two or more records of scores"),
+        (f"{RUN}/scores.json {RUN}", "two or more records of scores"),
         (f"{RUN}/scores.json nowhere.json", "nowhere.json"),
         (f"{RUN}/scores.json broken.json", "broken.json is no record of scores"),
         (f"{RUN}/scores.json list.json", "list.json is no record of scores"),

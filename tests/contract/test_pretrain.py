@@ -262,7 +262,7 @@ def test_list_and_info_show_the_model(shipped, capsys):
     assert "GAN on Digits, 600 images: fid_digits@" in line and line.endswith("0.0 MB")
     assert main(["info", "gan-digits"]) == 0
     out = capsys.readouterr().out
-    assert "# gan-digits" in out and "GAN, 600 images seen, 0.0 MB, the generator alone" in out
+    assert "# gan-digits" in out and "GAN, 600 images seen, 0.0 MB, generator only" in out
 
 
 def test_sample_and_evaluate_accept_the_model(shipped, capsys):

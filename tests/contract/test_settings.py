@@ -123,15 +123,15 @@ REFUSED = {
     "gradient_clip_algorithm": ("value", "set model.clip_norm"),
     "gradient_clip_val": (1.0, "set model.clip_norm"),
     "limit_predict_batches": (1, "python -m ganzoo sample"),
-    "model_registry": ("x", "another machine"),
-    "use_distributed_sampler": (False, "ganzoo's divides each batch by itself"),
+    "model_registry": ("x", "does not support"),
+    "use_distributed_sampler": (False, "has no effect on ganzoo's data"),
     "check_val_every_n_epoch": (2, "set trainer.limit_val_batches"),
     "num_sanity_val_steps": (1, "set trainer.limit_val_batches"),
     "val_check_interval": (1, "set trainer.limit_val_batches"),
     "max_time": ("00:00:00:00", "nothing to train"),
     "min_steps": (5, "set trainer.max_steps"),
-    "strategy": (Namespace(class_path="lightning.pytorch.strategies.DDPStrategy"), "there are auto, gan"),
-    "profiler": ("xla", "there are simple, advanced, pytorch"),
+    "strategy": (Namespace(class_path="lightning.pytorch.strategies.DDPStrategy"), "choose auto or gan"),
+    "profiler": ("xla", "choose from simple, advanced, pytorch"),
     "overfit_batches": (-1, "it takes a whole number from 0"),
     "reload_dataloaders_every_n_epochs": (-1, "it takes a whole number from 0"),
 }
@@ -201,7 +201,7 @@ EFFECTS: dict[str, tuple[str, Any, Callable[[Outcome], bool]]] = {
         {},
         lambda o: o.has("**/*.trace.json"),
     ),
-    "sync_batchnorm": ("--trainer.sync_batchnorm true", "trainer.sync_batchnorm is for GPUs", lambda o: False),
+    "sync_batchnorm": ("--trainer.sync_batchnorm true", "trainer.sync_batchnorm needs GPUs", lambda o: False),
     "reload_dataloaders_every_n_epochs": ("", {}, lambda o: True),  # see below
 }
 
@@ -217,7 +217,7 @@ def test_unsupported_trainer_options_are_refused(option, config):
     value, words = REFUSED[option]
     if option == "min_steps":
         said = refusal(config, min_steps=5, max_steps=4)
-        assert said == "trainer.min_steps 5 is above trainer.max_steps 4; raise that one"
+        assert said == "trainer.min_steps 5 is above trainer.max_steps 4; raise the maximum"
         return
     said = refusal(config, **{option: value})
     assert said.startswith(("trainer.", "no trainer.")) and option in said and words in said
@@ -226,7 +226,7 @@ def test_unsupported_trainer_options_are_refused(option, config):
 def test_an_unsupported_trainer_option_is_refused_on_the_command_line(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     assert main(["fit", *shlex.split(BASE), "--trainer.fast_dev_run", "true"]) == 2
-    assert capfd.readouterr().err.startswith("ganzoo: error: trainer.fast_dev_run keeps no log")
+    assert capfd.readouterr().err.startswith("ganzoo: error: trainer.fast_dev_run disables logging")
     assert not Path("runs").exists()
 
 
@@ -359,7 +359,7 @@ URLS = {
 @pytest.mark.parametrize("key", URLS)
 def test_urls_are_refused_where_a_path_is_expected(key, config):
     said = refusal(config, **URLS[key])
-    assert said == f"{key} is a URL; only a logger's service is reached by one, so name a folder or file here"
+    assert said == f"{key} is a URL, which only loggers support; name a local folder or file"
 
 
 def test_urls_of_logger_services_are_accepted(config):

@@ -243,7 +243,7 @@ def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(reference):
     assert run(COMMAND.replace("last", str(RUN))) == 2
     assert "00000028.ckpt is damaged" in said() and "the one before it is whole" in said()
     assert run() == 0
-    assert f"{last} is damaged; going on from {RUN}/checkpoints/00000021.ckpt" in said()
+    assert f"{last} is damaged; continuing from {RUN}/checkpoints/00000021.ckpt" in said()
     assert_equal_runs(reference, RUN)
 
 

@@ -173,7 +173,7 @@ def test_resuming_with_other_data_starts_a_new_run_that_names_its_parent(cats, c
     assert fit(f"{PICTURES} --data.path dogs --ckpt_path {cats}") == 2
     assert "last.ckpt is at step 2 of 2; to continue, add --trainer.max_steps 4" in capsys.readouterr().err
     assert fit(f"{PICTURES} --data.path dogs --ckpt_path {cats} --trainer.max_steps 3") == 0
-    told = f"data.path is 'dogs' here, and 'cats' in {cats}, which is kept: a new run continues from {cats}"
+    told = f"data.path is 'dogs' here, but 'cats' in {cats}, which stays as it is: a new run continues from {cats}"
     assert told in capsys.readouterr().err
     assert content(cats) == before and listing() == ["001-gan-cats", "002-gan-dogs"]
     child = Path("runs/002-gan-dogs")
@@ -192,19 +192,19 @@ def test_resuming_with_other_data_starts_a_new_run_that_names_its_parent(cats, c
         (
             "{class_path: F, init_args: {path: a}}",
             "{class_path: F, init_args: {path: b}}",
-            "data.path is 'b' here, and 'a'",
+            "data.path is 'b' here, but 'a'",
         ),
         (
             "{class_path: F, init_args: {labels: null}}",
             "{class_path: F, init_args: {labels: 1}}",
             "data.labels is 1 here",
         ),
-        ("{class_path: F}", "{class_path: other.G}", "data.class_path is 'other.G' here, and 'F'"),
-        ("7", "{class_path: F}", "data is {'class_path': 'F'} here, and 7"),
+        ("{class_path: F}", "{class_path: other.G}", "data.class_path is 'other.G' here, but 'F'"),
+        ("7", "{class_path: F}", "data is {'class_path': 'F'} here, but 7"),
         (
             "{class_path: P, init_args: {data: {class_path: F, init_args: {path: a}}}}",
             "{class_path: P, init_args: {data: {class_path: F, init_args: {path: b, batch_size: 3}}}}",
-            "data.data.path is 'b' here, and 'a'",
+            "data.data.path is 'b' here, but 'a'",
         ),
     ],
 )
@@ -219,7 +219,7 @@ def test_changed_model_arguments_make_a_new_run_except_those_of_training():
     Path("config.yaml").write_text("model: {class_path: WGANGP, init_args: {gp_weight: 10, n_critic: 5}}")
     config = "model: {class_path: WGANGP, init_args: {gp_weight: %d, n_critic: 1}}\ndata: {class_path: Digits}"
     assert preflight.difference(Path("config.yaml"), config % 10) is None
-    assert preflight.difference(Path("config.yaml"), config % 1) == "model.gp_weight is 1 here, and 10"
+    assert preflight.difference(Path("config.yaml"), config % 1) == "model.gp_weight is 1 here, but 10"
     Path("config.yaml").write_bytes(b"\xff")
     with pytest.raises(UserError, match="config.yaml is not UTF-8 text"):
         preflight.difference(Path("config.yaml"), config % 1)
@@ -250,7 +250,7 @@ def test_a_deleted_folder_is_recreated_and_reported(capsys):
     told = capsys.readouterr().err
     run = Path("runs/001-gan-digits")
     assert f"{run} was deleted, and is made again at step 2\n" in told
-    assert f"Done at step 3, but {run} was deleted in the meantime: what it held by then is lost. In {run}:" in told
+    assert f"Done at step 3, but {run} was deleted during the training: its earlier files are lost. In {run}:" in told
     command = next(line for line in told.splitlines() if "ganzoo fit" in line)
     assert main(shlex.split(command)[3:]) == 0 and read(run / "checkpoints/last.ckpt")["global_step"] == 6
 
