@@ -183,11 +183,11 @@ class RunFolder(BatchEndCallback):
         unlock(self.folder)
         if (self.folder / ".lock").exists():
             raise MisconfigurationException(
-                f"{self.folder} was deleted, and is another training's now; start a new run"
+                f"{self.folder} was deleted, and now belongs to another training; start a new run"
             )
         if not (self.folder / "config.yaml").exists():
             self._deleted = True
-            print(f"{self.folder} was deleted, and is made again at step {trainer.global_step}", file=sys.stderr)
+            print(f"{self.folder} was deleted, and is created again at step {trainer.global_step}", file=sys.stderr)
         with suppress(OSError):  # later writes print warnings
             self._fill()
 
@@ -199,7 +199,7 @@ class RunFolder(BatchEndCallback):
         self.signal, self._told = signum, time.monotonic()
         what = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
         with suppress(OSError):  # the terminal may be closed
-            os.write(2, f"\n{what}: stopping after this batch; once more to stop at once\n".encode())
+            os.write(2, f"\n{what}: stopping after this batch; repeat to stop immediately\n".encode())
 
     def _restore_handler(self) -> None:
         give_back(self._handlers)
@@ -290,7 +290,7 @@ def lock(folder: Path) -> None:
     except BlockingIOError as error:
         del _locks[file]
         raise MisconfigurationException(
-            f"another process trains in {folder}; wait until it has ended, or start a new run without --ckpt_path"
+            f"another process is training in {folder}; wait until it has ended, or start a new run without --ckpt_path"
         ) from error
     except OSError:  # a file system without locks
         pass

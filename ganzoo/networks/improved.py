@@ -90,7 +90,7 @@ class DeconvolutionalGenerator(_Generator):
         self, image_size: int = 32, channels: int = 3, z_dim: int = 100, hidden: int = 128, reference: int = 0
     ) -> None:
         if image_size % 8 or image_size < 16:
-            raise ValueError(f"image_size {image_size}: three layers double the pixels, so it takes 16, 24, 32, ...")
+            raise ValueError(f"image_size {image_size}: three layers double the size, so it takes 16, 24, 32, ...")
         size, maps = image_size // 8, [4 * hidden, 2 * hidden, hidden]
         units = maps[0] * size**2
         layers: list[nn.Module] = [nn.Linear(z_dim, units, bias=False), *_norm(nn.BatchNorm1d, units, reference)]

@@ -74,7 +74,7 @@ class GAN(GANModule):
     ) -> None:
         super().__init__(optimizer=optimizer, **game)
         if objective == "maximum-likelihood" and divergence != "gan":
-            raise ValueError(f"maximum-likelihood reads a logit: its divergence is 'gan', not {divergence!r}")
+            raise ValueError(f"maximum-likelihood needs a logit: use divergence 'gan', not {divergence!r}")
         self.z_dim = z_dim
         self.objective, self.divergence = objective, divergence
         self.generator = MLPGenerator(image_size, channels, z_dim, hidden)
