@@ -63,7 +63,7 @@ def read(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[str, A
     with open_file(path) as file:
         seal = _seal(file)
         if seal and seal[0] != _digest(file, seal[1]):
-            raise CheckpointError(f"{path} is damaged: its sha256 does not match; {_instead(path)}")
+            raise CheckpointError(f"{path} is damaged: its sha256 does not match; {_earlier(path)}")
         try:
             with warnings.catch_warnings(action="ignore"):  # other programs' pickle protocols
                 checkpoint = tensors.load(file, map_location)
@@ -72,11 +72,11 @@ def read(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[str, A
                 text = f"{path} would run code, so it was not loaded; use a file of weights only"
                 raise CheckpointError(text) from error
             why = f" ({error})" if type(error) is ValueError else ""
-            raise CheckpointError(f"{path} is damaged, unsafe, or not a checkpoint{why}; {_instead(path)}") from error
+            raise CheckpointError(f"{path} is damaged, unsafe, or not a checkpoint{why}; {_earlier(path)}") from error
         if not isinstance(checkpoint, dict) or not isinstance(own := checkpoint.get("ganzoo"), dict):
             raise CheckpointError(f"{path} is not a checkpoint of ganzoo; give one written by fit")
         if own.get("sealed") and not seal:
-            raise CheckpointError(f"{path} is damaged: its end is missing; {_instead(path)}")
+            raise CheckpointError(f"{path} is damaged: its end is missing; {_earlier(path)}")
     return checkpoint
 
 
@@ -180,11 +180,11 @@ def newest(folder: Path) -> Path | None:
     return next((file for file in reversed(in_order(folder)) if intact(file)), None)
 
 
-def _instead(path: str | os.PathLike[str]) -> str:
+def _earlier(path: str | os.PathLike[str]) -> str:
     files = in_order(Path(path).parent)
     before = files[: files.index(Path(path))] if Path(path) in files else []
     whole = next((file for file in reversed(before) if intact(file)), None)
-    return f"the previous one is intact: {whole}" if whole else "no earlier one is intact"
+    return f"an earlier one is intact: {whole}" if whole else "no earlier one is intact"
 
 
 def _write(checkpoint: dict[str, Any], file: BinaryIO) -> None:

@@ -90,7 +90,7 @@ def test_the_error_of_a_damaged_checkpoint_names_the_previous_intact_one(tmp_pat
     assert newest(tmp_path) == third
     for path in (third, second):
         path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(CheckpointError, match=f"the previous one is intact: {first}$"):
+    with pytest.raises(CheckpointError, match=f"an earlier one is intact: {first}$"):
         read(third)
     assert newest(tmp_path) == first
     first.unlink()

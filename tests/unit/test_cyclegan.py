@@ -333,7 +333,7 @@ def test_both_directions_use_the_averaged_generators():
         ({"image_size": 18}, "need 8, 12, 16"),
         ({"image_size": 4}, "need 8, 12, 16"),
         ({"blocks": -1}, "blocks is -1; it takes a whole number from 0 to 1000"),
-        ({"receptive_field": 70}, "take 34 or less"),
+        ({"receptive_field": 70}, "use 34 or less"),
     ],
 )
 def test_bad_arguments_are_refused(bad, words):

@@ -74,7 +74,7 @@ def test_sample_requires_matching_sources():
     assert torch.equal(model.sample(source=x, batch_size=2), -x)
     with pytest.raises(ValueError, match=r"Negative translates images: give source=\[N, 1, H, W\]"):
         model.sample(3)
-    with pytest.raises(ValueError, match=r"reads 2 sources \[2, 1, H, W\], not \[3, 1, 8, 8\]"):
+    with pytest.raises(ValueError, match=r"needs 2 sources \[2, 1, H, W\], not \[3, 1, 8, 8\]"):
         model.sample(2, source=x)
     with pytest.raises(ValueError, match="GAN takes no source"):
         ganzoo.GAN(image_size=8, hidden=8, d_hidden=4).sample(source=x)
