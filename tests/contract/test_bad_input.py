@@ -53,11 +53,11 @@ TYPED = {
     ),
     "no critic": (
         "--model WGAN --model.n_critic 0 --data Digits",
-        "model.n_critic is 0; it takes a whole number from 1",
+        "model.n_critic is 0; it takes a whole number from 1 up",
     ),
     "negative margin": (
         "--model EBGAN --model.margin -1 --data Digits",
-        "model.margin is -1.0; it takes a number from 0",
+        "model.margin is -1.0; it takes a number from 0 up",
     ),
     # related mistakes
     "no identity": (
@@ -85,7 +85,7 @@ TYPED = {
         "--model Pix2Pix --data Pairs --data.data Digits --data.data.image_size 7",
         "data.data.image_size 7: a U-Net halves down to one pixel, so it takes 4, 8, 16, ...",
     ),
-    "no width": ("--model CGAN --model.hidden -3 --data Digits", "model.hidden is -3; it takes a whole number from 1"),
+    "no width": ("--model CGAN --model.hidden -3 --data Digits", "model.hidden is -3; it takes a whole number from 1 up"),
     "points": (
         "--model ACGAN --data Gaussians",
         "image_size 1: DCGAN's layers need images of 8, 16, 32, 64, ... pixels, not points; use other data, or "
@@ -214,7 +214,7 @@ BATCHES = {
     "labelled": (
         "LadderEBGAN",
         Own(labelled=(BYTES / 255, torch.tensor([0, 1, 2, 0]))),
-        r"\['labelled'\]\[0\] are never be",
+        r"\['labelled'\]\[0\] are never negative",
     ),
     "labelled's labels": ("LadderEBGAN", Own(labelled=(IMAGES, torch.tensor([0, 1, 2, 3]))), "labels from 0 to 3"),
 }
