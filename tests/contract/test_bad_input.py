@@ -85,7 +85,10 @@ TYPED = {
         "--model Pix2Pix --data Pairs --data.data Digits --data.data.image_size 7",
         "data.data.image_size 7: a U-Net halves down to one pixel, so it takes 4, 8, 16, ...",
     ),
-    "no width": ("--model CGAN --model.hidden -3 --data Digits", "model.hidden is -3; it takes a whole number from 1 up"),
+    "no width": (
+        "--model CGAN --model.hidden -3 --data Digits",
+        "model.hidden is -3; it takes a whole number from 1 up",
+    ),
     "points": (
         "--model ACGAN --data Gaussians",
         "image_size 1: DCGAN's layers need images of 8, 16, 32, 64, ... pixels, not points; use other data, or "
