@@ -73,7 +73,7 @@ ALARMS = {
     ),
     "modes left out": Alarm(
         3,
-        "fakes hardly ever resemble {missing:.0%} of the reals: G no longer generates these modes; "
+        "fakes hardly ever resemble {missing:.0%} of the reals: G does not generate these modes; "
         "lower G's learning rate, or use larger batches",
     ),
     "D wins": Alarm(

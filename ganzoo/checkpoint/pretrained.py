@@ -198,7 +198,7 @@ def _resolve(name: str, variant: type[GANModule] | None, path: str | Path) -> ty
         return variant
     if cls not in ganzoo.VARIANTS or name != f"{ganzoo.VARIANTS[cls]}.{cls}":
         raise CheckpointError(
-            f"{path} is of class {name}, which is not in the zoo; if you trust its code as your own, specify it: "
+            f"{path} is of class {name}, which is not in the zoo; if you trust its code as your own, pass the class: "
             f"load(path, variant={cls}), or --variant {name} on the command line"
         )
     return getattr(ganzoo, cls)

@@ -114,7 +114,7 @@ def test_a_full_disk_does_not_stop_training(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("ganzoo.checkpoint.sealed.write_atomically", full)
     capsys.readouterr()
     trainer = train(tmp_path, 5, every_n_steps=2, keep_last=1, model=model)
-    assert "00000004.ckpt was not written: No space left on device; an earlier" in capsys.readouterr().err
+    assert "00000004.ckpt was not written: No space left on device; any earlier" in capsys.readouterr().err
     assert trainer.global_step == 5 and names() == ["00000002.ckpt", "last.ckpt"], "those of the run before stay"
 
 
