@@ -421,7 +421,7 @@ def test_own_variant(refuse, capsys):
     assert f"sample {run} --seeds 0-63 --variant my_gan.MyGAN" in capsys.readouterr().err
     refuse(f"sample {run}", "is of class my_gan.MyGAN, which is not in the zoo", "--variant my_gan.MyGAN")
     refuse(f"sample {run} --variant my_gan.MyGANN", "no class --variant my_gan.MyGANN", "write my_file.MyGAN")
-    refuse(f"sample {run} --variant ganzoo.DCGAN", "is of my_gan.MyGAN", "own class")
+    refuse(f"sample {run} --variant ganzoo.DCGAN", "is of class my_gan.MyGAN", "own class")
     refuse(f"sample {run} --variant my_gan.MyGAN --class 10", "no class 10", "from 0 to 9")
     assert main(shlex.split(f"sample {run} --variant my_gan.MyGAN --class 9 -n 2")) == 0
     assert main(["info", run]) == 0
