@@ -47,7 +47,7 @@ def warn_on_oserror(what: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        print(f"{what} was not written: {error.strerror or error}; what was there before stays", file=sys.stderr)
+        print(f"{what} was not written: {error.strerror or error}; any earlier version is kept", file=sys.stderr)
 
 
 def save(trainer: Trainer, path: Path) -> bool:

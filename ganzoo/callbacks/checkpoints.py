@@ -130,8 +130,8 @@ class Checkpoints(BatchEndCallback, Checkpoint):
         if (scale := checkpoint.get(type(precision).__qualname__)) is not None:
             precision.load_state_dict(scale)
         if trainer.is_global_zero:
-            times = f"time {self.rolled_back} of {self.rollbacks}"
-            print(f"{error}; went back to {path} ({times}), and on with other images", file=sys.stderr)
+            times = f"{self.rolled_back} of {self.rollbacks}"
+            print(f"{error}; rolled back to {path} ({times}), continuing with other images", file=sys.stderr)
         model.publish({"rolled back to": checkpoint["global_step"]})
 
 

@@ -58,43 +58,43 @@ class Alarm(NamedTuple):
 
 ALARMS = {
     "non-finite numbers": Alarm(
-        1, "the fakes are not, though all weights are; go back to an earlier checkpoint, with a lower learning rate"
+        1, "the fakes are not finite, although all weights are; resume an earlier checkpoint with a lower learning rate"
     ),
     "D is frozen": Alarm(
-        2, "no weight has moved since the last check: no gradient reaches D, or its learning rate is 0; raise that"
+        2, "no weight has changed since the last check: no gradient reaches D, or its learning rate is 0; raise it"
     ),
     "G is frozen": Alarm(
-        2, "no weight has moved since the last check: no gradient reaches G, or its learning rate is 0; raise that"
+        2, "no weight has changed since the last check: no gradient reaches G, or its learning rate is 0; raise it"
     ),
     "collapse": Alarm(
         2,
-        "fakes are {diversity:.2f} times as diverse as reals: whatever the latent, G makes nearly the same image; "
-        "start again with lower learning rates",
+        "fakes are {diversity:.2f} times as diverse as reals: G generates nearly the same image from all "
+        "latents; start again with lower learning rates",
     ),
     "modes left out": Alarm(
         3,
-        "fakes hardly ever look like {missing:.0%} of the reals: G pleases D with the others; "
-        "lower G's learning rate, or take larger batches",
+        "fakes hardly ever resemble {missing:.0%} of the reals: G does not generate these modes; "
+        "lower G's learning rate, or use larger batches",
     ),
     "D wins": Alarm(
         5,
-        "D knows every fake (AUC {D_accuracy:.3f}) and few reals have a fake near them ({coverage:.0%}): G learns "
+        "D recognises every fake (AUC {D_accuracy:.3f}), and few reals have a similar fake ({coverage:.0%}): G learns "
         "nothing from D; lower the discriminator's learning rate",
     ),
     "D memorises": Alarm(
         3,
-        "D tells training images from held-out ones (AUC {D_overfit:.2f}), so it is no judge of new images any more; "
-        "use more data, or augment it (data.flip)",
+        "D distinguishes training images from held-out ones (AUC {D_overfit:.2f}), so its scores of new images are "
+        "unreliable; use more data, or augment it (data.flip)",
     ),
     "copying": Alarm(
         3,
-        "fakes lie nearer to training images than held-out reals do (probability {copying:.2f}): G repeats what it "
-        "was trained on; use more data, or a smaller generator",
+        "fakes are closer to training images than held-out reals are (probability {copying:.2f}): G copies its "
+        "training data; use more data, or a smaller generator",
     ),
     "oscillation": Alarm(
         5,
-        "between two checks the image of a latent changes as much as from one real to another ({drift:.2f} times): "
-        "the players oscillate; lower both learning rates",
+        "between two checks a latent's image changes by {drift:.2f} times the distance between two reals: the "
+        "players oscillate; lower both learning rates",
     ),
 }
 

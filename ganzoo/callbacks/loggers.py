@@ -81,7 +81,7 @@ class RunTensorBoard(TensorBoardLogger):
     """TensorBoard in `RUN/tensorboard`; hides values after the checkpoint that a run resumes from."""
 
     package, install = "tensorboard", "pip install 'ganzoo[tensorboard]'"
-    cure = "or train without it"
+    cure = "fix this, or train without it"
 
     def __init__(self) -> None:
         """Initialised by `open`."""

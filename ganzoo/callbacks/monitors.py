@@ -32,8 +32,8 @@ class Monitors(BatchEndCallback):
             if callback.monitor is None or (callback.monitor not in names and foreign):  # a foreign part may log it
                 continue
             if callback.monitor not in names:
-                what = f"{type(callback).__name__}: nothing logs monitor {callback.monitor!r}"
-                raise MisconfigurationException(f"{what}; there are {', '.join(names)}")
+                what = f"{type(callback).__name__}: monitor {callback.monitor!r} is never logged"
+                raise MisconfigurationException(f"{what}; use one of {', '.join(names)}")
             if isinstance(callback, EarlyStopping):
                 callback.strict = False  # it may be missing at first
 

@@ -26,14 +26,14 @@ from ganzoo.core.atomic import keep_until, naming, path_part, remove_partial, wr
 from ganzoo.core.files import check_regular, open_file
 from ganzoo.core.lightning_fixes import BatchEndCallback, skip_sigterm_broadcast
 from ganzoo.core.player import parameters
-from ganzoo.core.signals import CODES, give_back, take
+from ganzoo.core.signals import CODES, restore_handlers, set_handlers
 
 try:
     import fcntl
 except ImportError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
-TWICE = 1.0  # seconds in which repeated SIGTERM or SIGHUP count once: `timeout` sends one directly and one to its group
+DEBOUNCE = 1.0  # seconds in which SIGTERM and SIGHUP count once: `timeout` sends one directly and one to its group
 _locks: dict[str, IO[str]] = {}  # of this process
 
 
@@ -99,7 +99,7 @@ class RunFolder(BatchEndCallback):
         self.started = False
         self._deleted = False
         self.signal = 0  # that requested the stop; 0 without
-        self._told = 0.0  # time of the signal, in seconds
+        self._signalled_at = 0.0  # time of the signal, in seconds
         self._handlers: dict[int, Any] = {}
 
     @property
@@ -131,7 +131,7 @@ class RunFolder(BatchEndCallback):
             print(f"{self.folder}: {what}, {trainer.world_size} x {pl_module.device.type}", file=sys.stderr)
             if trainer.max_steps < 0 and (trainer.max_epochs or -1) < 0 and not time_left(trainer):
                 print("no trainer.max_steps, max_epochs or max_time: training until Ctrl-C", file=sys.stderr)
-        self._handlers = take(self._interrupt, *CODES)
+        self._handlers = set_handlers(self._interrupt, *CODES)
         if self._handlers and trainer.world_size > 1:
             skip_sigterm_broadcast(trainer)
 
@@ -183,26 +183,26 @@ class RunFolder(BatchEndCallback):
         unlock(self.folder)
         if (self.folder / ".lock").exists():
             raise MisconfigurationException(
-                f"{self.folder} was deleted, and is another training's now; start a new run"
+                f"{self.folder} was deleted, and now belongs to another training; start a new run"
             )
         if not (self.folder / "config.yaml").exists():
             self._deleted = True
-            print(f"{self.folder} was deleted, and is made again at step {trainer.global_step}", file=sys.stderr)
+            print(f"{self.folder} was deleted, and is created again at step {trainer.global_step}", file=sys.stderr)
         with suppress(OSError):  # later writes print warnings
             self._fill()
 
     def _interrupt(self, signum: int, frame: Any) -> None:
-        if self.signal and signum != signal.SIGINT and time.monotonic() < self._told + TWICE:
+        if self.signal and signum != signal.SIGINT and time.monotonic() < self._signalled_at + DEBOUNCE:
             return
         if self.signal:
             raise KeyboardInterrupt
-        self.signal, self._told = signum, time.monotonic()
+        self.signal, self._signalled_at = signum, time.monotonic()
         what = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
         with suppress(OSError):  # the terminal may be closed
-            os.write(2, f"\n{what}: stopping after this batch; once more to stop at once\n".encode())
+            os.write(2, f"\n{what}: stopping after this batch; repeat to stop immediately\n".encode())
 
     def _restore_handler(self) -> None:
-        give_back(self._handlers)
+        restore_handlers(self._handlers)
         self._handlers = {}
 
     def _stop(self, trainer: Trainer) -> bool:
@@ -290,7 +290,7 @@ def lock(folder: Path) -> None:
     except BlockingIOError as error:
         del _locks[file]
         raise MisconfigurationException(
-            f"another process trains in {folder}; wait until it has ended, or start a new run without --ckpt_path"
+            f"another process is training in {folder}; wait until it has ended, or start a new run without --ckpt_path"
         ) from error
     except OSError:  # a file system without locks
         pass

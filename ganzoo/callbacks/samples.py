@@ -54,12 +54,12 @@ class Samples(BatchEndCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.folder = Path(trainer.log_dir or trainer.default_root_dir)  # `log_dir` is collective
-        self.played = False
+        self.trained = False
         self.latents: Latent | None = None  # of all grids
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.played = True
+        self.trained = True
         (self.folder / "samples.mp4").unlink(missing_ok=True)  # of an earlier end of this run
         if trainer.global_step == 0:
             self._draw(trainer, pl_module)
@@ -78,7 +78,7 @@ class Samples(BatchEndCallback):
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         video = self.folder / "samples.mp4"
-        if not self.played and (video.exists() or not self.video_fps):
+        if not self.trained and (video.exists() or not self.video_fps):
             return  # the run had ended before, and its video was written
         if trainer.global_step % self.every_n_steps:
             self._draw(trainer, pl_module)

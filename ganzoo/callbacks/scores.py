@@ -81,14 +81,14 @@ class Scores(BatchEndCallback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Rejects what cannot be computed, before the first batch and before the run has a folder."""
         self.evaluation = self.final = self.report = None
-        self.played = False
+        self.trained = False
         peers = self._peers(trainer)
         data = getattr(trainer, "datamodule", None)
         asked = [name for peer in peers for name in peer._asked(data)]
         if peers[0] is not self or not (asked or self.final_n):
             return  # the first peer computes the metrics of all
         if not hasattr(data, "dataset"):
-            raise MisconfigurationException("scores need one of ganzoo's data modules, to know the real images")
+            raise MisconfigurationException("scores need one of ganzoo's data modules, for the real images")
         self.folder = Path(trainer.log_dir or trainer.default_root_dir)  # `log_dir` is collective
         at_the_end = None if None in [peer.metrics for peer in peers] else asked
         try:
@@ -128,9 +128,9 @@ class Scores(BatchEndCallback):
         directions = {figure: way for _, figure, way in figures}
         kept = [figure for peer in peers for figure in peer._best(data, figures)]
         if unknown := set(kept) - set(directions):
-            there = ", ".join(directions) or "none among these metrics"
+            there = ", ".join(directions) or "no figures of these metrics"
             raise MisconfigurationException(
-                f"scores.best: {', '.join(sorted(unknown))} cannot be ranked by; there are {there}"
+                f"scores.best: {', '.join(sorted(unknown))} cannot rank checkpoints; available: {there}"
             )
         return {figure: directions[figure] for figure in kept}
 
@@ -142,7 +142,7 @@ class Scores(BatchEndCallback):
         return [figure for metric, figure, _ in figures if metric in asked][:1]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.played = True
+        self.trained = True
         if self.final is not None and trainer.is_global_zero:
             (self.folder / "scores.json").unlink(missing_ok=True)  # of an earlier end of this run
         if self.evaluation is not None:
@@ -169,7 +169,7 @@ class Scores(BatchEndCallback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.final is None or not _finished(trainer):
             return
-        if not self.played and trainer.strategy.broadcast((self.folder / "scores.json").exists()):
+        if not self.trained and trainer.strategy.broadcast((self.folder / "scores.json").exists()):
             return  # the run had ended before, and was scored
         show = trainer.is_global_zero and trainer.progress_bar_callback is not None
         if show:
@@ -263,12 +263,12 @@ def progress_bar(show: bool = True) -> Iterator[Progress]:
     with Bar(*columns, show=show, transient=True) as bar:
         tasks: dict[str, Any] = {}
 
-        def tell(what: str, done: int, total: int) -> None:
+        def update(what: str, done: int, total: int) -> None:
             if what not in tasks:
                 tasks[what] = bar.add_task(what, total=total)
             bar.update(tasks[what], completed=done)
 
-        yield tell
+        yield update
 
 
 def _scores(past: Any) -> list[tuple[str, float, Any]]:

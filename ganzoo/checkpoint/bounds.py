@@ -28,7 +28,7 @@ from torch.overrides import TorchFunctionMode
 
 PATHS = re.compile(r"(^|_)(dir|file)?(path|dir|directory|file|filename|folder|ckpt)s?(_|$)")  # keys of paths
 MOST = 1_000_000  # maximum values in a file of tensors; a checkpoint of a large model has 10,000
-LARGER = "its arguments make a model that is larger than its weights"
+LARGER = "its arguments describe a model larger than its weights"
 MAKERS = {torch.empty, torch.zeros, torch.ones, torch.full, torch.eye, torch.arange, torch.linspace, torch.logspace}
 MAKERS |= {torch.rand, torch.randn, torch.randint, torch.randperm}
 DEEPEST = 100  # maximum nesting of dicts, lists and tuples
@@ -50,7 +50,7 @@ def open_archive(file: BinaryIO) -> zipfile.ZipFile:
     file.seek(start := max(size - 256, 0))
     tail = file.read()
     if (end := tail.rfind(b"PK\5\6")) < 0:
-        raise ValueError("no archive")
+        raise ValueError("not a zip archive")
     _, *disks, here, members, length, offset, comment = END.unpack_from(tail, end)
     whole = end + END.size + comment == len(tail)
     if end >= LOCATOR.size + END64.size and tail[end - LOCATOR.size : end].startswith(b"PK\6\7"):
@@ -62,12 +62,12 @@ def open_archive(file: BinaryIO) -> zipfile.ZipFile:
         whole = whole and kind == b"PK\6\6" and (rest, disk, place, parts, small) == (44, 0, start + end, 1, large)
         disks += more
     if not whole or any(disks) or here != members or offset + length != start + end:
-        raise ValueError("its directory is not one, at its end")
+        raise ValueError("it does not have exactly one zip directory, at its end")
     if length > DIRECTORY:
-        raise ValueError(f"its directory has {length:,} bytes")
+        raise ValueError(f"its zip directory has {length:,} bytes, more than {DIRECTORY:,}")
     archive = zipfile.ZipFile(file)
     if len(archive.infolist()) != members:
-        raise ValueError("its directory has more members than it says")
+        raise ValueError("its zip directory has more members than it declares")
     return archive
 
 
@@ -81,16 +81,16 @@ def read_npz(file: BinaryIO, *names: str) -> dict[str, np.ndarray]:
     with open_archive(file) as archive:
         unpacked = sum(member.file_size for member in archive.infolist())
         if unpacked > max(100 * size, SMALL):  # images: 1000 times for white ones, 2 for photographs
-            raise ValueError(f"it would unpack to {unpacked:,} bytes from {size:,}")
+            raise ValueError(f"it would unpack from {size:,} to {unpacked:,} bytes")
         for member in [archive.getinfo(f"{name}.npy") for name in names] or archive.infolist():
             with archive.open(member) as opened:
                 version = npy.read_magic(opened)
                 read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
                 shape, _, dtype = read(opened)
                 if dtype.hasobject:
-                    raise ValueError(f"{member.filename} holds Python objects, which are never unpickled")
+                    raise ValueError(f"{member.filename} contains Python objects, which are never unpickled")
                 if opened.tell() + math.prod(shape) * dtype.itemsize != member.file_size:
-                    raise ValueError(f"{member.filename} is no array of {dtype} {list(shape)}")
+                    raise ValueError(f"{member.filename} does not have the size of an array {list(shape)} of {dtype}")
     file.seek(0)
     with np.load(file, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in names or arrays.files}
@@ -112,11 +112,11 @@ def check_content(content: Any, size: int) -> None:
         if isinstance(value, Tensor) and (
             value.layout != torch.strided or value.is_meta or value.numel() * value.element_size() > size
         ):
-            raise ValueError(f"a tensor claims to be {list(value.shape)}, which {size:,} bytes cannot hold")
+            raise ValueError(f"a tensor of shape {list(value.shape)} does not fit into {size:,} bytes")
         inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple | set) else ()
         left -= 1 + len(inner)
         if left < 0 or depth > DEEPEST:
-            raise ValueError(f"it holds more than {MOST:,} values, or {DEEPEST} in each other")
+            raise ValueError(f"it has more than {MOST:,} values, or {DEEPEST} levels of nesting")
         rest += [(part, depth + 1) for part in inner]
 
 

@@ -114,7 +114,7 @@ def check_pickle(file: BinaryIO) -> None:
             del stack[start:]
             _take(name.rstrip("123"), stack, taken, own)
         elif name not in ("PROTO", "STOP"):
-            raise ValueError(f"its pickle has the opcode {name}")
+            raise ValueError(f"its pickle has the opcode {name}, which torch.save does not write")
 
 
 def _added() -> set[str]:
@@ -155,7 +155,7 @@ def _take(name: str, stack: list[Any], taken: list[Any], own: Set[str]) -> None:
             stack.append(_called(name, function, arguments, own))
             fits = True
     if not fits:
-        raise ValueError(f"its pickle has an {name} as torch.save does not write it")
+        raise ValueError(f"its pickle uses the opcode {name} as torch.save never does")
 
 
 def _called(name: str, function: Any, arguments: Any, own: Set[str]) -> Kind:
@@ -170,5 +170,5 @@ def _called(name: str, function: Any, arguments: Any, own: Set[str]) -> Kind:
     if function not in CALLS or name == "NEWOBJ":
         raise pickle.UnpicklingError(f"GLOBAL {function} is called")
     if not isinstance(arguments, tuple) or not CALLS[function](*arguments):
-        raise ValueError(f"its pickle calls {function} with more than that takes")
+        raise ValueError(f"its pickle calls {function} with forbidden arguments")
     return MADE.get(function, Kind.DATA)

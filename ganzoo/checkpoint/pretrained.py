@@ -127,7 +127,7 @@ def read(path: str | Path) -> Saved:
     """
     name, path = str(path), Path(path)
     if "://" in name:
-        raise FileNotFoundError(f"{name} is no local file, and is not fetched; download it, and name the file")
+        raise FileNotFoundError(f"{name} is not a local file; download it, and give its path")
     if not path.exists() and name in ganzoo.list_pretrained():
         path = ganzoo.PRETRAINED / name
     if path.is_dir():
@@ -146,10 +146,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: it is damaged, unsafe, or not of ganzoo.
     """
     if path.is_dir():
-        raise CheckpointError(f"{path} contains only weights, no training state to resume; name a run or its .ckpt")
+        raise CheckpointError(f"{path} contains only weights, no training state to resume; give a run or its .ckpt")
     if not path.is_file():
         hint = closest(
-            str(path), ganzoo.list_pretrained(), "name a run's .ckpt, or a folder that save_pretrained wrote"
+            str(path), ganzoo.list_pretrained(), "give a run's .ckpt, or a folder written by save_pretrained"
         )
         raise FileNotFoundError(f"no checkpoint {path}{hint}")
     checkpoint = checkpoints.read(path)
@@ -161,7 +161,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def _read_folder(folder: Path) -> Saved:
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} has no {name}; name a run's folder, or one that save_pretrained wrote")
+            raise FileNotFoundError(f"{folder} has no {name}; give a run's folder, or one written by save_pretrained")
     try:
         config = json.loads(read_text(folder / "config.json"))
         weights = _weights(folder / "model.safetensors")
@@ -170,9 +170,9 @@ def _read_folder(folder: Path) -> Saved:
     config = config if isinstance(config, dict) else {}
     _check(folder, config.get("variant"), config.get("arguments"), weights)
     if not isinstance(slim := config.get("slim", False), bool):
-        raise CheckpointError(f"{folder} is damaged: slim is {slim!r}; write or download it again")
+        raise CheckpointError(f"{folder} is damaged: slim is {slim!r}, not true or false; write or download it again")
     if odd := [name for name in weights if slim and _part(name) not in ("", "generator")]:
-        raise CheckpointError(f"{folder} is damaged: it says that it is slim, and has {odd[0]}; write it again")
+        raise CheckpointError(f"{folder} is damaged: it is declared slim, but has {odd[0]}; write it again")
     return Saved(config["variant"], config["arguments"], weights, slim)
 
 
@@ -180,25 +180,25 @@ def _weights(file: Path) -> dict[str, torch.Tensor]:
     with open_file(file) as opened:
         length = int.from_bytes(opened.read(8), "little")
     if length > HEADER:
-        raise ValueError(f"its header claims {length:,} bytes")
+        raise ValueError(f"its header has {length:,} bytes, more than {HEADER:,}")
     return load_file(file)
 
 
 def _check(path: Path, variant: Any, arguments: Any, weights: Any) -> None:
     whole = isinstance(variant, str) and variant.isprintable()
     if not whole or not isinstance(arguments, dict) or not isinstance(weights, dict):
-        raise CheckpointError(f"{path} is damaged: it names no variant, arguments or weights; try another one")
+        raise CheckpointError(f"{path} is damaged: its variant, arguments or weights are missing; use another one")
 
 
 def _resolve(name: str, variant: type[GANModule] | None, path: str | Path) -> type[GANModule]:
     cls = name.rpartition(".")[2]
     if variant is not None:
         if variant.__name__ != cls:
-            raise CheckpointError(f"{path} is of {name}, not of {variant_name(variant)}; load it with its own class")
+            raise CheckpointError(f"{path} is of class {name}, not {variant_name(variant)}; load it with its own class")
         return variant
     if cls not in ganzoo.VARIANTS or name != f"{ganzoo.VARIANTS[cls]}.{cls}":
         raise CheckpointError(
-            f"{path} is of {name}, which is not in the zoo; if you trust that code as you do your own, name its class: "
+            f"{path} is of class {name}, which is not in the zoo; if you trust its code as your own, pass the class: "
             f"load(path, variant={cls}), or --variant {name} on the command line"
         )
     return getattr(ganzoo, cls)

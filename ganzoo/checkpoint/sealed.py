@@ -59,24 +59,24 @@ def read(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[str, A
         OSError: it cannot be opened.
     """
     if "://" in str(path):
-        raise CheckpointError(f"{path} is no local file, and is not fetched; download it, and name the file")
+        raise CheckpointError(f"{path} is not a local file; download it, and give its path")
     with open_file(path) as file:
         seal = _seal(file)
         if seal and seal[0] != _digest(file, seal[1]):
-            raise CheckpointError(f"{path} is damaged: its sha256 is not what was written; {_instead(path)}")
+            raise CheckpointError(f"{path} is damaged: its sha256 does not match; {_earlier(path)}")
         try:
             with warnings.catch_warnings(action="ignore"):  # other programs' pickle protocols
                 checkpoint = tensors.load(file, map_location)
         except Exception as error:  # damaged files may raise anything
             if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
-                text = f"{path} wants to run code and was not loaded; take weights from it alone"
+                text = f"{path} would run code, so it was not loaded; use a file of weights only"
                 raise CheckpointError(text) from error
             why = f" ({error})" if type(error) is ValueError else ""
-            raise CheckpointError(f"{path} is damaged, unsafe, or no checkpoint{why}; {_instead(path)}") from error
+            raise CheckpointError(f"{path} is damaged, unsafe, or not a checkpoint{why}; {_earlier(path)}") from error
         if not isinstance(checkpoint, dict) or not isinstance(own := checkpoint.get("ganzoo"), dict):
-            raise CheckpointError(f"{path} is no checkpoint of ganzoo; name one that fit wrote")
+            raise CheckpointError(f"{path} is not a checkpoint of ganzoo; give one written by fit")
         if own.get("sealed") and not seal:
-            raise CheckpointError(f"{path} is damaged: its end is missing; {_instead(path)}")
+            raise CheckpointError(f"{path} is damaged: its end is missing; {_earlier(path)}")
     return checkpoint
 
 
@@ -100,7 +100,7 @@ def build(
             return cls(**arguments)
     except Exception as error:  # arguments of unexpected types may raise anything
         name = variant_name(cls)
-        raise CheckpointError(f"{path}: {name} does not take its arguments ({error}); was its code changed?") from error
+        raise CheckpointError(f"{path}: its arguments do not fit {name} ({error}); was its code changed?") from error
 
 
 def load_from_checkpoint(
@@ -133,7 +133,7 @@ def load_from_checkpoint(
         raise ValueError("the arguments are in the checkpoint; leave hparams_file out")
     saved = read(checkpoint_path)
     if (name := saved["ganzoo"].get("variant")) != variant_name(cls):
-        raise CheckpointError(f"{checkpoint_path} is of {name}, not of {variant_name(cls)}; use ganzoo.load")
+        raise CheckpointError(f"{checkpoint_path} is of class {name}, not {variant_name(cls)}; use ganzoo.load")
     arguments = {**saved.get("hyper_parameters", {}), **kwargs}
     model = build(checkpoint_path, cls, arguments, saved["state_dict"])
     model.configure_model()
@@ -180,11 +180,11 @@ def newest(folder: Path) -> Path | None:
     return next((file for file in reversed(in_order(folder)) if intact(file)), None)
 
 
-def _instead(path: str | os.PathLike[str]) -> str:
+def _earlier(path: str | os.PathLike[str]) -> str:
     files = in_order(Path(path).parent)
     before = files[: files.index(Path(path))] if Path(path) in files else []
     whole = next((file for file in reversed(before) if intact(file)), None)
-    return f"the one before it is whole: {whole}" if whole else "there is no whole one before it"
+    return f"an earlier one is intact: {whole}" if whole else "no earlier one is intact"
 
 
 def _write(checkpoint: dict[str, Any], file: BinaryIO) -> None:

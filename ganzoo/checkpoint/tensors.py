@@ -61,7 +61,7 @@ def _pickle_of(file: BinaryIO, size: int) -> bytes:
         _check_members(found, folder, size)
         pickle = archive.getinfo(f"{folder}/data.pkl")
         if pickle.file_size > LARGEST:
-            raise ValueError(f"its pickle has {pickle.file_size:,} bytes")
+            raise ValueError(f"its pickle has {pickle.file_size:,} bytes, more than {LARGEST:,}")
         return archive.read(pickle)
 
 
@@ -71,14 +71,14 @@ def _check_members(found: Iterable[zipfile.ZipInfo], folder: str, size: int) -> 
     for member in sorted(found, key=lambda member: member.header_offset):
         name = member.orig_filename
         if member.compress_type or member.compress_size != member.file_size or member.flag_bits & ~0x808:
-            raise ValueError("it is compressed or encrypted, as torch.save writes none")
+            raise ValueError("it is compressed or encrypted, unlike files of torch.save")
         if member.extra and size < 1 << 32:  # for sizes over 4 GB; programs disagree if there are several
-            raise ValueError("its directory has more than torch.save writes")
+            raise ValueError("its zip directory has fields that torch.save does not write")
         if not name.isascii() or not name.isprintable() or not name.startswith(f"{folder}/") or name.lower() in names:
-            raise ValueError(f"it has a member {name[:60]!r} beside those of torch.save")
+            raise ValueError(f"it has a member {name[:60]!r}, which torch.save does not write")
         if member.header_offset < end or (not names and member.header_offset):
-            raise ValueError("its members overlap, or something lies before them")
+            raise ValueError("its members overlap, or do not begin at its start")
         end = member.header_offset + 30 + len(name) + member.file_size
         names.add(name.lower())
     if end > size:
-        raise ValueError(f"its members are larger than the {size:,} bytes of the file")
+        raise ValueError(f"its members exceed the {size:,} bytes of the file")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ganzoo import __version__
 from ganzoo.cli.errors import UserError, causes, closest, describe, printable
 from ganzoo.cli.streams import OutputError, standard_streams
-from ganzoo.core.signals import told_to_end
+from ganzoo.core.signals import exit_on_terminate
 from ganzoo.core.text import escaping
 
 
@@ -95,7 +95,7 @@ def _run(arguments: Sequence[str]) -> int:
         raise UserError(_no_verb(verb, rest))
     module = VERBS[verb].module
     try:
-        with told_to_end(os._exit) if module == "training" else nullcontext():  # for the slow imports
+        with exit_on_terminate(os._exit) if module == "training" else nullcontext():  # for the slow imports
             return importlib.import_module(f"ganzoo.cli.{module}").main(verb, rest)
     except SystemExit as error:  # after --help
         return int(error.code or 0)

@@ -48,7 +48,7 @@ from ganzoo.core.lightning_fixes import NoProfiler, quiet
 from ganzoo.core.limits import ArgumentError, hints, takes_none
 from ganzoo.core.module import GANModule
 from ganzoo.core.player import parameters
-from ganzoo.core.signals import AGAIN, told_to_end
+from ganzoo.core.signals import RESUMABLE, exit_on_terminate
 from ganzoo.core.strategy import GANStrategy
 
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, value: dumper.represent_data(value.value))  # `Timer` has one
@@ -201,7 +201,7 @@ class GANCLI(LightningCLI):
         try:
             method(self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path, weights_only=True)
         except SystemExit as error:
-            if error.code == AGAIN:
+            if error.code == RESUMABLE:
                 raise
             raise KeyboardInterrupt from error  # Lightning exits on Ctrl-C
         except Exception as error:
@@ -343,7 +343,7 @@ def build(verb: str, arguments: Sequence[str], dry: bool = False) -> GANCLI:
 
 def main(verb: str, arguments: Sequence[str]) -> int:
     dry = verb == "fit" and DRY in arguments
-    with told_to_end():
+    with exit_on_terminate():
         cli = build(verb, [argument for argument in arguments if not (dry and argument == DRY)], dry)
         if dry:
             return dry_run(cli)

@@ -15,9 +15,9 @@ from ganzoo.core.limits import constructor_of
 OPTIMISATION = {"optimizer", "discriminator_optimizer", "lr_scheduler"}  # arguments of the run, not of the model
 DATA_SAYS = {  # arguments that must equal the data module's attribute -> message if that is None
     "image_size": "needs images of one size",
-    "channels": "needs images of one number of channels",
-    "num_classes": "needs labels, and the data has none: take other data, or ImageFolder's labels (--data.labels true)",
-    "source_channels": "translates pictures, and the data has no sources: take PairedFolder, UnpairedFolder or Pairs",
+    "channels": "needs images that all have the same number of channels",
+    "num_classes": "needs labels, but the data has none: use labelled data, or ImageFolder with --data.labels true",
+    "source_channels": "translates images, but the data has no sources: use PairedFolder, UnpairedFolder or Pairs",
 }
 
 
@@ -32,7 +32,7 @@ def constructor_arguments(frame: FrameType | None) -> tuple[dict[str, Any], list
     arguments = {k: v for k, v in constructor_of(frame).items() if k not in OPTIMISATION}
     left_out = [name for name, value in arguments.items() if not is_plain(value)]
     if left_out:
-        rank_zero_warn(f"{', '.join(left_out)}: no plain values, so a checkpoint cannot hold them")
+        rank_zero_warn(f"{', '.join(left_out)}: not plain values, so checkpoints cannot store them")
     return {name: value for name, value in arguments.items() if is_plain(value)}, left_out
 
 
@@ -70,7 +70,7 @@ def check_game(variant: type, base: type, game: Mapping[str, Any]) -> None:
                 raise ValueError(
                     f"consensus updates both players at once and cannot be combined with {variant.__name__}.{name}"
                 )
-        _need(game, "consensus, which moves players at once,", alone)
+        _need(game, "consensus, which updates both players at once,", alone)
     if game["share_fakes"]:
         _need(game, "share_fakes", {**alone, "consensus": None})
 

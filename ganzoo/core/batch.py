@@ -48,13 +48,13 @@ def check_batch(batch: Any, model: GANModule, values: bool) -> None:
     """
     if not isinstance(batch, dict):
         raise MisconfigurationException(
-            f"a batch is a dict such as {{'image': x}}, not a {type(batch).__name__}: let the data set return "
+            f"a batch must be a dict such as {{'image': x}}, not a {type(batch).__name__}: let the data set return "
             "{'image': x}, or {'image': x, 'label': y}"
         )
     for key, read in ("image", 1), ("label", model.num_classes), ("source", model.source_channels):
         if read is not None and key not in batch:
             raise MisconfigurationException(
-                f"{type(model).__name__} reads batch[{key!r}], and these batches have only {', '.join(map(str, batch))}"
+                f"{type(model).__name__} needs batch[{key!r}], but the batches have only {', '.join(map(str, batch))}"
             )
     if values:
         _check_values(batch, model.hparams, model.num_classes)
@@ -79,14 +79,14 @@ def _check_images(images: Any, name: str, channels: int | None, pixels: int | No
     problem = refusal(images)
     if problem is None and images.dtype != torch.get_default_dtype() and not _autocast(images):
         cure = "x / 127.5 - 1" if images.dtype == torch.uint8 else "x.float()"
-        problem = f"{images.dtype}, and a model reads {torch.get_default_dtype()} in [-1, 1]: take {cure}"
+        problem = f"{images.dtype}, but the model needs {torch.get_default_dtype()} in [-1, 1]: use {cure}"
     if problem is None and (images != images[0, 0, 0, 0]).any() and never_negative(images):
         problem = UNIT  # the range of a constant batch is unknown
     if problem is None and not is_points(images):  # points: their shape depends on the user's networks
         found = list(images.shape[1:])
         asked = [a if isinstance(a, int) else b for a, b in zip((channels, pixels, pixels), found, strict=True)]
         if asked != found:
-            problem = f"[N, {', '.join(map(str, found))}], those of the model [N, {', '.join(map(str, asked))}]"
+            problem = f"[N, {', '.join(map(str, found))}], but the model needs [N, {', '.join(map(str, asked))}]"
     if problem is not None:
         raise MisconfigurationException(f"the images of {name} are {problem}")
 
@@ -100,11 +100,11 @@ def _check_labels(labels: Any, name: str, n: int, num_classes: int | None) -> No
     whole = isinstance(labels, Tensor) and labels.dtype == torch.int64 and list(labels.shape) == [n]
     if not whole:
         found = f"{labels.dtype} {list(labels.shape)}" if isinstance(labels, Tensor) else f"a {type(labels).__name__}"
-        raise MisconfigurationException(f"{name} is {found}; labels are torch.int64 [{n}], one for each image")
+        raise MisconfigurationException(f"{name} is {found}; labels must be torch.int64 [{n}], one per image")
     low, high = (int(bound) for bound in labels.aminmax())
     if low < 0 or num_classes is not None and high >= num_classes:
         last = "" if num_classes is None else f" to {num_classes - 1}"
-        raise MisconfigurationException(f"{name} holds labels from {low} to {high}; the model's classes are 0{last}")
+        raise MisconfigurationException(f"{name} has labels from {low} to {high}; the model's classes are 0{last}")
 
 
 def check_pictures(error: Exception) -> None:
@@ -115,7 +115,7 @@ def check_pictures(error: Exception) -> None:
     """
     if "more than 1 value per channel" in str(error):
         raise MisconfigurationException(
-            "a batch norm needs two pictures or more: in each batch, each of its microbatches, and each process's share"
+            "batch norm needs at least two images in each batch, each of its microbatches, and each process's share"
         ) from error
 
 

@@ -29,7 +29,7 @@ def minimize_at_once(model: GANModule, batch: Batch, *, consensus: float = 0.0) 
         MisconfigurationException: combined with microbatches, compiled losses or the loss scaling of fp16.
     """
     others = {"microbatches": model.microbatches > 1, "compile_losses": model.compile_losses}
-    for name, given in {**others, "fp16 (take bf16-mixed)": model.scaler is not None}.items():
+    for name, given in {**others, "fp16 (use bf16-mixed)": model.scaler is not None}.items():
         if given:
             raise MisconfigurationException(f"simultaneous updates do not support {name}")
     batch, players = model.with_draws(batch), list(model.players.values())

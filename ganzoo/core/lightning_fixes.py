@@ -115,17 +115,17 @@ def sync_module_states(module: Any) -> None:
     _sync_module_states(module)
 
 
-def nobody_listens(model: LightningModule, base: type[LightningModule]) -> bool:
+def hooks_unused(model: LightningModule, base: type[LightningModule]) -> bool:
     """Whether backward passes and optimizer steps may bypass Lightning (2.0 to 2.6.6), whose three hooks around them
     cost 0.1 ms per step. Requires that no callback overrides the hooks, that the model's class overrides neither the
     hooks nor the methods `same`, and that strategy and precision plugin add nothing, such as fp16's scaler."""
     trainer, hooks = model.trainer, ("on_before_backward", "on_after_backward", "on_before_optimizer_step")
     precision, strategy = trainer.precision_plugin, type(trainer.strategy)
     empty = {None, *(getattr(Callback, hook) for hook in hooks)}
-    heard = [getattr(callback, hook) for callback in trainer.callbacks for hook in hooks]  # type: ignore[attr-defined]
+    used = [getattr(callback, hook) for callback in trainer.callbacks for hook in hooks]  # type: ignore[attr-defined]
     same = [*hooks, "backward", "manual_backward", "optimizer_step"]
     return (
-        all(getattr(hook, "__func__", hook) in empty for hook in heard)
+        all(getattr(hook, "__func__", hook) in empty for hook in used)
         and all(getattr(type(model), name) is getattr(base, name) for name in same)
         and (strategy.backward, strategy.optimizer_step) == (Strategy.backward, Strategy.optimizer_step)
         and (type(precision) is Precision or (type(precision) is MixedPrecision and precision.scaler is None))

@@ -28,10 +28,12 @@ class Limits(NamedTuple):
         return low and (value < self.most if self.below else value <= self.most)
 
     def __str__(self) -> str:
-        low = f"{'above' if self.above else 'from'} {self.least:.12g}"
+        least, most = f"{self.least:.12g}", f"{self.most:.12g}"
         if abs(self.most) >= LARGEST:
-            return low
-        return f"{low} to {'below ' if self.below else ''}{self.most:.12g}"
+            return f"above {least}" if self.above else f"from {least} up"
+        if self.above or self.below:
+            return f"in {'(' if self.above else '['}{least}, {most}{')' if self.below else ']'}"
+        return f"from {least} to {most}"
 
 
 ANY = Limits(-math.inf, math.inf)

@@ -47,7 +47,7 @@ class Loss(NamedTuple):
         total = sum(rest, first)
         if total.ndim:
             wrong = next(f"{name!r} has shape {list(term.shape)}" for name, term in terms.items() if term.ndim)
-            raise MisconfigurationException(f"the {player}'s terms are scalars, and {wrong}: take its mean")
+            raise MisconfigurationException(f"the {player}'s loss terms must be scalars, but {wrong}: use its mean")
         shown = [total, *terms.values()] if rest else [total]
         return cls(total, list(terms), torch.stack([term.detach().float() for term in shown]))
 
@@ -109,7 +109,7 @@ class Means:
         self._sums = {}
         for row in (row for share in ([shares[rank]] if same else shares) for row in _rows(share)):
             if row["sums"].shape != (len(row["names"]),) or not 0 <= row["weight"] < 2**40:
-                raise ValueError(f"the checkpoint's mean of {row['names']} is none")
+                raise ValueError(f"the checkpoint's mean of {row['names']} is invalid; use another checkpoint")
             names, sums, weight = tuple(row["names"]), row["sums"] * counts, row["weight"] * counts
             before = self._sums.get(names, (torch.zeros_like(sums), 0))
             self._sums[names] = before[0] + sums, before[1] + weight
@@ -183,7 +183,7 @@ class LossLog:
             except Exception as error:  # loggers may raise anything
                 if (name := type(logger).__name__) not in self._failed:
                     self._failed.add(name)
-                    rank_zero_warn(f"{name} did not take all of step {trainer.global_step}: {error}")
+                    rank_zero_warn(f"{name} could not log all values of step {trainer.global_step}: {error}")
 
 
 def refresh(model: Any) -> None:

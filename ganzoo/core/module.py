@@ -339,7 +339,7 @@ class GANModule(LightningModule):
         movers = zip(PLAYERS, trainer.optimizers, strict=True)
         self.players = {player: Player(player, networks, optimizer, names) for player, optimizer in movers}
         self.loss_log.start(self.device)
-        self.gate, self.direct = Gate(), self.clip_norm is None and lightning_fixes.nobody_listens(self, GANModule)
+        self.gate, self.direct = Gate(), self.clip_norm is None and lightning_fixes.hooks_unused(self, GANModule)
         self.randomness, self.watch, self.compiler = Randomness(), Watch(), Compiler(self.compile_losses)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 ROUNDING = 1 / 255  # tolerance of the range: half the difference between two bytes
-UNIT = "never below 0, hence probably in [0, 1], not in [-1, 1]: take 2 * x - 1, or bytes if they are meant so"
+UNIT = "never negative, so probably in [0, 1] instead of [-1, 1]: use 2 * x - 1, or bytes if this is intended"
 
 
 def to_float(image: Tensor) -> Tensor:
@@ -48,20 +48,20 @@ def refusal(images: Tensor, first: int = 0) -> str | None:
     if images.ndim != 4:
         return f"{shape}, not [N, C, H, W]"
     if images.shape[3] in (1, 3, 4) and min(images.shape[1:3]) > 4:
-        return f"{shape} with their channels last: put them first with permute(0, 3, 1, 2)"
+        return f"{shape} with channels last: put them first with permute(0, 3, 1, 2)"
     if images.dtype == torch.uint8:
         return None
     if images.dtype not in FLOATS:
-        return f"{images.dtype}, neither torch.uint8 nor floats in [-1, 1]: take x / 127.5 - 1 of bytes"
+        return f"{images.dtype}, neither torch.uint8 nor floats in [-1, 1]: convert bytes with x / 127.5 - 1"
     if not images.numel():
         return f"empty: {list(images.shape)}"
     x = images.detach().flatten(1)
     if not (finite := x.isfinite().all(1)).all():
-        return f"not finite, such as number {first + int((~finite).nonzero()[0])}, counted from 0"
+        return f"not finite, for example number {first + int((~finite).nonzero()[0])}, counted from 0"
     low, high = (bound.item() for bound in x.aminmax())
     if is_points(images) or max(-low, high) <= 1 + ROUNDING:
         return None
-    cure = "take x / 127.5 - 1" if low >= 0 and high > 2 else "undo what normalised them, or clamp them"
+    cure = "use x / 127.5 - 1" if low >= 0 and high > 2 else "undo their normalisation, or clamp them"
     return f"floats from {low:.3g} to {high:.3g}, not in [-1, 1]: {cure}"
 
 

@@ -27,7 +27,7 @@ class ImagePool:
 
     def __init__(self, capacity: int) -> None:
         if capacity < 0:
-            raise ValueError(f"pool: a number of images, 0 for none; got {capacity}")
+            raise ValueError(f"pool is {capacity}; it takes a number of images, or 0 for no pool")
         self.capacity = capacity
         self.images: list[Tensor] = []
 

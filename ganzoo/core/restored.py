@@ -26,9 +26,9 @@ def check_optimizer(name: str, make: Callable[[Any], Optimizer], weights: Sequen
     Raises:
         MisconfigurationException: the optimizer cannot resume from it with these parameters.
     """
-    wrong = f"the checkpoint's state of the {name}'s optimizer"
+    wrong = f"the {name}'s optimizer state in the checkpoint"
     if not isinstance(saved, dict) or not isinstance(states := saved.get("state"), dict):
-        raise MisconfigurationException(f"{wrong} is none")
+        raise MisconfigurationException(f"{wrong} is missing or damaged; use another checkpoint")
     small = [nn.Parameter(weight.new_zeros([2] * weight.ndim, device="cpu")) for weight in weights]
     optimizer = make(small)
     stages = []
@@ -44,7 +44,7 @@ def check_optimizer(name: str, make: Callable[[Any], Optimizer], weights: Sequen
         state, known = states.get(i, {}), {**stages[0].get(i, {}), **stages[1].get(i, {})}
         always = stages[0].get(i, {}).keys() & stages[1].get(i, {}).keys()
         if not isinstance(state, dict) or (state and always - state.keys()):
-            raise MisconfigurationException(f"{wrong} is of another optimizer")
+            raise MisconfigurationException(f"{wrong} belongs to another optimizer; use the same one")
         for key in state.keys() & known.keys():
             if not _fits(state[key], known[key], of):
                 raise MisconfigurationException(f"{wrong} does not fit: {key} of parameter {i}")
@@ -69,7 +69,7 @@ def check_counters(checkpoint: Mapping[str, Any]) -> None:
     for key in ("global_step", "epoch", "loops"):
         for value in _leaves(checkpoint.get(key)):
             if isinstance(value, str) or (isinstance(value, int | float) and not -1 <= value <= MOST):
-                raise MisconfigurationException(f"the checkpoint's {key} has {str(value)[:40]!r}, which is no count")
+                raise MisconfigurationException(f"the checkpoint's {key} has {str(value)[:40]!r}, which is not a count")
 
 
 def check_finite(state: Mapping[str, Any]) -> None:
@@ -79,7 +79,7 @@ def check_finite(state: Mapping[str, Any]) -> None:
     """
     for name, value in state.items():
         if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all():
-            raise MisconfigurationException(f"the checkpoint's {name} is not finite; take an older one")
+            raise MisconfigurationException(f"the checkpoint's {name} is not finite; use an older one")
 
 
 def _leaves(tree: Any) -> Iterator[Any]:

@@ -67,7 +67,7 @@ def sample(
     if n is None:
         n = next((len(given) for given in (seeds, source, labels) if given is not None), 1)
     if n < 1:
-        raise ValueError(f"n counts from 1, got {n}")
+        raise ValueError(f"n is {n}; it takes a whole number from 1 up")
     seeds = torch.randint(2**31, (n,)).tolist() if seeds is None else seeds
     if len(seeds) != n:
         raise ValueError(f"{n} images need {n} seeds, got {len(seeds)}")
@@ -115,15 +115,15 @@ def sources_of(model: GANModule, source: Tensor | None, n: int) -> Tensor:
     """The source images, after a check of their number, channels and range."""
     name, channels = type(model).__name__, model.source_channels
     if channels is None:
-        raise ValueError(f"{name} takes no source: it makes images from latents")
+        raise ValueError(f"{name} takes no source: it generates images from latents")
     if source is None:
-        raise ValueError(f"{name} translates pictures: give source=[N, {channels}, H, W] in [-1, 1]")
+        raise ValueError(f"{name} translates images: give source=[N, {channels}, H, W] in [-1, 1]")
     if not isinstance(source, Tensor):
-        raise ValueError(f"the sources are of type {type(source).__name__}; {name} reads a tensor")
+        raise ValueError(f"the sources are of type {type(source).__name__}; {name} needs a tensor")
     if source.ndim != 4 or source.shape[:2] != (n, channels):
-        raise ValueError(f"{name} reads {n} sources [{n}, {channels}, H, W], not {list(source.shape)}")
+        raise ValueError(f"{name} needs {n} sources [{n}, {channels}, H, W], not {list(source.shape)}")
     problem = (
-        "torch.uint8, not floats in [-1, 1]: take x / 127.5 - 1"
+        "torch.uint8, not floats in [-1, 1]: use x / 127.5 - 1"
         if source.dtype == torch.uint8
         else pixels.refusal(source)
     )

@@ -27,11 +27,11 @@ from torch import Tensor
 from ganzoo.core.lightning_fixes import sync_module_states
 
 UNSUITED: dict[type[Callback], str] = {  # also for subclasses: the reason, and the alternative
-    BaseFinetuning: "adds parameters to one optimizer while it trains, and a GAN has two; leave it out",
+    BaseFinetuning: "adds parameters to one optimizer during training, but a GAN has two; remove it",
     GradientAccumulationScheduler: "accumulates the gradients of one optimizer; set the model's microbatches instead",
-    LearningRateFinder: "looks where one loss falls fastest, and a GAN has two that need not fall; leave it out",
+    LearningRateFinder: "assumes one loss that decreases, but a GAN has two that need not; remove it",
     SpikeDetection: "monitors one loss; use ganzoo.callbacks.diagnostics.Diagnostics, which monitors both players",
-    StochasticWeightAveraging: "changes the rates of one optimizer; set the model's ema_half_life instead",
+    StochasticWeightAveraging: "changes the learning rate of one optimizer; set the model's ema_half_life instead",
 }
 
 
@@ -88,7 +88,7 @@ def check_trainer(trainer: Trainer, stage: str) -> None:
     lightnings = plugin.__module__.startswith("lightning.") and plugin not in (Precision, MixedPrecision)
     if lightnings or (precision.endswith("-true") and precision != "32-true"):
         of = f" of {plugin.__name__}" if precision == "32-true" else ""
-        raise MisconfigurationException(f"precision {precision}{of}: use 32-true, bf16-mixed or 16-mixed")
+        raise MisconfigurationException(f"unsupported precision {precision}{of}: use 32-true, bf16-mixed or 16-mixed")
 
 
 def check_callback(kind: type) -> None:

@@ -114,7 +114,7 @@ def closest(word: str, known: Iterable[str], otherwise: str) -> str:
     """`; did you mean 'x'?` with the known word nearest to this one, or `; otherwise`."""
     match = nearest(word, known)
     if match is not None and match != word and composed(match) == composed(word):  # they look the same
-        return f"; did you mean {ascii(match)}, whose accents are stored otherwise?"
+        return f"; did you mean {ascii(match)}, whose accents are encoded differently?"
     return f"; {otherwise}" if match is None else f"; did you mean {match!r}?"
 
 

@@ -52,7 +52,7 @@ def restore(model: GANModule, checkpoint: dict[str, Any]) -> None:
     """
     saved = checkpoint.get("ganzoo", {})
     if (name := str(saved.get("variant")).rsplit(".", 1)[-1]) != type(model).__name__:
-        raise MisconfigurationException(f"the checkpoint is of {name}, not of {type(model).__name__}")
+        raise MisconfigurationException(f"the checkpoint contains a {name}, not a {type(model).__name__}")
     if attached(model):
         _forget_foreign_paths(model.trainer, checkpoint)
         if model.trainer.state.fn == TrainerFn.FITTING:
@@ -61,8 +61,8 @@ def restore(model: GANModule, checkpoint: dict[str, Any]) -> None:
     model.loss_log.training.take(saved["means"])
     if attached(model) and saved["seed"] != global_seed():
         rank_zero_warn(
-            f"the checkpoint's run had the seed {saved['seed']}, this one has {global_seed()}, and so other random "
-            f"numbers; for the same, call seed_everything({saved['seed']}) first"
+            f"the checkpoint's run used the seed {saved['seed']}, this one uses {global_seed()}, so its random numbers "
+            f"differ; for the same ones, call seed_everything({saved['seed']}) first"
         )
 
 
@@ -73,7 +73,7 @@ def _check(model: GANModule, checkpoint: dict[str, Any]) -> None:
     if type(model).configure_optimizers.__module__ != "ganzoo.core.module":
         return  # the order of a variant's own optimizers is unknown
     if not isinstance(states, list) or len(states) != len(PLAYERS):
-        raise MisconfigurationException("the checkpoint has no states of two optimizers; name another one")
+        raise MisconfigurationException("the checkpoint lacks the states of two optimizers; use another one")
     for player, state in zip(PLAYERS, states, strict=True):
         check_optimizer(player, model.make_optimizer[player], list(getattr(model, player).parameters()), state)
 
@@ -91,7 +91,7 @@ def _forget_foreign_paths(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
         if (path := foreign_path(state, folder)) is None:
             kept[key] = state
         else:
-            rank_zero_warn(f"the state of {str(key)[:60]!r} names {path!r}, which is not in {folder}: it is left out")
+            rank_zero_warn(f"the state of {str(key)[:60]!r} is ignored: its path {path!r} is outside of {folder}")
     if states is not None:
         checkpoint["callbacks"] = kept
 
@@ -113,7 +113,7 @@ def take_settings(model: GANModule) -> None:
         return
     if configs and trainer.global_step > MOST_STEPS:
         rank_zero_warn(
-            f"the learning rates continue as before: after more than {MOST_STEPS:,} steps they are not reset"
+            f"the learning rates of the checkpoint are kept: new settings are not applied after {MOST_STEPS:,} steps"
         )
         return
     set_all(trainer.optimizers, model.asked)
@@ -157,4 +157,4 @@ def take_images_seen(
     elif isinstance(seen, Tensor) and seen.dtype == torch.int64 and seen.shape == () and 0 <= seen <= MOST:
         model.images_seen = int(seen)
     else:
-        rest[-1].append(f"{prefix}{SEEN} is no whole number from 0")
+        rest[-1].append(f"{prefix}{SEEN} is not a whole number from 0 up")

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader
 
 from ganzoo.core.random import mix
-from ganzoo.core.signals import CODES, starting_processes, take
+from ganzoo.core.signals import CODES, set_handlers, starting_processes
 from ganzoo.core.types import Batch
 from ganzoo.data.datasets import Images
 
@@ -25,7 +25,7 @@ BLOCK = 64  # batches whose tickets are computed at once
 
 def _go_on(worker: int) -> None:
     """Ignore signals that stop a training: they are often sent to all its processes, and saving needs the workers."""
-    take(signal.SIG_IGN, *CODES)
+    set_handlers(signal.SIG_IGN, *CODES)
 
 
 def identity(batch: Any) -> Any:

@@ -136,7 +136,7 @@ class FDivergence(NamedTuple):
         return expectation(self.activation(output), log_p, x) - expectation(self.fake(output), log_q, x)
 
 
-def _same(v: Tensor) -> Tensor:
+def _identity(v: Tensor) -> Tensor:
     return v
 
 
@@ -144,7 +144,7 @@ F_DIVERGENCES = {
     "kl": FDivergence(
         f=lambda u: torch.xlogy(u, u),
         conjugate=lambda t: (t - 1).exp(),
-        activation=_same,
+        activation=_identity,
         fake=lambda v: (v - 1).exp(),
         optimal=lambda ratio: 1 + ratio,
     ),
@@ -153,12 +153,12 @@ F_DIVERGENCES = {
         conjugate=lambda t: -1 - (-t).log(),
         activation=lambda v: -(-v).exp(),
         fake=lambda v: v - 1,
-        optimal=_same,
+        optimal=_identity,
     ),
     "pearson": FDivergence(
         f=lambda u: (u - 1).square(),
         conjugate=lambda t: t.square() / 4 + t,
-        activation=_same,
+        activation=_identity,
         fake=lambda v: v.square() / 4 + v,
         optimal=lambda ratio: 2 * ratio.expm1(),
     ),
@@ -174,13 +174,13 @@ F_DIVERGENCES = {
         conjugate=lambda t: -(2 - t.exp()).log(),
         activation=lambda v: LOG_2 + logsigmoid(v),
         fake=lambda v: softplus(v) - LOG_2,
-        optimal=_same,
+        optimal=_identity,
     ),
     "gan": FDivergence(
         f=lambda u: torch.xlogy(u, u) - (u + 1) * (u + 1).log(),
         conjugate=lambda t: -(-t.exp()).log1p(),
         activation=lambda v: -softplus(-v),
         fake=softplus,
-        optimal=_same,
+        optimal=_identity,
     ),
 }

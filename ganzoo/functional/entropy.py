@@ -36,7 +36,7 @@ class SplitEntropy:
                 f"an Inception score of {self.splits} splits needs n >= {self.splits} images, not {self.n}"
             )
         if self.seen + len(log_p) > self.n:
-            raise ValueError(f"{self.seen + len(log_p)} rows of logits for an Inception score of n = {self.n}")
+            raise ValueError(f"{self.seen + len(log_p)} rows of logits exceed n = {self.n} of an Inception score")
         if self.seen == 0:
             self.p = log_p.new_zeros(self.splits, log_p.shape[1])
             self.p_log_p = log_p.new_zeros(self.splits)

@@ -81,7 +81,8 @@ def filtered_leaky_relu(
     """
     delay = len(up_filter) + len(down_filter) - 2
     if delay % 2:
-        raise ValueError(f"filters of {len(up_filter)} and {len(down_filter)} taps shift the image by half a sample")
+        taps = f"{len(up_filter)} and {len(down_filter)} taps"
+        raise ValueError(f"filters of {taps} shift the image by half a sample; use two even or two odd lengths")
     ahead = (len(up_filter) - 1) // 2
     x = gain * leaky_relu(resample(x, up_filter, up, ahead=ahead, padding=padding), slope)
     return resample(x, down_filter, down=down, ahead=delay // 2 - ahead, padding=padding)

@@ -114,7 +114,7 @@ def frechet_standard_error(real: Gaussian, fake: Gaussian, sample: Tensor) -> fl
         ValueError: n <= d: the covariance is singular, and the distance not differentiable.
     """
     if fake.cov is None or fake.n <= len(fake.mean):
-        raise ValueError(f"a standard error needs more fakes than features: {fake.n} of {len(fake.mean)}; take more")
+        raise ValueError(f"a standard error needs more fakes than features, not {fake.n} and {len(fake.mean)}")
     if len(sample) < 2 or sample.shape[1:] != fake.mean.shape:
         raise ValueError(f"a standard error needs a sample [m >= 2, {len(fake.mean)}], not {list(sample.shape)}")
     root = _root(real, fake)

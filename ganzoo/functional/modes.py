@@ -40,7 +40,7 @@ def gaussian_modes(points: Tensor, centers: Tensor, sigma: float) -> GaussianMod
         kl: KL(distribution of high-quality samples over modes || uniform) in nats; nan without any.
     """
     if points.ndim != 2 or len(points) == 0 or centers.ndim != 2 or points.shape[1] != centers.shape[1]:
-        raise ValueError(f"points and centers are [N >= 1, 2], not {list(points.shape)} and {list(centers.shape)}")
+        raise ValueError(f"points and centers must be [N >= 1, 2], not {list(points.shape)} and {list(centers.shape)}")
     if not points.isfinite().all():
         raise ValueError("non-finite features: the points")
     points, centers = points.detach().cpu().double(), centers.detach().cpu().double()

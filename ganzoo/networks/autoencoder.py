@@ -39,7 +39,7 @@ class MLPAutoEncoder(Energy):
     ) -> None:
         super().__init__()
         if layers < 2:
-            raise ValueError(f"layers_d counts from 2 in an auto-encoder, got {layers}")
+            raise ValueError(f"layers_d is {layers}; an auto-encoder takes 2 or more")
         pixels = channels * image_size**2
         encoder: list[nn.Module] = [nn.Flatten(), nn.Linear(pixels, hidden), nn.ReLU(), nn.Dropout(dropout)]
         for _ in range(layers - 2):
@@ -66,7 +66,7 @@ class ConvAutoEncoder(Energy):
         super().__init__()
         if image_size not in (16, 32, 64, 128):
             raise ValueError(
-                f"image_size {image_size}: the convolutional auto-encoder takes 16, 32, 64 or 128; others: mlp"
+                f"image_size {image_size}: the convolutional auto-encoder takes 16, 32, 64 or 128; for others use mlp"
             )
         maps = [channels, *(width * 2**k for k in range(4 if image_size == 128 else 3))]
         encoder: list[nn.Module] = []

@@ -99,7 +99,7 @@ def doublings(image_size: int) -> int:
     """
     if image_size == 1:
         raise ValueError(
-            "image_size 1: DCGAN's layers take pictures of 8, 16, 32, 64, ... pixels, not points; take other data, or "
+            "image_size 1: DCGAN's layers need images of 8, 16, 32, 64, ... pixels, not points; use other data, or "
             "fully connected networks (GAN, MLPGAN, or architecture mlp)"
         )
     n = max(image_size // 4, 1).bit_length() - 1

@@ -90,7 +90,7 @@ class DeconvolutionalGenerator(_Generator):
         self, image_size: int = 32, channels: int = 3, z_dim: int = 100, hidden: int = 128, reference: int = 0
     ) -> None:
         if image_size % 8 or image_size < 16:
-            raise ValueError(f"image_size {image_size}: three layers double the pixels, so it takes 16, 24, 32, ...")
+            raise ValueError(f"image_size {image_size}: three layers double the size, so it takes 16, 24, 32, ...")
         size, maps = image_size // 8, [4 * hidden, 2 * hidden, hidden]
         units = maps[0] * size**2
         layers: list[nn.Module] = [nn.Linear(z_dim, units, bias=False), *_norm(nn.BatchNorm1d, units, reference)]
@@ -143,7 +143,7 @@ class _Discriminator(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(*layers)
         minibatch = [MinibatchDiscrimination(size, kernels)] if kernels else []
-        self.classes = nn.Sequential(last, *minibatch, weight_norm(_started(nn.Linear(size + kernels, num_classes))))
+        self.classes = nn.Sequential(last, *minibatch, weight_norm(_he_init(nn.Linear(size + kernels, num_classes))))
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         features = self.layers(x)
@@ -168,7 +168,7 @@ class NoisyDiscriminator(_Discriminator):
         sizes = [channels * image_size**2, hidden, hidden // 2, hidden // 4, hidden // 4, hidden // 4]
         layers: list[nn.Module] = [nn.Flatten(), GaussianNoise(0.3)]
         for n_in, n_out in zip(sizes, sizes[1:], strict=False):
-            layers += [fixed_weight_norm(_started(nn.Linear(n_in, n_out))), nn.ReLU(), GaussianNoise(0.5)]
+            layers += [fixed_weight_norm(_he_init(nn.Linear(n_in, n_out))), nn.ReLU(), GaussianNoise(0.5)]
         super().__init__(layers[:-1], layers[-1], sizes[-1], num_classes, kernels)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -204,10 +204,10 @@ class ConvolutionalDiscriminator(_Discriminator):
 
 
 def _leaky(layer: nn.Conv2d) -> list[nn.Module]:
-    return [fixed_weight_norm(_started(layer, slope=0.2)), nn.LeakyReLU(0.2)]
+    return [fixed_weight_norm(_he_init(layer, slope=0.2)), nn.LeakyReLU(0.2)]
 
 
-def _started(layer: Any, slope: float = 0.0) -> Any:
+def _he_init(layer: Any, slope: float = 0.0) -> Any:
     """He initialisation (2015, arXiv:1502.01852), zero biases: torch's default weights are too small compared with the
     noise. (The authors' code instead scales them to the first 500 images.)"""
     nn.init.kaiming_normal_(layer.weight, slope, nonlinearity="leaky_relu")

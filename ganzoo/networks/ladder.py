@@ -110,7 +110,7 @@ class Norm(nn.Module):
         self.eps, self.momentum = eps, momentum
         self.register_buffer("running_mean", torch.zeros(n))
         self.register_buffer("running_var", torch.ones(n))
-        self.register_load_state_dict_pre_hook(_without_count)
+        self.register_load_state_dict_pre_hook(_drop_batch_count)
 
     def forward(self, z: Tensor, track: bool = False) -> tuple[Tensor, Tensor]:
         """z [N, n] -> mean and standard deviation [n]: of the batch in training mode, running ones in eval mode."""
@@ -124,7 +124,7 @@ class Norm(nn.Module):
         return mean, (var + self.eps).sqrt()
 
 
-def _without_count(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+def _drop_batch_count(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
     """Older checkpoints, in which this was a batch norm, have an unused count of batches."""
     state_dict.pop(f"{prefix}num_batches_tracked", None)
 

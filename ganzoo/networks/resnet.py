@@ -33,7 +33,7 @@ class ResNetTranslator(nn.Module):
     ) -> None:
         super().__init__()
         if image_size % 4 or image_size < 8:
-            raise ValueError(f"image_size {image_size}: two halvings and reflection padding take 8, 12, 16, 20, ...")
+            raise ValueError(f"image_size {image_size}: two halvings and reflection padding need 8, 12, 16, 20, ...")
         if blocks is None:
             blocks = 9 if image_size >= 256 else 6
         layers = [nn.ReflectionPad2d(3), *_norm_relu(nn.Conv2d(source_channels, width, 7, bias=False), width)]

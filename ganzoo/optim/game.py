@@ -110,9 +110,9 @@ class Lookahead(Optimizer):
         alpha: float = 0.5,
     ) -> None:
         if k < 1:
-            raise ValueError(f"k counts from 1, got {k}")
+            raise ValueError(f"k is {k}; it takes a whole number from 1 up")
         if not 0 < alpha <= 1:
-            raise ValueError(f"alpha is a share, above 0 and up to 1, got {alpha}")
+            raise ValueError(f"alpha is {alpha}; it takes a number in (0, 1]")
         self.inner = optimizer(params)
         super().__init__(self.inner.param_groups, {"k": k, "alpha": alpha})  # the same dicts: schedulers reach both
         self.defaults |= self.inner.defaults

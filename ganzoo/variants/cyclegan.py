@@ -81,9 +81,11 @@ class CycleGAN(GANModule):
     ) -> None:
         super().__init__(optimizer=optimizer, **game)
         if cycle == gan == 0:
-            raise ValueError("cycle and gan weigh G's and F's terms: not both 0")
+            raise ValueError("cycle and gan are the weights of G's and F's loss terms: they must not both be 0")
         if identity and channels != source_channels:
-            raise ValueError(f"identity compares {channels} channels with the source's {source_channels}: set it to 0")
+            raise ValueError(
+                f"identity needs equal numbers of channels, not {channels} and {source_channels}: set it to 0"
+            )
         if self.share_fakes:
             raise ValueError("share_fakes: CycleGAN always reuses G's fakes; leave this option out")
         if decay_images is not None and self.lr_scheduler is not None:

@@ -74,14 +74,14 @@ class GAN(GANModule):
     ) -> None:
         super().__init__(optimizer=optimizer, **game)
         if objective == "maximum-likelihood" and divergence != "gan":
-            raise ValueError(f"maximum-likelihood reads a logit: its divergence is 'gan', not {divergence!r}")
+            raise ValueError(f"maximum-likelihood needs a logit: use divergence 'gan', not {divergence!r}")
         self.z_dim = z_dim
         self.objective, self.divergence = objective, divergence
         self.generator = MLPGenerator(image_size, channels, z_dim, hidden)
         self.discriminator = MaxoutDiscriminator(image_size, channels, d_hidden, pieces)
         self.z_bound = math.sqrt(3)  # of the prior; saved with the weights, which depend on it
-        self.register_state_dict_post_hook(_add_bound)
-        self.register_load_state_dict_pre_hook(_take_bound)
+        self.register_state_dict_post_hook(_save_bound)
+        self.register_load_state_dict_pre_hook(_load_bound)
 
     def uniform(self, generator: torch.Generator | None, *shape: int) -> Tensor:
         """Uniform numbers in (-z_bound, z_bound)."""
@@ -130,11 +130,11 @@ def mean_pixels(images: Any, at_most: int = 50_000) -> Tensor:
     return total / len(numbers)
 
 
-def _add_bound(model: GAN, state: dict[str, Any], prefix: str, *_: Any) -> None:
+def _save_bound(model: GAN, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """Hook of `state_dict`. The bound is not a buffer, since reading one from a GPU would synchronise at every step."""
     state[f"{prefix}z_bound"] = torch.tensor(model.z_bound)
 
 
-def _take_bound(model: GAN, state: dict[str, Any], prefix: str, *_: Any) -> None:
+def _load_bound(model: GAN, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """Hook of `load_state_dict`; older weights, without a bound, were trained on latents in (-1, 1)."""
     model.z_bound = float(state.pop(f"{prefix}z_bound", 1.0))

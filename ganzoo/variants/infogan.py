@@ -72,7 +72,7 @@ class InfoGAN(GANModule):
         super().__init__(optimizer=optimizer, discriminator_optimizer=discriminator_optimizer, **game)
         self.categories = categories if isinstance(categories, list) else [categories]
         if not self.categories or any(isinstance(k, bool) or not isinstance(k, int) or k < 1 for k in self.categories):
-            raise ValueError(f"categories is {categories}; it takes a whole number from 1, or a list of them: [10, 10]")
+            raise ValueError(f"categories is {categories}; it takes a whole number from 1 up, or a list: [10, 10]")
         self.several = isinstance(categories, list)
         self.z_dim = z_dim
         self.codes = codes

@@ -20,7 +20,7 @@ from ganzoo.networks.mlp import ReLUGenerator
 from ganzoo.optim.adam import FusedAdam
 from ganzoo.optim.schedule import falling
 
-NEEDS = "LadderEBGAN learns from few labelled images: take SemiSupervised data, which is made of other data"
+NEEDS = "LadderEBGAN needs some labelled images: use SemiSupervised, which wraps other data"
 
 
 class LadderEBGAN(GANModule):

@@ -65,9 +65,7 @@ class LAPGAN(GANModule):
         super().__init__(optimizer=optimizer, **game)
         most = (image_size & -image_size).bit_length() - 1  # how often 2 divides it
         if not 0 <= levels <= most:
-            raise ValueError(
-                f"levels {levels}: image_size {image_size} can be halved {most} times, so take 0 to {most}"
-            )
+            raise ValueError(f"levels {levels}: image_size {image_size} can be halved {most} times, so use 0 to {most}")
         self.image_size = image_size
         self.levels = levels
         self.z_dim = z_dim

@@ -54,7 +54,7 @@ class LSGAN(GANModule):
     ) -> None:
         super().__init__(optimizer=optimizer, **game)
         if a == b:
-            raise ValueError(f"a and b are both {a}: D has to tell fakes from reals, so give them different targets")
+            raise ValueError(f"a and b are both {a}: fakes and reals need different targets")
         self.z_dim = z_dim
         self.a, self.b, self.c = a, b, c
         G, D = (ReLUGenerator, ReLUDiscriminator) if architecture == "mlp" else (DCGANGenerator, DCGANDiscriminator)

@@ -65,7 +65,7 @@ class Pix2Pix(GANModule):
     ) -> None:
         super().__init__(optimizer=optimizer, **game)
         if l1 == gan == 0:
-            raise ValueError("l1 and gan weigh G's two terms: not both 0")
+            raise ValueError("l1 and gan are the weights of G's two loss terms: they must not both be 0")
         self.image_size = image_size
         self.source_channels = source_channels
         self.l1 = l1
@@ -78,8 +78,8 @@ class Pix2Pix(GANModule):
         super().setup(stage)
         if not getattr(getattr(self.trainer, "datamodule", None), "paired", True):
             raise MisconfigurationException(
-                "Pix2Pix learns from pairs, and the data is unpaired: take PairedFolder, or Pairs with data.paired "
-                "true; CycleGAN needs none"
+                "Pix2Pix needs pairs, but the data is unpaired: use PairedFolder, Pairs with data.paired true, or the "
+                "model CycleGAN"
             )
 
     def discriminator_loss(self, batch: Batch) -> Terms:

@@ -36,7 +36,7 @@ UNPAIRED = "--data UnpairedFolder --data.path RGB --data.source_path L --data.im
 TYPED = {
     "labels missing": (
         "--model CGAN --data ImageFolder --data.path RGB --data.labels false",
-        "CGAN needs labels, and the data has none: take other data, or ImageFolder's labels (--data.labels true)",
+        "CGAN needs labels, but the data has none: use labelled data, or ImageFolder with --data.labels true",
     ),
     "other classes": (
         "--model ACGAN --model.num_classes 11 --data Digits --data.image_size 16",
@@ -44,7 +44,7 @@ TYPED = {
     ),
     "too deep": (
         "--model LAPGAN --model.levels 5 --data Digits --data.image_size 16",
-        "model.levels 5: image_size 16 can be halved 4 times, so take 0 to 4",
+        "model.levels 5: image_size 16 can be halved 4 times, so use 0 to 4",
     ),
     "other channels": (
         f"--model CycleGAN {UNPAIRED}",
@@ -53,29 +53,29 @@ TYPED = {
     ),
     "no critic": (
         "--model WGAN --model.n_critic 0 --data Digits",
-        "model.n_critic is 0; it takes a whole number from 1",
+        "model.n_critic is 0; it takes a whole number from 1 up",
     ),
     "negative margin": (
         "--model EBGAN --model.margin -1 --data Digits",
-        "model.margin is -1.0; it takes a number from 0",
+        "model.margin is -1.0; it takes a number from 0 up",
     ),
     # related mistakes
     "no identity": (
         f"--model CycleGAN --model.identity 5 --model.width 2 {UNPAIRED} --data.source_channels 1",
-        "model.identity compares 3 channels with the source's 1: set it to 0",
+        "model.identity needs equal numbers of channels, not 3 and 1: set it to 0",
     ),
     "no sources": (
         "--model Pix2Pix --data Digits",
-        "Pix2Pix translates pictures, and the data has no sources: take PairedFolder, UnpairedFolder or Pairs",
+        "Pix2Pix translates images, but the data has no sources: use PairedFolder, UnpairedFolder or Pairs",
     ),
     "no pairs": (
         f"--model Pix2Pix --model.width 4 {UNPAIRED} --data.source_channels 1 --data.batch_size 4",
-        "Pix2Pix learns from pairs, and the data is unpaired: take PairedFolder, or Pairs with data.paired true; "
-        "CycleGAN needs none",
+        "Pix2Pix needs pairs, but the data is unpaired: use PairedFolder, Pairs with data.paired true, or the "
+        "model CycleGAN",
     ),
     "no few labels": (
         "--model LadderEBGAN --model.hidden 8 --data Digits",
-        "LadderEBGAN learns from few labelled images: take SemiSupervised data, which is made of other data",
+        "LadderEBGAN needs some labelled images: use SemiSupervised, which wraps other data",
     ),
     "too many labels": (
         "--model LadderEBGAN --model.hidden 8 --data SemiSupervised --data.data Digits --data.labels_per_class 999",
@@ -85,10 +85,13 @@ TYPED = {
         "--model Pix2Pix --data Pairs --data.data Digits --data.data.image_size 7",
         "data.data.image_size 7: a U-Net halves down to one pixel, so it takes 4, 8, 16, ...",
     ),
-    "no width": ("--model CGAN --model.hidden -3 --data Digits", "model.hidden is -3; it takes a whole number from 1"),
+    "no width": (
+        "--model CGAN --model.hidden -3 --data Digits",
+        "model.hidden is -3; it takes a whole number from 1 up",
+    ),
     "points": (
         "--model ACGAN --data Gaussians",
-        "image_size 1: DCGAN's layers take pictures of 8, 16, 32, 64, ... pixels, not points; take other data, or "
+        "image_size 1: DCGAN's layers need images of 8, 16, 32, 64, ... pixels, not points; use other data, or "
         "fully connected networks (GAN, MLPGAN, or architecture mlp)",
     ),
     "larger than the memory": (
@@ -97,7 +100,7 @@ TYPED = {
     ),
     "frozen": (
         "--model DCGAN --model.optimizer SGD --model.optimizer.lr 0 --data Digits",
-        "model.optimizer of the discriminator: lr is 0.0; it takes a number above 0 to 100",
+        "model.optimizer of the discriminator: lr is 0.0; it takes a number in (0, 100]",
     ),
     "torch's own ranges": (
         "--model DCGAN --model.optimizer Adam --model.optimizer.betas [0.5,2] --data Digits",
@@ -105,7 +108,7 @@ TYPED = {
     ),
     "sure to drop": (
         "--model CGAN --model.d_dropout 1 --data Digits",
-        "model.d_dropout is 1.0; it takes a number from 0 to below 1",
+        "model.d_dropout is 1.0; it takes a number in [0, 1)",
     ),
 }
 
@@ -167,23 +170,23 @@ BATCHES = {
     "tuples": (
         "DCGAN",
         torch.utils.data.DataLoader([(x, 0) for x in IMAGES], 2),
-        "a batch is a dict .* not a list: let",
+        "a batch must be a dict .* not a list: let",
     ),
-    "no image": ("DCGAN", loader(img=IMAGES[0]), r"DCGAN reads batch\['image'\], and these batches have only img"),
+    "no image": ("DCGAN", loader(img=IMAGES[0]), r"DCGAN needs batch\['image'\], but the batches have only img"),
     "0 to 1": (
         "DCGAN",
         Own(BYTES / 255),
-        r"batch\['image'\] are never below 0, hence probably in \[0, 1\].*2 \* x - 1",
+        r"batch\['image'\] are never negative, so probably in \[0, 1\].*2 \* x - 1",
     ),
-    "0 to 255": ("DCGAN", Own(BYTES.float()), r"floats from 0 to 255, not in \[-1, 1\]: take x / 127.5 - 1"),
-    "bytes": ("GAN", Own(BYTES), r"torch.uint8, and a model reads torch.float32 in \[-1, 1\]: take x / 127.5 - 1"),
+    "0 to 255": ("DCGAN", Own(BYTES.float()), r"floats from 0 to 255, not in \[-1, 1\]: use x / 127.5 - 1"),
+    "bytes": ("GAN", Own(BYTES), r"torch.uint8, but the model needs torch.float32 in \[-1, 1\]: use x / 127.5 - 1"),
     "whole numbers": ("DCGAN", Own(BYTES.long()), "torch.int64, neither torch.uint8 nor floats"),
-    "double": ("DCGAN", Own(IMAGES.double()), r"torch.float64, .*: take x.float\(\)"),
-    "half": ("DCGAN", Own(IMAGES.half()), r"torch.float16, .*: take x.float\(\)"),
-    "NaN": ("DCGAN", Own(one_bad(torch.nan)), "not finite, such as number 3, counted from 0"),
+    "double": ("DCGAN", Own(IMAGES.double()), r"torch.float64, .*: use x.float\(\)"),
+    "half": ("DCGAN", Own(IMAGES.half()), r"torch.float16, .*: use x.float\(\)"),
+    "NaN": ("DCGAN", Own(one_bad(torch.nan)), "not finite, for example number 3, counted from 0"),
     "beyond": ("DCGAN", Own(one_bad(1.01)), "floats from -1 to 1.01"),
-    "channels": ("DCGAN", Own(IMAGES.expand(-1, 3, -1, -1)), r"\[N, 3, 16, 16\], those of the model \[N, 1, 16, 16\]"),
-    "size": ("DCGAN", Own(IMAGES[..., :8, :8]), r"\[N, 1, 8, 8\], those of the model \[N, 1, 16, 16\]"),
+    "channels": ("DCGAN", Own(IMAGES.expand(-1, 3, -1, -1)), r"\[N, 3, 16, 16\], but the model needs \[N, 1, 16, 16\]"),
+    "size": ("DCGAN", Own(IMAGES[..., :8, :8]), r"\[N, 1, 8, 8\], but the model needs \[N, 1, 16, 16\]"),
     "channels last": (
         "DCGAN",
         Own(IMAGES.permute(0, 2, 3, 1)),
@@ -191,7 +194,7 @@ BATCHES = {
     ),
     "empty": ("DCGAN", Own(IMAGES[:0]), r"empty: \[0, 1, 16, 16\]"),
     "no tensor": ("DCGAN", Own([1, 2]), r"batch\['image'\] is a list, not a tensor"),
-    "label missing": ("CGAN", Own(), r"CGAN reads batch\['label'\], and these batches have only image"),
+    "label missing": ("CGAN", Own(), r"CGAN needs batch\['label'\], but the batches have only image"),
     "label beyond": (
         "CGAN",
         Own(label=torch.tensor([0, 1, 2, 3])),
@@ -202,19 +205,19 @@ BATCHES = {
         Own(label=torch.tensor([0, 1, 2, -1])),
         "labels from -1 to 2; the model's classes are 0 to 2",
     ),
-    "label of floats": ("CGAN", Own(label=torch.ones(4)), r"torch.float32 \[4\]; labels are torch.int64 \[4\]"),
+    "label of floats": ("CGAN", Own(label=torch.ones(4)), r"torch.float32 \[4\]; labels must be torch.int64 \[4\]"),
     "one-hot": (
         "CGAN",
         Own(label=torch.eye(3).long()[[0, 1, 2, 0]]),
-        r"torch.int64 \[4, 3\]; labels are torch.int64 \[4\]",
+        r"torch.int64 \[4, 3\]; labels must be torch.int64 \[4\]",
     ),
-    "fewer labels": ("CGAN", Own(label=torch.tensor([0, 1, 2])), r"torch.int64 \[3\]; labels are torch.int64 \[4\]"),
+    "fewer labels": ("CGAN", Own(label=torch.tensor([0, 1, 2])), r"torch.int64 \[3\]; labels must be torch.int64"),
     "source of bytes": ("Pix2Pix", Own(source=BYTES.expand(-1, 2, -1, -1)), r"batch\['source'\] are torch.uint8"),
-    "source's channels": ("Pix2Pix", Own(source=IMAGES), r"\[N, 1, 16, 16\], those of the model \[N, 2, 16, 16\]"),
+    "source's channels": ("Pix2Pix", Own(source=IMAGES), r"\[N, 1, 16, 16\], but the model needs \[N, 2, 16, 16\]"),
     "labelled": (
         "LadderEBGAN",
         Own(labelled=(BYTES / 255, torch.tensor([0, 1, 2, 0]))),
-        r"\['labelled'\]\[0\] are never be",
+        r"\['labelled'\]\[0\] are never negative",
     ),
     "labelled's labels": ("LadderEBGAN", Own(labelled=(IMAGES, torch.tensor([0, 1, 2, 3]))), "labels from 0 to 3"),
 }
@@ -260,17 +263,17 @@ def test_only_the_first_batch_of_each_fit_is_checked(monkeypatch):
 CALLED = {
     "labels missing": (
         lambda: fit(make("CGAN", channels=3), ImageFolder("RGB", image_size=16, batch_size=4, labels=False)),
-        "CGAN needs labels, and the data has none",
+        "CGAN needs labels, but the data has none",
     ),
     "labels missing, own loader": (
         lambda: fit(make("CGAN"), loader(image=torch.zeros(1, 16, 16))),
-        r"CGAN reads batch\['label'\], and these batches have only image",
+        r"CGAN needs batch\['label'\], but the batches have only image",
     ),
     "other classes": (
         lambda: fit(make("ACGAN", num_classes=9), Digits(image_size=16)),
         "num_classes is 9, but 10 in the data: make them equal",
     ),
-    "too deep": (lambda: make("LAPGAN", levels=5), "levels 5: image_size 16 can be halved 4 times, so take 0 to 4"),
+    "too deep": (lambda: make("LAPGAN", levels=5), "levels 5: image_size 16 can be halved 4 times, so use 0 to 4"),
     "other channels": (lambda: UnpairedFolder("RGB", "L", image_size=16), "set data.source_channels to 1"),
     "other channels than the model's": (
         lambda: fit(
@@ -284,19 +287,19 @@ CALLED = {
     # related mistakes
     "no pairs": (
         lambda: fit(make("Pix2Pix", source_channels=1), Pairs(Digits(image_size=16), paired=False)),
-        "Pix2Pix learns from pairs",
+        "Pix2Pix needs pairs",
     ),
     "no few labels": (
         lambda: fit(make("LadderEBGAN", num_classes=10), Digits(image_size=16)),
-        "LadderEBGAN learns from few labelled images",
+        "LadderEBGAN needs some labelled images",
     ),
     "few labels, own loader": (
         lambda: fit(make("LadderEBGAN"), loader(image=torch.zeros(1, 16, 16))),
-        "LadderEBGAN learns from few labelled images",
+        "LadderEBGAN needs some labelled images",
     ),
     "sources missing, own loader": (
         lambda: fit(make("Pix2Pix"), loader(image=torch.zeros(1, 16, 16))),
-        r"Pix2Pix reads batch\['source'\]",
+        r"Pix2Pix needs batch\['source'\]",
     ),
     "other side": (lambda: PairedFolder("RGB", source_side="top"), "source_side is 'top'; it takes one of left, right"),
     "other fit": (lambda: PairedFolder("RGB", fit="stretch"), "fit is 'stretch'; it takes one of crop, squeeze"),
@@ -320,14 +323,14 @@ CALLED = {
     "a label as text": (lambda: make("CGAN").sample(label="1"), "label is '1'; it takes a whole number"),
     "part of a seed": (lambda: make("GAN").sample(seeds=[0, 0.5]), "seeds is 0.5; it takes a whole number"),
     "parts of images": (lambda: make("GAN").sample(2.5), "n is 2.5; it takes a whole number"),
-    "no images": (lambda: make("GAN").sample(0), "n counts from 1, got 0"),
+    "no images": (lambda: make("GAN").sample(0), "n is 0; it takes a whole number from 1 up"),
     "no images at once": (
         lambda: make("GAN").sample(2, batch_size=0),
         "batch_size is 0; it takes a whole number from 1",
     ),
     "sources of bytes": (
         lambda: make("Pix2Pix").sample(source=BYTES.expand(-1, 2, -1, -1)),
-        r"the sources are torch.uint8, not floats in \[-1, 1\]: take x / 127.5 - 1",
+        r"the sources are torch.uint8, not floats in \[-1, 1\]: use x / 127.5 - 1",
     ),
     "sources 0 to 255": (
         lambda: make("Pix2Pix").sample(source=BYTES.float().expand(-1, 2, -1, -1)),
@@ -353,7 +356,7 @@ def test_network_sizes_below_1_are_refused(name, value):
     sizes = {"z_dim", "width", "hidden", "d_hidden"} & set(small(name))
     assert sizes
     for size in sizes:
-        with pytest.raises(ValueError, match=f"^{size} is {value}; it takes a whole number from [14]$"):
+        with pytest.raises(ValueError, match=f"^{size} is {value}; it takes a whole number from [14] up$"):
             make(name, **{size: value})
 
 
@@ -370,7 +373,7 @@ def test_the_nearest_pretrained_name_is_suggested(monkeypatch):
     monkeypatch.setattr(ganzoo, "list_pretrained", lambda: ["cgan-mnist5k", "dcgan-digits"])
     with pytest.raises(FileNotFoundError, match="did you mean 'dcgan-digits'?"):
         load("dcgan-digit")
-    with pytest.raises(FileNotFoundError, match="name a run's .ckpt"):
+    with pytest.raises(FileNotFoundError, match="give a run's .ckpt"):
         load("nothing")
 
 

@@ -419,9 +419,9 @@ def test_own_variant(refuse, capsys):
     assert main(shlex.split(fit)) == 0
     run = "runs/001-mygan-digits"
     assert f"sample {run} --seeds 0-63 --variant my_gan.MyGAN" in capsys.readouterr().err
-    refuse(f"sample {run}", "is of my_gan.MyGAN, which is not in the zoo", "--variant my_gan.MyGAN")
+    refuse(f"sample {run}", "is of class my_gan.MyGAN, which is not in the zoo", "--variant my_gan.MyGAN")
     refuse(f"sample {run} --variant my_gan.MyGANN", "--variant my_gan.MyGANN not found", "write my_file.MyGAN")
-    refuse(f"sample {run} --variant ganzoo.DCGAN", "is of my_gan.MyGAN", "own class")
+    refuse(f"sample {run} --variant ganzoo.DCGAN", "is of class my_gan.MyGAN", "own class")
     refuse(f"sample {run} --variant my_gan.MyGAN --class 10", "no class 10", "from 0 to 9")
     assert main(shlex.split(f"sample {run} --variant my_gan.MyGAN --class 9 -n 2")) == 0
     assert main(["info", run]) == 0
@@ -476,21 +476,21 @@ def test_damaged_and_malicious_checkpoints_are_refused(refuse, run, how):
     damage(run / "checkpoints" / "last.ckpt", how)
     for command in (f"fit {SMALL} --ckpt_path {run}", f"sample {run}", f"info {run}"):
         said = refuse(command, "last.ckpt")
-        assert "wants to run code" in said or "is damaged, unsafe, or no checkpoint" in said
+        assert "would run code" in said or "is damaged, unsafe, or not a checkpoint" in said
     if how == "zip 2":
-        assert "wants to run code" in said
+        assert "would run code" in said
     assert not Path("pwned").exists()
 
 
 def test_fit_refuses_to_resume_from_weights_alone(refuse, run):
     folder = save_pretrained(load(run / "checkpoints" / "last.ckpt"), "weights")
     assert main(["info", str(folder)]) == main(["sample", str(folder), "-n", "1"]) == 0
-    refuse(f"fit {SMALL} --ckpt_path {folder}", "contains only weights", "name a run or its .ckpt")
+    refuse(f"fit {SMALL} --ckpt_path {folder}", "contains only weights", "give a run or its .ckpt")
 
 
 def test_a_foreign_checkpoint_is_refused(refuse):
     torch.save({"state_dict": {}}, "other.ckpt")
-    refuse("sample other.ckpt", "other.ckpt is no checkpoint of ganzoo", "fit")
+    refuse("sample other.ckpt", "other.ckpt is not a checkpoint of ganzoo", "fit")
 
 
 @pytest.mark.parametrize(

@@ -86,5 +86,5 @@ def test_check_variant_finds_broken_variants(broken, words):
 
 def test_fit_refuses_terms_that_are_not_scalars():
     model = Vector(8, 1, width=4)
-    with pytest.raises(MisconfigurationException, match=r"generator's terms are scalars, and 'fake' has shape \[\d+\]"):
+    with pytest.raises(MisconfigurationException, match=r"loss terms must be scalars, but 'fake' has shape \[\d+\]"):
         fit(model, NoiseImages(model), steps=1)

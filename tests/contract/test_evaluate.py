@@ -173,7 +173,7 @@ def test_scores_are_configured_in_yaml():
     --scores.extractor digit | no extractor 'digit'; did you mean 'digits'
     --scores.extractor inception | reads 3 channels, the images have 1 | inception-grey
     --scores.extractor inception-grey --scores.weights nowhere.pth | nowhere.pth
-    --scores.best [fit] | scores.best: fit cannot be ranked by; there are fid
+    --scores.best [fit] | scores.best: fit cannot rank checkpoints; available: fid
     --scores.split tset | scores.split: Expected | test
     --scores.every_n 1 | scores.every_n: no such option | did you mean scores.every_n_steps?
     """),

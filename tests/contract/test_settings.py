@@ -378,7 +378,7 @@ def test_monitors_that_are_never_logged_are_refused(monitor, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     stop = ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", monitor]
     assert main(["fit", *shlex.split(BASE), "--trainer.max_steps", "1", *stop]) == 2
-    said = f"EarlyStopping: nothing logs monitor '{monitor}'; there are D/loss, G/loss"
+    said = f"EarlyStopping: monitor '{monitor}' is never logged; use one of D/loss, G/loss"
     assert capfd.readouterr().err == f"ganzoo: error: {said}\n" and not Path("runs").exists()
 
 
@@ -426,7 +426,7 @@ def test_a_single_image_per_batch_norm_is_refused(case, tmp_path, monkeypatch, c
     data = "--data Digits --data.image_size 16 --trainer.accelerator cpu --trainer.max_steps 1"
     assert main(["fit", *shlex.split(f"{data} {ONE[case]}")]) == 2
     said = capfd.readouterr().err
-    assert said.startswith("ganzoo: error: data.batch_size ") and "a batch norm needs two pictures or more" in said
+    assert said.startswith("ganzoo: error: data.batch_size ") and "batch norm needs at least two images" in said
     assert said.count("\n") == 1 and not Path("runs").exists()
 
 
@@ -436,7 +436,7 @@ def test_a_single_image_is_accepted_without_batch_norm(play):
 
 def test_a_last_batch_of_one_image_is_refused_with_batch_norm():
     pictures = torch.utils.data.DataLoader([{"image": torch.zeros(1, 16, 16)}] * 3, batch_size=2)
-    with pytest.raises(MisconfigurationException, match="a batch norm needs two pictures or more"):
+    with pytest.raises(MisconfigurationException, match="batch norm needs at least two images"):
         fit(ganzoo.MLPGAN(16, 1, hidden=8, d_hidden=8), pictures, steps=3)
 
 

@@ -517,7 +517,7 @@ def test_true_precisions_are_refused(precision):
 
 def test_batches_that_are_no_dict_are_refused():
     images = torch.utils.data.TensorDataset(torch.zeros(8, 1, 8, 8))
-    with pytest.raises(MisconfigurationException, match="a batch is a dict"):
+    with pytest.raises(MisconfigurationException, match="a batch must be a dict"):
         fit(dcgan(), torch.utils.data.DataLoader(images, 4), steps=1)
 
 

@@ -172,7 +172,7 @@ def test_a_given_scheduler_replaces_the_papers_schedule():
 
 @pytest.mark.parametrize("name", ["CGAN", "ACGAN"])
 @pytest.mark.parametrize(
-    ("classes", "words"), [(None, "needs labels, and the data has none"), (4, "num_classes is 3, but 4 in the data")]
+    ("classes", "words"), [(None, "needs labels, but the data has none"), (4, "num_classes is 3, but 4 in the data")]
 )
 def test_data_without_labels_or_with_more_classes_is_refused(name, classes, words):
     model = getattr(ganzoo, name)(image_size=8, channels=1, num_classes=3)
@@ -214,7 +214,7 @@ def pictures(tmp_path, monkeypatch):
 def test_the_command_line_names_the_option_for_labels(name, pictures, capsys):
     assert main(["fit", "--model", name, *pictures]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"ganzoo: error: {name} needs labels, and the data has none") and "data.labels true" in line
+    assert line.startswith(f"ganzoo: error: {name} needs labels, but the data has none") and "data.labels true" in line
 
 
 def test_the_command_line_passes_the_number_of_classes(pictures):

@@ -114,7 +114,7 @@ def test_a_full_disk_does_not_stop_training(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("ganzoo.checkpoint.sealed.write_atomically", full)
     capsys.readouterr()
     trainer = train(tmp_path, 5, every_n_steps=2, keep_last=1, model=model)
-    assert "00000004.ckpt was not written: No space left on device; what was there" in capsys.readouterr().err
+    assert "00000004.ckpt was not written: No space left on device; any earlier" in capsys.readouterr().err
     assert trainer.global_step == 5 and names() == ["00000002.ckpt", "last.ckpt"], "those of the run before stay"
 
 
@@ -241,7 +241,7 @@ def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(reference):
     last = RUN / "checkpoints" / "00000028.ckpt"
     last.write_bytes(last.read_bytes()[:-1000])
     assert run(COMMAND.replace("last", str(RUN))) == 2
-    assert "00000028.ckpt is damaged" in said() and "the one before it is whole" in said()
+    assert "00000028.ckpt is damaged" in said() and "an earlier one is intact" in said()
     assert run() == 0
     assert f"{last} is damaged; continuing from {RUN}/checkpoints/00000021.ckpt" in said()
     assert_equal_runs(reference, RUN)
@@ -276,7 +276,7 @@ def test_two_processes_cannot_train_in_one_folder():
             assert first.is_alive()
         Path("said").rename("first")
         assert run(forever) == 2
-        assert "another process trains in runs/001-gan-digits" in said() and "Traceback" not in said()
+        assert "another process is training in runs/001-gan-digits" in said() and "Traceback" not in said()
     finally:
         first.kill()
         first.join()

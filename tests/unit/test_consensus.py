@@ -156,7 +156,7 @@ def test_variants_pass_the_contract_checks_with_consensus(variant, sizes):
 
 @pytest.mark.parametrize("other", [{"n_critic": 2}, {"microbatches": 2}, {"compile_losses": True}])
 def test_incompatible_arguments_are_refused(other):
-    with pytest.raises(ValueError, match=f"consensus, which moves players at once, needs {next(iter(other))}"):
+    with pytest.raises(ValueError, match=f"consensus, which updates both players at once, needs {next(iter(other))}"):
         Product(consensus=1.0, **other)
 
 

@@ -323,17 +323,17 @@ def test_both_directions_use_the_averaged_generators():
     [
         ({"cycle": -1.0}, "it takes a number from 0"),
         ({"identity": -1.0}, "it takes a number from 0"),
-        ({"cycle": 0.0, "gan": 0.0}, "not both 0"),
+        ({"cycle": 0.0, "gan": 0.0}, "must not both be 0"),
         ({"directions": "up"}, "it takes one of both, forward, backward"),
-        ({"identity": 5.0}, "identity compares 1 channels with the source's 2"),
+        ({"identity": 5.0}, "identity needs equal numbers of channels, not 1 and 2"),
         ({"pool": -1}, "pool is -1; it takes a whole number from 0"),
         ({"constant_images": -1}, "constant_images is -1; it takes a whole number from 0"),
         ({"decay_images": 0}, "decay_images is 0; it takes a whole number from 1"),
         ({"decay_images": 9, "lr_scheduler": lambda optimizer: None}, "give one of them"),
-        ({"image_size": 18}, "take 8, 12, 16"),
-        ({"image_size": 4}, "take 8, 12, 16"),
+        ({"image_size": 18}, "need 8, 12, 16"),
+        ({"image_size": 4}, "need 8, 12, 16"),
         ({"blocks": -1}, "blocks is -1; it takes a whole number from 0 to 1000"),
-        ({"receptive_field": 70}, "take 34 or less"),
+        ({"receptive_field": 70}, "use 34 or less"),
     ],
 )
 def test_bad_arguments_are_refused(bad, words):

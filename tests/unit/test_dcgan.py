@@ -67,9 +67,7 @@ def test_numbers_of_the_paper(find, number):
     assert find(default()) == number
 
 
-@pytest.mark.parametrize(
-    ("size", "words"), [(1, "not points; take other data"), (2, "takes 8, 16, 32, 64, ...; try 8")]
-)
+@pytest.mark.parametrize(("size", "words"), [(1, "not points; use other data"), (2, "takes 8, 16, 32, 64, ...; try 8")])
 def test_image_sizes_that_are_too_small_are_refused(size, words):
     with pytest.raises(ValueError, match=f"image_size {size}: .*{words}"):
         ganzoo.DCGAN(image_size=size)

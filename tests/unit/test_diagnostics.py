@@ -113,7 +113,7 @@ def test_a_frozen_network_raises_an_alarm(letter, capsys):
     }
     rung, _ = watch(ganzoo.GAN(**TINY, **rates[letter]), Digits(), steps=24, every=2)
     assert rung == {f"{letter} is frozen": 6}, "the second time that nothing has moved; all else comes from it"
-    assert f"{letter} is frozen at step 6: no weight has moved" in capsys.readouterr().err
+    assert f"{letter} is frozen at step 6: no weight has changed" in capsys.readouterr().err
 
 
 def test_n_critic_does_not_count_as_a_frozen_generator():

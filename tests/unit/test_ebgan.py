@@ -311,7 +311,7 @@ def test_the_convolutional_decoder_mirrors_the_encoder(size, maps):
         ({"margin": -1.0}, "margin is"),
         ({"pull_away_weight": -0.1}, "pull_away_weight is"),
         ({"margin_images": 0}, "margin_images is 0; it takes a number above 0"),
-        ({"layers_d": 1}, "layers_d counts from 2"),
+        ({"layers_d": 1}, "layers_d is 1; an auto-encoder takes 2 or more"),
         ({"architecture": "vgg"}, "architecture is 'vgg'; it takes one of mlp, dcgan"),
         ({"architecture": "dcgan", "image_size": 8}, "16, 32, 64 or 128"),
     ],

@@ -188,19 +188,19 @@ def spoiled(x, value, i=140):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda x: x / 255, r"never below 0, hence probably in \[0, 1\].*: take 2 \* x - 1"),
-        (lambda x: (x / 255).numpy(), "never below 0"),
-        (lambda x: ArrayImages(x / 255), "never below 0"),
-        (lambda x: x / 255 - 0.003, "never below 0"),
-        (lambda x: x.float(), r"floats from [\d.]+ to [\d.]+, not in \[-1, 1\]: take x / 127.5 - 1"),
-        (lambda x: to_float(x) * 3, "floats from .*: undo what normalised them, or clamp them"),
+        (lambda x: x / 255, r"never negative, so probably in \[0, 1\].*: use 2 \* x - 1"),
+        (lambda x: (x / 255).numpy(), "never negative"),
+        (lambda x: ArrayImages(x / 255), "never negative"),
+        (lambda x: x / 255 - 0.003, "never negative"),
+        (lambda x: x.float(), r"floats from [\d.]+ to [\d.]+, not in \[-1, 1\]: use x / 127.5 - 1"),
+        (lambda x: to_float(x) * 3, "floats from .*: undo their normalisation, or clamp them"),
         (lambda x: x.long(), "torch.int64, neither torch.uint8 nor floats"),
         (lambda x: x > 99, "torch.bool"),
-        (lambda x: x.permute(0, 2, 3, 1), r"\[N, 8, 8, 3\] with their channels last: .*permute\(0, 3, 1, 2\)"),
+        (lambda x: x.permute(0, 2, 3, 1), r"\[N, 8, 8, 3\] with channels last: .*permute\(0, 3, 1, 2\)"),
         (lambda x: to_float(x).permute(0, 2, 3, 1)[..., :1], ".* channels last"),
         (lambda x: x[:, 0], r"\[N, 8, 8\], not \[N, C, H, W\]"),
-        (lambda x: spoiled(x, torch.nan), "not finite, such as number 140, counted from 0"),
-        (lambda x: spoiled(x, torch.inf), "not finite, such as number 140"),
+        (lambda x: spoiled(x, torch.nan), "not finite, for example number 140, counted from 0"),
+        (lambda x: spoiled(x, torch.inf), "not finite, for example number 140"),
         (lambda x: x[:0], "none"),
         (list, "of type list; it takes a .*, a tensor or array"),
         (lambda x: torch.utils.data.DataLoader(x), "of type DataLoader; .* torch.cat"),
@@ -220,7 +220,7 @@ def test_images_with_any_negative_value_are_accepted(bytes_):
     fakes, reals = bytes_
     bright = to_float(fakes).clamp(min=0.01)
     assert score(spoiled(fakes, -0.5).clamp(min=0.01).index_fill(0, torch.tensor([140]), -0.5), reals) > 0
-    with pytest.raises(ValueError, match="never below 0"):
+    with pytest.raises(ValueError, match="never negative"):
         score(bright, reals)
     assert score(to_float(to_uint8(bright)), reals) == score(to_uint8(bright), reals), "bytes may be as bright"
     points = torch.rand(200, 2, 1, 1) * 3
@@ -235,7 +235,7 @@ def test_lazily_read_images_are_all_checked(bytes_):
         def __getitems__(self, tickets):
             return {"image": spoiled(bytes_[0], torch.nan)[[t % 150 for t in tickets]]}
 
-    with pytest.raises(ValueError, match="the real images are not finite, such as number 140"):
+    with pytest.raises(ValueError, match="the real images are not finite, for example number 140"):
         score(bytes_[0], Lazy())
 
 

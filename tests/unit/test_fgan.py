@@ -92,7 +92,7 @@ def test_jensen_shannon_has_the_gradients_of_the_gan():
 
 
 def test_maximum_likelihood_is_refused_for_other_divergences():
-    with pytest.raises(ValueError, match="maximum-likelihood reads a logit"):
+    with pytest.raises(ValueError, match="maximum-likelihood needs a logit"):
         GAN(**small("GAN"), objective="maximum-likelihood", divergence="kl")
 
 

@@ -206,7 +206,7 @@ def test_a_constant_feature_of_the_fakes_adds_nothing_to_the_standard_error():
 
 def test_a_standard_error_needs_more_fakes_than_features():
     real, y = Gaussian.of(features(50, 8)), features(8, 8)
-    with pytest.raises(ValueError, match="more fakes than features: 8 of 8"):
+    with pytest.raises(ValueError, match="more fakes than features, not 8 and 8"):
         frechet_standard_error(real, Gaussian.of(y), y)
 
 

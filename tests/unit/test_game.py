@@ -393,7 +393,7 @@ def test_the_batch_size_finder_restores_the_training_state(tmp_path):
 def test_invalid_images_seen_are_refused(bad):
     model = make()
     state = {**model.state_dict(), "images_seen": bad}
-    with pytest.raises(RuntimeError, match="images_seen is no whole number|Missing key.*images_seen"):
+    with pytest.raises(RuntimeError, match="images_seen is not a whole number|Missing key.*images_seen"):
         model.load_state_dict(state)
 
 

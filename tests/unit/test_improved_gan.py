@@ -466,7 +466,7 @@ def test_classes_are_the_same_in_training_mode():
 @pytest.mark.parametrize(
     ("argument", "words"),
     [
-        ({"real_target": 0.0}, "real_target is 0.0; it takes a number above 0 to 1"),
+        ({"real_target": 0.0}, "real_target is 0.0; it takes a number in \\(0, 1"),
         ({"real_target": 1.1}, "real_target is 1.1"),
         ({"averaging": 0.0}, "averaging is 0.0"),
         ({"unsupervised_weight": -1.0}, "unsupervised_weight is -1.0; it takes a number from 0"),

@@ -234,7 +234,7 @@ def test_bad_numbers_of_codes_are_refused(name, wrong, least):
 
 @pytest.mark.parametrize("wrong", [[], [10, 0], [10, 2.5], [True]])
 def test_bad_lists_of_categories_are_refused(wrong):
-    with pytest.raises(ValueError, match="it takes a whole number from 1, or a list of them"):
+    with pytest.raises(ValueError, match="it takes a whole number from 1 up, or a list"):
         infogan(categories=wrong)
 
 

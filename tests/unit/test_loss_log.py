@@ -20,7 +20,7 @@ def test_a_loss_is_the_sum_of_its_terms():
 
 
 def test_a_term_that_is_not_a_scalar_is_refused():
-    with pytest.raises(MisconfigurationException, match=r"generator's terms are scalars, and 'b' has shape \[2\]"):
+    with pytest.raises(MisconfigurationException, match=r"loss terms must be scalars, but 'b' has shape \[2\]"):
         Loss.of({"a": torch.tensor(1.0), "b": torch.ones(2)}, "generator")
 
 

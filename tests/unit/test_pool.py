@@ -77,5 +77,5 @@ def test_returned_images_have_the_dtype_of_the_input():
 
 
 def test_a_negative_capacity_is_refused():
-    with pytest.raises(ValueError, match="0 for none; got -1"):
+    with pytest.raises(ValueError, match="pool is -1; it takes"):
         ImagePool(-1)

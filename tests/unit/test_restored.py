@@ -80,18 +80,21 @@ def weight(content):
 
 
 WRONG = {
-    "short": (lambda c: adam(c).update(exp_avg=torch.zeros(1)), "generator's optimizer does not fit: exp_avg of"),
+    "short": (lambda c: adam(c).update(exp_avg=torch.zeros(1)), "checkpoint does not fit: exp_avg of"),
     "other shape": (lambda c: adam(c).update(exp_avg_sq=torch.zeros(3, 3)), "does not fit: exp_avg_sq of parameter 0"),
     "text": (lambda c: adam(c).update(exp_avg="x"), "does not fit: exp_avg of parameter 0"),
-    "missing": (lambda c: adam(c).pop("exp_avg"), "is of another optimizer"),
+    "missing": (lambda c: adam(c).pop("exp_avg"), "belongs to another optimizer"),
     "not finite": (lambda c: adam(c)["exp_avg"].fill_(float("nan")), "does not fit: exp_avg"),
     "negative step": (lambda c: adam(c).update(step=torch.tensor(-1.0)), "does not fit: step"),
     "many steps": (lambda c: adam(c).update(step=torch.zeros(3)), "does not fit: step"),
-    "no state": (lambda c: c["optimizer_states"][1].update(state="x"), "generator's optimizer is none"),
-    "one optimizer": (lambda c: c["optimizer_states"].pop(), "no states of two optimizers"),
-    "text for loops": (lambda c: c.update(loops="x"), "the checkpoint's loops has 'x', which is no count"),
+    "no state": (
+        lambda c: c["optimizer_states"][1].update(state="x"),
+        "optimizer state in the checkpoint is",
+    ),
+    "one optimizer": (lambda c: c["optimizer_states"].pop(), "lacks the states of two optimizers"),
+    "text for loops": (lambda c: c.update(loops="x"), "the checkpoint's loops has 'x', which is not a count"),
     "epochs": (lambda c: c.update(epoch=2**62), "the checkpoint's epoch has"),
-    "weights": (lambda c: weight(c).fill_(float("inf")), "is not finite; take an older one"),
+    "weights": (lambda c: weight(c).fill_(float("inf")), "is not finite; use an older one"),
 }
 
 
@@ -109,7 +112,7 @@ def test_damaged_checkpoints_are_refused_before_the_first_batch(case, checkpoint
 @pytest.mark.parametrize("seen", [2**62, -1])
 def test_impossible_images_seen_is_refused(seen):
     gan = model()
-    with pytest.raises(RuntimeError, match="images_seen is no whole number from 0"):
+    with pytest.raises(RuntimeError, match="images_seen is not a whole number from 0"):
         gan.load_state_dict({**gan.state_dict(), "images_seen": torch.tensor(seen)})
 
 

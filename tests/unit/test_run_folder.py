@@ -249,7 +249,7 @@ def test_a_deleted_folder_is_recreated_and_reported(capsys):
     assert deleting(1, shutil.rmtree, "--trainer.max_steps 3") == 1
     told = capsys.readouterr().err
     run = Path("runs/001-gan-digits")
-    assert f"{run} was deleted, and is made again at step 2\n" in told
+    assert f"{run} was deleted, and is created again at step 2\n" in told
     assert f"Done at step 3, but {run} was deleted during the training: its earlier files are lost. In {run}:" in told
     command = next(line for line in told.splitlines() if "ganzoo fit" in line)
     assert main(shlex.split(command)[3:]) == 0 and read(run / "checkpoints/last.ckpt")["global_step"] == 6
@@ -277,7 +277,7 @@ def test_a_folder_taken_over_by_another_run_is_not_written(capsys):
             (run / name).write_text("its own")
 
     assert deleting(1, act) == 2
-    assert "runs/001-gan-digits was deleted, and is another training's now; start a new run" in capsys.readouterr().err
+    assert "runs/001-gan-digits was deleted, and now belongs to another training; start" in capsys.readouterr().err
     assert listing("runs/001-gan-digits") == [".lock", "config.yaml", "metrics.jsonl"]
     assert {path.read_text() for path in Path("runs/001-gan-digits").iterdir()} == {"its own"}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ganzoo.callbacks.run_folder import TWICE, RunFolder, RunLog
+from ganzoo.callbacks.run_folder import DEBOUNCE, RunFolder, RunLog
 from ganzoo.cli import main
 from ganzoo.cli.streams import OutputError, Stream, ignore_stdout_failures, standard_streams
 from ganzoo.core import signals
@@ -125,7 +125,7 @@ def python(code: str) -> int:
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode
 
 
-@pytest.mark.parametrize("number", signals.TOLD)
+@pytest.mark.parametrize("number", signals.TERMINATE)
 def test_exit_codes_of_a_signal_during_imports(number: int) -> None:
     tell = f"lambda _: os.kill(os.getpid(), {int(number)})"
     code = f"import os, signal, ganzoo.cli as c; c.importlib.import_module = {tell}; "
@@ -142,7 +142,7 @@ def test_a_signal_after_the_command_is_ignored() -> None:
 def test_sighup_stays_ignored_under_nohup() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        assert signal.SIGHUP not in signals.take(lambda *_: None, *signals.CODES)
+        assert signal.SIGHUP not in signals.set_handlers(lambda *_: None, *signals.CODES)
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -156,7 +156,7 @@ def test_signals_repeated_within_a_second_count_once(tmp_path, monkeypatch) -> N
     monkeypatch.setattr("ganzoo.callbacks.run_folder.time.monotonic", lambda: now)
     tell = run._interrupt
     tell(signal.SIGTERM, None)
-    now += TWICE - 0.1
+    now += DEBOUNCE - 0.1
     tell(signal.SIGTERM, None)
     tell(signal.SIGHUP, None)
     assert run.code == 75

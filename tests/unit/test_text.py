@@ -154,5 +154,5 @@ def test_hints_suggest_the_nearest_name(word, meant):
 
 def test_hints_for_slips_and_differently_stored_accents():
     assert slip("path", ["class_path"]) is None and slip("class_pth", ["class_path"]) == "class_path"
-    assert closest(NFC, ["dog", NFD], "no") == "; did you mean 'cafe\\u0301', whose accents are stored otherwise?"
+    assert closest(NFC, ["dog", NFD], "no") == "; did you mean 'cafe\\u0301', whose accents are encoded differently?"
     assert closest("cat", ["dog"], "there is dog") == "; there is dog"

@@ -72,9 +72,9 @@ def test_sample_requires_matching_sources():
     x = torch.linspace(-1, 1, 3)[:, None, None, None].expand(3, 1, 8, 8)
     assert torch.equal(model.sample(source=x), -x)
     assert torch.equal(model.sample(source=x, batch_size=2), -x)
-    with pytest.raises(ValueError, match=r"Negative translates pictures: give source=\[N, 1, H, W\]"):
+    with pytest.raises(ValueError, match=r"Negative translates images: give source=\[N, 1, H, W\]"):
         model.sample(3)
-    with pytest.raises(ValueError, match=r"reads 2 sources \[2, 1, H, W\], not \[3, 1, 8, 8\]"):
+    with pytest.raises(ValueError, match=r"needs 2 sources \[2, 1, H, W\], not \[3, 1, 8, 8\]"):
         model.sample(2, source=x)
     with pytest.raises(ValueError, match="GAN takes no source"):
         ganzoo.GAN(image_size=8, hidden=8, d_hidden=4).sample(source=x)
@@ -132,5 +132,5 @@ def test_data_without_sources_is_refused():
         def __init__(self, source_channels=1):
             super().__init__()
 
-    with pytest.raises(Exception, match="Asks translates pictures, and the data has no sources"):
+    with pytest.raises(Exception, match="Asks translates images, but the data has no sources"):
         fit(Asks(), Digits(), steps=1)
