@@ -194,7 +194,7 @@ def checkpoints() -> Iterator[Case]:
     slow = "".join(map(chr, range(0x400, 0xD000))).encode() * 2
     text = b"X" + struct.pack("<I", len(slow)) + slow
     call = b"\x80\x02c%s\n(%stR."
-    bombs = {  # few bytes, of which torch would make gigabytes, or hours
+    bombs = {  # few bytes that take torch gigabytes or hours
         "bytearray": {"data.pkl": call % (b"__builtin__\nbytearray", b"\x8a\x05" + (8 << 30).to_bytes(5, "little"))},
         "punycode": {"data.pkl": call % (b"_codecs\nencode", text + b"X\x08\0\0\0punycode")},
         "EMPTY_LIST": {"data.pkl": b"\x80\x02(" + b"]" * 600_000 + b"t."},
@@ -216,14 +216,14 @@ def checkpoints() -> Iterator[Case]:
     bad = {
         "SETITEM on a class": _packed("setitem", {"data.pkl": b"\x80\x02ctorch\nFloatStorage\nX\x01\0\0\0aK\x01s."}),
         "BUILD of a module": _packed("build", {"data.pkl": b"\x80\x02ctorch\nload\n}X\x01\0\0\0aK\x01sb."}),
-        "a storage that is claimed": _packed("storage", {"data.pkl": _grown(data, large)}, "good.ckpt"),
-        "a bomb in data.pkl": _packed("bomb", {"data.pkl": None}, "good.ckpt"),
-        "a bomb of a tensor": _packed("bomb-0", {"data/0": None}, "good.ckpt"),
+        "a storage larger than its data": _packed("storage", {"data.pkl": _grown(data, large)}, "good.ckpt"),
+        "a decompression bomb in data.pkl": _packed("bomb", {"data.pkl": None}, "good.ckpt"),
+        "a decompression bomb in a tensor": _packed("bomb-0", {"data/0": None}, "good.ckpt"),
         "a damaged entry first": _packed("entry", {"data.pkl": data}, "good.ckpt", damage=True),
-        "a tensor folded up": saved("folded", {**good, "x": torch.zeros(1).expand(1 << 40)}),
-        "a tensor of nothing": saved("meta", {**good, "x": torch.empty(1 << 40, device="meta")}),
+        "an expanded tensor": saved("folded", {**good, "x": torch.zeros(1).expand(1 << 40)}),
+        "a meta tensor": saved("meta", {**good, "x": torch.empty(1 << 40, device="meta")}),
     }
-    for name, value in {"lists of lists": _laughs(), "a list in itself": _itself()}.items():
+    for name, value in {"exponentially nested lists": _laughs(), "a list that contains itself": _itself()}.items():
         file = saved(name, {**good, "hyper_parameters": {"x": value}})
         yield from ((f"checkpoint, {name}", (reader, every[reader]), file, file) for reader in ("info", "fit"))
     most = {name: entry for name, entry in every.items() if name != "validate"}  # which reads as `fit` does
@@ -252,7 +252,7 @@ def checkpoints() -> Iterator[Case]:
     ugly = "-\x1b[2J\nall is well\u202e.ckpt"
     Path(ugly).write_bytes(b"PK\x03\x04")
     for reader in ("sample", "info", "evaluate"):
-        yield "checkpoint, ugly name", (reader, READERS[reader]), f"./{ugly}", "\\x1b[2J"
+        yield "checkpoint, control characters in the name", (reader, READERS[reader]), f"./{ugly}", "\\x1b[2J"
 
 
 def _grown(data: bytes, number: bytes) -> bytes:

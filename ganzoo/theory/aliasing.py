@@ -136,8 +136,8 @@ def aliasing() -> Figure:
     finer, size = 16, 32
     at = torch.arange(size * finer) / finer
     grid[0, 0].plot(at, curves["truth"], color=DATA, label="leaky ReLU of the signal")
-    grid[0, 0].plot(at, curves["sampled"], color=GENERATOR, label="through its samples")
-    grid[0, 0].plot(at, curves["later"], color=DISCRIMINATOR, label="half a pixel later")
+    grid[0, 0].plot(at, curves["sampled"], color=GENERATOR, label="interpolated samples")
+    grid[0, 0].plot(at, curves["later"], color=DISCRIMINATOR, label="the same, grid shifted by half a pixel")
     grid[0, 0].plot(at[::finer], curves["truth"][::finer], ".", color=GENERATOR)
     grid[0, 0].plot(at[finer // 2 :: finer], curves["truth"][finer // 2 :: finer], ".", color=DISCRIMINATOR)
     grid[0, 0].set(
@@ -152,26 +152,26 @@ def aliasing() -> Figure:
     grid[0, 1].plot(frequencies, decibels(curves["truth"]), color=DATA, label="after the leaky ReLU")
     grid[0, 1].plot(frequencies, decibels(curves["signal"]), color="tab:green", label="the signal")
     grid[0, 1].axvspan(0.5, 1.5, color="lightgray")
-    grid[0, 1].set(xlim=(0, 1.5), ylim=(-90, 0), xlabel="cycles a pixel", ylabel="amplitude, dB")
-    grid[0, 1].set_title("new frequencies do not fit the grid")
+    grid[0, 1].set(xlim=(0, 1.5), ylim=(-90, 0), xlabel="cycles per pixel", ylabel="amplitude, dB")
+    grid[0, 1].set_title("new frequencies are above the Nyquist limit")
     changes = {"pointwise": curves["sampled"] - curves["later"]}
     changes["filtered"] = curves["filtered"] - curves["filtered, later"]
     colours = {"strided": "tab:red", "pointwise": GENERATOR, "filtered": "tab:green"}
     for kind, change in changes.items():
         grid[0, 2].plot(frequencies, decibels(change), color=colours[kind], label=NETWORKS[kind])
-    grid[0, 2].set(xlim=(0, 0.5), ylim=(-120, 0), xlabel="cycles a pixel", ylabel="amplitude, dB")
-    grid[0, 2].set_title("what half a pixel changes")
+    grid[0, 2].set(xlim=(0, 0.5), ylim=(-120, 0), xlabel="cycles per pixel", ylabel="amplitude, dB")
+    grid[0, 2].set_title("change due to a shift by half a pixel")
     shifts = torch.linspace(0, 6, 121)
     for axes, kind in zip(grid[1], ("strided", "filtered"), strict=False):
         rows, _ = moving(kind, shifts)
         axes.imshow(rows, cmap="RdBu", vmin=-1, vmax=1, aspect="auto", origin="lower", extent=(0, 16, 0, 6))
-        axes.set(xlabel="pixel", ylabel="the input's shift, pixels")
+        axes.set(xlabel="pixel", ylabel="shift of the input, pixels")
         axes.set_title(f"{NETWORKS[kind]}: {equivariance(kind):.0f} dB")
     for kind, name in NETWORKS.items():
         _, errors = moving(kind, shifts)
         grid[1, 2].plot(shifts, errors, color=colours[kind], label=f"{name}: {equivariance(kind):.0f} dB")
     grid[1, 2].set(
-        yscale="log", ylim=(1e-5, 20), xlabel="the input's shift, pixels", ylabel="rms error, share of the largest"
+        yscale="log", ylim=(1e-5, 20), xlabel="shift of the input, pixels", ylabel="rms error / largest output"
     )
     for axes in (grid[0, 1], grid[0, 2], grid[1, 2]):
         axes.legend(fontsize=8)

@@ -54,12 +54,12 @@ def boosting(steps: int = 16) -> Figure:
     """
     found = boosted(steps)
     figure, (grid,) = panels(5, 1, 2.5, 2.9)
-    grid[0].plot(range(steps), found.losses, ".-", color=DISCRIMINATOR, label="a round's, 2 units")
+    grid[0].plot(range(steps), found.losses, ".-", color=DISCRIMINATOR, label="2 units")
     grid[0].plot(list(found.adversaries), list(found.adversaries.values()), "x", color=DATA, label="20 units")
     grid[0].legend(fontsize=8, frameon=False, loc="lower right")
     grid[0].axhline(math.log(2), color="grey", linestyle=":", linewidth=0.8)
     grid[0].text(0, 0.7, "log 2", color="grey")
-    grid[0].set(title="the adversary", xlabel="rounds before it", ylabel="loss in nats", ylim=(0, 0.76))
+    grid[0].set(title="classifier", xlabel="completed rounds", ylabel="held-out loss, nats", ylim=(0, 0.76))
     for axes, (n, fantasies) in zip(grid[1:], found.fantasies.items(), strict=False):
         show(axes, fantasies, 8)
         axes.set_title(f"fantasies, round {n}")

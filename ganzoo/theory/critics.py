@@ -22,12 +22,12 @@ from ganzoo.variants.wgan import WGAN
 from ganzoo.variants.wgangp import WGANGP
 
 
-class Said(NamedTuple):
+class Comparison(NamedTuple):
     """At one time in training: the Wasserstein-1 distance between 400 fakes and 400 reals, and D's estimate for the
     same points."""
 
     distance: float
-    said: float
+    estimate: float
 
 
 def transport(a: Tensor, b: Tensor) -> float:
@@ -58,16 +58,16 @@ CRITICS: dict[str, Callable[[], GANModule]] = {
 }
 
 
-def critics(name: str, steps: int, seed: int = 0) -> dict[int, Said]:
+def critics(name: str, steps: int, seed: int = 0) -> dict[int, Comparison]:
     """Batch -> exact distance, and the critic's estimate of it or GAN's D loss."""
     reals = ring().make_dataset("val").images[:400]
 
-    def look(model: GANModule) -> Said:
+    def look(model: GANModule) -> Comparison:
         fakes = model.generate(model.latent(len(reals), seeded(0)))
         real, fake = model.discriminator(reals), model.discriminator(fakes)
         loss, difference = softplus(-real).mean() + softplus(fake).mean(), real.mean() - fake.mean()
-        said = loss if isinstance(model, MLPGAN) else difference
-        return Said(transport(reals.flatten(1), fakes.flatten(1)), said.item())
+        estimate = loss if isinstance(model, MLPGAN) else difference
+        return Comparison(transport(reals.flatten(1), fakes.flatten(1)), estimate.item())
 
     camera = Look(range(0, steps + 1, max(1, steps // 40)), look)
     trained(CRITICS[name], ring(256, seed), steps, seed, camera)
@@ -89,14 +89,14 @@ def critic_loss(steps: int = 1000) -> Figure:
     figure, grid = panels(len(CRITICS), 2, 3.4, 2.2, sharex=True)
     for (above, below), name in zip(grid.T, CRITICS, strict=True):
         found = critics(name, steps)
-        batches, distances, said = list(found), *zip(*found.values(), strict=True)
+        batches, distances, estimates = list(found), *zip(*found.values(), strict=True)
         above.plot(batches, distances, color=DATA)
         above.set(title=name, ylim=(0, 1))
-        below.plot(batches, said, color=DISCRIMINATOR, label="the critic")
+        below.plot(batches, estimates, color=DISCRIMINATOR, label="estimate")
         if name == "WGANGP":
             below.plot(batches, distances, ":", color=DATA, label="exact")
             below.legend(fontsize=8, frameon=False)
-        below.set(xlabel="batches", ylabel="loss of D" if name == "GAN" else "E f(x) - E f(G(z))")
+        below.set(xlabel="batches", ylabel="D's loss" if name == "GAN" else "E f(x) - E f(G(z))")
         below.set_ylim(bottom=0)
     grid[0, 0].set_ylabel("exact distance")
     return figure

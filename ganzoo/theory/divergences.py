@@ -75,7 +75,7 @@ def optimal_discriminator() -> Figure:
         axes.set(xlim=(-3.5, 4.5), ylim=(0, 1.05), xlabel="x")
         bound = f"-log 4 + 2 · {stage.jsd:.3f} = {2 * stage.jsd - LOG_4:.3f}"
         axes.set_title(f"V(D*) = {stage.v:.3f}\n{bound}", fontsize=10)
-    grid[0].set_ylabel("density, or D")
+    grid[0].set_ylabel("density; D")
     grid[2].legend(fontsize=9, frameon=False, loc="upper center")
     return figure
 
@@ -97,7 +97,7 @@ def descents(steps: int) -> dict[str, Descent]:
     densities, points = [p.flip(0)], trajectory(tabular.TabularGAN(p), gradient, p.flip(0).log(), steps, lr=1.0)
     for _ in range(steps):
         densities.append(tabular.density_step(p, densities[-1]))
-    both = {"steps in density": torch.stack(densities), "steps in softmax's logits": torch.softmax(points, 1)}
+    both = {"mirror descent on q": torch.stack(densities), "gradient descent on logits": torch.softmax(points, 1)}
     return {name: Descent(p, q, torch.stack([tabular.value(p, one) for one in q])) for name, q in both.items()}
 
 
@@ -119,7 +119,7 @@ def density_space(steps: int = 300) -> Figure:
         axes.set(title=name, xlabel="atom", ylabel="probability", ylim=(0, 0.5))
         axes.legend(fontsize=8, frameon=False, loc="upper center", ncols=2)
         grid[2].loglog(range(1, steps + 1), v[1:] + LOG_4, label=name)
-    grid[2].set(title="what V has left to fall", xlabel="step", ylabel="V(D*) + log 4, nats", ylim=(1e-6, 1))
+    grid[2].set(title="distance of V from its minimum", xlabel="step", ylabel="V(D*) + log 4, nats", ylim=(1e-6, 1))
     grid[2].legend(fontsize=8, frameon=False)
     return figure
 
@@ -127,19 +127,19 @@ def density_space(steps: int = 300) -> Figure:
 # Saturation
 
 
-class Given(torch.nn.Module):
+class Passthrough(torch.nn.Module):
     """A player that returns its input."""
 
     def forward(self, x: Tensor, y: None = None) -> Tensor:
         return x
 
 
-def told(logits: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+def generator_losses(logits: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
     """For each of GAN's objectives, G's loss [n] and its derivative [n] as functions of D's logits [n] of G(z)."""
     found = {}
     for objective in ("minimax", "non-saturating", "maximum-likelihood"):
         gan = GAN(image_size=1, hidden=1, d_hidden=1, objective=objective)
-        gan.generator, gan.discriminator = Given(), Given()
+        gan.generator, gan.discriminator = Passthrough(), Passthrough()
 
         def loss(logit: Tensor, gan: GAN = gan) -> Tensor:
             return gan.generator_loss({"z": logit})["fake"]
@@ -159,16 +159,16 @@ def saturation() -> Figure:
     """
     logits = torch.linspace(-8, 3, 221, dtype=torch.float64)
     figure, (grid,) = panels(2, 1, 4.6, 3.6, sharex=True)
-    for name, (loss, slope) in told(logits).items():
+    for name, (loss, slope) in generator_losses(logits).items():
         grid[0].plot(logits, loss, label=name)
         grid[1].plot(logits, -slope, label=name)
     grid[0].set(title="G's loss", ylim=(-8, 8.5), ylabel="loss of one sample")
-    grid[1].set(title="its gradient", yscale="log", ylim=(1e-4, 30), ylabel="-d loss / d logit")
+    grid[1].set(title="G's gradient", yscale="log", ylim=(1e-4, 30), ylabel="-d loss / d logit")
     for axes in grid:
         axes.axvspan(-8, -4, color="whitesmoke", zorder=0)
         axes.axvline(0, color="lightgrey", linewidth=0.5, zorder=0)
-        axes.set_xlabel("logit of D(G(z)); 0 is D = 1/2")
-    grid[0].text(-6, -7.5, "D is sure: a fake", ha="center", color="grey", fontsize=9)
+        axes.set_xlabel("D's logit at G(z); 0 means D = 1/2")
+    grid[0].text(-6, -7.5, "D rejects fakes", ha="center", color="grey", fontsize=9)
     grid[0].legend(fontsize=8, frameon=False)
     return figure
 
@@ -221,7 +221,7 @@ def covers_or_picks() -> Figure:
     figure, grid = panels(3, 2, 3.6, 2.8, sharex=True, sharey=True)
     for axes, (name, ends) in zip(grid.flat, nearest().items(), strict=True):
         axes.fill_between(X, two_modes(X).exp(), color="lightgrey", label="data p")
-        for (divergence, q), style, text in zip(ends, ("-", "--"), ("nearest", "stuck"), strict=False):
+        for (divergence, q), style, text in zip(ends, ("-", "--"), ("closest", "local minimum"), strict=False):
             axes.plot(X, q.log_density(X).exp(), style, color=GENERATOR, label=f"{text}: {divergence:.3f}")
         axes.set(xlim=(-4.5, 4.5), ylim=(0, 1.0), title=name)
         axes.legend(fontsize=8, frameon=False, loc="upper left")
@@ -273,9 +273,9 @@ def parallel_lines() -> Figure:
         grid[1].plot(THETA, jsd, style, color=DISCRIMINATOR, label=f"JSD, sigma {sigma}")
         grid[2].plot(THETA, slope.abs(), style, color=DISCRIMINATOR, label=f"JSD, sigma {sigma}")
     grid[1].axhline(math.log(2), color="lightgrey", linewidth=0.5, zorder=0)
-    grid[1].set(title="with noise on both", ylabel="JSD, nats", ylim=(0, 1))
-    grid[2].axhline(1, color="tab:green", label="W, no noise")
-    grid[2].set(title="what G feels", ylabel="|slope|", yscale="log", ylim=(1e-3, 100))
+    grid[1].set(title="with noise on both lines", ylabel="JSD, nats", ylim=(0, 1))
+    grid[2].axhline(1, color="tab:green", label="W, without noise")
+    grid[2].set(title="gradient with respect to theta", ylabel="|slope|", yscale="log", ylim=(1e-3, 100))
     for axes in grid:
         axes.set_xlabel("theta")
         axes.legend(fontsize=8, frameon=False, loc="upper center")
@@ -298,9 +298,9 @@ def closed(theta: float) -> dict[str, float]:
     }
 
 
-def stale_bound(name: str, theta: float, learnt: float) -> float:
-    """The bound for N(theta, 1) against N(0, 1) given by the output that is optimal for N(learnt, 1): at most D_f."""
-    log_p, log_then, log_q = (Gaussian(mean, 1.0).log_density(X) for mean in (0.0, learnt, theta))
+def stale_bound(name: str, theta: float, trained_at: float) -> float:
+    """The bound for N(theta, 1) against N(0, 1) of the output optimal for N(trained_at, 1): at most D_f."""
+    log_p, log_then, log_q = (Gaussian(mean, 1.0).log_density(X) for mean in (0.0, trained_at, theta))
     return F_DIVERGENCES[name].bound(F_DIVERGENCES[name].optimal(log_p - log_then), log_p, log_q, X)
 
 
@@ -318,11 +318,13 @@ def bounds() -> Figure:
     for name in curves[0]:
         style = "--" if name == "reverse-kl" else "-"  # equal to KL for these densities
         grid[0, 0].plot(theta, [one[name] for one in curves], style, label=name)
-    grid[0, 0].set(title="all of them", yscale="log", ylim=(1e-2, 30))
+    grid[0, 0].set(title="all divergences", yscale="log", ylim=(1e-2, 30))
     for axes, name in zip(grid.flat[1:], [name for name in curves[0] if name in F_DIVERGENCES], strict=True):
         top = 1.1 * closed(2.0)[name]
-        axes.plot(theta, [one[name] for one in curves], color=DATA, label="the divergence")
-        axes.plot(theta, [stale_bound(name, one, 1.0) for one in theta], color=DISCRIMINATOR, label="D learnt at 1")
+        axes.plot(theta, [one[name] for one in curves], color=DATA, label="divergence")
+        axes.plot(
+            theta, [stale_bound(name, one, 1.0) for one in theta], color=DISCRIMINATOR, label="bound, D trained at 1"
+        )
         axes.plot(1, closed(1.0)[name], "o", color=DISCRIMINATOR)
         axes.set(title=name, xlim=(0, 2), ylim=(-top / 2, top))
         axes.axhline(0, color="lightgrey", linewidth=0.5, zorder=0)

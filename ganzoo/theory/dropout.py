@@ -15,7 +15,7 @@ from ganzoo.theory.parts import trained
 from ganzoo.variants.gan import GAN
 
 
-class Steady(GAN):
+class DropoutInDUpdates(GAN):
     """D's dropout is inactive in G's updates."""
 
     def generator_step(self, batch: Batch) -> None:
@@ -23,7 +23,7 @@ class Steady(GAN):
             super().generator_step(batch)
 
 
-class Plain(GAN):
+class NoDropout(GAN):
     """D has no dropout."""
 
     def __init__(self, **arguments: Any) -> None:
@@ -33,7 +33,7 @@ class Plain(GAN):
                 module.p = 0.0
 
 
-DROPOUT: dict[str, type[GAN]] = {"in both steps": GAN, "in D's step": Steady, "nowhere": Plain}
+DROPOUT: dict[str, type[GAN]] = {"in both steps": GAN, "in D's step": DropoutInDUpdates, "nowhere": NoDropout}
 
 
 def dropout(steps: int, seed: int = 0) -> dict[str, float]:

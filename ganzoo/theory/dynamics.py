@@ -16,15 +16,15 @@ from ganzoo.games.rules import RULES, averaged, gradient, trajectory
 from ganzoo.theory.base import DATA, GENERATOR, panels
 
 START, LR = (1.0, 1.0), 0.1
-FATES = {  # of the rules on f = xy, after 1000 steps
-    "they leave or orbit": (
+OUTCOMES = {  # of the rules on f = xy, after 1000 steps
+    "diverging or periodic": (
         "momentum 0.3, alternating",
         "simultaneous",
         "momentum -0.3, simultaneous",
         "alternating",
-        "infinitely small steps",
+        "infinitesimal steps",
     ),
-    "they converge": (
+    "converging": (
         "momentum -0.3, alternating",
         "lookahead",
         "extragradient",
@@ -33,11 +33,11 @@ FATES = {  # of the rules on f = xy, after 1000 steps
         "historical averaging",
         "consensus",
     ),
-    "Adam's: neither": ("Adam", "optimistic Adam", "ExtraAdam"),
+    "Adam: neither": ("Adam", "optimistic Adam", "ExtraAdam"),
 }
 FACTORS = {  # per step, for z = x + iy, whose field is iz (lookahead: geometric mean of five steps)
     "simultaneous": 1 + 1j * LR,
-    "infinitely small steps": 1.0,
+    "infinitesimal steps": 1.0,
     "extragradient": 1 + 1j * LR - LR**2,
     "consensus": 1 + 1j * LR - LR,
     "lookahead": (0.5 + 0.5 * (1 + 1j * LR) ** 5) ** (1 / 5),
@@ -58,7 +58,7 @@ def orbits(steps: int) -> dict[str, Tensor]:
     found = {name: trajectory(Bilinear(), rule, START, steps) for name, rule in RULES.items()}
     means = averaged(found["alternating"])
     found["alternating, averaged"] = torch.cat([array(START)[None], means])
-    found["infinitely small steps"] = flow(Bilinear(), START, LR * torch.arange(steps + 1, dtype=torch.float64))
+    found["infinitesimal steps"] = flow(Bilinear(), START, LR * torch.arange(steps + 1, dtype=torch.float64))
     return found
 
 
@@ -104,17 +104,17 @@ def radius(steps: int = 1000) -> Figure:
     """
     figure, grid = panels(3, 1, 4.2, 4.2, sharex=True)
     found = orbits(steps)
-    for axes, (fate, names) in zip(grid.flat, FATES.items(), strict=True):
+    for axes, (outcome, names) in zip(grid.flat, OUTCOMES.items(), strict=True):
         for name in names:
             (line,) = axes.plot(shares(found[name]), label=name, linewidth=1.2)
             if name in FACTORS:
                 at = torch.arange(0, steps + 1, max(5, steps // 100 * 5))
                 axes.plot(at, abs(FACTORS[name]) ** at.double(), ".", color=line.get_color(), markersize=5)
         axes.axhline(1, color="grey", linewidth=0.5)
-        axes.set(title=fate, xlabel="step", yscale="log", ylim=(1e-3, 1e4))
+        axes.set(title=outcome, xlabel="step", yscale="log", ylim=(1e-3, 1e4))
         axes.legend(fontsize=8, frameon=False)
     grid[0, 2].set(yscale="linear", ylim=(0, 1.5))
-    grid[0, 0].set_ylabel("distance from the equilibrium / first one")
+    grid[0, 0].set_ylabel("relative distance from the equilibrium")
     return figure
 
 
@@ -138,14 +138,14 @@ def learning_rate(steps: int = 1000) -> Figure:
             axes.plot(lr * torch.arange(len(r)), r, label=f"lr {lr}", linewidth=1)
         axes.plot([0, time], [1, 1], color="grey", label="flow")
         axes.set(title=("alternating" if alternating else "simultaneous") + " steps", xlabel="lr · steps")
-        axes.set_ylabel("distance from the equilibrium / first one")
+        axes.set_ylabel("relative distance from the equilibrium")
         axes.legend(fontsize=8, frameon=False, loc="upper left")
     grid[0].set(yscale="log", ylim=(0.8, 2e4))
     grid[1].set(ylim=(0.99, 1.17))
     rates = [0.4, 0.2, 0.1, 0.05, 0.02]
-    grid[2].loglog(rates, [doubling(lr) for lr in rates], "o", color=DATA, label="counted")
+    grid[2].loglog(rates, [doubling(lr) for lr in rates], "o", color=DATA, label="measured")
     grid[2].loglog(rates, [math.log(4) / lr**2 for lr in rates], ":", color=DATA, label="log 4 / lr²")
-    grid[2].set(title="simultaneous: until it has doubled", xlabel="lr", ylabel="steps")
+    grid[2].set(title="simultaneous: doubling time", xlabel="lr", ylabel="steps")
     grid[2].set_xticks(rates, rates, minor=False)
     grid[2].minorticks_off()
     grid[2].legend(fontsize=8, frameon=False)
@@ -187,6 +187,6 @@ def dirac(steps: int = 400) -> Figure:
 
 def _spectrum(game: DiracGAN) -> str:
     if game.penalty == "wgan-gp":
-        return "no λ: the field jumps at psi = 0"
+        return "no λ: field discontinuous at psi = 0"
     real, imaginary = (max(getattr(one, part) for one in eigenvalues(game)) for part in ("real", "imag"))
     return f"λ = {f'{real:.2f} ' if real < -1e-9 else ''}± {imaginary:.2f} i"

@@ -21,7 +21,7 @@ from ganzoo.variants.ebgan import EBGAN
 # The margin
 
 
-class Given(nn.Module):
+class Passthrough(nn.Module):
     """A player that returns its input; as D, it returns it as the energy, without a code."""
 
     def forward(self, x: Tensor, y: None = None) -> tuple[Tensor, Tensor]:
@@ -31,7 +31,7 @@ class Given(nn.Module):
 def hinge_terms(energies: Tensor, margin: float) -> dict[str, tuple[Tensor, Tensor]]:
     """Each term [n] of EBGAN's losses, and its derivative [n], for one real and one fake with the same energy."""
     game = EBGAN(image_size=1, channels=1, z_dim=1, hidden=1, d_hidden=1, margin=margin)
-    game.generator, game.discriminator = nn.Identity(), Given()
+    game.generator, game.discriminator = nn.Identity(), Passthrough()
     terms = {
         "D, real": lambda e: game.discriminator_loss({"image": e, "z": e})["real"],
         "D, fake": lambda e: game.discriminator_loss({"image": e, "z": e})["fake"],
@@ -58,7 +58,7 @@ def hinge() -> Figure:
         axes[0].plot(energies, real, color=DATA, label="real: D(x)")
         axes[0].plot(energies, lifted, color=DISCRIMINATOR, label="fake: max(0, m - D(G(z)))")
         axes[1].plot(energies, lowered, color=GENERATOR, label="fake: D(G(z))")
-        axes[1].plot(energies, -lifted, "--", color=DISCRIMINATOR, label="not this: -max(0, m - D(G(z)))")
+        axes[1].plot(energies, -lifted, "--", color=DISCRIMINATOR, label="minus D's term: -max(0, m - D(G(z)))")
         axes[0].set_ylabel(("loss of one image", "d loss / d energy")[row])
         for one in axes:
             one.axvline(margin, color="grey", linewidth=0.8, linestyle=":")
@@ -74,7 +74,7 @@ def hinge() -> Figure:
 # The energy at equilibrium
 
 
-class Meeting(NamedTuple):
+class TableGame(NamedTuple):
     """EBGAN with tables and m = 1: initially, and after each step."""
 
     value: Tensor  # V [steps + 1]
@@ -84,7 +84,7 @@ class Meeting(NamedTuple):
     distance: Tensor  # sum |p_data - p_G| [steps + 1]
 
 
-def meetings(starts: Sequence[float], steps: int) -> dict[float, Meeting]:
+def table_games(starts: Sequence[float], steps: int) -> dict[float, TableGame]:
     """The game over 10 atoms, with D = start everywhere and a G far from the data."""
     p, q = (torch.randn(10, generator=seeded(k), dtype=torch.float64).softmax(0) for k in (0, 1))
     found = {}
@@ -93,7 +93,7 @@ def meetings(starts: Sequence[float], steps: int) -> dict[float, Meeting]:
         played = [(q, flat), *islice(ebgan_play(p, q, flat, margin=1), steps)]
         qs, energies = (torch.stack(values) for values in zip(*played, strict=True))
         value = torch.stack([ebgan_value(p, *now, margin=1) for now in played])
-        found[start] = Meeting(value, energies @ p, (qs * energies).sum(1), energies, (qs - p).abs().sum(1))
+        found[start] = TableGame(value, energies @ p, (qs * energies).sum(1), energies, (qs - p).abs().sum(1))
     return found
 
 
@@ -109,7 +109,7 @@ def equilibrium_energies(steps: int = 1000) -> Figure:
     figure, (grid,) = panels(3, 1, 3.6, 3.4, sharex=True)
     time = torch.arange(1, steps + 2)
     starts = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
-    for k, (start, game) in enumerate(meetings(starts, steps).items()):
+    for k, (start, game) in enumerate(table_games(starts, steps).items()):
         color = f"C{k}"
         grid[0].plot(time, game.value, color=color, linewidth=1, label=f"{start:g}")
         grid[1].plot(time, game.real, color=color, linewidth=1)
@@ -117,7 +117,7 @@ def equilibrium_energies(steps: int = 1000) -> Figure:
         if start in (0.1, 0.5, 0.9):
             grid[2].plot(time, game.energies, color=color, linewidth=0.7)
     grid[0].axhline(1, color="grey", linewidth=0.8, linestyle=":")
-    grid[0].legend(title="D at the start", fontsize=8, title_fontsize=8, frameon=False, ncols=2)
+    grid[0].legend(title="initial D", fontsize=8, title_fontsize=8, frameon=False, ncols=2)
     grid[0].set(title="value of the game", ylabel="V / m")
     grid[1].plot([], [], color="grey", label="reals")
     grid[1].plot([], [], color="grey", linestyle="--", label="fakes")
@@ -203,7 +203,7 @@ def energy_landscape(steps: int = 1500) -> Figure:
 # Energies of images
 
 
-def strangers() -> dict[str, Tensor]:
+def image_sets() -> dict[str, Tensor]:
     """Training digits, held-out digits, and images without digits: shuffled pixels, noise."""
     generator = seeded(0)
     real, held_out = digits("train"), digits("test")
@@ -216,7 +216,7 @@ def strangers() -> dict[str, Tensor]:
     }
 
 
-def reals_alone(steps: int, seed: int = 0) -> Energy:
+def trained_on_reals(steps: int, seed: int = 0) -> Energy:
     """An auto-encoder with 32 units, trained to reconstruct digits only, without fakes."""
     x = digits("train")
     with seeding(seed):
@@ -244,9 +244,9 @@ def noise_energies(steps: int = 1000) -> Figure:
     fakes. Held-out digits have the energies of training digits; noise and digits with shuffled pixels have higher ones.
     EBGAN's fakes have energies like its reals, near m. Bottom: images above their reconstructions, with energies.
     """
-    sets, gan = strangers(), ebgan_digits(steps)
+    sets, gan = image_sets(), ebgan_digits(steps)
     pairs: dict[str, tuple[Any, dict[str, Tensor]]] = {
-        "an auto-encoder of reals alone": (reals_alone(steps), sets),
+        "auto-encoder trained on reals only": (trained_on_reals(steps), sets),
         "EBGAN's discriminator": (gan.discriminator, {**sets, "fakes": gan.sample(seeds=range(200))}),
     }
     colors = dict(zip([*sets, "fakes"], (DATA, "grey", "tab:purple", "tab:red", GENERATOR), strict=True))

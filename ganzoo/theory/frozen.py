@@ -37,14 +37,14 @@ class Sample(NamedTuple):
         points: [500, 2], fakes, from the same latents at each time.
         diversity: mean distance between two fakes, divided by that between two reals.
         modes: number of Gaussians with a fake within 3 sigma.
-        pleased: D's mean logit of fakes minus that of reals.
+        logit_gap: D's mean logit of fakes minus that of reals.
         surface: [S, S], D's logits on a grid over [-1.1, 1.1]^2.
     """
 
     points: Tensor
     diversity: float
     modes: int
-    pleased: float
+    logit_gap: float
     surface: Tensor
 
 
@@ -81,13 +81,13 @@ def frozen(steps: int, seed: int = 0, side: int = 60) -> dict[str, dict[int, Sam
         points = fakes.flatten(1)
         modes = gaussian_modes(points * data.scale, data.centers, data.sigma).modes
         diversity = mean_distance(points) / mean_distance(reals.flatten(1))
-        pleased = (model.discriminator(fakes).mean() - model.discriminator(reals).mean()).item()
-        return Sample(points, diversity, modes, pleased, model.discriminator(places).view(side, side).T)
+        logit_gap = (model.discriminator(fakes).mean() - model.discriminator(reals).mean()).item()
+        return Sample(points, diversity, modes, logit_gap, model.discriminator(places).view(side, side).T)
 
     found = {}
-    for name, still in {"D learns": [], "D frozen after a quarter": [steps // 4], "D never learns": [0]}.items():
+    for name, at in {"D trained": [], "D frozen after a quarter": [steps // 4], "D untrained": [0]}.items():
         camera = Look(range(0, steps + 1, max(1, steps // 40)), look)
-        trained(ring_gan, ring(128, seed), steps, seed, camera, *map(Freeze, still))
+        trained(ring_gan, ring(128, seed), steps, seed, camera, *map(Freeze, at))
         found[name] = camera.found
     return found
 

@@ -136,7 +136,7 @@ ARITHMETICS = {  # exemplars for each of a, b and c; pixels; contrast
     "latents, means of 3": (3, False, True),
     "latents, means of 9": (9, False, True),
     "pixels, means of 3": (3, True, True),
-    "latents, means of 3, a and b alike": (3, False, False),
+    "latents, means of 3, no contrast": (3, False, False),
 }
 
 
@@ -152,7 +152,7 @@ def latent_arithmetic() -> Figure:
     """
     pool = samples(ganzoo.load("dcgan-digits"))
     figure, grid = panels(3, 2, 4.2, 3.6)
-    drawn = leaning(pool)
+    drawn = slanted(pool)
     generator = seeded(0)
     means = [pool.latents[rows].mean(1) for rows in drawn[:3]]
     rows = [
@@ -160,7 +160,7 @@ def latent_arithmetic() -> Figure:
     ]
     _mosaic(grid[0, 0], torch.cat(rows), 4)
     size = pool.images.shape[-1] + 1
-    grid[0, 0].set_yticks([(i + 0.5) * size for i in range(3)], ["leaning 7\na", "upright 7\n- b", "usual 1\n+ c"])
+    grid[0, 0].set_yticks([(i + 0.5) * size for i in range(3)], ["slanted 7\na", "upright 7\n- b", "typical 1\n+ c"])
     grid[0, 0].set_xticks([1.5 * size, 3.5 * size], ["three exemplars", "G(mean z)"])
     for axes, pixels in zip(grid[0, 1:], (False, True), strict=True):
         a, b, c = ((pool.images if pixels else pool.latents)[rows].mean(1) for rows in drawn[:3])
@@ -171,7 +171,7 @@ def latent_arithmetic() -> Figure:
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set_title("a - b + c in pixels" if pixels else "G(a - b + c)")
-        axes.set_xlabel("in the middle; around it with noise of ± 0.25")
+        axes.set_xlabel("centre: no noise; around it: noise of up to ± 0.25")
     colours = ("tab:olive", GENERATOR, "tab:brown", "tab:gray", "lightgray")
     for number, (name, (k, pixels, contrast)) in enumerate(ARITHMETICS.items()):
         outcomes = [arithmetic(pool, trait, exemplars(pool, trait, k, contrast=contrast), pixels) for trait in TRAITS]
@@ -181,21 +181,21 @@ def latent_arithmetic() -> Figure:
             axes.bar(places, heights, 0.16, bottom, color=colours[number], label=name)
     for axes, label in zip(
         grid[1],
-        ("share that moves as it should", "share that keeps c's digit", "distance from training images"),
+        ("share with the expected change", "share classified as c's digit", "distance from training images"),
         strict=True,
     ):
         axes.set_xticks(range(len(TRAITS)), TRAITS)
         axes.set_ylabel(label)
-        axes.set_xlabel("what a and b differ in")
+        axes.set_xlabel("trait that differs between a and b")
     grid[1, 0].axhline(0.8, color="black", linewidth=0.7, linestyle="--")
     grid[1, 0].axhline(0.5, color="black", linewidth=0.7, linestyle=":")
     grid[1, 2].axhline(1, color="black", linewidth=0.7, linestyle=":")
-    grid[1, 2].set_title("1 is the model's own samples'", fontsize=9)
+    grid[1, 2].set_title("relative to that of the model's samples", fontsize=9)
     figure.legend(*grid[1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
-def leaning(pool: Samples, a: int = 7, c: int = 1, k: int = 3) -> Draws:
+def slanted(pool: Samples, a: int = 7, c: int = 1, k: int = 3) -> Draws:
     """A hand-picked draw: slanted a, upright b, and c of average slant."""
     slant = pool.traits["slant"]
     ones = pool.rows[c][slant[pool.rows[c]].argsort()]

@@ -87,13 +87,13 @@ def gradient_diversity(steps: int = 500) -> Figure:
             heat = axes.imshow(one.weights.numpy(), cmap="RdBu_r", vmin=-1, vmax=1)
             axes.set_title(f"{loss}, step {step}: rank {one.ranks()[0]:.1f}", fontsize=10)
             axes.set(xticks=(), yticks=(), xlabel="digits", ylabel="digits")
-    figure.colorbar(heat, ax=grid[:, 1], label="cosine of two gradients on D's weights", shrink=0.7)
-    for k, (axes, title) in enumerate(zip(grid[:, 2], ("on D's weights", "on fakes"), strict=True)):
+    figure.colorbar(heat, ax=grid[:, 1], label="cosine between gradients w.r.t. D's weights", shrink=0.7)
+    for k, (axes, title) in enumerate(zip(grid[:, 2], ("D's weights", "fakes"), strict=True)):
         for loss in LOSSES:
             ranks = [one[loss].ranks()[k] for one in found.values()]
             axes.plot(list(found), ranks, ".-", color=colors[loss], label=loss)
         axes.set_xscale("symlog", linthresh=1)
-        axes.set(title=f"gradients {title}", xlabel="step", ylabel="effective rank of 64", ylim=(0, None))
+        axes.set(title=f"gradients w.r.t. {title}", xlabel="step", ylabel="effective rank (at most 64)", ylim=(0, None))
         axes.legend(fontsize=8, frameon=False)
     return figure
 
@@ -150,12 +150,12 @@ def pull_away(steps: int = 1000) -> Figure:
     grid[0, 0].set(title="two codes", xlabel="angle in degrees", ylabel="f_PT", xticks=(0, 45, 90))
     real, held_out = digits("train"), torch.cat([digits("val"), digits("test")])
     show(grid[1, 0], held_out[::6][:64], 8)
-    grid[1, 0].set_title(f"held-out digits\nreached {spread(held_out, real)} of {len(real):,}", fontsize=9)
+    grid[1, 0].set_title(f"held-out digits\nreached: {spread(held_out, real)} of {len(real):,}", fontsize=9)
     for (above, below), (weight, found) in zip(grid.T[1:], pulled((0, 0.1, 5), steps).items(), strict=True):
         heat = above.imshow(found.cosines[:64, :64].numpy(), cmap="magma", vmin=0, vmax=1)
         above.set(xticks=(), yticks=(), xlabel="fakes", ylabel="fakes")
         above.set_title(f"weight {weight:g}\nf_PT = {found.term:.2f}", fontsize=9)
         show(below, found.fakes[:64], 8)
-        below.set_title(f"its fakes\nreached {found.reached}", fontsize=9)
-    figure.colorbar(heat, ax=grid[0, 3], label="cosine of two codes")
+        below.set_title(f"fakes\nreached: {found.reached}", fontsize=9)
+    figure.colorbar(heat, ax=grid[0, 3], label="cosine between codes")
     return figure

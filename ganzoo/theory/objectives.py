@@ -38,11 +38,11 @@ STARTS = (Gaussian(0.5, 1.0), Gaussian(1.2, 0.6))  # of G: between the modes, an
 # The family of f-GANs
 
 
-def wishes(member: FDivergence, ratio: Tensor) -> tuple[Tensor, Tensor]:
+def generator_gradients(member: FDivergence, ratio: Tensor) -> tuple[Tensor, Tensor]:
     """G's gradient with respect to log p / q [n] at its samples, for the optimal D: minimax, and non-saturating."""
     ratio = ratio.clone().requires_grad_()
-    told = member.fake(member.optimal(ratio)), member.activation(member.optimal(ratio))
-    (minimax,), (other,) = (torch.autograd.grad(one.sum(), ratio) for one in told)
+    terms = member.fake(member.optimal(ratio)), member.activation(member.optimal(ratio))
+    (minimax,), (other,) = (torch.autograd.grad(one.sum(), ratio) for one in terms)
     return minimax, other
 
 
@@ -58,22 +58,22 @@ def f_divergences() -> Figure:
     figure, grid = panels(3, 3, 3.8, 2.9)
     u, ratio, v = (torch.linspace(a, b, 301, dtype=torch.float64) for a, b in ((0.01, 4), (-6, 3), (-4, 4)))
     for name, member in F_DIVERGENCES.items():
-        curves = member.f(u), *wishes(member, ratio)
+        curves = member.f(u), *generator_gradients(member, ratio)
         for axes, x, curve in zip(grid[0], (u, ratio, ratio), curves, strict=True):
             axes.plot(x, curve, ":" if name == "gan" else "-", label=name)
     grid[0, 0].set(title="f", xlabel="u = p / q", ylabel="f(u)", ylim=(-3, 5))
-    for axes, title in zip(grid[0, 1:], ("what G is told: minimax", "what G is told: non-saturating"), strict=True):
-        axes.set(title=title, xlabel="log p / q at a sample", yscale="log", ylim=(1e-3, 1e3))
-    grid[0, 1].set_ylabel("wish for a higher log p / q")
+    for axes, title in zip(grid[0, 1:], ("G's gradient: minimax", "G's gradient: non-saturating"), strict=True):
+        axes.set(title=title, xlabel="log(p / q) at a sample", yscale="log", ylim=(1e-3, 1e3))
+    grid[0, 1].set_ylabel("-d loss / d log(p / q)")
     grid[0, 0].legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(0.08, 1.05))
     for axes, (name, member) in zip(grid[1:].flat, F_DIVERGENCES.items(), strict=True):
-        axes.plot(v, member.activation(v), color=DATA, label="of data, g(V)")
-        axes.plot(v, -member.fake(v), "--", color=GENERATOR, label="of fakes, -f*(g(V))")
+        axes.plot(v, member.activation(v), color=DATA, label="data: g(V)")
+        axes.plot(v, -member.fake(v), "--", color=GENERATOR, label="fakes: -f*(g(V))")
         best = member.optimal(torch.zeros(())).item()
-        axes.axvline(best, color=DISCRIMINATOR, linestyle=":", label="best V where p = q")
+        axes.axvline(best, color=DISCRIMINATOR, linestyle=":", label="optimal V at p = q")
         axes.set(title=name, ylim=(-6, 6))
     for axes in grid[1:, 0]:
-        axes.set_ylabel("what D maximises")
+        axes.set_ylabel("D's objective")
     for axes in grid[2]:
         axes.set_xlabel("D's output V")
     grid[1, 0].legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, 1.05))
@@ -219,7 +219,7 @@ def objectives(steps: int = 600) -> Figure:
         axes.plot(*points.T, ".", color=GENERATOR, markersize=2, alpha=0.3)
         axes.plot(*ring.centers.T, "o", color=DATA, markersize=6, markerfacecolor="none")
         axes.set(xlim=(-1.4, 1.4), ylim=(-1.4, 1.4), aspect="equal", xticks=(-1, 0, 1), yticks=(-1, 0, 1))
-        axes.set_title(f"{name}\n{modes} of 8 modes, {quality:.0%} near", fontsize=9)
+        axes.set_title(f"{name}\n{modes} of 8 modes, {quality:.0%} within 3 sigma", fontsize=9)
     for axes in grid[1]:
         axes.set_xlabel("x")
     for axes in grid[:, 0]:

@@ -47,16 +47,16 @@ def density_support() -> Figure:
     for axes in grid[0, :2]:
         axes.plot(*points.T, ".", color=DATA, markersize=2, label="held-out data")
         axes.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal", xlabel="x", ylabel="y")
-    grid[0, 0].plot([-3, 3], [0, 0], color=GENERATOR, linewidth=2, label="all that G makes")
+    grid[0, 0].plot([-3, 3], [0, 0], color=GENERATOR, linewidth=2, label="G's support")
     grid[0, 0].legend(loc="upper right", fontsize=8)
-    grid[0, 0].set_title("no point is on G's line: density 0")
+    grid[0, 0].set_title("no data on G's line: density 0")
     levels = noisy_log_density(plane, best).exp()
     grid[0, 1].contourf(side, side, levels, levels=8, cmap="Oranges", zorder=0)
     grid[0, 1].set_title(f"with noise of sigma {best:.2g} on G's output")
     grid[0, 2].plot(sigmas, exact, color=GENERATOR, label="exact")
     parzen = [parzen_log_likelihood(fakes, points, sigma).mean() for sigma in sigmas[::5]]
     grid[0, 2].plot(sigmas[::5], parzen, ".", color=DATA, label="Parzen window")
-    grid[0, 2].axvline(best, color="gray", linewidth=0.8, linestyle="--", label=f"best sigma, {best:.2g}")
+    grid[0, 2].axvline(best, color="gray", linewidth=0.8, linestyle="--", label=f"best sigma: {best:.2g}")
     grid[0, 2].set(xscale="log", ylim=(-20, 0), xlabel="sigma of the noise", ylabel="mean log-likelihood, nats")
     grid[0, 2].legend(fontsize=8)
     return figure

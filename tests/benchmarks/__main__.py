@@ -26,15 +26,15 @@ class Measurement(NamedTuple):
 
 
 MEASUREMENTS = {
-    "overhead": Measurement("training", 9, 3, "what ganzoo adds to a training step"),
-    "step": Measurement("training", 40, 12, "a DCGAN's step beside that of a plain loop"),
-    "start": Measurement("training", 3, 1, "seconds until something happens"),
-    "frechet": Measurement("scores", 5, 1, "the Frechet distance beside torchmetrics' and scipy's"),
-    "memory": Measurement("scores", 3, 1, "what more fakes add to an evaluation's memory"),
-    "shards": Measurement("shards", 7, 2, "batches from shards beside those from a folder", default=False),
-    "safety": Measurement("safety", 9, 3, "what whole checkpoints and finite numbers cost"),
-    "tracking": Measurement("tracking", 10, 3, "what scores add to a training"),
-    "evaluation": Measurement("evaluation", 5, 1, "whole evaluations beside torch-fidelity's", default=False),
+    "overhead": Measurement("training", 9, 3, "ganzoo's overhead per training step"),
+    "step": Measurement("training", 40, 12, "a DCGAN step, compared with a plain loop"),
+    "start": Measurement("training", 3, 1, "startup time in seconds"),
+    "frechet": Measurement("scores", 5, 1, "Frechet distance, compared with torchmetrics and scipy"),
+    "memory": Measurement("scores", 3, 1, "memory of an evaluation by number of fakes"),
+    "shards": Measurement("shards", 7, 2, "batches from shards, compared with a folder", default=False),
+    "safety": Measurement("safety", 9, 3, "cost of checkpoints and of checks for non-finite values"),
+    "tracking": Measurement("tracking", 10, 3, "cost of scores during training"),
+    "evaluation": Measurement("evaluation", 5, 1, "complete evaluations, compared with torch-fidelity", default=False),
 }
 
 
@@ -47,19 +47,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cpu", help="where the networks are (default: cpu)"
+        "--device", choices=("cpu", "cuda"), default="cpu", help="device of the networks (default: cpu)"
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="of torch (default: as many as it takes by itself)")
+    parser.add_argument("--threads", type=int, metavar="N", help="number of torch threads (default: torch's choice)")
     parser.add_argument("--only", choices=tuple(MEASUREMENTS), metavar="NAME", help="one of the measurements below")
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements to FILE")
     options = parser.parse_args(arguments)
 
     import lightning
     import torch
 
     if options.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: torch sees no GPU here; python -m ganzoo checks says what it sees")
+        parser.error("--device cuda: torch finds no GPU; python -m ganzoo checks lists the devices")
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     machine = {

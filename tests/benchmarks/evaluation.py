@@ -91,8 +91,10 @@ def _race(case: Case, device: str, repeats: int) -> dict[str, Any]:
         images = len(case.fakes) + (len(case.reals) if state == "cold" else 0)
         for name, figures in found.items():
             row(f"{state}: images/s of {name}", [images / time["wall"] for time in figures], ",.0f")
-    apart = {key: abs(value - scores["ganzoo"][key]) for key, value in scores["torch-fidelity"].items()}
-    print("  apart: " + ", ".join(f"{key} {difference:.0e}" for key, difference in apart.items()), flush=True)
+    differences = {key: abs(value - scores["ganzoo"][key]) for key, value in scores["torch-fidelity"].items()}
+    print(
+        "  differences: " + ", ".join(f"{key} {difference:.0e}" for key, difference in differences.items()), flush=True
+    )
     return {"times": times, "scores": scores}
 
 

@@ -58,10 +58,10 @@ def safety(device: str, repeats: int) -> dict[str, Any]:
     raw = {name: seconds[1:] for name, seconds in raw.items()}
     step = statistics.median(raw["step"])
     shares = [100 * (look + save / USUAL) / step for look, save in zip(raw["look"], raw["save"], strict=True)]
-    row(f"looks, and a checkpoint every {USUAL:,} steps, add, %", shares, ".2f", f"at most {GOALS['safety']}")
-    row("  both players' looks, us a step", [1e6 * look for look in raw["look"]], ",.0f")
-    row("  a checkpoint, synced and checksummed, ms", [1e3 * save for save in raw["save"]], ",.0f")
-    row("  the step, ms", [1e3 * seconds for seconds in raw["step"]], ",.1f")
+    row(f"checks, and a checkpoint per {USUAL:,} steps, %", shares, ".2f", f"at most {GOALS['safety']}")
+    row("  checks of both players, us per step", [1e6 * look for look in raw["look"]], ",.0f")
+    row("  checkpoint with fsync and checksum, ms", [1e3 * save for save in raw["save"]], ",.0f")
+    row("  step, ms", [1e3 * seconds for seconds in raw["step"]], ",.1f")
     return raw
 
 

@@ -94,8 +94,8 @@ def _overlap(x: Tensor, y: Tensor) -> Tensor:
 def memory(device: str, repeats: int) -> dict[str, list[float]]:
     """Peak memory in MB of processes that compute FID and IS of an increasing number of fakes."""
     print(
-        f"\nmemory: MB that fid and is add to a process's peak, {SIZES[0]} features, median (p10 to p90) of {repeats};"
-        f"\nup to {SAMPLE:,} fakes the rows that the standard error of fid looks at grow, then no more"
+        f"\nmemory: peak MB added to a process by fid and is, {SIZES[0]} features, median (p10 to p90) of {repeats};"
+        f"\nthe rows kept for the standard error of fid grow up to {SAMPLE:,} fakes"
     )
     raw: dict[str, list[float]] = {}
     for _ in range(repeats):
@@ -106,15 +106,15 @@ def memory(device: str, repeats: int) -> dict[str, list[float]]:
                 [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=ROOT
             )
             if done.returncode:
-                raise UserError(f"an evaluation of {n} fakes: {one_line(done.stderr.strip().rpartition(chr(10))[2])}")
+                raise UserError(f"evaluation of {n} fakes: {one_line(done.stderr.strip().rpartition(chr(10))[2])}")
             raw.setdefault(str(n), []).append(json.loads(done.stdout))
     for n in FAKES:
         row(f"{n:,} fakes", raw[str(n)], ".1f")
     for few, many in zip(FAKES, FAKES[1:], strict=False):
         more = [b - a for a, b in zip(raw[str(few)], raw[str(many)], strict=True)]
         goal = f"at most {GOALS['memory']}" if few >= SAMPLE else ""
-        row(f"{many:,} less {few:,}", more, ".1f", goal)
-        row("  their features and logits would take", [4e-6 * (many - few) * sum(SIZES)], ".1f")
+        row(f"{many:,} minus {few:,}", more, ".1f", goal)
+        row("  size of their features and logits", [4e-6 * (many - few) * sum(SIZES)], ".1f")
     return raw
 
 

@@ -25,7 +25,7 @@ def shards(device: str, repeats: int) -> dict[str, Any]:
     """Images per second of one process, and its memory in MB for few and for many pictures."""
     raw: dict[str, Any] = {"rates": {}, "memory": {}}
     with tempfile.TemporaryDirectory() as folder:
-        print(f"\nshards: images/s of a process without workers, warm; median (p10 to p90) of {repeats}, interleaved")
+        print(f"\nshards: images/s without workers, files cached; median (p10 to p90) of {repeats}, interleaved")
         for size, n in SIZES.items():
             pictures = _pictures(Path(folder, f"{size}"), n, size)
             out = _prepare(pictures, Path(folder, f"out-{size}"), size)
@@ -33,16 +33,16 @@ def shards(device: str, repeats: int) -> dict[str, Any]:
             for name, figures in rates.items():
                 row(f"{size}x{size}: {name}", figures, ".0f")
         if not Path("/proc/self/smaps_rollup").exists():
-            print("  memory: this system does not say what is no file's")
+            print("  memory: not measured; needs Linux's /proc/self/smaps_rollup")
             return raw
-        print(f"\nshards: MB beside the files' own that an epoch adds to a process, 64x64, {repeats} times")
+        print(f"\nshards: MB added to a process by an epoch, without mapped files, 64x64, {repeats} times")
         for n in PICTURES:
             out = _prepare(_pictures(Path(folder, f"n{n}"), n, 64), Path(folder, f"out-n{n}"), 64)
             raw["memory"][str(n)] = [_memory(out) for _ in range(repeats)]
             row(f"{n:,} pictures", raw["memory"][str(n)], ".1f")
         few, many = (raw["memory"][str(n)] for n in PICTURES)
-        row("the difference", [b - a for a, b in zip(few, many, strict=True)], ".1f", f"at most {GOALS['shards']}")
-        row("  their pixels", [(PICTURES[1] - PICTURES[0]) * 3 * 64 * 64 * 1e-6], ".1f")
+        row("difference", [b - a for a, b in zip(few, many, strict=True)], ".1f", f"at most {GOALS['shards']}")
+        row("  size of the added pixels", [(PICTURES[1] - PICTURES[0]) * 3 * 64 * 64 * 1e-6], ".1f")
     return raw
 
 
@@ -95,7 +95,7 @@ def _memory(out: Path) -> float:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=ROOT)
     if done.returncode:
-        raise UserError(f"an epoch of shards: {one_line(done.stderr.strip().rpartition(chr(10))[2])}")
+        raise UserError(f"epoch of shards: {one_line(done.stderr.strip().rpartition(chr(10))[2])}")
     return float(done.stdout)
 
 

@@ -26,7 +26,7 @@ def tracking(device: str, repeats: int) -> dict[str, Any]:
 
     file, steps = find_config(CONFIG), EVERY * repeats
     planned, usual = yaml.safe_load(file.read_text())["trainer"]["max_steps"], Scores().every_n_steps
-    print(f"\ntracking: {CONFIG}, {steps:,} steps, {repeats} evaluations; what {planned:,} steps would have")
+    print(f"\ntracking: {CONFIG}, {steps:,} steps, {repeats} evaluations; extrapolated to {planned:,} steps")
     with tempfile.TemporaryDirectory() as folder, cache_at(folder), silence():
         calls = _fit(file, device, steps, folder)
         lines = [json.loads(line) for log in Path(folder).glob("*/scores.jsonl") for line in log.open()]
@@ -45,12 +45,12 @@ def tracking(device: str, repeats: int) -> dict[str, Any]:
         raw[clock] = {"prepared": prepared, "step": step, "share": 100 * added / (planned * step)}
         raw[clock]["final_share"] = 100 * final[i] / (planned * step)
         goal = f"at most {GOALS['tracking']}" if clock == "cpu" else ""
-        row(f"{clock} time that an evaluation every {usual:,} adds, %", [raw[clock]["share"]], ".2f", goal)
-        row("  and a whole evaluation at the end, %", [raw[clock]["final_share"]], ".2f")
-        row("  seconds of a step", [step], ".4f")
-        row("  of the first evaluation", [prepared + looks[0][i]], ".3f")
-        row(f"  of each after it, {saved} of {repeats} saved a checkpoint", later, ".3f")
-        row("  of the evaluation at the end", [final[i]], ".2f")
+        row(f"{clock} time of an evaluation per {usual:,} steps, %", [raw[clock]["share"]], ".2f", goal)
+        row("  of the final evaluation, %", [raw[clock]["final_share"]], ".2f")
+        row("  seconds per step", [step], ".4f")
+        row("  first evaluation, s", [prepared + looks[0][i]], ".3f")
+        row(f"  later ones, s; {saved} of {repeats} saved a checkpoint", later, ".3f")
+        row("  final evaluation, s", [final[i]], ".2f")
     return raw
 
 

@@ -31,18 +31,18 @@ Pair = dict[str, float]  # seconds per step: wall and process CPU time, of fit a
 
 def overhead(device: str, repeats: int) -> dict[str, list[Pair]]:
     """Overhead per step, with networks whose own computation is negligible."""
-    print(f"\noverhead: CPU microseconds a step, median (p10 to p90) of {repeats} blocks of {BLOCK['overhead']}")
+    print(f"\noverhead: CPU microseconds per step, median (p10 to p90) of {repeats} blocks of {BLOCK['overhead']}")
     raw: dict[str, list[Pair]] = {"ganzoo": [], "naive": []}
     for _ in range(repeats):  # alternating
         for name, make, everything in (("ganzoo", tiny, True), ("naive", naive, False)):
             plain = plain_loop(*tiny_networks(), 2, device)
             raw[name] += _race(make(), noise(1, 2, 8), plain, BLOCK["overhead"], 1, device, everything)
     added = {name: [1e6 * (pair["fit_cpu"] - pair["plain_cpu"]) for pair in pairs] for name, pairs in raw.items()}
-    row("ganzoo adds, with logs, pictures, alarms and checkpoints", added["ganzoo"], ",.0f")
-    row("a LightningModule as they are often written adds", added["naive"], ",.0f")
-    row("the plain loop takes", [1e6 * pair["plain_cpu"] for pair in raw["ganzoo"]], ",.0f")
+    row("ganzoo: logs, samples, diagnostics, checkpoints", added["ganzoo"], ",.0f")
+    row("a typical LightningModule", added["naive"], ",.0f")
+    row("the plain loop itself", [1e6 * pair["plain_cpu"] for pair in raw["ganzoo"]], ",.0f")
     shares = [ours / theirs for ours, theirs in zip(added["ganzoo"], added["naive"], strict=True)]
-    row("what ganzoo adds / what that module adds", shares, ".3f", f"at most {GOALS['overhead']}")
+    row("overhead of ganzoo / of that module", shares, ".3f", f"at most {GOALS['overhead']}")
     return raw
 
 
@@ -62,13 +62,13 @@ def step(device: str, repeats: int) -> dict[str, list[Pair]]:
         pairs = raw[name] = _race(model, noise(32, 3, 64), plain, BLOCK["step"], repeats, device, True)
         for text, suffix, goal in (("CPU time", "_cpu", f"at most {GOALS[name]}"), ("wall time", "", "")):
             row(f"{name}, {text}", [pair[f"fit{suffix}"] / pair[f"plain{suffix}"] for pair in pairs], ".3f", goal)
-        row("the plain loop takes, ms", [1e3 * pair["plain"] for pair in pairs], ".1f")
+        row("plain loop, ms", [1e3 * pair["plain"] for pair in pairs], ".1f")
     return raw
 
 
 def start(device: str, repeats: int) -> dict[str, list[float]]:
     """Seconds of whole processes, and until the end of a run's first step."""
-    print(f"\nstart: seconds of a new process, median (p10 to p90) of {repeats}")
+    print(f"\nstart: seconds of new processes, median (p10 to p90) of {repeats}")
     raw: dict[str, list[float]] = {}
     ganzoo = [sys.executable, "-m", "ganzoo"]
     fit = [*ganzoo, "fit", "--config=dcgan/digits", "--trainer.max_steps=1", "--scores.final_n=0"]
@@ -76,10 +76,10 @@ def start(device: str, repeats: int) -> dict[str, list[float]]:
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as folder:
             for name, command in {
-                "ganzoo fit, the whole of it": [*fit, f"--trainer.default_root_dir={folder}"],
+                "ganzoo fit, complete": [*fit, f"--trainer.default_root_dir={folder}"],
                 "ganzoo list": [*ganzoo, "list"],
                 "ganzoo --help": [*ganzoo, "--help"],
-                "import torch, for scale": [sys.executable, "-c", "import torch"],
+                "import torch, for comparison": [sys.executable, "-c", "import torch"],
             }.items():
                 begin = time.time()
                 done = subprocess.run(command, capture_output=True, text=True)

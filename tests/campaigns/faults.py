@@ -46,11 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = ", ".join(FAULTS)
     parser.add_argument("faults", nargs="*", metavar="FAULT", help=f"default: all; {names}")
     parser.add_argument("--variants", nargs="+", default=ganzoo.list_models(), metavar="NAME", help="default: all")
-    parser.add_argument("--place", type=Path, default=PLACE, help="where rows.jsonl and README.md are")
-    parser.add_argument("--page", action="store_true", help="write the page from the rows that there are; run nothing")
+    parser.add_argument("--place", type=Path, default=PLACE, help="folder of rows.jsonl and README.md")
+    parser.add_argument("--page", action="store_true", help="only write the page, from the existing rows")
     options = parser.parse_args(arguments)
     if unknown := {*options.faults} - {*FAULTS} | {*options.variants} - {*ganzoo.list_models()}:
-        parser.error(f"no {', '.join(unknown)}; faults are {names}; variants are {', '.join(ganzoo.list_models())}")
+        parser.error(
+            f"unknown: {', '.join(unknown)}; faults are {names}; variants are {', '.join(ganzoo.list_models())}"
+        )
     torch.set_num_threads(1)  # other threads do not survive a fork
     options.place.mkdir(parents=True, exist_ok=True)
     file = options.place / "rows.jsonl"
@@ -88,7 +90,7 @@ def strike(variant: str, fault: str, work: Path) -> Row:
     FAULTS[fault].strike(course)
     _end(course, kind)
     trouble = [f"exit code {code}" for code, _ in course.starts[:-1] if code not in FAULTS[fault].codes]
-    trouble += ["it does not end"] if course.starts[-1][0] else []
+    trouble += ["did not finish"] if course.starts[-1][0] else []
     # a worker's thread of this name prints a traceback if its batch is never fetched
     texts = [text for _, text in course.starts if "in _serve" not in text]
     trouble += [word for word in ("Traceback", "hung") if any(word in text for text in texts)]
@@ -112,7 +114,7 @@ def reference(variant: str, kind: str, work: Path) -> Path:
         course = _course(variant, kind, place)
         _end(course, kind)
         if [code for code, _ in course.starts] != [0]:
-            raise RuntimeError(f"{variant} does not train, with nothing in its way: {course.starts}")
+            raise RuntimeError(f"{variant} fails without a fault: {course.starts}")
     return next(place.glob("runs/*"))
 
 
@@ -274,11 +276,11 @@ def page(rows: list[Row]) -> str:
         f"be repeated. **{equal} of {len(rows)} are bit-identical.** CPU, {_versions(rows)}.",
         "\n".join(lines),
         "\n".join(faults),
-        "A negative exit code is the signal that ended the process. A full disk is simulated by a limit on file size; "
-        "effects of a power failure on the disk's own cache are not tested. Runs of two processes are compared with "
-        f"runs of two. {', '.join(FOR_FEW)}: three variants only.",
-        "Written by `python -m tests.campaigns.faults` from [rows.jsonl](rows.jsonl), which has the exit code and last "
-        "message of each start.",
+        "An exit code -N means that signal N ended the process. A full disk is simulated by a limit on file size; loss "
+        "of the disk's cache in a power failure is not tested. Runs of two processes are compared with runs of two. "
+        f"Tested with three variants only: {', '.join(FOR_FEW)}.",
+        "Written by `python -m tests.campaigns.faults` from [rows.jsonl](rows.jsonl), which contains the exit code and "
+        "last message of each start.",
     ]
     return "\n\n".join(parts) + "\n"
 

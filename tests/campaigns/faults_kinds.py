@@ -278,7 +278,7 @@ def dead_rank(course: Course) -> None:
         course.processes(rank, course.step(least, least + 17))
 
 
-def told_as_a_group(course: Course) -> None:
+def group_signals(course: Course) -> None:
     numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL]
     for number, least in zip(course.random.sample(numbers, 4), (2, 11, 20, 30), strict=True):
         before = course.random.random() < 0.5
@@ -286,7 +286,7 @@ def told_as_a_group(course: Course) -> None:
         course.start(at(course.step(least, least + 8), tell, before=before))
 
 
-def unheard(course: Course) -> None:
+def closed_output(course: Course) -> None:
     def strike(number: int, where: str) -> None:
         if where == "pipe":
             reader, file = os.pipe()
@@ -304,7 +304,7 @@ def unheard(course: Course) -> None:
         course.start(at(course.step(least, least + 8), act))
 
 
-def beside(course: Course) -> None:
+def two_at_once(course: Course) -> None:
     course.start_beside("--seed_everything", "1")
 
 
@@ -315,11 +315,11 @@ FAULTS = {
         "SIGKILL while a checkpoint is written, before it is renamed, and right after",
         {-9},
     ),
-    "SIGTERM": Fault(terminated, "twice", {75}),
+    "SIGTERM": Fault(terminated, "SIGTERM twice", {75}),
     "full disk": Fault(
-        full_disk, "from some batch on, no file can be larger than part of a checkpoint (RLIMIT_FSIZE)", {1}
+        full_disk, "from some batch on, files are limited to part of a checkpoint's size (RLIMIT_FSIZE)", {1}
     ),
-    "bad number": Fault(bad_number, "a gradient becomes infinite, or a weight not a number", {2}),
+    "bad number": Fault(bad_number, "a gradient becomes infinite, or a weight NaN", {2}),
     "corrupt image": Fault(
         corrupt_image, "an image of the training folder is truncated, and restored for the next start", {2}
     ),
@@ -327,19 +327,19 @@ FAULTS = {
     "dead worker": Fault(dead_worker, "SIGKILL of one of two loader workers", {2}),
     "dead rank": Fault(
         dead_rank,
-        "SIGKILL of one of two training processes: first of the main one, then of its child",
+        "SIGKILL of one of two training processes: first the main one, then its child",
         {2, -9},
     ),
     "group": Fault(
-        told_as_a_group,
+        group_signals,
         "SIGTERM, SIGINT, SIGHUP and SIGKILL, in random order, to the whole process group, with two workers",
         {75, 130, -9},
     ),
     "closed pipe": Fault(
-        unheard,
-        "the pipe of the output is closed, then SIGTERM, SIGHUP or nothing; or the disk of the log is full, then "
-        "SIGINT; to the whole group, with two workers",
+        closed_output,
+        "the output pipe is closed, then SIGTERM, SIGHUP or no signal; or the log's disk is full, then SIGINT; signals "
+        "go to the whole process group, with two workers",
         {75, 130, 0},
     ),
-    "two at once": Fault(beside, "two trainings with different seeds start at the same time in one folder", {0}),
+    "two at once": Fault(two_at_once, "two trainings with different seeds start at the same time in one folder", {0}),
 }

@@ -31,13 +31,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"experiments (default: all): {', '.join(EXPERIMENTS)}"
     )
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, of one thread each (default: 1)")
-    parser.add_argument("--work", type=Path, default=Path("runs/learning"), help="where the runs go")
-    parser.add_argument("--place", type=Path, default=PLACE, help="where rows.jsonl and README.md are")
-    parser.add_argument("--page", action="store_true", help="write the page from the rows that there are; run nothing")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="number of parallel trainings, of one thread each (default: 1)"
+    )
+    parser.add_argument("--work", type=Path, default=Path("runs/learning"), help="folder of the runs")
+    parser.add_argument("--place", type=Path, default=PLACE, help="folder of rows.jsonl and README.md")
+    parser.add_argument("--page", action="store_true", help="only write the page, from the existing rows")
     options = parser.parse_args(arguments)
     if unknown := set(options.names) - set(EXPERIMENTS):
-        parser.error(f"no experiment {', '.join(unknown)}; there are {', '.join(EXPERIMENTS)}")
+        parser.error(f"unknown experiment {', '.join(unknown)}; choose from {', '.join(EXPERIMENTS)}")
     options.place.mkdir(parents=True, exist_ok=True)
     file, lock = options.place / "rows.jsonl", Lock()
     done = {(row["experiment"], row["arm"], row["seed"]) for row in read(file) if current(row)}
@@ -112,20 +114,19 @@ def page(rows: list[Row]) -> str:
     """All experiments as Markdown; the last row of each arm and seed counts."""
     rows = list({(row["experiment"], row["arm"], row["seed"]): row for row in rows}.values())
     parts = [
-        "# Do they learn what their papers say?",
-        "Whole trainings of committed configs on small real data, the last state of each, never the best one; "
-        f"at most {LIMIT // 60} minutes of one CPU core a row; runs that failed are counted. Written by "
-        "`python -m tests.campaigns.learning` from [rows.jsonl](rows.jsonl), which has each row's command, figures and "
-        "versions. Mean and standard deviation over the seeds, or the values themselves where there are fewer than "
-        "three. Figures of other tables, data sets or extractors do not compare with these.",
+        "# Are the papers' claims reproduced?",
+        "Complete trainings of committed configs on small datasets. Figures are those of the last state, never the "
+        f"best. A run takes at most {LIMIT // 60} minutes on one CPU core; failed runs are counted. Cells: mean and "
+        "standard deviation over the seeds, or the values if there are fewer than three. Figures of different tables, "
+        "datasets or extractors are not comparable. Written by `python -m tests.campaigns.learning` from "
+        "[rows.jsonl](rows.jsonl), which contains each run's command, figures and versions.",
     ]
     for name, experiment in EXPERIMENTS.items():
         mine = [row for row in rows if row["experiment"] == name]
         parts += [f"## {experiment.title}", experiment.note] if experiment.note else [f"## {experiment.title}"]
         if old := sum(not current(row) for row in mine):
             parts.append(
-                f"**To be run again:** {old} of {len(mine)} rows are of former options or equations, as rows.jsonl has "
-                "them."
+                f"**To be repeated:** {old} of {len(mine)} runs used earlier options or equations (see rows.jsonl)."
             )
         parts += [_table(experiment, mine), _claims(experiment, mine)] if mine else ["Not run yet."]
         parts.append(f"`python -m tests.campaigns.learning {name}`")
@@ -164,7 +165,7 @@ def _claims(experiment: Experiment, rows: list[Row]) -> str:
             except (KeyError, statistics.StatisticsError):
                 continue
         if verdicts:
-            word = "comes out" if all(verdicts) else "does not come out" if not any(verdicts) else "comes out sometimes"
+            word = "reproduced" if all(verdicts) else "depends on the seed" if any(verdicts) else "not reproduced"
             lines.append(f"- {claim.text}: **{word}** ({sum(verdicts)} of {len(verdicts)} seeds).")
     return "\n".join(lines)
 

@@ -104,7 +104,7 @@ def test_error(run: Path) -> Figures:
         raise ValueError(failure)
     found = re.search(r"test/error\D+([\d.e-]+)", printed)  # a table, whose frame depends on the terminal
     if found is None:
-        raise ValueError("no test/error among what `test` printed")
+        raise ValueError("`test` printed no test/error")
     return {"error": float(found[1])}
 
 
@@ -165,9 +165,9 @@ CHANGED = "2026-11-29T01:12"  # GAN, LAPGAN, ImprovedGAN, ACGAN and Pix2Pix were
 PLAYERS = ("MLPGAN", "LSGAN", "WGAN", "WGANGP", "EBGAN")
 FEW = "--data.label_seed {seed} --trainer.max_steps 3000 --scores.final_n 0"
 MODES = (
-    "PacGAN's protocol shortened: 2,500 samples, of high quality within 3 sigma of the nearest mode, a mode counts "
-    "with one such sample; but three trials, not ten, of 6,000 batches of 256. The networks are small ReLU ones, "
-    "EBGAN's D an auto-encoder; the rates are not tuned alike, WGANGP's penalty is 1: see the configs."
+    "PacGAN's protocol, with three trials instead of ten, of 6,000 batches of 256: 2,500 samples; a sample within 3 "
+    "sigma of the nearest mode has high quality, and a mode with such a sample is found. Small ReLU networks; EBGAN's "
+    "D is an auto-encoder. Learning rates are not tuned equally, and WGANGP's penalty is 1: see the configs."
 )
 NETWORKS = [(layers_g, layers_d) for layers_g in (2, 4) for layers_d in (2, 4)]
 
@@ -198,8 +198,8 @@ RULES = {
     "consensus, gamma 0.1": "rules/consensus --model.consensus 0.1",
 }
 RATES = (
-    "all with Adam's steps, lr 1e-3, betas .5 and .9: the configs are `configs/rules/`. ExtraAdam makes half as many "
-    "updates of the same batches; a step of consensus takes two to three times as long."
+    "all rules use Adam's steps with lr 1e-3 and betas .5 and .9 (`configs/rules/`). ExtraAdam makes half as many "
+    "updates with the same batches; a consensus step takes two to three times as long."
 )
 
 
@@ -213,16 +213,16 @@ def better_than_adam(figure: str) -> tuple[Claim, ...]:
 
 EXPERIMENTS = {
     "conditional": Experiment(
-        "Does a label give its digit?",
+        "Do the images show the requested digit?",
         {"CGAN": Arm("cgan/digits"), "ACGAN": Arm("acgan/digits", since=CHANGED)},
         ("accuracy", "fid", "held_out_fid", "authenticity", "copying"),
         (
-            Claim("CGAN: 95 % of the images show the class that was asked for", at_least("accuracy", 0.95, "CGAN")),
-            Claim("ACGAN: 95 % of the images show the class that was asked for", at_least("accuracy", 0.95, "ACGAN")),
+            Claim("CGAN: 95 % of the images show the requested class", at_least("accuracy", 0.95, "CGAN")),
+            Claim("ACGAN: 95 % of the images show the requested class", at_least("accuracy", 0.95, "ACGAN")),
         ),
         with_held_out,
         note="scikit-learn's digits, 10,000 fakes. `copying` is the probability that a fake is nearer to the training "
-        "images than a held-out real is: 0.5 is ideal, 1 copies.",
+        "images than a held-out real: 0.5 is ideal, 1 means copies.",
     ),
     "semi_supervised": Experiment(
         "Do unlabelled images help a classifier with 100 labels?",
@@ -231,14 +231,14 @@ EXPERIMENTS = {
             "supervised only": Arm("improvedgan/digits", f"{FEW} --model.unsupervised_weight 0", CHANGED),
         },
         ("error",),
-        (Claim("the game lowers the error", in_order("error", "ImprovedGAN", "supervised only")),),
+        (Claim("unlabelled images lower the error", in_order("error", "ImprovedGAN", "supervised only")),),
         test_error,
         seeds=10,
-        note="Ten draws of 10 labels a class of 1,397 training digits, the same for both arms, 3,000 batches each; "
-        "share of the 200 test digits that is wrong.",
+        note="Ten random choices of 10 labels per class among 1,397 training digits, the same for both arms; 3,000 "
+        "batches each. `error`: fraction of the 200 test digits that is misclassified.",
     ),
     "ebgan_grid": Experiment(
-        "EBGAN beside GAN over networks",
+        "EBGAN and GAN with networks of two and four layers",
         grid_arms(),
         ("ebgan_score", "fid"),
         (
@@ -252,12 +252,12 @@ EXPERIMENTS = {
             ),
         ),
         final,
-        note="A sub-grid of the paper's, on digits instead of MNIST, 3,000 batches of 64: nLayerG/nLayerD in {2, 4}, "
-        "100 latents, widths of 400 and 256 and no averaged generator for all, one optimizer each (EBGAN's Adam 1e-3; "
-        "of the GAN's twelve that of its best run, SGD 0.01).",
+        note="Part of the paper's grid, on digits instead of MNIST, 3,000 batches of 64. Arm names end in "
+        "nLayerG/nLayerD. All arms have 100 latents, widths of 400 and 256 and no averaged generator. Each has one "
+        "optimizer: EBGAN Adam with lr 1e-3; GAN SGD with lr 0.01, that of the paper's best run among twelve.",
     ),
     "edges": Experiment(
-        "Edges to digits in four arms",
+        "Edges to digits with four objectives",
         {
             "L1": Arm("pix2pix/digits", "--model.gan 0", CHANGED),
             "GAN": Arm("pix2pix/digits", "--model.l1 0 --model.conditional false", CHANGED),
@@ -266,16 +266,16 @@ EXPERIMENTS = {
         },
         ("accuracy", "fid"),
         (
-            Claim("L1+cGAN is recognised better than cGAN", in_order("accuracy", "L1+cGAN", "cGAN", higher=True)),
-            Claim("L1+cGAN is recognised better than L1", in_order("accuracy", "L1+cGAN", "L1", higher=True)),
-            Claim("cGAN is recognised better than L1", in_order("accuracy", "cGAN", "L1", higher=True)),
-            Claim("cGAN is recognised better than GAN", in_order("accuracy", "cGAN", "GAN", higher=True)),
-            Claim("L1 is recognised better than GAN", in_order("accuracy", "L1", "GAN", higher=True)),
+            Claim("L1+cGAN has a higher accuracy than cGAN", in_order("accuracy", "L1+cGAN", "cGAN", higher=True)),
+            Claim("L1+cGAN has a higher accuracy than L1", in_order("accuracy", "L1+cGAN", "L1", higher=True)),
+            Claim("cGAN has a higher accuracy than L1", in_order("accuracy", "cGAN", "L1", higher=True)),
+            Claim("cGAN has a higher accuracy than GAN", in_order("accuracy", "cGAN", "GAN", higher=True)),
+            Claim("L1 has a higher accuracy than GAN", in_order("accuracy", "L1", "GAN", higher=True)),
         ),
         final,
-        note="Held-out edges. `accuracy`: how often a classifier of real digits finds in a translation the class of "
-        "its source, this experiment's counterpart of the FCN score; the paper's order (Cityscapes, IoU): L1+cGAN .17, "
-        "cGAN .16, L1 .11, GAN .01.",
+        note="On held-out edges. `accuracy`: fraction of the translations in which a classifier of real digits "
+        "recognises the source's class, instead of the paper's FCN score. The paper's order (Cityscapes, IoU): L1+cGAN "
+        ".17, cGAN .16, L1 .11, GAN .01.",
     ),
     "ring": Experiment(
         "Eight modes on a ring",
@@ -310,19 +310,19 @@ EXPERIMENTS = {
         note=f"MLPGAN, 8x8 digits, 4,000 batches; {RATES}",
     ),
     "pyramid": Experiment(
-        "LAPGAN beside a plain GAN",
+        "LAPGAN and single-scale GANs",
         {
             "LAPGAN": Arm("lapgan/digits", since=CHANGED),
             "DCGAN": Arm("dcgan/digits", "--data.image_size 16"),
             "GAN": Arm("gan/digits", "--data.image_size 16", CHANGED),
         },
         ("fid", "precision", "recall", "coverage"),
-        (Claim("LAPGAN has the lower FID than GAN", in_order("fid", "LAPGAN", "GAN")),),
+        (Claim("LAPGAN has a lower FID than GAN", in_order("fid", "LAPGAN", "GAN")),),
         final,
-        note="Digits of 16x16 pixels, minutes of CPU time for each arm.",
+        note="Digits of 16x16 pixels; a few minutes of CPU time per run.",
     ),
     "critic": Experiment(
-        "Does the critic's loss tell the quality?",
+        "Does the critic's loss measure sample quality?",
         {
             "WGAN": Arm("wgan/digits", "--scores.every_n_steps 250 --scores.final_n 1000"),
             "DCGAN": Arm("dcgan/digits", "--scores.every_n_steps 250 --scores.final_n 1000"),
@@ -331,13 +331,12 @@ EXPERIMENTS = {
         (
             Claim("the critic's distance falls as FID falls", lambda found: found["WGAN"]["correlation"] > 0.5),
             Claim(
-                "it tells more than GAN's estimate of the Jensen-Shannon divergence, whatever the signs",
+                "it is correlated with FID more strongly than GAN's estimate of the Jensen-Shannon divergence",
                 strength_in_order("correlation", "WGAN", "DCGAN"),
             ),
         ),
         course,
-        note="Spearman's rank correlation, over a training, of the value of D (its negative loss) with FID of 1,000 "
-        "fakes, every 250 batches. What tells more has the larger absolute value: what rises as FID falls tells of it, "
-        "too.",
+        note="`correlation`: Spearman's rank correlation of D's negative loss with FID of 1,000 fakes, every 250 "
+        "batches of a training. Absolute values are compared: a loss with a negative correlation is informative, too.",
     ),
 }

@@ -133,20 +133,20 @@ NAMED: dict[str, list[Mutant]] = {  # mutants that once survived
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m tests.campaigns.mutants", description=__doc__)
     parser.add_argument("--variant", choices=ganzoo.list_models(), help="one variant (default: all)")
-    parser.add_argument("--seed", type=int, default=0, help="of the mutants that are drawn (default: 0)")
-    parser.add_argument("--drawn", type=int, default=3, help="how many are drawn of each variant (default: 3)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random choice of mutants (default: 0)")
+    parser.add_argument("--drawn", type=int, default=3, help="number of random mutants per variant (default: 3)")
     options = parser.parse_args(arguments)
     survivors = 0
     for name in [options.variant] if options.variant else ganzoo.list_models():
         if tried(name, None) != "SURVIVES":
-            parser.error(f"the tests of {name} fail as it is: mend them first")
+            parser.error(f"the tests of {name} fail without a mutant: fix them first")
         chosen = random.Random(f"{options.seed} {name}")
         every = list(mutants(name))
         for mutant in [*NAMED.get(name, []), *chosen.sample(every, min(options.drawn, len(every)))]:
             verdict = tried(name, mutant)
             survivors += verdict != "caught"
             print(f"{name}: {verdict}: {mutant.file}: {one_line(mutant.old)} -> {one_line(mutant.new)}", flush=True)
-    print(f"{survivors} not caught")
+    print(f"{survivors} mutants not caught")
     return min(survivors, 1)
 
 

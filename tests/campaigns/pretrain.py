@@ -51,13 +51,17 @@ OPTIONS = ["--seed_everything", str(SEED), "--trainer.accelerator", "cpu", "--sc
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m tests.campaigns.pretrain", description=__doc__)
-    parser.add_argument("configs", nargs="*", default=MODELS, help="names or files (default: all that are shipped)")
     parser.add_argument(
-        "--out", type=Path, default=ganzoo.PRETRAINED, metavar="DIR", help="gets a folder for each model"
+        "configs", nargs="*", default=MODELS, help="config names or files (default: all shipped models)"
     )
-    parser.add_argument("--work", type=Path, default=Path("runs/pretrained"), metavar="DIR", help="where they train")
     parser.add_argument(
-        "--page", action="store_true", help="train nothing; cards, table and pictures from what is there"
+        "--out", type=Path, default=ganzoo.PRETRAINED, metavar="DIR", help="output folder, with a subfolder per model"
+    )
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/pretrained"), metavar="DIR", help="folder of the trainings"
+    )
+    parser.add_argument(
+        "--page", action="store_true", help="only write cards, table and pictures, from the existing models"
     )
     options = parser.parse_args(arguments)
     try:
@@ -81,7 +85,7 @@ def make(config: Path, out: Path, work: Path) -> Path:
     settings = json.loads(json.dumps(yaml.safe_load(config.read_text())))
     folder = out / name.replace("/", "-")
     if (record := record_of(folder)) and (record["settings"], record["seed"]) == (settings, SEED):
-        print(f"{folder}: is there", file=sys.stderr)
+        print(f"{folder}: up to date", file=sys.stderr)
         return folder
     run, seconds = train(config, name, settings, work)
     return ship(
@@ -105,7 +109,7 @@ def train(config: Path, name: str, settings: dict[str, Any], work: Path) -> tupl
         clock.write_text(json.dumps(parts))
         run = _newest(root)
         if status or run is None or _steps(run) < settings["trainer"]["max_steps"]:
-            raise SystemExit(f"{name}: the training ended early (status {status}); the same command goes on")
+            raise SystemExit(f"{name}: the training ended early (status {status}); run the same command to resume")
     known = [part for part in parts if part]
     seconds = {key: round(sum(part[key] for part in known), 1) for key in ("wall", "cpu")}
     return run, {"seconds": {**seconds, "parts": len(parts), "parts_not_counted": len(parts) - len(known)}}
@@ -185,7 +189,7 @@ def store(model: GANModule, folder: Path, data: GANDataModule) -> dict[str, Any]
         if same and off.max() <= most:
             break
     else:
-        raise RuntimeError(f"{folder}: what was written does not give the samples of the model")
+        raise RuntimeError(f"{folder}: the stored weights do not reproduce the model's samples")
     return {
         "slim": classes is None,
         "dtype": "float32" if dtype is None else "float16",

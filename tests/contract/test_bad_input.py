@@ -73,7 +73,7 @@ TYPED = {
         "Pix2Pix needs pairs, but the data is unpaired: use PairedFolder, Pairs with data.paired true, or the "
         "model CycleGAN",
     ),
-    "no few labels": (
+    "no labelled subset": (
         "--model LadderEBGAN --model.hidden 8 --data Digits",
         "LadderEBGAN needs some labelled images: use SemiSupervised, which wraps other data",
     ),
@@ -106,7 +106,7 @@ TYPED = {
         "--model DCGAN --model.optimizer Adam --model.optimizer.betas [0.5,2] --data Digits",
         "model.optimizer of the discriminator: Invalid beta parameter at index 1: 2.0",
     ),
-    "sure to drop": (
+    "dropout of 1": (
         "--model CGAN --model.d_dropout 1 --data Digits",
         "model.d_dropout is 1.0; it takes a number in [0, 1)",
     ),
@@ -289,7 +289,7 @@ CALLED = {
         lambda: fit(make("Pix2Pix", source_channels=1), Pairs(Digits(image_size=16), paired=False)),
         "Pix2Pix needs pairs",
     ),
-    "no few labels": (
+    "no labelled subset": (
         lambda: fit(make("LadderEBGAN", num_classes=10), Digits(image_size=16)),
         "LadderEBGAN needs some labelled images",
     ),
@@ -303,11 +303,11 @@ CALLED = {
     ),
     "other side": (lambda: PairedFolder("RGB", source_side="top"), "source_side is 'top'; it takes one of left, right"),
     "other fit": (lambda: PairedFolder("RGB", fit="stretch"), "fit is 'stretch'; it takes one of crop, squeeze"),
-    "other way with broken files": (
+    "unknown value of corrupt": (
         lambda: UnpairedFolder("RGB", "L", source_channels=1, corrupt="ignore"),
         "corrupt is 'ignore'; it takes one of refuse, skip",
     ),
-    "text for a number": (lambda: make("DCGAN", width="4"), "width is '4'; it takes a whole number"),
+    "text instead of a number": (lambda: make("DCGAN", width="4"), "width is '4'; it takes a whole number"),
     "null": (lambda: Digits(batch_size=None), "batch_size is null; it takes a whole number"),
     "not finite": (lambda: make("EBGAN", margin=float("nan")), "margin is nan; it takes a finite number"),
     "more points than memory": (lambda: Gaussians(n=10**15), "n is 1000000000000000, which takes 64,000,000 GB"),
@@ -318,10 +318,10 @@ CALLED = {
         lambda: make("GAN").sample(output_type="jpg"),
         "output_type is 'jpg'; it takes one of pt, np, pil",
     ),
-    "part of a label": (lambda: make("CGAN").sample(2, label=1.7), "label is 1.7; it takes a whole number"),
-    "parts of labels": (lambda: make("CGAN").sample(label=torch.tensor([1, 1.5])), "label is 1.0; it takes a whole"),
+    "fractional label": (lambda: make("CGAN").sample(2, label=1.7), "label is 1.7; it takes a whole number"),
+    "fractional labels": (lambda: make("CGAN").sample(label=torch.tensor([1, 1.5])), "label is 1.0; it takes a whole"),
     "a label as text": (lambda: make("CGAN").sample(label="1"), "label is '1'; it takes a whole number"),
-    "part of a seed": (lambda: make("GAN").sample(seeds=[0, 0.5]), "seeds is 0.5; it takes a whole number"),
+    "fractional seed": (lambda: make("GAN").sample(seeds=[0, 0.5]), "seeds is 0.5; it takes a whole number"),
     "parts of images": (lambda: make("GAN").sample(2.5), "n is 2.5; it takes a whole number"),
     "no images": (lambda: make("GAN").sample(0), "n is 0; it takes a whole number from 1 up"),
     "no images at once": (
@@ -336,7 +336,7 @@ CALLED = {
         lambda: make("Pix2Pix").sample(source=BYTES.float().expand(-1, 2, -1, -1)),
         "the sources are floats from 0 to 255",
     ),
-    "sources of numpy's": (lambda: make("Pix2Pix").sample(source=BYTES.numpy()), "the sources are of type ndarray"),
+    "numpy sources": (lambda: make("Pix2Pix").sample(source=BYTES.numpy()), "the sources are of type ndarray"),
     "8 pixels": (lambda: make("ImprovedGAN", architecture="conv", image_size=8), "it takes 16, 24, 32"),
 }
 

@@ -119,7 +119,7 @@ def test_the_error_of_a_failed_memory_process_is_reported(
     failed = subprocess.CompletedProcess([], 1, "", "Traceback\n  ...\nMemoryError: no more\n")
     monkeypatch.setattr(bench_scores.subprocess, "run", lambda *_, **__: failed)
     assert bench.main(["--quick", "--only", "memory"]) == 2
-    assert "an evaluation of 2000 fakes: MemoryError: no more" in capsys.readouterr().err
+    assert "evaluation of 2000 fakes: MemoryError: no more" in capsys.readouterr().err
 
 
 def test_evaluation_agrees_with_torch_fidelity(

@@ -79,8 +79,8 @@ def test_the_page_shows_means_failures_and_verdicts():
     text = page(rows)
     assert "| WGAN | 0.8 ± 0.1 | 2 ± 0 | 3 | 0 | 10 |" in text
     assert "| DCGAN | 0.95, 0.1 | 1, 1 | 3 | 1 | 10 |" in text
-    assert "falls as FID falls: **comes out** (3 of 3 seeds)" in text
-    verdict = "Jensen-Shannon divergence, whatever the signs: **comes out sometimes** (1 of 2 seeds)"
+    assert "falls as FID falls: **reproduced** (3 of 3 seeds)" in text
+    verdict = "Jensen-Shannon divergence: **depends on the seed** (1 of 2 seeds)"
     assert verdict in text, "a failed seed is no verdict"
     assert text.count("Not run yet.") == len(EXPERIMENTS) - 1
 
@@ -109,8 +109,8 @@ def test_existing_rows_are_not_run_again(tmp_path, monkeypatch):
 def test_rows_of_outdated_options_are_reported_and_run_again(tmp_path, monkeypatch):
     old = {**row("WGAN", 0, correlation=0.5, fid=1.0), "command": "python -m ganzoo fit --config wgan/digits"}
     new = row("WGAN", 0, correlation=0.25, fid=1.0)
-    assert "**To be run again:** 1 of 1 rows" in page([old]) and "| WGAN | 0.5 |" in page([old])
-    assert "To be run again" not in page([old, new]) and "| WGAN | 0.25 |" in page([old, new]), "the last one counts"
+    assert "**To be repeated:** 1 of 1 runs" in page([old]) and "| WGAN | 0.5 |" in page([old])
+    assert "To be repeated" not in page([old, new]) and "| WGAN | 0.25 |" in page([old, new]), "the last one counts"
     (tmp_path / "rows.jsonl").write_text(json.dumps(old) + "\n")
     ran = []
     monkeypatch.setattr(
@@ -124,8 +124,8 @@ def test_rows_of_outdated_losses_are_reported():
     new = {**row("WGAN", 0, fid=1.0), "experiment": "pyramid", "arm": "GAN"}
     new |= {"command": f"python -m ganzoo fit {options_of('pyramid', 'GAN', 0)}"}
     new |= {"made": {"time": "2026-11-29T02:00:00+00:00"}}
-    assert "To be run again" not in page([new])
-    assert "**To be run again:** 1 of 1 rows" in page([{**new, "made": {"time": "2026-11-28T02:00:00+00:00"}}])
+    assert "To be repeated" not in page([new])
+    assert "**To be repeated:** 1 of 1 runs" in page([{**new, "made": {"time": "2026-11-28T02:00:00+00:00"}}])
 
 
 def test_the_arms_of_the_ebgan_grid_share_all_other_settings():

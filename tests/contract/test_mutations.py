@@ -278,7 +278,7 @@ KINDS: dict[str, Any] = {
     "other type": lambda config: leaves(config, ["words", [1, 2], {"a": 1}, None, True, "7"], (int, float)),
     "out of range": lambda config: leaves(config, [0, -1, HUGE, 1e30, NAN, INF, 2.5], (int, float)),
     "wrong word": lambda config: leaves(config, ["nonesuch", 3, ["a"], None, True], (str,)),
-    "no truth value": lambda config: leaves(config, ["maybe", 3, [True], None], (bool,)),
+    "not a boolean": lambda config: leaves(config, ["maybe", 3, [True], None], (bool,)),
     "wrong class": classes,
     "wrong section": sections,
     "broken text": lambda config: (((name,), name) for name in TEXTS),
@@ -318,7 +318,7 @@ def may_pass(mutation: Mutation) -> bool:
     name = key[-1]
     if kind == "deleted":
         return True
-    if kind in ("other type", "no truth value", "wrong word") and value is None:
+    if kind in ("other type", "not a boolean", "wrong word") and value is None:
         return (
             name in NOT_NEEDED or key == ("checkpoint", "every_n_steps") or key == ("data", "init_args", "image_size")
         )
@@ -407,12 +407,12 @@ def problem(mutation: Mutation, code: Any, text: str, left: bool) -> str | None:
     if "Traceback" in text or "GANZOO_TRACEBACK" in text:
         return "a traceback"
     if code == 0:
-        return None if may_pass(mutation) else "was taken as it is"
+        return None if may_pass(mutation) else "was accepted"
     if code != 2 or left:
-        return f"exit code {code}{', and a folder of a run' if left else ''}"
+        return f"exit code {code}{', and a run folder was created' if left else ''}"
     first, *more = text.splitlines()
     if more or not first.startswith("ganzoo: error: "):
-        return "not one line"
+        return "not a one-line error"
     named = mutation.key[-1:]
     if mutation.kind == "broken text":
         named = ("mutated.yaml",)
@@ -420,7 +420,7 @@ def problem(mutation: Mutation, code: Any, text: str, left: bool) -> str | None:
         named += tuple(mutation.value)[:1] if isinstance(mutation.value, list) else (mutation.value.split(".")[-1],)
     if mutation.kind in ("wrong section", "deleted"):
         named += (*mutation.key, *keys_of(at(small(mutation.config), mutation.key)))
-    return None if any(str(name) and str(name) in first for name in named) else "names something else"
+    return None if any(str(name) and str(name) in first for name in named) else "does not name the mutated key"
 
 
 def keys_of(value: Any) -> list[str]:

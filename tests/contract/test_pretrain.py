@@ -139,7 +139,7 @@ def test_a_changed_config_is_trained_anew(made, work, run):
 
 def test_training_in_parts_gives_the_same_weights(made, work, run):
     """Stopped or killed, and started again."""
-    with pytest.raises(SystemExit, match=r"gan/digits: .* the same command goes on"):
+    with pytest.raises(SystemExit, match=r"gan/digits: .* run the same command to resume"):
         run("--trainer.max_steps 2")
     assert not Path("out").exists()
     clock = next(Path("work").glob("*/seconds.json"))
@@ -227,7 +227,7 @@ def test_the_card_states_the_facts_of_the_record(shipped):
     text = (shipped / "gan-digits/README.md").read_text()
     record = record_of(shipped / "gan-digits")
     for words in (
-        *("# gan-digits", "arXiv:1406.2661", "--seed_everything 0", "6, 600 images", "generator alone", "float16"),
+        *("# gan-digits", "arXiv:1406.2661", "--seed_everything 0", "6, 600 images", "generator only", "float16"),
         *(record["sha256"], record["date"], 'ganzoo.load("gan-digits")', "not its best one"),
         *(score["name"] for score in record["scores"]["scores"]),
     ):

@@ -36,7 +36,7 @@ def test_every_variant_has_a_config_for_pretraining():
 
 
 def test_every_config_has_a_model_unless_withdrawn():
-    """Withdrawn models are retrained with the next wall. All files take less than 10 MB."""
+    """Withdrawn models are shipped again after retraining. All files take less than 10 MB."""
     records = [record_of(ganzoo.PRETRAINED / name) for name in NAMES]
     assert {record["config"] for record in records} == set(pretrain.MODELS) - WITHDRAWN and len(records) == len(NAMES)
     assert sum(file.stat().st_size for file in ganzoo.PRETRAINED.rglob("*") if file.is_file()) < 10e6

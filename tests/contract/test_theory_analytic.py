@@ -16,14 +16,14 @@ from ganzoo.theory.divergences import (
     X,
     closed,
     descents,
+    generator_losses,
     lines,
     nearest,
     stages,
     stale_bound,
-    told,
     two_modes,
 )
-from ganzoo.theory.dynamics import DIRAC, FACTORS, FATES, LR, doubling, eigenvalues, orbits, shares
+from ganzoo.theory.dynamics import DIRAC, FACTORS, LR, OUTCOMES, doubling, eigenvalues, orbits, shares
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +39,8 @@ def array(*values):
 
 
 def test_every_update_rule_diverges_converges_or_cycles_as_grouped(distances):
-    leave, converge, neither = FATES.values()
-    assert sorted([*leave, *converge, *neither]) == sorted([*RULES, "alternating, averaged", "infinitely small steps"])
+    leave, converge, neither = OUTCOMES.values()
+    assert sorted([*leave, *converge, *neither]) == sorted([*RULES, "alternating, averaged", "infinitesimal steps"])
     assert min(distances[name][-1] for name in leave) > 1 - 1e-6
     assert max(distances[name][-1] for name in converge) < 0.3
     for name in neither:
@@ -105,7 +105,7 @@ def test_v_falls_monotonically_in_densities_and_in_logits():
 
 def test_generator_losses_have_the_slopes_stated_in_the_text():
     logits = array(-8, -1, 0, 3)
-    slopes = {name: -slope for name, (_, slope) in told(logits).items()}
+    slopes = {name: -slope for name, (_, slope) in generator_losses(logits).items()}
     torch.testing.assert_close(slopes["minimax"], logits.sigmoid())
     torch.testing.assert_close(slopes["non-saturating"], (-logits).sigmoid())
     torch.testing.assert_close(slopes["maximum-likelihood"], logits.exp())

@@ -14,10 +14,10 @@ from ganzoo.theory.energies import (
     ebgan_digits,
     energies_of,
     hinge_terms,
+    image_sets,
     landscape,
-    meetings,
-    reals_alone,
-    strangers,
+    table_games,
+    trained_on_reals,
 )
 from ganzoo.theory.minibatch import angles, diversity, pulled, spread
 
@@ -34,7 +34,7 @@ def test_above_the_margin_fakes_have_gradients_for_g_only():
 
 def test_the_common_final_energy_of_reals_and_fakes_depends_on_the_start():
     met = []
-    for game in meetings((0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0), 1500).values():
+    for game in table_games((0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0), 1500).values():
         assert game.value[-1] == pytest.approx(1, abs=1e-4)
         assert game.real[-1] == pytest.approx(game.fake[-1].item(), abs=1e-4)
         assert game.energies[-1].max() - game.energies[-1].min() < 1e-3
@@ -44,7 +44,7 @@ def test_the_common_final_energy_of_reals_and_fakes_depends_on_the_start():
 
 
 def test_energies_that_are_never_clipped_keep_their_mean():
-    near, far = (meetings((start,), 300)[start] for start in (0.5, 0.1))
+    near, far = (table_games((start,), 300)[start] for start in (0.5, 0.1))
     stopped = [((game.energies[1:] == 0) | (game.energies[1:] == 1)).any() for game in (near, far)]
     assert stopped == [False, True]
     assert (near.energies.mean(1) - 0.5).abs().max() < 1e-12 and (far.energies.mean(1) - 0.1).abs().max() > 0.05
@@ -57,7 +57,7 @@ def test_the_pull_away_term_of_two_codes_is_their_squared_cosine():
 
 
 def test_spread_counts_distinct_nearest_digits():
-    real = strangers()["training digits"]
+    real = image_sets()["training digits"]
     assert spread(real[:50], real) == 50 and spread(real[:1].expand(50, -1, -1, -1), real) == 1
 
 
@@ -69,7 +69,7 @@ def test_a_mosaic_has_the_images_in_rows():
 
 
 def test_shuffled_pixels_permute_the_held_out_digits():
-    sets = strangers()
+    sets = image_sets()
     held_out, shuffled = (sets[name].flatten(1) for name in ("held-out digits", "shuffled pixels"))
     assert torch.equal(held_out.sort(1).values, shuffled.sort(1).values) and not torch.equal(held_out, shuffled)
 
@@ -85,7 +85,7 @@ def test_a_landscape_includes_its_start_and_end():
 
 def test_trainings_do_not_change_the_global_random_state():
     before = torch.get_rng_state()
-    landscape(2), ebgan_digits(2), reals_alone(2), diversity(2)
+    landscape(2), ebgan_digits(2), trained_on_reals(2), diversity(2)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -119,9 +119,9 @@ def test_boosted_losses_approach_log_2_and_stronger_adversaries_stay_below(seed)
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_noise_has_higher_energy_than_digits_and_fakes_have_a_similar_one(seed):
-    sets, gan = strangers(), ebgan_digits(1000, seed)
+    sets, gan = image_sets(), ebgan_digits(1000, seed)
     found = energies_of(gan.discriminator, {**sets, "fakes": gan.sample(seeds=range(200))})
-    for energies in (found, energies_of(reals_alone(1000, seed), sets)):
+    for energies in (found, energies_of(trained_on_reals(1000, seed), sets)):
         real = energies["training digits"]
         # measured, 3 seeds: within 3 %; shuffled pixels and noise 2.3 to 4.8 times as high, none below 98 % of reals
         assert energies["held-out digits"].mean() == pytest.approx(real.mean().item(), rel=0.1)
@@ -137,11 +137,11 @@ def test_noise_has_higher_energy_than_digits_and_fakes_have_a_similar_one(seed):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_averages_of_digits_have_lower_energy_only_without_fakes(seed):
     """An auto-encoder trained on reals alone gives the blurred averages a lower energy."""
-    held_out = strangers()["held-out digits"]
+    held_out = image_sets()["held-out digits"]
     others = held_out[torch.randperm(len(held_out), generator=torch.Generator().manual_seed(0))]
     sets = {"digits": held_out, "averages": (held_out + others) / 2}
     ratios = []
-    for d in (reals_alone(1000, seed), ebgan_digits(3000, seed).discriminator):
+    for d in (trained_on_reals(1000, seed), ebgan_digits(3000, seed).discriminator):
         digits, averages = energies_of(d, sets).values()
         ratios.append((averages.mean() / digits.mean()).item())
     assert ratios[0] < 0.85 and ratios[1] > 0.9  # measured, 3 seeds: .71 to .72, .98 to 1.18
@@ -154,7 +154,7 @@ def test_a_large_pull_away_term_spreads_codes_and_fakes(seed):
     without, large = pulled((0, 5), 1000, seed).values()
     # measured, 3 seeds: f_PT .53 to .58 and .25 to .32; reached 24 to 40 and 83 to 95, of 331 for held-out digits
     assert large.term < 0.75 * without.term and large.reached > 1.5 * without.reached
-    sets = strangers()
+    sets = image_sets()
     assert spread(sets["held-out digits"], sets["training digits"]) > large.reached
 
 

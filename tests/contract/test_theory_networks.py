@@ -132,8 +132,8 @@ def test_every_dropout_arm_is_scored(monkeypatch):
 
 def test_untrained_critics_report_log_4_for_gan_and_zero_for_wgan():
     """For GAN the figure is D's loss, for WGAN the difference of the critic's means."""
-    assert critics("GAN", 1)[0].said == pytest.approx(2 * math.log(2), abs=0.1)
-    assert abs(critics("WGAN", 1)[0].said) < 0.1
+    assert critics("GAN", 1)[0].estimate == pytest.approx(2 * math.log(2), abs=0.1)
+    assert abs(critics("WGAN", 1)[0].estimate) < 0.1
 
 
 # Trainings
@@ -171,8 +171,8 @@ def test_a_frozen_discriminator_leads_to_collapse(seed):
     assert healthy.diversity > 0.75 and healthy.modes >= 2
     assert never.diversity < 0.05 and never.modes == 0
     assert stopped.modes < healthy.modes
-    assert healthy.pleased < 0 < never.pleased  # never: .03, as the logits hardly differ
-    assert max(healthy.pleased, 0.2) < stopped.pleased  # .67 to .84
+    assert healthy.logit_gap < 0 < never.logit_gap  # never: .03, as the logits hardly differ
+    assert max(healthy.logit_gap, 0.2) < stopped.logit_gap  # .67 to .84
 
 
 def adam(rate):

@@ -18,7 +18,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 import ganzoo
 from ganzoo.functional.parzen import parzen_log_likelihood
 from ganzoo.testing import NoiseImages, fit
-from ganzoo.theory.latents import arithmetic, exemplars, leaning, samples, traits
+from ganzoo.theory.latents import arithmetic, exemplars, samples, slanted, traits
 from ganzoo.theory.support import noisy_log_density, on_a_line
 
 PLACES = ("slant", "height", "side")  # traits of position
@@ -41,9 +41,9 @@ def stroke(top, bottom, size=9):
 
 
 def test_traits_of_strokes_have_the_expected_values():
-    upright, leaning_right, leaning_left = (traits(stroke(*ends)) for ends in ((4, 4), (6, 2), (2, 6)))
+    upright, slanted_right, slanted_left = (traits(stroke(*ends)) for ends in ((4, 4), (6, 2), (2, 6)))
     assert upright["slant"] == pytest.approx(0, abs=1e-9)
-    assert leaning_right["slant"] == pytest.approx(0.5, abs=0.05) and leaning_left["slant"] < -0.45
+    assert slanted_right["slant"] == pytest.approx(0.5, abs=0.05) and slanted_left["slant"] < -0.45
     assert traits(stroke(7, 7))["side"] == pytest.approx(0.75) and traits(stroke(1, 1))["side"] < 0
     image = stroke(4, 4)
     image[:, :, 5:] = -1.0
@@ -97,7 +97,7 @@ def test_pixel_arithmetic_moves_the_trait_but_leaves_the_digits(trait):
 
 def test_the_example_in_the_figure_moves_the_slant():
     """Leaning 7s less upright 7s plus 1s: a 1 that leans more than its mean."""
-    found = arithmetic(pool("dcgan-digits"), "slant", leaning(pool("dcgan-digits")))
+    found = arithmetic(pool("dcgan-digits"), "slant", slanted(pool("dcgan-digits")))
     assert found.moved == 1 and found.images.shape == (1, 1, 8, 8)
 
 

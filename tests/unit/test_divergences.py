@@ -33,7 +33,7 @@ from ganzoo.functional.parzen import parzen_log_likelihood
 from ganzoo.networks.mlp import MLPGenerator
 from ganzoo.testing import NoiseImages, fit
 from ganzoo.theory.divergences import nearest_gaussian
-from ganzoo.theory.energies import energies_of, reals_alone, strangers
+from ganzoo.theory.energies import energies_of, image_sets, trained_on_reals
 from ganzoo.theory.minibatch import diversity
 from ganzoo.theory.parts import train
 
@@ -342,7 +342,7 @@ def test_energy_gradients_are_more_diverse_in_a_minibatch_than_logistic_ones(ste
 
 def test_an_auto_encoder_trained_on_reals_gives_other_images_a_higher_energy():
     """It is trained without fakes; held-out reals have an energy as low as training images."""
-    seen, real, *others = energies_of(reals_alone(300), strangers()).values()
+    seen, real, *others = energies_of(trained_on_reals(300), image_sets()).values()
     assert real.mean() < 1.3 * seen.mean()
     for energies in others:
         assert energies.min() > real.quantile(0.99) and energies.mean() > 2 * real.mean()
@@ -382,7 +382,7 @@ def test_generated_images_have_no_more_dimensions_than_the_latents():
     assert torch.linalg.matrix_rank(jacobian) == 3
     with torch.no_grad():
         fakes = g(torch.rand(1000, 3, dtype=torch.float64) * 2 - 1).flatten(1)
-    test = strangers()["held-out digits"].flatten(1)
+    test = image_sets()["held-out digits"].flatten(1)
     assert (parzen_log_likelihood(fakes, test, 0.05).exp() == 0).all()
     assert parzen_log_likelihood(fakes, test, 1.0).mean() > -200
 
