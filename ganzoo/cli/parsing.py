@@ -65,6 +65,9 @@ class Parser(LightningArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, **kwargs)  # `--trainer.max_step` is a typo
 
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
+        return super().format_help(*args, **kwargs).replace(" \b", "")  # jsonargparse's `--print_config[=flags]`
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         options = [action.dest for action in self._actions if not action.dest.endswith(("help", "print_config"))]
         raise _explained(message, list(causes(ex)), options) from ex

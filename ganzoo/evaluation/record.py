@@ -52,7 +52,7 @@ class Score:
 
     @property
     def readable(self) -> str:
-        """`5.31 +- 0.12`: two significant digits of the error."""
+        """The value and two significant digits of the error, such as `5.31 +- 0.12`."""
         if not self.error:
             return f"{self.value:.4g}"
         decimals = min(6, max(0, 1 - int(f"{self.error:e}".partition("e")[2])))
@@ -60,7 +60,7 @@ class Score:
 
     @property
     def reading(self) -> str:
-        """How to interpret the figure: `lower is better`."""
+        """How to interpret the figure, such as `lower is better`."""
         return READINGS.get(self.figure) or (f"{self.better} is better" if self.better else "")
 
 

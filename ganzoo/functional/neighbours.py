@@ -75,9 +75,9 @@ def copying(train: Tensor, held_out: Tensor, fake: Tensor) -> tuple[float, float
     """Data-copying test (Meehan et al. 2020, arXiv:2004.05675), global, without cells.
 
     Returns:
-        The probability that a fake is closer to the training set than a held-out real is, ties counting half: 0.5
+        The probability that a fake is closer to the training set than a held-out real is, ties counting half. 0.5
         is ideal, 1 means copies, 0 that fakes are far from the data. And the z score of the Mann-Whitney U (normal
-        approximation, corrected for ties): positive for copying, the opposite of the paper's sign.
+        approximation, corrected for ties), positive for copying, the opposite of the paper's sign.
 
     Args:
         train, held_out, fake: [n, d], [l, d] and [m, d], at least one row each. The held-out reals are from the

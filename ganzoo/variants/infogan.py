@@ -29,11 +29,11 @@ class InfoGAN(GANModule):
     launchers/run_mnist_exp.py). The paper's networks for MNIST are shallower, with 4x4 kernels and a hidden linear
     layer; here they are DCGAN's.
 
-    To see what a code means, vary it and keep the rest of the latent:
+    To see what a code means, vary it and keep the rest of the latent::
 
-        z = model.seeded([0] * 10)                        # ten identical latents
-        z["category"] = torch.arange(10)                  # or z["codes"][:, 0] = torch.linspace(-2, 2, 10)
-        images = model.generate(z)                        # [10, C, H, W] in [-1, 1]
+        z = model.seeded([0] * 10)  # ten identical latents
+        z["category"] = torch.arange(10)  # or z["codes"][:, 0] = torch.linspace(-2, 2, 10)
+        images = model.generate(z)  # [10, C, H, W] in [-1, 1]
 
     Args:
         image_size: pixels, H = W: 8, 16, 32, 64, ...

@@ -779,6 +779,7 @@ def test_every_verb_has_help_with_a_short_usage(verb, capsys):
     out, error = capsys.readouterr()
     assert out.startswith(f"usage: python -m ganzoo {verb}") and not error
     assert len(out.split("\n\n")[0].splitlines()) <= 5, "the usage alone fills the screen"
+    assert "\\x08" not in out, "a backspace of jsonargparse's"
 
 
 @pytest.mark.parametrize(

@@ -144,21 +144,24 @@ FEATURES = {
 
 
 def table(found):
-    """Markdown table of {(variant, feature): cell}."""
-    lines = ["| | " + " | ".join(FEATURES) + " |", "|---" * (len(FEATURES) + 1) + "|"]
-    for name in ganzoo.list_models():
-        lines.append(f"| `{name}` | " + " | ".join(found[name, feature] for feature in FEATURES) + " |")
-    return "\n".join(lines) + "\n"
+    """Markdown of {(variant, feature): cell}, in two tables that fit on a page."""
+    lines = []
+    for features in (list(FEATURES)[:5], list(FEATURES)[5:]):
+        lines += ["| | " + " | ".join(features) + " |", "|---" * (len(features) + 1) + "|"]
+        for name in ganzoo.list_models():
+            lines.append(f"| `{name}` | " + " | ".join(found[name, feature] for feature in features) + " |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def committed():
-    """{(variant, feature): cell} of the committed table."""
-    text = TABLE.read_text()
-    head, _, *rows = text[text.index(BEGIN) + len(BEGIN) : text.index(END)].strip().splitlines()
-    features = [cell.strip() for cell in head.strip("|").split("|")][1:]
-    cells = [[cell.strip() for cell in row[1:-1].split("|")] for row in rows]
-    named = [(row[0].strip("`"), dict(zip(features, row[1:], strict=True))) for row in cells]
-    return {(name, feature): cell for name, row in named for feature, cell in row.items()}
+    """{(variant, feature): cell} of the committed tables."""
+    text, found = TABLE.read_text(), {}
+    for part in text[text.index(BEGIN) + len(BEGIN) : text.index(END)].strip().split("\n\n"):
+        head, _, *rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in part.splitlines()]
+        for name, *cells in rows:
+            found |= {(name.strip("`"), feature): cell for feature, cell in zip(head[1:], cells, strict=True)}
+    return found
 
 
 SLOW = {"`compile_losses`"}  # takes seconds per variant

@@ -131,7 +131,7 @@ def test_the_guides_variant_keeps_the_contract(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     try:
         exec(compile(check, "own-variant.md", "exec"), {})
-        fit, sample = (shlex.split(line)[3:] for line in blocks(guide, "bash")[0].splitlines())
+        fit, sample = (shlex.split(line)[3:] for line in blocks(guide, "bash")[0].replace("\\\n", " ").splitlines())
         assert main([*fit[:-1], "2", "--scores.final_n", "100"]) == 0
         assert main(sample) == 0
     finally:
