@@ -74,9 +74,7 @@ class Pairs(_Derived):
         super().__init__(data, **kwargs)
         size, known = self.image_size, {"edges": edges, "grey": grey, "low-resolution": partial(mosaic, factor=factor)}
         if self.channels not in (1, 3):
-            raise ValueError(
-                f"{data.name} has {self.channels} channels; Pairs needs grey or colour images, with 1 or 3"
-            )
+            raise ValueError(f"{data.name} has {self.channels} channels; Pairs needs 1 (grey) or 3 (colour)")
         if task == "grey" and self.channels == 1:
             raise ValueError(f"{data.name} is already grey: choose the task edges or low-resolution, or colour images")
         if task == "low-resolution" and (factor < 2 or size % factor):

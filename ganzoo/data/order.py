@@ -213,7 +213,7 @@ class Loader(_Batches):
     ) -> None:
         if batch_size < 1 or batch_size % world_size:
             raise ValueError(
-                f"batch_size={batch_size}, over all processes, is not divisible by their number, {world_size}: "
+                f"batch_size={batch_size} cannot be divided equally among {world_size} processes: "
                 f"choose a multiple of {world_size}, for example {max(1, round(batch_size / world_size)) * world_size}."
             )
         if batch_size > len(data):

@@ -126,9 +126,7 @@ class PairedFolder(_Translation):
         if source_path is None:
             found = self.find(path)
             bad = {name: f"{w} pixels wide" for name, (_, ((w, _), _)) in found.items() if w % 2}
-            leave_out(
-                bad, len(found), f"pictures in {path} have an odd width, so they are not two halves", self.corrupt
-            )
+            leave_out(bad, len(found), f"pictures in {path} have an odd width and cannot be halved", self.corrupt)
             self._files = {name: (file,) for name, (file, _) in found.items() if name not in bad}
         else:
             self._files = _match(self.find_both(path, source_path), self.corrupt)

@@ -62,7 +62,7 @@ def choose(names: Sequence[str] | None, reference: Reference | None) -> list[Met
     for text in dict.fromkeys(names):
         name, *settings = text.split(":")
         if name in chosen:
-            raise ValueError(f"{name} is requested twice, so two scores would have the same name: evaluate twice")
+            raise ValueError(f"{name} is requested twice, so two scores would have the same name: evaluate each alone")
         chosen[name] = _metric(name, settings, modes)
     return list(chosen.values())
 

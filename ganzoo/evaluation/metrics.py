@@ -168,7 +168,7 @@ class InceptionScore(Metric):
     paper = "Salimans et al. 2016, arXiv:1606.03498, section 4"
 
     def check(self, given: Given) -> None:
-        at_least(given, 10, "is with 10 splits", ("fake",))
+        at_least(given, 10, "is (Inception score) with 10 splits", ("fake",))
         needs_logits(given, self.name)
 
     def compute(self, states: States) -> Figures:

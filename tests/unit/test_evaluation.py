@@ -92,7 +92,7 @@ def test_bad_metrics_and_missing_reals_are_refused(model):
         ganzoo.evaluate(model, Digits(), ["fdi"])
     with pytest.raises(ValueError, match="kid has no setting 'sizes'; it has subsets, size, seed"):
         ganzoo.evaluate(model, Digits(), ["kid:sizes=3"])
-    with pytest.raises(ValueError, match="size is 'many'"):
+    with pytest.raises(ValueError, match="size is 'many'; it takes a whole number above 0, such as size=1000"):
         ganzoo.evaluate(model, Digits(), ["kid:size=many"])
     with pytest.raises(ValueError, match="real"):
         ganzoo.evaluate(model, None, ["fid"], n=64, extractor="digits")
