@@ -70,7 +70,7 @@ def choose(names: Sequence[str] | None, reference: Reference | None) -> list[Met
 def _metric(name: str, settings: Sequence[str], modes: Any) -> Metric:
     """A metric by name; `modes` constructs the metric "modes", or is None if the data's modes are unknown."""
     if name not in METRICS:
-        raise ValueError(f"no metric {name!r}{closest(name, METRICS, 'choose one of ' + ', '.join(METRICS))}")
+        raise ValueError(f"no metric {name!r}{closest(name, METRICS, 'choose from ' + ', '.join(METRICS))}")
     make: Any = METRICS[name] if name != "modes" else modes
     if make is None:
         raise ValueError("modes can be counted for Gaussians and StackedMNIST only; choose other metrics for this data")

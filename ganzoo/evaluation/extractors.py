@@ -173,7 +173,7 @@ class Torchvision(Extractor):
         known = models.list_models(module=models)
         if name not in known:
             raise ValueError(
-                f"torchvision has no classifier {name!r}{closest(name, known, 'choose one of ' + ', '.join(known))}"
+                f"torchvision has no classifier {name!r}{closest(name, known, 'choose from ' + ', '.join(known))}"
             )
         weights: Any = models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
         hashed = Path(weights.url).stem.rpartition("-")[2]
@@ -287,7 +287,7 @@ class Classifier(Extractor):
 
     def __init__(self, name: str) -> None:
         if name not in PINNED:
-            raise ValueError(f"no classifier {name!r}{closest(name, PINNED, 'choose one of ' + ', '.join(PINNED))}")
+            raise ValueError(f"no classifier {name!r}{closest(name, PINNED, 'choose from ' + ', '.join(PINNED))}")
         self._size = ARCHITECTURES[name]["size"]
         self.network = pinned(name).eval().requires_grad_(False)
         self.name, self.num_features = name, ARCHITECTURES[name]["num_features"]
@@ -400,7 +400,7 @@ def _by_name(name: str, channels: int, weights: str | Path | None) -> Extractor:
         base, adapter = name, ""
     if name not in NAMES and not (base.startswith("torchvision-") and adapter != "stacked"):
         known = [*NAMES, "torchvision-resnet50"]
-        raise ValueError(f"no extractor {name!r}{closest(name, known, 'choose one of ' + ', '.join(known))}")
+        raise ValueError(f"no extractor {name!r}{closest(name, known, 'choose from ' + ', '.join(known))}")
     _check_channels(name, 1 if adapter == "grey" or (not adapter and base in PINNED) else 3, channels)
     if base.startswith("inception"):
         extractor: Extractor = Inception(weights, "clean" if base.endswith("clean") else "tf")

@@ -477,7 +477,7 @@ def test_make_returns_extractors_by_name(monkeypatch, inception, torchvisions):
     ("spec", "channels", "message"),
     [
         ("inceptoin", 3, "no extractor 'inceptoin'; did you mean 'inception'"),
-        ("", 3, "no extractor ''; choose one of inception"),
+        ("", 3, "no extractor ''; choose from inception"),
         ("digits-grey", 1, "no extractor 'digits-grey'; did you mean 'digits"),
         ("torchvision-resnet18-stacked", 3, "no extractor 'torchvision-resnet18-stacked'"),
         ("torchvision-restnet18", 3, "no classifier 'restnet18'; did you mean .*'resnet18'"),

@@ -512,7 +512,7 @@ BAD = {
     "held against the test split": (["memorisation"], {"split": "test"}, "split train, not test"),
     "parzen against the test split": (["parzen"], {"split": "test"}, "split train, not test"),
     "an unknown name": (["fidd"], {}, "did you mean 'fid'"),
-    "nothing like a name": (["zzzzzz"], {}, "choose one of fid, is"),
+    "nothing like a name": (["zzzzzz"], {}, "choose from fid, is"),
     "no modes": (["modes"], {}, "modes can be counted for"),
     "no classes": (["accuracy"], {}, "conditional"),
     "no classes of their own": (["intra_fid"], {}, "conditional"),
