@@ -100,7 +100,7 @@ def upright(file: Path, least: int | None = None) -> Image.Image:
     if picture.mode.startswith("I"):  # 16 bits: Pillow would clip the values instead of scaling them
         values = np.asarray(picture)
         if values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"32-bit pixels from {values.min()} to {values.max()}, whose range is not known")
+            raise ValueError(f"32-bit pixels from {values.min()} to {values.max()}, outside the 16-bit range")
         picture = Image.fromarray((values / 257).round().astype(np.uint8))
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
@@ -118,7 +118,9 @@ def open_picture(file: Path | BinaryIO) -> Iterator[Image.Image]:
     """
     with open_file(file) if isinstance(file, Path) else file as opened, Image.open(opened, formats=FORMATS) as picture:
         if picture.width * picture.height > MOST_PIXELS:
-            raise ValueError(f"{picture.width}x{picture.height} pixels, more than {MOST_PIXELS:,}; make it smaller")
+            raise ValueError(
+                f"{picture.width}x{picture.height} pixels, more than the limit of {MOST_PIXELS:,}; downscale it"
+            )
         yield picture
 
 
@@ -128,7 +130,7 @@ def header(file: Path) -> tuple[tuple[int, int], str] | str:
     try:
         with open_picture(file) as picture:
             if picture.mode == "F":
-                return "32-bit float pixels, whose range is not known"
+                return "32-bit float pixels of unknown range"
             tiles = getattr(picture, "tile", [])
             arguments = tiles[0].args if tiles else ""
             raw = str(arguments if isinstance(arguments, str) else arguments[0])
@@ -146,11 +148,13 @@ def _quarter_turned(picture: Image.Image) -> bool:
     if picture.format == "TIFF":  # Pillow has already swapped them
         return False
     # PNG's own `getexif` decodes the whole picture, since metadata may follow the pixels.
-    exif = picture.getexif() if picture.format == "PNG" and _more_at_the_end(picture) else Image.Image.getexif(picture)
+    exif = (
+        picture.getexif() if picture.format == "PNG" and _has_trailing_chunks(picture) else Image.Image.getexif(picture)
+    )
     return exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
 
 
-def _more_at_the_end(picture: Any) -> bool:
+def _has_trailing_chunks(picture: Any) -> bool:
     """Whether a PNG has chunks after its pixels, where ExifTool writes XMP."""
     file, pixels = picture.fp, False
     place = file.tell()
@@ -176,9 +180,10 @@ def transparent(mode: str) -> bool:
     return mode.partition(";")[0] in ("LA", "La", "PA", "RGBA", "RGBa")
 
 
-def tell_losses(headers: dict[str, tuple[tuple[int, int], str]], root: Path) -> None:
+def warn_of_losses(headers: dict[str, tuple[tuple[int, int], str]], root: Path) -> None:
     """Warn about pictures of a folder that lose 16-bit precision or transparency: at most one warning for each."""
-    for lossy, what in (deep, "16 bits a channel, of which 8 are kept"), (transparent, "alpha, and are put on white"):
+    cases = (deep, "16 bits per channel and are reduced to 8"), (transparent, "transparency and are put on white")
+    for lossy, what in cases:
         if names := [name for name, (_, mode) in headers.items() if lossy(mode)]:
             n = f"{len(names):,} of {len(headers):,} pictures in {root.absolute()}"
             warnings.warn(f"{n} have {what}: {listing(names, 1)}", stacklevel=4)
@@ -196,7 +201,7 @@ def readable(root: Path, names: list[str], corrupt: str) -> dict[str, tuple[tupl
     bad = {name: problem for name, problem in seen.items() if isinstance(problem, str)}
     leave_out(bad, len(names), f"files in {visible(root.absolute())} cannot be read as pictures", corrupt)
     found = {name: found for name, found in seen.items() if not isinstance(found, str)}
-    tell_losses(found, root)
+    warn_of_losses(found, root)
     return found
 
 
@@ -206,7 +211,7 @@ def leave_out(bad: dict[str, str], n: int, what: str, corrupt: str) -> None:
         return
     message = f"{len(bad)} of {n} {what}: {listing(bad)}"
     if len(bad) == n:
-        raise ValueError(f"{message}.\nNone is left to train on: check the path.")
+        raise ValueError(f"{message}.\nNo pictures are left to train on: check the path.")
     if corrupt == "refuse":
         raise ValueError(f"{message}.\nRemove them, or set data.corrupt to skip, to train on the others.")
     warnings.warn(f"skipped: {message}", stacklevel=4)
@@ -217,7 +222,7 @@ def find(root: Path) -> tuple[list[str], int]:
     if not root.exists():
         raise FileNotFoundError(f"There is no folder {root.absolute()}: check the path.")
     if not root.is_dir():
-        raise NotADirectoryError(f"{root.absolute()} is a file: name the folder that holds the pictures.")
+        raise NotADirectoryError(f"{root.absolute()} is a file: give the folder of the pictures.")
     names: list[str] = []
     others, seen = 0, set()
     for folder, subfolders, files in os.walk(root, followlinks=True):

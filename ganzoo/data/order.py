@@ -23,7 +23,7 @@ from ganzoo.data.datasets import Images
 BLOCK = 64  # batches whose tickets are computed at once
 
 
-def _go_on(worker: int) -> None:
+def _ignore_signals(worker: int) -> None:
     """Ignore signals that stop a training: they are often sent to all its processes, and saving needs the workers."""
     set_handlers(signal.SIG_IGN, *CODES)
 
@@ -61,7 +61,7 @@ class _Batches:
                 persistent_workers=True,
                 pin_memory=pin,
                 generator=torch.Generator(),  # otherwise its seeds come from the global generator
-                worker_init_fn=_go_on,
+                worker_init_fn=_ignore_signals,
             )
         self._start(self._loader)
         while (loaded := self._next()) is not None:
@@ -213,7 +213,7 @@ class Loader(_Batches):
     ) -> None:
         if batch_size < 1 or batch_size % world_size:
             raise ValueError(
-                f"batch_size={batch_size} is the global batch and does not divide over {world_size} processes: "
+                f"batch_size={batch_size} cannot be divided equally among {world_size} processes: "
                 f"choose a multiple of {world_size}, for example {max(1, round(batch_size / world_size)) * world_size}."
             )
         if batch_size > len(data):

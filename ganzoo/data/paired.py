@@ -76,7 +76,9 @@ class _Translation(GANDataModule):
     def find_both(self, path: str, source_path: str) -> dict[str, Found]:
         """The pictures of both folders: {path: ..., source_path: ...}."""
         if path_of(path).resolve() == path_of(source_path).resolve():
-            raise ValueError(f"path and source_path are both {path}: name the folder of the images, and the sources'")
+            raise ValueError(
+                f"path and source_path are both {path}: set path to the images, and source_path to the sources"
+            )
         found = {folder: self.find(folder) for folder in (path, source_path)}
         _check_colours(found, self.channels, self.source_channels)
         return found
@@ -124,7 +126,7 @@ class PairedFolder(_Translation):
         if source_path is None:
             found = self.find(path)
             bad = {name: f"{w} pixels wide" for name, (_, ((w, _), _)) in found.items() if w % 2}
-            leave_out(bad, len(found), f"pictures in {path} have no two halves, source and target", self.corrupt)
+            leave_out(bad, len(found), f"pictures in {path} have an odd width and cannot be halved", self.corrupt)
             self._files = {name: (file,) for name, (file, _) in found.items() if name not in bad}
         else:
             self._files = _match(self.find_both(path, source_path), self.corrupt)
@@ -177,7 +179,7 @@ class UnpairedFolder(_Translation):
             if missing := [name for name, pictures in found.items() if not pictures]:
                 raise ValueError(
                     f"no pictures in {' and '.join(missing)}: put the images into trainB and the sources into trainA, "
-                    "or name the folder of the sources with data.source_path"
+                    "or set data.source_path to the folder of the sources"
                 )
             _check_colours(found, self.channels, self.source_channels)
         else:
@@ -279,7 +281,9 @@ def _splits(names: Sequence[str], val_fraction: float) -> dict[Split, list[int]]
     held_out = [fraction(name) < val_fraction for name in names]
     train, rest = ([i for i, held in enumerate(held_out) if held == which] for which in (False, True))
     if not train:
-        raise ValueError(f"all {len(names)} pictures are held out: lower val_fraction, {val_fraction}, or add pictures")
+        raise ValueError(
+            f"all {len(names)} pictures are held out: lower val_fraction (now {val_fraction}) or add pictures"
+        )
     return {"train": train, "val": rest, "test": rest}
 
 
@@ -306,11 +310,11 @@ def _match(folders: dict[str, Found], corrupt: str) -> dict[str, tuple[Path, ...
             bad[f"{source_path}/{theirs[stem]}"] = "no target"
         else:
             (file, (size, _)), (source, (source_size, _)) = targets[mine[stem]], sources[theirs[stem]]
-            if _alike(size, source_size):
+            if _same_aspect_ratio(size, source_size):
                 pairs[mine[stem]] = file, source
             else:
-                bad[f"{path}/{mine[stem]}"] = "{}x{}, while its source is {}x{}".format(*size, *source_size)
-    what = "files are no pairs of one name and one shape"
+                bad[f"{path}/{mine[stem]}"] = "{}x{}, but its source is {}x{}".format(*size, *source_size)
+    what = "files do not form pairs of the same name and aspect ratio"
     leave_out(bad, len(targets) + len(sources), what, corrupt if pairs else "refuse")
     return pairs
 
@@ -321,11 +325,11 @@ def _stems(folder: str, found: Found, bad: dict[str, str]) -> dict[str, str]:
     for name in found:
         first = stems.setdefault(composed(os.path.splitext(name)[0]), name)
         if first != name:
-            bad[f"{folder}/{name}"] = f"of the same name as {first}"
+            bad[f"{folder}/{name}"] = f"same name as {first}"
     return stems
 
 
-def _alike(size: tuple[int, int], other: tuple[int, int]) -> bool:
+def _same_aspect_ratio(size: tuple[int, int], other: tuple[int, int]) -> bool:
     """Whether two pictures have the same aspect ratio, to within a pixel."""
     return abs(size[0] * other[1] - size[1] * other[0]) <= max(*size, *other)
 
@@ -338,6 +342,6 @@ def _check_colours(folders: dict[str, Found], channels: int, source_channels: in
     if channels == source_channels == 3 and is_grey != source_is_grey:
         name, key = (path, "channels") if is_grey else (source_path, "source_channels")
         raise ValueError(
-            f"all pictures in {name} are grey, those in {source_path if is_grey else path} are not, and both are to "
-            f"have 3 channels: set data.{key} to 1"
+            f"all pictures in {name} are grey, but those in {source_path if is_grey else path} are not, and channels "
+            f"and source_channels are both 3: set data.{key} to 1"
         )

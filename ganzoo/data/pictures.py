@@ -21,10 +21,10 @@ from ganzoo.core.files import open_file
 from ganzoo.core.text import path_of
 from ganzoo.core.types import Batch
 from ganzoo.data.datasets import Images, combine, digest_files
-from ganzoo.data.decoding import decode, find, grey, header, listing, pixels, square, tell_losses
+from ganzoo.data.decoding import decode, find, grey, header, listing, pixels, square, warn_of_losses
 from ganzoo.data.rows import Rows
 
-SIZES = "convert them to one size, or score them at one with: python -m ganzoo evaluate ... --resize N"
+SIZES = "resize them to one size, or use python -m ganzoo evaluate ... --resize N"
 KINDS = "convert them all to grey or all to colour"
 
 
@@ -70,14 +70,14 @@ class Pictures(Images):
             self.array = _load(root, limit)
             n, *size, own_channels = self.array.shape
         elif root.is_file():
-            raise NotADirectoryError(f"{root.absolute()} is a file: name a folder of pictures, or a .npy or .npz file.")
+            raise NotADirectoryError(f"{root.absolute()} is a file: give a folder of pictures, or a .npy or .npz file.")
         else:
             names = find(root)[0][:limit]
             self.files, n = [root / name for name in names], len(names)
             (width, height), own_channels = _check(root, names, image_size is None, channels is None)
             size = [height, width]
         if n < 2:
-            raise ValueError(f"{root.absolute()} gives {n} picture, and a score needs 2 or more: add pictures.")
+            raise ValueError(f"{root.absolute()} has too few pictures, {n}: a score needs at least 2.")
         self._size, self.channels = image_size, channels or own_channels
         self.image_size = (image_size, image_size) if image_size else (size[0], size[1])
 
@@ -135,8 +135,8 @@ def _load(file: Path, limit: int | None) -> np.ndarray | Rows:
         raise ValueError(f"{file.absolute()} cannot be read as an array: {why}; write it with numpy.save") from error
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] not in (1, 3) or 0 in array.shape[1:]:
         raise ValueError(
-            f"{file.absolute()} holds {array.dtype} {list(array.shape)}, not images as uint8 [N, H, W, 1 or 3]: "
-            "floats x in [-1, 1] become (x * 127.5 + 128).clip(0, 255).astype('uint8'), and channels go last."
+            f"{file.absolute()} contains {array.dtype} {list(array.shape)}, not images as uint8 [N, H, W, 1 or 3]: "
+            "convert floats x in [-1, 1] by (x * 127.5 + 128).clip(0, 255).astype('uint8'); put channels last."
         )
     array = array[:limit]
     if not isinstance(array, np.memmap):
@@ -162,10 +162,10 @@ def _check(root: Path, names: list[str], one_size: bool, one_kind: bool) -> tupl
     if odd:
         (size, mode), (other_size, other_mode) = seen[typical], seen[odd[0]]
         raise ValueError(
-            f"{len(odd)} of {len(names)} pictures in {root.absolute()} are unlike the others, such as {odd[0]}, "
+            f"{len(odd)} of {len(names)} pictures in {root.absolute()} differ from the others, such as {odd[0]}, "
             f"{other_size[0]}x{other_size[1]} {other_mode}, while {typical} is {size[0]}x{size[1]} {mode}: "
             + (SIZES if kinds[odd[0]][0] != usual[0] else KINDS)
         )
-    tell_losses(seen, root)
+    warn_of_losses(seen, root)
     size, mode = seen[typical]
     return size, 1 if grey(mode) else 3

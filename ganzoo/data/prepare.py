@@ -123,8 +123,8 @@ def _own_size(root: Path, sizes: dict[str, tuple[int, int]]) -> int:
     for name, size in sizes.items():
         if size != usual or size[0] != size[1]:
             raise ValueError(
-                f"the pictures in {root.absolute()} are no squares of one size, such as {name}, {size[0]}x{size[1]}, "
-                f"beside {next(iter(sizes))}, {usual[0]}x{usual[1]}: give them one with image_size, such as 64"
+                f"the pictures in {root.absolute()} are not squares of one size: {name} is {size[0]}x{size[1]}, "
+                f"and the first, {next(iter(sizes))}, {usual[0]}x{usual[1]}; resize them with image_size, such as 64"
             )
     return usual[0]
 
@@ -132,7 +132,7 @@ def _own_size(root: Path, sizes: dict[str, tuple[int, int]]) -> int:
 def _claim(target: Path, index: Index) -> dict[int, Entry]:
     """Creates the folder, or refuses one with other contents; returns the shards' entries in a complete index."""
     if target.exists() and not target.is_dir():
-        raise NotADirectoryError(f"{target.absolute()} is a file: name another folder for the shards")
+        raise NotADirectoryError(f"{target.absolute()} is a file: choose another folder for the shards")
     if (target / INDEX).exists() or all(file.name.startswith(INDEX) for file in target.glob("*")):
         remove_partial(target)
     if (target / INDEX).exists():
@@ -140,12 +140,12 @@ def _claim(target: Path, index: Index) -> dict[int, Entry]:
         for name, (old, new) in {k: (getattr(before, k), getattr(index, k)) for k in index._fields[1:-1]}.items():
             if old != new:
                 raise ValueError(
-                    f"{target.absolute()} holds shards with {name} {old or 'none'}, not {new or 'none'}: "
-                    "name another folder, or remove this one"
+                    f"{target.absolute()} contains shards with {name} {old or 'none'}, not {new or 'none'}: "
+                    "choose another folder, or delete this one"
                 )
         return dict(enumerate(before.shards or ()))
     if target.exists() and any(target.iterdir()):
-        raise ValueError(f"{target.absolute()} holds other files: name an empty folder, or one that is not there")
+        raise ValueError(f"{target.absolute()} contains other files: choose an empty or a new folder")
     target.mkdir(parents=True, exist_ok=True)
     _write_index(target, index)
     return {}

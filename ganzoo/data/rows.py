@@ -62,7 +62,7 @@ class Rows:
             part = np.fromfile(self.path, np.uint8, self._bytes, offset=place)
             n, out.reshape(-1)[: part.size] = part.size, part
         if n != self._bytes:
-            raise ValueError("it has lost its end")
+            raise ValueError("it is truncated")
         return out
 
     def close(self) -> None:

@@ -38,7 +38,7 @@ INDEX = "index.json"
 MOST_PIXELS = 2**14  # per side
 LARGEST = 1 << 24  # bytes of the index: some 80,000 shards
 FORMAT = "ganzoo shards 1"
-CURE = "python -m ganzoo data prepare, run again as before, recreates such shards"
+CURE = "run the same python -m ganzoo data prepare again to recreate it"
 
 
 class Shards(GANDataModule):
@@ -123,7 +123,7 @@ def read_index(root: Path) -> Index:
     if not file.is_file():
         what = "contains no shards" if root.is_dir() else "is not a folder"
         raise FileNotFoundError(
-            f"{root.absolute()} {what}: name a folder that python -m ganzoo data prepare PICTURES OUT has written"
+            f"{root.absolute()} {what}: give a folder written by python -m ganzoo data prepare PICTURES OUT"
         )
     try:
         facts = json.loads(read_text(file, LARGEST))
@@ -136,11 +136,14 @@ def read_index(root: Path) -> Index:
         numbers = [index.image_size, index.channels, *itertools.chain(*(entry[:2] for entry in entries or ()))]
         words = [index.name, index.fit, *index.classes, *itertools.chain(*(entry[2:] for entry in entries or ()))]
         if not all(type(x) is int for x in numbers) or not all(isinstance(x, str) for x in words) or min(numbers) < 0:
-            raise ValueError("values of other types")
+            raise ValueError("values of wrong types")
         if index.image_size > MOST_PIXELS or index.channels not in (1, 3):
-            raise ValueError(f"pictures of {index.shape}")
+            raise ValueError(f"unsupported picture shape {index.shape}")
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
-        raise ValueError(f"{file.absolute()} is damaged, or no index of shards ({error}): {CURE}") from error
+        raise ValueError(
+            f"{file.absolute()} is damaged, or not an index of shards ({error}): write the shards into a new folder "
+            "with python -m ganzoo data prepare"
+        ) from error
     return index
 
 
@@ -159,7 +162,7 @@ def arrow() -> Any:
     try:
         import pyarrow
     except ImportError as error:
-        raise ImportError('shards are Arrow files, which pyarrow reads: pip install "ganzoo[shards]"') from error
+        raise ImportError('shards are Arrow files, which require pyarrow: pip install "ganzoo[shards]"') from error
     return pyarrow
 
 
@@ -210,14 +213,14 @@ class Shard:
                 raise pa.ArrowInvalid("other columns")
             rows = messages.read_next_message()
             if rows.type != "record batch" or _is_compressed(rows.metadata):
-                raise pa.ArrowInvalid("compressed, or no rows")
+                raise pa.ArrowInvalid("compressed, or without rows")
             batch = pa.ipc.read_record_batch(rows, found)
             self.source = (found.metadata or {}).get(b"source", b"").decode()
             batch.validate(full=True)
             self.bytes, start = whole.size, batch["image"].buffers()[1].address - whole.address
             self.images = Rows(path, start, (len(batch), *shape))
             if start < 0 or start + math.prod(self.images.shape) > whole.size:
-                raise pa.ArrowInvalid("its pixels are not stored as they are")
+                raise pa.ArrowInvalid("its pixels are compressed or truncated")
             rest = batch.select(expected.names[1:])
             self._batch = pa.ipc.read_record_batch(rest.serialize(), rest.schema)  # a copy, in memory
             self.names = self._batch["name"]
@@ -237,7 +240,7 @@ class Shard:
         try:
             self.images.read(i, out)
             if zlib.crc32(out.data) != self.crc32[i]:
-                raise ValueError(f"the pixels of {visible(self.names[i])} are not those written")
+                raise ValueError(f"the pixels of {visible(self.names[i])} do not match their checksum")
         except (OSError, ValueError) as error:
             raise damaged(self.path, error) from error
         return out
@@ -305,7 +308,7 @@ class StoredShards:
             path = shard_file(self.root, number)
             shard = Shard(path, self.index.shape, bool(self.index.classes))
             if (len(shard.images), shard.bytes, shard.rows()) != self.entries[number][:3]:
-                raise damaged(path, f"not the rows of {INDEX}")
+                raise damaged(path, f"its rows do not match {INDEX}")
             self.shards[number] = shard
         return self.shards[number]
 

@@ -115,10 +115,10 @@ class VisionData(GANDataModule):
 
             data = getattr(torchvision.datasets, self.name)(self.root, **arguments)
         except Exception as error:  # torchvision raises many types, from URLError to lmdb.Error
-            failed = "and could not be downloaded" if self.download else "and nothing was downloaded"
+            failed = "and could not be downloaded" if self.download else "and was not downloaded"
             raise RuntimeError(
                 f"{self.name} was not found in {os.path.abspath(self.root)}, {failed}: {error}\n"
-                f"Put its files there, or name their folder with root, {'or connect to the internet, ' * self.download}"
+                f"Put its files there, or set root to their folder, {'or connect to the internet, ' * self.download}"
                 "or use data that needs no files: --data Digits"
             ) from error
         finally:
@@ -168,7 +168,7 @@ class Divided(VisionData):
             return super().make_dataset("test")
         whole = self._whole
         kept = len(whole) - round(self.val_fraction * len(whole))
-        return in_a_row(whole, range(kept) if split == "train" else range(kept, len(whole)))
+        return subrange(whole, range(kept) if split == "train" else range(kept, len(whole)))
 
     @cached_property
     def _whole(self) -> Images:
@@ -176,7 +176,7 @@ class Divided(VisionData):
         return self.official("train")
 
 
-def in_a_row(data: Images, members: range) -> Images:
+def subrange(data: Images, members: range) -> Images:
     """A contiguous range of images; a view if they are in memory."""
     if not isinstance(data, ArrayImages):
         return Chosen(data, members)
@@ -300,7 +300,7 @@ class LSUN(Divided):
                 try:
                     Keys(keys).load()
                 except Exception as error:  # pickle raises many types
-                    raise ValueError(f"{file.absolute()} is no list of LSUN's keys: delete it") from error
+                    raise ValueError(f"{file.absolute()} is not a list of LSUN keys: delete it") from error
         return super().official(split)
 
     def convert(self, data: Any) -> Images:
@@ -312,4 +312,4 @@ class Keys(pickle.Unpickler):
     """An unpickler that accepts only lists and bytes."""
 
     def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"{module}.{name} is neither")
+        raise pickle.UnpicklingError(f"{module}.{name} is neither a list nor bytes")

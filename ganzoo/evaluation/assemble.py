@@ -86,9 +86,11 @@ def assemble(
     """
     model = fakes if isinstance(fakes, GANModule) else None
     if model is None and n is not None:
-        raise ValueError(f"n is {n}, how many fakes a model makes; images are scored as they are, all of them")
+        raise ValueError(f"n is {n}, but only a model can generate n fakes; given images are all scored: leave n out")
     if split is not None and not isinstance(reals, GANDataModule):
-        raise ValueError(f"split is {split!r}, of a data module; of other images all are taken")
+        raise ValueError(
+            f"split is {split!r}, but only a data module has splits; other images are all used: leave split out"
+        )
     reference = _reference(reals, split, model, resize)
     if model is not None:
         device = device or model.device
@@ -134,7 +136,7 @@ def _images(given: Any, resize: int | None, what: str) -> Images:
     who = "a model, " if what == "fakes" else "a data module, "
     raise ValueError(
         f"{what} is {kind}; it takes {who}a tensor or array [N, C, H, W], a path, or a data set of ganzoo.data: "
-        "bring images of anything else into one tensor, with torch.stack or torch.cat"
+        "combine other images into one tensor with torch.stack or torch.cat"
     )
 
 

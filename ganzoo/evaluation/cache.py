@@ -50,7 +50,7 @@ def load(file: Path, n: int) -> Gaussian | Tensor | None:
             found = {name: torch.from_numpy(array) for name, array in read_npz(opened).items()}
         value = found["rows_of_output"] if "rows_of_output" in found else Gaussian(int(found.pop("n")), **found)
         if not _is_whole(value, n):
-            raise ValueError(f"not the finite statistics of {n} images")
+            raise ValueError(f"not finite statistics of {n} images")
         return value
     except (FileNotFoundError, NotADirectoryError):
         return None

@@ -54,7 +54,7 @@ def choose(names: Sequence[str] | None, reference: Reference | None) -> list[Met
         ValueError: a metric or setting is unknown, a metric is named twice, or the data has no known modes for "modes".
     """
     if isinstance(names, str):
-        raise ValueError(f"metrics are a list: [{names}]")
+        raise ValueError(f"metrics must be a list: [{names}]")
     modes = _modes(reference.data if reference else None)
     if names is None:
         names = USUAL if modes is None else ["modes"]
@@ -62,7 +62,7 @@ def choose(names: Sequence[str] | None, reference: Reference | None) -> list[Met
     for text in dict.fromkeys(names):
         name, *settings = text.split(":")
         if name in chosen:
-            raise ValueError(f"{name} is asked for twice; its figures would have one name: evaluate twice")
+            raise ValueError(f"{name} is requested twice, so two scores would have the same name: evaluate each alone")
         chosen[name] = _metric(name, settings, modes)
     return list(chosen.values())
 
@@ -70,10 +70,10 @@ def choose(names: Sequence[str] | None, reference: Reference | None) -> list[Met
 def _metric(name: str, settings: Sequence[str], modes: Any) -> Metric:
     """A metric by name; `modes` constructs the metric "modes", or is None if the data's modes are unknown."""
     if name not in METRICS:
-        raise ValueError(f"no metric {name!r}{closest(name, METRICS, 'there are ' + ', '.join(METRICS))}")
+        raise ValueError(f"no metric {name!r}{closest(name, METRICS, 'choose from ' + ', '.join(METRICS))}")
     make: Any = METRICS[name] if name != "modes" else modes
     if make is None:
-        raise ValueError("modes are counted on Gaussians and StackedMNIST; this data has none that are known")
+        raise ValueError("modes can be counted for Gaussians and StackedMNIST only; choose other metrics for this data")
     return make(**dict(_setting(METRICS[name], setting) for setting in settings))
 
 
@@ -96,9 +96,9 @@ def _setting(metric: type[Metric], text: str) -> tuple[str, Any]:
             raise ValueError
         return name, found
     except ValueError as error:
-        kind = type(defaults[name]).__name__
+        kind = "a whole number" if isinstance(defaults[name], int) else "a number"
         raise ValueError(
-            f"{metric.name}: {name} is {value!r}; write {kind}s above 0, as {name}={defaults[name]}"
+            f"{metric.name}: {name} is {value!r}; it takes {kind} above 0, such as {name}={defaults[name]}"
         ) from error
 
 

@@ -33,7 +33,7 @@ def compare(reports: Mapping[Path, Report]) -> tuple[dict[str, list[Place]], dic
     refused: dict[str, str] = {}
     for figure in dict.fromkeys(score.figure for report in reports.values() for score in report.scores):
         found = {file: score for file, report in reports.items() for score in report.scores if score.figure == figure}
-        if reason := _missing(reports, found) or _apart(list(found.values())):
+        if reason := _missing(reports, found) or _differences(list(found.values())):
             refused[figure] = reason
         else:
             ranked[figure] = _places(found)
@@ -50,7 +50,7 @@ def _missing(reports: Mapping[Path, Report], found: Mapping[Path, Score]) -> str
     return f"not in {', '.join(missing)}" if missing else ""
 
 
-def _apart(scores: list[Score]) -> str:
+def _differences(scores: list[Score]) -> str:
     """Fields in which protocols differ from the first; of several values, the last is named."""
     first, *others = scores
     apart = {key: pair for other in others for key, pair in difference(first.protocol, other.protocol).items()}

@@ -34,7 +34,7 @@ def accuracy_by_resolution(
     found = {}
     for r in resolutions:
         if not 0 < r <= min(size):
-            raise ValueError(f"resolution {r}: the images have {size[0]}x{size[1]} pixels; take 1 to {min(size)}")
+            raise ValueError(f"resolution is {r}; choose 1 to {min(size)} for images of {size[0]}x{size[1]} pixels")
         right = 0
         for x, y in zip(images.split(BLOCK), labels.split(BLOCK), strict=True):
             logits = extractor(_resized(_resized(x.float(), (r, r)), size).round().clamp(0, 255).byte())["logits"]

@@ -25,8 +25,8 @@ def fetch(what: str, url: str, hashed: str, otherwise: str = "") -> Path:
     path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
     if path.is_file():
         if not (found := sha256(path)).startswith(hashed):
-            raise ValueError(f"{path} is damaged, or another file: its sha256 is {found[:8]}..., not {hashed}...; "
-                             "delete it, and the next run downloads it again")  # fmt: skip
+            raise ValueError(f"{path} is damaged or a different file: its sha256 is {found[:8]}..., not {hashed}...; "
+                             "delete it to download it again")  # fmt: skip
         return path
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(10)  # seconds; torch.hub sets none, and a broken network may drop packets
@@ -37,7 +37,7 @@ def fetch(what: str, url: str, hashed: str, otherwise: str = "") -> Path:
     except (OSError, HTTPException, RuntimeError) as error:  # torch.hub raises a RuntimeError for a wrong hash
         reason = " ".join(str(error).split())
         raise FileNotFoundError(
-            f"{what} could not be downloaded ({reason}): put {url} at {path}{otherwise}, or connect to the internet"
+            f"{what} could not be downloaded ({reason}): save {url} as {path}{otherwise}, or connect to the internet"
         ) from error
     finally:
         socket.setdefaulttimeout(timeout)
@@ -50,10 +50,10 @@ def sha256(path: Path) -> str:
 
 
 def tensors(path: Path, url: str) -> Any:
-    """Contents of a file that holds tensors only; any other pickle is refused."""
+    """Contents of a file that contains only tensors; any other pickle is refused."""
     try:
         with open_file(path) as file:
             return load(file, old=True)
     except Exception as error:  # KeyError, ... or UnpicklingError, whose message advises to unpickle the file anyway
-        raise ValueError(f"{path} is not a file of tensors that torch.load(weights_only=True) reads: "
-                         f"name a copy of {url}") from error  # fmt: skip
+        raise ValueError(f"{path} is not a file of tensors for torch.load(weights_only=True): "
+                         f"use a copy of {url}") from error  # fmt: skip

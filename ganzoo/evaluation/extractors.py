@@ -51,7 +51,7 @@ def fetch_inception() -> Path:
         FileNotFoundError: the file is missing and could not be downloaded.
         ValueError: the file has another hash.
     """
-    otherwise = ", name a copy of it with weights (--weights)"
+    otherwise = ", give a copy of it with weights (--weights)"
     return fetch("Inception's weights", INCEPTION, INCEPTION_HASH, otherwise)
 
 
@@ -71,7 +71,7 @@ class Inception(Extractor):
 
     Raises:
         FileNotFoundError: the file is missing, or could not be downloaded.
-        ValueError: the file holds other weights.
+        ValueError: the file contains other weights.
     """
 
     channels, num_features, num_classes, pinned = 3, 2048, 1008, True
@@ -79,7 +79,7 @@ class Inception(Extractor):
 
     def __init__(self, weights: str | Path | None = None, resize: Literal["tf", "clean"] = "tf") -> None:
         if resize not in RESIZES:
-            raise ValueError(f"resize is 'tf' or 'clean', not {resize!r}")
+            raise ValueError(f"resize is {resize!r}; it takes 'tf' or 'clean'")
         path = fetch_inception() if weights is None else Path(weights).expanduser()
         self.network = _inception(path)
         own = "inception" if weights is None or sha256(path).startswith(INCEPTION_HASH) else "other-inception"
@@ -104,7 +104,7 @@ def _inception(path: Path) -> nn.Module:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     if not path.is_file():
-        raise FileNotFoundError(f"no file of weights at {path}")
+        raise FileNotFoundError(f"no weight file at {path}: check the path")
     file = io.BytesIO()  # given a path, torch-fidelity would unpickle any file
     torch.save(tensors(path, INCEPTION), file)
     file.seek(0)
@@ -112,8 +112,8 @@ def _inception(path: Path) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             return FeatureExtractorInceptionV3("", ["2048"], feature_extractor_weights_path=file)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"{path} holds other weights than those of the Inception of FID: "
-                         f"name a copy of {INCEPTION}") from error  # fmt: skip
+        raise ValueError(f"{path} does not contain the weights of FID's Inception: "
+                         f"use a copy of {INCEPTION}") from error  # fmt: skip
 
 
 def _resize_tf(images: Tensor) -> Tensor:
@@ -173,7 +173,7 @@ class Torchvision(Extractor):
         known = models.list_models(module=models)
         if name not in known:
             raise ValueError(
-                f"torchvision has no classifier {name!r}{closest(name, known, 'there are ' + ', '.join(known))}"
+                f"torchvision has no classifier {name!r}{closest(name, known, 'choose from ' + ', '.join(known))}"
             )
         weights: Any = models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
         hashed = Path(weights.url).stem.rpartition("-")[2]
@@ -182,8 +182,8 @@ class Torchvision(Extractor):
             network = models.get_model(name, weights=weights)
         linear = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
         if not linear:
-            raise ValueError(f"torchvision's {name} has no Linear layer to take features before; choose another, "
-                             "such as resnet50")  # fmt: skip
+            raise ValueError(f"torchvision's {name} has no Linear layer, whose input would be the features; "
+                             "choose another, such as resnet50")  # fmt: skip
         self.name, self.citation = f"torchvision-{name}", f"torchvision's {weights}"
         self.network = network.eval().requires_grad_(False)
         self._head, self._transform = linear[-1], weights.transforms()
@@ -287,7 +287,7 @@ class Classifier(Extractor):
 
     def __init__(self, name: str) -> None:
         if name not in PINNED:
-            raise ValueError(f"no classifier {name!r}{closest(name, PINNED, 'there are ' + ', '.join(PINNED))}")
+            raise ValueError(f"no classifier {name!r}{closest(name, PINNED, 'choose from ' + ', '.join(PINNED))}")
         self._size = ARCHITECTURES[name]["size"]
         self.network = pinned(name).eval().requires_grad_(False)
         self.name, self.num_features = name, ARCHITECTURES[name]["num_features"]
@@ -320,7 +320,7 @@ class Stacked(Extractor):
 
     def __init__(self, extractor: Extractor) -> None:
         if extractor.channels != 1 or extractor.num_classes is None:
-            raise ValueError(f"only a classifier of 1 channel can be stacked, {extractor.name} is none")
+            raise ValueError(f"only a classifier with 1 channel can be stacked; {extractor.name} is not one")
         self._single, self.network, self.pinned = extractor, extractor.network, extractor.pinned
         self.name, self.citation = f"{extractor.name}-stacked", extractor.citation
         self.preprocessing = f"each channel by itself, {extractor.preprocessing}"
@@ -348,7 +348,7 @@ class Grey(Extractor):
 
     def __init__(self, extractor: Extractor) -> None:
         if extractor.channels != 3:
-            raise ValueError(f"{extractor.name} reads {extractor.channels} channels; only one that reads 3 needs this")
+            raise ValueError(f"{extractor.name} reads {extractor.channels} channels; Grey needs an extractor with 3")
         self._colour, self.network, self.pinned = extractor, extractor.network, extractor.pinned
         self.name, self.citation = f"{extractor.name}-grey", extractor.citation
         self.preprocessing = f"the channel three times, {extractor.preprocessing}"
@@ -385,7 +385,7 @@ def make(
             it is not Inception.
     """
     if weights is not None and not (isinstance(spec, str) and spec.startswith("inception")):
-        raise ValueError("weights is a file of Inception's; other extractors have their own")
+        raise ValueError("weights is for Inception only; other extractors have their own: leave it out")
     if isinstance(spec, nn.Module):
         return Custom(spec, type(spec).__name__, channels=channels, image_size=image_size)
     if isinstance(spec, Extractor):
@@ -400,7 +400,7 @@ def _by_name(name: str, channels: int, weights: str | Path | None) -> Extractor:
         base, adapter = name, ""
     if name not in NAMES and not (base.startswith("torchvision-") and adapter != "stacked"):
         known = [*NAMES, "torchvision-resnet50"]
-        raise ValueError(f"no extractor {name!r}{closest(name, known, 'there are ' + ', '.join(known))}")
+        raise ValueError(f"no extractor {name!r}{closest(name, known, 'choose from ' + ', '.join(known))}")
     _check_channels(name, 1 if adapter == "grey" or (not adapter and base in PINNED) else 3, channels)
     if base.startswith("inception"):
         extractor: Extractor = Inception(weights, "clean" if base.endswith("clean") else "tf")
@@ -419,5 +419,5 @@ def _check_channels(name: str, reads: int, channels: int) -> None:
         cures = dict.fromkeys(cures, f"take '{name.rpartition('-')[0]}'")
     elif name in PINNED:
         cures[1, 3] += f", or '{name}-stacked' for stacked digits"
-    cure = cures.get((reads, channels), "give a module of your own")
+    cure = cures.get((reads, channels), "use a network of your own")
     raise ValueError(f"the extractor {name!r} reads {reads} channels, the images have {channels}: {cure}")

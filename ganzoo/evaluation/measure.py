@@ -60,10 +60,10 @@ class Evaluation:
             images = fakes.block(0)["images"]  # for their shape
         asked = choose(metrics, reference)
         with failing_together():
-            sets = {} if reference is None else _opened(reference, asked, images)
+            sets = {} if reference is None else _sets(reference, asked, images)
         if extractor is None:
             extractor = usual_extractor(images.shape[1]) if reference is None else reference.extractor
-        self.extractor = _made(extractor, asked, images, weights, device)
+        self.extractor = _extractor(extractor, asked, images, weights, device)
         self.statistics = Statistics(sets, self.extractor, device)
         given = Given(
             sizes={"fake": len(fakes), **{which: len(data) for which, data in sets.items()}},
@@ -77,8 +77,8 @@ class Evaluation:
         self.metrics = first_before_others(lambda: _computable(asked, given, insist=metrics is not None))
         self.missing = [metric.name for metric in asked if metric not in self.metrics]
         if not self.metrics:
-            these = "these images alone" if reference is None else f"{len(fakes):,} fakes"
-            raise ValueError(f"nothing to measure: none of the usual metrics can be computed from {these}")
+            these = "fakes alone: add real images" if reference is None else f"{len(fakes):,} fakes: use more"
+            raise ValueError(f"nothing to measure: none of the default metrics can be computed from {these}")
         self.protocols = self._protocols(images)
 
     @property
@@ -134,7 +134,7 @@ class Evaluation:
         return {**states, "fake": {**fake, "model": self.fakes.model}}
 
 
-def _opened(reference: Reference, metrics: Iterable[Metric], fakes: Tensor) -> dict[str, Any]:
+def _sets(reference: Reference, metrics: Iterable[Metric], fakes: Tensor) -> dict[str, Any]:
     """The reference's sets, after loading those that the metrics need; raises if fakes and reals differ in shape."""
     for which in {which for metric in metrics for which in metric.needs} - {"fake"}:
         reference.open(which)
@@ -142,13 +142,13 @@ def _opened(reference: Reference, metrics: Iterable[Metric], fakes: Tensor) -> d
     if fakes.shape[1:] != real.shape:
         one, other = (f"{c} x {h} x {w}" for c, h, w in (fakes.shape[1:], real.shape))
         raise ValueError(
-            f"the fakes are {one} (channels, height, width), the reals {other}: take the reals that the model was "
-            "trained on, or bring pictures to one size (--resize)"
+            f"the fakes are {one} (channels, height, width), but the reals {other}: use the data that the model was "
+            "trained on, or resize pictures with --resize"
         )
     return reference.sets
 
 
-def _made(
+def _extractor(
     asked: str | Extractor | nn.Module | None,
     metrics: Iterable[Metric],
     images: Tensor,
@@ -168,7 +168,7 @@ def _computable(metrics: Iterable[Metric], given: Given, insist: bool) -> list[M
     for metric in metrics:
         try:
             if given.extractor is None and metric.extracts:
-                raise ValueError(f"{metric.name} needs an extractor, and these are points; use modes")
+                raise ValueError(f"{metric.name} needs images, but these are points in the plane; use the metric modes")
             metric.check(given)
             found.append(metric)
         except ValueError:

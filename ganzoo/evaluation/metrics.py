@@ -24,15 +24,15 @@ def at_least(given: Given, least: int, what: str, sets: tuple[str, ...] = BOTH) 
     for name in sets:
         size = given.sizes.get(name)
         if size is None:
-            raise ValueError(f"{what} needs a {name} split, which these data do not have")
+            raise ValueError(f"{what} needs a {name} split, which this data does not have; choose other metrics")
         if size < least:
-            raise ValueError(f"{what} needs {least} {name} images or more, there are {size}")
+            raise ValueError(f"{what} needs at least {least} {name} images, but there are {size}")
 
 
 def against_train(given: Given, what: str) -> None:
     """Raises a ValueError unless the reals are the training split."""
     if given.split != "train":
-        raise ValueError(f"{what} is about the training images; choose the split train, not {given.split}")
+        raise ValueError(f"{what} needs training images as reals; choose the split train, not {given.split}")
 
 
 def needs_logits(given: Given, what: str, classes: int | None = None) -> None:
@@ -129,7 +129,7 @@ class IntraFID(Metric):
         distances = []
         for y in y_real.unique().tolist():
             if min((y_real == y).sum(), (y_fake == y).sum()) < 2:
-                raise ValueError(f"intra_fid: class {y} has fewer than 2 images; take more fakes")
+                raise ValueError(f"intra_fid: class {y} has fewer than 2 images; use more fakes or reals")
             distances.append(frechet_distance(Gaussian.of(real[y_real == y]), Gaussian.of(fake[y_fake == y])))
         values = torch.tensor(distances, dtype=torch.float64)
         return {"intra_fid": (values.mean().item(), values.std(correction=0).item())}
@@ -150,7 +150,7 @@ class KID(Metric):
     paper = "Binkowski et al. 2018, arXiv:1801.01401, section 4"
 
     def check(self, given: Given) -> None:
-        at_least(given, self.size, f"{self.name} with subsets of {self.size} (kid:size=N takes others)")
+        at_least(given, self.size, f"{self.name} with subsets of {self.size} (kid:size=N changes it)")
 
     def compute(self, states: States) -> Figures:
         real, fake = (states[side]["features.rows"] for side in ("real", "fake"))
@@ -168,7 +168,7 @@ class InceptionScore(Metric):
     paper = "Salimans et al. 2016, arXiv:1606.03498, section 4"
 
     def check(self, given: Given) -> None:
-        at_least(given, 10, "is with 10 splits", ("fake",))
+        at_least(given, 10, "is (Inception score) with 10 splits", ("fake",))
         needs_logits(given, self.name)
 
     def compute(self, states: States) -> Figures:

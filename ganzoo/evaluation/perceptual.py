@@ -45,11 +45,11 @@ def network(net: Net) -> nn.Module:
         torch.hub.load_state_dict_from_url(url, check_hash=True, weights_only=True)
         with open_file(file) as content:
             if not hashlib.file_digest(content, "sha256").hexdigest().startswith(file.stem.rpartition("-")[2]):
-                raise ValueError("its sha256 is not the one in its name")
+                raise ValueError("its sha256 does not match its name")
     except (OSError, EOFError, RuntimeError, ValueError, UnpicklingError) as error:
         why = str(error).partition("\n")[0]
         raise ValueError(
-            f"LPIPS has no weights at {file} ({why}); put {url} there, from where it can be had"
+            f"the weights of LPIPS could not be downloaded or read ({why}); save {url} as {file}"
         ) from error
     return LearnedPerceptualImagePatchSimilarity(net_type=net).net
 
@@ -91,7 +91,7 @@ class PPL(Metric):
 
     def check(self, given: Given) -> None:
         if not given.model:
-            raise ValueError("ppl moves a generator's latents, and these are files; evaluate a run or a checkpoint")
+            raise ValueError("ppl needs a generator, but these are files; evaluate a run or a checkpoint")
         _check(self.name, self.net, given)
 
     def compute(self, states: States) -> Figures:
@@ -101,9 +101,9 @@ class PPL(Metric):
         device = torch.device(model.device)
         z = model.latent(1, torch.Generator())
         if model.source_channels is not None:
-            raise ValueError(f"ppl moves latents, and {type(model).__name__} translates pictures; leave ppl out")
+            raise ValueError(f"ppl needs latents, but {type(model).__name__} translates pictures; leave ppl out")
         if not isinstance(z, Tensor) or z.ndim != 2:
-            raise ValueError(f"ppl needs latents [n, z_dim]; those of {type(model).__name__} are others, leave ppl out")
+            raise ValueError(f"ppl needs latents [n, z_dim], unlike those of {type(model).__name__}; leave ppl out")
         noise = seeded(mix(self.seed, 1), device)  # and classes; latents use mix(seed)
         with torch.no_grad(), noise, ieee_float32(device):
             mean, _, kept = perceptual_path_length(
@@ -118,7 +118,9 @@ class PPL(Metric):
                 device=device,
             )
         if not mean.isfinite():
-            raise ValueError("the generator's images are not finite: its weights or its inputs have diverged")
+            raise ValueError(
+                "the generator's images are not finite: training may have diverged; use an earlier checkpoint"
+            )
         return {"ppl": (mean.item(), trimmed_error(kept, self.pairs))}
 
 
@@ -184,7 +186,7 @@ class LPIPSDiversity(Metric):
     def check(self, given: Given) -> None:
         if given.sizes["fake"] < 2 * self.pairs:
             raise ValueError(
-                f"{self.name} of {self.pairs} pairs needs {2 * self.pairs} fakes, there are {given.sizes['fake']}"
+                f"{self.name} of {self.pairs} pairs needs {2 * self.pairs} fakes, but there are {given.sizes['fake']}"
             )
         _check(self.name, self.net, given)
 
@@ -243,7 +245,7 @@ class ClassSimilarity(Metric):
         from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as ms_ssim
 
         if (n := len(images)) < 2:
-            raise ValueError(f"{self.name}: class {label} has fewer than 2 images; take more fakes")
+            raise ValueError(f"{self.name}: class {label} has fewer than 2 images; use more fakes or reals")
         draw = torch.Generator().manual_seed(mix(self.seed, label))
         first = torch.randint(n, (self.pairs,), generator=draw)
         second = (first + torch.randint(1, n, (self.pairs,), generator=draw)) % n
@@ -256,7 +258,7 @@ class ClassSimilarity(Metric):
 
 def _check(name: str, net: Net, given: Given) -> None:
     if given.channels not in (1, 3):
-        raise ValueError(f"{name} looks at grey or colour images, these have {given.channels} channels; leave it out")
+        raise ValueError(f"{name} needs grey or colour images, but these have {given.channels} channels; leave it out")
     network(net)
 
 

@@ -95,13 +95,15 @@ class Report:
         try:
             content = json.loads(read_text(file))
             if content["schema"] != SCHEMA:
-                raise ValueError("of another version of ganzoo")
+                raise ValueError("it is from another version of ganzoo")
             report = Report(content["subject"], [_score(score) for score in content["scores"]], content["made"])
             for score in report.scores:
                 report.cite(score)  # reads all required fields
             return report
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-            raise ValueError(f"{file} is no record of scores ({error}); evaluate and fit write scores.json") from error
+            raise ValueError(
+                f"{file} is not a record of scores ({error}); use a scores.json of evaluate or fit"
+            ) from error
 
     def table(self) -> str:
         """One line per score, then one per kind of error."""
@@ -136,7 +138,7 @@ def _score(content: Any) -> Score:
     score = Score(**{**content, "value": math.nan if content["value"] is None else content["value"]})
     words, numbers = (score.name, score.error_kind, score.better, score.figure), (score.value, score.error or 0.0)
     if not all(isinstance(x, str) for x in words) or not all(isinstance(x, int | float) for x in numbers):
-        raise ValueError("fields of other types")
+        raise ValueError("fields of wrong types")
     if score.better not in ("lower", "higher", ""):
         raise ValueError('better is neither "lower" nor "higher"')
     return score

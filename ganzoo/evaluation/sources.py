@@ -77,13 +77,16 @@ class Fakes(Source):
         self.labels = torch.arange(classes) if labels is None else labels
         self.num_classes = None if self.uniform else classes
         if (largest := self.labels.max()) >= classes:
-            raise ValueError(f"the model makes images of {classes} classes; the real images' labels are 0 to {largest}")
+            raise ValueError(
+                f"the model generates {classes} classes, but the real images' labels are 0 to {largest}: "
+                "use data with the model's classes"
+            )
 
     def _keep_labels(self) -> None:
         """Sets a translator's labels to those of its sources, if they have any."""
         if self.reals is None or "source" not in (first := self.reals.__getitems__([0])):
             raise ValueError(
-                "the model translates pictures, and the real images come without sources: take data that has them, "
+                "the model translates pictures, but the real images have no sources: use data with sources, "
                 "such as PairedFolder, UnpairedFolder or Pairs"
             )
         if "label" in first:
@@ -162,7 +165,7 @@ def check_images(data: Any, what: str) -> None:
         ValueError: there are no images, or not [N, C, H, W] of uint8 or of finite floats in [-1, 1].
     """
     if not len(data):
-        raise ValueError(f"{what} are none: there are no images")
+        raise ValueError(f"{what} are missing: the data set is empty")
     negative = suspect = False
     for start in range(0, len(data), BLOCK):
         images = data.__getitems__(range(start, min(start + BLOCK, len(data))))["image"]

@@ -73,7 +73,7 @@ def _add(block: Outputs, rows: int, states: Mapping[str, Any]) -> None:
     if rows <= 0:
         return
     if "finite" in block and not block["finite"][:rows].all():
-        raise ValueError("the generator's images are not finite: its weights or its inputs have diverged")
+        raise ValueError("the generator's images are not finite: training may have diverged; use an earlier checkpoint")
     for name, state in states.items():
         state.update(block[_output(name)][:rows])
 
@@ -125,8 +125,8 @@ class Statistics:
                     cache.save(self._path(which, name), self._states[which, name])
         except OSError as error:
             warnings.warn(
-                f"what was computed of the {which} images is not kept for other runs ({error}); "
-                "name a folder that can be written to with GANZOO_CACHE",
+                f"statistics of the {which} images could not be cached for other runs ({error}); "
+                "set GANZOO_CACHE to a writable folder",
                 stacklevel=2,
             )
 

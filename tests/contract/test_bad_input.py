@@ -48,8 +48,8 @@ TYPED = {
     ),
     "other channels": (
         f"--model CycleGAN {UNPAIRED}",
-        "all pictures in L are grey, those in RGB are not, and both are to have 3 channels: set data.source_channels "
-        "to 1",
+        "all pictures in L are grey, but those in RGB are not, and channels and source_channels are both 3: "
+        "set data.source_channels to 1",
     ),
     "no critic": (
         "--model WGAN --model.n_critic 0 --data Digits",
@@ -79,7 +79,7 @@ TYPED = {
     ),
     "too many labels": (
         "--model LadderEBGAN --model.hidden 8 --data SemiSupervised --data.data Digits --data.labels_per_class 999",
-        "data.labels_per_class is 999, and class 8 of Digits has 134 training images: lower it to 134 or less",
+        "data.labels_per_class is 999, but class 8 of Digits has 134 training images: lower it to 134 or less",
     ),
     "nested size": (
         "--model Pix2Pix --data Pairs --data.data Digits --data.data.image_size 7",

@@ -319,7 +319,7 @@ def test_bad_configs_are_refused(refuse, old, new, words):
     [
         ("nowhere", ["nowhere", "check the path"]),
         ("empty", ["No pictures in", "looked for .png"]),
-        ("file.txt", ["file.txt is a file", "name the folder"]),
+        ("file.txt", ["file.txt is a file", "give the folder"]),
     ],
 )
 def test_bad_image_folders_are_refused(refuse, path, words):

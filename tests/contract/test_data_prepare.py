@@ -167,15 +167,18 @@ def test_undecodable_images_are_refused_or_skipped(pictures: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        ("pictures out --image_size 8 --channels 1", "out holds shards with channels 3, not 1: name another folder"),
+        (
+            "pictures out --image_size 8 --channels 1",
+            "out contains shards with channels 3, not 1: choose another folder",
+        ),
         ("pictures out --image_size 8 --fit squeeze", "with fit crop, not squeeze"),
         ("pictures out --image_size 8 --labels", "with classes none, not ['a', 'b']"),
         ("pictures out --image_size 9", "with image_size 8, not 9"),
-        ("pictures new", "no squares of one size, such as a/00.png, 12x10"),
+        ("pictures new", "not squares of one size: a/00.png is 12x10"),
         ("pictures new --image_size 0", "--image_size is 0; it takes a whole number from 1 to 16384"),
         ("pictures new --jobs many", "--jobs is 'many'; it takes a whole number"),
-        ("pictures pictures --image_size 8", "pictures holds other files: name an empty folder"),
-        ("pictures pictures/a/00.png --image_size 8", "00.png is a file: name another folder for the shards"),
+        ("pictures pictures --image_size 8", "pictures contains other files: choose an empty"),
+        ("pictures pictures/a/00.png --image_size 8", "00.png is a file: choose another folder for the shards"),
         ("pictures/a new --image_size 8 --labels", "--labels takes the class from the subfolder"),
         ("nowhere new", "There is no folder"),
         ("pictures", "required: OUT"),

@@ -169,7 +169,7 @@ def test_scores_are_configured_in_yaml():
     --scores.n many | scores.n: Expected | many
     --scores.metrics [fit] | no metric 'fit'; did you mean 'fid'
     --scores.metrics fid | scores.metrics: Expected | list
-    --scores.metrics [kid] --scores.n 999 | kid:size=N takes others) needs 1000 fake images or more, there are 999
+    --scores.metrics [kid] --scores.n 999 | kid:size=N changes it) needs at least 1000 fake images, but there are 999
     --scores.extractor digit | no extractor 'digit'; did you mean 'digits'
     --scores.extractor inception | reads 3 channels, the images have 1 | inception-grey
     --scores.extractor inception-grey --scores.weights nowhere.pth | nowhere.pth
@@ -263,7 +263,7 @@ def test_points_are_scored_by_modes(here, evaluate, refuse):
     assert main(shlex.split(command)) == 0
     report, _ = evaluate("runs/002-gan-gaussians")
     assert list(values(report)) == ["modes", "high_quality", "kl"] and report.scores[0].protocol["fakes"] == 2500
-    refuse("evaluate runs/002-gan-gaussians --metrics fid", "fid needs an extractor, and these are points")
+    refuse("evaluate runs/002-gan-gaussians --metrics fid", "fid needs images, but these are points")
 
 
 def test_where_records_are_written(here, evaluate):
@@ -315,13 +315,13 @@ def test_metrics_list_prints_all_metrics(evaluate):
     evaluate {RUN} -n x | -n | 'x'
     evaluate {RUN} --metrics fit | no metric 'fit'; did you mean 'fid'
     evaluate {RUN} --metrics fid, | no metric ''
-    evaluate {RUN} --metrics kid -n 999 | 1000 fake images or more, there are 999
+    evaluate {RUN} --metrics kid -n 999 | 1000 fake images, but there are 999
     evaluate {RUN} --metrics accuracy | accuracy needs a conditional model
-    evaluate {RUN} --metrics modes | modes are counted on Gaussians and StackedMNIST
+    evaluate {RUN} --metrics modes | modes can be counted for Gaussians and StackedMNIST only
     evaluate {RUN} --metrics memorisation --split test | memorisation | train
     evaluate {RUN} --extractor digit | no extractor 'digit'; did you mean 'digits'
     evaluate {RUN} --extractor inception | reads 3 channels, the images have 1 | inception-grey
-    evaluate {RUN} --extractor inception-grey | Inception's weights could not be downloaded | put https:// | --weights
+    evaluate {RUN} --extractor inception-grey | Inception's weights could not be downloaded | save https:// | --weights
     evaluate {RUN} --extractor inception-grey --weights nowhere.pth | nowhere.pth
     evaluate {RUN} --weights nowhere.pth | weights
     evaluate {RUN} --device gpu9 | --device gpu9 | python -m ganzoo checks
@@ -349,7 +349,7 @@ def test_metrics_list_prints_all_metrics(evaluate):
     evaluate text.npy | cannot be read as an array
     evaluate colour --extractor digits | reads 1 channels, the images have 3
     evaluate colour | Inception's weights could not be downloaded
-    evaluate fakes/000.png | name a folder of pictures
+    evaluate fakes/000.png | give a folder of pictures
     """),
 )
 def test_bad_arguments_are_refused_in_one_line(here, refuse, command, words):
@@ -434,9 +434,9 @@ def test_compare_refuses_different_protocols(here, evaluate, capsys, more, field
         ("a.json", "two or more records of scores"),
         (f"{RUN}/scores.json {RUN}", "two or more records of scores"),
         (f"{RUN}/scores.json nowhere.json", "nowhere.json"),
-        (f"{RUN}/scores.json broken.json", "broken.json is no record of scores"),
-        (f"{RUN}/scores.json list.json", "list.json is no record of scores"),
-        (f"{RUN}/scores.json fakes.npy", "fakes.npy is no record of scores"),
+        (f"{RUN}/scores.json broken.json", "broken.json is not a record of scores"),
+        (f"{RUN}/scores.json list.json", "list.json is not a record of scores"),
+        (f"{RUN}/scores.json fakes.npy", "fakes.npy is not a record of scores"),
     ],
 )
 def test_compare_refuses_bad_files(here, refuse, files, words):
@@ -465,7 +465,7 @@ def test_two_processes_give_the_scores_of_one(here, evaluate, metrics):
     start_processes(_process, (port, f"evaluate {command} --json two.json"), nprocs=2, start_method="fork")
     printed = [Path(f"out{rank}.txt").read_text() for rank in range(2)]
     if metrics == "kid":
-        assert all("1000 fake images or more, there are 100" in text for text in printed)
+        assert all("1000 fake images, but there are 100" in text for text in printed)
         return
     one, expected = evaluate(command)
     two = Report.load(Path("two.json"))

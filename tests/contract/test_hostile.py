@@ -140,7 +140,7 @@ def test_lsun_refuses_a_malicious_key_cache(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = Path("_cache_databedroomtrainlmdb")
     file.write_bytes(pickle.dumps(print))
-    with pytest.raises(ValueError, match="_cache_databedroomtrainlmdb is no list of LSUN's keys"):
+    with pytest.raises(ValueError, match="_cache_databedroomtrainlmdb is not a list of LSUN keys"):
         LSUN().make_dataset("train")
     file.write_bytes(pickle.dumps([b"a", b"b"]))
     with pytest.raises(RuntimeError, match="LSUN was not found"):

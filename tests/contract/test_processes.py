@@ -278,7 +278,7 @@ def test_parameters_without_gradients_stay_unchanged(tmp_path):
 def test_a_batch_not_divisible_by_the_processes_is_refused():
     model = ganzoo.DCGAN(**small("DCGAN"))
     strategy = GANStrategy(process_group_backend="gloo", start_method="fork")
-    with pytest.raises(ProcessRaisedException, match="does not divide over 2 processes"):
+    with pytest.raises(ProcessRaisedException, match="cannot be divided equally among 2 processes"):
         fit(model, NoiseImages(model, batch_size=7), steps=1, strategy=strategy, devices=2)
 
 

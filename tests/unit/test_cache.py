@@ -324,7 +324,7 @@ def test_an_unwritable_cache_gives_one_warning(folder_is, monkeypatch, tmp_path,
         warnings.simplefilter("always")
         read, again = get()
     assert read and same(first, again)
-    assert sum("is not kept for other runs" in str(warning.message) for warning in warned) == 1
+    assert sum("could not be cached for other runs" in str(warning.message) for warning in warned) == 1
     assert "GANZOO_CACHE" in str(warned[-1].message)
 
 

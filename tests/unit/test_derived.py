@@ -281,12 +281,15 @@ def test_labelled_images_follow_the_flip_setting() -> None:
     "make, words",
     [
         (lambda: Pairs(None), "data is null; it takes a GANDataModule"),  # type: ignore[arg-type]
-        (lambda: SemiSupervised(3), "data is 3; SemiSupervised is made of"),  # type: ignore[arg-type]
+        (lambda: SemiSupervised(3), "data is 3; SemiSupervised needs"),  # type: ignore[arg-type]
         (lambda: Pairs(Numbered(), "edge"), "task is 'edge'; it takes one of edges, grey, low-resolution"),  # type: ignore
-        (lambda: Pairs(Numbered(), "grey"), "Numbered is grey already: choose the task edges"),
+        (lambda: Pairs(Numbered(), "grey"), "Numbered is already grey: choose the task edges"),
         (lambda: Pairs(Gaussians()), "Gaussians has 2 channels"),
-        (lambda: Pairs(Numbered(), "low-resolution"), "factor is 4, into which 6x6 .*: choose one of 2, 3"),
-        (lambda: Pairs(Numbered(), "low-resolution", factor=1), "factor is 1, into which"),
+        (
+            lambda: Pairs(Numbered(), "low-resolution"),
+            "factor is 4; it must .* divide image_size 6: choose one of 2, 3",
+        ),
+        (lambda: Pairs(Numbered(), "low-resolution", factor=1), "factor is 1; it must be above 1"),
         (lambda: SemiSupervised(Numbered(), 0), "labels_per_class is 0; it takes a whole number from 1"),
         (
             lambda: SemiSupervised(Numbered(), 10).train_dataloader(),
@@ -294,7 +297,7 @@ def test_labelled_images_follow_the_flip_setting() -> None:
         ),
         (
             lambda: SemiSupervised(Numbered(5), 1).train_dataloader(),
-            "class 2 of Numbered has 0 training images: add some",
+            "class 2 of Numbered has no training images: add some",
         ),
     ],
 )
@@ -306,7 +309,7 @@ def test_bad_arguments_are_refused(make: Any, words: str) -> None:
 
 def test_semi_supervised_refuses_data_without_labels(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="has no labels, of which SemiSupervised shows a few"):
+    with pytest.raises(ValueError, match="has no labels, which SemiSupervised needs"):
         SemiSupervised(ImageFolder(str(tmp_path), 8, num_workers=0))
 
 

@@ -58,7 +58,7 @@ def test_the_classifier_gets_uint8_images_of_the_original_size():
 
 @pytest.mark.parametrize("r", [0, 17])
 def test_resolutions_out_of_range_are_refused(r):
-    with pytest.raises(ValueError, match=f"resolution {r}: the images have 16x16 pixels; take 1 to 16"):
+    with pytest.raises(ValueError, match=f"resolution is {r}; choose 1 to 16 for images of 16x16 pixels"):
         accuracy_by_resolution(Stripes(), *striped(), [r])
 
 

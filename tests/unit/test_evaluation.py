@@ -92,7 +92,7 @@ def test_bad_metrics_and_missing_reals_are_refused(model):
         ganzoo.evaluate(model, Digits(), ["fdi"])
     with pytest.raises(ValueError, match="kid has no setting 'sizes'; it has subsets, size, seed"):
         ganzoo.evaluate(model, Digits(), ["kid:sizes=3"])
-    with pytest.raises(ValueError, match="size is 'many'"):
+    with pytest.raises(ValueError, match="size is 'many'; it takes a whole number above 0, such as size=1000"):
         ganzoo.evaluate(model, Digits(), ["kid:size=many"])
     with pytest.raises(ValueError, match="real"):
         ganzoo.evaluate(model, None, ["fid"], n=64, extractor="digits")
@@ -201,7 +201,7 @@ def spoiled(x, value, i=140):
         (lambda x: x[:, 0], r"\[N, 8, 8\], not \[N, C, H, W\]"),
         (lambda x: spoiled(x, torch.nan), "not finite, for example number 140, counted from 0"),
         (lambda x: spoiled(x, torch.inf), "not finite, for example number 140"),
-        (lambda x: x[:0], "none"),
+        (lambda x: x[:0], "missing"),
         (list, "of type list; it takes a .*, a tensor or array"),
         (lambda x: torch.utils.data.DataLoader(x), "of type DataLoader; .* torch.cat"),
         (lambda x: iter(x), "of type .*iterator"),
@@ -262,7 +262,9 @@ def test_settings_out_of_range_are_refused(model, settings, words):
 
 def test_settings_without_effect_are_refused(bytes_):
     fakes, reals = bytes_
-    with pytest.raises(ValueError, match="n is 10, how many fakes a model makes; images are scored as they are"):
+    with pytest.raises(
+        ValueError, match="n is 10, but only a model can generate n fakes; given images are all scored: leave n out"
+    ):
         score(fakes, reals, n=10)
-    with pytest.raises(ValueError, match="split is 'val', of a data module"):
+    with pytest.raises(ValueError, match="split is 'val', but only a data module has splits"):
         score(fakes, reals, split="val")

@@ -152,20 +152,20 @@ def test_a_pickle_is_refused_and_not_executed(tmp_path):
         "plain.pth": lambda x, path: path.write_bytes(pickle.dumps(x, protocol=2)),
     }.items():
         save({"fc.weight": Evil()}, tmp_path / name)
-        with pytest.raises(ValueError, match=rf"{name} is not a file of tensors .* name a copy of https://"):
+        with pytest.raises(ValueError, match=rf"{name} is not a file of tensors .* use a copy of https://"):
             Inception(tmp_path / name)
     assert not (tmp_path / "ran").exists()
 
 
 def test_files_without_inceptions_weights_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no file of weights at .*none\.pth"):
+    with pytest.raises(FileNotFoundError, match=r"no weight file at .*none\.pth"):
         Inception(tmp_path / "none.pth")
     for content in ({"fc.weight": torch.zeros(3)}, torch.zeros(3), [1]):
         torch.save(content, tmp_path / "other.pth")
-        with pytest.raises(ValueError, match=r"other\.pth holds other weights") as error:
+        with pytest.raises(ValueError, match=r"other\.pth does not contain the weights") as error:
             Inception(tmp_path / "other.pth")
         assert "\n" not in str(error.value)
-    with pytest.raises(ValueError, match="'tf' or 'clean', not 'pil'"):
+    with pytest.raises(ValueError, match="resize is 'pil'; it takes 'tf' or 'clean'"):
         Inception(tmp_path / "other.pth", resize="pil")
 
 
@@ -187,7 +187,7 @@ def test_the_error_of_a_failed_download_says_what_to_do(offline):
         file = offline / "weights-inception-2015-12-05-6726825d.pth"
         assert "no such host at all" in message and "\n" not in message
         assert extractors.INCEPTION in message and str(file) in message and "--weights" in message
-    with pytest.raises(FileNotFoundError, match=r"resnet18's weights .* put https://.* at .*resnet18-\w+\.pth"):
+    with pytest.raises(FileNotFoundError, match=r"resnet18's weights .* save https://.* as .*resnet18-\w+\.pth"):
         Torchvision("resnet18")
 
 
@@ -312,7 +312,7 @@ def test_torchvisions_files_are_verified_and_never_unpickled(torchvisions, monke
         Torchvision("resnet18")
     monkeypatch.undo()
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(ValueError, match=f"{file} is damaged, or another file"):
+    with pytest.raises(ValueError, match=f"{file} is damaged or a different file"):
         Torchvision("resnet18")
     assert not (tmp_path / "ran").exists()
 
@@ -440,7 +440,7 @@ def test_stacked_is_the_classifier_on_each_channel():
             torch.testing.assert_close(outputs["logits"][n, 100 * a + 10 * b + c].exp(), joint)
     torch.testing.assert_close(outputs["logits"].exp().sum(1), torch.ones(5))
     assert (stacked.name, stacked.num_features, stacked.num_classes) == ("digits-stacked", 192, 1000)
-    with pytest.raises(ValueError, match="1 channel can be stacked, digits-stacked is none"):
+    with pytest.raises(ValueError, match="1 channel can be stacked; digits-stacked is not one"):
         Stacked(stacked)
 
 
@@ -477,7 +477,7 @@ def test_make_returns_extractors_by_name(monkeypatch, inception, torchvisions):
     ("spec", "channels", "message"),
     [
         ("inceptoin", 3, "no extractor 'inceptoin'; did you mean 'inception'"),
-        ("", 3, "no extractor ''; there are inception"),
+        ("", 3, "no extractor ''; choose from inception"),
         ("digits-grey", 1, "no extractor 'digits-grey'; did you mean 'digits"),
         ("torchvision-resnet18-stacked", 3, "no extractor 'torchvision-resnet18-stacked'"),
         ("torchvision-restnet18", 3, "no classifier 'restnet18'; did you mean .*'resnet18'"),
@@ -487,7 +487,7 @@ def test_make_returns_extractors_by_name(monkeypatch, inception, torchvisions):
         ("torchvision-vgg16", 1, "take 'torchvision-vgg16-grey'"),
         ("digits", 3, "'digits' reads 1 channels, the images have 3: take 'inception', or 'digits-stacked' for"),
         ("mnist5k-stacked", 1, "reads 3 channels, the images have 1: take 'mnist5k'"),
-        ("inception", 4, "the images have 4: give a module of your own"),
+        ("inception", 4, "the images have 4: use a network of your own"),
     ],
 )
 def test_make_refuses_bad_names_and_channels_before_it_downloads(offline, spec, channels, message):
@@ -498,7 +498,7 @@ def test_make_refuses_bad_names_and_channels_before_it_downloads(offline, spec, 
 def test_make_refuses_mismatched_channels_and_weights(weights):
     with pytest.raises(ValueError, match="'digits' reads 1 channels, the images have 3"):
         make(Classifier("digits"), 3, (32, 32))
-    with pytest.raises(ValueError, match="weights is a file of Inception's"):
+    with pytest.raises(ValueError, match="weights is for Inception only"):
         make("digits", 1, (32, 32), weights)
 
 

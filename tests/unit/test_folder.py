@@ -178,9 +178,9 @@ def test_lost_bit_depth_and_transparency_are_reported(tmp_path: Path) -> None:
         texts = [" ".join(str(warning.message).split()) for warning in told]
         assert len(texts) == 2 and all(str(tmp_path) in text for text in texts)
         assert texts[0].startswith("2 of 7 pictures in ")
-        assert texts[0].endswith("have 16 bits a channel, of which 8 are kept: colour.png; and 1 more")
-        assert texts[1].endswith("have alpha, and are put on white: clear.png; and 1 more")
-    depth = "16 bits a channel, of which 8 are kept"
+        assert texts[0].endswith("have 16 bits per channel and are reduced to 8: colour.png; and 1 more")
+        assert texts[1].endswith("have transparency and are put on white: clear.png; and 1 more")
+    depth = "16 bits per channel, reduced to 8"
     notes = {"colour.png": depth, "grey.png": depth, "clear.png": "transparent, put on white"}
     assert scan(str(tmp_path)).notes == notes
     assert scan(str(tmp_path), 9).notes["grey.png"] == f"8x8, below 9 pixels; {depth}"
@@ -193,7 +193,7 @@ def test_32_bit_pixels_outside_the_16_bit_range_are_refused(tmp_path: Path) -> N
     for value in (65_536, -1):
         values[3, 4] = value
         Image.fromarray(values).save(tmp_path / "a.tif")
-        with pytest.raises(ValueError, match="32-bit pixels from .*, whose range is not known"):
+        with pytest.raises(ValueError, match="32-bit pixels from .*, outside the 16-bit range"):
             decode(tmp_path / "a.tif", 8, 1)
         assert "32-bit pixels" in scan(str(tmp_path)).unusable["a.tif"]
 
@@ -264,7 +264,7 @@ def test_tiff_pages_are_not_counted(tmp_path: Path) -> None:
     data = bytearray((tmp_path / "a.tif").read_bytes())
     (tmp_path / "a.tif").write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))  # a damaged page
     report = scan(str(tmp_path), 8)
-    assert report.notes == {"a.tif": "several frames, of which the first is used"} and not report.unusable
+    assert report.notes == {"a.tif": "several frames; only the first is used"} and not report.unusable
 
 
 def test_control_characters_in_names_are_escaped_in_warnings(tmp_path: Path) -> None:
@@ -330,7 +330,7 @@ def test_a_folder_without_a_decodable_picture_is_an_error(tmp_path: Path) -> Non
     fill(tmp_path, 2)
     truncate(tmp_path / "00.png")
     truncate(tmp_path / "01.png")
-    with pytest.warns(UserWarning), pytest.raises(RuntimeError, match="None of these 2 pictures"):
+    with pytest.warns(UserWarning), pytest.raises(RuntimeError, match="None of the 2 pictures"):
         ImageFolder(str(tmp_path), 8, corrupt="skip", val_fraction=0, num_workers=0).dataset("train")[0]
 
 

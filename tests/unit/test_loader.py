@@ -165,7 +165,9 @@ def test_a_process_with_waiting_workers_exits() -> None:
 
 
 def test_bad_batch_sizes_are_refused() -> None:
-    with pytest.raises(ValueError, match="does not divide over 3 processes: choose a multiple of 3, for example 9"):
+    with pytest.raises(
+        ValueError, match="cannot be divided equally among 3 processes: choose a multiple of 3, for example 9"
+    ):
         Loader(Numbers(), 8, world_size=3)
     with pytest.raises(ValueError, match="exceeds the 23 training images.*lower batch_size to 22"):
         Loader(Numbers(), 24, world_size=2)

@@ -512,8 +512,8 @@ BAD = {
     "held against the test split": (["memorisation"], {"split": "test"}, "split train, not test"),
     "parzen against the test split": (["parzen"], {"split": "test"}, "split train, not test"),
     "an unknown name": (["fidd"], {}, "did you mean 'fid'"),
-    "nothing like a name": (["zzzzzz"], {}, "there are fid, is"),
-    "no modes": (["modes"], {}, "modes are counted on"),
+    "nothing like a name": (["zzzzzz"], {}, "choose from fid, is"),
+    "no modes": (["modes"], {}, "modes can be counted for"),
     "no classes": (["accuracy"], {}, "conditional"),
     "no classes of their own": (["intra_fid"], {}, "conditional"),
     "no classes to look into": (["ms_ssim"], {}, "conditional"),
@@ -540,7 +540,7 @@ def test_fid_infinity_needs_subsets_larger_than_the_number_of_features():
     extractor = Random()
     extractor.num_features = 200
     with pytest.raises(
-        ValueError, match="fid_infinity with 200 features needs 2010 fake images or more, there are 2000"
+        ValueError, match="fid_infinity with 200 features needs at least 2010 fake images, but there are 2000"
     ):
         evaluation(["fid_infinity"], n=2000, extractor=extractor)
     evaluation(["fid_infinity"], n=2010, extractor=extractor)

@@ -127,9 +127,9 @@ def test_invalid_folders_and_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="No pictures in"):
         Pictures(tmp_path)
     fill(tmp_path)
-    with pytest.raises(NotADirectoryError, match=r"00.png is a file: name a folder of pictures, or a \.npy"):
+    with pytest.raises(NotADirectoryError, match=r"00.png is a file: give a folder of pictures, or a \.npy"):
         Pictures(tmp_path / "00.png")
-    with pytest.raises(ValueError, match="gives 1 picture, and a score needs 2 or more"):
+    with pytest.raises(ValueError, match="has too few pictures, 1: a score needs at least 2"):
         Pictures(tmp_path, limit=1)
     (tmp_path / "03.png").write_bytes(b"junk")
     (tmp_path / "04.png").write_bytes(b"")
@@ -172,10 +172,10 @@ def test_arrays_are_read_from_npy_and_npz(tmp_path: Path, kind: str, channels: i
     "array, words",
     [
         (NOISE.astype(np.float32), r"float32 \[7, 9, 11, 3\], not images as uint8"),
-        (NOISE.transpose(0, 3, 1, 2), r"uint8 \[7, 3, 9, 11\].*channels go last"),
+        (NOISE.transpose(0, 3, 1, 2), r"uint8 \[7, 3, 9, 11\].*put channels last"),
         (NOISE[0], r"uint8 \[9, 11, 3\]"),
         (NOISE[:, :0], r"uint8 \[7, 0, 11, 3\]"),
-        (NOISE[:1], "gives 1 picture"),
+        (NOISE[:1], "too few pictures, 1"),
         (np.array([{}]), "cannot be read as an array: .*(allow_pickle|Python objects)"),
     ],
 )
@@ -234,5 +234,5 @@ def test_c_ordered_npy_arrays_are_read_from_the_file_on_access(tmp_path: Path) -
         assert torch.equal(mine.__getitems__([i])["image"][0], expected)
         assert torch.equal(other.__getitems__([i])["image"][0], expected)
     os.truncate(tmp_path / "a.npy", 500)
-    with pytest.raises(ValueError, match=r"a.npy is damaged \(it has lost its end\): write it again"):
+    with pytest.raises(ValueError, match=r"a.npy is damaged \(it is truncated\): write it again"):
         mine.__getitems__([3])

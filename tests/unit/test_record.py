@@ -245,7 +245,7 @@ HOSTILE = {
 def test_invalid_records_are_refused_in_one_line(case, tmp_path):
     content, file = HOSTILE[case], tmp_path / "scores.json"
     file.write_text(content if isinstance(content, str) else json.dumps(content), encoding="latin-1")
-    with pytest.raises(ValueError, match="is no record of scores") as caught:
+    with pytest.raises(ValueError, match="is not a record of scores") as caught:
         Report.load(file)
     assert str(file) in str(caught.value) and "\n" not in str(caught.value)
 

@@ -180,8 +180,8 @@ class NoTest(Digits):
     ("settings", "words"),
     [
         ({"metrics": ["fit"]}, "no metric 'fit'; did you mean 'fid'"),
-        ({"metrics": ["kid"], "n": 999}, "1000 fake images or more, there are 999"),
-        ({"metrics": ["kid"], "final_n": 999}, "1000 fake images or more, there are 999"),
+        ({"metrics": ["kid"], "n": 999}, "1000 fake images, but there are 999"),
+        ({"metrics": ["kid"], "final_n": 999}, "1000 fake images, but there are 999"),
         ({"extractor": "digit"}, "no extractor 'digit'; did you mean 'digits'"),
         ({"extractor": "inception"}, "'inception' reads 3 channels, the images have 1"),
         ({"best": ["fit"]}, "scores.best: fit cannot rank checkpoints; available: fid"),

@@ -141,7 +141,7 @@ def test_every_flipped_byte_is_detected_or_harmless(pictures: Path, out: Path, s
         try:
             assert torch.equal(everything(out), expected), place
         except ValueError as error:
-            assert str(file) in str(error) and "data prepare, run again as before" in str(error), place
+            assert str(file) in str(error) and "data prepare again" in str(error), place
             noticed += 1
     assert noticed > 2 * 3 * SIZE * SIZE // step
 
@@ -158,13 +158,13 @@ def test_missing_truncated_and_foreign_shards_are_refused(out: Path, tmp_path: P
     whole = file.read_bytes()
     for size in (0, 10, 700, len(whole) // 2, len(whole) - 1):
         file.write_bytes(whole[:size])
-        with pytest.raises(ValueError, match=r"shard-00001.arrow is damaged \(.*data prepare, run again"):
+        with pytest.raises(ValueError, match=r"shard-00001.arrow is damaged \(.*data prepare again"):
             shards(out)
     file.write_bytes((out / "shard-00002.arrow").read_bytes())
-    with pytest.raises(ValueError, match="shard-00001.arrow is damaged .not the rows of index.json"):
+    with pytest.raises(ValueError, match="shard-00001.arrow is damaged .its rows do not match index.json"):
         shards(out)
     file.unlink()
-    with pytest.raises(FileNotFoundError, match=r"shard-00001.arrow is missing: .*data prepare, run again"):
+    with pytest.raises(FileNotFoundError, match=r"shard-00001.arrow is missing: .*data prepare again"):
         shards(out)
     with pytest.raises(ValueError, match="other columns"):
         Shard(out / "shard-00000.arrow", (3, 9, 9), True)
@@ -217,13 +217,13 @@ def test_a_damaged_index_is_refused(out: Path, change: Any) -> None:
         change if isinstance(change, str) else json.dumps({**index, **change} if isinstance(change, dict) else change)
     )
     (out / "index.json").write_text(text)
-    with pytest.raises(ValueError, match=r"index.json is damaged, or no index of shards \(.*data prepare, run again"):
+    with pytest.raises(ValueError, match=r"index.json is damaged, or not an index of shards \(.*data prepare$"):
         shards(out)
 
 
 def test_missing_shards_or_pyarrow_are_refused(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
-        FileNotFoundError, match="nowhere is not a folder: name a folder that python -m ganzoo data prep"
+        FileNotFoundError, match="nowhere is not a folder: give a folder written by python -m ganzoo data prep"
     ):
         shards(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="pictures contains no shards"):
@@ -251,7 +251,7 @@ def test_a_damaged_picture_stops_training_with_a_one_line_error(
         arguments = f"--data.path out --data.batch_size 20 --data.num_workers {workers} --trainer.max_steps 3"
         assert main(["fit", "--config", "dcgan/shards", *arguments.split(), "--scores.final_n", "0"]) == 2
         error = capsys.readouterr().err.splitlines()[-1]
-        assert "shard-00000.arrow is damaged" in error and "data prepare, run again as before" in error, error
+        assert "shard-00000.arrow is damaged" in error and "data prepare again" in error, error
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -265,7 +265,7 @@ def test_a_shard_truncated_while_it_is_read_raises_an_error(out: Path, workers: 
     with pytest.raises(ValueError, match="shard-0000. is damaged|shard-0000..arrow is damaged") as error:
         list(batches)
     line = mid_run(error.value)
-    assert line is not None and "is damaged (it has lost its end): python -m ganzoo data prepare, run again" in line
+    assert line is not None and "is damaged (it is truncated): run the same python -m ganzoo data prepare again" in line
 
 
 def test_the_number_of_open_files_is_limited(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

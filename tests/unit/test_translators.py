@@ -113,7 +113,7 @@ def test_fakes_translate_the_sources_in_order_and_keep_their_labels():
     order = torch.arange(64) % 15
     assert torch.equal(block["images"], data.images[order])
     assert torch.equal(block["labels"], data.labels()[order]) and fakes.num_classes == 5
-    with pytest.raises(ValueError, match="come without sources"):
+    with pytest.raises(ValueError, match="have no sources"):
         Fakes(Negative(), 20, 0, ArrayImages(data.images))
 
 
