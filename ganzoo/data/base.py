@@ -75,6 +75,10 @@ class GANDataModule(LightningDataModule):
             self._datasets[split] = self.make_dataset(split)
         return self._datasets[split]
 
+    def partners(self, split: Split) -> bool:
+        """Whether each image of a split is the true translation of its source."""
+        return self.source_channels is not None and self.paired
+
     def training_images(self, seed: int) -> Images:
         """The training split with all its random transformations, from which the training batches are drawn.
 

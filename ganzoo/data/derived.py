@@ -89,9 +89,12 @@ class Pairs(_Derived):
 
     def make_dataset(self, split: Split) -> Images:
         images = self.data.dataset(split)
-        if self.paired or split != "train":
+        if self.partners(split):
             return Derived(images, self._draw, self._recipe)
         return Merged(*self._halves(images))
+
+    def partners(self, split: Split) -> bool:
+        return self.paired or split != "train"
 
     def training_images(self, seed: int) -> Images:
         if self.paired:

@@ -66,12 +66,12 @@ def pictures() -> tuple[Picture, ...]:
 
 
 @cache
-def classes(factor: Factor) -> tuple[str, ...]:
-    """The names of a factor's values, by class."""
-    known: dict[str, tuple[str, ...]] = {"gender": GENDERS, "tone": TONES}
-    if factor == "role":
-        return tuple(sorted({str(p.role) for p in pictures() if p.subcategory in PORTRAITS}))
-    return known.get(factor) or tuple(dict.fromkeys(p.category for p in pictures()))
+def classes(factor: str) -> tuple[str, ...]:
+    """The names of a factor's classes; roles are those of the portraits."""
+    if factor in (known := {"gender": GENDERS, "tone": TONES}):
+        return known[factor]
+    found = (getattr(p, factor) for p in pictures() if factor != "role" or p.subcategory in PORTRAITS)
+    return tuple(sorted({*found}) if factor == "role" else dict.fromkeys(found))
 
 
 def class_of(picture: Picture, factor: Factor) -> int:
@@ -190,6 +190,9 @@ class Tones(GANDataModule):
         images, sources = self._read(split)
         return Merged(images, Sources(sources))
 
+    def partners(self, split: Split) -> bool:
+        return self.paired or split != "train"
+
     def training_images(self, seed: int) -> Images:
         if self.paired:
             return super().training_images(seed)
@@ -206,7 +209,7 @@ class Tones(GANDataModule):
             labels = torch.full([len(chosen)], TONES.index(tone))
             found.append(ArrayImages(images_of(chosen, self.image_size), labels))
         images, sources = found
-        if split != "train" or self.paired:
+        if self.partners(split):
             return images, sources
         first, second = halves(len(images))
         return Chosen(images, first), Chosen(sources, second)

@@ -18,10 +18,18 @@ METRICS: dict[str, type[Metric]] = {
     for metric in (
         *(metrics.FID, metrics.InceptionScore, metrics.KID, metrics.PrecisionRecall, metrics.DensityCoverage),
         *(metrics.Memorisation, metrics.Accuracy, metrics.IntraFID, metrics.SFID, metrics.FIDInfinity),
-        *(metrics.GaussianModes, metrics.Parzen, metrics.EBGANScore, PPL, LPIPSDiversity, ClassSimilarity),
+        *(
+            metrics.GaussianModes,
+            metrics.Parzen,
+            metrics.EBGANScore,
+            metrics.TruePartners,
+            PPL,
+            LPIPSDiversity,
+            ClassSimilarity,
+        ),
     )
 }
-USUAL = ("fid", "is", "kid", "pr", "dc", "memorisation", "accuracy")  # for data without known modes
+USUAL = ("fid", "is", "kid", "pr", "dc", "memorisation", "accuracy", "pairs")  # for data without known modes
 
 
 def usual_extractor(channels: int) -> str | None:
@@ -81,7 +89,8 @@ def cheap(data: Any) -> list[str]:
     """Default metrics during training, at little cost: modes if known, or FID with the data's own classifier."""
     if _modes(data) is not None:
         return ["modes"]
-    return ["fid"] if getattr(data, "extractor", None) in ("digits", "mnist5k") else []
+    extractor = getattr(data, "extractor", None)
+    return ["fid"] if extractor is not None and not extractor.startswith("inception") else []
 
 
 def _setting(metric: type[Metric], text: str) -> tuple[str, Any]:

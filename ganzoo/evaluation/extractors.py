@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ganzoo.core.pixels import to_float
 from ganzoo.core.text import closest
-from ganzoo.evaluation.classifier import ARCHITECTURES, PINNED, digit_input, pinned
+from ganzoo.evaluation.classifier import ARCHITECTURES, FACTORS, pinned, resized
 from ganzoo.evaluation.determinism import seeded
 from ganzoo.evaluation.downloads import fetch, sha256, tensors
 from ganzoo.evaluation.interfaces import Extractor, Outputs, probe
@@ -270,11 +270,39 @@ def _three_digits(output: Tensor) -> str:
     return f"{size:.2e} {round(100 * x.mean().item() / (size or 1))}"
 
 
-# The digit classifiers that come with ganzoo
+# The classifiers that come with ganzoo; `weights/<name>.json` records their training
+
+
+class EmojiClassifier(Extractor):
+    """The classifier of emoji that comes with ganzoo, trained on the training split of `Emoji`.
+
+    "features" [N, 64] are the same for all factors.
+
+    Args:
+        factor: of the logits: "category", "subcategory", "tone", "gender" or "role".
+
+    Raises:
+        ValueError: the factor is unknown, or the weight file has been modified.
+    """
+
+    channels, num_features, pinned = 3, 64, True
+    citation = "ganzoo/evaluation/weights/emoji.json"
+    preprocessing = "bilinear, antialiased, to 32x32, x / 127.5 - 1"
+
+    def __init__(self, factor: str) -> None:
+        if factor not in FACTORS:
+            raise ValueError(f"no factor {factor!r}{closest(factor, FACTORS, 'choose from ' + ', '.join(FACTORS))}")
+        self.network = pinned("emoji").eval().requires_grad_(False)
+        self.name, self._factor, self.num_classes = f"emoji-{factor}", factor, FACTORS[factor]
+        self.fingerprint = fingerprint(self.network, self.preprocessing)
+
+    def extract(self, images: Tensor) -> Outputs:
+        features, logits = self.network(resized(images, 32))
+        return {"features": features, "logits": logits[self._factor]}
 
 
 class Classifier(Extractor):
-    """A digit classifier that comes with ganzoo; `weights/<name>.json` records its training.
+    """A digit classifier that comes with ganzoo.
 
     Args:
         name: "digits", trained on the training split of `Digits`, or "mnist5k", on that of `MNIST5k`.
@@ -286,8 +314,9 @@ class Classifier(Extractor):
     channels, num_classes, pinned = 1, 10, True
 
     def __init__(self, name: str) -> None:
-        if name not in PINNED:
-            raise ValueError(f"no classifier {name!r}{closest(name, PINNED, 'choose from ' + ', '.join(PINNED))}")
+        if name not in ARCHITECTURES:
+            known = ", ".join(ARCHITECTURES)
+            raise ValueError(f"no classifier {name!r}{closest(name, ARCHITECTURES, f'choose from {known}')}")
         self._size = ARCHITECTURES[name]["size"]
         self.network = pinned(name).eval().requires_grad_(False)
         self.name, self.num_features = name, ARCHITECTURES[name]["num_features"]
@@ -296,7 +325,7 @@ class Classifier(Extractor):
         self.fingerprint = fingerprint(self.network, self.preprocessing)
 
     def extract(self, images: Tensor) -> Outputs:
-        features, logits = self.network(digit_input(images, self._size))
+        features, logits = self.network(resized(images, self._size))
         return {"features": features, "logits": logits}
 
 
@@ -364,6 +393,7 @@ class Grey(Extractor):
 NAMES = (
     *("inception", "inception-clean", "inception-grey", "inception-clean-grey"),
     *("digits", "digits-stacked", "mnist5k", "mnist5k-stacked"),
+    *(f"emoji-{factor}" for factor in FACTORS),
 )
 
 
@@ -401,11 +431,13 @@ def _by_name(name: str, channels: int, weights: str | Path | None) -> Extractor:
     if name not in NAMES and not (base.startswith("torchvision-") and adapter != "stacked"):
         known = [*NAMES, "torchvision-resnet50"]
         raise ValueError(f"no extractor {name!r}{closest(name, known, 'choose from ' + ', '.join(known))}")
-    _check_channels(name, 1 if adapter == "grey" or (not adapter and base in PINNED) else 3, channels)
+    _check_channels(name, 1 if adapter == "grey" or (not adapter and base in ARCHITECTURES) else 3, channels)
     if base.startswith("inception"):
         extractor: Extractor = Inception(weights, "clean" if base.endswith("clean") else "tf")
-    elif base in PINNED:
+    elif base in ARCHITECTURES:
         extractor = Classifier(base)
+    elif base.startswith("emoji-"):
+        extractor = EmojiClassifier(base.removeprefix("emoji-"))
     else:
         extractor = Torchvision(base.removeprefix("torchvision-"))
     return {"grey": Grey, "stacked": Stacked}[adapter](extractor) if adapter else extractor
@@ -414,10 +446,10 @@ def _by_name(name: str, channels: int, weights: str | Path | None) -> Extractor:
 def _check_channels(name: str, reads: int, channels: int) -> None:
     if reads == channels:
         return
-    cures = {(3, 1): f"take '{name}-grey'", (1, 3): "take 'inception'"}
+    cures = {(3, 1): f"take '{name}-grey'", (1, 3): "take 'inception'"} if not name.startswith("emoji") else {}
     if name.endswith(("-grey", "-stacked")):
         cures = dict.fromkeys(cures, f"take '{name.rpartition('-')[0]}'")
-    elif name in PINNED:
+    elif name in ARCHITECTURES:
         cures[1, 3] += f", or '{name}-stacked' for stacked digits"
     cure = cures.get((reads, channels), "use a network of your own")
     raise ValueError(f"the extractor {name!r} reads {reads} channels, the images have {channels}: {cure}")

@@ -14,6 +14,7 @@ from ganzoo.functional.frechet import Gaussian, fid_infinity, frechet_distance, 
 from ganzoo.functional.kernels import kid
 from ganzoo.functional.modes import gaussian_modes, stacked_modes
 from ganzoo.functional.neighbours import authenticity, copying, density_coverage, precision_recall
+from ganzoo.functional.pairs import l1_and_psnr
 from ganzoo.functional.parzen import parzen
 
 BOTH = ("fake", "real")
@@ -278,6 +279,35 @@ class Accuracy(Metric):
         logits, y = states["fake"]["logits.rows"], states["fake"]["labels.rows"]
         p = (logits.argmax(1) == y).double().mean().item()
         return {"accuracy": (p, (p * (1 - p) / len(y)) ** 0.5)}
+
+
+@dataclass(frozen=True)
+class TruePartners(Metric):
+    """Translations beside the true images of their sources, as far as the first 5,000 fakes.
+
+    `l1`: mean absolute difference, of the range 0 to 1. `psnr`: peak signal-to-noise ratio in dB, averaged over images.
+    """
+
+    name = "pairs"
+    figures = {"l1": "lower", "psnr": "higher"}
+    needs = {"fake": ("images.sample",), "real": ("images.sample",)}
+    error = "standard error over pairs"
+
+    def count(self, fakes: int) -> int:
+        return min(fakes, 5000)
+
+    def check(self, given: Given) -> None:
+        if not given.partners:
+            raise ValueError("pairs needs a translator, and data whose images are the true translations of its sources")
+
+    def compute(self, states: States) -> Figures:
+        fake, real = (states[side]["images.sample"] for side in BOTH)
+        return {name: _mean(x) for name, x in zip(self.figures, l1_and_psnr(fake, real), strict=True)}
+
+
+def _mean(x: Tensor) -> tuple[float, float | None]:
+    """Mean and its standard error."""
+    return x.mean().item(), (x.std() / len(x) ** 0.5).item() if len(x) > 1 else None
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,13 @@ from safetensors.torch import load
 from torch import nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from ganzoo.data import Digits, MNIST5k
+from ganzoo.data import Digits, Emoji, MNIST5k
 from ganzoo.evaluation import downloads, extractors
-from ganzoo.evaluation.classifier import ARCHITECTURES, PINNED, WEIGHTS, DigitNet
+from ganzoo.evaluation.classifier import ARCHITECTURES, FACTORS, PINNED, WEIGHTS, DigitNet, pinned
 from ganzoo.evaluation.extractors import (
     Classifier,
     Custom,
+    EmojiClassifier,
     Grey,
     Inception,
     Stacked,
@@ -379,6 +380,43 @@ def test_checksum_and_accuracy_of_the_shipped_classifiers(name, data):
     assert (outputs["features"].std(0) > 1e-3).all()  # no feature is dead
 
 
+@pytest.mark.parametrize("name", ["emoji", "emoji-training"])
+def test_checksum_and_accuracy_of_the_emoji_classifiers(name):
+    content = (WEIGHTS / f"{name}.safetensors").read_bytes()
+    card = json.loads((WEIGHTS / f"{name}.json").read_text())
+    assert hashlib.sha256(content).hexdigest() == PINNED[name] == card["sha256"]
+    assert len(content) < 1e6
+    network = pinned(name).eval()
+    _, splits = command.emoji()
+    assert set(splits["test"][1]) == set(FACTORS)
+    assert command.accuracy(network, *splits["test"]) == pytest.approx(card["accuracy"]["test"], abs=0.006)
+    maps = network.maps(splits["test"][0][:200])
+    assert [list(x.shape[1:]) for x in maps] == [[24, 32, 32], [48, 16, 16], [64, 8, 8], [64, 4, 4]]
+    assert (maps[-1].mean((2, 3)).std(0) > 1e-3).sum() >= 60  # nearly no feature is dead
+
+
+def test_emoji_logits_are_those_of_the_factor():
+    data = Emoji("portraits", label="gender")
+    test = data.dataset("test").__getitems__(range(93))
+    found = {factor: make(f"emoji-{factor}", 3, (32, 32)) for factor in FACTORS}
+    logits = found["gender"](test["image"])["logits"]
+    card = json.loads((WEIGHTS / "emoji.json").read_text())
+    assert (logits.argmax(1) == test["label"]).double().mean() > card["accuracy"]["test"]["gender"] - 0.1
+    outputs = {factor: extractor(test["image"]) for factor, extractor in found.items()}
+    assert {factor: output["logits"].shape[1] for factor, output in outputs.items()} == FACTORS
+    assert all(torch.equal(output["features"], outputs["tone"]["features"]) for output in outputs.values())
+    assert {e.num_classes for e in found.values()} == {*FACTORS.values()} and found["tone"].name == "emoji-tone"
+
+
+def test_training_features_are_other_than_those_of_scores():
+    first, second = (pinned(name).state_dict() for name in ("emoji", "emoji-training"))
+    assert not any(torch.equal(first[key], second[key]) for key in first if key.endswith("weight"))
+    with pytest.raises(ValueError, match="no extractor 'emoji-training'"):
+        make("emoji-training", 3, (32, 32))
+    with pytest.raises(ValueError, match="no factor 'age'"):
+        EmojiClassifier("age")
+
+
 def test_changed_weights_are_refused(monkeypatch, tmp_path):
     content = bytearray((WEIGHTS / "digits.safetensors").read_bytes())
     content[-1] ^= 1
@@ -461,7 +499,7 @@ def test_make_returns_extractors_by_name(monkeypatch, inception, torchvisions):
     monkeypatch.setattr(extractors, "fetch_inception", lambda: Path("random.pth"))
     monkeypatch.setattr(extractors, "_inception", lambda path: {"random.pth": inception.network}[path.name])
     for name in extractors.NAMES:
-        channels = 1 if "grey" in name or name in PINNED else 3
+        channels = 1 if "grey" in name or name in ARCHITECTURES else 3
         extractor = make(name, channels, (32, 32))
         assert (extractor.name, extractor.channels) == (name, channels)
         assert make(extractor, channels, (32, 32)) is extractor

@@ -20,7 +20,7 @@ from torch_fidelity import metric_fid, metric_isc, metric_prc
 
 import ganzoo
 from ganzoo.core.pixels import to_uint8
-from ganzoo.data import Digits, Gaussians
+from ganzoo.data import CIFAR10, Digits, Emoji, Gaussians, Pairs
 from ganzoo.data.base import GANDataModule
 from ganzoo.data.datasets import ArrayImages
 from ganzoo.evaluation import choice, measure, metrics, perceptual
@@ -572,6 +572,12 @@ def test_default_metrics_are_those_that_can_be_computed():
     assert [m.name for m in points.metrics] == ["modes"]
 
 
+def test_data_with_an_own_classifier_have_default_scores_during_training():
+    assert choice.cheap(Digits()) == choice.cheap(Emoji("portraits", label="gender")) == ["fid"]
+    assert choice.cheap(CIFAR10()) == []
+    assert choice.cheap(Gaussians()) == ["modes"]
+
+
 # Every metric
 
 
@@ -610,13 +616,17 @@ def test_every_metric_matches_its_declarations(name, monkeypatch):
     for need in (need for needs in metric.needs.values() for need in needs):
         output, _, state = need.partition(".")
         assert need == "model" or (output in {*EXTRACTED, "images", "labels"} and state in STATES)
-    if name not in ("accuracy",):
+    if name not in ("accuracy", "pairs"):
         assert "20" in metric.paper, "author, year and section"
 
     monkeypatch.setattr(perceptual, "network", lambda net: Squares())
     monkeypatch.setattr(choice, "METRICS", {**METRICS, **FASTER})
     if name == "modes":
         it = Evaluation(Fakes(Gauss(), 2500), Reference.of(Gaussians(n=100)), [name])
+    elif name == "pairs":
+        reference = Reference.of(Pairs(Digits(image_size=16), "edges"), "val")
+        model = ganzoo.Pix2Pix(source_channels=1, channels=1, image_size=16, width=4)
+        it = Evaluation(Fakes(model, 100, reals=reference.sets["real"]), reference, [name])
     else:
         it = evaluation([name], labels=Digits().dataset("train").labels())
     report = it.run()
