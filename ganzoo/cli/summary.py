@@ -85,8 +85,9 @@ def _alarms(trainer: Trainer) -> list[str]:
 
 def _scores(report: Report) -> list[str]:
     lines = [f"Scores of {report.scores[0].protocol['fakes']:,} fakes:"]
-    ranked = [score for score in report.scores if score.better]
-    lines += [f"  {score.name:<28}{score.readable}" for score in ranked[:SHOWN]]
+    shown = [score for score in report.scores if score.better][:SHOWN]
+    width = max((len(score.name) for score in shown), default=0) + 2
+    lines += [f"  {score.name:<{width}}{score.readable}" for score in shown]
     return lines + ([f"  and {more} more in scores.json"] if (more := len(report.scores) - SHOWN) > 0 else [])
 
 

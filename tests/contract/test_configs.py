@@ -20,8 +20,8 @@ from ganzoo.data.prepare import prepare
 from tests.variants import SMALL
 
 ROOT = Path(__file__).parents[2] / "configs"
-EMBEDDED = {"Digits", "Gaussians", "MNIST5k"}
-QUICK = {"Digits", "Gaussians"}  # to load and to train on
+EMBEDDED = {"Digits", "Emoji", "Gaussians", "MNIST5k", "Tones"}
+QUICK = {"Digits", "Emoji", "Gaussians", "Tones"}  # to load and to train on
 FOLDERS = {"ImageFolder", "PairedFolder", "UnpairedFolder"}
 CONFIGS = configs()
 
