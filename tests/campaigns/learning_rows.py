@@ -338,7 +338,7 @@ EXPERIMENTS = {
         ("fid_500", "fid", "precision", "recall"),
         (),
         since_500,
-        note="Portraits of 32x32 pixels; each arm has two minutes of one core. `fid_500` is FID of 1,000 fakes after 500 "
+        note="Portraits of 32x32 pixels; two minutes of one core per run. `fid_500` is FID of 1,000 fakes after 500 "
         "batches, `fid` that of 5,000 fakes at the end.",
     ),
     "pyramid": Experiment(
