@@ -11,7 +11,7 @@ import pytest
 
 from ganzoo.cli.paths import additions, configs
 from tests.campaigns.learning import PLACE, main, options_of, page, read
-from tests.campaigns.learning_rows import EXPERIMENTS, command, in_order
+from tests.campaigns.learning_rows import EXPERIMENTS, command, in_order, since_500
 
 
 def row(arm, seed, **figures):
@@ -83,6 +83,16 @@ def test_the_page_shows_means_failures_and_verdicts():
     verdict = "Jensen-Shannon divergence: **depends on the seed** (1 of 2 seeds)"
     assert verdict in text, "a failed seed is no verdict"
     assert text.count("Not run yet.") == len(EXPERIMENTS) - 1
+
+
+def test_early_fid_is_that_after_500_batches(tmp_path):
+    def report(step, value):
+        return {"step": step, "scores": [{"figure": "is", "value": 9.0}, {"figure": "fid", "value": value}]}
+
+    lines = [json.dumps(report(step, value)) for step, value in ((500, 40.0), (1000, 20.0))]
+    (tmp_path / "scores.jsonl").write_text("\n".join(lines) + "\n")
+    (tmp_path / "scores.json").write_text(json.dumps(report(1200, 10.0)))
+    assert since_500(tmp_path) == {"is": 9.0, "fid": 10.0, "fid_500": 40.0}
 
 
 def test_in_order_is_strict():

@@ -46,13 +46,13 @@ def shortened(arguments: list[str]) -> list[str]:
     if arguments[0] == "fit":
         quick += ["--data.batch_size", "4"]
         quick += [] if "--dry-run" in arguments else ["--trainer.max_steps", "3"]
-        first = "configs/dcgan/digits.yaml" in line  # with scores and a video
-        quick += ["--scores.final_n", "400" if first else "0"] if "digits" in line else []
+        first = "configs/wgangp/emoji.yaml" in line  # with scores and a video
+        quick += ["--scores.final_n", "400" if first else "0"] if "digits" in line or "emoji" in line else []
         quick += [] if first else ["--samples.video_fps", "0"]
         quick += ["--model.width", "4"] if "/folder" in line or "dcgan/shards" in line else []  # of 64x64 pixels
         if "ImageFolder" in line and "improvedgan" in line:
             quick += ["--model.hidden", "8", "--model.d_hidden", "8", "--data.num_workers", "0"]
-    if arguments[0] == "evaluate" and "-digits" in line and "--compare" not in line:
+    if arguments[0] == "evaluate" and ("-digits" in line or "runs/" in line) and "--compare" not in line:
         quick += ["-n", "400"]
     return [*arguments, *quick]
 
@@ -82,7 +82,7 @@ def run(arguments: list[str], capsys) -> None:
 
 def test_the_readme_starts_with_installation_and_test_commands():
     first = blocks(ROOT / "README.md", "bash")[0]
-    assert "pip install -e . && python -m ganzoo fit --config configs/dcgan/digits.yaml" in first
+    assert "pip install -e . && python -m ganzoo fit --config configs/wgangp/emoji.yaml" in first
     assert 'pip install -e ".[test]" && pytest' in first
 
 
@@ -92,7 +92,7 @@ def test_the_readme_commands_run_in_order(folder, capsys):
     assert len(lines) >= 8
     for arguments in lines:
         run(shortened(arguments), capsys)
-    assert (folder / "runs" / "001-dcgan-digits" / "samples.mp4").exists()
+    assert (folder / "runs" / "001-wgangp-portraits" / "samples.mp4").exists()
 
 
 @pytest.mark.parametrize("guide", GUIDES)
@@ -114,9 +114,10 @@ def test_commands_of_the_guides_run_in_order(guide, folder, capsys):
 def test_python_blocks_run(page, folder):
     """In order, each in its own namespace, on a run of two steps."""
     found = [block for block in blocks(ROOT / page, "python") if "GeometricGAN" not in block]
-    if any("runs/" in block for block in found):
-        quick = ["--trainer.max_steps", "2", "--data.batch_size", "4", "--scores.final_n", "0"]
-        assert main(["fit", "--config", "dcgan/digits", *quick]) == 0
+    quick = ["--trainer.max_steps", "2", "--data.batch_size", "4", "--scores.final_n", "0"]
+    for run in {run for block in found for run in re.findall(r"runs/001-(\w+)-", block)}:
+        config = {"wgangp": "wgangp/emoji", "dcgan": "dcgan/digits"}[run]
+        assert main(["fit", "--config", config, *quick]) == 0
     for block in found:
         block = re.sub(r"\bn=[\d_]+", "n=1000", re.sub(r"max_steps=[\d_]+", "max_steps=2", block))
         exec(compile(block, page, "exec"), {})
