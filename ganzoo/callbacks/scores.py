@@ -128,7 +128,7 @@ class Scores(BatchEndCallback):
         directions = {figure: way for _, figure, way in figures}
         kept = [figure for peer in peers for figure in peer._best(data, figures)]
         if unknown := set(kept) - set(directions):
-            there = ", ".join(directions) or "no figures of these metrics"
+            there = ", ".join(directions) or "none for these metrics"
             raise MisconfigurationException(
                 f"scores.best: {', '.join(sorted(unknown))} cannot rank checkpoints; available: {there}"
             )

@@ -73,7 +73,7 @@ def _check(model: GANModule, checkpoint: dict[str, Any]) -> None:
     if type(model).configure_optimizers.__module__ != "ganzoo.core.module":
         return  # the order of a variant's own optimizers is unknown
     if not isinstance(states, list) or len(states) != len(PLAYERS):
-        raise MisconfigurationException("the checkpoint lacks the states of two optimizers; use another one")
+        raise MisconfigurationException("the checkpoint lacks the states of two optimizers; use another checkpoint")
     for player, state in zip(PLAYERS, states, strict=True):
         check_optimizer(player, model.make_optimizer[player], list(getattr(model, player).parameters()), state)
 
