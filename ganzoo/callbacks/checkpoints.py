@@ -130,8 +130,8 @@ class Checkpoints(BatchEndCallback, Checkpoint):
         if (scale := checkpoint.get(type(precision).__qualname__)) is not None:
             precision.load_state_dict(scale)
         if trainer.is_global_zero:
-            times = f"{self.rolled_back} of {self.rollbacks}"
-            print(f"{error}; rolled back to {path} ({times}), continuing with other images", file=sys.stderr)
+            times = f"rollback {self.rolled_back} of {self.rollbacks}"
+            print(f"{error}; rolled back to {path} ({times}), continuing with other batches", file=sys.stderr)
         model.publish({"rolled back to": checkpoint["global_step"]})
 
 

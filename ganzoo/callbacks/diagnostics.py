@@ -61,10 +61,10 @@ ALARMS = {
         1, "the fakes are not finite, although all weights are; resume an earlier checkpoint with a lower learning rate"
     ),
     "D is frozen": Alarm(
-        2, "no weight has changed since the last check: no gradient reaches D, or its learning rate is 0; raise it"
+        2, "no weight has changed since the last check: no gradient reaches D, or its learning rate is 0; check both"
     ),
     "G is frozen": Alarm(
-        2, "no weight has changed since the last check: no gradient reaches G, or its learning rate is 0; raise it"
+        2, "no weight has changed since the last check: no gradient reaches G, or its learning rate is 0; check both"
     ),
     "collapse": Alarm(
         2,
@@ -73,13 +73,13 @@ ALARMS = {
     ),
     "modes left out": Alarm(
         3,
-        "fakes hardly ever resemble {missing:.0%} of the reals: G does not generate these modes; "
+        "hardly any fake resembles {missing:.0%} of the reals: G does not generate these modes; "
         "lower G's learning rate, or use larger batches",
     ),
     "D wins": Alarm(
         5,
         "D recognises every fake (AUC {D_accuracy:.3f}), and few reals have a similar fake ({coverage:.0%}): G learns "
-        "nothing from D; lower the discriminator's learning rate",
+        "nothing from D; lower D's learning rate",
     ),
     "D memorises": Alarm(
         3,

@@ -183,11 +183,11 @@ class RunFolder(BatchEndCallback):
         unlock(self.folder)
         if (self.folder / ".lock").exists():
             raise MisconfigurationException(
-                f"{self.folder} was deleted, and now belongs to another training; start a new run"
+                f"{self.folder} was deleted, and another training now uses it; start a new run"
             )
         if not (self.folder / "config.yaml").exists():
             self._deleted = True
-            print(f"{self.folder} was deleted, and is created again at step {trainer.global_step}", file=sys.stderr)
+            print(f"{self.folder} was deleted, and was recreated at step {trainer.global_step}", file=sys.stderr)
         with suppress(OSError):  # later writes print warnings
             self._fill()
 
@@ -333,7 +333,5 @@ def _check_links(folder: Path) -> None:
     own = set(folder.glob("wandb/*/logs/*"))  # wandb links to its own log; each start uses another folder
     for path in folder.rglob("*"):
         if path.is_symlink() and path not in own and not path.resolve().is_relative_to(folder.resolve()):
-            raise MisconfigurationException(
-                f"{path} is a link to {path.resolve()}, which would be written to; delete the link"
-            )
+            raise MisconfigurationException(f"{path} is a link to {path.resolve()}, outside the run; delete the link")
         check_regular(path)

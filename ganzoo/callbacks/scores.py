@@ -88,7 +88,9 @@ class Scores(BatchEndCallback):
         if peers[0] is not self or not (asked or self.final_n):
             return  # the first peer computes the metrics of all
         if not hasattr(data, "dataset"):
-            raise MisconfigurationException("scores need one of ganzoo's data modules, for the real images")
+            raise MisconfigurationException(
+                "scores need real images from one of ganzoo's data modules; use one of these"
+            )
         self.folder = Path(trainer.log_dir or trainer.default_root_dir)  # `log_dir` is collective
         at_the_end = None if None in [peer.metrics for peer in peers] else asked
         try:
@@ -128,7 +130,7 @@ class Scores(BatchEndCallback):
         directions = {figure: way for _, figure, way in figures}
         kept = [figure for peer in peers for figure in peer._best(data, figures)]
         if unknown := set(kept) - set(directions):
-            there = ", ".join(directions) or "no figures of these metrics"
+            there = ", ".join(directions) or "none for these metrics"
             raise MisconfigurationException(
                 f"scores.best: {', '.join(sorted(unknown))} cannot rank checkpoints; available: {there}"
             )

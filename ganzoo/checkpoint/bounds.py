@@ -62,7 +62,7 @@ def open_archive(file: BinaryIO) -> zipfile.ZipFile:
         whole = whole and kind == b"PK\6\6" and (rest, disk, place, parts, small) == (44, 0, start + end, 1, large)
         disks += more
     if not whole or any(disks) or here != members or offset + length != start + end:
-        raise ValueError("it does not have exactly one zip directory, at its end")
+        raise ValueError("its zip directory is missing, duplicated or not at its end")
     if length > DIRECTORY:
         raise ValueError(f"its zip directory has {length:,} bytes, more than {DIRECTORY:,}")
     archive = zipfile.ZipFile(file)

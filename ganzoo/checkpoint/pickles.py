@@ -155,7 +155,7 @@ def _take(name: str, stack: list[Any], taken: list[Any], own: Set[str]) -> None:
             stack.append(_called(name, function, arguments, own))
             fits = True
     if not fits:
-        raise ValueError(f"its pickle uses the opcode {name} as torch.save never does")
+        raise ValueError(f"its pickle uses the opcode {name} in a way that torch.save never does")
 
 
 def _called(name: str, function: Any, arguments: Any, own: Set[str]) -> Kind:

@@ -64,7 +64,9 @@ def load(path: str | Path, variant: type[GANModule] | None = None, map_location:
         model.load_state_dict(_completed(weights, model) if slim else weights)
     except (AttributeError, RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[-1].strip()
-        raise CheckpointError(f"{path}: its weights do not fit {name} ({reason}); was its code changed?") from error
+        raise CheckpointError(
+            f"{path}: its weights do not fit {name} ({reason}); load it with the code it was trained with"
+        ) from error
     return model.eval().to(map_location)
 
 
@@ -172,7 +174,9 @@ def _read_folder(folder: Path) -> Saved:
     if not isinstance(slim := config.get("slim", False), bool):
         raise CheckpointError(f"{folder} is damaged: slim is {slim!r}, not true or false; write or download it again")
     if odd := [name for name in weights if slim and _part(name) not in ("", "generator")]:
-        raise CheckpointError(f"{folder} is damaged: it is declared slim, but has {odd[0]}; write it again")
+        raise CheckpointError(
+            f"{folder} is damaged: it is declared slim (generator only), but has {odd[0]}; write it again"
+        )
     return Saved(config["variant"], config["arguments"], weights, slim)
 
 
@@ -187,7 +191,7 @@ def _weights(file: Path) -> dict[str, torch.Tensor]:
 def _check(path: Path, variant: Any, arguments: Any, weights: Any) -> None:
     whole = isinstance(variant, str) and variant.isprintable()
     if not whole or not isinstance(arguments, dict) or not isinstance(weights, dict):
-        raise CheckpointError(f"{path} is damaged: its variant, arguments or weights are missing; use another one")
+        raise CheckpointError(f"{path} is damaged: its variant, arguments or weights are missing; use another file")
 
 
 def _resolve(name: str, variant: type[GANModule] | None, path: str | Path) -> type[GANModule]:
@@ -198,7 +202,7 @@ def _resolve(name: str, variant: type[GANModule] | None, path: str | Path) -> ty
         return variant
     if cls not in ganzoo.VARIANTS or name != f"{ganzoo.VARIANTS[cls]}.{cls}":
         raise CheckpointError(
-            f"{path} is of class {name}, which is not in the zoo; if you trust its code as your own, pass the class: "
+            f"{path} is of class {name}, which is not in the zoo; if you trust its code, pass the class: "
             f"load(path, variant={cls}), or --variant {name} on the command line"
         )
     return getattr(ganzoo, cls)

@@ -69,7 +69,7 @@ def read(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[str, A
                 checkpoint = tensors.load(file, map_location)
         except Exception as error:  # damaged files may raise anything
             if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
-                text = f"{path} would run code, so it was not loaded; use a file of weights only"
+                text = f"loading {path} would run code, so it was refused; use a file that contains only weights"
                 raise CheckpointError(text) from error
             why = f" ({error})" if type(error) is ValueError else ""
             raise CheckpointError(f"{path} is damaged, unsafe, or not a checkpoint{why}; {_earlier(path)}") from error
@@ -100,7 +100,9 @@ def build(
             return cls(**arguments)
     except Exception as error:  # arguments of unexpected types may raise anything
         name = variant_name(cls)
-        raise CheckpointError(f"{path}: its arguments do not fit {name} ({error}); was its code changed?") from error
+        raise CheckpointError(
+            f"{path}: its arguments do not fit {name} ({error}); load it with the code it was trained with"
+        ) from error
 
 
 def load_from_checkpoint(
@@ -184,7 +186,7 @@ def _earlier(path: str | os.PathLike[str]) -> str:
     files = in_order(Path(path).parent)
     before = files[: files.index(Path(path))] if Path(path) in files else []
     whole = next((file for file in reversed(before) if intact(file)), None)
-    return f"an earlier one is intact: {whole}" if whole else "no earlier one is intact"
+    return f"an earlier checkpoint is intact: {whole}" if whole else "no earlier checkpoint is intact"
 
 
 def _write(checkpoint: dict[str, Any], file: BinaryIO) -> None:

@@ -35,7 +35,7 @@ VERBS = {
     "list": Verb("catalog", "the variants, the configs and the trained models that come with ganzoo"),
     "info": Verb("catalog", "details of a variant, config, trained model, run or checkpoint: info DCGAN"),
     "checks": Verb("checks", "versions, devices, missing packages; --data DIR checks a folder of images"),
-    "theory": Verb("theory", "draw figures on why GANs are hard to train, each computed or trained anew"),
+    "theory": Verb("theory", "compute and draw figures on why GANs are hard to train"),
     "bench": Verb("bench", "images/s, seconds per step and memory of a config on this machine: bench dcgan/digits"),
 }
 

@@ -132,7 +132,7 @@ def check(arguments: Sequence[str]) -> None:
             raise UserError(f"--{below[0]} needs a class; name one before it, such as --{section} {cls}")
     for key, cure in LINKED.items():
         if f"model.{key}" in given:
-            raise UserError(f"model.{key} follows from the data; {cure}")
+            raise UserError(f"model.{key} is taken from the data; {cure}")
 
 
 def _check_class(where: str, value: dict[str, Any], named: bool) -> None:

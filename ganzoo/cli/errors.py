@@ -133,7 +133,7 @@ def mid_run(error: BaseException) -> str | None:
         line = re.sub(r"\[/\S+\] ?", "", line)[:120]  # drops paths of source files
         return f"another process has died, or cannot be reached; see its message above ({line})"
     if isinstance(error, OSError) and (match := re.search(r"\[Errno \d+\] (.+?): ['\"](.+?)['\"]", text)):
-        return f"{match[2]}: {match[1]}; it was usable when the training began"
+        return f"{match[2]}: {match[1]}; it was accessible when training began: check the disk and permissions"
     return None
 
 

@@ -30,7 +30,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         "what", nargs="?", help="a run, a checkpoint, a trained model, a folder of pictures, or a .npy/.npz file"
     )
     parser.add_argument("reals", nargs="?", help=f"real images: {REALS} (default: the run's)")
-    parser.add_argument("--metrics", metavar="fid,kid", help="default: the usual ones; --metrics list shows all")
+    parser.add_argument("--metrics", metavar="fid,kid", help="default: those that --metrics list marks as usual")
     parser.add_argument(
         "-n", type=number(Count), metavar="N", help="number of fakes (default: 50,000 for Inception, else 10,000)"
     )
@@ -38,9 +38,9 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--extractor", metavar="NAME", help="inception, inception-clean, torchvision-resnet50, digits ..."
     )
-    parser.add_argument("--weights", metavar="FILE", help="Inception's weights, if they cannot be downloaded")
+    parser.add_argument("--weights", metavar="FILE", help="file with Inception's weights, if they cannot be downloaded")
     parser.add_argument("--seed", type=int, help="seed of the fakes (default: 0)")
-    parser.add_argument("--raw", action="store_true", help="use the generator itself, not its average")
+    parser.add_argument("--raw", action="store_true", help="use the generator's raw weights, not their moving average")
     parser.add_argument("--resize", type=number(Pixels), metavar="PIXELS", help="resize pictures of folders to PIXELS")
     parser.add_argument("--device", help="cpu, cuda, mps (default: cuda if available)")
     parser.add_argument("--variant", metavar="my_file.MyGAN", help="the class of your own variant, for its checkpoint")
@@ -48,7 +48,9 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="output file (default: scores.json in the run's folder, else here)"
     )
-    parser.add_argument("--compare", nargs="+", type=Path, metavar="JSON", help="only rank these records of scores")
+    parser.add_argument(
+        "--compare", nargs="+", type=Path, metavar="JSON", help="rank the scores in these files; evaluate nothing"
+    )
     options = parser.parse_args(arguments)
     with user_errors():
         if options.compare:

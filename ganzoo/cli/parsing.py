@@ -115,7 +115,7 @@ def _explained(message: str, chain: Sequence[BaseException], options: Sequence[s
 def _no_class(text: str, base: type[Any]) -> str:
     """jsonargparse's error for a value that names no subclass of `base`, with a hint."""
     if "Got value: {" in text:
-        return "has more keys than class_path and init_args; move arguments below init_args"
+        return "has keys other than class_path and init_args; move arguments below init_args"
     known = list(dict.fromkeys(cls.__name__ for cls in _classes(base)))
     cure = f"choose from {', '.join(known[:20])}, or write your own as my_file.MyClass"
     name = re.search(r"(?:string|value): (\S+)", text)
@@ -150,7 +150,7 @@ def _missing(names: Sequence[str], whole: bool) -> OptionError:
         say = " ".join({"model": "--model DCGAN", "data": "--data Digits"}[name] for name in names)
         text = f"no {' and no '.join(names)}; add {say}, or a complete config: --config dcgan/digits"
         return OptionError("", text)
-    return OptionError(names[0], "no value and no default; set it")
+    return OptionError(names[0], "has no value and no default; set it")
 
 
 def _classes(base: type[Any]) -> Iterator[type[Any]]:
@@ -171,7 +171,7 @@ def _arguments(section: str) -> list[str]:
 def data_of(file: Path, trusted: Sequence[str]) -> Any:
     """The data module of a training's config file, created without model and trainer."""
     if not (settings := read(file).get("data")):
-        raise UserError(f"{file} has no data section; name the config of a training")
+        raise UserError(f"{file} has no data section; give the config of a training run")
     try:
         return datamodule(settings, trusted)
     except OptionError as error:

@@ -58,7 +58,7 @@ def record_of(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file} is damaged ({one_line(error)}); delete it") from error
     if not isinstance(record, dict) or not isinstance(record.get("config", ""), str):
-        raise UserError(f"{file} is not the record of a training; delete it")
+        raise UserError(f"{file} is not a training record; delete it")
     return record
 
 

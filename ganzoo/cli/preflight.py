@@ -47,7 +47,7 @@ PREDICT = "is for Trainer.predict, which ganzoo does not call; use python -m gan
 TWO_OPTIMIZERS = "does not support two optimizers; set {} instead"
 REFUSED = {  # option of Lightning's `Trainer` -> its default, and why other values are refused
     "accumulate_grad_batches": (1, TWO_OPTIMIZERS.format("model.microbatches")),
-    "barebones": (False, "disables logs and checkpoints; python -m ganzoo bench measures speed alone"),
+    "barebones": (False, "disables logs and checkpoints; to measure speed, use python -m ganzoo bench"),
     "fast_dev_run": (False, "disables logging; use fit --dry-run, or trainer.max_steps 1"),
     "gradient_clip_algorithm": (None, TWO_OPTIMIZERS.format("model.clip_norm")),
     "gradient_clip_val": (None, TWO_OPTIMIZERS.format("model.clip_norm")),
@@ -59,7 +59,7 @@ UNFIT: dict[type[Callback], str] = {  # callbacks that only work in Python, and 
     BasePredictionWriter: PREDICT,
     BatchSizeFinder: "changes data.batch_size, so the run's config would be wrong; try sizes with fit --dry-run",
     ModelPruning: "needs functions and parameters, which a config cannot store; use it from Python",
-    OnExceptionCheckpoint: "may resume from another run's file; leave it out, as a run saves its last state",
+    OnExceptionCheckpoint: "may resume from another run's file; leave it out: every run saves its last state",
 }
 NOTHING = (Callback, Checkpoint, ProgressBar)  # bases that do nothing by themselves
 Steps = Annotated[int, Limits(-1)]  # -1 is no limit
@@ -109,7 +109,7 @@ def check_config(config: Any, verb: str) -> None:
             except ArgumentError as error:
                 raise UserError(f"model.{option}.{error}") from error
     if (weights := config.scores.weights) is not None and not Path(weights).is_file():
-        raise UserError(f"scores.weights: there is no file {weights}; name one, or leave it out")
+        raise UserError(f"scores.weights: {weights} is not a file; give an existing one, or leave it out")
 
 
 def _urls(value: Any, key: str = "") -> Iterator[str]:
@@ -129,7 +129,7 @@ def _urls(value: Any, key: str = "") -> Iterator[str]:
 
 
 def _check_names(trainer: Any) -> None:
-    """Refuses unknown accelerators and profilers, and strategies that cannot train two networks in turns."""
+    """Refuses unknown accelerators and profilers, and strategies that cannot train two networks alternately."""
     choices = {
         "accelerator": ["auto", "gpu", *AcceleratorRegistry.available_accelerators()],
         "strategy": ["auto", GANStrategy.strategy_name],
@@ -141,7 +141,9 @@ def _check_names(trainer: Any) -> None:
     if isinstance(given := trainer.strategy, Namespace):
         cls: Any = resolve_name(given.class_path)
         if not issubclass(cls, SingleDeviceStrategy | GANStrategy):
-            raise UserError(f"trainer.strategy: {cls.__name__} cannot train two networks in turns; choose auto or gan")
+            raise UserError(
+                f"trainer.strategy: {cls.__name__} cannot train two networks alternately; choose auto or gan"
+            )
 
 
 def _check_limits(trainer: Any) -> None:

@@ -37,7 +37,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         "--format",
         choices=("grid", "png", "npy"),
         default="grid",
-        help="one picture of all, one PNG per seed or source, or an array [N, H, W, C] of bytes (default: grid)",
+        help="one grid of all images, one PNG per seed or source, or an array [N, H, W, C] of bytes (default: grid)",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps (default: cpu)")
     parser.add_argument("--variant", metavar="my_file.MyGAN", help="the class of your own variant, for its checkpoint")
@@ -91,7 +91,9 @@ def _check(model: Any, label: int | None, source: Sequence[Path] | None) -> None
     if source is None and channels is not None:
         raise UserError(f"{name} translates pictures; give some, or a folder of them: --source PATH")
     if source is not None and channels not in (1, 3):
-        raise UserError(f"{name} takes {channels} channels, but pictures have 1 or 3; use model.sample(source=...)")
+        raise UserError(
+            f"{name} takes sources of {channels} channels, but pictures have 1 or 3; use model.sample(source=...)"
+        )
 
 
 def _pixels(model: Any) -> int:

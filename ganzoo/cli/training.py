@@ -236,7 +236,7 @@ class GANCLI(LightningCLI):
         if (other := preflight.difference(self.home / "config.yaml", self._text())) is None:
             lock(self.home)  # before reading: a process that trains in it may delete the checkpoint
         else:
-            self.notice = f"{other} in {self.home}, which stays as it is: a new run continues from {checkpoint}"
+            self.notice = f"{other} in {self.home}: continuing from {checkpoint} in a new run"
             self.home = None
 
     def _linked(self, datamodule: Any, key: str) -> Any:

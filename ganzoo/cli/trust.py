@@ -36,7 +36,7 @@ def guard(trusted: Sequence[str] = ()) -> None:
     """
     for name in trusted:
         if not name.isidentifier() or name in NEVER:
-            raise UserError(f"--trust {name!r} is not the name of a package of GANs; write --trust PACKAGE")
+            raise UserError(f"--trust {name!r} is refused: give the name of the package that defines your class")
     guard_loader()
     set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*KNOWN, *own_modules(), *trusted])
 
@@ -61,10 +61,10 @@ def refusal(error: ImportError) -> str:
     if _spec(package) is None:
         return f"{name}: no file or package {package!r}; run in the folder of {package}.py"
     ours = "in ganzoo, torch.optim, Lightning or a .py file of this folder"
-    who = f"names {name}, which was not imported, as it is not {ours}"
+    who = f"names {name}, which was not imported: it is not {ours}"
     if package in NEVER or package in ("ganzoo", "lightning", "torch"):
         return f"{who}; name a class from one of these"
-    return f"{who}; if you trust its code like your own, add --trust {package}"
+    return f"{who}; if you trust its code, add --trust {package}"
 
 
 def own_modules() -> list[str]:

@@ -115,7 +115,7 @@ def check_pictures(error: Exception) -> None:
     """
     if "more than 1 value per channel" in str(error):
         raise MisconfigurationException(
-            "batch norm needs at least two images in each batch, each of its microbatches, and each process's share"
+            "batch norm needs at least two images in each microbatch of each process"
         ) from error
 
 
@@ -129,7 +129,7 @@ def microbatches(batch: Batch, k: int) -> list[Batch]:
         return [batch]
     for tensor in tree_leaves(batch):
         if len(tensor) % k:
-            raise MisconfigurationException(f"microbatches: {k} does not divide each process's {len(tensor)} images")
+            raise MisconfigurationException(f"microbatches: {k} does not divide the {len(tensor)} images of a process")
     return [cast(Batch, tree_map(lambda t, i=i: t.chunk(k)[i], batch)) for i in range(k)]
 
 

@@ -30,7 +30,7 @@ def picture(images: Tensor, columns: int = 10, tile: int = 64) -> Image.Image:
     if tuple(images.shape[1:]) == (2, 1, 1):
         return _plane(images.flatten(1))
     if images.shape[1] not in (1, 3):
-        raise ValueError(f"{images.shape[1]} channels cannot be shown as images; 1 or 3 can")
+        raise ValueError(f"images of {images.shape[1]} channels cannot be drawn; only 1 or 3 can")
     scale = -(-tile // images.shape[-1])
     images = images.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     return Image.fromarray(to_uint8(make_grid(images, columns, pad_value=-1)).permute(1, 2, 0).numpy())
@@ -39,7 +39,7 @@ def picture(images: Tensor, columns: int = 10, tile: int = 64) -> Image.Image:
 def to_pil(images: Tensor) -> list[Image.Image]:
     """[N, C, H, W] in [-1, 1] -> N grey or colour PIL images of the same size; ValueError unless C is 1 or 3."""
     if images.shape[1] not in (1, 3):
-        raise ValueError(f"{images.shape[1]} channels cannot be shown as images; 1 or 3 can")
+        raise ValueError(f"images of {images.shape[1]} channels cannot be drawn; only 1 or 3 can")
     pixels = to_uint8(images.detach().float().cpu()).permute(0, 2, 3, 1).numpy()
     return [Image.fromarray(p[..., 0] if p.shape[-1] == 1 else p) for p in pixels]
 

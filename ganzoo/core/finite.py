@@ -60,7 +60,7 @@ class Watch:
             NonFiniteError: a value was not finite since the last check, or the scale is below `LEAST_SCALE`.
         """
         if scaler is not None and (scale := scaler.get_scale()) < LEAST_SCALE:
-            raise NonFiniteError(step, f"gradients, even with fp16's scale at {scale:.0e}; use precision bf16-mixed")
+            raise NonFiniteError(step, f"gradients, even at fp16's loss scale of {scale:.0e}; use precision bf16-mixed")
         first, self._first = self._first, {}
         steps = {key: steps.tolist() for key, steps in first.items()}
         if not (step := min((step for list_ in steps.values() for step in list_ if step), default=0)):

@@ -154,7 +154,9 @@ def check_memory(name: str, value: Any, size: float) -> None:
         ValueError: it is larger; the message begins with the name.
     """
     if size > (room := machine_memory()):
-        raise ValueError(f"{name} is {value}, which takes {size / 1e9:,.0f} GB of memory; there are {room / 1e9:,.0f}")
+        raise ValueError(
+            f"{name} is {value}, which takes {size / 1e9:,.0f} GB of memory, but there are {room / 1e9:,.0f}; lower it"
+        )
 
 
 def machine_memory() -> float:

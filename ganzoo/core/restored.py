@@ -44,10 +44,10 @@ def check_optimizer(name: str, make: Callable[[Any], Optimizer], weights: Sequen
         state, known = states.get(i, {}), {**stages[0].get(i, {}), **stages[1].get(i, {})}
         always = stages[0].get(i, {}).keys() & stages[1].get(i, {}).keys()
         if not isinstance(state, dict) or (state and always - state.keys()):
-            raise MisconfigurationException(f"{wrong} belongs to another optimizer; use the same one")
+            raise MisconfigurationException(f"{wrong} belongs to another optimizer; use the one of the checkpoint")
         for key in state.keys() & known.keys():
             if not _fits(state[key], known[key], of):
-                raise MisconfigurationException(f"{wrong} does not fit: {key} of parameter {i}")
+                raise MisconfigurationException(f"{wrong} does not fit: {key} of parameter {i}; use another checkpoint")
 
 
 def _fits(value: Any, like: Any, weight: Tensor) -> bool:
@@ -69,7 +69,9 @@ def check_counters(checkpoint: Mapping[str, Any]) -> None:
     for key in ("global_step", "epoch", "loops"):
         for value in _leaves(checkpoint.get(key)):
             if isinstance(value, str) or (isinstance(value, int | float) and not -1 <= value <= MOST):
-                raise MisconfigurationException(f"the checkpoint's {key} has {str(value)[:40]!r}, which is not a count")
+                raise MisconfigurationException(
+                    f"the checkpoint's {key} has {str(value)[:40]!r}, which is not a count; use another checkpoint"
+                )
 
 
 def check_finite(state: Mapping[str, Any]) -> None:
@@ -79,7 +81,7 @@ def check_finite(state: Mapping[str, Any]) -> None:
     """
     for name, value in state.items():
         if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all():
-            raise MisconfigurationException(f"the checkpoint's {name} is not finite; use an older one")
+            raise MisconfigurationException(f"the checkpoint's {name} is not finite; use an earlier checkpoint")
 
 
 def _leaves(tree: Any) -> Iterator[Any]:

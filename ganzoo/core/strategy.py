@@ -74,7 +74,7 @@ def average(tensors: list[Tensor]) -> None:
 def check_trainer(trainer: Trainer, stage: str) -> None:
     """
     Raises:
-        MisconfigurationException: the strategy or a callback cannot train two networks in turns, or the precision is
+        MisconfigurationException: the strategy or a callback cannot train two networks alternately, or the precision is
             not supported.
     """
     strategy, precision, plugin = trainer.strategy, trainer.precision, type(trainer.precision_plugin)
@@ -83,7 +83,7 @@ def check_trainer(trainer: Trainer, stage: str) -> None:
             check_callback(type(callback))
     if stage == "fit" and not isinstance(strategy, SingleDeviceStrategy | GANStrategy):
         raise MisconfigurationException(
-            f'{type(strategy).__name__} cannot train two networks in turns: use Trainer(strategy="gan")'
+            f'{type(strategy).__name__} cannot train two networks alternately: use Trainer(strategy="gan")'
         )
     lightnings = plugin.__module__.startswith("lightning.") and plugin not in (Precision, MixedPrecision)
     if lightnings or (precision.endswith("-true") and precision != "32-true"):

@@ -52,7 +52,9 @@ def restore(model: GANModule, checkpoint: dict[str, Any]) -> None:
     """
     saved = checkpoint.get("ganzoo", {})
     if (name := str(saved.get("variant")).rsplit(".", 1)[-1]) != type(model).__name__:
-        raise MisconfigurationException(f"the checkpoint contains a {name}, not a {type(model).__name__}")
+        raise MisconfigurationException(
+            f"the checkpoint contains a {name}, not a {type(model).__name__}; load it with its own class"
+        )
     if attached(model):
         _forget_foreign_paths(model.trainer, checkpoint)
         if model.trainer.state.fn == TrainerFn.FITTING:
@@ -61,8 +63,8 @@ def restore(model: GANModule, checkpoint: dict[str, Any]) -> None:
     model.loss_log.training.take(saved["means"])
     if attached(model) and saved["seed"] != global_seed():
         rank_zero_warn(
-            f"the checkpoint's run used the seed {saved['seed']}, this one uses {global_seed()}, so its random numbers "
-            f"differ; for the same ones, call seed_everything({saved['seed']}) first"
+            f"the checkpoint's run used the seed {saved['seed']}, but this one uses {global_seed()}, so the random "
+            f"numbers differ; for the same numbers, call seed_everything({saved['seed']}) first"
         )
 
 
@@ -73,7 +75,7 @@ def _check(model: GANModule, checkpoint: dict[str, Any]) -> None:
     if type(model).configure_optimizers.__module__ != "ganzoo.core.module":
         return  # the order of a variant's own optimizers is unknown
     if not isinstance(states, list) or len(states) != len(PLAYERS):
-        raise MisconfigurationException("the checkpoint lacks the states of two optimizers; use another one")
+        raise MisconfigurationException("the checkpoint lacks the states of two optimizers; use another checkpoint")
     for player, state in zip(PLAYERS, states, strict=True):
         check_optimizer(player, model.make_optimizer[player], list(getattr(model, player).parameters()), state)
 

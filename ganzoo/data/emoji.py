@@ -127,11 +127,7 @@ class Emoji(GANDataModule):
         known: tuple[Factor, ...] = ("category",) if subset == "all" else ("tone", "gender", "role")
         factor = label or known[0]
         if factor not in known:
-            cure = (
-                "take one of the subset portraits"
-                if subset == "all"
-                else f"take {', '.join(known[:-1])} or {known[-1]}"
-            )
+            cure = "set subset to portraits" if subset == "all" else f"choose {', '.join(known[:-1])} or {known[-1]}"
             raise ValueError(f"label is {factor}, which the subset {subset} does not have: {cure}")
         _check_size(subset, image_size)
         self.subset, self.label, self.image_size = subset, factor, image_size
@@ -181,7 +177,7 @@ class Tones(GANDataModule):
     ) -> None:
         super().__init__(batch_size=batch_size, **kwargs)
         if source == target:
-            raise ValueError(f"source and target are both {source}: take two tones")
+            raise ValueError(f"source and target are both {source}: choose two different tones")
         _check_size("portraits", image_size)
         self.source, self.target, self.paired, self.image_size = source, target, paired, image_size
         self.name = f"Tones-{source}-{target}" + ("" if paired else "-unpaired")
@@ -239,6 +235,6 @@ def _check_size(subset: str, image_size: int) -> None:
     sizes = (32,) if subset == "all" else (32, 64)
     if image_size not in sizes:
         raise ValueError(
-            f"image_size is {image_size}, and the subset {subset} has {' and '.join(map(str, sizes))} pixels per side: "
-            f"for other sizes, run npm pack {PACKAGE}, unpack the file, and take ImageFolder on package/img/google/64"
+            f"image_size is {image_size}, but the subset {subset} has {' and '.join(map(str, sizes))} pixels per side: "
+            f"for other sizes, run npm pack {PACKAGE}, unpack the file, and use ImageFolder on package/img/google/64"
         )

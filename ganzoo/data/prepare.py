@@ -124,7 +124,7 @@ def _own_size(root: Path, sizes: dict[str, tuple[int, int]]) -> int:
         if size != usual or size[0] != size[1]:
             raise ValueError(
                 f"the pictures in {root.absolute()} are not squares of one size: {name} is {size[0]}x{size[1]}, "
-                f"and the first, {next(iter(sizes))}, {usual[0]}x{usual[1]}; resize them with image_size, such as 64"
+                f"the first, {next(iter(sizes))}, is {usual[0]}x{usual[1]}; resize them with image_size, such as 64"
             )
     return usual[0]
 

@@ -446,10 +446,10 @@ def _by_name(name: str, channels: int, weights: str | Path | None) -> Extractor:
 def _check_channels(name: str, reads: int, channels: int) -> None:
     if reads == channels:
         return
-    cures = {(3, 1): f"take '{name}-grey'", (1, 3): "take 'inception'"} if not name.startswith("emoji") else {}
+    cures = {(3, 1): f"use '{name}-grey'", (1, 3): "use 'inception'"} if not name.startswith("emoji") else {}
     if name.endswith(("-grey", "-stacked")):
-        cures = dict.fromkeys(cures, f"take '{name.rpartition('-')[0]}'")
+        cures = dict.fromkeys(cures, f"use '{name.rpartition('-')[0]}'")
     elif name in ARCHITECTURES:
         cures[1, 3] += f", or '{name}-stacked' for stacked digits"
     cure = cures.get((reads, channels), "use a network of your own")
-    raise ValueError(f"the extractor {name!r} reads {reads} channels, the images have {channels}: {cure}")
+    raise ValueError(f"the extractor {name!r} reads {reads} channels, but the images have {channels}: {cure}")

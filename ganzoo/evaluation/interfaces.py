@@ -62,7 +62,7 @@ class Extractor(ABC):
         if images.dtype != torch.uint8 or images.ndim != 4:
             raise ValueError(f"an extractor takes uint8 images [N, C, H, W], not {images.dtype} {list(images.shape)}")
         if images.shape[1] != self.channels:
-            raise ValueError(f"{self.name} reads {self.channels} channels, the images have {images.shape[1]}")
+            raise ValueError(f"{self.name} reads {self.channels} channels, but the images have {images.shape[1]}")
         self.network.eval()
         images = images.clone(memory_format=torch.contiguous_format)  # other strides may change rounding
         with torch.no_grad(), ieee_float32(images.device):

@@ -39,7 +39,9 @@ def grid_features(network: nn.Module, images: Tensor, batch_size: int = 256) -> 
         network(part)
         pooled = [adaptive_max_pool2d(m.float(), GRID).flatten(1).cpu() for m in maps if m.ndim == 4]
         if not pooled:
-            raise ValueError(f"{type(network).__name__} has no convolutional layers followed by a ReLU")
+            raise ValueError(
+                f"{type(network).__name__} has no convolutional layers followed by a ReLU; choose another network"
+            )
         rows.append(torch.cat(pooled, 1))
     return torch.cat(rows)
 

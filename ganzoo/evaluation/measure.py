@@ -78,7 +78,7 @@ class Evaluation:
         self.metrics = first_before_others(lambda: _computable(asked, given, insist=metrics is not None))
         self.missing = [metric.name for metric in asked if metric not in self.metrics]
         if not self.metrics:
-            these = "fakes alone: add real images" if reference is None else f"{len(fakes):,} fakes: use more"
+            these = "fakes alone; add real images" if reference is None else f"{len(fakes):,} fakes; use more"
             raise ValueError(f"nothing to measure: none of the default metrics can be computed from {these}")
         self.protocols = self._protocols(images)
 

@@ -42,7 +42,9 @@ def needs_logits(given: Given, what: str, classes: int | None = None) -> None:
     if found is None:
         raise ValueError(f"{what} needs a classifier; choose an extractor with classes, such as inception or digits")
     if classes is not None and found != classes:
-        raise ValueError(f"{what} needs a classifier of the data's {classes} classes; this extractor has {found}")
+        raise ValueError(
+            f"{what} needs a classifier of the data's {classes} classes; this extractor has {found}; choose another"
+        )
 
 
 @dataclass(frozen=True)

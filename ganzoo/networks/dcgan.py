@@ -106,7 +106,7 @@ def doublings(image_size: int) -> int:
     if n < 1 or image_size != 4 * 2**n:
         below = 4 * 2 ** max(n, 1)
         raise ValueError(
-            f"image_size {image_size}: DCGAN's layers double 4 pixels, so it takes 8, 16, 32, 64, ...; "
+            f"image_size {image_size}: DCGAN's layers double the size from 4 pixels up: it takes 8, 16, 32, 64, ...; "
             f"try {below if image_size < below * 1.5 else 2 * below}"
         )
     return n

@@ -67,11 +67,11 @@ def _halvings(image_size: int, receptive_field: int) -> int:
     while seen[-1] < receptive_field:
         seen.append(2 * seen[-1] + 2)
     if seen[-1] != receptive_field:
-        raise ValueError(f"receptive_field {receptive_field}: 4x4 convolutions can have 1, 7, 16, 34, 70, 142, 286")
+        raise ValueError(f"receptive_field {receptive_field}: a PatchGAN can have 1, 7, 16, 34, 70, 142, 286")
     if image_size // 2 ** (len(seen) - 1) < 3:
         largest = max((r for i, r in enumerate(seen) if image_size // 2**i >= 3), default=1)
         raise ValueError(
-            f"receptive_field {receptive_field} leaves no logit of {image_size} pixels; use {largest} or less"
+            f"receptive_field {receptive_field} is too large for {image_size} pixels; use {largest} or less"
         )
     return len(seen) - 1
 

@@ -89,7 +89,7 @@ class CycleGAN(GANModule):
         if self.share_fakes:
             raise ValueError("share_fakes: CycleGAN always reuses G's fakes; leave this option out")
         if decay_images is not None and self.lr_scheduler is not None:
-            raise ValueError("decay_images and lr_scheduler both set the learning rates: give one of them")
+            raise ValueError("decay_images and lr_scheduler both set the learning rates: give only one")
         self.source_channels = source_channels
         self.cycle = cycle
         self.directions = directions

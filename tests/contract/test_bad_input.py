@@ -40,7 +40,7 @@ TYPED = {
     ),
     "other classes": (
         "--model ACGAN --model.num_classes 11 --data Digits --data.image_size 16",
-        "model.num_classes follows from the data; leave it out",
+        "model.num_classes is taken from the data; leave it out",
     ),
     "too deep": (
         "--model LAPGAN --model.levels 5 --data Digits --data.image_size 16",

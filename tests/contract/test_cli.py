@@ -219,7 +219,7 @@ def test_bad_commands_are_refused(refuse, command, words):
     --model.optimizer Adamm | model.optimizer: | Adamm | did you mean 'Adam'?
     --model.optimizer torch.optim.Adamm | model.optimizer: | no attribute 'Adamm' | did you mean 'Adam'?
     --model.lr_scheduler StepLRR | model.lr_scheduler: | StepLRR | did you mean 'StepLR'?
-    --model.lr_scheduler StepLR | model.lr_scheduler.step_size: no value and no default
+    --model.lr_scheduler StepLR | model.lr_scheduler.step_size: has no value and no default
     --trainer.logger TensorBoardLoger | trainer.logger: | did you mean 'TensorBoardLogger'?
     --model.width eight | model.width: Expected | 'int' | eight
     --model.width | --model | expected one argument | --help
@@ -247,8 +247,8 @@ def test_bad_commands_are_refused(refuse, command, words):
     --trainer.gradient_clip_val 1 | trainer.gradient_clip_val | set model.clip_norm instead
     --trainer.accumulate_grad_batches 2 | two optimizers | set model.microbatches instead
     --seed_everything x | seed_everything: Expected | x
-    --model.image_size 32 | model.image_size follows from the data | set data.image_size instead
-    --model.init_args.num_classes=3 | model.num_classes follows from the data | leave it out
+    --model.image_size 32 | model.image_size is taken from the data | set data.image_size instead
+    --model.init_args.num_classes=3 | model.num_classes is taken from the data | leave it out
     --ckpt_path nowhere.ckpt | no checkpoint 'nowhere.ckpt' | name a run
     --trainer.default_root_dir /proc/nowhere | cannot be written | --trainer.default_root_dir DIR
     --samples.video_fps -1 | samples.video_fps is -1 | it takes a whole number from 0 to 100
@@ -285,7 +285,7 @@ def test_no_gpu(refuse):
         ("max_steps: 4", "[max]: 4", ["mine.yaml, line", "a list is used as a key"]),
         ("max_steps: 4", "max_steps: four", ["trainer.max_steps: Expected", "four"]),
         ("image_size: 8", "batch_size: [8]", ["data.batch_size: Expected", "[8]"]),
-        ("width: 4", "channels: 3", ["model.channels follows from the data", "leave it out"]),
+        ("width: 4", "channels: 3", ["model.channels is taken from the data", "leave it out"]),
         (
             "width: 4",
             "optimizer: {class_path: torch.optim.Adam, init_args: {lrr: 1}}",
@@ -330,7 +330,7 @@ def test_bad_image_folders_are_refused(refuse, path, words):
 
 
 def test_an_image_folder_without_path_is_refused(refuse):
-    refuse("fit --model DCGAN --data ImageFolder", "data.path: no value and no default")
+    refuse("fit --model DCGAN --data ImageFolder", "data.path: has no value and no default")
 
 
 def test_corrupt_images_are_reported_by_checks_and_refused_by_fit(refuse, capsys):

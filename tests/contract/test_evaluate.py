@@ -171,7 +171,7 @@ def test_scores_are_configured_in_yaml():
     --scores.metrics fid | scores.metrics: Expected | list
     --scores.metrics [kid] --scores.n 999 | kid:size=N changes it) needs at least 1000 fake images, but there are 999
     --scores.extractor digit | no extractor 'digit'; did you mean 'digits'
-    --scores.extractor inception | reads 3 channels, the images have 1 | inception-grey
+    --scores.extractor inception | reads 3 channels, but the images have 1 | inception-grey
     --scores.extractor inception-grey --scores.weights nowhere.pth | nowhere.pth
     --scores.best [fit] | scores.best: fit cannot rank checkpoints; available: fid
     --scores.split tset | scores.split: Expected | test
@@ -320,7 +320,7 @@ def test_metrics_list_prints_all_metrics(evaluate):
     evaluate {RUN} --metrics modes | modes can be counted for Gaussians and StackedMNIST only
     evaluate {RUN} --metrics memorisation --split test | memorisation | train
     evaluate {RUN} --extractor digit | no extractor 'digit'; did you mean 'digits'
-    evaluate {RUN} --extractor inception | reads 3 channels, the images have 1 | inception-grey
+    evaluate {RUN} --extractor inception | reads 3 channels, but the images have 1 | inception-grey
     evaluate {RUN} --extractor inception-grey | Inception's weights could not be downloaded | save https:// | --weights
     evaluate {RUN} --extractor inception-grey --weights nowhere.pth | nowhere.pth
     evaluate {RUN} --weights nowhere.pth | weights
@@ -347,7 +347,7 @@ def test_metrics_list_prints_all_metrics(evaluate):
     evaluate modes | grey
     evaluate floats.npy | float64
     evaluate text.npy | cannot be read as an array
-    evaluate colour --extractor digits | reads 1 channels, the images have 3
+    evaluate colour --extractor digits | reads 1 channels, but the images have 3
     evaluate colour | Inception's weights could not be downloaded
     evaluate fakes/000.png | give a folder of pictures
     """),

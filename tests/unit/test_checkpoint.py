@@ -90,13 +90,13 @@ def test_the_error_of_a_damaged_checkpoint_names_the_previous_intact_one(tmp_pat
     assert newest(tmp_path) == third
     for path in (third, second):
         path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(CheckpointError, match=f"an earlier one is intact: {first}$"):
+    with pytest.raises(CheckpointError, match=f"an earlier checkpoint is intact: {first}$"):
         read(third)
     assert newest(tmp_path) == first
     first.unlink()
     assert newest(tmp_path) == tmp_path / "best-fid.ckpt", "better than to start a new run"
     (tmp_path / "best-fid.ckpt").unlink()
-    with pytest.raises(CheckpointError, match="no earlier one is intact"):
+    with pytest.raises(CheckpointError, match="no earlier checkpoint is intact"):
         read(second)
     assert newest(tmp_path) is None
 

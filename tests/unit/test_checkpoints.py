@@ -241,7 +241,7 @@ def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(reference):
     last = RUN / "checkpoints" / "00000028.ckpt"
     last.write_bytes(last.read_bytes()[:-1000])
     assert run(COMMAND.replace("last", str(RUN))) == 2
-    assert "00000028.ckpt is damaged" in said() and "an earlier one is intact" in said()
+    assert "00000028.ckpt is damaged" in said() and "an earlier checkpoint is intact" in said()
     assert run() == 0
     assert f"{last} is damaged; continuing from {RUN}/checkpoints/00000021.ckpt" in said()
     assert_equal_runs(reference, RUN)

@@ -329,7 +329,7 @@ def test_both_directions_use_the_averaged_generators():
         ({"pool": -1}, "pool is -1; it takes a whole number from 0"),
         ({"constant_images": -1}, "constant_images is -1; it takes a whole number from 0"),
         ({"decay_images": 0}, "decay_images is 0; it takes a whole number from 1"),
-        ({"decay_images": 9, "lr_scheduler": lambda optimizer: None}, "give one of them"),
+        ({"decay_images": 9, "lr_scheduler": lambda optimizer: None}, "give only one"),
         ({"image_size": 18}, "need 8, 12, 16"),
         ({"image_size": 4}, "need 8, 12, 16"),
         ({"blocks": -1}, "blocks is -1; it takes a whole number from 0 to 1000"),

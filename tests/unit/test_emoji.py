@@ -140,8 +140,8 @@ def test_unpaired_tones_have_no_person_in_both() -> None:
     [
         ({"subset": "cats"}, "subset"),
         ({"label": "age"}, "label"),
-        ({"label": "tone"}, "label is tone, which the subset all does not have: take one of the subset portraits"),
-        ({"subset": "portraits", "label": "category"}, "take tone, gender or role"),
+        ({"label": "tone"}, "label is tone, which the subset all does not have: set subset to portraits"),
+        ({"subset": "portraits", "label": "category"}, "choose tone, gender or role"),
         ({"image_size": 64}, "the subset all has 32 pixels per side: for other sizes, run npm pack.*ImageFolder"),
         ({"subset": "portraits", "image_size": 48}, "the subset portraits has 32 and 64 pixels per side"),
     ],
@@ -152,7 +152,7 @@ def test_unknown_subsets_factors_and_sizes_are_refused(arguments: dict[str, str]
 
 
 def test_equal_tones_are_refused() -> None:
-    with pytest.raises(ValueError, match="both dark: take two tones"):
+    with pytest.raises(ValueError, match="both dark: choose two different tones"):
         Tones("dark", "dark")
 
 

@@ -519,12 +519,12 @@ def test_make_returns_extractors_by_name(monkeypatch, inception, torchvisions):
         ("digits-grey", 1, "no extractor 'digits-grey'; did you mean 'digits"),
         ("torchvision-resnet18-stacked", 3, "no extractor 'torchvision-resnet18-stacked'"),
         ("torchvision-restnet18", 3, "no classifier 'restnet18'; did you mean .*'resnet18'"),
-        ("inception", 1, "'inception' reads 3 channels, the images have 1: take 'inception-grey'"),
-        ("inception-clean", 1, "take 'inception-clean-grey'"),
-        ("inception-clean-grey", 3, "reads 1 channels, the images have 3: take 'inception-clean'"),
-        ("torchvision-vgg16", 1, "take 'torchvision-vgg16-grey'"),
-        ("digits", 3, "'digits' reads 1 channels, the images have 3: take 'inception', or 'digits-stacked' for"),
-        ("mnist5k-stacked", 1, "reads 3 channels, the images have 1: take 'mnist5k'"),
+        ("inception", 1, "'inception' reads 3 channels, but the images have 1: use 'inception-grey'"),
+        ("inception-clean", 1, "use 'inception-clean-grey'"),
+        ("inception-clean-grey", 3, "reads 1 channels, but the images have 3: use 'inception-clean'"),
+        ("torchvision-vgg16", 1, "use 'torchvision-vgg16-grey'"),
+        ("digits", 3, "'digits' reads 1 channels, but the images have 3: use 'inception', or 'digits-stacked' for"),
+        ("mnist5k-stacked", 1, "reads 3 channels, but the images have 1: use 'mnist5k'"),
         ("inception", 4, "the images have 4: use a network of your own"),
     ],
 )
@@ -534,7 +534,7 @@ def test_make_refuses_bad_names_and_channels_before_it_downloads(offline, spec, 
 
 
 def test_make_refuses_mismatched_channels_and_weights(weights):
-    with pytest.raises(ValueError, match="'digits' reads 1 channels, the images have 3"):
+    with pytest.raises(ValueError, match="'digits' reads 1 channels, but the images have 3"):
         make(Classifier("digits"), 3, (32, 32))
     with pytest.raises(ValueError, match="weights is for Inception only"):
         make("digits", 1, (32, 32), weights)
@@ -550,7 +550,7 @@ def extractors_of(inception):
 def test_wrong_images_are_refused(inception):
     for extractor in extractors_of(inception):
         wrong = 4 - extractor.channels
-        with pytest.raises(ValueError, match=f"reads {extractor.channels} channels, the images have {wrong}"):
+        with pytest.raises(ValueError, match=f"reads {extractor.channels} channels, but the images have {wrong}"):
             extractor(pictures(1, wrong, 8))
         with pytest.raises(ValueError, match="takes uint8 images"):
             extractor(pictures(1, extractor.channels, 8) / 255)

@@ -164,7 +164,7 @@ def test_rollbacks_are_reported_and_limited(tmp_path, capsys):
     capsys.readouterr()
     model, trainer = roll(tmp_path, Inject("loss", 5, times=2), rollbacks=2)
     said = capsys.readouterr().err.splitlines()
-    assert len(said) == 2 and "step 6" in said[1] and "00000003.ckpt (2 of 2), continuing" in said[1]
+    assert len(said) == 2 and "step 6" in said[1] and "00000003.ckpt (rollback 2 of 2), continuing" in said[1]
     assert trainer.global_step == 8
     with pytest.raises(NonFiniteError, match="step 2"):
         roll(tmp_path / "new", Inject("loss", 2), rollbacks=2)  # there is no checkpoint yet

@@ -557,7 +557,7 @@ def test_an_extractor_with_wrong_classes_or_channels_is_refused():
         with pytest.raises(ValueError, match="needs a classifier"):
             evaluation([name], labels=labels, extractor=extractor)
     extractor.channels = 3
-    with pytest.raises(ValueError, match="reads 3 channels, the images have 1"):
+    with pytest.raises(ValueError, match="reads 3 channels, but the images have 1"):
         evaluation(["fid"], extractor=extractor)
     assert not extractor.seen
 

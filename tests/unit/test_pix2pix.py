@@ -199,7 +199,7 @@ def test_a_logit_depends_on_exactly_its_receptive_field(r, image_size):
 def test_receptive_field_286_fits_256_pixels_but_not_64():
     torch.manual_seed(0)
     assert PatchDiscriminator(256, 3, None, 2, 286)(torch.randn(1, 3, 256, 256)).shape == (1, 6, 6)
-    with pytest.raises(ValueError, match="leaves no logit of 64 pixels; use 142 or less"):
+    with pytest.raises(ValueError, match="is too large for 64 pixels; use 142 or less"):
         PatchDiscriminator(64, receptive_field=286)
 
 
@@ -297,8 +297,8 @@ def test_normalisation_is_per_image_in_training_and_sampling():
         ({"l1": 0.0, "gan": 0.0}, "must not both be 0"),
         ({"image_size": 24}, "takes 4, 8, 16"),
         ({"image_size": 2}, "takes 4, 8, 16"),
-        ({"receptive_field": 50}, "convolutions can have 1, 7, 16, 34, 70"),
-        ({"receptive_field": 70}, "leaves no logit of 16 pixels; use 34 or less"),
+        ({"receptive_field": 50}, "a PatchGAN can have 1, 7, 16, 34, 70"),
+        ({"receptive_field": 70}, "is too large for 16 pixels; use 34 or less"),
     ],
 )
 def test_bad_arguments_are_refused(bad, words):

@@ -94,7 +94,7 @@ WRONG = {
     "one optimizer": (lambda c: c["optimizer_states"].pop(), "lacks the states of two optimizers"),
     "text for loops": (lambda c: c.update(loops="x"), "the checkpoint's loops has 'x', which is not a count"),
     "epochs": (lambda c: c.update(epoch=2**62), "the checkpoint's epoch has"),
-    "weights": (lambda c: weight(c).fill_(float("inf")), "is not finite; use an older one"),
+    "weights": (lambda c: weight(c).fill_(float("inf")), "is not finite; use an earlier checkpoint"),
 }
 
 

@@ -173,7 +173,7 @@ def test_resuming_with_other_data_starts_a_new_run_that_names_its_parent(cats, c
     assert fit(f"{PICTURES} --data.path dogs --ckpt_path {cats}") == 2
     assert "last.ckpt is at step 2 of 2; to continue, add --trainer.max_steps 4" in capsys.readouterr().err
     assert fit(f"{PICTURES} --data.path dogs --ckpt_path {cats} --trainer.max_steps 3") == 0
-    told = f"data.path is 'dogs' here, but 'cats' in {cats}, which stays as it is: a new run continues from {cats}"
+    told = f"data.path is 'dogs' here, but 'cats' in {cats}: continuing from {cats}"
     assert told in capsys.readouterr().err
     assert content(cats) == before and listing() == ["001-gan-cats", "002-gan-dogs"]
     child = Path("runs/002-gan-dogs")
@@ -249,7 +249,7 @@ def test_a_deleted_folder_is_recreated_and_reported(capsys):
     assert deleting(1, shutil.rmtree, "--trainer.max_steps 3") == 1
     told = capsys.readouterr().err
     run = Path("runs/001-gan-digits")
-    assert f"{run} was deleted, and is created again at step 2\n" in told
+    assert f"{run} was deleted, and was recreated at step 2\n" in told
     assert f"Done at step 3, but {run} was deleted during the training: its earlier files are lost. In {run}:" in told
     command = next(line for line in told.splitlines() if "ganzoo fit" in line)
     assert main(shlex.split(command)[3:]) == 0 and read(run / "checkpoints/last.ckpt")["global_step"] == 6
@@ -277,7 +277,7 @@ def test_a_folder_taken_over_by_another_run_is_not_written(capsys):
             (run / name).write_text("its own")
 
     assert deleting(1, act) == 2
-    assert "runs/001-gan-digits was deleted, and now belongs to another training; start" in capsys.readouterr().err
+    assert "runs/001-gan-digits was deleted, and another training now uses it; start" in capsys.readouterr().err
     assert listing("runs/001-gan-digits") == [".lock", "config.yaml", "metrics.jsonl"]
     assert {path.read_text() for path in Path("runs/001-gan-digits").iterdir()} == {"its own"}
 
