@@ -307,7 +307,8 @@ def check_model(model: nn.Module) -> None:
             option = "lr_scheduler"
             check_schedulers([] if schedule is None else [schedule(optimizer)])
         except Exception as error:  # from any class of torch, or the user's
-            raise UserError(f"model.{option} of the {player}: {describe(error)}") from error
+            problem = describe(error).replace("learning rate", "lr")  # torch's words, the option's name
+            raise UserError(f"model.{option} of the {player}: {problem}") from error
 
 
 def _check_rates(optimizer: Any) -> None:

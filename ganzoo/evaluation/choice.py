@@ -29,7 +29,7 @@ METRICS: dict[str, type[Metric]] = {
         ),
     )
 }
-USUAL = ("fid", "is", "kid", "pr", "dc", "memorisation", "accuracy", "pairs")  # for data without known modes
+USUAL = ("fid", "is", "kid", "pr", "dc", "memorisation", "accuracy")  # for data without known modes
 
 
 def usual_extractor(channels: int) -> str | None:
@@ -55,7 +55,8 @@ def choose(names: Sequence[str] | None, reference: Reference | None) -> list[Met
     """Metrics by name, with optional settings, as in `kid:size=500:subsets=20`.
 
     Args:
-        names: keys of `METRICS`; None for "modes" if the modes of the data are known, else `USUAL`.
+        names: keys of `METRICS`; None for "modes" if the modes of the data are known, else `USUAL`, and "pairs" if the
+            true translations of the data's sources are known.
         reference: the reals, whose modes may be known.
 
     Raises:
@@ -65,7 +66,8 @@ def choose(names: Sequence[str] | None, reference: Reference | None) -> list[Met
         raise ValueError(f"metrics must be a list: [{names}]")
     modes = _modes(reference.data if reference else None)
     if names is None:
-        names = USUAL if modes is None else ["modes"]
+        partners = reference is not None and reference.partners
+        names = ["modes"] if modes is not None else (*USUAL, "pairs") if partners else USUAL
     chosen: dict[str, Metric] = {}
     for text in dict.fromkeys(names):
         name, *settings = text.split(":")

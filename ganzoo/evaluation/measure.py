@@ -73,7 +73,7 @@ class Evaluation:
             num_classes=fakes.num_classes,
             model=fakes.model is not None,
             split="" if reference is None else reference.split,
-            partners=_partners(fakes, reference),
+            partners=reference is not None and reference.partners and fakes.translates,
         )
         self.metrics = first_before_others(lambda: _computable(asked, given, insist=metrics is not None))
         self.missing = [metric.name for metric in asked if metric not in self.metrics]
@@ -147,13 +147,6 @@ def _sets(reference: Reference, metrics: Iterable[Metric], fakes: Tensor) -> dic
             "trained on, or resize pictures with --resize"
         )
     return reference.sets
-
-
-def _partners(fakes: Source, reference: Reference | None) -> bool:
-    """Whether the fakes are translations whose true results are the reals."""
-    translates = fakes.model is not None and fakes.model.source_channels is not None
-    data = None if reference is None else reference.data
-    return translates and reference is not None and data is not None and data.partners(reference.split)
 
 
 def _extractor(

@@ -31,6 +31,11 @@ class Source(ABC):
     labels: Tensor | None = None
     num_classes: int | None = None
 
+    @property
+    def translates(self) -> bool:
+        """Whether the images are translations of sources."""
+        return self.model is not None and self.model.source_channels is not None
+
     @abstractmethod
     def __len__(self) -> int: ...
 
@@ -221,6 +226,11 @@ class Reference:
         if not len(real):
             raise ValueError(f"{data.name} has no {split} images; choose another split")
         return Reference(data.name, split, {"real": real}, data.extractor, data)
+
+    @property
+    def partners(self) -> bool:
+        """Whether the reals are the true translations of their sources."""
+        return self.data is not None and self.data.partners(self.split)
 
     def open(self, which: str) -> None:
         """Adds one of the data's splits, if it has images."""

@@ -487,7 +487,7 @@ def test_validation_losses_are_logged_at_their_step():
 
 def test_a_checkpoint_of_another_variant_is_refused(tmp_path):
     fit(dcgan(), steps=1).save_checkpoint(tmp_path / "a.ckpt")
-    with pytest.raises(MisconfigurationException, match="is of DCGAN, not of GAN"):
+    with pytest.raises(MisconfigurationException, match="contains a DCGAN, not a GAN"):
         fit(ganzoo.GAN(image_size=8, hidden=4, d_hidden=4), steps=2, ckpt_path=tmp_path / "a.ckpt")
 
 
