@@ -57,7 +57,6 @@ class EmojiNet(nn.Module):
 
     def __init__(self, factors: dict[str, int]) -> None:
         super().__init__()
-
         widths = (3, 24, 24), (24, 48, 48), (48, 64, 64), (64, 64, 64)
         self.stages = nn.ModuleList(nn.Sequential(*_block(a, b), *_block(b, c)) for a, b, c in widths)
         self.heads = nn.ModuleDict({name: nn.Linear(64, n) for name, n in factors.items()})

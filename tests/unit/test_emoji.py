@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch.nn.functional import avg_pool2d
 
 from ganzoo.data import Emoji, Tones
 from ganzoo.data.base import Split
-from ganzoo.data.emoji import FILES, PACKAGE, Picture, classes, of, pictures, sheet
+from ganzoo.data.emoji import FILES, PACKAGE, PORTRAITS, Picture, classes, of, pictures, sheet
 from tests.campaigns import emoji
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -133,6 +134,20 @@ def test_unpaired_tones_have_no_person_in_both() -> None:
     sources, images = ({by_pixels[x.numpy().tobytes()].base for x in batch[key]} for key in ("source", "image"))
     assert len(sources) == len(images) == 52 and not sources & images
     assert len(data.dataset("train")) == 52 and len(data.dataset("val")) == 16
+
+
+def test_distances_and_white_pixels_of_the_guide() -> None:
+    """Medians over the portraits of the distance to the nearest neighbour: any, of another base, of another role."""
+    rows = [p for p in pictures() if p.subcategory in PORTRAITS]
+    images = sheet("all-32.webp")[: len(pictures())]
+    x = torch.stack([image for image, p in zip(images, pictures(), strict=True) if p in rows]).flatten(1) / 255
+    distance = torch.cdist(x, x) / x.shape[1] ** 0.5
+    found = []
+    for key in ([p.code for p in rows], [p.base for p in rows], [p.role for p in rows]):
+        same = torch.tensor([[a == b for b in key] for a in key])
+        found.append(distance.masked_fill(same, torch.inf).amin(1).median().item())
+    assert found == pytest.approx([0.060, 0.126, 0.194], abs=6e-4)
+    assert (images == 255).all(1).double().mean().item() == pytest.approx(0.40, abs=0.005)
 
 
 @pytest.mark.parametrize(
