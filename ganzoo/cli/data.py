@@ -20,14 +20,14 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         "Writes a folder of pictures as shards, for data larger than memory. If interrupted, the same command "
         "continues; on a finished folder, it checks every shard, and recreates those that are damaged or out of date.",
     )
-    parser.add_argument("folder", metavar="FOLDER", help="folder of pictures, with or without subfolders")
+    parser.add_argument("folder", metavar="FOLDER", help="folder of pictures, with or without subfolders, or a .zip")
     parser.add_argument("out", metavar="OUT", type=Path, help="folder for the shards")
     parser.add_argument("--image_size", type=number(Pixels), metavar="N", help="pixels per side (default: unchanged)")
     parser.add_argument("--channels", type=int, choices=(1, 3), default=3, help="1 for grey (default: 3, colour)")
     parser.add_argument(
         "--fit", choices=("crop", "squeeze"), default="crop", help="non-square pictures (default: crop the centre)"
     )
-    parser.add_argument("--labels", action="store_true", help="the folder's subfolders are the classes")
+    parser.add_argument("--labels", action="store_true", help="classes are the subfolders, or in dataset.json")
     parser.add_argument(
         "--corrupt", choices=("refuse", "skip"), default="refuse", help="unreadable pictures (default: refuse)"
     )

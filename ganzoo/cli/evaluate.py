@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from ganzoo.evaluation.comparison import Place
     from ganzoo.evaluation.measure import Evaluation
 
-ARRAYS = (".npy", ".npz")
+SETS = (".npy", ".npz", ".zip")  # files of many pictures
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")  # a single picture is no checkpoint
-REALS = "a folder, a .npy/.npz file, or the data of a config such as dcgan/digits"
+REALS = "a folder, a .npy/.npz/.zip file, or the data of a config such as dcgan/digits"
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
     parser = Arguments(verb, VERBS[verb].help)
     parser.usage = f"{parser.prog} WHAT [REALS] [options]\n       {parser.prog} --compare JSON JSON ..."
     parser.add_argument(
-        "what", nargs="?", help="a run, a checkpoint, a trained model, a folder of pictures, or a .npy/.npz file"
+        "what", nargs="?", help="a run, a checkpoint, a trained model, a folder of pictures, or a .npy/.npz/.zip file"
     )
     parser.add_argument("reals", nargs="?", help=f"real images: {REALS} (default: the run's)")
     parser.add_argument("--metrics", metavar="fid,kid", help="default: those that --metrics list marks as usual")
@@ -108,10 +108,10 @@ def _is_model(name: str) -> bool:
         path = pretrained()[name]
     if not path.exists():
         beside = [*(str(file) for file in path.parent.glob("*")), *pretrained()]
-        cure = "name a run, a checkpoint, a folder of pictures, or a .npy/.npz file"
+        cure = "name a run, a checkpoint, a folder of pictures, or a .npy/.npz/.zip file"
         raise UserError(f"no file or model {name!r}{closest(name, beside, cure)}")
     if not path.is_dir():
-        return path.suffix.lower() not in (*ARRAYS, *PICTURES)
+        return path.suffix.lower() not in (*SETS, *PICTURES)
     if path.name == "samples" and (path.parent / "config.yaml").is_file():
         raise UserError(f"{path} contains grids, not single images; name the run: {path.parent}")
     return (path / "checkpoints").is_dir() or (path / "config.json").is_file()
@@ -153,7 +153,7 @@ def _reals(name: str, options: Any) -> Any:
     from ganzoo.cli.parsing import data_of
 
     path = Path(name)
-    if path.is_dir() and not (path / "config.yaml").is_file() or path.suffix.lower() in ARRAYS:
+    if path.is_dir() and not (path / "config.yaml").is_file() or path.suffix.lower() in SETS:
         if options.split:
             raise UserError(f"{name} has no splits; leave --split out")
         return name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from functools import cached_property
 from types import FrameType
 from typing import Annotated, Any, Literal, cast
@@ -30,6 +31,7 @@ class GANDataModule(LightningDataModule):
         image_size: Height and width of the images in pixels.
         channels: Channels per image.
         num_classes: Number of classes; None if there are no labels.
+        classes: Names of the classes, in the order of the labels; empty if they have none.
         source_channels: Channels of "source", the input of translators; None if there is no source.
         extractor: Default feature extractor for the scores, or None. Unless a subclass sets it, "inception" for colour
             and "inception-grey" for grey.
@@ -48,6 +50,7 @@ class GANDataModule(LightningDataModule):
     image_size: int
     channels: int
     num_classes: int | None
+    classes: Sequence[str] = ()
     source_channels: int | None = None
     paired: bool = True  # whether a batch's "image" and "source" belong together
     labelled: bool = False  # whether batches also have "labelled": images with labels

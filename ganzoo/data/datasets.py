@@ -11,7 +11,6 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -19,9 +18,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 from torch.utils.data import Dataset
 
-from ganzoo.core.files import open_file
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
+from ganzoo.data.archive import File, open_any
 
 PICTURES: tuple[Literal["image", "source"], ...] = ("image", "source")  # flipped and cropped together
 
@@ -99,11 +98,11 @@ def combine(*parts: object) -> str:
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
 
 
-def digest_files(files: Iterable[Path]) -> Iterator[str]:
+def digest_files(files: Iterable[File]) -> Iterator[str]:
     """sha256 (hex) of each file's bytes, in order."""
 
-    def one(file: Path) -> str:
-        with open_file(file) as opened:
+    def one(file: File) -> str:
+        with open_any(file) as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
 
     with ThreadPoolExecutor() as pool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
-from ganzoo.core.files import open_file
 from ganzoo.core.limits import check_memory
 from ganzoo.core.text import visible
+from ganzoo.data.archive import File, is_archive, members, open_any
 
 Fit = Literal["crop", "squeeze"]
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
@@ -64,7 +64,7 @@ def pixels(picture: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(picture)).reshape(picture.height, picture.width, -1).permute(2, 0, 1).contiguous()
 
 
-def decode(file: Path, size: int | None, channels: int = 3, fit: Fit = "crop") -> Tensor:
+def decode(file: File, size: int | None, channels: int = 3, fit: Fit = "crop") -> Tensor:
     """Read a picture as uint8 [channels, size, size], or [channels, H, W] in its own size.
 
     Args:
@@ -81,7 +81,7 @@ def decode(file: Path, size: int | None, channels: int = 3, fit: Fit = "crop") -
     return square(picture, size, fit) if size else pixels(picture)
 
 
-def upright(file: Path, least: int | None = None) -> Image.Image:
+def upright(file: File, least: int | None = None) -> Image.Image:
     """Read a picture upright (EXIF orientation applied), with 8 bits per channel, and on white if it is transparent.
 
     Args:
@@ -109,14 +109,14 @@ def upright(file: Path, least: int | None = None) -> Image.Image:
 
 
 @contextmanager
-def open_picture(file: Path | BinaryIO) -> Iterator[Image.Image]:
+def open_picture(file: File | BinaryIO) -> Iterator[Image.Image]:
     """Open a picture of a supported format and read its header.
 
     Raises:
         ValueError: It has more than `MOST_PIXELS` pixels.
         Exception: Whatever Pillow raises on a broken file.
     """
-    with open_file(file) if isinstance(file, Path) else file as opened, Image.open(opened, formats=FORMATS) as picture:
+    with open_any(file) if isinstance(file, File) else file as opened, Image.open(opened, formats=FORMATS) as picture:
         if picture.width * picture.height > MOST_PIXELS:
             raise ValueError(
                 f"{picture.width}x{picture.height} pixels, more than the limit of {MOST_PIXELS:,}; downscale it"
@@ -124,7 +124,7 @@ def open_picture(file: Path | BinaryIO) -> Iterator[Image.Image]:
         yield picture
 
 
-def header(file: Path) -> tuple[tuple[int, int], str] | str:
+def header(file: File) -> tuple[tuple[int, int], str] | str:
     """Upright (width, height) and Pillow's mode, from the header alone; or the reason why the file is unusable.
     `RGB;16` marks 16 bits per channel that Pillow reduces to 8."""
     try:
@@ -194,12 +194,12 @@ def grey(mode: str) -> bool:
     return mode in ("1", "L", "LA", "La") or mode.startswith("I")
 
 
-def readable(root: Path, names: list[str], corrupt: str) -> dict[str, tuple[tuple[int, int], str]]:
+def readable(root: Path, files: dict[str, File], corrupt: str) -> dict[str, tuple[tuple[int, int], str]]:
     """The headers (see `header`) of all usable files; the others are passed to `leave_out`."""
     with ThreadPoolExecutor() as pool:
-        seen = dict(zip(names, pool.map(header, (root / name for name in names)), strict=True))
+        seen = dict(zip(files, pool.map(header, files.values()), strict=True))
     bad = {name: problem for name, problem in seen.items() if isinstance(problem, str)}
-    leave_out(bad, len(names), f"files in {visible(root.absolute())} cannot be read as pictures", corrupt)
+    leave_out(bad, len(files), f"files in {visible(root.absolute())} cannot be read as pictures", corrupt)
     found = {name: found for name, found in seen.items() if not isinstance(found, str)}
     warn_of_losses(found, root)
     return found
@@ -217,29 +217,51 @@ def leave_out(bad: dict[str, str], n: int, what: str, corrupt: str) -> None:
     warnings.warn(f"skipped: {message}", stacklevel=4)
 
 
-def find(root: Path) -> tuple[list[str], int]:
-    """Sorted relative names of the pictures below a folder, and the number of other files; hidden ones are ignored."""
+class Tree(NamedTuple):
+    """The contents of a folder or an archive, without hidden files and folders; names are relative."""
+
+    pictures: dict[str, File]  # sorted by name
+    others: dict[str, File]
+    folders: set[str]
+
+
+def find(root: Path) -> Tree:
+    """The files below a folder or in a zip archive.
+
+    Raises:
+        FileNotFoundError: It does not exist, or contains no pictures.
+        NotADirectoryError: It is another file.
+        ValueError: It is a damaged or unsafe archive.
+    """
     if not root.exists():
         raise FileNotFoundError(f"There is no folder {root.absolute()}: check the path.")
-    if not root.is_dir():
-        raise NotADirectoryError(f"{root.absolute()} is a file: give the folder of the pictures.")
-    names: list[str] = []
-    others, seen = 0, set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
+    if not is_archive(root) and not root.is_dir():
+        raise NotADirectoryError(f"{root.absolute()} is a file: give the folder of the pictures, or a .zip of them.")
+    files, folders = members(root) if is_archive(root) else _walk(root)
+    pictures = {name: files[name] for name in sorted(files) if name.lower().endswith(EXTENSIONS)}
+    others = {name: file for name, file in files.items() if name not in pictures}
+    if not pictures:
+        raise FileNotFoundError(
+            f"No pictures in {root.absolute()} or below: looked for {' '.join(EXTENSIONS)}, found {len(others)} other "
+            "files."
+        )
+    return Tree(pictures, others, folders)
+
+
+def _walk(root: Path) -> tuple[Mapping[str, File], set[str]]:
+    """All files and folders below a folder, by relative name; hidden ones are ignored."""
+    files: dict[str, File] = {}
+    folders, seen = set[str](), set[str]()
+    for folder, below, names in os.walk(root, followlinks=True):
         if (real := os.path.realpath(folder)) in seen:  # a symbolic link to a folder seen before
-            subfolders.clear()
+            below.clear()
             continue
         seen.add(real)
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        visible = [name for name in files if not name.startswith(".")]
-        pictures = [name for name in visible if name.lower().endswith(EXTENSIONS)]
-        names += [(Path(folder) / name).relative_to(root).as_posix() for name in pictures]
-        others += len(visible) - len(pictures)
-    if not names:
-        raise FileNotFoundError(
-            f"No pictures in {root.absolute()} or below: looked for {' '.join(EXTENSIONS)}, found {others} other files."
-        )
-    return sorted(names), others
+        below[:] = [name for name in below if not name.startswith(".")]
+        own = Path(folder).relative_to(root)
+        folders.add(own.as_posix())
+        files |= {(own / name).as_posix(): Path(folder) / name for name in names if not name.startswith(".")}
+    return files, folders - {"."}
 
 
 def listing(files: Iterable[str] | dict[str, str], most: int = 10) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -16,16 +15,16 @@ from ganzoo.core.limits import Limits, NonNegative, Pixels, Share
 from ganzoo.core.random import mix
 from ganzoo.core.text import composed, path_of
 from ganzoo.core.types import Batch
+from ganzoo.data.archive import File, name_of
 from ganzoo.data.base import GANDataModule, Split, Workers
 from ganzoo.data.datasets import Images, Jittered, Merged, Wrapped, combine, digest_files
 from ganzoo.data.decoding import Fit, decode, find, grey, leave_out, readable, square, upright
-from ganzoo.data.folder import FolderImages, FolderPictures, Store, StoredImages, fraction
+from ganzoo.data.folder import SPLITS, FolderImages, FolderPictures, Store, StoredImages, fraction, split_folders
 from ganzoo.data.order import Repeated
 
 Side = Literal["left", "right"]
 Header = tuple[tuple[int, int], str]  # upright (width, height), Pillow's mode
-Found = dict[str, tuple[Path, Header]]  # a folder's pictures, by the names that determine their splits
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
+Found = dict[str, tuple[File, Header]]  # a folder's pictures, by the names that determine their splits
 
 
 class _Translation(GANDataModule):
@@ -71,7 +70,8 @@ class _Translation(GANDataModule):
     def find(self, path: str) -> Found:
         """The usable pictures of a folder, in sorted order."""
         root = path_of(path)
-        return {name: (root / name, seen) for name, seen in readable(root, find(root)[0], self.corrupt).items()}
+        files = find(root).pictures
+        return {name: (files[name], seen) for name, seen in readable(root, files, self.corrupt).items()}
 
     def find_both(self, path: str, source_path: str) -> dict[str, Found]:
         """The pictures of both folders: {path: ..., source_path: ...}."""
@@ -107,8 +107,8 @@ class PairedFolder(_Translation):
     relative path determines the split: val and test are the same `val_fraction`, train is the rest.
 
     Args:
-        path: The folder; with `source_path`, the folder of the targets.
-        source_path: The folder of the sources.
+        path: The folder or zip archive; with `source_path`, that of the targets.
+        source_path: The folder or zip archive of the sources.
         source_side: Without `source_path`, the half of each picture that is the source.
         **kwargs: See `GANDataModule`.
 
@@ -121,8 +121,8 @@ class PairedFolder(_Translation):
 
     def __init__(self, path: str, source_path: str | None = None, source_side: Side = "left", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.name, self.source_side = path_of(path).resolve().name, source_side
-        self._files: dict[str, tuple[Path, ...]]
+        self.name, self.source_side = name_of(path_of(path)), source_side
+        self._files: dict[str, tuple[File, ...]]
         if source_path is None:
             found = self.find(path)
             bad = {name: f"{w} pixels wide" for name, (_, ((w, _), _)) in found.items() if w % 2}
@@ -172,7 +172,7 @@ class UnpairedFolder(_Translation):
 
     def __init__(self, path: str, source_path: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.name = path_of(path).resolve().name
+        self.name = name_of(path_of(path))
         if source_path is None:
             both = self.find(path)
             found = {f"{path}/train{letter}": _domain(both, letter) for letter in "BA"}
@@ -219,7 +219,7 @@ class PairPictures(Store):
     """
 
     def __init__(
-        self, files: list[tuple[Path, ...]], shape: tuple[int, int, int], fit: Fit, source_side: Side, **store: Any
+        self, files: list[tuple[File, ...]], shape: tuple[int, int, int], fit: Fit, source_side: Side, **store: Any
     ) -> None:
         self.pairs, self.fit, self.source_side = files, fit, source_side
         self.channels, self.source_channels, self.size = shape
@@ -274,8 +274,7 @@ class Sources(Wrapped):
 
 def _splits(names: Sequence[str], val_fraction: float) -> dict[Split, list[int]]:
     """The indices of each split's names: by top-level folder if all are named as splits, else by a hash of the name."""
-    folders = {name.split("/")[0] if "/" in name else "" for name in names}
-    if "train" in folders and len(folders) > 1 and folders <= set(SPLITS):
+    if split_folders(names):
         named = {split: [i for i, name in enumerate(names) if name.startswith(f"{split}/")] for split in SPLITS}
         return {**named, "val": named["val"] or named["test"], "test": named["test"] or named["val"]}
     held_out = [fraction(name) < val_fraction for name in names]
@@ -297,12 +296,12 @@ def _domain(found: Found, letter: str) -> Found:
     }
 
 
-def _match(folders: dict[str, Found], corrupt: str) -> dict[str, tuple[Path, ...]]:
+def _match(folders: dict[str, Found], corrupt: str) -> dict[str, tuple[File, ...]]:
     """The files of target and source by the target's name; names match except for the extension."""
     bad: dict[str, str] = {}
     (path, targets), (source_path, sources) = folders.items()
     mine, theirs = (_stems(folder, found, bad) for folder, found in folders.items())
-    pairs: dict[str, tuple[Path, ...]] = {}
+    pairs: dict[str, tuple[File, ...]] = {}
     for stem in sorted({*mine, *theirs}):
         if stem not in theirs:
             bad[f"{path}/{mine[stem]}"] = "no source"

@@ -32,6 +32,7 @@ from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split, Workers
 from ganzoo.data.datasets import Images, combine
 from ganzoo.data.decoding import Fit
+from ganzoo.data.folder import held_out, of_split
 from ganzoo.data.rows import Rows
 
 INDEX = "index.json"
@@ -73,11 +74,11 @@ class Shards(GANDataModule):
         self.image_size, self.channels = index.image_size, index.channels
         self.num_classes = len(self.classes) or None
         self._stored = StoredShards(root, index)
-        self._held_out = torch.cat([torch.from_numpy(s.fraction < val_fraction) for s in self._stored.shards.values()])
+        place = torch.cat([torch.tensor(shard.fraction) for shard in self._stored.shards.values()])
+        self._held_out = held_out(place, val_fraction)
 
     def make_dataset(self, split: Split) -> Images:
-        chosen = ~self._held_out if split == "train" else self._held_out
-        return ShardImages(self._stored, chosen.nonzero()[:, 0])
+        return ShardImages(self._stored, of_split(self._held_out, split))
 
 
 class Entry(NamedTuple):
@@ -185,7 +186,7 @@ class Shard:
     Attributes:
         images: uint8 [N, C, H, W], each read on access.
         names: An Arrow array of N strings.
-        fraction: float64 [N].
+        fraction: What determines the split (see `ganzoo.data.folder.places`), float64 [N].
         crc32: uint32 [N], of the images.
         label: int64 [N], or None.
         bytes: Size of the file.

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ganzoo.core.arguments import agreed, class_names
 from ganzoo.core.limits import Count, check
 from ganzoo.core.module import GANModule
 from ganzoo.data import ArrayImages, GANDataModule, Images, Pictures
@@ -38,7 +39,7 @@ def evaluate(
     """Scores of a model, or of any images, with their protocols.
 
     Args:
-        fakes: a model, or images: the path of a folder of pictures or of a .npy/.npz file; a tensor or array
+        fakes: a model, or images: the path of a folder or .zip of pictures, or of a .npy/.npz file; a tensor or array
             [N, C, H, W], uint8 or float in [-1, 1]; or a data set of `ganzoo.data`.
         reals: a data module, or images as above; None for metrics that need none.
         metrics: names in `ganzoo.evaluation.choice.METRICS`, with settings as in "kid:size=500"; None for all default
@@ -106,6 +107,8 @@ def _reference(reals: Any, split: Split | None, model: GANModule | None, resize:
     if reals is None:
         return None
     if isinstance(reals, GANDataModule):
+        if model is not None and model.num_classes is not None:
+            agreed(model.class_names, class_names(reals, model.num_classes))
         return Reference.of(reals, split or usual_split(model, reals))
     images = _images(reals, resize, "reals")
     reference = Reference(_name(reals), "all", {"real": images})
