@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 
 MOST = 1_000_000  # images per call
 MOST_SEEN = 10_000  # images in a grid
-PIXELS = 2**20  # in a batch
+PIXELS = 2**19  # in a batch
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
-    parser = Arguments(verb, VERBS[verb].help)
+    parser = Arguments(
+        verb, VERBS[verb].help, "checkpoint [--seeds 0,1,4-6] [--class CLASS] [--source PATH ...] [options]"
+    )
     parser.add_argument(
         "checkpoint",
         help="a trained model's name (python -m ganzoo list), a run, a .ckpt, or a save_pretrained folder",
