@@ -30,14 +30,12 @@ class Saved(NamedTuple):
         arguments: of its constructor, plain values.
         weights: by their names in the model.
         slim: whether only the weights for sampling are stored; see `save_pretrained`.
-        classes: names of the classes; empty if unknown.
     """
 
     variant: str
     arguments: dict[str, Any]
     weights: dict[str, torch.Tensor]
     slim: bool
-    classes: list[str]
 
 
 def load(path: str | Path, variant: type[GANModule] | None = None, map_location: Any = "cpu") -> Any:
@@ -58,7 +56,7 @@ def load(path: str | Path, variant: type[GANModule] | None = None, map_location:
         FileNotFoundError: there is no such path, and no model of that name; `ganzoo.list_pretrained()` lists these.
         CheckpointError: the file is not a checkpoint of ganzoo, damaged, unsafe, or of another variant.
     """
-    name, arguments, weights, slim, classes = read(path)
+    (name, arguments, weights, slim), classes = read_all(path)
     cls = _resolve(name, variant, path)
     model = checkpoints.build(path, cls, arguments, weights, 20 if slim else 2)  # slim: D is missing, at most 5 times G
     model.configure_model()  # adds the averaged generator
@@ -132,6 +130,11 @@ def read(path: str | Path) -> Saved:
         FileNotFoundError: there is no such path, and no model of that name.
         CheckpointError: the file is not a checkpoint of ganzoo, damaged, or unsafe.
     """
+    return read_all(path)[0]
+
+
+def read_all(path: str | Path) -> tuple[Saved, list[str]]:
+    """What `read` returns, and the names of the classes; empty if unknown."""
     name, path = str(path), Path(path)
     if "://" in name:
         raise FileNotFoundError(f"{name} is not a local file; download it, and give its path")
@@ -143,7 +146,7 @@ def read(path: str | Path) -> Saved:
         path = of_a_run[-1]
     checkpoint = read_checkpoint(path)
     own, arguments = checkpoint["ganzoo"], checkpoint["hyper_parameters"]
-    return Saved(own["variant"], arguments, checkpoint["state_dict"], slim=False, classes=_names(path, own))
+    return Saved(own["variant"], arguments, checkpoint["state_dict"], slim=False), _names(path, own)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -166,7 +169,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def _read_folder(folder: Path) -> Saved:
+def _read_folder(folder: Path) -> tuple[Saved, list[str]]:
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} has no {name}; give a run's folder, or one written by save_pretrained")
@@ -183,7 +186,7 @@ def _read_folder(folder: Path) -> Saved:
         raise CheckpointError(
             f"{folder} is damaged: it is declared slim (generator only), but has {odd[0]}; write it again"
         )
-    return Saved(config["variant"], config["arguments"], weights, slim, _names(folder, config))
+    return Saved(config["variant"], config["arguments"], weights, slim), _names(folder, config)
 
 
 def _weights(file: Path) -> dict[str, torch.Tensor]:

@@ -109,10 +109,10 @@ def _variant(name: str) -> int:
 
 
 def _checkpoint(path: Path) -> int:
-    from ganzoo.checkpoint.pretrained import read
+    from ganzoo.checkpoint.pretrained import read_all
 
     with user_errors():
-        name, arguments, weights, slim, classes = read(path)
+        (name, arguments, weights, slim), classes = read_all(path)
         seen = int(weights.get("images_seen", 0))
         lines = [f"  {visible(key):<24}{visible(value)}" for key, value in arguments.items()]
         if classes:
