@@ -13,7 +13,7 @@ from typing import Any
 from ganzoo.cli import VERBS
 from ganzoo.cli.errors import Arguments, UserError, number, user_errors
 from ganzoo.cli.paths import find_checkpoint, own_files
-from ganzoo.core.limits import Count, check_memory
+from ganzoo.core.limits import Count, area, check_memory
 from ganzoo.core.text import composed
 
 MOST = 1_000_000  # images per call
@@ -98,7 +98,7 @@ def _check(model: Any, label: int | None, source: Sequence[Path] | None) -> None
 
 def _pixels(model: Any) -> int:
     """Values in one image, as far as the model's arguments tell."""
-    return model.hparams.get("channels", 1) * model.hparams.get("image_size", 1) ** 2
+    return model.hparams.get("channels", 1) * area(model.hparams.get("image_size", 1))
 
 
 def _in_columns(model: Any, options: Any) -> bool:

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from ganzoo.core.limits import constructor_of
+from ganzoo.core.limits import constructor_of, normal_size
 
 OPTIMISATION = {"optimizer", "discriminator_optimizer", "lr_scheduler"}  # arguments of the run, not of the model
 DATA_SAYS = {  # arguments that must equal the data module's attribute -> message if that is None
@@ -98,7 +98,9 @@ def check_agreement(variant: str, arguments: Mapping[str, Any], data: Any) -> No
         MisconfigurationException: an argument of the model contradicts the data module.
     """
     for key, meaning in DATA_SAYS.items():
-        if (mine := arguments.get(key)) not in (None, theirs := getattr(data, key, mine)):
+        mine = arguments.get(key)
+        theirs = getattr(data, key, mine)
+        if mine is not None and normal_size(mine) != normal_size(theirs):  # [64, 64] is 64
             raise MisconfigurationException(
                 f"{key} is {mine}, but {theirs} in the data: make them equal"
                 if theirs is not None

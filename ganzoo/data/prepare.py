@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ganzoo.core.atomic import remove_partial, write_atomically
+from ganzoo.core.limits import Size, normal_size
 from ganzoo.core.text import path_of, visible
 from ganzoo.data.decoding import Fit, decode, find, leave_out, readable
 from ganzoo.data.folder import class_names, class_of, fraction
@@ -30,7 +31,7 @@ def prepare(
     folder: str,
     out: str,
     *,
-    image_size: int | None = None,
+    image_size: Size | None = None,
     channels: Literal[1, 3] = 3,
     fit: Fit = "crop",
     labels: bool = False,
@@ -46,9 +47,9 @@ def prepare(
     Args:
         folder: Folder of the pictures.
         out: Folder for the shards; created if missing.
-        image_size: Pixels per side; None keeps that of the pictures, which must all be squares of one size.
+        image_size: Pixels per side, or [height, width]; None keeps the size of the pictures, which must be equal.
         channels: 3 for colour, 1 for grey.
-        fit: For pictures that are not square: "crop" the centre, or "squeeze" the whole picture.
+        fit: For pictures of another shape: "crop" the centre, "squeeze" the whole picture, or "pad" it with white.
         labels: Whether the folder's top-level subfolders are the classes.
         corrupt: "refuse" raises an error that lists unreadable files; "skip" warns and leaves them out.
         jobs: Processes that decode; 1 decodes in this one.
@@ -68,7 +69,7 @@ def prepare(
     root, target = path_of(folder), path_of(out)
     headers = readable(root, find(root)[0], corrupt)
     names = list(headers)
-    size = image_size or _own_size(root, {name: size for name, (size, _) in headers.items()})
+    size = normal_size(image_size or _own_size(root, {name: size for name, (size, _) in headers.items()}))
     classes = class_names(root, names) if labels else []
     index = Index(root.resolve().name, size, channels, fit, classes, None)
     known = _claim(target, index)
@@ -117,16 +118,16 @@ def prepare(
     return index
 
 
-def _own_size(root: Path, sizes: dict[str, tuple[int, int]]) -> int:
-    """The side that all pictures have in common, in pixels; refuses pictures that differ or are not square."""
+def _own_size(root: Path, sizes: dict[str, tuple[int, int]]) -> tuple[int, int]:
+    """The (height, width) that all pictures have in common, in pixels; refuses pictures that differ."""
     usual = next(iter(sizes.values()))
     for name, size in sizes.items():
-        if size != usual or size[0] != size[1]:
+        if size != usual:
             raise ValueError(
-                f"the pictures in {root.absolute()} are not squares of one size: {name} is {size[0]}x{size[1]}, "
+                f"the pictures in {root.absolute()} are not of one size: {name} is {size[0]}x{size[1]}, "
                 f"the first, {next(iter(sizes))}, is {usual[0]}x{usual[1]}; resize them with image_size, such as 64"
             )
-    return usual[0]
+    return usual[1], usual[0]
 
 
 def _claim(target: Path, index: Index) -> dict[int, Entry]:
