@@ -52,7 +52,7 @@ def number(kind: Any) -> Callable[[str], Any]:
         value: Any = text
         if re.fullmatch(r"-?\d{1,18}", text):  # `int` refuses very long numbers
             value = int(text)
-        elif kind == Size and (found := re.fullmatch(r"\[?(\d{1,18}), *(\d{1,18})\]?", text)):
+        elif kind == Size and (found := re.fullmatch(r"\[(\d{1,18}), *(\d{1,18})\]", text)):
             value = [int(side) for side in found.groups()]
         if (problem := refusal(value, kind)) is not None:
             raise argparse.ArgumentTypeError(problem)
