@@ -35,18 +35,7 @@ from ganzoo.cli.config import LINKED
 from ganzoo.cli.errors import UserError, causes, closest, describe, mid_run, one_line
 from ganzoo.core.arguments import OPTIMISATION, check_schedulers
 from ganzoo.core.batch import check_pictures
-from ganzoo.core.limits import (
-    ArgumentError,
-    Count,
-    CountFrom0,
-    Limits,
-    Rate,
-    Share,
-    check,
-    machine_memory,
-    refusal,
-    sides,
-)
+from ganzoo.core.limits import ArgumentError, Count, CountFrom0, Limits, Rate, Share, check, machine_memory, refusal
 from ganzoo.core.module import GANModule
 from ganzoo.core.pixels import scaled
 from ganzoo.core.player import PLAYERS
@@ -282,8 +271,8 @@ def _largest(config: Any) -> str:
     times = {}
     for name, parameter in inspect.signature(cls).parameters.items():
         value = config.init_args.get(name)
-        if name == "image_size" and value is not None:
-            value = max(sides(value))
+        if name == "image_size" and isinstance(value, list):
+            value = max(value)
         if type(value) is int and type(parameter.default) is int and parameter.default > 0:
             times[name] = value / parameter.default
     name = max(times, key=lambda name: times[name])

@@ -15,7 +15,7 @@ def shape(
 
     Args:
         image_size: side of a square, or [height, width], in pixels.
-        takes: whether the network takes this height and width; both are multiples of a power of two, at least 4.
+        takes: whether the network takes this height and width, both at least 4.
         squares: what squares the network takes, for the message.
         others: what other shapes it takes, unless the same is true of their sides.
 
