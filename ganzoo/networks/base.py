@@ -26,7 +26,7 @@ def shape(
     if takes(height, width):
         return height, width
     steps = (2**k for k in range(13))
-    near = ([[max(4, step * (side // step + k)) for k in range(-1, 3)] for side in (height, width)] for step in steps)
+    near = ([[max(4, step * (side // step + k)) for k in range(-1, 5)] for side in (height, width)] for step in steps)
     shapes = [(h, w) for pair in near for h, w in product(*pair) if (h == w or height != width) and takes(h, w)]
     best = min(shapes, key=lambda found: (abs(found[0] - height) + abs(found[1] - width), -found[0]))
     what = squares if height == width else others or squares
