@@ -291,3 +291,23 @@ def test_commands_train_on_and_sample_height_and_width(
     assert "data.image_size is [8, 0]: a side is 0" in capsys.readouterr().err
     assert main(fit.replace("[8,12]", "eight").split()) == 2
     assert "data.image_size: Expected a whole number or a list. Got value: eight" in capsys.readouterr().err
+
+
+def test_sources_are_read_in_the_shape_of_the_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    model = ganzoo.Pix2Pix([8, 12], channels=1, source_channels=3, width=1)
+    ganzoo.save_pretrained(model, "weights")
+    assert main(["sample", "weights", "--source", "wide", "--format", "npy"]) == 0
+    assert np.load("samples/samples.npy").shape == (10, 8, 12, 1)
+    with pytest.raises(ValueError, match="translates 8x12 pixels, not 12x8"):
+        model.sample(source=torch.zeros(1, 3, 12, 8))
+
+
+def test_a_variant_for_squares_refuses_other_data() -> None:
+    class Squares(ganzoo.GAN):
+        def __init__(self, image_size: int = 8, channels: int = 1) -> None:
+            super().__init__(image_size, channels, hidden=2, d_hidden=2)
+
+    assert Squares(8).generator.shape == (1, 8, 8)
+    with pytest.raises(ValueError, match=r"^image_size is \[8, 12\]; it takes a whole number$"):
+        Squares([8, 12])  # type: ignore[arg-type]
