@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ganzoo.cli import VERBS, trust
 from ganzoo.cli.errors import Arguments, UserError, closest, number, printable, user_errors
 from ganzoo.cli.paths import configs, find_checkpoint, find_config, pretrained, record_of, run_of
-from ganzoo.core.limits import Count, Pixels
+from ganzoo.core.limits import Count, Size
 from ganzoo.core.text import visible
 
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--weights", metavar="FILE", help="file with Inception's weights, if they cannot be downloaded")
     parser.add_argument("--seed", type=int, help="seed of the fakes (default: 0)")
     parser.add_argument("--raw", action="store_true", help="use the generator's raw weights, not their moving average")
-    parser.add_argument("--resize", type=number(Pixels), metavar="PIXELS", help="resize pictures of folders to PIXELS")
+    parser.add_argument(
+        "--resize", type=number(Size), metavar="PIXELS", help="resize pictures of folders to PIXELS, or [height, width]"
+    )
     parser.add_argument("--device", help="cpu, cuda, mps (default: cuda if available)")
     parser.add_argument("--variant", metavar="my_file.MyGAN", help="the class of your own variant, for its checkpoint")
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust.HELP)

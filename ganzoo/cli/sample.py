@@ -17,7 +17,7 @@ from ganzoo.cli import VERBS
 from ganzoo.cli.errors import Arguments, UserError, closest, number, user_errors
 from ganzoo.cli.paths import find_checkpoint, own_files
 from ganzoo.core.atomic import write_atomically
-from ganzoo.core.limits import Count, check_memory
+from ganzoo.core.limits import Count, area, check_memory
 from ganzoo.core.text import composed, visible
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _check(model: Any, source: Sequence[Path] | None, direction: str) -> None:
 
 def _pixels(model: Any) -> int:
     """Values in one image, as far as the model's arguments tell."""
-    return model.hparams.get("channels", 1) * model.hparams.get("image_size", 1) ** 2
+    return model.hparams.get("channels", 1) * area(model.hparams.get("image_size", 1))
 
 
 def _in_columns(model: Any, options: Any) -> bool:
@@ -212,7 +212,7 @@ def _parts(
     from ganzoo.data.decoding import decode
 
     channels = _channels(model, options.direction)
-    most = max(1, min(256, PIXELS // (model.hparams.get("image_size", 1) ** 2)))
+    most = max(1, min(256, PIXELS // area(model.hparams.get("image_size", 1))))
     for start in range(0, len(seeds), most):
         part = slice(start, start + most)
         sources = None

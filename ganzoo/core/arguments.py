@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from ganzoo.core.limits import constructor_of
+from ganzoo.core.limits import constructor_of, normal_size
 from ganzoo.core.text import visible
 
 OPTIMISATION = {"optimizer", "discriminator_optimizer", "lr_scheduler"}  # arguments of the run, not of the model
@@ -100,7 +100,9 @@ def check_agreement(variant: str, arguments: Mapping[str, Any], data: Any) -> No
         MisconfigurationException: an argument of the model contradicts the data module.
     """
     for key, meaning in DATA_SAYS.items():
-        if (mine := arguments.get(key)) not in (None, theirs := getattr(data, key, mine)):
+        mine = arguments.get(key)
+        theirs = getattr(data, key, mine)
+        if mine is not None and normal_size(mine) != normal_size(theirs):  # [64, 64] is 64
             raise MisconfigurationException(
                 f"{key} is {mine}, but {theirs} in the data: make them equal"
                 if theirs is not None

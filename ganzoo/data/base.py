@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from ganzoo.core.limits import Count, Limits, check, constructor_of
+from ganzoo.core.limits import Count, Limits, Size, check, constructor_of
 from ganzoo.core.pixels import scaled
 from ganzoo.core.random import global_seed, mix
 from ganzoo.data.datasets import Flipped, Images
@@ -28,7 +28,7 @@ class GANDataModule(LightningDataModule):
 
     Attributes:
         name: Name of the data in logs and file names; by default that of the class.
-        image_size: Height and width of the images in pixels.
+        image_size: Pixels per side of square images, or [height, width].
         channels: Channels per image.
         num_classes: Number of classes; None if there are no labels.
         classes: Names of the classes, in the order of the labels; empty if they have none.
@@ -47,7 +47,7 @@ class GANDataModule(LightningDataModule):
     """
 
     name: str
-    image_size: int
+    image_size: Size
     channels: int
     num_classes: int | None
     classes: Sequence[str] = ()

@@ -176,11 +176,11 @@ class Jittered(Wrapped):
 
     Args:
         data: The images, at least as large as the crop.
-        size: Pixels per side of the crop.
+        size: Height and width of the crop in pixels.
         seed: Seed of the positions.
     """
 
-    def __init__(self, data: Images, size: int, seed: int) -> None:
+    def __init__(self, data: Images, size: tuple[int, int], seed: int) -> None:
         super().__init__(data)
         self.size, self.seed = size, seed
 
@@ -193,9 +193,10 @@ class Jittered(Wrapped):
         return batch
 
     def _window(self, image: Tensor, ticket: int) -> Tensor:
-        places = image.shape[-1] - self.size + 1
-        top, left = (mix(self.seed, ticket, axis) % places for axis in (0, 1))
-        return image[:, top : top + self.size, left : left + self.size]
+        height, width = self.size
+        top = mix(self.seed, ticket, 0) % (image.shape[1] - height + 1)
+        left = mix(self.seed, ticket, 1) % (image.shape[2] - width + 1)
+        return image[:, top : top + height, left : left + width]
 
 
 class Chosen(Images):

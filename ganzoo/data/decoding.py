@@ -16,47 +16,65 @@ import torch.nn.functional as F
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
-from ganzoo.core.limits import check_memory
+from ganzoo.core.limits import Size, area, check_memory, sides
 from ganzoo.core.text import visible
 from ganzoo.data.archive import File, is_archive, members, open_any
 
-Fit = Literal["crop", "squeeze"]
+Fit = Literal["crop", "squeeze", "pad"]
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")  # for any extension; for EPS, Pillow would run Ghostscript
 MOST_PIXELS = 89_478_485  # Pillow's own limit, above which it warns
 
 
-def resize(images: Tensor, size: int) -> Tensor:
-    """Resample uint8 [N, C, H, W] to uint8 [N, C, size, size], bilinear and antialiased.
+def resize(images: Tensor, size: Size) -> Tensor:
+    """Resample uint8 [N, C, H, W] to uint8 [N, C, *size], bilinear and antialiased.
 
     Raises:
         ValueError: The result is larger than the machine's memory.
     """
-    if images.shape[-2:] == (size, size):
+    if images.shape[-2:] == (shape := sides(size)):
         return images
-    check_memory("image_size", size, images[:, :, 0, 0].numel() * size**2)
+    check_memory("image_size", size, images[:, :, 0, 0].numel() * area(size))
     parts = [  # in parts, as floats take four times the memory
-        F.interpolate(part.float(), (size, size), mode="bilinear", antialias=True).round().clamp(0, 255).byte()
+        F.interpolate(part.float(), shape, mode="bilinear", antialias=True).round().clamp(0, 255).byte()
         for part in images.split(1000)
     ]
     return torch.cat(parts)
 
 
-def square(picture: Image.Image, size: int, fit: Fit = "crop") -> Tensor:
-    """A picture of mode L or RGB as uint8 [C, size, size].
+def fitted(picture: Image.Image, size: Size, fit: Fit = "crop") -> Tensor:
+    """A picture of mode L or RGB as uint8 [C, *size].
 
     Args:
         picture: Of any size.
-        size: Pixels per side.
-        fit: "crop" keeps the largest centred square; "squeeze" distorts the whole picture to a square.
+        size: Pixels per side of a square, or [height, width].
+        fit: "crop" keeps the largest centred part of this shape; "squeeze" distorts the whole picture to it; "pad"
+            centres the whole picture on white, as transparent pictures are put on white.
     """
+    height, width = sides(size)
     if fit == "crop":
-        side = min(picture.size)
-        left, top = (picture.width - side) // 2, (picture.height - side) // 2
-        picture = picture.crop((left, top, left + side, top + side))
-    if picture.size != (size, size):
-        picture = picture.resize((size, size), Image.Resampling.LANCZOS)  # Pillow's filters are antialiased
+        picture = picture.crop(_centred(picture.size, _largest(picture.size, (width, height))))
+    inner = _largest((width, height), picture.size) if fit == "pad" else (width, height)
+    if picture.size != inner:
+        picture = picture.resize(inner, Image.Resampling.LANCZOS)  # Pillow's filters are antialiased
+    if inner != (width, height):
+        canvas = Image.new(picture.mode, (width, height), "white")
+        canvas.paste(picture, _centred(canvas.size, inner))
+        picture = canvas
     return pixels(picture)
+
+
+def _largest(room: tuple[int, int], shape: tuple[int, int]) -> tuple[int, int]:
+    """The largest (width, height) of this shape that fits into a room, at least one pixel."""
+    if room[0] * shape[1] > room[1] * shape[0]:
+        return max(1, round(room[1] * shape[0] / shape[1])), room[1]
+    return room[0], max(1, round(room[0] * shape[1] / shape[0]))
+
+
+def _centred(room: tuple[int, int], inner: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of a centred rectangle, from sizes (width, height)."""
+    left, top = (room[0] - inner[0]) // 2, (room[1] - inner[1]) // 2
+    return left, top, left + inner[0], top + inner[1]
 
 
 def pixels(picture: Image.Image) -> Tensor:
@@ -64,21 +82,21 @@ def pixels(picture: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(picture)).reshape(picture.height, picture.width, -1).permute(2, 0, 1).contiguous()
 
 
-def decode(file: File, size: int | None, channels: int = 3, fit: Fit = "crop") -> Tensor:
-    """Read a picture as uint8 [channels, size, size], or [channels, H, W] in its own size.
+def decode(file: File, size: Size | None, channels: int = 3, fit: Fit = "crop") -> Tensor:
+    """Read a picture as uint8 [channels, *size], or [channels, H, W] in its own size.
 
     Args:
         file: The picture.
-        size: Pixels per side; None keeps the picture's own size, uncropped.
+        size: Pixels per side of a square, or [height, width]; None keeps the picture's own size, uncropped.
         channels: 1 or 3.
-        fit: "crop" the centre, or "squeeze" the whole picture.
+        fit: See `fitted`.
 
     Raises:
         Exception: Whatever Pillow raises on a broken file.
     """
-    picture = upright(file, size and 2 * size)
+    picture = upright(file, 2 * max(sides(size)) if size else None)
     picture = picture.convert("L" if channels == 1 else "RGB")
-    return square(picture, size, fit) if size else pixels(picture)
+    return fitted(picture, size, fit) if size else pixels(picture)
 
 
 def upright(file: File, least: int | None = None) -> Image.Image:

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ganzoo.core.limits import NonNegative, Pixels, Share
+from ganzoo.core.limits import NonNegative, Share, Size, sides
 from ganzoo.core.text import composed, path_of, visible
 from ganzoo.core.types import Batch
 from ganzoo.data.archive import File, name_of, open_any
@@ -51,9 +51,9 @@ class ImageFolder(GANDataModule):
 
     Args:
         path: The folder, or a zip archive.
-        image_size: Pixels per side after resampling.
+        image_size: Pixels per side of a square after resampling, or [height, width].
         channels: 3 for colour, 1 for grey.
-        fit: For pictures that are not square: "crop" the centre, or "squeeze" the whole picture.
+        fit: For pictures of another shape: "crop" the centre, "squeeze" the whole picture, or "pad" it with white.
         labels: Whether pictures have classes: the top-level subfolders (or those of train, val and test), sorted with
             numbers by their value ("2" before "10"); or, if there is one, StyleGAN's dataset.json. A subfolder without
             a readable picture keeps its number.
@@ -73,7 +73,7 @@ class ImageFolder(GANDataModule):
     def __init__(
         self,
         path: str,
-        image_size: Pixels = 64,
+        image_size: Size = 64,
         channels: Literal[1, 3] = 3,
         fit: Fit = "crop",
         labels: bool = False,
@@ -94,7 +94,7 @@ class ImageFolder(GANDataModule):
         self._pictures = FolderPictures(
             [tree.pictures[name] for name in names],
             None if numbers is None else torch.tensor(numbers),
-            (channels, image_size, image_size),
+            (channels, *sides(image_size)),
             fit,
             skip=corrupt == "skip",
             cache_gb=cache_gb,
@@ -171,7 +171,7 @@ class FolderPictures(Store):
         self.files, self.labels, self.fit = files, labels, fit
 
     def decode(self, i: int) -> Tensor:
-        return decode(self.files[i], self.shape[1], self.shape[0], self.fit)
+        return decode(self.files[i], self.shape[1:], self.shape[0], self.fit)
 
 
 class StoredImages(Images):
@@ -242,14 +242,12 @@ class FolderReport:
     notes: dict[str, str]  # usable file -> remarks: smaller than image_size, animated, 16 bits, transparent
 
 
-def scan(
-    path: str, image_size: Pixels | None = None, progress: Callable[[int, int], None] | None = None
-) -> FolderReport:
+def scan(path: str, image_size: Size | None = None, progress: Callable[[int, int], None] | None = None) -> FolderReport:
     """Inspect and fully decode every picture of a folder.
 
     Args:
         path: The folder, or a zip archive.
-        image_size: Pictures whose shorter side is below this, in pixels, get a note; None for no such notes.
+        image_size: Smaller pictures, in width or height, get a note; None for no such notes.
         progress: Called with (files done, total files) after each file.
 
     Raises:
@@ -270,7 +268,7 @@ def scan(
                 size, mode, found = seen
                 sizes.append(size)
                 modes[mode] += 1
-                if min(size) < (image_size or 0):
+                if image_size and (size[1] < sides(image_size)[0] or size[0] < sides(image_size)[1]):
                     found = [f"{size[0]}x{size[1]}, below {image_size} pixels", *found]
                 if found:
                     notes[name] = "; ".join(found)

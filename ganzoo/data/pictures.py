@@ -18,11 +18,12 @@ from torch import Tensor
 
 from ganzoo.checkpoint.bounds import read_npz
 from ganzoo.core.files import open_file
+from ganzoo.core.limits import Size, sides
 from ganzoo.core.text import path_of
 from ganzoo.core.types import Batch
 from ganzoo.data.archive import File, is_archive
 from ganzoo.data.datasets import Images, combine, digest_files
-from ganzoo.data.decoding import decode, find, grey, header, listing, pixels, square, warn_of_losses
+from ganzoo.data.decoding import decode, find, fitted, grey, header, listing, pixels, warn_of_losses
 from ganzoo.data.rows import Rows
 
 SIZES = "resize them to one size, or use python -m ganzoo evaluate ... --resize N"
@@ -46,8 +47,8 @@ class Pictures(Images):
         path: The folder or file.
         channels: Convert all pictures to grey (1) or colour (3); None if all are grey or all colour.
         limit: Maximum number of pictures, from the first; None for all.
-        image_size: Crop all pictures to the centred square and resample it to this many pixels per side, as
-            `ImageFolder` does; None keeps their size, which must be equal.
+        image_size: Crop all pictures to the centre and resample them to this size, as `ImageFolder` does: pixels per
+            side of a square, or [height, width]; None keeps their size, which must be equal.
 
     Raises:
         FileNotFoundError: `path` does not exist, or contains no pictures.
@@ -63,7 +64,7 @@ class Pictures(Images):
         path: str | os.PathLike[str],
         channels: Literal[1, 3] | None = None,
         limit: int | None = None,
-        image_size: int | None = None,
+        image_size: Size | None = None,
     ) -> None:
         self.root = root = path_of(path)
         self.files: list[File] = []
@@ -83,7 +84,7 @@ class Pictures(Images):
         if n < 2:
             raise ValueError(f"{root.absolute()} has too few pictures, {n}: a score needs at least 2.")
         self._size, self.channels = image_size, channels or own_channels
-        self.image_size = (image_size, image_size) if image_size else (size[0], size[1])
+        self.image_size = sides(image_size) if image_size else (size[0], size[1])
 
     def __len__(self) -> int:
         return len(self.files) if self.array is None else len(self.array)
@@ -109,7 +110,7 @@ class Pictures(Images):
             row = self._row(i)
             picture = Image.fromarray(row[:, :, 0] if row.shape[2] == 1 else row)
             picture = picture.convert("L" if self.channels == 1 else "RGB")
-            return square(picture, self._size) if self._size else pixels(picture)
+            return fitted(picture, self._size) if self._size else pixels(picture)
         try:
             image = decode(self.files[i], self._size, self.channels)
         except Exception as error:  # Pillow raises many types on broken files

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ganzoo.core.atomic import remove_partial, write_atomically
+from ganzoo.core.limits import Size, normal_size
 from ganzoo.core.text import path_of, visible
 from ganzoo.data.archive import File, name_of, stamp
 from ganzoo.data.decoding import Fit, decode, find, leave_out, readable
@@ -31,7 +32,7 @@ def prepare(
     folder: str,
     out: str,
     *,
-    image_size: int | None = None,
+    image_size: Size | None = None,
     channels: Literal[1, 3] = 3,
     fit: Fit = "crop",
     labels: bool = False,
@@ -47,9 +48,9 @@ def prepare(
     Args:
         folder: Folder or zip archive of the pictures.
         out: Folder for the shards; created if missing.
-        image_size: Pixels per side; None keeps that of the pictures, which must all be squares of one size.
+        image_size: Pixels per side, or [height, width]; None keeps the size of the pictures, which must be equal.
         channels: 3 for colour, 1 for grey.
-        fit: For pictures that are not square: "crop" the centre, or "squeeze" the whole picture.
+        fit: For pictures of another shape: "crop" the centre, "squeeze" the whole picture, or "pad" it with white.
         labels: Whether pictures have classes; see `ImageFolder`.
         corrupt: "refuse" raises an error that lists unreadable files; "skip" warns and leaves them out.
         jobs: Processes that decode; 1 decodes in this one.
@@ -70,7 +71,7 @@ def prepare(
     tree = find(root)
     headers = readable(root, tree.pictures, corrupt)
     names = list(headers)
-    size = image_size or _own_size(root, {name: size for name, (size, _) in headers.items()})
+    size = normal_size(image_size or _own_size(root, {name: size for name, (size, _) in headers.items()}))
     classes, numbers = classify(root, tree, names) if labels else ([], [0] * len(names))
     pictures = [
         _Picture(*row) for row in zip(names, [tree.pictures[n] for n in names], places(names), numbers, strict=True)
@@ -123,16 +124,16 @@ def prepare(
     return index
 
 
-def _own_size(root: Path, sizes: dict[str, tuple[int, int]]) -> int:
-    """The side that all pictures have in common, in pixels; refuses pictures that differ or are not square."""
+def _own_size(root: Path, sizes: dict[str, tuple[int, int]]) -> tuple[int, int]:
+    """The (height, width) that all pictures have in common, in pixels; refuses pictures that differ."""
     usual = next(iter(sizes.values()))
     for name, size in sizes.items():
-        if size != usual or size[0] != size[1]:
+        if size != usual:
             raise ValueError(
-                f"the pictures in {root.absolute()} are not squares of one size: {name} is {size[0]}x{size[1]}, "
+                f"the pictures in {root.absolute()} are not of one size: {name} is {size[0]}x{size[1]}, "
                 f"the first, {next(iter(sizes))}, is {usual[0]}x{usual[1]}; resize them with image_size, such as 64"
             )
-    return usual[0]
+    return usual[1], usual[0]
 
 
 def _claim(target: Path, index: Index) -> dict[int, Entry]:

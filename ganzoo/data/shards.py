@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from ganzoo.core.files import open_file, read_text
-from ganzoo.core.limits import Share
+from ganzoo.core.limits import Share, Size, refusal, sides
 from ganzoo.core.text import path_of, visible
 from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split, Workers
@@ -36,7 +36,6 @@ from ganzoo.data.folder import held_out, of_split
 from ganzoo.data.rows import Rows
 
 INDEX = "index.json"
-MOST_PIXELS = 2**14  # per side
 LARGEST = 1 << 24  # bytes of the index: some 80,000 shards
 FORMAT = "ganzoo shards 1"
 CURE = "run the same python -m ganzoo data prepare again to recreate it"
@@ -94,7 +93,7 @@ class Index(NamedTuple):
     """The contents of `index.json`."""
 
     name: str
-    image_size: int
+    image_size: Size
     channels: int
     fit: Fit
     classes: list[str]
@@ -102,7 +101,7 @@ class Index(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return self.channels, self.image_size, self.image_size
+        return self.channels, *sides(self.image_size)
 
     def text(self) -> str:
         """The text of the file."""
@@ -134,11 +133,13 @@ def read_index(root: Path) -> Index:
         index = Index(**facts)
         entries = None if index.shards is None else [Entry(**entry) for entry in facts["shards"]]
         index = index._replace(shards=entries)
-        numbers = [index.image_size, index.channels, *itertools.chain(*(entry[:2] for entry in entries or ()))]
+        numbers = [index.channels, *itertools.chain(*(entry[:2] for entry in entries or ()))]
         words = [index.name, index.fit, *index.classes, *itertools.chain(*(entry[2:] for entry in entries or ()))]
         if not all(type(x) is int for x in numbers) or not all(isinstance(x, str) for x in words) or min(numbers) < 0:
             raise ValueError("values of wrong types")
-        if index.image_size > MOST_PIXELS or index.channels not in (1, 3):
+        if (problem := refusal(index.image_size, Size)) is not None:
+            raise ValueError(f"image_size {problem}")
+        if index.channels not in (1, 3):
             raise ValueError(f"unsupported picture shape {index.shape}")
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ganzoo.core.arguments import agreed, class_names
-from ganzoo.core.limits import Count, check
+from ganzoo.core.limits import Count, Size, check
 from ganzoo.core.module import GANModule
 from ganzoo.data import ArrayImages, GANDataModule, Images, Pictures
 from ganzoo.data.base import Split
@@ -75,15 +75,15 @@ def assemble(
     extractor: str | Extractor | nn.Module | None = None,
     weights: str | None = None,
     device: Any = None,
-    resize: int | None = None,
+    resize: Size | None = None,
 ) -> Evaluation:
     """The checked `Evaluation` that `evaluate` runs, with defaults for arguments that are None.
 
     Arguments are those of `evaluate`, with a data module that has been prepared, and:
 
     Args:
-        resize: height and width in pixels to which pictures in folders are cropped and resized; None for their own
-            size.
+        resize: pixels per side, or [height, width], to which pictures in folders are cropped and resized; None for
+            their own size.
     """
     model = fakes if isinstance(fakes, GANModule) else None
     if model is None and n is not None:
@@ -103,7 +103,7 @@ def assemble(
     return Evaluation(source, reference, metrics, extractor=extractor, weights=weights, device=device or "cpu")
 
 
-def _reference(reals: Any, split: Split | None, model: GANModule | None, resize: int | None) -> Reference | None:
+def _reference(reals: Any, split: Split | None, model: GANModule | None, resize: Size | None) -> Reference | None:
     if reals is None:
         return None
     if isinstance(reals, GANDataModule):
@@ -125,7 +125,7 @@ def _extractor_name(asked: str | Extractor | nn.Module | None, reference: Refere
     return reference.extractor if reference else "inception"
 
 
-def _images(given: Any, resize: int | None, what: str) -> Images:
+def _images(given: Any, resize: Size | None, what: str) -> Images:
     """The given images as a data set."""
     if isinstance(given, np.ndarray) and given.dtype.kind in "biuf":
         given = torch.from_numpy(np.ascontiguousarray(given))
