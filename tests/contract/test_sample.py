@@ -105,6 +105,20 @@ def test_names_are_optional_and_checked(capsys):
             ganzoo.load("weights")
 
 
+def test_held_out_losses_need_the_model_s_classes(capsys):
+    """A new training takes those of its data."""
+    model = small(2)
+    trainer = fit(model, labelled("cat", "dog"), steps=1)
+    for file in Path("classes/dog").iterdir():
+        file.rename(Path("classes/cat", f"dog{file.name}"))
+    Path("classes/dog").rename("classes/cow")
+    other = labelled("cow")
+    with pytest.raises(MisconfigurationException, match="class 1 is dog in the model, but cow in the data"):
+        trainer.validate(model, other)
+    fit(model, other, steps=1)
+    assert model.class_names == ["cat", "cow"]
+
+
 def test_scores_need_the_model_s_classes():
     model = small(2)
     model.class_names = ["cat", "dog"]

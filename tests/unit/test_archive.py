@@ -76,6 +76,14 @@ def test_pairs_and_scores_read_zips(tmp_path: Path) -> None:
     assert torch.equal(mine.dataset("train")[0]["image"], mine.dataset("train")[0]["source"]) and mine.name == "a"
 
 
+def test_files_of_macos_are_ignored(tmp_path: Path) -> None:
+    write(
+        tmp_path / "x.zip", ("cat/a.png", b""), ("__MACOSX/cat/._a.png", b""), ("__MACOSX/cat/b.png", b""), ("e/", b"")
+    )
+    found, folders = members(tmp_path / "x.zip")
+    assert list(found) == ["cat/a.png"] and folders == {"cat", "e"}
+
+
 def renamed(file: Path, old: bytes, new: bytes) -> Path:
     """Replaces a name in an archive by bytes of the same length."""
     content = file.read_bytes()

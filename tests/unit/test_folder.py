@@ -326,6 +326,7 @@ def test_folders_of_splits_are_not_classes(tmp_path: Path, labels: bool) -> None
     fill(tmp_path / "train/dog", 2)
     fill(tmp_path / "val/dog", 1)
     (tmp_path / "val/cow").mkdir()
+    (tmp_path / "notes/no class").mkdir(parents=True)
     with warnings.catch_warnings(action="ignore"):
         module = ImageFolder(str(tmp_path), 8, labels=labels, num_workers=0)
     assert [len(module.dataset(split)) for split in SPLITS] == [5, 1, 1]
@@ -338,7 +339,7 @@ def test_folders_of_splits_are_not_classes(tmp_path: Path, labels: bool) -> None
         ImageFolder(str(tmp_path), 8, labels=True)
     fill(tmp_path / "other", 1)  # then they are ordinary folders
     module = ImageFolder(str(tmp_path), 8, labels=True, num_workers=0)
-    assert module.classes == ["other", "test", "train", "val"]
+    assert module.classes == ["notes", "other", "test", "train", "val"]
 
 
 def test_labels_of_stylegan(tmp_path: Path) -> None:

@@ -71,7 +71,10 @@ def test_batches_equal_those_of_the_source_folder(pictures: Path, out: Path, wor
 
 
 @pytest.mark.parametrize("kind", ["zip", "splits", "dataset.json"])
-def test_shards_of_every_layout_equal_the_folder(pictures: Path, tmp_path: Path, kind: str) -> None:
+def test_shards_of_every_layout_equal_the_folder(
+    pictures: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ganzoo.data.prepare.SHARD", 7 * 3 * SIZE * SIZE)
     source = pictures
     if kind == "zip":
         source = Path(shutil.make_archive(str(tmp_path / "pictures"), "zip", pictures))
@@ -95,6 +98,12 @@ def test_shards_of_every_layout_equal_the_folder(pictures: Path, tmp_path: Path,
         assert len(mine.dataset(split)) == len(theirs) > 0
         assert torch.equal(batch["image"], theirs.__getitems__(range(len(theirs)))["image"])
         assert torch.equal(batch["label"], theirs.labels())
+    if kind == "splits":  # then they are ordinary folders
+        shutil.copytree(pictures / "a", source / "zoo" / "a")
+        prepare(str(source), str(tmp_path / "new"), image_size=SIZE)
+        shutil.rmtree(source / "zoo")
+        prepare(str(source), str(tmp_path / "new"), image_size=SIZE)
+        assert len(shards(tmp_path / "new").dataset("val")) == len(mine.dataset("val"))
     if kind == "dataset.json":  # a change of the labels alone
         (pictures / kind).write_text(json.dumps({"labels": [[name, 1 - i % 2] for i, name in enumerate(files)]}))
         prepare(str(source), str(tmp_path / "out"), image_size=SIZE, labels=True)
