@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from ganzoo.checkpoint.pretrained import load, save_pretrained
+from ganzoo.core.limits import Size, normal_size, sides
 from ganzoo.core.module import GANModule
 from ganzoo.core.pixels import scaled
 from ganzoo.core.player import PLAYERS
@@ -262,7 +263,8 @@ class NoiseImages(GANDataModule):
 
     def __init__(self, model: GANModule, batch_size: int = BATCH, num_workers: int = 0) -> None:
         super().__init__(batch_size=batch_size, num_workers=num_workers)
-        _, self.channels, self.image_size, _ = model.sample(seeds=[0], source=sources(model, 1)).shape
+        _, self.channels, *size = model.sample(seeds=[0], source=sources(model, 1)).shape
+        self.image_size = normal_size(size)
         self.num_classes = model.hparams.get("num_classes") or 2
         self.source_channels = model.source_channels
         self.labelled = True
@@ -272,9 +274,9 @@ class NoiseImages(GANDataModule):
 
 
 class _Noise(ArrayImages):
-    def __init__(self, channels: int, source_channels: int, size: int, classes: int) -> None:
+    def __init__(self, channels: int, source_channels: int, size: Size, classes: int) -> None:
         n, generator = 3 * BATCH + 1, torch.Generator().manual_seed(0)
-        shape = (n, channels + source_channels, size, size)
+        shape = (n, channels + source_channels, *sides(size))
         noise = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
         super().__init__(noise[:, :channels], torch.arange(n) % classes)
         self.sources = noise[:, channels:]
@@ -292,12 +294,12 @@ def _drawn(model: GANModule) -> Batch:
     return {**batch, **model.draw(BATCH, torch.Generator().manual_seed(0))}
 
 
-def sources(model: GANModule, n: int, image_size: int | None = None) -> Tensor | None:
+def sources(model: GANModule, n: int, image_size: Size | None = None) -> Tensor | None:
     """n source images for a translator, by default in its constructor's `image_size`, or 32; None for other models."""
     if model.source_channels is None:
         return None
     size = image_size or model.hparams.get("image_size", 32)
-    shape = (n, model.source_channels, size, size)
+    shape = (n, model.source_channels, *sides(size))
     return 2 * torch.rand(shape, generator=torch.Generator().manual_seed(0)) - 1
 
 

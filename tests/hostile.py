@@ -494,6 +494,39 @@ def pictures() -> Iterator[Case]:
             yield f"picture, {name}", entry, str(folder), "-\\x1b[2J"
 
 
+def archives() -> Iterator[Case]:
+    """Zip archives of pictures."""
+    file = io.BytesIO()
+    Image.new("L", (8, 8)).save(file, "PNG")
+    good = file.getvalue()
+
+    def saved(name: str, *members: tuple[str, bytes], **how: Any) -> bytes:
+        with zipfile.ZipFile(f"{name}.zip", "w", **how) as out:
+            for member, content in [("0.png", good), ("1.png", good), *members]:
+                out.writestr(member, content)
+        return Path(f"{name}.zip").read_bytes()
+
+    saved("climbs", ("../../canary.png", good))
+    saved("absolute", (str(CANARY), good))
+    saved("twice", ("./0.png", good))
+    saved("calls", ("a.png", pickle.dumps(CALLS)))
+    saved("postscript", ("a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EOF\n"))
+    bomb = saved("bombs", ("a.png", bytes(BOMB)), compression=zipfile.ZIP_DEFLATED)
+    place = bomb.rfind(b"PK\1\2") + 24  # a bomb that claims to be small
+    Path("denies.zip").write_bytes(bomb[:place] + struct.pack("<I", 999) + bomb[place + 4 :])
+    plain = saved("plain")
+    place = plain.rfind(b"PK\1\2")
+    Path("claims.zip").write_bytes(plain[: place + 20] + struct.pack("<I", 1 << 31) + plain[place + 24 :])
+    Path("far.zip").write_bytes(plain[: place + 42] + struct.pack("<I", 1 << 31) + plain[place + 46 :])
+    Path("cut.zip").write_bytes(plain[:-9])
+    Path("tail.zip").write_bytes(plain + bytes(99))
+    inside = {"calls": "a.png", "postscript": "a.png", "denies": "a.png", "far": "1.png"}
+    for name in ("climbs", "absolute", "twice", "bombs", "claims", "cut", "tail", *inside):
+        for reader, entry in FOLDERS.items():
+            how = reader if name in inside else f"{reader} of all"  # `checks` tells of bad pictures in good archives
+            yield f"archive, {name}", (how, entry), f"{name}.zip", inside.get(name, f"{name}.zip")
+
+
 GAN_AND_DATA = "model: {class_path: GAN, init_args: {hidden: 8, d_hidden: 8}}\ndata: {class_path: Digits}\n"
 
 
@@ -812,6 +845,7 @@ if __name__ == "__main__":
         "arrays",
         "weights",
         "pictures",
+        "archives",
         "configs",
         "shards",
         "records",

@@ -21,6 +21,7 @@ from ganzoo.core.drawing import animation, picture, write_video
 from ganzoo.core.lightning_fixes import BatchEndCallback
 from ganzoo.core.limits import Count, Limits, check
 from ganzoo.core.module import GANModule
+from ganzoo.core.pixels import is_points
 from ganzoo.core.types import Batch, Latent
 
 Tiles = Annotated[int, Limits(1, 100)]
@@ -125,7 +126,7 @@ class Samples(BatchEndCallback):
         return torch.stack([images.unflatten(0, (-1, self.columns)) for images in rows], 1).flatten(0, 2)
 
     def _count(self, images: Tensor) -> int:
-        return 2000 if images.shape[-1] == 1 else self.rows * self.columns  # points in the plane
+        return 2000 if is_points(images) else self.rows * self.columns  # points in the plane
 
     def _show(self, trainer: Trainer, key: str, images: Tensor, name: str | None = None) -> None:
         image = picture(images, self.columns)

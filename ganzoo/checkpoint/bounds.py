@@ -71,6 +71,17 @@ def open_archive(file: BinaryIO) -> zipfile.ZipFile:
     return archive
 
 
+def check_unpacked(archive: zipfile.ZipFile, size: int) -> None:
+    """Reject an archive of `size` bytes that declares much larger contents.
+
+    Raises:
+        ValueError: it is rejected.
+    """
+    unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > max(100 * size, SMALL):  # images: 1000 times for white ones, 2 for photographs
+        raise ValueError(f"it would unpack from {size:,} to {unpacked:,} bytes")
+
+
 def read_npz(file: BinaryIO, *names: str) -> dict[str, np.ndarray]:
     """Arrays of a .npz, those named or all; nothing is unpickled.
 
@@ -79,9 +90,7 @@ def read_npz(file: BinaryIO, *names: str) -> dict[str, np.ndarray]:
     """
     size = file.seek(0, os.SEEK_END)
     with open_archive(file) as archive:
-        unpacked = sum(member.file_size for member in archive.infolist())
-        if unpacked > max(100 * size, SMALL):  # images: 1000 times for white ones, 2 for photographs
-            raise ValueError(f"it would unpack from {size:,} to {unpacked:,} bytes")
+        check_unpacked(archive, size)
         for member in [archive.getinfo(f"{name}.npy") for name in names] or archive.infolist():
             with archive.open(member) as opened:
                 version = npy.read_magic(opened)

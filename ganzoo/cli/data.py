@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ganzoo.cli.errors import Arguments, UserError, closest, describe, number, user_errors
-from ganzoo.core.limits import Count, Pixels
+from ganzoo.core.limits import Count, Size, sides
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
@@ -20,14 +20,19 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         "Writes a folder of pictures as shards, for data larger than memory. If interrupted, the same command "
         "continues; on a finished folder, it checks every shard, and recreates those that are damaged or out of date.",
     )
-    parser.add_argument("folder", metavar="FOLDER", help="folder of pictures, with or without subfolders")
+    parser.add_argument("folder", metavar="FOLDER", help="folder of pictures, with or without subfolders, or a .zip")
     parser.add_argument("out", metavar="OUT", type=Path, help="folder for the shards")
-    parser.add_argument("--image_size", type=number(Pixels), metavar="N", help="pixels per side (default: unchanged)")
+    parser.add_argument(
+        "--image_size", type=number(Size), metavar="N", help="pixels per side, or [height, width] (default: unchanged)"
+    )
     parser.add_argument("--channels", type=int, choices=(1, 3), default=3, help="1 for grey (default: 3, colour)")
     parser.add_argument(
-        "--fit", choices=("crop", "squeeze"), default="crop", help="non-square pictures (default: crop the centre)"
+        "--fit",
+        choices=("crop", "squeeze", "pad"),
+        default="crop",
+        help="pictures of another shape (default: crop the centre)",
     )
-    parser.add_argument("--labels", action="store_true", help="the folder's subfolders are the classes")
+    parser.add_argument("--labels", action="store_true", help="classes are the subfolders, or in dataset.json")
     parser.add_argument(
         "--corrupt", choices=("refuse", "skip"), default="refuse", help="unreadable pictures (default: refuse)"
     )
@@ -58,8 +63,8 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         print("ganzoo: run the same command again to continue", file=sys.stderr)
         raise
     assert index.shards is not None
-    n, size = sum(entry.images for entry in index.shards), index.image_size
-    what = f"{n:,} {'colour' if index.channels == 3 else 'grey'} pictures of {size}x{size}"
+    n, (height, width) = sum(entry.images for entry in index.shards), sides(index.image_size)
+    what = f"{n:,} {'colour' if index.channels == 3 else 'grey'} pictures of {width}x{height}"
     classes = f", {len(index.classes)} classes" if index.classes else ""
     gigabytes = sum(file.stat().st_size for file in options.out.glob("*.arrow")) / 1e9
     shards = "1 shard" if len(index.shards) == 1 else f"{len(index.shards):,} shards"

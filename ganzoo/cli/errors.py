@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import ganzoo
-from ganzoo.core.limits import refusal
+from ganzoo.core.limits import Size, refusal
 from ganzoo.core.text import closest, one_line
 from ganzoo.core.text import nearest as nearest
 from ganzoo.core.text import printable as printable
@@ -45,14 +45,18 @@ class Arguments(argparse.ArgumentParser):
         raise UserError(f"{message.removeprefix('argument ').replace(': is ', ' is ', 1)}; {command}")
 
 
-def number(kind: Any) -> Callable[[str], int]:
-    """An argparse type: an integer within the limits of an annotated type, such as `Count`."""
+def number(kind: Any) -> Callable[[str], Any]:
+    """An argparse type: an integer within the limits of an annotated type, such as `Count`; two for `Size`."""
 
-    def parse(text: str) -> int:
-        value = int(text) if re.fullmatch(r"-?\d{1,18}", text) else text  # `int` refuses very long numbers
+    def parse(text: str) -> Any:
+        value: Any = text
+        if re.fullmatch(r"-?\d{1,18}", text):  # `int` refuses very long numbers
+            value = int(text)
+        elif kind == Size and (found := re.fullmatch(r"\[(\d{1,18}), *(\d{1,18})\]", text)):
+            value = [int(side) for side in found.groups()]
         if (problem := refusal(value, kind)) is not None:
             raise argparse.ArgumentTypeError(problem)
-        return int(value)
+        return value
 
     return parse
 

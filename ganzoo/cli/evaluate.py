@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING, Any
 from ganzoo.cli import VERBS, trust
 from ganzoo.cli.errors import Arguments, UserError, closest, number, printable, user_errors
 from ganzoo.cli.paths import configs, find_checkpoint, find_config, pretrained, record_of, run_of
-from ganzoo.core.limits import Count, Pixels
+from ganzoo.core.limits import Count, Size
 from ganzoo.core.text import visible
 
 if TYPE_CHECKING:
     from ganzoo.evaluation.comparison import Place
     from ganzoo.evaluation.measure import Evaluation
 
-ARRAYS = (".npy", ".npz")
+SETS = (".npy", ".npz", ".zip")  # files of many pictures
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")  # a single picture is no checkpoint
-REALS = "a folder, a .npy/.npz file, or the data of a config such as dcgan/digits"
+REALS = "a folder, a .npy/.npz/.zip file, or the data of a config such as dcgan/digits"
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
     parser = Arguments(verb, VERBS[verb].help)
     parser.usage = f"{parser.prog} WHAT [REALS] [options]\n       {parser.prog} --compare JSON JSON ..."
     parser.add_argument(
-        "what", nargs="?", help="a run, a checkpoint, a trained model, a folder of pictures, or a .npy/.npz file"
+        "what", nargs="?", help="a run, a checkpoint, a trained model, a folder of pictures, or a .npy/.npz/.zip file"
     )
     parser.add_argument("reals", nargs="?", help=f"real images: {REALS} (default: the run's)")
     parser.add_argument("--metrics", metavar="fid,kid", help="default: those that --metrics list marks as usual")
@@ -41,7 +41,9 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--weights", metavar="FILE", help="file with Inception's weights, if they cannot be downloaded")
     parser.add_argument("--seed", type=int, help="seed of the fakes (default: 0)")
     parser.add_argument("--raw", action="store_true", help="use the generator's raw weights, not their moving average")
-    parser.add_argument("--resize", type=number(Pixels), metavar="PIXELS", help="resize pictures of folders to PIXELS")
+    parser.add_argument(
+        "--resize", type=number(Size), metavar="PIXELS", help="resize pictures of folders to PIXELS, or [height, width]"
+    )
     parser.add_argument("--device", help="cpu, cuda, mps (default: cuda if available)")
     parser.add_argument("--variant", metavar="my_file.MyGAN", help="the class of your own variant, for its checkpoint")
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust.HELP)
@@ -108,10 +110,10 @@ def _is_model(name: str) -> bool:
         path = pretrained()[name]
     if not path.exists():
         beside = [*(str(file) for file in path.parent.glob("*")), *pretrained()]
-        cure = "name a run, a checkpoint, a folder of pictures, or a .npy/.npz file"
+        cure = "name a run, a checkpoint, a folder of pictures, or a .npy/.npz/.zip file"
         raise UserError(f"no file or model {name!r}{closest(name, beside, cure)}")
     if not path.is_dir():
-        return path.suffix.lower() not in (*ARRAYS, *PICTURES)
+        return path.suffix.lower() not in (*SETS, *PICTURES)
     if path.name == "samples" and (path.parent / "config.yaml").is_file():
         raise UserError(f"{path} contains grids, not single images; name the run: {path.parent}")
     return (path / "checkpoints").is_dir() or (path / "config.json").is_file()
@@ -153,7 +155,7 @@ def _reals(name: str, options: Any) -> Any:
     from ganzoo.cli.parsing import data_of
 
     path = Path(name)
-    if path.is_dir() and not (path / "config.yaml").is_file() or path.suffix.lower() in ARRAYS:
+    if path.is_dir() and not (path / "config.yaml").is_file() or path.suffix.lower() in SETS:
         if options.split:
             raise UserError(f"{name} has no splits; leave --split out")
         return name

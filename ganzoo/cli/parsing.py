@@ -43,7 +43,7 @@ ALIASES = {  # names from other tools, or earlier ones
     "steps": "trainer.max_steps",
 }
 WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
-WORDS |= {"list": "a list", "dict": "a mapping"}
+WORDS |= {"list": "a list", "Sequence": "a list", "dict": "a mapping"}
 
 
 class OptionError(UserError, ValueError):

@@ -271,6 +271,8 @@ def _largest(config: Any) -> str:
     times = {}
     for name, parameter in inspect.signature(cls).parameters.items():
         value = config.init_args.get(name)
+        if name == "image_size" and isinstance(value, list):
+            value = max(value)
         if type(value) is int and type(parameter.default) is int and parameter.default > 0:
             times[name] = value / parameter.default
     name = max(times, key=lambda name: times[name])

@@ -3,34 +3,52 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ganzoo.cli import VERBS
-from ganzoo.cli.errors import Arguments, UserError, number, user_errors
+from ganzoo.cli.errors import Arguments, UserError, closest, number, user_errors
 from ganzoo.cli.paths import find_checkpoint, own_files
-from ganzoo.core.limits import Count, check_memory
-from ganzoo.core.text import composed
+from ganzoo.core.atomic import write_atomically
+from ganzoo.core.limits import Count, area, check_memory
+from ganzoo.core.text import composed, visible
+
+if TYPE_CHECKING:
+    from ganzoo.data.archive import File
 
 MOST = 1_000_000  # images per call
 MOST_SEEN = 10_000  # images in a grid
+PIXELS = 2**19  # in a batch
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
-    parser = Arguments(verb, VERBS[verb].help)
+    parser = Arguments(
+        verb, VERBS[verb].help, "checkpoint [--seeds 0,1,4-6] [--class CLASS] [--source PATH ...] [options]"
+    )
     parser.add_argument(
         "checkpoint",
         help="a trained model's name (python -m ganzoo list), a run, a .ckpt, or a save_pretrained folder",
     )
     parser.add_argument("--seeds", metavar="0,1,4-6", help="one image per seed; a seed always gives the same image")
     parser.add_argument("-n", type=number(Count), metavar="N", help="seeds 0 to N - 1 (default: about 64 images)")
-    parser.add_argument("--class", dest="label", type=int, help="the class of all images, for a conditional model")
     parser.add_argument(
-        "--source", nargs="+", type=Path, metavar="PATH", help="pictures or a folder of them, for a translator"
+        "--class", dest="label", metavar="CLASS", help="the class of all images, by name or number (see info)"
+    )
+    parser.add_argument(
+        "--source", nargs="+", type=Path, metavar="PATH", help="pictures, or a folder or .zip of them, for a translator"
+    )
+    parser.add_argument(
+        "--direction",
+        choices=("forward", "back"),
+        default="forward",
+        help="back: from images to sources, for CycleGAN (default: forward)",
     )
     parser.add_argument("--outdir", type=Path, default=Path("samples"), help="output folder (default: samples)")
     parser.add_argument(
@@ -50,47 +68,66 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         from ganzoo.checkpoint.pretrained import load
 
         model = load(path, variant)
-        _check(model, options.label, options.source)
+        label = None if options.label is None else _label(model, options.label)
+        _check(model, options.source, options.direction)
         check_device(options.device)
-        names, sources = _sources(model, options.source, options.n) if options.source else (None, None)
+        sources = _sources(options.source, options.n) if options.source else None
         if seeds is None:
-            seeds = list(range(_usual(model, options) if names is None else len(names)))
-        if names is not None and len(names) != len(seeds):
-            raise UserError(f"{len(names)} pictures in --source, but {len(seeds)} seeds; give one seed per picture")
-        label, columns = options.label, max(1, round(len(seeds) ** 0.5))
-        if options.format == "grid" and _in_columns(model, options):
-            columns = class_columns(model)
-            label = [i % model.num_classes for i in range(len(seeds))]
-        if options.format == "grid" and len(seeds) > MOST_SEEN:
-            raise UserError(f"a grid of {len(seeds):,} images is too large; generate fewer, or use --format png or npy")
-        check_memory("the number of images", len(seeds), 8 * len(seeds) * _pixels(model))  # float32, and concatenated
-        images = model.to(options.device).sample(seeds=seeds, label=label, source=sources)
-        if names is None:
-            names = [f"seed{seed:06d}" for seed in seeds]
-        if options.format == "grid" and sources is not None:
-            from ganzoo.core.drawing import above
-
-            images = above(sources, images, columns)
+            seeds = list(range(_usual(model, options) if sources is None else len(sources)))
+        if sources is not None and len(sources) != len(seeds):
+            raise UserError(f"{len(sources)} pictures in --source, but {len(seeds)} seeds; give one seed per picture")
+        if options.format == "grid":
+            _check_grid(model, len(seeds))
+        columns = class_columns(model) if _in_columns(model, options) else max(1, round(len(seeds) ** 0.5))
+        names = [f"seed{seed:06d}" for seed in seeds] if sources is None else list(sources)
+        files = None if sources is None else list(sources.values())
+        parts = _parts(model.to(options.device), seeds, _labels(model, options, label, len(seeds)), files, options)
         try:
-            files = _write(images, names, options.outdir, options.format, columns, options.source or [])
+            written = _write(parts, names, columns, options)
         except OSError as error:
             raise UserError(f"--outdir {options.outdir}: {error.strerror}; choose another folder") from error
-    print(f"{len(seeds)} images of {type(model).__name__} ({int(model.images_seen):,} training images seen): {files}")
+    of_class = f", class {visible(model.class_names[label])}" if label is not None and model.class_names else ""
+    seen = f"{int(model.images_seen):,} training images seen"
+    print(f"{len(seeds)} images of {type(model).__name__}{of_class} ({seen}): {written}")
     return 0
 
 
-def _check(model: Any, label: int | None, source: Sequence[Path] | None) -> None:
-    """Checks --class and --source against the model."""
+def _label(model: Any, text: str) -> int:
+    """The number of the class that --class names."""
+    variant, n, names = type(model).__name__, model.num_classes, [composed(name) for name in model.class_names]
+    if n is None:
+        raise UserError(f"{variant} was trained without classes; leave --class out")
+    if composed(text) in names:
+        return names.index(composed(text))
+    if re.fullmatch(r"\d{1,18}", text) and int(text) < n:
+        return int(text)
+    choice = closest(text, names, f"choose one from 0 to {n - 1}" + ", or a name that info lists" * bool(names))
+    raise UserError(f"{variant} has no class {text}{choice}")
+
+
+def _labels(model: Any, options: Any, label: int | None, n: int) -> list[int] | None:
+    """Classes of n images; None derives them from the seeds."""
+    if options.format == "grid" and _in_columns(model, options):
+        return [i % model.num_classes for i in range(n)]
+    return None if label is None else [label] * n
+
+
+def _check_grid(model: Any, n: int) -> None:
+    if n > MOST_SEEN:
+        raise UserError(f"a grid of {n:,} images is too large; generate fewer, or use --format png or npy")
+    check_memory("the number of images", n, 8 * n * _pixels(model))  # bytes, several copies
+
+
+def _check(model: Any, source: Sequence[Path] | None, direction: str) -> None:
+    """Checks --source and --direction against the model."""
     name, channels = type(model).__name__, model.source_channels
-    if label is not None and model.num_classes is None:
-        raise UserError(f"{name} was trained without classes; leave --class out")
-    if label is not None and not 0 <= label < model.num_classes:
-        raise UserError(f"{name} has no class {label}; choose one from 0 to {model.num_classes - 1}")
     if source is not None and channels is None:
         raise UserError(f"{name} generates images from seeds only; leave --source out")
     if source is None and channels is not None:
         raise UserError(f"{name} translates pictures; give some, or a folder of them: --source PATH")
-    if source is not None and channels not in (1, 3):
+    if direction == "back" and not hasattr(model, "translate_back"):
+        raise UserError(f"{name} does not translate back; leave --direction out")
+    if source is not None and (channels := _channels(model, direction)) not in (1, 3):
         raise UserError(
             f"{name} takes sources of {channels} channels, but pictures have 1 or 3; use model.sample(source=...)"
         )
@@ -98,7 +135,7 @@ def _check(model: Any, label: int | None, source: Sequence[Path] | None) -> None
 
 def _pixels(model: Any) -> int:
     """Values in one image, as far as the model's arguments tell."""
-    return model.hparams.get("channels", 1) * model.hparams.get("image_size", 1) ** 2
+    return model.hparams.get("channels", 1) * area(model.hparams.get("image_size", 1))
 
 
 def _in_columns(model: Any, options: Any) -> bool:
@@ -120,31 +157,73 @@ def _usual(model: Any, options: Any) -> int:
     return columns * max(64 // columns, -(-model.num_classes // columns))
 
 
-def _sources(model: Any, paths: Sequence[Path], n: int | None) -> tuple[list[str], Any]:
-    """Names without suffixes, and pictures [N, C', H, W] in [-1, 1] with the model's image size and channels."""
-    import torch
+def _channels(model: Any, direction: str) -> Any:
+    """Channels of the pictures to translate."""
+    return model.source_channels if direction == "forward" else model.hparams.get("channels", 3)
 
-    from ganzoo.core.pixels import to_float
-    from ganzoo.data.decoding import decode, find
 
-    files: dict[Path, str] = {}
+def _sources(paths: Sequence[Path], n: int | None) -> dict[str, File]:
+    """Pictures by their names without suffixes; only their headers have been read."""
+    from ganzoo.data.archive import is_archive
+    from ganzoo.data.decoding import find
+
+    files: dict[File, str] = {}
     for path in paths:
         if not path.exists():
             raise UserError(f"--source {path} does not exist; name pictures, or a folder of them")
-        found = [path / name for name in find(path)[0]] if path.is_dir() else [path]
-        files |= {file: str(file.relative_to(path if path.is_dir() else file.parent).with_suffix("")) for file in found}
+        found = find(path).pictures if path.is_dir() or is_archive(path) else {path.name: path}
+        files |= {file: str(Path(name).with_suffix("")) for name, file in found.items()}
     if n is not None and n > len(files):
         raise UserError(f"-n {n}, but --source has only {len(files)} pictures; leave -n out")
     files = dict(list(files.items())[:n])
     if doubled := [name for name, count in Counter(map(composed, files.values())).items() if count > 1]:
         raise UserError(f"--source has several pictures that would be written as {doubled[0]}.png; rename them")
-    pictures = []
-    for file in files:
+    _each(files, _open)
+    return {name: file for file, name in files.items()}
+
+
+def _each(files: Iterable[File], read: Callable[[File], Any]) -> list[Any]:
+    """The results of a function for each picture of --source, in several threads."""
+
+    def one(file: File) -> Any:
         try:
-            pictures.append(to_float(decode(file, model.hparams.get("image_size"), model.source_channels)))
+            return read(file)
         except Exception as error:  # Pillow raises various exceptions for broken files
             raise UserError(f"--source {file} cannot be read as a picture: {error}") from error
-    return list(files.values()), torch.stack(pictures)
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return list(pool.map(one, files))
+
+
+def _open(file: File) -> None:
+    from ganzoo.data.decoding import open_picture
+
+    with open_picture(file):
+        pass
+
+
+def _parts(
+    model: Any, seeds: Sequence[int], labels: Sequence[int] | None, files: Sequence[File] | None, options: Any
+) -> Iterator[tuple[Any, Any]]:
+    """Batches of sources (None without --source) and images, [N, C, H, W] in [-1, 1]."""
+    import torch
+
+    from ganzoo.core.pixels import to_float
+    from ganzoo.data.decoding import decode
+
+    channels = _channels(model, options.direction)
+    most = max(1, min(256, PIXELS // area(model.hparams.get("image_size", 1))))
+    for start in range(0, len(seeds), most):
+        part = slice(start, start + most)
+        sources = None
+        if files is not None:
+            sources = torch.stack(_each(files[part], lambda f: decode(f, model.hparams.get("image_size"), channels)))
+            sources = to_float(sources)
+        if options.direction == "back":
+            images = model.translate_back(sources).cpu()
+        else:
+            images = model.sample(seeds=seeds[part], label=labels and labels[part], source=sources)
+        yield sources, images
 
 
 def check_device(device: str) -> None:
@@ -158,29 +237,81 @@ def check_device(device: str) -> None:
         raise UserError(f"--device {device}: {reason}; python -m ganzoo checks lists the devices") from error
 
 
-def _write(images: Any, names: Sequence[str], folder: Path, kind: str, columns: int, sources: Sequence[Path]) -> str:
-    from ganzoo.core.drawing import picture, to_pil
-
+def _write(parts: Iterator[tuple[Any, Any]], names: Sequence[str], columns: int, options: Any) -> str:
+    """Writes the images, and returns what was written; at most one batch is in memory, except for a grid."""
+    folder, kind = options.outdir, options.format
+    single = {"grid": "grid.png", "npy": "samples.npy"}.get(kind)
+    files = [folder / name for name in ([single] if single else [f"{name}.png" for name in names])]
+    read = {source.resolve() for source in options.source or []}
+    if not single and any(file.exists() and {file.resolve(), *file.resolve().parents} & read for file in files):
+        raise UserError(f"--outdir {folder} contains the pictures of --source; choose another folder")
+    parts = _shown(chain([next(parts)], parts), len(names))  # nothing is written if the first batch fails
     folder.mkdir(parents=True, exist_ok=True)
-    if kind == "png":
-        files = [folder / f"{name}.png" for name in names]
-        read = [source.resolve() for source in sources]
-        if any(file.exists() and {file.resolve(), *file.resolve().parents} & set(read) for file in files):
-            raise UserError(f"--outdir {folder} contains the pictures of --source; choose another folder")
-        for file, image in zip(files, to_pil(images), strict=True):
+    before = {file for beside in {file.parent for file in files} for file in beside.glob("*.png")}
+    replaced = ", replaced" if any(file.exists() for file in files) else ""
+    if kind == "npy":
+        write_atomically(files[0], lambda file: _write_array(file, parts, len(names)))
+    elif kind == "grid":
+        _grid(parts, columns).save(files[0])
+    else:
+        _write_each(files, parts)
+    what = files[0] if single else f"{folder}/*.png" if options.source else f"{folder}/seed*.png"
+    others = len(before - set(files))
+    return f"{what}{replaced}{f'; {folder} had {others:,} other pictures before' if others else ''}"
+
+
+def _shown(parts: Iterator[tuple[Any, Any]], n: int) -> Iterator[tuple[Any, Any]]:
+    """The same batches, with a progress bar."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+    from ganzoo.callbacks.base import Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, transient=True) as bar:
+        task = bar.add_task("images", total=n)
+        for sources, images in parts:
+            yield sources, images
+            bar.advance(task, len(images))
+
+
+def _write_each(files: Sequence[Path], parts: Iterator[tuple[Any, Any]]) -> None:
+    from ganzoo.core.drawing import to_pil
+
+    rest = iter(files)
+    for _, images in parts:
+        for image in to_pil(images):
+            file = next(rest)
             file.parent.mkdir(parents=True, exist_ok=True)
             image.save(file)
-        return f"{folder}/*.png" if sources else f"{folder}/seed*.png"
-    if kind == "npy":
-        import numpy as np
 
-        from ganzoo.core.pixels import to_uint8
 
-        points = images.shape[1] not in (1, 3)  # in the plane: bytes would be too coarse
-        np.save(folder / "samples.npy", (images if points else to_uint8(images)).permute(0, 2, 3, 1).numpy())
-        return f"{folder}/samples.npy"
-    picture(images, columns).save(folder / "grid.png")
-    return f"{folder}/grid.png"
+def _write_array(file: BinaryIO, parts: Iterator[tuple[Any, Any]], n: int) -> None:
+    """Writes [n, H, W, C] in numpy's format, batch by batch."""
+    from numpy.lib import format as npy
+
+    for i, (_, images) in enumerate(parts):
+        array = _bytes(images).permute(0, 2, 3, 1).contiguous().numpy()
+        if i == 0:
+            kind = {"descr": npy.dtype_to_descr(array.dtype), "fortran_order": False, "shape": (n, *array.shape[1:])}
+            npy.write_array_header_1_0(file, kind)
+        file.write(array.data)
+
+
+def _grid(parts: Iterator[tuple[Any, Any]], columns: int) -> Any:
+    import torch
+
+    from ganzoo.core.drawing import above, picture
+
+    sources, images = zip(*((s if s is None else _bytes(s), _bytes(x)) for s, x in parts), strict=True)
+    tiles = torch.cat(images)
+    return picture(tiles if sources[0] is None else above(torch.cat(sources), tiles, columns), columns)
+
+
+def _bytes(images: Any) -> Any:
+    """Images as bytes; points in the plane, for which these would be too coarse, stay floats."""
+    from ganzoo.core.pixels import to_uint8
+
+    return to_uint8(images) if images.shape[1] in (1, 3) else images
 
 
 def _seeds(text: str | None, n: int | None) -> list[int] | None:

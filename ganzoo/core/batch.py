@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
+from ganzoo.core import limits
 from ganzoo.core.pixels import UNIT, is_points, never_negative, refusal
 from ganzoo.core.types import Batch
 
@@ -73,7 +74,7 @@ def _check_values(batch: dict[str, Any], arguments: Mapping[str, Any], num_class
         _check_labels(label, "batch['labelled'][1]", len(image), arguments.get("num_classes"))
 
 
-def _check_images(images: Any, name: str, channels: int | None, pixels: int | None = None) -> None:
+def _check_images(images: Any, name: str, channels: int | None, pixels: Any = None) -> None:
     if not isinstance(images, Tensor):
         raise MisconfigurationException(f"{name} is a {type(images).__name__}, not a tensor [N, C, H, W] in [-1, 1]")
     problem = refusal(images)
@@ -84,7 +85,8 @@ def _check_images(images: Any, name: str, channels: int | None, pixels: int | No
         problem = UNIT  # the range of a constant batch is unknown
     if problem is None and not is_points(images):  # points: their shape depends on the user's networks
         found = list(images.shape[1:])
-        asked = [a if isinstance(a, int) else b for a, b in zip((channels, pixels, pixels), found, strict=True)]
+        size = limits.sides(pixels) if limits.refusal(pixels, limits.Size) is None else (None, None)
+        asked = [a if isinstance(a, int) else b for a, b in zip((channels, *size), found, strict=True)]
         if asked != found:
             problem = f"[N, {', '.join(map(str, found))}], but the model needs [N, {', '.join(map(str, asked))}]"
     if problem is not None:

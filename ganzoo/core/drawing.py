@@ -19,21 +19,22 @@ def picture(images: Tensor, columns: int = 10, tile: int = 64) -> Image.Image:
     """A grid of images, or a scatter plot of points.
 
     Args:
-        images: [N, C, H, W] in [-1, 1]: a grid for 1 or 3 channels; [N, 2, 1, 1]: points in the plane.
+        images: [N, C, H, W] in [-1, 1], or bytes: a grid for 1 or 3 channels; [N, 2, 1, 1]: points in the plane.
         columns: of the grid.
         tile: minimum width in pixels; narrower images are enlarged by an integer factor.
 
     Raises:
         ValueError: any other number of channels.
     """
-    images = images.detach().float().cpu()
+    images = images.detach().cpu()
     if tuple(images.shape[1:]) == (2, 1, 1):
-        return _plane(images.flatten(1))
+        return _plane(images.float().flatten(1))
     if images.shape[1] not in (1, 3):
         raise ValueError(f"images of {images.shape[1]} channels cannot be drawn; only 1 or 3 can")
     scale = -(-tile // images.shape[-1])
+    images = images if images.dtype == torch.uint8 else to_uint8(images.float())  # a quarter of the memory
     images = images.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-    return Image.fromarray(to_uint8(make_grid(images, columns, pad_value=-1)).permute(1, 2, 0).numpy())
+    return Image.fromarray(make_grid(images, columns, pad_value=0).permute(1, 2, 0).numpy())
 
 
 def to_pil(images: Tensor) -> list[Image.Image]:
@@ -45,12 +46,12 @@ def to_pil(images: Tensor) -> list[Image.Image]:
 
 
 def above(sources: Tensor, images: Tensor, columns: int) -> Tensor:
-    """Sources [N, C', H, W] and images [N, C, H, W] -> tiles of a grid: below each row of sources, a row of their
-    images."""
+    """Sources [N, C', H, W] and images [N, C, H, W], both in [-1, 1] or bytes -> tiles of a grid: below each row of
+    sources, a row of their images."""
     rows = []
     for part in (sources, images):
         part = part.expand(-1, max(sources.shape[1], images.shape[1]), -1, -1) if part.shape[1] == 1 else part
-        blank = part.new_full((-len(part) % columns, *part.shape[1:]), -1)
+        blank = part.new_full((-len(part) % columns, *part.shape[1:]), 0 if part.dtype == torch.uint8 else -1)
         rows.append(torch.cat([part, blank]).unflatten(0, (-1, columns)))
     return torch.stack(rows, 1).flatten(0, 2)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from numbers import Integral, Real
 from types import FrameType, NoneType, UnionType
@@ -40,6 +40,8 @@ ANY = Limits(-math.inf, math.inf)
 Count = Annotated[int, Limits(1, math.inf)]
 CountFrom0 = Annotated[int, Limits(0, math.inf)]
 Pixels = Annotated[int, Limits(1, 2**14)]  # side of an image
+Sides = Annotated[Sequence[int], "[height, width]"]
+Size = Pixels | Sides  # of an image: the side of a square, or [height, width]
 Layers = Annotated[int, Limits(1, 1000)]  # more would hang
 Positive = Annotated[float, Limits(0, above=True)]
 NonNegative = Annotated[float, Limits(0)]
@@ -123,6 +125,11 @@ def refusal(value: Any, hint: Any) -> str | None:
             fits = KINDS[plain][1](value)
             if fits and plain in (int, float):
                 return _beyond(value, words[-1], limits)
+        elif kind == Sides:
+            words.append(limits)
+            if fits := isinstance(value, list | tuple) and len(value) == 2:
+                problem = next(filter(None, (refusal(side, Pixels) for side in value)), None)
+                return problem and f"is {list(value)}: a side {problem}"
         else:
             words.append(f"a {plain.__name__}" if isinstance(plain, type) else "a class")
             fits = value is not None or takes_none(plain)  # other types are not checked
@@ -140,6 +147,25 @@ def _beyond(value: Any, kind: str, limits: Limits) -> str | None:
     if limits == Limits():
         return f"is {value}; it takes {LARGEST:g} or less"
     return f"is {value}; it takes {kind} {limits}"
+
+
+def sides(size: Size) -> tuple[int, int]:
+    """Height and width in pixels."""
+    height, width = size if isinstance(size, Sequence) else (size, size)
+    return int(height), int(width)
+
+
+def area(size: Size) -> int:
+    """Number of pixels."""
+    return math.prod(sides(size))
+
+
+def normal_size(size: Any) -> Any:
+    """A `Size` as an int if it is a square, otherwise as a list; other values as they are."""
+    if refusal(size, Size) is not None:
+        return size
+    height, width = sides(size)
+    return height if height == width else [height, width]
 
 
 def check_memory(name: str, value: Any, size: float) -> None:

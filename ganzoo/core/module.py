@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -66,6 +66,7 @@ class GANModule(LightningModule):
     z_dim: int
     prior: str = "normal"  # of the latents: "normal", or "uniform" in (-1, 1)
     num_classes: int | None = None  # of the generator's label; None if it takes none
+    class_names: Sequence[str] = ()  # in the order of the labels, from the data; empty if unknown
     source_channels: int | None = None  # of the generator's input image; None if it takes none
     images_seen: int  # over all processes; schedules are functions of it
     unaveraged: int  # images seen since the last update of the averaged generator
@@ -314,7 +315,9 @@ class GANModule(LightningModule):
         self.asked = []
         check_trainer(self.trainer, stage)
         lightning_fixes.write_sealed_checkpoints(self.trainer)
-        check_agreement(type(self).__name__, self.hparams, getattr(self.trainer, "datamodule", None))
+        data = getattr(self.trainer, "datamodule", None)
+        check_agreement(type(self).__name__, self.hparams, data)
+        training_state.take_classes(self, data, stage)
 
     def configure_model(self) -> None:
         if self.ema is None and self.ema_half_life is not None:

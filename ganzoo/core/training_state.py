@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from ganzoo.checkpoint.bounds import foreign_path
-from ganzoo.core.arguments import variant_name
+from ganzoo.core.arguments import agreed, class_names, saved_names, variant_name
 from ganzoo.core.finite import NonFiniteError, Watch, check_weights
 from ganzoo.core.lightning_fixes import attached
 from ganzoo.core.player import PLAYERS
@@ -42,6 +42,7 @@ def save(model: GANModule, checkpoint: dict[str, Any]) -> None:
         "seed": model.randomness.seed,
         "unaveraged": model.unaveraged,
         "means": model.loss_log.training.shares(),
+        "classes": list(model.class_names),
     }
 
 
@@ -59,6 +60,7 @@ def restore(model: GANModule, checkpoint: dict[str, Any]) -> None:
         _forget_foreign_paths(model.trainer, checkpoint)
         if model.trainer.state.fn == TrainerFn.FITTING:
             _check(model, checkpoint)
+    model.class_names = agreed(saved_names(saved.get("classes", [])), model.class_names)
     model.unaveraged = _unaveraged(model, checkpoint, saved)
     model.loss_log.training.take(saved["means"])
     if attached(model) and saved["seed"] != global_seed():
@@ -105,6 +107,16 @@ def _unaveraged(model: GANModule, checkpoint: dict[str, Any], saved: dict[str, A
         return images
     seen, step = int(checkpoint["state_dict"].get(SEEN, 0)), int(checkpoint.get("global_step", 0))
     return seen // max(step, 1) * (step % model.n_critic)
+
+
+def take_classes(model: GANModule, data: Any, stage: str) -> None:
+    """Set the names of the model's classes to those of its training data.
+
+    Raises:
+        MisconfigurationException: other data has other classes.
+    """
+    names = class_names(data, model.hparams.get("num_classes") or model.num_classes)
+    model.class_names = names or model.class_names if stage == "fit" else agreed(model.class_names, names)
 
 
 def take_settings(model: GANModule) -> None:

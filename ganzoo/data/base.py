@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from functools import cached_property
 from types import FrameType
 from typing import Annotated, Any, Literal, cast
@@ -11,7 +12,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from ganzoo.core.limits import Count, Limits, check, constructor_of
+from ganzoo.core.limits import Count, Limits, Size, check, constructor_of
 from ganzoo.core.pixels import scaled
 from ganzoo.core.random import global_seed, mix
 from ganzoo.data.datasets import Flipped, Images
@@ -27,9 +28,10 @@ class GANDataModule(LightningDataModule):
 
     Attributes:
         name: Name of the data in logs and file names; by default that of the class.
-        image_size: Height and width of the images in pixels.
+        image_size: Pixels per side of square images, or [height, width].
         channels: Channels per image.
         num_classes: Number of classes; None if there are no labels.
+        classes: Names of the classes, in the order of the labels; empty if they have none.
         source_channels: Channels of "source", the input of translators; None if there is no source.
         extractor: Default feature extractor for the scores, or None. Unless a subclass sets it, "inception" for colour
             and "inception-grey" for grey.
@@ -45,9 +47,10 @@ class GANDataModule(LightningDataModule):
     """
 
     name: str
-    image_size: int
+    image_size: Size
     channels: int
     num_classes: int | None
+    classes: Sequence[str] = ()
     source_channels: int | None = None
     paired: bool = True  # whether a batch's "image" and "source" belong together
     labelled: bool = False  # whether batches also have "labelled": images with labels

@@ -11,7 +11,6 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -19,9 +18,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 from torch.utils.data import Dataset
 
-from ganzoo.core.files import open_file
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
+from ganzoo.data.archive import File, open_any
 
 PICTURES: tuple[Literal["image", "source"], ...] = ("image", "source")  # flipped and cropped together
 
@@ -99,11 +98,11 @@ def combine(*parts: object) -> str:
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
 
 
-def digest_files(files: Iterable[Path]) -> Iterator[str]:
+def digest_files(files: Iterable[File]) -> Iterator[str]:
     """sha256 (hex) of each file's bytes, in order."""
 
-    def one(file: Path) -> str:
-        with open_file(file) as opened:
+    def one(file: File) -> str:
+        with open_any(file) as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
 
     with ThreadPoolExecutor() as pool:
@@ -177,11 +176,11 @@ class Jittered(Wrapped):
 
     Args:
         data: The images, at least as large as the crop.
-        size: Pixels per side of the crop.
+        size: Height and width of the crop in pixels.
         seed: Seed of the positions.
     """
 
-    def __init__(self, data: Images, size: int, seed: int) -> None:
+    def __init__(self, data: Images, size: tuple[int, int], seed: int) -> None:
         super().__init__(data)
         self.size, self.seed = size, seed
 
@@ -194,9 +193,10 @@ class Jittered(Wrapped):
         return batch
 
     def _window(self, image: Tensor, ticket: int) -> Tensor:
-        places = image.shape[-1] - self.size + 1
-        top, left = (mix(self.seed, ticket, axis) % places for axis in (0, 1))
-        return image[:, top : top + self.size, left : left + self.size]
+        height, width = self.size
+        top = mix(self.seed, ticket, 0) % (image.shape[1] - height + 1)
+        left = mix(self.seed, ticket, 1) % (image.shape[2] - width + 1)
+        return image[:, top : top + height, left : left + width]
 
 
 class Chosen(Images):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,47 +16,65 @@ import torch.nn.functional as F
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
-from ganzoo.core.files import open_file
-from ganzoo.core.limits import check_memory
+from ganzoo.core.limits import Size, area, check_memory, sides
 from ganzoo.core.text import visible
+from ganzoo.data.archive import File, is_archive, members, open_any
 
-Fit = Literal["crop", "squeeze"]
+Fit = Literal["crop", "squeeze", "pad"]
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")  # for any extension; for EPS, Pillow would run Ghostscript
 MOST_PIXELS = 89_478_485  # Pillow's own limit, above which it warns
 
 
-def resize(images: Tensor, size: int) -> Tensor:
-    """Resample uint8 [N, C, H, W] to uint8 [N, C, size, size], bilinear and antialiased.
+def resize(images: Tensor, size: Size) -> Tensor:
+    """Resample uint8 [N, C, H, W] to uint8 [N, C, *size], bilinear and antialiased.
 
     Raises:
         ValueError: The result is larger than the machine's memory.
     """
-    if images.shape[-2:] == (size, size):
+    if images.shape[-2:] == (shape := sides(size)):
         return images
-    check_memory("image_size", size, images[:, :, 0, 0].numel() * size**2)
+    check_memory("image_size", size, images[:, :, 0, 0].numel() * area(size))
     parts = [  # in parts, as floats take four times the memory
-        F.interpolate(part.float(), (size, size), mode="bilinear", antialias=True).round().clamp(0, 255).byte()
+        F.interpolate(part.float(), shape, mode="bilinear", antialias=True).round().clamp(0, 255).byte()
         for part in images.split(1000)
     ]
     return torch.cat(parts)
 
 
-def square(picture: Image.Image, size: int, fit: Fit = "crop") -> Tensor:
-    """A picture of mode L or RGB as uint8 [C, size, size].
+def fitted(picture: Image.Image, size: Size, fit: Fit = "crop") -> Tensor:
+    """A picture of mode L or RGB as uint8 [C, *size].
 
     Args:
         picture: Of any size.
-        size: Pixels per side.
-        fit: "crop" keeps the largest centred square; "squeeze" distorts the whole picture to a square.
+        size: Pixels per side of a square, or [height, width].
+        fit: "crop" keeps the largest centred part of this shape; "squeeze" distorts the whole picture to it; "pad"
+            centres the whole picture on white, as transparent pictures are put on white.
     """
+    height, width = sides(size)
     if fit == "crop":
-        side = min(picture.size)
-        left, top = (picture.width - side) // 2, (picture.height - side) // 2
-        picture = picture.crop((left, top, left + side, top + side))
-    if picture.size != (size, size):
-        picture = picture.resize((size, size), Image.Resampling.LANCZOS)  # Pillow's filters are antialiased
+        picture = picture.crop(_centred(picture.size, _largest(picture.size, (width, height))))
+    inner = _largest((width, height), picture.size) if fit == "pad" else (width, height)
+    if picture.size != inner:
+        picture = picture.resize(inner, Image.Resampling.LANCZOS)  # Pillow's filters are antialiased
+    if inner != (width, height):
+        canvas = Image.new(picture.mode, (width, height), "white")
+        canvas.paste(picture, _centred(canvas.size, inner))
+        picture = canvas
     return pixels(picture)
+
+
+def _largest(room: tuple[int, int], shape: tuple[int, int]) -> tuple[int, int]:
+    """The largest (width, height) of this shape that fits into a room, at least one pixel."""
+    if room[0] * shape[1] > room[1] * shape[0]:
+        return max(1, round(room[1] * shape[0] / shape[1])), room[1]
+    return room[0], max(1, round(room[0] * shape[1] / shape[0]))
+
+
+def _centred(room: tuple[int, int], inner: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of a centred rectangle, from sizes (width, height)."""
+    left, top = (room[0] - inner[0]) // 2, (room[1] - inner[1]) // 2
+    return left, top, left + inner[0], top + inner[1]
 
 
 def pixels(picture: Image.Image) -> Tensor:
@@ -64,24 +82,24 @@ def pixels(picture: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(picture)).reshape(picture.height, picture.width, -1).permute(2, 0, 1).contiguous()
 
 
-def decode(file: Path, size: int | None, channels: int = 3, fit: Fit = "crop") -> Tensor:
-    """Read a picture as uint8 [channels, size, size], or [channels, H, W] in its own size.
+def decode(file: File, size: Size | None, channels: int = 3, fit: Fit = "crop") -> Tensor:
+    """Read a picture as uint8 [channels, *size], or [channels, H, W] in its own size.
 
     Args:
         file: The picture.
-        size: Pixels per side; None keeps the picture's own size, uncropped.
+        size: Pixels per side of a square, or [height, width]; None keeps the picture's own size, uncropped.
         channels: 1 or 3.
-        fit: "crop" the centre, or "squeeze" the whole picture.
+        fit: See `fitted`.
 
     Raises:
         Exception: Whatever Pillow raises on a broken file.
     """
-    picture = upright(file, size and 2 * size)
+    picture = upright(file, 2 * max(sides(size)) if size else None)
     picture = picture.convert("L" if channels == 1 else "RGB")
-    return square(picture, size, fit) if size else pixels(picture)
+    return fitted(picture, size, fit) if size else pixels(picture)
 
 
-def upright(file: Path, least: int | None = None) -> Image.Image:
+def upright(file: File, least: int | None = None) -> Image.Image:
     """Read a picture upright (EXIF orientation applied), with 8 bits per channel, and on white if it is transparent.
 
     Args:
@@ -109,14 +127,14 @@ def upright(file: Path, least: int | None = None) -> Image.Image:
 
 
 @contextmanager
-def open_picture(file: Path | BinaryIO) -> Iterator[Image.Image]:
+def open_picture(file: File | BinaryIO) -> Iterator[Image.Image]:
     """Open a picture of a supported format and read its header.
 
     Raises:
         ValueError: It has more than `MOST_PIXELS` pixels.
         Exception: Whatever Pillow raises on a broken file.
     """
-    with open_file(file) if isinstance(file, Path) else file as opened, Image.open(opened, formats=FORMATS) as picture:
+    with open_any(file) if isinstance(file, File) else file as opened, Image.open(opened, formats=FORMATS) as picture:
         if picture.width * picture.height > MOST_PIXELS:
             raise ValueError(
                 f"{picture.width}x{picture.height} pixels, more than the limit of {MOST_PIXELS:,}; downscale it"
@@ -124,7 +142,7 @@ def open_picture(file: Path | BinaryIO) -> Iterator[Image.Image]:
         yield picture
 
 
-def header(file: Path) -> tuple[tuple[int, int], str] | str:
+def header(file: File) -> tuple[tuple[int, int], str] | str:
     """Upright (width, height) and Pillow's mode, from the header alone; or the reason why the file is unusable.
     `RGB;16` marks 16 bits per channel that Pillow reduces to 8."""
     try:
@@ -194,12 +212,12 @@ def grey(mode: str) -> bool:
     return mode in ("1", "L", "LA", "La") or mode.startswith("I")
 
 
-def readable(root: Path, names: list[str], corrupt: str) -> dict[str, tuple[tuple[int, int], str]]:
+def readable(root: Path, files: dict[str, File], corrupt: str) -> dict[str, tuple[tuple[int, int], str]]:
     """The headers (see `header`) of all usable files; the others are passed to `leave_out`."""
     with ThreadPoolExecutor() as pool:
-        seen = dict(zip(names, pool.map(header, (root / name for name in names)), strict=True))
+        seen = dict(zip(files, pool.map(header, files.values()), strict=True))
     bad = {name: problem for name, problem in seen.items() if isinstance(problem, str)}
-    leave_out(bad, len(names), f"files in {visible(root.absolute())} cannot be read as pictures", corrupt)
+    leave_out(bad, len(files), f"files in {visible(root.absolute())} cannot be read as pictures", corrupt)
     found = {name: found for name, found in seen.items() if not isinstance(found, str)}
     warn_of_losses(found, root)
     return found
@@ -217,29 +235,51 @@ def leave_out(bad: dict[str, str], n: int, what: str, corrupt: str) -> None:
     warnings.warn(f"skipped: {message}", stacklevel=4)
 
 
-def find(root: Path) -> tuple[list[str], int]:
-    """Sorted relative names of the pictures below a folder, and the number of other files; hidden ones are ignored."""
+class Tree(NamedTuple):
+    """The contents of a folder or an archive, without hidden files and folders; names are relative."""
+
+    pictures: dict[str, File]  # sorted by name
+    others: dict[str, File]
+    folders: set[str]
+
+
+def find(root: Path) -> Tree:
+    """The files below a folder or in a zip archive.
+
+    Raises:
+        FileNotFoundError: It does not exist, or contains no pictures.
+        NotADirectoryError: It is another file.
+        ValueError: It is a damaged or unsafe archive.
+    """
     if not root.exists():
         raise FileNotFoundError(f"There is no folder {root.absolute()}: check the path.")
-    if not root.is_dir():
-        raise NotADirectoryError(f"{root.absolute()} is a file: give the folder of the pictures.")
-    names: list[str] = []
-    others, seen = 0, set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
+    if not is_archive(root) and not root.is_dir():
+        raise NotADirectoryError(f"{root.absolute()} is a file: give the folder of the pictures, or a .zip of them.")
+    files, folders = members(root) if is_archive(root) else _walk(root)
+    pictures = {name: files[name] for name in sorted(files) if name.lower().endswith(EXTENSIONS)}
+    others = {name: file for name, file in files.items() if name not in pictures}
+    if not pictures:
+        raise FileNotFoundError(
+            f"No pictures in {root.absolute()} or below: looked for {' '.join(EXTENSIONS)}, found {len(others)} other "
+            "files."
+        )
+    return Tree(pictures, others, folders)
+
+
+def _walk(root: Path) -> tuple[Mapping[str, File], set[str]]:
+    """All files and folders below a folder, by relative name; hidden ones are ignored."""
+    files: dict[str, File] = {}
+    folders, seen = set[str](), set[str]()
+    for folder, below, names in os.walk(root, followlinks=True):
         if (real := os.path.realpath(folder)) in seen:  # a symbolic link to a folder seen before
-            subfolders.clear()
+            below.clear()
             continue
         seen.add(real)
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        visible = [name for name in files if not name.startswith(".")]
-        pictures = [name for name in visible if name.lower().endswith(EXTENSIONS)]
-        names += [(Path(folder) / name).relative_to(root).as_posix() for name in pictures]
-        others += len(visible) - len(pictures)
-    if not names:
-        raise FileNotFoundError(
-            f"No pictures in {root.absolute()} or below: looked for {' '.join(EXTENSIONS)}, found {others} other files."
-        )
-    return sorted(names), others
+        below[:] = [name for name in below if not name.startswith(".")]
+        own = Path(folder).relative_to(root)
+        folders.add(own.as_posix())
+        files |= {(own / name).as_posix(): Path(folder) / name for name in names if not name.startswith(".")}
+    return files, folders - {"."}
 
 
 def listing(files: Iterable[str] | dict[str, str], most: int = 10) -> str:

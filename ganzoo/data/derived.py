@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property, partial
+from math import gcd
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ganzoo.core.limits import Count
+from ganzoo.core.limits import Count, sides
 from ganzoo.core.pixels import to_uint8
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
@@ -72,15 +73,16 @@ class Pairs(_Derived):
         self, data: GANDataModule, task: Task = "edges", paired: bool = True, factor: Count = 4, **kwargs: Any
     ) -> None:
         super().__init__(data, **kwargs)
-        size, known = self.image_size, {"edges": edges, "grey": grey, "low-resolution": partial(mosaic, factor=factor)}
+        known = {"edges": edges, "grey": grey, "low-resolution": partial(mosaic, factor=factor)}
         if self.channels not in (1, 3):
             raise ValueError(f"{data.name} has {self.channels} channels; Pairs needs 1 (grey) or 3 (colour)")
         if task == "grey" and self.channels == 1:
             raise ValueError(f"{data.name} is already grey: choose the task edges or low-resolution, or colour images")
-        if task == "low-resolution" and (factor < 2 or size % factor):
-            divisors = [d for d in range(2, size) if size % d == 0]
+        common = gcd(*sides(self.image_size))
+        if task == "low-resolution" and (factor < 2 or common % factor):
+            divisors = [d for d in range(2, common) if common % d == 0]
             cure = f"choose one of {', '.join(map(str, divisors))}" if divisors else "choose another image_size"
-            raise ValueError(f"factor is {factor}; it must be above 1 and divide image_size {size}: {cure}")
+            raise ValueError(f"factor is {factor}; it must be above 1 and divide image_size {self.image_size}: {cure}")
         self.task, self.paired = task, paired
         self.name = f"{data.name}-{task}" + ("" if paired else "-unpaired")
         self.source_channels = self.channels if task == "low-resolution" else 1

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganzoo.core.limits import Pixels
+from ganzoo.core.limits import Size
 from ganzoo.data.base import GANDataModule, Split, stratify
 from ganzoo.data.datasets import ArrayImages
 from ganzoo.data.decoding import resize
@@ -21,7 +21,7 @@ class Digits(GANDataModule):
     Stratified splits, independent of the seed: val 200 and test 200 (20 per class), train 1,397.
 
     Args:
-        image_size: Pixels per side; sizes other than 8 are resampled.
+        image_size: Pixels per side, or [height, width]; sizes other than 8 are resampled.
         **kwargs: See `GANDataModule`.
     """
 
@@ -29,7 +29,7 @@ class Digits(GANDataModule):
     num_classes = 10
     extractor = "digits"
 
-    def __init__(self, image_size: Pixels = 8, **kwargs: Any) -> None:
+    def __init__(self, image_size: Size = 8, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.image_size = image_size
 
@@ -49,7 +49,7 @@ class MNIST5k(GANDataModule):
     Stratified splits, independent of the seed: train 4,000, val 500 and test 500 (50 per class).
 
     Args:
-        image_size: Pixels per side; sizes other than 28 are resampled.
+        image_size: Pixels per side, or [height, width]; sizes other than 28 are resampled.
         **kwargs: See `GANDataModule`.
 
     Raises:
@@ -60,7 +60,7 @@ class MNIST5k(GANDataModule):
     num_classes = 10
     extractor = "mnist5k"
 
-    def __init__(self, image_size: Pixels = 28, **kwargs: Any) -> None:
+    def __init__(self, image_size: Size = 28, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.image_size = image_size
 

@@ -114,6 +114,7 @@ class Emoji(GANDataModule):
         ValueError: The subset does not have this factor, or not this size.
     """
 
+    image_size: int
     channels = 3
 
     def __init__(
@@ -162,6 +163,7 @@ class Tones(GANDataModule):
         ValueError: Both tones are the same, or there are no portraits of this size.
     """
 
+    image_size: int
     channels = source_channels = 3
     num_classes = len(TONES)
     extractor = "emoji-tone"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 import shutil
 import statistics
 import warnings
@@ -18,32 +20,43 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ganzoo.core.limits import NonNegative, Pixels, Share
+from ganzoo.core.limits import NonNegative, Share, Size, sides
 from ganzoo.core.text import composed, path_of, visible
 from ganzoo.core.types import Batch
+from ganzoo.data.archive import File, name_of, open_any
 from ganzoo.data.base import GANDataModule, Split, Workers
 from ganzoo.data.datasets import Images, combine, digest_files
-from ganzoo.data.decoding import Fit, decode, deep, find, header, listing, open_picture, readable, upright
+from ganzoo.data.decoding import Fit, Tree, decode, deep, find, header, listing, open_picture, readable, upright
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+DATASET = "dataset.json"  # StyleGAN's file of labels
+MOST_JSON, MOST_CLASSES = 1 << 26, 1_000_000  # its maximum bytes, and classes
+VAL, TEST = 1, 2  # bits
 
 
 class ImageFolder(GANDataModule):
     """Your own pictures, flat or nested: PNG, JPEG, WebP, BMP, TIFF and GIF (the first frame).
 
     Grey, colour, palette, CMYK, 16-bit and transparent pictures (on white) are all converted, and EXIF orientation is
-    applied. Hidden files, and files with other extensions, are ignored.
+    applied. Hidden files, and files with other extensions, are ignored. A zip archive is read like the folder that it
+    contains, without unpacking it.
 
-    A hash of a file's relative path, independent of the seed, determines its split, so adding files does not move
-    others. val and test are the same `val_fraction` of the files; train is the rest.
+    If all pictures are in top-level folders train and val, train and test, or all three, these are the splits (the
+    other one replaces a missing val or test). Otherwise a hash of a file's relative path, independent of the seed,
+    determines its split, so adding files does not move others: val and test are the same `val_fraction` of the files;
+    train is the rest.
 
     Attributes:
         classes: Class names, in the order of the labels; empty without labels.
 
     Args:
-        path: The folder.
-        image_size: Pixels per side after resampling.
+        path: The folder, or a zip archive.
+        image_size: Pixels per side of a square after resampling, or [height, width].
         channels: 3 for colour, 1 for grey.
-        fit: For pictures that are not square: "crop" the centre, or "squeeze" the whole picture.
-        labels: Whether the folder's top-level subfolders are the classes, in sorted order.
+        fit: For pictures of another shape: "crop" the centre, "squeeze" the whole picture, or "pad" it with white.
+        labels: Whether pictures have classes: the top-level subfolders (or those of train, val and test), sorted with
+            numbers by their value ("2" before "10"); or, if there is one, StyleGAN's dataset.json. A subfolder without
+            a readable picture keeps its number.
         corrupt: "refuse" raises an error that lists unreadable files; "skip" warns and uses others instead.
         val_fraction: Share of the files held out for val and test, 0 to 1.
         cache_gb: Memory for decoded pictures in GB; if all of them fit, each is decoded only once, otherwise in every
@@ -53,14 +66,14 @@ class ImageFolder(GANDataModule):
 
     Raises:
         FileNotFoundError: The folder does not exist, or contains no pictures.
-        NotADirectoryError: `path` is a file.
-        ValueError: Some files are not pictures, or, with `labels`, some pictures are not in a subfolder.
+        NotADirectoryError: `path` is another file.
+        ValueError: Some files are not pictures; the archive is damaged; or, with `labels`, some pictures have no class.
     """
 
     def __init__(
         self,
         path: str,
-        image_size: Pixels = 64,
+        image_size: Size = 64,
         channels: Literal[1, 3] = 3,
         fit: Fit = "crop",
         labels: bool = False,
@@ -72,15 +85,16 @@ class ImageFolder(GANDataModule):
     ) -> None:
         super().__init__(num_workers=min(8, os.cpu_count() or 1) if num_workers is None else num_workers, **kwargs)
         root = path_of(path)
-        names = list(readable(root, find(root)[0], corrupt))
-        self.name, self.image_size, self.channels = root.resolve().name, image_size, channels
-        self.classes = class_names(root, names) if labels else []
+        tree = find(root)
+        names = list(readable(root, tree.pictures, corrupt))
+        self.name, self.image_size, self.channels = name_of(root), image_size, channels
+        self.classes, numbers = classify(root, tree, names) if labels else ([], None)
         self.num_classes = len(self.classes) or None
-        self._held_out = torch.tensor([fraction(name) < val_fraction for name in names])
+        self._held_out = held_out(torch.tensor(places(names), dtype=torch.float64), val_fraction)
         self._pictures = FolderPictures(
-            [root / name for name in names],
-            torch.tensor([self.classes.index(class_of(name)) for name in names]) if labels else None,
-            (channels, image_size, image_size),
+            [tree.pictures[name] for name in names],
+            None if numbers is None else torch.tensor(numbers),
+            (channels, *sides(image_size)),
             fit,
             skip=corrupt == "skip",
             cache_gb=cache_gb,
@@ -88,8 +102,7 @@ class ImageFolder(GANDataModule):
         )
 
     def make_dataset(self, split: Split) -> Images:
-        chosen = ~self._held_out if split == "train" else self._held_out
-        return FolderImages(self._pictures, chosen.nonzero()[:, 0].tolist())
+        return FolderImages(self._pictures, of_split(self._held_out, split).tolist())
 
 
 class Store:
@@ -152,13 +165,13 @@ class FolderPictures(Store):
     """The files of a folder, with labels if there are any."""
 
     def __init__(
-        self, files: list[Path], labels: Tensor | None, shape: tuple[int, int, int], fit: Fit, **store: Any
+        self, files: list[File], labels: Tensor | None, shape: tuple[int, int, int], fit: Fit, **store: Any
     ) -> None:
         super().__init__([str(file) for file in files], shape, **store)
         self.files, self.labels, self.fit = files, labels, fit
 
     def decode(self, i: int) -> Tensor:
-        return decode(self.files[i], self.shape[1], self.shape[0], self.fit)
+        return decode(self.files[i], self.shape[1:], self.shape[0], self.fit)
 
 
 class StoredImages(Images):
@@ -224,37 +237,38 @@ class FolderReport:
     height: tuple[int, int, int]
     sizes: int  # number of distinct (width, height)
     classes: dict[str, int]  # top-level subfolder -> number of files; "" for files outside subfolders
+    empty: list[str]  # top-level subfolders without a readable picture
     unusable: dict[str, str]  # file -> why it cannot be read: not a picture, truncated ...
     notes: dict[str, str]  # usable file -> remarks: smaller than image_size, animated, 16 bits, transparent
 
 
-def scan(
-    path: str, image_size: Pixels | None = None, progress: Callable[[int, int], None] | None = None
-) -> FolderReport:
+def scan(path: str, image_size: Size | None = None, progress: Callable[[int, int], None] | None = None) -> FolderReport:
     """Inspect and fully decode every picture of a folder.
 
     Args:
-        path: The folder.
-        image_size: Pictures whose shorter side is below this, in pixels, get a note; None for no such notes.
+        path: The folder, or a zip archive.
+        image_size: Smaller pictures, in width or height, get a note; None for no such notes.
         progress: Called with (files done, total files) after each file.
 
     Raises:
         FileNotFoundError: The folder does not exist, or contains no pictures.
-        NotADirectoryError: `path` is a file.
+        NotADirectoryError: `path` is another file.
+        ValueError: The archive is damaged.
     """
     root = path_of(path)
-    names, others = find(root)
+    tree = find(root)
+    names = list(tree.pictures)
     sizes, modes = [], Counter[str]()
     unusable, notes = {}, {}
     with ThreadPoolExecutor() as pool:
-        for done, (name, seen) in enumerate(zip(names, pool.map(_inspect, (root / n for n in names)), strict=True), 1):
+        for done, (name, seen) in enumerate(zip(names, pool.map(_inspect, tree.pictures.values()), strict=True), 1):
             if isinstance(seen, str):
                 unusable[name] = seen
             else:
                 size, mode, found = seen
                 sizes.append(size)
                 modes[mode] += 1
-                if min(size) < (image_size or 0):
+                if image_size and (size[1] < sides(image_size)[0] or size[0] < sides(image_size)[1]):
                     found = [f"{size[0]}x{size[1]}, below {image_size} pixels", *found]
                 if found:
                     notes[name] = "; ".join(found)
@@ -263,19 +277,24 @@ def scan(
     widths, heights = ([size[axis] for size in sizes] or [0] for axis in (0, 1))
     return FolderReport(
         images=len(names),
-        others=others,
+        others=len(tree.others),
         extensions=dict(Counter(Path(name).suffix.lower() for name in names)),
         modes=dict(modes),
         width=(min(widths), int(statistics.median(widths)), max(widths)),
         height=(min(heights), int(statistics.median(heights)), max(heights)),
         sizes=len(set(sizes)),
-        classes=dict(Counter(class_of(name) if "/" in name else "" for name in names)),
+        classes=dict(Counter(composed(name.split("/")[0]) if "/" in name else "" for name in names)),
+        empty=sorted(_tops(tree.folders) - _tops(name for name in names if "/" in name and name not in unusable)),
         unusable=unusable,
         notes=notes,
     )
 
 
-def _inspect(file: Path) -> tuple[tuple[int, int], str, list[str]] | str:
+def _tops(names: Iterable[str]) -> set[str]:
+    return {composed(name.split("/")[0]) for name in names}
+
+
+def _inspect(file: File) -> tuple[tuple[int, int], str, list[str]] | str:
     """Upright size, mode and notes of a picture; or the reason why it cannot be decoded."""
     if isinstance(seen := header(file), str):
         return seen
@@ -296,20 +315,108 @@ def _inspect(file: Path) -> tuple[tuple[int, int], str, list[str]] | str:
     return *seen, [note for note, applies in notes.items() if applies]
 
 
-def class_names(root: Path, names: Iterable[str]) -> list[str]:
-    beside = [name for name in names if "/" not in name]
-    if beside:
-        raise ValueError(
-            f"labels=True takes the class from the subfolder, but {len(beside)} pictures lie directly in "
-            f"{visible(root.absolute())}: {listing(beside)}\n"
-            "Move each into the subfolder of its class, or pass labels=False."
+def classify(root: Path, tree: Tree, names: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Class names, and the class of each of these pictures; warns about classes that none of them has.
+
+    Raises:
+        ValueError: A picture has no class, or dataset.json is damaged.
+    """
+    if (file := tree.others.get(DATASET)) is not None:
+        numbers = _listed(file, names)
+        classes = [str(number) for number in range(max(numbers, default=-1) + 1)]
+    else:
+        splits = tuple(f"{split}/" for split in SPLITS)
+        depth = int(all(name.startswith(splits) for name in tree.pictures))
+        beside = [name for name in names if name.count("/") <= depth]
+        if beside:
+            below = f" or its folders {', '.join(SPLITS)}" if depth else ""
+            raise ValueError(
+                f"labels=True takes the class from the subfolder, but {len(beside)} pictures lie directly in "
+                f"{visible(root.absolute())}{below}: {listing(beside)}\n"
+                "Move each into the subfolder of its class, or pass labels=False."
+            )
+        folders = [name for name in tree.folders if name.count("/") == depth and (not depth or name.startswith(splits))]
+        classes = sorted({composed(name.split("/")[depth]) for name in folders}, key=natural)
+        numbered = {name: number for number, name in enumerate(classes)}
+        numbers = [numbered[composed(name.split("/")[depth])] for name in names]
+    used = set(numbers)
+    if empty := [name for number, name in enumerate(classes) if number not in used]:
+        warnings.warn(
+            f"{len(empty)} of {len(classes)} classes in {visible(root.absolute())} have no readable picture: "
+            f"{listing(empty)}\nThey keep their numbers; remove their folders if they are not classes.",
+            stacklevel=3,
         )
-    return sorted({class_of(name) for name in names})
+    return classes, numbers
 
 
-def class_of(name: str) -> str:
-    """The class of a picture: its top-level folder."""
-    return composed(name.split("/")[0])
+def _listed(file: File, names: Sequence[str]) -> list[int]:
+    """The classes of pictures in StyleGAN's dataset.json: {"labels": [["00000/img00000000.png", 6], ...]}."""
+    cure = "write it with StyleGAN's dataset_tool.py, or pass labels=False"
+    try:
+        with open_any(file) as opened:
+            content = opened.read(MOST_JSON + 1)
+        if len(content) > MOST_JSON:
+            raise ValueError(f"it has more than {MOST_JSON:,} bytes")
+        pairs = json.loads(content)["labels"]
+        numbers = {composed(name.replace("\\", "/")): number for name, number in pairs or ()}
+    except (AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError(f"{visible(file)} is not a list of labels ({error}): {cure}") from error
+    if not numbers:
+        raise ValueError(f"{visible(file)} has no labels: pass labels=False")
+    bad = [name for name in names if (number := numbers.get(composed(name))) is None or type(number) is not int]
+    if bad:
+        raise ValueError(
+            f"{visible(file)} has no class number for {len(bad)} pictures: {listing(bad)}\nTo use them, {cure}."
+        )
+    found = [numbers[composed(name)] for name in names]
+    if min(found) < 0 or max(found) >= MOST_CLASSES:
+        raise ValueError(
+            f"{visible(file)} has classes {min(found)} to {max(found)}, not 0 to at most {MOST_CLASSES - 1:,}"
+        )
+    return found
+
+
+def natural(name: str) -> tuple[list[tuple[int, str]], str]:
+    """A key that sorts names with numbers by their value: "a2" before "a10", and otherwise as text."""
+    parts = [part.lstrip("0") if i % 2 else part for i, part in enumerate(re.split("([0-9]+)", name))]
+    return [(len(part) if i % 2 else 0, part) for i, part in enumerate(parts)], name  # 01 and 1 differ in the name
+
+
+def places(names: Sequence[str]) -> list[float]:
+    """What determines each picture's split: its folder, if all are splits, or else a hash of its name."""
+    if not split_folders(names):
+        return [fraction(name) for name in names]
+    return [{"train": 1.0, "val": -1.0, "test": -2.0}[name.split("/")[0]] for name in names]
+
+
+def split_folders(names: Sequence[str]) -> bool:
+    """Whether all pictures are in top-level folders train and val, train and test, or all three."""
+    folders = {name.split("/")[0] if "/" in name else "" for name in names}
+    return "train" in folders and len(folders) > 1 and folders <= set(SPLITS)
+
+
+def held_out(place: Tensor, val_fraction: float) -> Tensor:
+    """In which held-out splits pictures are, [N]: `VAL`, `TEST`, both, or 0 for train.
+
+    Args:
+        place: [N], from `places`.
+        val_fraction: See `ImageFolder`.
+    """
+    found = torch.where(place < val_fraction, VAL | TEST, 0)
+    if (place == -1).any() and (place == -2).any():
+        found[place == -1], found[place == -2] = VAL, TEST
+    return found
+
+
+def of_split(held: Tensor, split: Split) -> Tensor:
+    """Indices of a split's pictures, [n].
+
+    Args:
+        held: [N], from `held_out`.
+        split: Name of the split.
+    """
+    chosen = held == 0 if split == "train" else held & (VAL if split == "val" else TEST) > 0
+    return chosen.nonzero()[:, 0]
 
 
 def fraction(name: str) -> float:

@@ -5,37 +5,36 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ganzoo.core.limits import Limits, NonNegative, Pixels, Share
+from ganzoo.core.limits import Limits, NonNegative, Share, Size, sides
 from ganzoo.core.random import mix
 from ganzoo.core.text import composed, path_of
 from ganzoo.core.types import Batch
+from ganzoo.data.archive import File, name_of
 from ganzoo.data.base import GANDataModule, Split, Workers
 from ganzoo.data.datasets import Images, Jittered, Merged, Wrapped, combine, digest_files
-from ganzoo.data.decoding import Fit, decode, find, grey, leave_out, readable, square, upright
-from ganzoo.data.folder import FolderImages, FolderPictures, Store, StoredImages, fraction
+from ganzoo.data.decoding import Fit, decode, find, fitted, grey, leave_out, readable, upright
+from ganzoo.data.folder import SPLITS, FolderImages, FolderPictures, Store, StoredImages, fraction, split_folders
 from ganzoo.data.order import Repeated
 
 Side = Literal["left", "right"]
 Header = tuple[tuple[int, int], str]  # upright (width, height), Pillow's mode
-Found = dict[str, tuple[Path, Header]]  # a folder's pictures, by the names that determine their splits
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
+Found = dict[str, tuple[File, Header]]  # a folder's pictures, by the names that determine their splits
 
 
 class _Translation(GANDataModule):
     """Base of `PairedFolder` and `UnpairedFolder`.
 
     Args:
-        image_size: Pixels per side after resampling.
+        image_size: Pixels per side of a square after resampling, or [height, width].
         channels: Of "image": 3 for colour, 1 for grey.
         source_channels: Of "source": 3 for colour, 1 for grey.
-        fit: For pictures that are not square: "crop" the centre, or "squeeze" the whole picture.
+        fit: For pictures of another shape: "crop" the centre, "squeeze" the whole picture, or "pad" it with white.
         jitter: Random crops: training pictures are resampled to this many more pixels per side, and cropped to
             `image_size` at a new position in every epoch; pix2pix and CycleGAN use 30 at 256.
         corrupt: "refuse" raises an error that lists unusable files; "skip" warns and uses others instead.
@@ -51,7 +50,7 @@ class _Translation(GANDataModule):
 
     def __init__(
         self,
-        image_size: Pixels = 256,
+        image_size: Size = 256,
         channels: Literal[1, 3] = 3,
         source_channels: Literal[1, 3] = 3,
         fit: Fit = "crop",
@@ -71,7 +70,8 @@ class _Translation(GANDataModule):
     def find(self, path: str) -> Found:
         """The usable pictures of a folder, in sorted order."""
         root = path_of(path)
-        return {name: (root / name, seen) for name, seen in readable(root, find(root)[0], self.corrupt).items()}
+        files = find(root).pictures
+        return {name: (files[name], seen) for name, seen in readable(root, files, self.corrupt).items()}
 
     def find_both(self, path: str, source_path: str) -> dict[str, Found]:
         """The pictures of both folders: {path: ..., source_path: ...}."""
@@ -90,10 +90,16 @@ class _Translation(GANDataModule):
             self._stores[key] = make(cache_gb=cache_gb, skip=self.corrupt == "skip", shared=self.num_workers > 0)
         return self._stores[key]
 
-    def varied(self, read: Callable[[int], Images], seed: int) -> Images:
-        """Training images with random crops and flips; `read` returns the images in a given size, in pixels."""
-        images = read(self.image_size + self.jitter)
-        return self.flipped(Jittered(images, self.image_size, seed) if self.jitter else images, seed)
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return sides(self.image_size)
+
+    def varied(self, read: Callable[[tuple[int, int]], Images], seed: int) -> Images:
+        """Training images with random crops and flips; `read` returns the images in a given (height, width)."""
+        height, width = self.size
+        images = read((height + self.jitter, width + self.jitter))
+        return self.flipped(Jittered(images, self.size, seed) if self.jitter else images, seed)
 
 
 class PairedFolder(_Translation):
@@ -107,8 +113,8 @@ class PairedFolder(_Translation):
     relative path determines the split: val and test are the same `val_fraction`, train is the rest.
 
     Args:
-        path: The folder; with `source_path`, the folder of the targets.
-        source_path: The folder of the sources.
+        path: The folder or zip archive; with `source_path`, that of the targets.
+        source_path: The folder or zip archive of the sources.
         source_side: Without `source_path`, the half of each picture that is the source.
         **kwargs: See `GANDataModule`.
 
@@ -121,8 +127,8 @@ class PairedFolder(_Translation):
 
     def __init__(self, path: str, source_path: str | None = None, source_side: Side = "left", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.name, self.source_side = path_of(path).resolve().name, source_side
-        self._files: dict[str, tuple[Path, ...]]
+        self.name, self.source_side = name_of(path_of(path)), source_side
+        self._files: dict[str, tuple[File, ...]]
         if source_path is None:
             found = self.find(path)
             bad = {name: f"{w} pixels wide" for name, (_, ((w, _), _)) in found.items() if w % 2}
@@ -133,14 +139,14 @@ class PairedFolder(_Translation):
         self._splits = _splits(list(self._files), self.val_fraction)
 
     def make_dataset(self, split: Split) -> Images:
-        return self._read(split, self.image_size)
+        return self._read(split, self.size)
 
     def training_images(self, seed: int) -> Images:
         return self.varied(partial(self._read, "train"), seed)
 
-    def _read(self, split: Split, size: int) -> Images:
-        shape = self.channels, self.source_channels, size
-        make = partial(PairPictures, list(self._files.values()), shape, self.fit, self.source_side)
+    def _read(self, split: Split, size: tuple[int, int]) -> Images:
+        channels = self.channels, self.source_channels
+        make = partial(PairPictures, list(self._files.values()), channels, size, self.fit, self.source_side)
         return PairImages(self.store(size, make, share=1), self._splits[split])
 
 
@@ -172,7 +178,7 @@ class UnpairedFolder(_Translation):
 
     def __init__(self, path: str, source_path: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.name = path_of(path).resolve().name
+        self.name = name_of(path_of(path))
         if source_path is None:
             both = self.find(path)
             found = {f"{path}/train{letter}": _domain(both, letter) for letter in "BA"}
@@ -188,7 +194,7 @@ class UnpairedFolder(_Translation):
         self._splits = {kind: _splits(list(pictures), self.val_fraction) for kind, pictures in self._found.items()}
 
     def make_dataset(self, split: Split) -> Images:
-        images, sources = (self._read(kind, split, self.image_size) for kind in ("image", "source"))
+        images, sources = (self._read(kind, split, self.size) for kind in ("image", "source"))
         return Merged(images, Sources(sources))
 
     def training_images(self, seed: int) -> Images:
@@ -200,10 +206,10 @@ class UnpairedFolder(_Translation):
             sources = Repeated(sources, len(images), seed)
         return Merged(images, Sources(sources))
 
-    def _read(self, kind: str, split: Split, size: int) -> Images:
+    def _read(self, kind: str, split: Split, size: tuple[int, int]) -> Images:
         files = [file for file, _ in self._found[kind].values()]
         channels = self.channels if kind == "image" else self.source_channels
-        store = self.store((kind, size), partial(FolderPictures, files, None, (channels, size, size), self.fit), 1 / 2)
+        store = self.store((kind, size), partial(FolderPictures, files, None, (channels, *size), self.fit), 1 / 2)
         return FolderImages(store, self._splits[kind][split])
 
 
@@ -212,19 +218,25 @@ class PairPictures(Store):
 
     Args:
         files: Per pair: one picture with both side by side, or the target and the source.
-        shape: The target's channels, the source's channels, pixels per side.
+        channels: Of the target and of the source.
+        size: Height and width in pixels.
         fit: See `ImageFolder`.
         source_side: See `PairedFolder`.
         **store: See `Store`.
     """
 
     def __init__(
-        self, files: list[tuple[Path, ...]], shape: tuple[int, int, int], fit: Fit, source_side: Side, **store: Any
+        self,
+        files: list[tuple[File, ...]],
+        channels: tuple[int, int],
+        size: tuple[int, int],
+        fit: Fit,
+        source_side: Side,
+        **store: Any,
     ) -> None:
-        self.pairs, self.fit, self.source_side = files, fit, source_side
-        self.channels, self.source_channels, self.size = shape
-        stacked = self.channels + self.source_channels, self.size, self.size
-        super().__init__([" or ".join(map(str, pair)) for pair in files], stacked, **store)
+        self.pairs, self.size, self.fit, self.source_side = files, size, fit, source_side
+        self.channels, self.source_channels = channels
+        super().__init__([" or ".join(map(str, pair)) for pair in files], (sum(channels), *size), **store)
 
     def decode(self, i: int) -> Tensor:
         pair, channels = self.pairs[i], (self.channels, self.source_channels)
@@ -238,7 +250,7 @@ class PairPictures(Store):
         return torch.cat([self._convert(half, c) for half, c in zip(halves, channels, strict=True)])
 
     def _convert(self, half: Image.Image, channels: int) -> Tensor:
-        return square(half.convert("L" if channels == 1 else "RGB"), self.size, self.fit)
+        return fitted(half.convert("L" if channels == 1 else "RGB"), self.size, self.fit)
 
 
 class PairImages(StoredImages):
@@ -274,8 +286,7 @@ class Sources(Wrapped):
 
 def _splits(names: Sequence[str], val_fraction: float) -> dict[Split, list[int]]:
     """The indices of each split's names: by top-level folder if all are named as splits, else by a hash of the name."""
-    folders = {name.split("/")[0] if "/" in name else "" for name in names}
-    if "train" in folders and len(folders) > 1 and folders <= set(SPLITS):
+    if split_folders(names):
         named = {split: [i for i, name in enumerate(names) if name.startswith(f"{split}/")] for split in SPLITS}
         return {**named, "val": named["val"] or named["test"], "test": named["test"] or named["val"]}
     held_out = [fraction(name) < val_fraction for name in names]
@@ -297,12 +308,12 @@ def _domain(found: Found, letter: str) -> Found:
     }
 
 
-def _match(folders: dict[str, Found], corrupt: str) -> dict[str, tuple[Path, ...]]:
+def _match(folders: dict[str, Found], corrupt: str) -> dict[str, tuple[File, ...]]:
     """The files of target and source by the target's name; names match except for the extension."""
     bad: dict[str, str] = {}
     (path, targets), (source_path, sources) = folders.items()
     mine, theirs = (_stems(folder, found, bad) for folder, found in folders.items())
-    pairs: dict[str, tuple[Path, ...]] = {}
+    pairs: dict[str, tuple[File, ...]] = {}
     for stem in sorted({*mine, *theirs}):
         if stem not in theirs:
             bad[f"{path}/{mine[stem]}"] = "no source"

@@ -18,10 +18,12 @@ from torch import Tensor
 
 from ganzoo.checkpoint.bounds import read_npz
 from ganzoo.core.files import open_file
+from ganzoo.core.limits import Size, sides
 from ganzoo.core.text import path_of
 from ganzoo.core.types import Batch
+from ganzoo.data.archive import File, is_archive
 from ganzoo.data.datasets import Images, combine, digest_files
-from ganzoo.data.decoding import decode, find, grey, header, listing, pixels, square, warn_of_losses
+from ganzoo.data.decoding import decode, find, fitted, grey, header, listing, pixels, warn_of_losses
 from ganzoo.data.rows import Rows
 
 SIZES = "resize them to one size, or use python -m ganzoo evaluate ... --resize N"
@@ -29,7 +31,8 @@ KINDS = "convert them all to grey or all to colour"
 
 
 class Pictures(Images):
-    """The pictures of a folder and its subfolders, in sorted order, or the images of a .npy or .npz file.
+    """The pictures of a folder and its subfolders, or of a zip archive, in sorted order; or the images of a .npy or
+    .npz file.
 
     Nothing is resized or cropped unless `image_size` is given. Transparent pictures are put on white, palettes become
     colour, 16 bits become 8, and EXIF orientation is applied. Hidden files, and files with other extensions, are
@@ -44,8 +47,8 @@ class Pictures(Images):
         path: The folder or file.
         channels: Convert all pictures to grey (1) or colour (3); None if all are grey or all colour.
         limit: Maximum number of pictures, from the first; None for all.
-        image_size: Crop all pictures to the centred square and resample it to this many pixels per side, as
-            `ImageFolder` does; None keeps their size, which must be equal.
+        image_size: Crop all pictures to the centre and resample them to this size, as `ImageFolder` does: pixels per
+            side of a square, or [height, width]; None keeps their size, which must be equal.
 
     Raises:
         FileNotFoundError: `path` does not exist, or contains no pictures.
@@ -61,25 +64,27 @@ class Pictures(Images):
         path: str | os.PathLike[str],
         channels: Literal[1, 3] | None = None,
         limit: int | None = None,
-        image_size: int | None = None,
+        image_size: Size | None = None,
     ) -> None:
         self.root = root = path_of(path)
-        self.files: list[Path] = []
+        self.files: list[File] = []
         self.array: np.ndarray | Rows | None = None
         if root.suffix.lower() in (".npy", ".npz") and root.is_file():
             self.array = _load(root, limit)
             n, *size, own_channels = self.array.shape
-        elif root.is_file():
-            raise NotADirectoryError(f"{root.absolute()} is a file: give a folder of pictures, or a .npy or .npz file.")
+        elif root.is_file() and not is_archive(root):
+            raise NotADirectoryError(
+                f"{root.absolute()} is a file: give a folder of pictures, or a .npy, .npz or .zip file."
+            )
         else:
-            names = find(root)[0][:limit]
-            self.files, n = [root / name for name in names], len(names)
-            (width, height), own_channels = _check(root, names, image_size is None, channels is None)
+            files = dict(list(find(root).pictures.items())[:limit])
+            self.files, n = list(files.values()), len(files)
+            (width, height), own_channels = _check(root, files, image_size is None, channels is None)
             size = [height, width]
         if n < 2:
             raise ValueError(f"{root.absolute()} has too few pictures, {n}: a score needs at least 2.")
         self._size, self.channels = image_size, channels or own_channels
-        self.image_size = (image_size, image_size) if image_size else (size[0], size[1])
+        self.image_size = sides(image_size) if image_size else (size[0], size[1])
 
     def __len__(self) -> int:
         return len(self.files) if self.array is None else len(self.array)
@@ -105,7 +110,7 @@ class Pictures(Images):
             row = self._row(i)
             picture = Image.fromarray(row[:, :, 0] if row.shape[2] == 1 else row)
             picture = picture.convert("L" if self.channels == 1 else "RGB")
-            return square(picture, self._size) if self._size else pixels(picture)
+            return fitted(picture, self._size) if self._size else pixels(picture)
         try:
             image = decode(self.files[i], self._size, self.channels)
         except Exception as error:  # Pillow raises many types on broken files
@@ -144,25 +149,25 @@ def _load(file: Path, limit: int | None) -> np.ndarray | Rows:
     return Rows(file, array.offset, array.shape) if array.flags.c_contiguous else np.array(array)
 
 
-def _check(root: Path, names: list[str], one_size: bool, one_kind: bool) -> tuple[tuple[int, int], int]:
+def _check(root: Path, files: dict[str, File], one_size: bool, one_kind: bool) -> tuple[tuple[int, int], int]:
     """(width, height) and channels of the most frequent kind of picture, from headers; rejects forbidden mixtures."""
     with ThreadPoolExecutor() as pool:
-        headers = dict(zip(names, pool.map(header, (root / name for name in names)), strict=True))
+        headers = dict(zip(files, pool.map(header, files.values()), strict=True))
     bad = {name: seen for name, seen in headers.items() if isinstance(seen, str)}
     if bad:
         raise ValueError(
-            f"{len(bad)} of {len(names)} files in {root.absolute()} cannot be read as pictures: {listing(bad)}\n"
+            f"{len(bad)} of {len(files)} files in {root.absolute()} cannot be read as pictures: {listing(bad)}\n"
             "Repair or remove them."
         )
     seen = {name: found for name, found in headers.items() if not isinstance(found, str)}
     kinds = {name: (one_size and size, one_kind and grey(mode)) for name, (size, mode) in seen.items()}
     usual = Counter(kinds.values()).most_common(1)[0][0]
-    typical = next(name for name in names if kinds[name] == usual)
-    odd = [name for name in names if kinds[name] != usual]
+    typical = next(name for name in files if kinds[name] == usual)
+    odd = [name for name in files if kinds[name] != usual]
     if odd:
         (size, mode), (other_size, other_mode) = seen[typical], seen[odd[0]]
         raise ValueError(
-            f"{len(odd)} of {len(names)} pictures in {root.absolute()} differ from the others, such as {odd[0]}, "
+            f"{len(odd)} of {len(files)} pictures in {root.absolute()} differ from the others, such as {odd[0]}, "
             f"{other_size[0]}x{other_size[1]} {other_mode}, while {typical} is {size[0]}x{size[1]} {mode}: "
             + (SIZES if kinds[odd[0]][0] != usual[0] else KINDS)
         )

@@ -15,9 +15,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ganzoo.core.atomic import remove_partial, write_atomically
+from ganzoo.core.limits import Size, normal_size
 from ganzoo.core.text import path_of, visible
+from ganzoo.data.archive import File, name_of, stamp
 from ganzoo.data.decoding import Fit, decode, find, leave_out, readable
-from ganzoo.data.folder import class_names, class_of, fraction
+from ganzoo.data.folder import DATASET, classify, places, split_folders
 from ganzoo.data.order import identity
 from ganzoo.data.shards import INDEX, Entry, Index, Shard, arrow, read_index, schema, shard_file
 
@@ -30,7 +32,7 @@ def prepare(
     folder: str,
     out: str,
     *,
-    image_size: int | None = None,
+    image_size: Size | None = None,
     channels: Literal[1, 3] = 3,
     fit: Fit = "crop",
     labels: bool = False,
@@ -44,12 +46,12 @@ def prepare(
     written. The bytes depend neither on interruptions nor on the number of processes.
 
     Args:
-        folder: Folder of the pictures.
+        folder: Folder or zip archive of the pictures.
         out: Folder for the shards; created if missing.
-        image_size: Pixels per side; None keeps that of the pictures, which must all be squares of one size.
+        image_size: Pixels per side, or [height, width]; None keeps the size of the pictures, which must be equal.
         channels: 3 for colour, 1 for grey.
-        fit: For pictures that are not square: "crop" the centre, or "squeeze" the whole picture.
-        labels: Whether the folder's top-level subfolders are the classes.
+        fit: For pictures of another shape: "crop" the centre, "squeeze" the whole picture, or "pad" it with white.
+        labels: Whether pictures have classes; see `ImageFolder`.
         corrupt: "refuse" raises an error that lists unreadable files; "skip" warns and leaves them out.
         jobs: Processes that decode; 1 decodes in this one.
         progress: Called with (pictures done, total pictures).
@@ -59,23 +61,28 @@ def prepare(
 
     Raises:
         FileNotFoundError: The folder does not exist, or contains no pictures.
-        NotADirectoryError: The folder, or `out`, is a file.
+        NotADirectoryError: The folder, or `out`, is another file.
         ImportError: pyarrow is not installed.
         ValueError: Some files are not pictures, sizes differ, some pictures are not in a subfolder (with `labels`), or
             `out` contains something else.
     """
     arrow()
     root, target = path_of(folder), path_of(out)
-    headers = readable(root, find(root)[0], corrupt)
+    tree = find(root)
+    headers = readable(root, tree.pictures, corrupt)
     names = list(headers)
-    size = image_size or _own_size(root, {name: size for name, (size, _) in headers.items()})
-    classes = class_names(root, names) if labels else []
-    index = Index(root.resolve().name, size, channels, fit, classes, None)
+    size = normal_size(image_size or _own_size(root, {name: size for name, (size, _) in headers.items()}))
+    classes, numbers = classify(root, tree, names) if labels else ([], [0] * len(names))
+    pictures = [
+        _Picture(*row) for row in zip(names, [tree.pictures[n] for n in names], places(names), numbers, strict=True)
+    ]
+    listed = labels and DATASET in tree.others
+    index = Index(name_of(root), size, channels, fit, classes, None)
     known = _claim(target, index)
 
     per_shard = max(1, SHARD // int(np.prod(index.shape)))
-    parts = [names[start : start + per_shard] for start in range(0, len(names), per_shard)]
-    sources = [_source(root, index, part) for part in parts]
+    parts = [pictures[start : start + per_shard] for start in range(0, len(names), per_shard)]
+    sources = [_source(index, part, split_folders(names), listed) for part in parts]
     entries: dict[int, Entry] = {}
     done = 0
 
@@ -94,7 +101,7 @@ def prepare(
 
     bad: dict[str, str] = {}
     missing = [number for number in range(len(parts)) if number not in entries]
-    blocks = _decoded(root, index, [parts[number] for number in missing], jobs)
+    blocks = _decoded(index, [parts[number] for number in missing], jobs)
     for number in missing:
         file = shard_file(target, number)
         made: list[_Block] = []
@@ -117,16 +124,16 @@ def prepare(
     return index
 
 
-def _own_size(root: Path, sizes: dict[str, tuple[int, int]]) -> int:
-    """The side that all pictures have in common, in pixels; refuses pictures that differ or are not square."""
+def _own_size(root: Path, sizes: dict[str, tuple[int, int]]) -> tuple[int, int]:
+    """The (height, width) that all pictures have in common, in pixels; refuses pictures that differ."""
     usual = next(iter(sizes.values()))
     for name, size in sizes.items():
-        if size != usual or size[0] != size[1]:
+        if size != usual:
             raise ValueError(
-                f"the pictures in {root.absolute()} are not squares of one size: {name} is {size[0]}x{size[1]}, "
+                f"the pictures in {root.absolute()} are not of one size: {name} is {size[0]}x{size[1]}, "
                 f"the first, {next(iter(sizes))}, is {usual[0]}x{usual[1]}; resize them with image_size, such as 64"
             )
-    return usual[0]
+    return usual[1], usual[0]
 
 
 def _claim(target: Path, index: Index) -> dict[int, Entry]:
@@ -155,12 +162,28 @@ def _write_index(target: Path, index: Index) -> None:
     write_atomically(target / INDEX, lambda file: file.write(index.text().encode()))
 
 
-def _source(root: Path, index: Index, names: Sequence[str]) -> str:
-    """sha256 (hex) of settings and of the files' names, sizes and times; a shard with another hash is out of date."""
+class _Picture(NamedTuple):
+    """A picture and what is stored with it."""
+
+    name: str
+    file: File
+    place: float  # determines its split
+    label: int  # 0 without labels
+
+
+def _source(index: Index, pictures: Sequence[_Picture], places: bool, labels: bool) -> str:
+    """sha256 (hex) of settings and of the files' names, sizes and times; a shard with another hash is out of date.
+
+    Args:
+        index: The settings.
+        pictures: Of the shard.
+        places: Whether their splits do not follow from their names alone.
+        labels: Whether their classes do not follow from their names.
+    """
     digest = hashlib.sha256(repr(index[1:]).encode())
-    for name in names:
-        found = (root / name).stat()
-        digest.update(f"{name}\n{found.st_size} {found.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+    for picture in pictures:
+        more = f" {picture.place}" * places + f" {picture.label}" * labels
+        digest.update(f"{picture.name}\n{stamp(picture.file)}{more}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
@@ -177,8 +200,8 @@ class _Block(NamedTuple):
     """The decoded pictures of some files."""
 
     n: int  # files
-    names: list[str]  # of the decodable files
-    images: Tensor  # uint8 [len(names), C, H, W]
+    pictures: list[_Picture]  # the decodable ones
+    images: Tensor  # uint8 [len(pictures), C, H, W]
     crc32: list[int]
     bad: dict[str, str]  # the others -> reason
 
@@ -186,21 +209,21 @@ class _Block(NamedTuple):
 class _Pictures(Dataset[_Block]):
     """Decodes blocks of files."""
 
-    def __init__(self, root: Path, index: Index, names: list[str]) -> None:
-        self.root, self.index, self.names = root, index, names
+    def __init__(self, index: Index, pictures: list[_Picture]) -> None:
+        self.index, self.pictures = index, pictures
 
     def __getitems__(self, block: Sequence[int]) -> _Block:
         images, bad = {}, {}
-        for name in (self.names[i] for i in block):
+        for picture in (self.pictures[i] for i in block):
             try:
-                images[name] = decode(self.root / name, self.index.image_size, self.index.channels, self.index.fit)
+                images[picture] = decode(picture.file, self.index.image_size, self.index.channels, self.index.fit)
             except Exception as error:  # Pillow raises many types on broken files
-                bad[name] = str(error)
+                bad[picture.name] = str(error)
         stacked = torch.stack(list(images.values())) if images else torch.empty(0, *self.index.shape).byte()
         return _Block(len(block), list(images), stacked, [zlib.crc32(x.numpy().data) for x in images.values()], bad)
 
 
-def _decoded(root: Path, index: Index, parts: Sequence[Sequence[str]], jobs: int) -> Iterator[_Block]:
+def _decoded(index: Index, parts: Sequence[Sequence[_Picture]], jobs: int) -> Iterator[_Block]:
     """Blocks of each part's pictures in turn; no block crosses the end of a part."""
     step = max(1, BLOCK // int(np.prod(index.shape)))
     places: list[range] = []
@@ -209,7 +232,7 @@ def _decoded(root: Path, index: Index, parts: Sequence[Sequence[str]], jobs: int
         stop = start + len(part)
         places += [range(i, min(i + step, stop)) for i in range(start, stop, step)]
         start = stop
-    pictures = _Pictures(root, index, [name for part in parts for name in part])
+    pictures = _Pictures(index, [picture for part in parts for picture in part])
     workers = 0 if jobs == 1 else min(jobs, len(places))
     loader = DataLoader(pictures, batch_sampler=cast(Any, places), num_workers=workers, collate_fn=identity)
     for block in loader:
@@ -219,16 +242,16 @@ def _decoded(root: Path, index: Index, parts: Sequence[Sequence[str]], jobs: int
 def _write(file: BinaryIO, index: Index, blocks: Sequence[_Block], source: str) -> None:
     """Write a shard of these pictures."""
     pa = arrow()
-    names = [name for block in blocks for name in block.names]
+    pictures = [picture for block in blocks for picture in block.pictures]
     pixels = pa.py_buffer(torch.cat([block.images for block in blocks]).numpy())
     form = schema(index.shape, bool(index.classes)).with_metadata({"source": source})
     columns = [
-        pa.Array.from_buffers(form.field("image").type, len(names), [None, pixels]),
-        pa.array([visible(name) for name in names], pa.string()),
-        pa.array([fraction(name) for name in names], pa.float64()),
+        pa.Array.from_buffers(form.field("image").type, len(pictures), [None, pixels]),
+        pa.array([visible(picture.name) for picture in pictures], pa.string()),
+        pa.array([picture.place for picture in pictures], pa.float64()),
         pa.array([crc32 for block in blocks for crc32 in block.crc32], pa.uint32()),
     ]
     if index.classes:
-        columns.append(pa.array([index.classes.index(class_of(name)) for name in names], pa.int64()))
+        columns.append(pa.array([picture.label for picture in pictures], pa.int64()))
     with pa.ipc.new_stream(file, form) as writer:
         writer.write_batch(pa.record_batch(columns, schema=form))

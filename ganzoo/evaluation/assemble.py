@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ganzoo.core.limits import Count, check
+from ganzoo.core.arguments import agreed, class_names
+from ganzoo.core.limits import Count, Size, check
 from ganzoo.core.module import GANModule
 from ganzoo.data import ArrayImages, GANDataModule, Images, Pictures
 from ganzoo.data.base import Split
@@ -38,7 +39,7 @@ def evaluate(
     """Scores of a model, or of any images, with their protocols.
 
     Args:
-        fakes: a model, or images: the path of a folder of pictures or of a .npy/.npz file; a tensor or array
+        fakes: a model, or images: the path of a folder or .zip of pictures, or of a .npy/.npz file; a tensor or array
             [N, C, H, W], uint8 or float in [-1, 1]; or a data set of `ganzoo.data`.
         reals: a data module, or images as above; None for metrics that need none.
         metrics: names in `ganzoo.evaluation.choice.METRICS`, with settings as in "kid:size=500"; None for all default
@@ -74,15 +75,15 @@ def assemble(
     extractor: str | Extractor | nn.Module | None = None,
     weights: str | None = None,
     device: Any = None,
-    resize: int | None = None,
+    resize: Size | None = None,
 ) -> Evaluation:
     """The checked `Evaluation` that `evaluate` runs, with defaults for arguments that are None.
 
     Arguments are those of `evaluate`, with a data module that has been prepared, and:
 
     Args:
-        resize: height and width in pixels to which pictures in folders are cropped and resized; None for their own
-            size.
+        resize: pixels per side, or [height, width], to which pictures in folders are cropped and resized; None for
+            their own size.
     """
     model = fakes if isinstance(fakes, GANModule) else None
     if model is None and n is not None:
@@ -102,10 +103,12 @@ def assemble(
     return Evaluation(source, reference, metrics, extractor=extractor, weights=weights, device=device or "cpu")
 
 
-def _reference(reals: Any, split: Split | None, model: GANModule | None, resize: int | None) -> Reference | None:
+def _reference(reals: Any, split: Split | None, model: GANModule | None, resize: Size | None) -> Reference | None:
     if reals is None:
         return None
     if isinstance(reals, GANDataModule):
+        if model is not None and model.num_classes is not None:
+            agreed(model.class_names, class_names(reals, model.num_classes))
         return Reference.of(reals, split or usual_split(model, reals))
     images = _images(reals, resize, "reals")
     reference = Reference(_name(reals), "all", {"real": images})
@@ -122,7 +125,7 @@ def _extractor_name(asked: str | Extractor | nn.Module | None, reference: Refere
     return reference.extractor if reference else "inception"
 
 
-def _images(given: Any, resize: int | None, what: str) -> Images:
+def _images(given: Any, resize: Size | None, what: str) -> Images:
     """The given images as a data set."""
     if isinstance(given, np.ndarray) and given.dtype.kind in "biuf":
         given = torch.from_numpy(np.ascontiguousarray(given))

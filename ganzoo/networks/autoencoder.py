@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ganzoo.core.limits import Size, area, sides
 from ganzoo.core.types import full_precision
+from ganzoo.networks.base import halvings, shape
 
 
 class Energy(nn.Module):
@@ -24,7 +26,7 @@ class MLPAutoEncoder(Energy):
     """Linear layers with ReLU after all but the last, and batch norm after all but the first and last.
 
     Args:
-        image_size: pixels, H = W.
+        image_size: pixels per side of a square, or [height, width].
         channels: of the image.
         hidden: units of each of the encoder's layers.
         layers: linear layers of encoder and decoder together; the decoder has one.
@@ -35,17 +37,17 @@ class MLPAutoEncoder(Energy):
     """
 
     def __init__(
-        self, image_size: int = 28, channels: int = 1, hidden: int = 1024, layers: int = 2, dropout: float = 0.0
+        self, image_size: Size = 28, channels: int = 1, hidden: int = 1024, layers: int = 2, dropout: float = 0.0
     ) -> None:
         super().__init__()
         if layers < 2:
             raise ValueError(f"layers_d is {layers}; an auto-encoder takes 2 or more")
-        pixels = channels * image_size**2
+        pixels = channels * area(image_size)
         encoder: list[nn.Module] = [nn.Flatten(), nn.Linear(pixels, hidden), nn.ReLU(), nn.Dropout(dropout)]
         for _ in range(layers - 2):
             encoder += [nn.Linear(hidden, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Dropout(dropout)]
         self.encoder = nn.Sequential(*encoder)
-        self.decoder = nn.Sequential(nn.Linear(hidden, pixels), nn.Unflatten(1, (channels, image_size, image_size)))
+        self.decoder = nn.Sequential(nn.Linear(hidden, pixels), nn.Unflatten(1, (channels, *sides(image_size))))
 
 
 class ConvAutoEncoder(Energy):
@@ -54,7 +56,8 @@ class ConvAutoEncoder(Energy):
     64 pixels are halved three times, with 64-128-256 feature maps at the default width; 128 four times.
 
     Args:
-        image_size: 16, 32, 64 or 128.
+        image_size: 16, 32, 64 or 128; or [height, width], both multiples of 8, the shorter from 16 to 120, or multiples
+            of 16, the shorter 128.
         channels: of the image.
         width: feature maps of the first layer, doubled in each further layer.
 
@@ -62,13 +65,14 @@ class ConvAutoEncoder(Energy):
         ValueError: another image size.
     """
 
-    def __init__(self, image_size: int = 64, channels: int = 3, width: int = 64) -> None:
+    def __init__(self, image_size: Size = 64, channels: int = 3, width: int = 64) -> None:
         super().__init__()
-        if image_size not in (16, 32, 64, 128):
-            raise ValueError(
-                f"image_size {image_size}: the convolutional auto-encoder takes 16, 32, 64 or 128; for others use mlp"
-            )
-        maps = [channels, *(width * 2**k for k in range(4 if image_size == 128 else 3))]
+        squares = "the convolutional auto-encoder takes 16, 32, 64 or 128; for others use mlp"
+        others = (
+            "the convolutional auto-encoder takes multiples of 8, the shorter side from 16 to 128; for others use mlp"
+        )
+        layers = _layers(*shape(image_size, _fits, squares, others))
+        maps = [channels, *(width * 2**k for k in range(layers))]
         encoder: list[nn.Module] = []
         decoder: list[nn.Module] = []
         for k, (n_in, n_out) in enumerate(zip(maps[:-1], maps[1:], strict=True)):
@@ -77,3 +81,13 @@ class ConvAutoEncoder(Energy):
             decoder = [nn.ConvTranspose2d(n_out, n_in, 4, stride=2, padding=1), *norm_up, *decoder]
         self.encoder, self.decoder = nn.Sequential(*encoder), nn.Sequential(*decoder)
         self.to(memory_format=torch.channels_last)
+
+
+def _layers(height: int, width: int) -> int:
+    return 4 if min(height, width) == 128 else 3
+
+
+def _fits(height: int, width: int) -> bool:
+    if height == width:
+        return height in (16, 32, 64, 128)
+    return 16 <= min(height, width) <= 128 and halvings(height, width) >= _layers(height, width)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from ganzoo.core.limits import Size, area, sides
 from ganzoo.layers.maxout import Maxout
 
 
@@ -13,7 +14,7 @@ class CGANGenerator(nn.Module):
     """z [N, z_dim] in [0, 1], labels y [N] -> one ReLU layer each -> joint layer -> sigmoid -> [N, C, H, W] in [-1, 1].
 
     Args:
-        image_size: pixels, H = W.
+        image_size: pixels per side of a square, or [height, width].
         channels: of the image.
         num_classes: number of labels, encoded as one-hot vectors.
         z_dim: size of the latent.
@@ -25,7 +26,7 @@ class CGANGenerator(nn.Module):
 
     def __init__(
         self,
-        image_size: int = 28,
+        image_size: Size = 28,
         channels: int = 1,
         num_classes: int = 10,
         z_dim: int = 100,
@@ -42,9 +43,9 @@ class CGANGenerator(nn.Module):
             nn.Linear(z_hidden + y_hidden, hidden),
             nn.ReLU(),
             nn.Dropout(dropout),
-            nn.Linear(hidden, channels * image_size**2),
+            nn.Linear(hidden, channels * area(image_size)),
             nn.Sigmoid(),
-            nn.Unflatten(1, (channels, image_size, image_size)),
+            nn.Unflatten(1, (channels, *sides(image_size))),
         )
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
@@ -58,7 +59,7 @@ class CGANDiscriminator(nn.Module):
     """x [N, C, H, W] in [-1, 1], labels y [N] -> separate maxout layers -> joint maxout layer -> logits [N].
 
     Args:
-        image_size: pixels, H = W.
+        image_size: pixels per side of a square, or [height, width].
         channels: of the image.
         num_classes: number of labels, encoded as one-hot vectors.
         hidden: units of x's layer (5 pieces) and of the joint layer (4 pieces).
@@ -68,7 +69,7 @@ class CGANDiscriminator(nn.Module):
 
     def __init__(
         self,
-        image_size: int = 28,
+        image_size: Size = 28,
         channels: int = 1,
         num_classes: int = 10,
         hidden: int = 240,
@@ -77,7 +78,7 @@ class CGANDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.x = nn.Sequential(Maxout(channels * image_size**2, hidden, pieces=5), nn.Dropout(dropout))
+        self.x = nn.Sequential(Maxout(channels * area(image_size), hidden, pieces=5), nn.Dropout(dropout))
         self.y = nn.Sequential(Maxout(num_classes, y_hidden, pieces=5), nn.Dropout(dropout))
         self.joint = nn.Sequential(
             Maxout(hidden + y_hidden, hidden, pieces=4), nn.Dropout(dropout), nn.Linear(hidden, 1)

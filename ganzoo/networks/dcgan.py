@@ -7,13 +7,16 @@ biases.
 
 from __future__ import annotations
 
+from math import prod
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from ganzoo.core.limits import Size, sides
 from ganzoo.layers.init import normal_
+from ganzoo.networks.base import halvings, shape
 
 Norm = Literal["batch", "layer", "none"]
 
@@ -22,7 +25,7 @@ class DCGANGenerator(nn.Module):
     """z [N, z_dim] -> 4x4 -> fractionally-strided 5x5 convolutions -> images [N, C, H, W] in [-1, 1].
 
     Args:
-        image_size: 8, 16, 32, 64, ...; each doubling is one layer.
+        image_size: 8, 16, 32, 64, ...; each doubling is one layer. For [height, width], see `layout`.
         channels: of the image.
         z_dim: size of the latent.
         width: feature maps of the last hidden layer; each earlier layer has twice as many.
@@ -33,7 +36,7 @@ class DCGANGenerator(nn.Module):
 
     def __init__(
         self,
-        image_size: int = 64,
+        image_size: Size = 64,
         channels: int = 3,
         z_dim: int = 100,
         width: int = 128,
@@ -45,9 +48,10 @@ class DCGANGenerator(nn.Module):
         self.num_classes = num_classes
         bias = norm == "none"  # the norm has a bias
         first = norm if first_norm else "none"
-        top = width * 2 ** (doublings(image_size) - 1)
-        self.project = nn.Linear(z_dim + (num_classes or 0), top * 4 * 4, bias=first == "none")
-        layers: list[nn.Module] = [nn.Unflatten(1, (top, 4, 4)), *_norm(first, top), nn.ReLU()]
+        n, *grid = layout(image_size)
+        top = width * 2 ** (n - 1)
+        self.project = nn.Linear(z_dim + (num_classes or 0), top * prod(grid), bias=first == "none")
+        layers: list[nn.Module] = [nn.Unflatten(1, (top, *grid)), *_norm(first, top), nn.ReLU()]
         while top > width:
             layers += [_up(top, top // 2, bias=bias), *_norm(norm, top // 2), nn.ReLU()]
             top //= 2
@@ -66,7 +70,7 @@ class DCGANDiscriminator(nn.Module):
     """x [N, C, H, W] in [-1, 1] -> strided 5x5 convolutions -> 4x4 -> logits [N], or [N, outputs].
 
     Args:
-        image_size: 8, 16, 32, 64, ...; each halving is one layer.
+        image_size: 8, 16, 32, 64, ...; each halving is one layer. For [height, width], see `layout`.
         channels: of the image.
         width: feature maps of the first layer, doubled in each further layer.
         outputs: size of the last, linear layer.
@@ -74,15 +78,16 @@ class DCGANDiscriminator(nn.Module):
     """
 
     def __init__(
-        self, image_size: int = 64, channels: int = 3, width: int = 128, outputs: int = 1, norm: Norm = "batch"
+        self, image_size: Size = 64, channels: int = 3, width: int = 128, outputs: int = 1, norm: Norm = "batch"
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = [_down(channels, width), nn.LeakyReLU(0.2)]
-        for _ in range(doublings(image_size) - 1):
+        n, *grid = layout(image_size)
+        for _ in range(n - 1):
             layers += [_down(width, 2 * width, bias=norm == "none"), *_norm(norm, 2 * width), nn.LeakyReLU(0.2)]
             width *= 2
         self.layers = nn.Sequential(*layers)
-        self.score = nn.Linear(width * 4 * 4, outputs)
+        self.score = nn.Linear(width * prod(grid), outputs)
         normal_(self, 0.02)
         self.to(memory_format=torch.channels_last)
 
@@ -91,25 +96,32 @@ class DCGANDiscriminator(nn.Module):
         return score.squeeze(1) if score.shape[1] == 1 else score
 
 
-def doublings(image_size: int) -> int:
-    """n >= 1 with image_size = 4 * 2^n.
+def layout(image_size: Size) -> tuple[int, int, int]:
+    """(n, h, w) for images of h 2^n x w 2^n pixels, n >= 1: 4x4 for squares, otherwise 4 to 7 on the shorter side.
 
     Raises:
         ValueError: there is no such n.
     """
-    if image_size == 1:
+    if sides(image_size) == (1, 1):
         raise ValueError(
             "image_size 1: DCGAN's layers need images of 8, 16, 32, 64, ... pixels, not points; use other data, or "
             "fully connected networks (GAN, MLPGAN, or architecture mlp)"
         )
-    n = max(image_size // 4, 1).bit_length() - 1
-    if n < 1 or image_size != 4 * 2**n:
-        below = 4 * 2 ** max(n, 1)
-        raise ValueError(
-            f"image_size {image_size}: DCGAN's layers double the size from 4 pixels up: it takes 8, 16, 32, 64, ...; "
-            f"try {below if image_size < below * 1.5 else 2 * below}"
-        )
-    return n
+    squares = "DCGAN's layers double the size from 4 pixels up: it takes 8, 16, 32, 64, ..."
+    others = "DCGAN's layers double the height and width, from a shorter side of 4 to 7 pixels up"
+    height, width = shape(image_size, _fits, squares, others)
+    n = _doublings(min(height, width))
+    return n, height >> n, width >> n
+
+
+def _doublings(side: int) -> int:
+    """n with side = 4 2^n to 7 2^n."""
+    return max(side // 4, 1).bit_length() - 1
+
+
+def _fits(height: int, width: int) -> bool:
+    n = _doublings(min(height, width))
+    return n >= 1 and (height == width == 4 * 2**n or height != width and halvings(height, width) >= n)
 
 
 def _norm(kind: Norm, channels: int) -> list[nn.Module]:

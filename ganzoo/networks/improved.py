@@ -5,18 +5,21 @@ Sizes, activations and trained parameters follow the authors' code (openai/impro
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from ganzoo.core.limits import Size, area, sides
 from ganzoo.core.types import full_precision
 from ganzoo.layers.init import normal_
 from ganzoo.layers.minibatch import MinibatchDiscrimination
 from ganzoo.layers.noise import GaussianNoise
 from ganzoo.layers.virtual_norm import VirtualBatchNorm
 from ganzoo.layers.weight_norm import fixed_weight_norm
+from ganzoo.networks.base import halvings, shape
 
 
 class _Generator(nn.Module):
@@ -46,7 +49,7 @@ class SoftplusGenerator(_Generator):
     Batch norm has a bias and no gain. The last layer has weight norm with trained lengths, initially 1.
 
     Args:
-        image_size: pixels, H = W.
+        image_size: pixels per side of a square, or [height, width].
         channels: of the image.
         z_dim: size of the latent.
         hidden: units of each hidden layer.
@@ -54,29 +57,29 @@ class SoftplusGenerator(_Generator):
     """
 
     def __init__(
-        self, image_size: int = 28, channels: int = 1, z_dim: int = 100, hidden: int = 500, reference: int = 0
+        self, image_size: Size = 28, channels: int = 1, z_dim: int = 100, hidden: int = 500, reference: int = 0
     ) -> None:
         layers: list[nn.Module] = []
         for n_in in (z_dim, hidden):
             layers += [nn.Linear(n_in, hidden, bias=False), *_norm(nn.BatchNorm1d, hidden, reference), nn.Softplus()]
-        last = nn.Linear(hidden, channels * image_size**2)
+        last = nn.Linear(hidden, channels * area(image_size))
         for layer in (*layers, last):
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
         nn.init.zeros_(last.bias)
         nn.init.ones_(weight_norm(last).parametrizations.weight.original0)
-        shape = (channels, image_size, image_size)
-        super().__init__([*layers, last, nn.Sigmoid(), nn.Unflatten(1, shape)], z_dim, reference)
+        unflatten = nn.Unflatten(1, (channels, *sides(image_size)))
+        super().__init__([*layers, last, nn.Sigmoid(), unflatten], z_dim, reference)
 
 
 class DeconvolutionalGenerator(_Generator):
-    """z [N, z_dim] -> (image_size / 8)^2 pixels -> three 5x5 transposed convolutions with batch norm -> images.
+    """z [N, z_dim] -> an eighth of the height and width -> three 5x5 transposed convolutions with batch norm -> images.
 
     Batch norm has a bias and no gain, and is per unit after the first layer; initial weights are N(0, 0.05). The last
     layer has weight norm with trained lengths. The sigmoid equals the paper's tanh: tanh(x) = 2 sigmoid(2 x) - 1.
 
     Args:
-        image_size: pixels, H = W: 16, 24, 32, ...; 8 is too small for D.
+        image_size: pixels, or [height, width]: 16, 24, 32, ...; 8 is too small for D.
         channels: of the image.
         z_dim: size of the latent.
         hidden: feature maps of the last hidden layer; each earlier layer has twice as many.
@@ -87,14 +90,14 @@ class DeconvolutionalGenerator(_Generator):
     """
 
     def __init__(
-        self, image_size: int = 32, channels: int = 3, z_dim: int = 100, hidden: int = 128, reference: int = 0
+        self, image_size: Size = 32, channels: int = 3, z_dim: int = 100, hidden: int = 128, reference: int = 0
     ) -> None:
-        if image_size % 8 or image_size < 16:
-            raise ValueError(f"image_size {image_size}: three layers double the size, so it takes 16, 24, 32, ...")
-        size, maps = image_size // 8, [4 * hidden, 2 * hidden, hidden]
-        units = maps[0] * size**2
+        what = "three layers double the size, so it takes 16, 24, 32, ..."
+        height, width = shape(image_size, lambda h, w: halvings(h, w) >= 3 and min(h, w) >= 16, what)
+        grid, maps = (height // 8, width // 8), [4 * hidden, 2 * hidden, hidden]
+        units = maps[0] * prod(grid)
         layers: list[nn.Module] = [nn.Linear(z_dim, units, bias=False), *_norm(nn.BatchNorm1d, units, reference)]
-        layers += [nn.ReLU(), nn.Unflatten(1, (maps[0], size, size))]
+        layers += [nn.ReLU(), nn.Unflatten(1, (maps[0], *grid))]
         for n_in, n_out in zip(maps, maps[1:], strict=False):
             up = nn.ConvTranspose2d(n_in, n_out, 5, stride=2, padding=2, output_padding=1, bias=False)
             layers += [up, *_norm(nn.BatchNorm2d, n_out, reference), nn.ReLU()]
@@ -155,7 +158,7 @@ class NoisyDiscriminator(_Discriminator):
     """x [N, C, H, W] -> five ReLU layers with input noise -> logits of D, logits of K classes, features.
 
     Args:
-        image_size: pixels, H = W.
+        image_size: pixels per side of a square, or [height, width].
         channels: of the image.
         num_classes: K.
         hidden: units of the first layer; the others have 1/2, 1/4, 1/4 and 1/4 as many.
@@ -163,9 +166,9 @@ class NoisyDiscriminator(_Discriminator):
     """
 
     def __init__(
-        self, image_size: int = 28, channels: int = 1, num_classes: int = 10, hidden: int = 1000, kernels: int = 0
+        self, image_size: Size = 28, channels: int = 1, num_classes: int = 10, hidden: int = 1000, kernels: int = 0
     ) -> None:
-        sizes = [channels * image_size**2, hidden, hidden // 2, hidden // 4, hidden // 4, hidden // 4]
+        sizes = [channels * area(image_size), hidden, hidden // 2, hidden // 4, hidden // 4, hidden // 4]
         layers: list[nn.Module] = [nn.Flatten(), GaussianNoise(0.3)]
         for n_in, n_out in zip(sizes, sizes[1:], strict=False):
             layers += [fixed_weight_norm(_he_init(nn.Linear(n_in, n_out))), nn.ReLU(), GaussianNoise(0.5)]
@@ -182,7 +185,7 @@ class ConvolutionalDiscriminator(_Discriminator):
     With minibatch discrimination the input has Gaussian noise instead of dropout.
 
     Args:
-        image_size: pixels, H = W.
+        image_size: pixels per side of a square, or [height, width].
         channels: of the image.
         num_classes: K.
         hidden: feature maps of the first three layers; the other six have twice as many.
@@ -190,7 +193,7 @@ class ConvolutionalDiscriminator(_Discriminator):
     """
 
     def __init__(
-        self, image_size: int = 32, channels: int = 3, num_classes: int = 10, hidden: int = 96, kernels: int = 0
+        self, image_size: Size = 32, channels: int = 3, num_classes: int = 10, hidden: int = 96, kernels: int = 0
     ) -> None:
         layers: list[nn.Module] = [GaussianNoise(0.2) if kernels else nn.Dropout(0.2)]
         for n_in, n_out in ((channels, hidden), (hidden, 2 * hidden)):

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from ganzoo.core.limits import Size, area
+
 
 class Ladder(nn.Module):
     """x [N, C, H, W] in [-1, 1] -> weighted denoising costs (bottom layer [N], sum of all other layers [N]).
@@ -23,7 +25,7 @@ class Ladder(nn.Module):
     cost of an image do not depend on the batch.
 
     Args:
-        image_size: pixels, H = W.
+        image_size: pixels per side of a square, or [height, width].
         channels: of the image.
         num_classes: units of the top layer.
         hidden: units of the third to fifth hidden layer; the second has twice as many, the first four times.
@@ -36,7 +38,7 @@ class Ladder(nn.Module):
 
     def __init__(
         self,
-        image_size: int = 28,
+        image_size: Size = 28,
         channels: int = 1,
         num_classes: int = 10,
         hidden: int = 250,
@@ -44,7 +46,7 @@ class Ladder(nn.Module):
         denoising: Sequence[float] = (5000.0,),
     ) -> None:
         super().__init__()
-        sizes = [channels * image_size**2, 4 * hidden, 2 * hidden, hidden, hidden, hidden, num_classes]
+        sizes = [channels * area(image_size), 4 * hidden, 2 * hidden, hidden, hidden, hidden, num_classes]
         if not 1 <= len(denoising) <= len(sizes) or min(denoising) < 0:
             raise ValueError(f"denoising: give 1 to {len(sizes)} weights, each 0 or more, got {list(denoising)}")
         self.noise, self.denoising = noise, [float(weight) for weight in denoising]

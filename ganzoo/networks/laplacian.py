@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ganzoo.core.limits import Size, area
 from ganzoo.functional.pyramid import expand
 
 
@@ -42,13 +43,13 @@ class ResidualDiscriminator(nn.Module):
     code, convolutions are padded, which small images need.
 
     Args:
-        image_size: pixels, H = W, even.
+        image_size: pixels, or [height, width]; even.
         channels: of the image.
         width: feature maps of both convolutions; the second has stride 2.
         dropout: drop probability before the last layer.
     """
 
-    def __init__(self, image_size: int = 32, channels: int = 3, width: int = 64, dropout: float = 0.5) -> None:
+    def __init__(self, image_size: Size = 32, channels: int = 3, width: int = 64, dropout: float = 0.5) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             nn.Conv2d(channels, width, 5, padding=2),
@@ -57,7 +58,7 @@ class ResidualDiscriminator(nn.Module):
             nn.ReLU(),
             nn.Flatten(),
             nn.Dropout(dropout),
-            nn.Linear(width * (image_size // 2) ** 2, 1),
+            nn.Linear(width * (area(image_size) // 4), 1),
         )
         self.to(memory_format=torch.channels_last)
 

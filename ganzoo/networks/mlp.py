@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ganzoo.core.limits import Size, area, sides
 from ganzoo.layers.maxout import Maxout
 
 
@@ -12,15 +13,15 @@ class MLPGenerator(nn.Module):
     """z [N, z_dim] -> two ReLU layers -> sigmoid -> images [N, C, H, W] in [-1, 1]; initial weights U(-.05, .05),
     biases 0; see `start_at`."""
 
-    def __init__(self, image_size: int = 28, channels: int = 1, z_dim: int = 100, hidden: int = 1200) -> None:
+    def __init__(self, image_size: Size = 28, channels: int = 1, z_dim: int = 100, hidden: int = 1200) -> None:
         super().__init__()
-        self.shape = (channels, image_size, image_size)
+        self.shape = (channels, *sides(image_size))
         self.layers = nn.Sequential(
             nn.Linear(z_dim, hidden),
             nn.ReLU(),
             nn.Linear(hidden, hidden),
             nn.ReLU(),
-            nn.Linear(hidden, channels * image_size**2),
+            nn.Linear(hidden, channels * area(image_size)),
             nn.Sigmoid(),
         )
         uniform_(self, 0.05)
@@ -43,7 +44,7 @@ class MaxoutDiscriminator(nn.Module):
 
     def __init__(
         self,
-        image_size: int = 28,
+        image_size: Size = 28,
         channels: int = 1,
         hidden: int = 240,
         pieces: int = 5,
@@ -53,7 +54,7 @@ class MaxoutDiscriminator(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(
             nn.Dropout(input_dropout),
-            Maxout(channels * image_size**2, hidden, pieces),
+            Maxout(channels * area(image_size), hidden, pieces),
             nn.Dropout(dropout),
             Maxout(hidden, hidden, pieces),
             nn.Dropout(dropout),
@@ -69,7 +70,7 @@ class ReLUGenerator(nn.Module):
     """z [N, z_dim] -> linear layers, ReLU between them -> tanh -> images [N, C, H, W] in [-1, 1].
 
     Args:
-        image_size: pixels, H = W.
+        image_size: pixels per side of a square, or [height, width].
         channels: of the image.
         z_dim: size of the latent.
         hidden: units of each hidden layer.
@@ -79,7 +80,7 @@ class ReLUGenerator(nn.Module):
 
     def __init__(
         self,
-        image_size: int = 28,
+        image_size: Size = 28,
         channels: int = 1,
         z_dim: int = 100,
         hidden: int = 512,
@@ -87,8 +88,10 @@ class ReLUGenerator(nn.Module):
         batch_norm: bool = False,
     ) -> None:
         super().__init__()
-        self.shape = (channels, image_size, image_size)
-        self.layers = nn.Sequential(*relu_stack(z_dim, hidden, channels * image_size**2, layers, batch_norm), nn.Tanh())
+        self.shape = (channels, *sides(image_size))
+        self.layers = nn.Sequential(
+            *relu_stack(z_dim, hidden, channels * area(image_size), layers, batch_norm), nn.Tanh()
+        )
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         return self.layers(z).unflatten(1, self.shape)
@@ -98,7 +101,7 @@ class ReLUDiscriminator(nn.Module):
     """x [N, C, H, W] in [-1, 1] -> linear layers, ReLU between them -> logits [N].
 
     Args:
-        image_size: pixels, H = W.
+        image_size: pixels per side of a square, or [height, width].
         channels: of the image.
         hidden: units of each hidden layer.
         layers: number of linear layers, including the last.
@@ -108,7 +111,7 @@ class ReLUDiscriminator(nn.Module):
 
     def __init__(
         self,
-        image_size: int = 28,
+        image_size: Size = 28,
         channels: int = 1,
         hidden: int = 512,
         layers: int = 4,
@@ -116,7 +119,7 @@ class ReLUDiscriminator(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        n_in = channels * image_size**2
+        n_in = channels * area(image_size)
         self.layers = nn.Sequential(*relu_stack(n_in, hidden, 1, layers, batch_norm, dropout, first_norm=False))
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:

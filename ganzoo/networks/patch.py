@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ganzoo.core.limits import Size, sides
 from ganzoo.layers.init import normal_
 
 
@@ -15,7 +16,7 @@ class PatchDiscriminator(nn.Module):
     ("PixelGAN"). Instance norm after each hidden layer but the first.
 
     Args:
-        image_size: pixels, H = W.
+        image_size: pixels, or [height, width]; the shorter side limits the receptive field.
         channels: of x.
         source_channels: of the source y [N, C', H, W], concatenated with x; None without.
         width: feature maps of the first layer, doubled in each further layer, up to 8 times.
@@ -28,7 +29,7 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(
         self,
-        image_size: int = 256,
+        image_size: Size = 256,
         channels: int = 3,
         source_channels: int | None = None,
         width: int = 64,
@@ -36,14 +37,14 @@ class PatchDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.source_channels = source_channels
-        n_in = channels + (source_channels or 0)
+        n_in, side = channels + (source_channels or 0), min(sides(image_size))
         if receptive_field is None:
-            receptive_field = max((r for r in (7, 16, 34, 70) if r <= image_size), default=1)
+            receptive_field = max((r for r in (7, 16, 34, 70) if r <= side), default=1)
         if receptive_field == 1:
             layers = [*_block(n_in, width, 1, norm=False), *_block(width, 2 * width, 1)]
             last = nn.Conv2d(2 * width, 1, 1)
         else:
-            halvings = _halvings(image_size, receptive_field)
+            halvings = _halvings(side, receptive_field)
             layers = []
             for i in range(halvings + 1):
                 n_out = width * min(2**i, 8)
@@ -60,7 +61,7 @@ class PatchDiscriminator(nn.Module):
         return self.layers(x).squeeze(1)
 
 
-def _halvings(image_size: int, receptive_field: int) -> int:
+def _halvings(side: int, receptive_field: int) -> int:
     """Number of strided layers. The last two layers have a receptive field of 7; a strided layer before them maps r to
     2 r + 2."""
     seen = [7]
@@ -68,11 +69,9 @@ def _halvings(image_size: int, receptive_field: int) -> int:
         seen.append(2 * seen[-1] + 2)
     if seen[-1] != receptive_field:
         raise ValueError(f"receptive_field {receptive_field}: a PatchGAN can have 1, 7, 16, 34, 70, 142, 286")
-    if image_size // 2 ** (len(seen) - 1) < 3:
-        largest = max((r for i, r in enumerate(seen) if image_size // 2**i >= 3), default=1)
-        raise ValueError(
-            f"receptive_field {receptive_field} is too large for {image_size} pixels; use {largest} or less"
-        )
+    if side // 2 ** (len(seen) - 1) < 3:
+        largest = max((r for i, r in enumerate(seen) if side // 2**i >= 3), default=1)
+        raise ValueError(f"receptive_field {receptive_field} is too large for {side} pixels; use {largest} or less")
     return len(seen) - 1
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ganzoo.core.limits import Size
 from ganzoo.layers.init import normal_
+from ganzoo.networks.base import halvings, shape
 
 
 class ResNetTranslator(nn.Module):
@@ -13,7 +15,7 @@ class ResNetTranslator(nn.Module):
     Layers are in the paper's notation. Instance norm, reflection padding. H and W are multiples of 4.
 
     Args:
-        image_size: pixels, H = W; determines the default of `blocks`.
+        image_size: pixels, or [height, width]; the shorter side determines the default of `blocks`.
         channels: of the image.
         source_channels: of x.
         width: feature maps at full resolution; 64 in the paper.
@@ -25,17 +27,17 @@ class ResNetTranslator(nn.Module):
 
     def __init__(
         self,
-        image_size: int = 256,
+        image_size: Size = 256,
         channels: int = 3,
         source_channels: int = 3,
         width: int = 64,
         blocks: int | None = None,
     ) -> None:
         super().__init__()
-        if image_size % 4 or image_size < 8:
-            raise ValueError(f"image_size {image_size}: two halvings and reflection padding need 8, 12, 16, 20, ...")
+        what = "two halvings and reflection padding need 8, 12, 16, 20, ..."
+        side = min(shape(image_size, lambda h, w: halvings(h, w) >= 2 and min(h, w) >= 8, what))
         if blocks is None:
-            blocks = 9 if image_size >= 256 else 6
+            blocks = 9 if side >= 256 else 6
         layers = [nn.ReflectionPad2d(3), *_norm_relu(nn.Conv2d(source_channels, width, 7, bias=False), width)]
         for n in (width, 2 * width):
             layers += _norm_relu(nn.Conv2d(n, 2 * n, 3, stride=2, padding=1, bias=False), 2 * n)

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from ganzoo.core.limits import Size
 from ganzoo.layers.init import normal_
+from ganzoo.networks.base import halvings, shape
 
 
 class UNet(nn.Module):
@@ -18,11 +20,12 @@ class UNet(nn.Module):
     negative part of the encoder's leaky ReLU only reaches the next encoder layer.
 
     Instance norm, also in eval mode, equals the paper's batch norm with test statistics at its batch size of 1, and
-    makes images independent of each other. The 1x1 bottleneck has no norm, which would set it to zero (the paper's
+    makes images independent of each other. The bottleneck has no norm, which would set one of 1x1 to zero (the paper's
     erratum).
 
     Args:
-        image_size: pixels, H = W: 4, 8, 16, ...
+        image_size: pixels: 4, 8, 16, ...; or [height, width], which are halved as long as both are even, to less than 8
+            on the shorter side.
         channels: of the image.
         source_channels: of the source.
         width: feature maps at half the image's size; doubled with each halving, up to 8 times this number.
@@ -32,16 +35,17 @@ class UNet(nn.Module):
         noise: shapes (C, h, w) of the dropout masks: the decoder's first three hidden layers.
 
     Raises:
-        ValueError: image_size is not a power of two.
+        ValueError: image_size cannot be halved often enough.
     """
 
     def __init__(
-        self, image_size: int = 256, channels: int = 3, source_channels: int = 3, width: int = 64, skips: bool = True
+        self, image_size: Size = 256, channels: int = 3, source_channels: int = 3, width: int = 64, skips: bool = True
     ) -> None:
         super().__init__()
-        depth = image_size.bit_length() - 1
-        if depth < 2 or image_size != 2**depth:
-            raise ValueError(f"image_size {image_size}: a U-Net halves down to one pixel, so it takes 4, 8, 16, ...")
+        squares = "a U-Net halves down to one pixel, so it takes 4, 8, 16, ..."
+        others = "a U-Net halves the height and width at least twice, the shorter to less than 8 pixels"
+        h, w = shape(image_size, _fits, squares, others)
+        depth = halvings(h, w)
         widths = [width * min(2**i, 8) for i in range(depth)]
         self.skips = skips
         joined = 2 if skips else 1
@@ -54,7 +58,8 @@ class UNet(nn.Module):
         for n_in, n_out in zip(widths[-2:0:-1], widths[-3::-1], strict=True):
             self.up.append(_block(up, joined * n_in, n_out))
         self.up.append(_block(up, joined * width, channels, nn.Tanh(), norm=False))
-        self.noise = [(n, 2 ** (i + 1), 2 ** (i + 1)) for i, n in enumerate(widths[-2::-1])][:3]
+        levels = reversed(range(1, depth))  # of the decoder's hidden layers, from the coarsest
+        self.noise = [(widths[k - 1], h >> k, w >> k) for k in levels][:3]
         normal_(self, 0.02)
 
     def forward(self, z: Sequence[Tensor], source: Tensor) -> Tensor:
@@ -70,6 +75,11 @@ class UNet(nn.Module):
             if i < len(z):
                 h = h * z[i]
         return h
+
+
+def _fits(height: int, width: int) -> bool:
+    n = halvings(height, width)
+    return n >= 2 and min(height, width) >> n < (2 if height == width else 8)
 
 
 def _block(kind: type[nn.Module], n_in: int, n_out: int, *activation: nn.Module, norm: bool = True) -> nn.Sequential:

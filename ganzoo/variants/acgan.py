@@ -8,7 +8,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ganzoo.core.limits import Count, Pixels
+from ganzoo.core.limits import Count, Size
 from ganzoo.core.module import GANModule
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.losses import log_fake, log_real
@@ -31,7 +31,7 @@ class ACGAN(GANModule):
     noise on its activations.
 
     Args:
-        image_size: pixels, H = W: 8, 16, 32, 64, ...
+        image_size: pixels: 8, 16, 32, 64, ...; or [height, width], such as [64, 96].
         channels: of the image.
         num_classes: number of labels.
         z_dim: size of the latent, uniform in (-1, 1); the label is appended as a one-hot vector.
@@ -44,7 +44,7 @@ class ACGAN(GANModule):
 
     def __init__(
         self,
-        image_size: Pixels = 32,
+        image_size: Size = 32,
         channels: Count = 3,
         num_classes: Count = 10,
         z_dim: Count = 100,

@@ -9,7 +9,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.optim import SGD
 
-from ganzoo.core.limits import Count, Pixels, Probability
+from ganzoo.core.limits import Count, Probability, Size
 from ganzoo.core.module import GANModule
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.losses import log_fake, log_real
@@ -25,7 +25,7 @@ class CGAN(GANModule):
     have torch's default initialisation.
 
     Args:
-        image_size: pixels, H = W.
+        image_size: pixels, or [height, width].
         channels: of the image.
         num_classes: number of labels.
         z_dim: size of the latent, uniform in (0, 1).
@@ -42,7 +42,7 @@ class CGAN(GANModule):
 
     def __init__(
         self,
-        image_size: Pixels = 28,
+        image_size: Size = 28,
         channels: Count = 1,
         num_classes: Count = 10,
         z_dim: Count = 100,

@@ -9,7 +9,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 
-from ganzoo.core.limits import Count, CountFrom0, Limits, NonNegative, Pixels
+from ganzoo.core.limits import Count, CountFrom0, Limits, NonNegative, Size
 from ganzoo.core.module import GANModule
 from ganzoo.core.pool import ImagePool, refill, shares
 from ganzoo.core.types import Batch, Terms, full_precision
@@ -33,7 +33,7 @@ class CycleGAN(GANModule):
     direction (`directions="forward"`, `"backward"`).
 
     Args:
-        image_size: pixels, H = W: 8, 12, 16, ...; of the source as well.
+        image_size: pixels, or [height, width]: 8, 12, 16, ... each; of the source as well.
         channels: of the image.
         source_channels: of the source.
         width: feature maps of all networks' first layers.
@@ -63,7 +63,7 @@ class CycleGAN(GANModule):
 
     def __init__(
         self,
-        image_size: Pixels = 256,
+        image_size: Size = 256,
         channels: Count = 3,
         source_channels: Count = 3,
         width: Count = 64,

@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning.pytorch.cli import OptimizerCallable
 
-from ganzoo.core.limits import Count, Pixels
+from ganzoo.core.limits import Count, Size
 from ganzoo.core.module import GANModule
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.losses import log_fake, log_real
@@ -24,7 +24,7 @@ class DCGAN(GANModule):
     Further differences are documented with the networks.
 
     Args:
-        image_size: pixels, H = W: 8, 16, 32, 64, ...
+        image_size: pixels: 8, 16, 32, 64, ...; or [height, width], such as [64, 96].
         channels: of the image.
         z_dim: size of the latent, uniform in (-1, 1).
         width: feature maps of the convolutions at half the image's size, doubled with each halving.
@@ -36,7 +36,7 @@ class DCGAN(GANModule):
 
     def __init__(
         self,
-        image_size: Pixels = 64,
+        image_size: Size = 64,
         channels: Count = 3,
         z_dim: Count = 100,
         width: Count = 128,

@@ -9,7 +9,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn.functional import relu
 
-from ganzoo.core.limits import Count, Layers, NonNegative, Pixels, Positive, Probability
+from ganzoo.core.limits import Count, Layers, NonNegative, Positive, Probability, Size
 from ganzoo.core.module import GANModule
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.penalties import pull_away
@@ -38,7 +38,7 @@ class EBGAN(GANModule):
     only in `pull_away_weight`, 0.1.
 
     Args:
-        image_size: pixels, H = W; 16, 32, 64 or 128 for "dcgan".
+        image_size: pixels, or [height, width]; for "dcgan" 16, 32, 64 or 128, or such as [64, 96].
         channels: of the image.
         z_dim: size of the latent, uniform in (-1, 1).
         architecture: "mlp", the paper's for MNIST (section 4.1), or "dcgan", with the paper's feature maps for LSUN and
@@ -61,7 +61,7 @@ class EBGAN(GANModule):
 
     def __init__(
         self,
-        image_size: Pixels = 28,
+        image_size: Size = 28,
         channels: Count = 1,
         z_dim: Count = 100,
         architecture: Literal["mlp", "dcgan"] = "mlp",

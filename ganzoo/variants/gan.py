@@ -10,7 +10,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.optim import SGD
 
-from ganzoo.core.limits import Count, Pixels
+from ganzoo.core.limits import Count, Size
 from ganzoo.core.module import GANModule
 from ganzoo.core.pixels import scaled
 from ganzoo.core.types import Batch, Terms
@@ -38,7 +38,7 @@ class GAN(GANModule):
     for "hellinger", and 2 (e^r - 1) for "pearson" (the integral of (p_data - p_g)^2 / p_g).
 
     Args:
-        image_size: pixels, H = W.
+        image_size: pixels, or [height, width].
         channels: of the image.
         z_dim: size of the latent.
         hidden: units of each of G's two hidden layers.
@@ -61,7 +61,7 @@ class GAN(GANModule):
 
     def __init__(
         self,
-        image_size: Pixels = 28,
+        image_size: Size = 28,
         channels: Count = 1,
         z_dim: Count = 100,
         hidden: Count = 1200,

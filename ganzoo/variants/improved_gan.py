@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from ganzoo.core import ema
 from ganzoo.core.frozen import evaluating
-from ganzoo.core.limits import Count, CountFrom0, Limits, NonNegative, Pixels, PositiveShare
+from ganzoo.core.limits import Count, CountFrom0, Limits, NonNegative, PositiveShare, Size
 from ganzoo.core.module import GANModule
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.losses import log_fake, log_real, log_smoothed
@@ -42,7 +42,7 @@ class ImprovedGAN(GANModule):
     discrimination, batch norm) are those of a microbatch of a process's share.
 
     Args:
-        image_size: pixels, H = W.
+        image_size: pixels, or [height, width].
         channels: of the image.
         num_classes: number of labels; None, for data without labels, is the same as 1.
         architecture: "mlp", the paper's for MNIST, or "conv", for CIFAR-10.
@@ -65,7 +65,7 @@ class ImprovedGAN(GANModule):
 
     def __init__(
         self,
-        image_size: Pixels = 28,
+        image_size: Size = 28,
         channels: Count = 1,
         num_classes: Count | None = 10,
         architecture: Literal["mlp", "conv"] = "mlp",

@@ -10,7 +10,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ganzoo.core.limits import Count, CountFrom0, NonNegative, Pixels, Positive
+from ganzoo.core.limits import Count, CountFrom0, NonNegative, Positive, Size
 from ganzoo.core.module import GANModule
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.losses import log_fake, log_real
@@ -36,7 +36,7 @@ class InfoGAN(GANModule):
         images = model.generate(z)  # [10, C, H, W] in [-1, 1]
 
     Args:
-        image_size: pixels, H = W: 8, 16, 32, 64, ...
+        image_size: pixels: 8, 16, 32, 64, ...; or [height, width], such as [64, 96].
         channels: of the image.
         z_dim: size of the latent's noise, uniform in (-1, 1).
         categories: number of values of the categorical code, equally likely; a list for several codes, which are then
@@ -56,7 +56,7 @@ class InfoGAN(GANModule):
 
     def __init__(
         self,
-        image_size: Pixels = 32,
+        image_size: Size = 32,
         channels: Count = 1,
         z_dim: Count = 62,
         categories: Count | list[int] = 10,

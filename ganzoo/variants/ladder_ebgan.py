@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, relu
 
 from ganzoo.core.frozen import evaluating
-from ganzoo.core.limits import Count, Layers, NonNegative, Pixels, Positive
+from ganzoo.core.limits import Count, Layers, NonNegative, Positive, Size
 from ganzoo.core.module import GANModule
 from ganzoo.core.types import Batch, Terms, full_precision
 from ganzoo.layers.init import normal_
@@ -37,7 +37,7 @@ class LadderEBGAN(GANModule):
     The paper searched for the margin's initial value and decay; the defaults here are this project's.
 
     Args:
-        image_size: pixels, H = W.
+        image_size: pixels, or [height, width].
         channels: of the image.
         num_classes: number of labels; the generator is unconditional.
         z_dim: size of the latent, uniform in (-1, 1).
@@ -60,7 +60,7 @@ class LadderEBGAN(GANModule):
 
     def __init__(
         self,
-        image_size: Pixels = 28,
+        image_size: Size = 28,
         channels: Count = 1,
         num_classes: Count = 10,
         z_dim: Count = 100,

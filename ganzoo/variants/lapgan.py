@@ -9,11 +9,12 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from ganzoo.core.limits import Count, Pixels
+from ganzoo.core.limits import Count, Size, sides
 from ganzoo.core.module import GANModule
 from ganzoo.core.types import Batch, Terms, full_precision
 from ganzoo.functional.losses import log_fake, log_real
 from ganzoo.functional.pyramid import expand, gaussian_pyramid
+from ganzoo.networks.base import halvings
 from ganzoo.networks.laplacian import Cascade, ResidualDiscriminator, ResidualGenerator
 from ganzoo.networks.mlp import ReLUDiscriminator, ReLUGenerator
 
@@ -32,7 +33,7 @@ class LAPGAN(GANModule):
     128 images are 64 of each; here they are 128 of each. The paper's class-conditional version is omitted.
 
     Args:
-        image_size: pixels, H = W; a multiple of 2^levels.
+        image_size: pixels, or [height, width]; multiples of 2^levels.
         channels: of the image.
         levels: K, number of halvings. The paper's pyramids are 8, 14, 28 for CIFAR-10 and 4, ..., 64 for LSUN.
         z_dim: size of the coarsest level's latent; the other levels' latents are single-channel noise images. All are
@@ -44,7 +45,7 @@ class LAPGAN(GANModule):
         **game: see `GANModule`.
 
     Raises:
-        ValueError: image_size is no multiple of 2^levels.
+        ValueError: image_size cannot be halved `levels` times.
     """
 
     generator: Cascade
@@ -52,7 +53,7 @@ class LAPGAN(GANModule):
 
     def __init__(
         self,
-        image_size: Pixels = 32,
+        image_size: Size = 32,
         channels: Count = 3,
         levels: int = 2,
         z_dim: Count = 100,
@@ -63,17 +64,17 @@ class LAPGAN(GANModule):
         **game: Any,
     ) -> None:
         super().__init__(optimizer=optimizer, **game)
-        most = (image_size & -image_size).bit_length() - 1  # how often 2 divides it
+        h, w = sides(image_size)
+        most = halvings(h, w)
         if not 0 <= levels <= most:
             raise ValueError(f"levels {levels}: image_size {image_size} can be halved {most} times, so use 0 to {most}")
-        self.image_size = image_size
         self.levels = levels
         self.z_dim = z_dim
-        sizes = [image_size >> k for k in range(levels + 1)]
+        self.sizes = [[h >> k, w >> k] for k in range(levels + 1)]
         self.generator = Cascade([ResidualGenerator(channels, width) for _ in range(levels)])
-        self.generator.append(ReLUGenerator(sizes[-1], channels, z_dim, hidden, layers=3))
-        self.discriminator = nn.ModuleList([ResidualDiscriminator(size, channels, width) for size in sizes[:-1]])
-        self.discriminator.append(ReLUDiscriminator(sizes[-1], channels, d_hidden, layers=3, dropout=0.5))
+        self.generator.append(ReLUGenerator(self.sizes[-1], channels, z_dim, hidden, layers=3))
+        self.discriminator = nn.ModuleList([ResidualDiscriminator(size, channels, width) for size in self.sizes[:-1]])
+        self.discriminator.append(ReLUDiscriminator(self.sizes[-1], channels, d_hidden, layers=3, dropout=0.5))
 
     def discriminator_loss(self, batch: Batch) -> Terms:
         reals = gaussian_pyramid(batch["image"], self.levels)
@@ -108,5 +109,5 @@ class LAPGAN(GANModule):
                     group["momentum"] = min(optimizer.defaults["momentum"] + 0.0008 * epochs, 0.8)
 
     def latent(self, n: int, generator: torch.Generator | None = None) -> list[Tensor]:
-        sizes = [self.image_size >> k for k in range(self.levels)]
-        return [self.uniform(generator, *shape) for shape in [*((n, 1, s, s) for s in sizes), (n, self.z_dim)]]
+        shapes = [*((n, 1, *size) for size in self.sizes[:-1]), (n, self.z_dim)]
+        return [self.uniform(generator, *shape) for shape in shapes]

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from lightning.pytorch.cli import OptimizerCallable
 
-from ganzoo.core.limits import Count, Pixels
+from ganzoo.core.limits import Count, Size
 from ganzoo.core.module import GANModule
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.losses import half_square
@@ -25,7 +25,7 @@ class LSGAN(GANModule):
     The networks are DCGAN's; the paper's G has additional layers of stride 1 and generates 112x112 pixels.
 
     Args:
-        image_size: pixels, H = W: 8, 16, 32, 64, ...; any for "mlp".
+        image_size: pixels: 8, 16, 32, 64, ...; or [height, width], such as [64, 96]; any for "mlp".
         channels: of the image.
         z_dim: size of the latent, uniform in (-1, 1).
         width: feature maps of DCGAN's convolutions at half the image's size, or hidden units of the MLP.
@@ -41,7 +41,7 @@ class LSGAN(GANModule):
 
     def __init__(
         self,
-        image_size: Pixels = 64,
+        image_size: Size = 64,
         channels: Count = 3,
         z_dim: Count = 1024,
         width: Count = 64,

@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch.cli import OptimizerCallable
 from torch.optim import SGD
 
-from ganzoo.core.limits import Count, Layers, Pixels, Probability
+from ganzoo.core.limits import Count, Layers, Probability, Size
 from ganzoo.core.module import GANModule
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.losses import log_fake, log_real
@@ -23,7 +23,7 @@ class MLPGAN(GANModule):
     such weights; then torch's default initialisation is used.
 
     Args:
-        image_size: pixels, H = W.
+        image_size: pixels, or [height, width].
         channels: of the image.
         z_dim: size of the latent, uniform in (-1, 1).
         layers_g: linear layers of G, the grid's nLayerG.
@@ -40,7 +40,7 @@ class MLPGAN(GANModule):
 
     def __init__(
         self,
-        image_size: Pixels = 28,
+        image_size: Size = 28,
         channels: Count = 1,
         z_dim: Count = 100,
         layers_g: Layers = 5,

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn.functional import l1_loss
 
-from ganzoo.core.limits import Count, NonNegative, Pixels
+from ganzoo.core.limits import Count, NonNegative, Size, sides
 from ganzoo.core.module import GANModule
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.losses import log_fake, log_real
@@ -30,7 +30,7 @@ class Pix2Pix(GANModule):
     (`conditional=False`), L1+cGAN; in section 4.2, L1 and L1+cGAN with an encoder-decoder (`skips=False`).
 
     Args:
-        image_size: pixels, H = W: 4, 8, 16, ...; of the source as well.
+        image_size: pixels: 4, 8, 16, ...; or [height, width], such as [64, 96]; of the source as well.
         channels: of the image.
         source_channels: of the source.
         width: feature maps of both networks' first layers.
@@ -51,7 +51,7 @@ class Pix2Pix(GANModule):
 
     def __init__(
         self,
-        image_size: Pixels = 256,
+        image_size: Size = 256,
         channels: Count = 3,
         source_channels: Count = 3,
         width: Count = 64,
@@ -66,7 +66,7 @@ class Pix2Pix(GANModule):
         super().__init__(optimizer=optimizer, **game)
         if l1 == gan == 0:
             raise ValueError("l1 and gan are the weights of G's two loss terms: they must not both be 0")
-        self.image_size = image_size
+        self.size = sides(image_size)
         self.source_channels = source_channels
         self.l1 = l1
         self.gan = gan
@@ -109,9 +109,8 @@ class Pix2Pix(GANModule):
         Raises:
             ValueError: the sources do not have the model's image size.
         """
-        source, size = batch["source"], self.image_size
-        if source.shape[2:] != (size, size):
-            raise ValueError(
-                f"this Pix2Pix translates {size}x{size} pixels, not {'x'.join(map(str, source.shape[2:]))}"
-            )
+        source, size = batch["source"], self.size
+        if source.shape[2:] != size:
+            here, given = ("x".join(map(str, shape)) for shape in (size, source.shape[2:]))
+            raise ValueError(f"this Pix2Pix translates {here} pixels, not {given}")
         return network(batch["z"], source)

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch.optim import RMSprop
 
-from ganzoo.core.limits import Count, Pixels, Positive
+from ganzoo.core.limits import Count, Positive, Size
 from ganzoo.core.module import GANModule
 from ganzoo.core.types import Batch, Terms
 from ganzoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
@@ -24,7 +24,7 @@ class WGAN(GANModule):
     unstable.
 
     Args:
-        image_size: pixels, H = W: 8, 16, 32, 64, ...; any for "mlp".
+        image_size: pixels: 8, 16, 32, 64, ...; or [height, width], such as [64, 96]; any for "mlp".
         channels: of the image.
         z_dim: size of the latent, standard normal.
         width: feature maps of DCGAN's convolutions at half the image's size, or hidden units of the MLP (512 in the
@@ -41,7 +41,7 @@ class WGAN(GANModule):
 
     def __init__(
         self,
-        image_size: Pixels = 64,
+        image_size: Size = 64,
         channels: Count = 3,
         z_dim: Count = 100,
         width: Count = 64,

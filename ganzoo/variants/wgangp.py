@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 
-from ganzoo.core.limits import Count, Pixels, Positive
+from ganzoo.core.limits import Count, Positive, Size
 from ganzoo.core.module import GANModule
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.penalties import gradient_penalty
@@ -24,7 +24,7 @@ class WGANGP(GANModule):
     DCGAN's; the paper's scores on CIFAR-10 are those of its residual networks.
 
     Args:
-        image_size: pixels, H = W: 8, 16, 32, 64, ...; any for "mlp".
+        image_size: pixels: 8, 16, 32, 64, ...; or [height, width], such as [64, 96]; any for "mlp".
         channels: of the image.
         z_dim: size of the latent, standard normal.
         width: feature maps of DCGAN's convolutions at half the image's size, or hidden units of the MLP.
@@ -38,7 +38,7 @@ class WGANGP(GANModule):
 
     def __init__(
         self,
-        image_size: Pixels = 64,
+        image_size: Size = 64,
         channels: Count = 3,
         z_dim: Count = 128,
         width: Count = 64,

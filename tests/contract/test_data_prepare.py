@@ -174,7 +174,6 @@ def test_undecodable_images_are_refused_or_skipped(pictures: Path, tmp_path: Pat
         ("pictures out --image_size 8 --fit squeeze", "with fit crop, not squeeze"),
         ("pictures out --image_size 8 --labels", "with classes none, not ['a', 'b']"),
         ("pictures out --image_size 9", "with image_size 8, not 9"),
-        ("pictures new", "not squares of one size: a/00.png is 12x10"),
         ("pictures new --image_size 0", "--image_size is 0; it takes a whole number from 1 to 16384"),
         ("pictures new --jobs many", "--jobs is 'many'; it takes a whole number"),
         ("pictures pictures --image_size 8", "pictures contains other files: choose an empty"),
@@ -194,6 +193,16 @@ def test_bad_arguments_are_refused_in_one_line(
     error = capsys.readouterr().err
     assert words in error and "Traceback" not in error and error.startswith("ganzoo: error: ")
     assert not Path("new").exists()
+
+
+def test_images_of_several_sizes_need_a_size(pictures: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (13, 10)).save(pictures / "b" / "99.png")
+    with pytest.raises(
+        ValueError, match="not of one size: b/99.png is 13x10, the first, a/00.png, is 12x10; resize them"
+    ):
+        make(pictures, tmp_path / "out", image_size=None)
+    (pictures / "b" / "99.png").unlink()
+    assert json.loads(make(pictures, tmp_path / "out", image_size=None)["index.json"])["image_size"] == [10, 12]
 
 
 def test_the_command_suggests_verbs_and_skips_corrupt_images_on_request(

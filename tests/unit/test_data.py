@@ -36,7 +36,7 @@ from ganzoo.data import (
     MNIST5k,
 )
 from ganzoo.data.base import Split
-from ganzoo.data.decoding import resize, square
+from ganzoo.data.decoding import fitted, resize
 from ganzoo.data.digits import _mnist5k
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -296,9 +296,9 @@ def test_errors_of_missing_data_say_what_to_do(tmp_path: Path, monkeypatch: pyte
 def test_square_crops_or_squeezes() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
     wide = Image.fromarray(pixels)
-    assert torch.equal(square(wide, 6), torch.from_numpy(pixels)[:, 1:7].permute(2, 0, 1))
+    assert torch.equal(fitted(wide, 6), torch.from_numpy(pixels)[:, 1:7].permute(2, 0, 1))
     tall = Image.fromarray(pixels.transpose(1, 0, 2).copy())
-    assert torch.equal(square(tall, 6), torch.from_numpy(pixels)[:, 1:7].permute(2, 1, 0))
+    assert torch.equal(fitted(tall, 6), torch.from_numpy(pixels)[:, 1:7].permute(2, 1, 0))
     squeezed = np.asarray(wide.resize((4, 4), Image.Resampling.LANCZOS))
-    assert torch.equal(square(wide, 4, "squeeze"), torch.from_numpy(squeezed.copy()).permute(2, 0, 1))
-    assert square(wide.convert("L"), 4).shape == (1, 4, 4)
+    assert torch.equal(fitted(wide, 4, "squeeze"), torch.from_numpy(squeezed.copy()).permute(2, 0, 1))
+    assert fitted(wide.convert("L"), 4).shape == (1, 4, 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import struct
 import warnings
 import zlib
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from ganzoo.data import ImageFolder, Pictures, scan
 from ganzoo.data.decoding import decode, header
-from ganzoo.data.folder import FolderImages, fraction
+from ganzoo.data.folder import SPLITS, FolderImages, fraction, natural
 
 NOISE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
 
@@ -292,6 +293,89 @@ def test_classes_are_the_subfolders(tmp_path: Path) -> None:
         ImageFolder(str(tmp_path), 8, labels=True)
     with pytest.raises(ValueError, match="labels=True takes the class from the subfolder"):
         ImageFolder(str(tmp_path / "cat"), labels=True)
+
+
+def test_classes_are_sorted_by_their_numbers(tmp_path: Path) -> None:
+    names = ["a", "a-1", "a2", "a10", "a10b", "b", "2", "10", "02"]
+    for name in names:
+        fill(tmp_path / name, 1)
+    module = ImageFolder(str(tmp_path), 8, labels=True, val_fraction=0, num_workers=0)
+    assert module.classes == ["02", "2", "10", "a", "a2", "a10", "a10b", "a-1", "b"]
+    names = [Path(name).parent.name for name in module._pictures.names]
+    assert [module.classes[label] for label in module.dataset("train").labels().tolist()] == names  # type: ignore[union-attr]
+    assert natural("9" * 5000) > natural("8" * 5000)  # more digits than `int` takes
+
+
+def test_a_class_without_a_readable_picture_keeps_its_number(tmp_path: Path) -> None:
+    for name in ("a", "b", "d"):
+        fill(tmp_path / name, 2)
+    for file in (tmp_path / "b").iterdir():
+        file.write_bytes(b"junk")
+    (tmp_path / "c").mkdir()
+    (tmp_path / ".cache").mkdir()
+    with pytest.warns(UserWarning, match=r"(?s)2 of 4 classes in .* have no readable picture: \n  b;\n  c\n"):
+        module = ImageFolder(str(tmp_path), 8, labels=True, val_fraction=0, num_workers=0, corrupt="skip")
+    assert module.classes == ["a", "b", "c", "d"] and module.num_classes == 4
+    assert module.dataset("train").labels().tolist() == [0, 0, 3, 3]  # type: ignore[union-attr]
+    assert scan(str(tmp_path)).empty == ["b", "c"]
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_folders_of_splits_are_not_classes(tmp_path: Path, labels: bool) -> None:
+    fill(tmp_path / "train/cat", 3)
+    fill(tmp_path / "train/dog", 2)
+    fill(tmp_path / "val/dog", 1)
+    (tmp_path / "val/cow").mkdir()
+    (tmp_path / "notes/no class").mkdir(parents=True)
+    with warnings.catch_warnings(action="ignore"):
+        module = ImageFolder(str(tmp_path), 8, labels=labels, num_workers=0)
+    assert [len(module.dataset(split)) for split in SPLITS] == [5, 1, 1]
+    assert module.classes == (["cat", "cow", "dog"] if labels else [])
+    assert not labels or module.dataset("val").labels().tolist() == [2]  # type: ignore[union-attr]
+    fill(tmp_path / "test/cat", 4)
+    assert [len(ImageFolder(str(tmp_path), 8, num_workers=0).dataset(split)) for split in SPLITS] == [5, 1, 4]
+    fill(tmp_path / "train", 1, "beside.png")
+    with pytest.raises(ValueError, match="1 pictures lie directly in .* or its folders train, val, test"):
+        ImageFolder(str(tmp_path), 8, labels=True)
+    fill(tmp_path / "other", 1)  # then they are ordinary folders
+    module = ImageFolder(str(tmp_path), 8, labels=True, num_workers=0)
+    assert module.classes == ["notes", "other", "test", "train", "val"]
+
+
+def test_labels_of_stylegan(tmp_path: Path) -> None:
+    fill(tmp_path, 4, "00000/img{:08d}.png")
+    pairs = [[f"00000/img{i:08d}.png", label] for i, label in enumerate((3, 0, 11, 3))]
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": pairs}))
+    with pytest.warns(UserWarning, match="9 of 12 classes"):
+        module = ImageFolder(str(tmp_path), 8, labels=True, val_fraction=0, num_workers=0)
+    assert module.dataset("train").labels().tolist() == [3, 0, 11, 3]  # type: ignore[union-attr]
+    assert module.num_classes == 12 and module.classes[11] == "11"
+    assert ImageFolder(str(tmp_path), 8).classes == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"labels": null}', "has no labels: pass labels=False"),
+        ('{"labels": [["00.png", 0]]}', "has no class number for 1 pictures: .*01.png"),
+        ('{"labels": [["00.png", 0], ["01.png", [0.5, 0.5]]]}', "has no class number for 1 pictures: .*01.png"),
+        ('{"labels": [["00.png", 0], ["01.png", -1]]}', "has classes -1 to 0"),
+        ('{"labels": [["00.png", 0], ["01.png", 1000000]]}', "has classes 0 to 1000000"),
+        ('{"labels": [["00.png", 0, 1]]}', "is not a list of labels"),
+        ('{"labels": [[0, 0]]}', "is not a list of labels"),
+        ("[]", "is not a list of labels"),
+        ("[" * 100_000, "is not a list of labels"),
+        ("{", "is not a list of labels"),
+        (" " * 2000, "more than 1,000 bytes"),
+    ],
+)
+def test_bad_labels_of_stylegan(tmp_path: Path, text: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path, 2)
+    (tmp_path / "dataset.json").write_text(text)
+    if text.isspace():
+        monkeypatch.setattr("ganzoo.data.folder.MOST_JSON", 1000)
+    with pytest.raises(ValueError, match=rf"(?s)dataset\.json .*{words}"):
+        ImageFolder(str(tmp_path), 8, labels=True)
 
 
 def test_files_that_are_not_pictures_are_refused_or_skipped(tmp_path: Path) -> None:

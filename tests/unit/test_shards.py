@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,46 @@ def test_batches_equal_those_of_the_source_folder(pictures: Path, out: Path, wor
     for split in ("train", "val"):
         assert torch.equal(mine.dataset(split).labels(), folder.dataset(split).labels())
         assert mine.dataset(split)[0]["image"].shape == (3, SIZE, SIZE)
+
+
+@pytest.mark.parametrize("kind", ["zip", "splits", "dataset.json"])
+def test_shards_of_every_layout_equal_the_folder(
+    pictures: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ganzoo.data.prepare.SHARD", 7 * 3 * SIZE * SIZE)
+    source = pictures
+    if kind == "zip":
+        source = Path(shutil.make_archive(str(tmp_path / "pictures"), "zip", pictures))
+    elif kind == "splits":
+        source = tmp_path / "splits"
+        for split, names in {"train": ("a", "b"), "val": ("a",), "test": ("b",)}.items():
+            for name in names:
+                shutil.copytree(pictures / name, source / split / name)
+    else:
+        files = sorted(file.relative_to(pictures).as_posix() for file in pictures.rglob("*.png"))
+        (pictures / kind).write_text(json.dumps({"labels": [[name, i % 2] for i, name in enumerate(files)]}))
+    prepare(str(source), str(tmp_path / "out"), image_size=SIZE, labels=True)
+    mine, folder = (
+        shards(tmp_path / "out"),
+        ImageFolder(str(source), SIZE, labels=True, val_fraction=0.3, num_workers=0),
+    )
+    assert mine.classes == folder.classes and mine.name == folder.name
+    for split in ("train", "val", "test"):
+        theirs = folder.dataset(split)
+        batch = mine.dataset(split).__getitems__(range(len(theirs)))
+        assert len(mine.dataset(split)) == len(theirs) > 0
+        assert torch.equal(batch["image"], theirs.__getitems__(range(len(theirs)))["image"])
+        assert torch.equal(batch["label"], theirs.labels())
+    if kind == "splits":  # then they are ordinary folders
+        shutil.copytree(pictures / "a", source / "zoo" / "a")
+        prepare(str(source), str(tmp_path / "new"), image_size=SIZE)
+        shutil.rmtree(source / "zoo")
+        prepare(str(source), str(tmp_path / "new"), image_size=SIZE)
+        assert len(shards(tmp_path / "new").dataset("val")) == len(mine.dataset("val"))
+    if kind == "dataset.json":  # a change of the labels alone
+        (pictures / kind).write_text(json.dumps({"labels": [[name, 1 - i % 2] for i, name in enumerate(files)]}))
+        prepare(str(source), str(tmp_path / "out"), image_size=SIZE, labels=True)
+        assert torch.equal(shards(tmp_path / "out").dataset("train").labels(), 1 - mine.dataset("train").labels())
 
 
 def test_shards_without_labels_and_without_held_out_pictures(pictures: Path, tmp_path: Path) -> None:
