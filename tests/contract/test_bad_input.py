@@ -83,7 +83,7 @@ TYPED = {
     ),
     "nested size": (
         "--model Pix2Pix --data Pairs --data.data Digits --data.data.image_size 7",
-        "data.data.image_size 7: a U-Net halves down to one pixel, so it takes 4, 8, 16, ...",
+        "data.data.image_size 7: a U-Net halves down to one pixel, so it takes 4, 8, 16, ...; try 8",
     ),
     "no width": (
         "--model CGAN --model.hidden -3 --data Digits",
