@@ -209,15 +209,15 @@ def _parts(
     import torch
 
     from ganzoo.core.pixels import to_float
-    from ganzoo.data.decoding import decode
+    from ganzoo.data.reading import Reading
 
-    channels = _channels(model, options.direction)
+    reading = Reading(model.hparams.get("image_size"), _channels(model, options.direction))
     most = max(1, min(256, PIXELS // area(model.hparams.get("image_size", 1))))
     for start in range(0, len(seeds), most):
         part = slice(start, start + most)
         sources = None
         if files is not None:
-            sources = torch.stack(_each(files[part], lambda f: decode(f, model.hparams.get("image_size"), channels)))
+            sources = torch.stack(_each(files[part], reading))
             sources = to_float(sources)
         if options.direction == "back":
             images = model.translate_back(sources).cpu()

@@ -82,23 +82,6 @@ def pixels(picture: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(picture)).reshape(picture.height, picture.width, -1).permute(2, 0, 1).contiguous()
 
 
-def decode(file: File, size: Size | None, channels: int = 3, fit: Fit = "crop") -> Tensor:
-    """Read a picture as uint8 [channels, *size], or [channels, H, W] in its own size.
-
-    Args:
-        file: The picture.
-        size: Pixels per side of a square, or [height, width]; None keeps the picture's own size, uncropped.
-        channels: 1 or 3.
-        fit: See `fitted`.
-
-    Raises:
-        Exception: Whatever Pillow raises on a broken file.
-    """
-    picture = upright(file, 2 * max(sides(size)) if size else None)
-    picture = picture.convert("L" if channels == 1 else "RGB")
-    return fitted(picture, size, fit) if size else pixels(picture)
-
-
 def upright(file: File, least: int | None = None) -> Image.Image:
     """Read a picture upright (EXIF orientation applied), with 8 bits per channel, and on white if it is transparent.
 

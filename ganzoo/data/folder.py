@@ -26,7 +26,8 @@ from ganzoo.core.types import Batch
 from ganzoo.data.archive import File, name_of, open_any
 from ganzoo.data.base import GANDataModule, Split, Workers
 from ganzoo.data.datasets import Images, combine, digest_files
-from ganzoo.data.decoding import Fit, Tree, decode, deep, find, header, listing, open_picture, readable, upright
+from ganzoo.data.decoding import Fit, Tree, deep, find, header, listing, open_picture, readable, upright
+from ganzoo.data.reading import Reading
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 DATASET = "dataset.json"  # StyleGAN's file of labels
@@ -94,8 +95,7 @@ class ImageFolder(GANDataModule):
         self._pictures = FolderPictures(
             [tree.pictures[name] for name in names],
             None if numbers is None else torch.tensor(numbers),
-            (channels, *sides(image_size)),
-            fit,
+            Reading(image_size, channels, fit),
             skip=corrupt == "skip",
             cache_gb=cache_gb,
             shared=self.num_workers > 0,
@@ -164,14 +164,12 @@ class Store:
 class FolderPictures(Store):
     """The files of a folder, with labels if there are any."""
 
-    def __init__(
-        self, files: list[File], labels: Tensor | None, shape: tuple[int, int, int], fit: Fit, **store: Any
-    ) -> None:
-        super().__init__([str(file) for file in files], shape, **store)
-        self.files, self.labels, self.fit = files, labels, fit
+    def __init__(self, files: list[File], labels: Tensor | None, reading: Reading, **store: Any) -> None:
+        super().__init__([str(file) for file in files], reading.shape, **store)
+        self.files, self.labels, self.reading = files, labels, reading
 
     def decode(self, i: int) -> Tensor:
-        return decode(self.files[i], self.shape[1:], self.shape[0], self.fit)
+        return self.reading(self.files[i])
 
 
 class StoredImages(Images):
@@ -220,7 +218,7 @@ class FolderImages(StoredImages):
 
     def _digest(self) -> str:
         """Hashes the files' bytes, which determine the pixels."""
-        shape, fit, labels = self.pictures.shape, self.pictures.fit, self.pictures.labels
+        shape, fit, labels = self.pictures.shape, self.pictures.reading.fit, self.pictures.labels
         files = digest_files(self.pictures.files[i] for i in self.members)
         return combine("folder 1", shape, fit, None if labels is None else labels[self.members].tolist(), *files)
 

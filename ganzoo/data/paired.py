@@ -8,7 +8,6 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ganzoo.core.limits import Limits, NonNegative, Share, Size, sides
@@ -18,9 +17,10 @@ from ganzoo.core.types import Batch
 from ganzoo.data.archive import File, name_of
 from ganzoo.data.base import GANDataModule, Split, Workers
 from ganzoo.data.datasets import Images, Jittered, Merged, Wrapped, combine, digest_files
-from ganzoo.data.decoding import Fit, decode, find, fitted, grey, leave_out, readable, upright
+from ganzoo.data.decoding import Fit, find, grey, leave_out, readable, upright
 from ganzoo.data.folder import SPLITS, FolderImages, FolderPictures, Store, StoredImages, fraction, split_folders
 from ganzoo.data.order import Repeated
+from ganzoo.data.reading import Reading
 
 Side = Literal["left", "right"]
 Header = tuple[tuple[int, int], str]  # upright (width, height), Pillow's mode
@@ -145,8 +145,8 @@ class PairedFolder(_Translation):
         return self.varied(partial(self._read, "train"), seed)
 
     def _read(self, split: Split, size: tuple[int, int]) -> Images:
-        channels = self.channels, self.source_channels
-        make = partial(PairPictures, list(self._files.values()), channels, size, self.fit, self.source_side)
+        readings = [Reading(size, channels, self.fit) for channels in (self.channels, self.source_channels)]
+        make = partial(PairPictures, list(self._files.values()), readings, self.source_side)
         return PairImages(self.store(size, make, share=1), self._splits[split])
 
 
@@ -209,7 +209,7 @@ class UnpairedFolder(_Translation):
     def _read(self, kind: str, split: Split, size: tuple[int, int]) -> Images:
         files = [file for file, _ in self._found[kind].values()]
         channels = self.channels if kind == "image" else self.source_channels
-        store = self.store((kind, size), partial(FolderPictures, files, None, (channels, *size), self.fit), 1 / 2)
+        store = self.store((kind, size), partial(FolderPictures, files, None, Reading(size, channels, self.fit)), 1 / 2)
         return FolderImages(store, self._splits[kind][split])
 
 
@@ -218,9 +218,7 @@ class PairPictures(Store):
 
     Args:
         files: Per pair: one picture with both side by side, or the target and the source.
-        channels: Of the target and of the source.
-        size: Height and width in pixels.
-        fit: See `ImageFolder`.
+        readings: Of the target and of the source, of one size.
         source_side: See `PairedFolder`.
         **store: See `Store`.
     """
@@ -228,29 +226,25 @@ class PairPictures(Store):
     def __init__(
         self,
         files: list[tuple[File, ...]],
-        channels: tuple[int, int],
-        size: tuple[int, int],
-        fit: Fit,
+        readings: Sequence[Reading],
         source_side: Side,
         **store: Any,
     ) -> None:
-        self.pairs, self.size, self.fit, self.source_side = files, size, fit, source_side
-        self.channels, self.source_channels = channels
-        super().__init__([" or ".join(map(str, pair)) for pair in files], (sum(channels), *size), **store)
+        self.pairs, self.readings, self.source_side = files, readings, source_side
+        self.channels = [reading.channels for reading in readings]
+        shape = sum(self.channels), *readings[0].shape[1:]
+        super().__init__([" or ".join(map(str, pair)) for pair in files], shape, **store)
 
     def decode(self, i: int) -> Tensor:
-        pair, channels = self.pairs[i], (self.channels, self.source_channels)
+        pair = self.pairs[i]
         if len(pair) == 2:
-            return torch.cat([decode(file, self.size, c, self.fit) for file, c in zip(pair, channels, strict=True)])
+            return torch.cat([read(file) for read, file in zip(self.readings, pair, strict=True)])
         picture = upright(pair[0])
         middle, height = picture.width // 2, picture.height
         halves = [picture.crop((0, 0, middle, height)), picture.crop((middle, 0, picture.width, height))]
         if self.source_side == "left":
             halves.reverse()
-        return torch.cat([self._convert(half, c) for half, c in zip(halves, channels, strict=True)])
-
-    def _convert(self, half: Image.Image, channels: int) -> Tensor:
-        return fitted(half.convert("L" if channels == 1 else "RGB"), self.size, self.fit)
+        return torch.cat([reading.image(half) for reading, half in zip(self.readings, halves, strict=True)])
 
 
 class PairImages(StoredImages):
@@ -260,7 +254,7 @@ class PairImages(StoredImages):
 
     def __getitems__(self, tickets: Sequence[int]) -> Batch:
         _, stacked = self.read(tickets)
-        image, source = stacked.split([self.pictures.channels, self.pictures.source_channels], dim=1)
+        image, source = stacked.split(self.pictures.channels, dim=1)
         return Batch(image=image, source=source)
 
     _labels = None
@@ -269,7 +263,7 @@ class PairImages(StoredImages):
         """Hashes the files' bytes, which determine the pixels."""
         store = self.pictures
         files = digest_files(file for i in self.members for file in store.pairs[i])
-        return combine("pairs 1", store.channels, store.shape, store.fit, store.source_side, *files)
+        return combine("pairs 1", store.channels[0], store.shape, store.readings[0].fit, store.source_side, *files)
 
 
 class Sources(Wrapped):

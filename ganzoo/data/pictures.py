@@ -23,7 +23,8 @@ from ganzoo.core.text import path_of
 from ganzoo.core.types import Batch
 from ganzoo.data.archive import File, is_archive
 from ganzoo.data.datasets import Images, combine, digest_files
-from ganzoo.data.decoding import decode, find, fitted, grey, header, listing, pixels, warn_of_losses
+from ganzoo.data.decoding import find, grey, header, listing, warn_of_losses
+from ganzoo.data.reading import Reading
 from ganzoo.data.rows import Rows
 
 SIZES = "resize them to one size, or use python -m ganzoo evaluate ... --resize N"
@@ -83,7 +84,8 @@ class Pictures(Images):
             size = [height, width]
         if n < 2:
             raise ValueError(f"{root.absolute()} has too few pictures, {n}: a score needs at least 2.")
-        self._size, self.channels = image_size, channels or own_channels
+        self.channels = channels or own_channels
+        self._reading = Reading(image_size, self.channels)
         self.image_size = sides(image_size) if image_size else (size[0], size[1])
 
     def __len__(self) -> int:
@@ -108,11 +110,9 @@ class Pictures(Images):
     def _read(self, i: int) -> Tensor:
         if self.array is not None:
             row = self._row(i)
-            picture = Image.fromarray(row[:, :, 0] if row.shape[2] == 1 else row)
-            picture = picture.convert("L" if self.channels == 1 else "RGB")
-            return fitted(picture, self._size) if self._size else pixels(picture)
+            return self._reading.image(Image.fromarray(row[:, :, 0] if row.shape[2] == 1 else row))
         try:
-            image = decode(self.files[i], self._size, self.channels)
+            image = self._reading(self.files[i])
         except Exception as error:  # Pillow raises many types on broken files
             raise ValueError(f"{self.files[i]} cannot be decoded: {error}. Repair or remove it.") from error
         if image.shape[1:] != self.image_size:
@@ -124,7 +124,7 @@ class Pictures(Images):
         """Hashes the files' bytes, which determine the pixels."""
         if self.array is not None:
             return super()._digest()
-        return combine("pictures 1", self.channels, self._size, *digest_files(self.files))
+        return combine("pictures 1", self.channels, self._reading.size, *digest_files(self.files))
 
 
 def _load(file: Path, limit: int | None) -> np.ndarray | Rows:

@@ -18,7 +18,7 @@ from ganzoo.core.atomic import remove_partial, write_atomically
 from ganzoo.core.limits import Size, normal_size
 from ganzoo.core.text import path_of, visible
 from ganzoo.data.archive import File, name_of, stamp
-from ganzoo.data.decoding import Fit, decode, find, leave_out, readable
+from ganzoo.data.decoding import Fit, find, leave_out, readable
 from ganzoo.data.folder import DATASET, classify, places, split_folders
 from ganzoo.data.order import identity
 from ganzoo.data.shards import INDEX, Entry, Index, Shard, arrow, read_index, schema, shard_file
@@ -216,7 +216,7 @@ class _Pictures(Dataset[_Block]):
         images, bad = {}, {}
         for picture in (self.pictures[i] for i in block):
             try:
-                images[picture] = decode(picture.file, self.index.image_size, self.index.channels, self.index.fit)
+                images[picture] = self.index.reading(picture.file)
             except Exception as error:  # Pillow raises many types on broken files
                 bad[picture.name] = str(error)
         stacked = torch.stack(list(images.values())) if images else torch.empty(0, *self.index.shape).byte()

@@ -26,13 +26,14 @@ import torch
 from torch import Tensor
 
 from ganzoo.core.files import open_file, read_text
-from ganzoo.core.limits import Share, Size, refusal, sides
+from ganzoo.core.limits import Share, Size, refusal
 from ganzoo.core.text import path_of, visible
 from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split, Workers
 from ganzoo.data.datasets import Images, combine
 from ganzoo.data.decoding import Fit
 from ganzoo.data.folder import held_out, of_split
+from ganzoo.data.reading import Reading
 from ganzoo.data.rows import Rows
 
 INDEX = "index.json"
@@ -101,7 +102,11 @@ class Index(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return self.channels, *sides(self.image_size)
+        return self.reading.shape
+
+    @property
+    def reading(self) -> Reading:
+        return Reading(self.image_size, self.channels, self.fit)
 
     def text(self) -> str:
         """The text of the file."""

@@ -31,7 +31,7 @@ from ganzoo.cli.errors import describe
 from ganzoo.cli.paths import configs
 from ganzoo.core.drawing import picture, to_pil
 from ganzoo.core.pixels import to_float
-from ganzoo.data.decoding import decode
+from ganzoo.data.reading import Reading
 
 SMALL = "--model DCGAN --data Digits --data.image_size 8 --data.batch_size 100 --model.width 4 --trainer.max_steps 4"
 QUICK = f"{SMALL} --samples.rows 2 --samples.columns 2 --samples.video_fps 0 --scores.final_n 20 --scores.n 20"
@@ -583,7 +583,7 @@ def translator(folder):
 def test_sample_translates_files_and_folders(translator, capsys):
     """An output file is named after its source."""
     files = [Path("photos", name) for name in ("a.jpg", "b.png", "deep/a.webp")]
-    sources = torch.stack([to_float(decode(file, 8)) for file in files])
+    sources = torch.stack([to_float(Reading(8)(file)) for file in files])
     images = translator.sample(seeds=range(3), source=sources)
     assert main(["sample", "weights", "--source", "photos", "--format", "png", "--outdir", "out"]) == 0
     assert "3 images of Pix2Pix" in capsys.readouterr().out
@@ -604,7 +604,7 @@ def test_sample_translates_files_and_folders(translator, capsys):
 
 def test_sources_stand_above_their_translations(translator):
     assert main(["sample", "weights", "--source", "photos"]) == 0
-    sources = torch.stack([to_float(decode(Path("photos", name), 8)) for name in ("a.jpg", "b.png", "deep/a.webp")])
+    sources = torch.stack([to_float(Reading(8)(Path("photos", name))) for name in ("a.jpg", "b.png", "deep/a.webp")])
     images = translator.sample(seeds=range(3), source=sources).expand(-1, 3, -1, -1)
     blank = torch.full((1, 3, 8, 8), -1.0)
     rows = [sources[:2], images[:2], sources[2:], blank, images[2:], blank]

@@ -25,7 +25,16 @@ TORCH = {"torch", "numpy"}
 LIGHTNING = {*TORCH, "lightning", "torchvision", "torchmetrics", "torch_fidelity", "sklearn", "PIL", "av", "mlxtend"}
 LIGHTNING |= {"pyarrow"}
 DATA = {"checkpoint/bounds", *(f"core/{name}" for name in ("atomic", "files", "types", "random", "limits", "pixels"))}
-DATA |= {"core/signals", "core/text", "data/archive", "data/datasets", "data/order", "data/decoding", "data/rows"}
+DATA |= {
+    "core/signals",
+    "core/text",
+    "data/archive",
+    "data/datasets",
+    "data/order",
+    "data/decoding",
+    "data/reading",
+    "data/rows",
+}
 TOGETHER = {"choice", "comparison", "extractors", "measure", "sweep"}  # may import other modules of `evaluation`
 ANYTHING = {"*"}
 

@@ -20,7 +20,7 @@ from ganzoo.cli import main
 from ganzoo.core.drawing import above, picture, to_pil
 from ganzoo.core.pixels import to_float, to_uint8
 from ganzoo.data import ImageFolder
-from ganzoo.data.decoding import decode
+from ganzoo.data.reading import Reading
 from ganzoo.testing import fit
 
 CLASSES = ["2", "10", "caf\u00e9"]
@@ -131,7 +131,7 @@ def test_scores_need_the_model_s_classes():
 def test_sources_are_translated_in_batches(translator, monkeypatch, kind):
     """With the results of a single batch."""
     files = pictures([f"{i}.png" for i in range(7)])
-    sources = torch.stack([to_float(decode(file, 8, 1)) for file in files])
+    sources = torch.stack([to_float(Reading(8, 1)(file)) for file in files])
     images = translator.sample(seeds=range(7), source=sources)
     monkeypatch.setattr("ganzoo.cli.sample.PIXELS", 3 * 8 * 8)
     sizes, sample = [], ganzoo.CycleGAN.sample
@@ -163,7 +163,7 @@ def test_a_broken_source_is_refused_before_anything_is_written(translator, capsy
 def test_direction_back(translator, capsys):
     """From images (3 channels) to sources (1)."""
     files = pictures(["a.png", "b.png"])
-    images = torch.stack([to_float(decode(file, 8, 3)) for file in files])
+    images = torch.stack([to_float(Reading(8, 3)(file)) for file in files])
     assert "2 images of CycleGAN" in run("sample weights --source photos --direction back --format npy", capsys)
     expected = to_uint8(translator.translate_back(images)).permute(0, 2, 3, 1).numpy()
     assert np.array_equal(np.load("samples/samples.npy"), expected) and expected.shape == (2, 8, 8, 1)

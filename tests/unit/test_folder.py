@@ -19,8 +19,9 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from ganzoo.data import ImageFolder, Pictures, scan
-from ganzoo.data.decoding import decode, header
+from ganzoo.data.decoding import header
 from ganzoo.data.folder import SPLITS, FolderImages, fraction, natural
+from ganzoo.data.reading import Reading
 
 NOISE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
 
@@ -53,7 +54,7 @@ def grey(value: int | Tensor) -> Tensor:
 def test_lossless_formats_decode_exactly(tmp_path: Path, name: str) -> None:
     options: dict[str, Any] = {"lossless": True} if name.endswith("webp") else {}
     Image.fromarray(NOISE).save(tmp_path / name, **options)
-    assert torch.equal(decode(tmp_path / name, 8), torch.from_numpy(NOISE).permute(2, 0, 1))
+    assert torch.equal(Reading(8)(tmp_path / name), torch.from_numpy(NOISE).permute(2, 0, 1))
 
 
 @pytest.mark.parametrize(
@@ -72,8 +73,8 @@ def test_lossless_formats_decode_exactly(tmp_path: Path, name: str) -> None:
 )
 def test_image_modes_decode_to_8_bits(tmp_path: Path, name: str, image: Image.Image, expected: int) -> None:
     image.save(tmp_path / name)
-    assert torch.equal(decode(tmp_path / name, 8), grey(expected))
-    assert torch.equal(decode(tmp_path / name, 8, channels=1), grey(expected)[:1])
+    assert torch.equal(Reading(8)(tmp_path / name), grey(expected))
+    assert torch.equal(Reading(8, channels=1)(tmp_path / name), grey(expected)[:1])
     assert ImageFolder(str(tmp_path), 8, num_workers=0)._held_out.shape == (1,)
 
 
@@ -84,7 +85,7 @@ def test_transparent_palette_and_key_colours_are_composited_on_white(tmp_path: P
     image.save(tmp_path / "p.png", transparency=0)
     Image.new("RGB", (8, 8), (1, 2, 3)).save(tmp_path / "key.png", transparency=(1, 2, 3))
     for name in ("p.gif", "p.png", "key.png"):
-        assert torch.equal(decode(tmp_path / name, 8), grey(255)), name
+        assert torch.equal(Reading(8)(tmp_path / name), grey(255)), name
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
@@ -93,21 +94,21 @@ def test_jpeg_colours_of_every_mode(tmp_path: Path, mode: str) -> None:
     image = Image.new("RGB", (100, 60), colour).convert(mode)
     image.save(tmp_path / "a.jpg", quality=95)
     expected = torch.tensor(image.convert("RGB").getpixel((0, 0)))[:, None, None]
-    assert (decode(tmp_path / "a.jpg", 8).int() - expected).abs().max() <= 3
+    assert (Reading(8)(tmp_path / "a.jpg").int() - expected).abs().max() <= 3
 
 
 def test_fast_jpeg_decoding_is_close_to_slow(tmp_path: Path) -> None:
     smooth = picture(0, (6, 6)).resize((480, 480), Image.Resampling.BICUBIC)
     smooth.save(tmp_path / "a.jpg", quality=95)
     slow = torch.from_numpy(np.array(smooth.resize((16, 16), Image.Resampling.LANCZOS))).permute(2, 0, 1)
-    assert (decode(tmp_path / "a.jpg", 16).int() - slow).abs().float().mean() < 1.5
+    assert (Reading(16)(tmp_path / "a.jpg").int() - slow).abs().float().mean() < 1.5
 
 
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: rotate clockwise to view
     Image.fromarray(NOISE).save(tmp_path / "a.png", exif=exif)
-    assert torch.equal(decode(tmp_path / "a.png", 8), torch.from_numpy(NOISE).permute(2, 0, 1).rot90(-1, (1, 2)))
+    assert torch.equal(Reading(8)(tmp_path / "a.png"), torch.from_numpy(NOISE).permute(2, 0, 1).rot90(-1, (1, 2)))
 
 
 XMP = (
@@ -151,7 +152,7 @@ def save_turned(file: Path, how: str) -> None:
 def test_header_and_decoder_agree_on_orientation(tmp_path: Path, name: str, how: str) -> None:
     save_turned(tmp_path / name, how)
     width, height = (12, 10) if how == "not at all" else (10, 12)
-    assert decode(tmp_path / name, None).shape == (3, height, width)
+    assert Reading(None)(tmp_path / name).shape == (3, height, width)
     assert header(tmp_path / name)[0] == (width, height)
     report = scan(str(tmp_path))
     assert (report.width[0], report.height[0]) == (width, height)
@@ -190,19 +191,19 @@ def test_lost_bit_depth_and_transparency_are_reported(tmp_path: Path) -> None:
 def test_32_bit_pixels_outside_the_16_bit_range_are_refused(tmp_path: Path) -> None:
     values = np.full((8, 8), 65_535, np.int32)
     Image.fromarray(values).save(tmp_path / "a.tif")
-    assert decode(tmp_path / "a.tif", 8, 1).unique().tolist() == [255]
+    assert Reading(8, 1)(tmp_path / "a.tif").unique().tolist() == [255]
     for value in (65_536, -1):
         values[3, 4] = value
         Image.fromarray(values).save(tmp_path / "a.tif")
         with pytest.raises(ValueError, match="32-bit pixels from .*, outside the 16-bit range"):
-            decode(tmp_path / "a.tif", 8, 1)
+            Reading(8, 1)(tmp_path / "a.tif")
         assert "32-bit pixels" in scan(str(tmp_path)).unusable["a.tif"]
 
 
 def test_an_animation_decodes_to_its_first_frame(tmp_path: Path) -> None:
     frames = [Image.new("L", (8, 8), value) for value in (50, 200)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    assert torch.equal(decode(tmp_path / "a.gif", 8), grey(50))
+    assert torch.equal(Reading(8)(tmp_path / "a.gif"), grey(50))
     assert "several frames" in scan(str(tmp_path), 8).notes["a.gif"]
 
 
@@ -431,7 +432,7 @@ def test_cache_changes_nothing_and_decodes_once(tmp_path: Path, workers: int, mo
     for _ in range(8):  # enough epochs to include the images of dropped incomplete batches
         list(loader)
     assert cached._pictures.cached.all()
-    monkeypatch.setattr("ganzoo.data.folder.decode", None)
+    monkeypatch.setattr("ganzoo.data.reading.Reading.__call__", None)
     assert torch.equal(everything(cached), first)
 
 

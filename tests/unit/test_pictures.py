@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ganzoo.data import ArrayImages, Pictures, SequentialLoader
-from ganzoo.data.decoding import decode
+from ganzoo.data.reading import Reading
 from ganzoo.data.rows import Rows
 
 RNG = np.random.default_rng(0)
@@ -105,7 +105,7 @@ def test_pictures_of_different_sizes_or_modes_are_refused_unless_converted(tmp_p
         assert words in message
     assert "\n" not in message
     sized = Pictures(tmp_path, image_size=6)
-    assert sized.image_size == (6, 6) and torch.equal(sized[1]["image"], decode(tmp_path / "01.png", 6))
+    assert sized.image_size == (6, 6) and torch.equal(sized[1]["image"], Reading(6)(tmp_path / "01.png"))
     Image.new("L", (11, 9)).save(tmp_path / "03.png")
     cases: list[dict[str, Any]] = [{}, {"image_size": 6}]
     for options in cases:
@@ -206,7 +206,7 @@ def test_the_fingerprint_depends_on_pictures_and_options(tmp_path: Path, monkeyp
     found = [Pictures(tmp_path, **option).fingerprint() for option in options]
     assert len(set(found)) == len(options)
     (tmp_path / "06.png").rename(tmp_path / "6.png")
-    monkeypatch.setattr("ganzoo.data.pictures.decode", None)  # the fingerprint needs no decoding
+    monkeypatch.setattr("ganzoo.data.reading.Reading.__call__", None)  # the fingerprint needs no decoding
     assert Pictures(tmp_path, channels=3).fingerprint() == found[0]
     changed = NOISE.copy()
     changed[2, 8, 10, 2] ^= 1

@@ -23,8 +23,9 @@ from ganzoo.core.arguments import check_agreement
 from ganzoo.core.limits import Count, Size, area, normal_size, refusal, sides
 from ganzoo.data import Digits, ImageFolder, PairedFolder, Pairs, Pictures, Shards, UnpairedFolder, scan
 from ganzoo.data.datasets import ArrayImages, Jittered
-from ganzoo.data.decoding import decode, fitted, resize
+from ganzoo.data.decoding import fitted, resize
 from ganzoo.data.prepare import prepare
+from ganzoo.data.reading import Reading
 from ganzoo.networks import autoencoder, dcgan, unet
 from ganzoo.testing import fit, sources
 from tests.variants import small
@@ -261,7 +262,7 @@ def test_shards_of_pictures_in_a_shape(folder: Path, tmp_path: Path, capsys: pyt
 
 def test_pictures_for_scores_in_a_shape(folder: Path) -> None:
     found = Pictures(folder, image_size=[8, 12])
-    assert found.image_size == (8, 12) and torch.equal(found[0]["image"], decode(folder / "0.png", [8, 12]))
+    assert found.image_size == (8, 12) and torch.equal(found[0]["image"], Reading([8, 12])(folder / "0.png"))
     assert not scan(str(folder), [10, 20]).notes and len(scan(str(folder), [11, 20]).notes) == 10
     assert scan(str(folder), [10, 21]).notes["0.png"] == "20x10, below [10, 21] pixels"
 
