@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save
 import ganzoo
 from ganzoo.checkpoint import sealed as checkpoints
 from ganzoo.checkpoint.sealed import CheckpointError
+from ganzoo.core import readings
 from ganzoo.core.arguments import saved_names, variant_name
 from ganzoo.core.atomic import write_atomically
 from ganzoo.core.files import open_file, read_text
@@ -56,7 +57,7 @@ def load(path: str | Path, variant: type[GANModule] | None = None, map_location:
         FileNotFoundError: there is no such path, and no model of that name; `ganzoo.list_pretrained()` lists these.
         CheckpointError: the file is not a checkpoint of ganzoo, damaged, unsafe, or of another variant.
     """
-    (name, arguments, weights, slim), classes = read_all(path)
+    (name, arguments, weights, slim), classes, how = read_all(path)
     cls = _resolve(name, variant, path)
     model = checkpoints.build(path, cls, arguments, weights, 20 if slim else 2)  # slim: D is missing, at most 5 times G
     model.configure_model()  # adds the averaged generator
@@ -67,14 +68,15 @@ def load(path: str | Path, variant: type[GANModule] | None = None, map_location:
         raise CheckpointError(
             f"{path}: its weights do not fit {name} ({reason}); load it with the code it was trained with"
         ) from error
-    model.class_names = classes
+    model.class_names, model.readings = classes, how
     return model.eval().to(map_location)
 
 
 def save_pretrained(
     model: GANModule, folder: str | Path, *, slim: bool = False, dtype: torch.dtype | None = None
 ) -> Path:
-    """Write `model.safetensors` (weights) and `config.json` (variant, its plain arguments, class names) to a folder.
+    """Write `model.safetensors` (weights) and `config.json` (variant, its plain arguments, class names, how
+    pictures were read) to a folder.
 
     Args:
         model: any variant.
@@ -93,6 +95,8 @@ def save_pretrained(
         config["slim"] = True
     if model.class_names:
         config["classes"] = list(model.class_names)
+    if model.readings:
+        config["readings"] = readings.stored(model.readings)
     if dtype is not None:
         weights = {name: w.to(dtype) if w.is_floating_point() else w for name, w in weights.items()}
     weights = {name: weight.contiguous().clone() for name, weight in weights.items()}
@@ -133,8 +137,8 @@ def read(path: str | Path) -> Saved:
     return read_all(path)[0]
 
 
-def read_all(path: str | Path) -> tuple[Saved, list[str]]:
-    """What `read` returns, and the names of the classes; empty if unknown."""
+def read_all(path: str | Path) -> tuple[Saved, list[str], readings.Readings]:
+    """What `read` returns, the names of the classes, and how pictures were read; these are empty if unknown."""
     name, path = str(path), Path(path)
     if "://" in name:
         raise FileNotFoundError(f"{name} is not a local file; download it, and give its path")
@@ -146,7 +150,7 @@ def read_all(path: str | Path) -> tuple[Saved, list[str]]:
         path = of_a_run[-1]
     checkpoint = read_checkpoint(path)
     own, arguments = checkpoint["ganzoo"], checkpoint["hyper_parameters"]
-    return Saved(own["variant"], arguments, checkpoint["state_dict"], slim=False), _names(path, own)
+    return Saved(own["variant"], arguments, checkpoint["state_dict"], slim=False), *_from_data(path, own, arguments)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -169,7 +173,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def _read_folder(folder: Path) -> tuple[Saved, list[str]]:
+def _read_folder(folder: Path) -> tuple[Saved, list[str], readings.Readings]:
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} has no {name}; give a run's folder, or one written by save_pretrained")
@@ -186,7 +190,8 @@ def _read_folder(folder: Path) -> tuple[Saved, list[str]]:
         raise CheckpointError(
             f"{folder} is damaged: it is declared slim (generator only), but has {odd[0]}; write it again"
         )
-    return Saved(config["variant"], config["arguments"], weights, slim), _names(folder, config)
+    arguments = config["arguments"]
+    return Saved(config["variant"], arguments, weights, slim), *_from_data(folder, config, arguments)
 
 
 def _weights(file: Path) -> dict[str, torch.Tensor]:
@@ -203,9 +208,10 @@ def _check(path: Path, variant: Any, arguments: Any, weights: Any) -> None:
         raise CheckpointError(f"{path} is damaged: its variant, arguments or weights are missing; use another file")
 
 
-def _names(path: Path, facts: dict[str, Any]) -> list[str]:
+def _from_data(path: Path, facts: dict[str, Any], arguments: dict[str, Any]) -> tuple[list[str], readings.Readings]:
+    """Class names and readings."""
     try:
-        return saved_names(facts.get("classes", []))
+        return saved_names(facts.get("classes", [])), readings.saved(facts.get("readings", {}), arguments)
     except ValueError as error:
         raise CheckpointError(f"{path} is damaged: {error}; write or download it again") from error
 

@@ -112,11 +112,14 @@ def _checkpoint(path: Path) -> int:
     from ganzoo.checkpoint.pretrained import read_all
 
     with user_errors():
-        (name, arguments, weights, slim), classes = read_all(path)
+        (name, arguments, weights, slim), classes, readings = read_all(path)
         seen = int(weights.get("images_seen", 0))
         lines = [f"  {visible(key):<24}{visible(value)}" for key, value in arguments.items()]
         if classes:
             lines.append(f"  {'classes':<24}{', '.join(f'{label} {visible(c)}' for label, c in enumerate(classes))}")
+        for kind, reading in readings.items():
+            how = ", ".join(f"{key} {value}" for key, value in reading.settings.items())
+            lines.append(f"  {f'files read as {kind}':<24}{visible(how)}")
     size = sum(file.stat().st_size for file in ([path] if path.is_file() else path.iterdir()))
     kind = ", generator only" if slim else ""
     print(f"{visible(path)}: {visible(name)}, {seen:,} images seen, {size / 1e6:.1f} MB{kind}")

@@ -22,6 +22,7 @@ from ganzoo.core.text import composed, visible
 
 if TYPE_CHECKING:
     from ganzoo.data.archive import File
+    from ganzoo.data.reading import Reading
 
 MOST = 1_000_000  # images per call
 MOST_SEEN = 10_000  # images in a grid
@@ -209,10 +210,9 @@ def _parts(
     import torch
 
     from ganzoo.core.pixels import to_float
-    from ganzoo.data.reading import Reading
 
-    reading = Reading(model.hparams.get("image_size"), _channels(model, options.direction))
-    most = max(1, min(256, PIXELS // area(model.hparams.get("image_size", 1))))
+    reading = _reading(model, options.direction)
+    most = max(1, min(256, PIXELS // area(reading.size or 1)))
     for start in range(0, len(seeds), most):
         part = slice(start, start + most)
         sources = None
@@ -224,6 +224,14 @@ def _parts(
         else:
             images = model.sample(seeds=seeds[part], label=labels and labels[part], source=sources)
         yield sources, images
+
+
+def _reading(model: Any, direction: str) -> Reading:
+    """How the pictures to translate are read: as in the model's training, if that is known."""
+    from ganzoo.data.reading import Reading
+
+    known = model.readings.get("source" if direction == "forward" else "image")
+    return known or Reading(model.hparams.get("image_size"), _channels(model, direction))
 
 
 def check_device(device: str) -> None:

@@ -67,6 +67,7 @@ class GANModule(LightningModule):
     prior: str = "normal"  # of the latents: "normal", or "uniform" in (-1, 1)
     num_classes: int | None = None  # of the generator's label; None if it takes none
     class_names: Sequence[str] = ()  # in the order of the labels, from the data; empty if unknown
+    readings: training_state.Readings = {}  # how files became "image" and "source"; empty if unknown
     source_channels: int | None = None  # of the generator's input image; None if it takes none
     images_seen: int  # over all processes; schedules are functions of it
     unaveraged: int  # images seen since the last update of the averaged generator
@@ -317,7 +318,7 @@ class GANModule(LightningModule):
         lightning_fixes.write_sealed_checkpoints(self.trainer)
         data = getattr(self.trainer, "datamodule", None)
         check_agreement(type(self).__name__, self.hparams, data)
-        training_state.take_classes(self, data, stage)
+        training_state.take_from_data(self, data, stage)
 
     def configure_model(self) -> None:
         if self.ema is None and self.ema_half_life is not None:

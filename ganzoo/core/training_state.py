@@ -13,11 +13,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from ganzoo.checkpoint.bounds import foreign_path
+from ganzoo.core import readings
 from ganzoo.core.arguments import agreed, class_names, saved_names, variant_name
 from ganzoo.core.finite import NonFiniteError, Watch, check_weights
 from ganzoo.core.lightning_fixes import attached
 from ganzoo.core.player import PLAYERS
 from ganzoo.core.random import global_seed
+from ganzoo.core.readings import Readings as Readings
 from ganzoo.core.restored import MOST, check_counters, check_finite, check_optimizer
 from ganzoo.optim.adam import set_all
 
@@ -43,6 +45,7 @@ def save(model: GANModule, checkpoint: dict[str, Any]) -> None:
         "unaveraged": model.unaveraged,
         "means": model.loss_log.training.shares(),
         "classes": list(model.class_names),
+        "readings": readings.stored(model.readings),
     }
 
 
@@ -60,7 +63,7 @@ def restore(model: GANModule, checkpoint: dict[str, Any]) -> None:
         _forget_foreign_paths(model.trainer, checkpoint)
         if model.trainer.state.fn == TrainerFn.FITTING:
             _check(model, checkpoint)
-    model.class_names = agreed(saved_names(saved.get("classes", [])), model.class_names)
+    _take_back(model, saved)
     model.unaveraged = _unaveraged(model, checkpoint, saved)
     model.loss_log.training.take(saved["means"])
     if attached(model) and saved["seed"] != global_seed():
@@ -109,14 +112,28 @@ def _unaveraged(model: GANModule, checkpoint: dict[str, Any], saved: dict[str, A
     return seen // max(step, 1) * (step % model.n_critic)
 
 
-def take_classes(model: GANModule, data: Any, stage: str) -> None:
-    """Set the names of the model's classes to those of its training data.
+def take_from_data(model: GANModule, data: Any, stage: str) -> None:
+    """Set the names of the model's classes, and how pictures are read, to those of its training data.
 
     Raises:
-        MisconfigurationException: other data has other classes.
+        MisconfigurationException: other data has other classes, or is read differently.
     """
     names = class_names(data, model.hparams.get("num_classes") or model.num_classes)
-    model.class_names = names or model.class_names if stage == "fit" else agreed(model.class_names, names)
+    found = readings.of(data)
+    if stage == "fit":
+        model.class_names, model.readings = names or model.class_names, found or model.readings
+    else:
+        model.class_names, model.readings = agreed(model.class_names, names), readings.agreed(model.readings, found)
+
+
+def _take_back(model: GANModule, saved: dict[str, Any]) -> None:
+    """Set class names and readings to those of a checkpoint; they must agree with the data's, if it is attached."""
+    try:
+        names = saved_names(saved.get("classes", []))
+        found = readings.saved(saved.get("readings", {}), model.hparams)
+    except ValueError as error:
+        raise MisconfigurationException(f"the checkpoint is damaged: {error}; use another one") from error
+    model.class_names, model.readings = agreed(names, model.class_names), readings.agreed(found, model.readings)
 
 
 def take_settings(model: GANModule) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from types import FrameType
 from typing import Annotated, Any, Literal, cast
@@ -17,6 +17,7 @@ from ganzoo.core.pixels import scaled
 from ganzoo.core.random import global_seed, mix
 from ganzoo.data.datasets import Flipped, Images
 from ganzoo.data.order import Loader, SequentialLoader
+from ganzoo.data.reading import Reading
 
 Split = Literal["train", "val", "test"]
 Workers = Annotated[int, Limits(0, 256)]
@@ -32,6 +33,7 @@ class GANDataModule(LightningDataModule):
         channels: Channels per image.
         num_classes: Number of classes; None if there are no labels.
         classes: Names of the classes, in the order of the labels; empty if they have none.
+        readings: How files become "image" and "source", stored with models; empty if the data is not read from files.
         source_channels: Channels of "source", the input of translators; None if there is no source.
         extractor: Default feature extractor for the scores, or None. Unless a subclass sets it, "inception" for colour
             and "inception-grey" for grey.
@@ -51,6 +53,7 @@ class GANDataModule(LightningDataModule):
     channels: int
     num_classes: int | None
     classes: Sequence[str] = ()
+    readings: Mapping[str, Reading] = {}
     source_channels: int | None = None
     paired: bool = True  # whether a batch's "image" and "source" belong together
     labelled: bool = False  # whether batches also have "labelled": images with labels

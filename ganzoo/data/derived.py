@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from math import gcd
 from typing import Any, Literal
@@ -37,7 +38,7 @@ class _Derived(GANDataModule):
             raise ValueError(f"data is {data!r}; {type(self).__name__} needs a data module, such as Digits")
         self.data = data
         self.image_size, self.channels, self.num_classes = data.image_size, data.channels, data.num_classes
-        self.extractor = data.extractor
+        self.extractor, self.readings = data.extractor, data.readings
 
     def prepare_data(self) -> None:
         """Download missing files."""
@@ -86,6 +87,9 @@ class Pairs(_Derived):
         self.task, self.paired = task, paired
         self.name = f"{data.name}-{task}" + ("" if paired else "-unpaired")
         self.source_channels = self.channels if task == "low-resolution" else 1
+        if "image" in self.readings:
+            source = replace(self.readings["image"], channels=self.source_channels)
+            self.readings = {**self.readings, "source": source}
         self._draw = known[task]
         self._recipe = f"{task} {factor}" if task == "low-resolution" else task
 

@@ -13,6 +13,7 @@ from ganzoo.core.limits import Size
 from ganzoo.data.base import GANDataModule, Split, stratify
 from ganzoo.data.datasets import ArrayImages
 from ganzoo.data.decoding import resize
+from ganzoo.data.reading import squeezed
 
 
 class Digits(GANDataModule):
@@ -31,7 +32,7 @@ class Digits(GANDataModule):
 
     def __init__(self, image_size: Size = 8, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.image_size = image_size
+        self.image_size, self.readings = image_size, squeezed(image_size, self.channels)
 
     def make_dataset(self, split: Split) -> ArrayImages:
         from sklearn.datasets import load_digits
@@ -62,7 +63,7 @@ class MNIST5k(GANDataModule):
 
     def __init__(self, image_size: Size = 28, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.image_size = image_size
+        self.image_size, self.readings = image_size, squeezed(image_size, self.channels)
 
     def make_dataset(self, split: Split) -> ArrayImages:
         images, labels = _mnist5k()

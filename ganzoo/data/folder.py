@@ -89,13 +89,14 @@ class ImageFolder(GANDataModule):
         tree = find(root)
         names = list(readable(root, tree.pictures, corrupt))
         self.name, self.image_size, self.channels = name_of(root), image_size, channels
+        self.readings = {"image": Reading(image_size, channels, fit)}
         self.classes, numbers = classify(root, tree, names) if labels else ([], None)
         self.num_classes = len(self.classes) or None
         self._held_out = held_out(torch.tensor(places(names), dtype=torch.float64), val_fraction)
         self._pictures = FolderPictures(
             [tree.pictures[name] for name in names],
             None if numbers is None else torch.tensor(numbers),
-            Reading(image_size, channels, fit),
+            self.readings["image"],
             skip=corrupt == "skip",
             cache_gb=cache_gb,
             shared=self.num_workers > 0,

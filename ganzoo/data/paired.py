@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -63,7 +64,9 @@ class _Translation(GANDataModule):
     ) -> None:
         super().__init__(num_workers=min(8, os.cpu_count() or 1) if num_workers is None else num_workers, **kwargs)
         self.image_size, self.channels, self.source_channels = image_size, channels, source_channels
-        self.fit, self.jitter, self.corrupt, self.val_fraction = fit, jitter, corrupt, val_fraction
+        both = {"image": channels, "source": source_channels}
+        self.readings = {kind: Reading(image_size, channels, fit) for kind, channels in both.items()}
+        self.jitter, self.corrupt, self.val_fraction = jitter, corrupt, val_fraction
         self.cache_gb = cache_gb
         self._stores: dict[Any, Store] = {}
 
@@ -145,7 +148,7 @@ class PairedFolder(_Translation):
         return self.varied(partial(self._read, "train"), seed)
 
     def _read(self, split: Split, size: tuple[int, int]) -> Images:
-        readings = [Reading(size, channels, self.fit) for channels in (self.channels, self.source_channels)]
+        readings = [replace(self.readings[kind], size=size) for kind in ("image", "source")]
         make = partial(PairPictures, list(self._files.values()), readings, self.source_side)
         return PairImages(self.store(size, make, share=1), self._splits[split])
 
@@ -208,8 +211,8 @@ class UnpairedFolder(_Translation):
 
     def _read(self, kind: str, split: Split, size: tuple[int, int]) -> Images:
         files = [file for file, _ in self._found[kind].values()]
-        channels = self.channels if kind == "image" else self.source_channels
-        store = self.store((kind, size), partial(FolderPictures, files, None, Reading(size, channels, self.fit)), 1 / 2)
+        reading = replace(self.readings[kind], size=size)
+        store = self.store((kind, size), partial(FolderPictures, files, None, reading), 1 / 2)
         return FolderImages(store, self._splits[kind][split])
 
 

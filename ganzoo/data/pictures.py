@@ -8,6 +8,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -50,6 +51,7 @@ class Pictures(Images):
         limit: Maximum number of pictures, from the first; None for all.
         image_size: Crop all pictures to the centre and resample them to this size, as `ImageFolder` does: pixels per
             side of a square, or [height, width]; None keeps their size, which must be equal.
+        like: How to read files in other respects, such as `fit`, as in `model.readings`; None for the defaults.
 
     Raises:
         FileNotFoundError: `path` does not exist, or contains no pictures.
@@ -66,6 +68,7 @@ class Pictures(Images):
         channels: Literal[1, 3] | None = None,
         limit: int | None = None,
         image_size: Size | None = None,
+        like: Reading | None = None,
     ) -> None:
         self.root = root = path_of(path)
         self.files: list[File] = []
@@ -85,7 +88,7 @@ class Pictures(Images):
         if n < 2:
             raise ValueError(f"{root.absolute()} has too few pictures, {n}: a score needs at least 2.")
         self.channels = channels or own_channels
-        self._reading = Reading(image_size, self.channels)
+        self._reading = replace(like or Reading(None), size=image_size, channels=self.channels)
         self.image_size = sides(image_size) if image_size else (size[0], size[1])
 
     def __len__(self) -> int:
@@ -124,7 +127,8 @@ class Pictures(Images):
         """Hashes the files' bytes, which determine the pixels."""
         if self.array is not None:
             return super()._digest()
-        return combine("pictures 1", self.channels, self._reading.size, *digest_files(self.files))
+        reading = self._reading
+        return combine("pictures 1", self.channels, reading.size, *reading.unusual, *digest_files(self.files))
 
 
 def _load(file: Path, limit: int | None) -> np.ndarray | Rows:

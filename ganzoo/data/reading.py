@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
-from ganzoo.core.limits import Size, sides
+from ganzoo.core.limits import Size, normal_size, sides
 from ganzoo.data.archive import File
 from ganzoo.data.decoding import Fit, fitted, pixels, upright
 
@@ -26,12 +29,13 @@ class Reading:
     channels: int = 3
     fit: Fit = "crop"
 
-    def __call__(self, file: File) -> Tensor:
+    def __call__(self, file: File | str) -> Tensor:
         """Read a file.
 
         Raises:
             Exception: Whatever Pillow raises on a broken file.
         """
+        file = Path(file) if isinstance(file, str) else file
         return self.image(upright(file, 2 * max(sides(self.size)) if self.size else None))
 
     def image(self, picture: Image.Image) -> Tensor:
@@ -40,7 +44,26 @@ class Reading:
         return fitted(picture, self.size, self.fit) if self.size else pixels(picture)
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments as plain values, equal for equal readings."""
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {**plain, "size": normal_size(self.size)}
+
+    @property
+    def unusual(self) -> list[str]:
+        """The settings, besides size and channels, that differ from the defaults; for fingerprints."""
+        usual = {**Reading(None).settings, "size": self.settings["size"], "channels": self.channels}
+        return [f"{name} {value}" for name, value in self.settings.items() if value != usual[name]]
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the images, which need a `size`."""
         assert self.size is not None
         return self.channels, *sides(self.size)
+
+
+def squeezed(size: Size, channels: int) -> Mapping[str, Reading]:
+    """The reading of data that consists of squares, which are resampled to any shape; empty for squares, since these
+    are the same with every `fit`."""
+    height, width = sides(size)
+    return {} if height == width else {"image": Reading(size, channels, "squeeze")}

@@ -73,6 +73,7 @@ class Shards(GANDataModule):
         self.name, self.classes = index.name, index.classes
         self.image_size, self.channels = index.image_size, index.channels
         self.num_classes = len(self.classes) or None
+        self.readings = {"image": index.reading}
         self._stored = StoredShards(root, index)
         place = torch.cat([torch.tensor(shard.fraction) for shard in self._stored.shards.values()])
         self._held_out = held_out(place, val_fraction)

@@ -14,6 +14,7 @@ from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split
 from ganzoo.data.datasets import ArrayImages, Images, combine
 from ganzoo.data.digits import MNIST5k
+from ganzoo.data.reading import squeezed
 from ganzoo.data.vision import MNIST
 
 Protocol = Literal["pacgan", "r3gan"]
@@ -102,6 +103,7 @@ class StackedMNIST(GANDataModule):
         files: dict[str, Any] = {"root": root, "download": download} if source == "MNIST" else {}
         self.source = SOURCES[source](image_size=image_size, **files)
         self.n, self.image_size, self.protocol = n, image_size, protocol
+        self.readings = squeezed(image_size, self.channels)
 
     def prepare_data(self) -> None:
         """Download missing files."""

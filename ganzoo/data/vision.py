@@ -22,6 +22,7 @@ from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split
 from ganzoo.data.datasets import ArrayImages, Chosen, Images, combine, digest_files
 from ganzoo.data.decoding import fitted, open_picture, resize
+from ganzoo.data.reading import Reading, squeezed
 
 
 class PictureImages(Images):
@@ -85,6 +86,7 @@ class VisionData(GANDataModule):
     channels = 3
     num_classes: int | None = 10
     default_size = 32
+    cropped = False  # whether it consists of files, cropped and resampled on access, instead of square arrays
     splits: dict[Split, Any] = {"train": "train", "test": "test"}  # torchvision's names
     split_argument = "split"
 
@@ -93,6 +95,8 @@ class VisionData(GANDataModule):
     ) -> None:
         super().__init__(**kwargs)
         self.image_size = image_size or self.default_size
+        whole = squeezed(self.image_size, self.channels)
+        self.readings = {"image": Reading(self.image_size, self.channels)} if self.cropped else whole
         self.root, self.download = os.path.expanduser(root), download
 
     def prepare_data(self) -> None:
@@ -255,6 +259,7 @@ class CelebA(VisionData):
 
     num_classes = None
     default_size = 64
+    cropped = True
     splits = {"train": "train", "val": "valid", "test": "test"}
 
     def convert(self, data: Any) -> Images:
@@ -281,6 +286,7 @@ class LSUN(Divided):
     """
 
     num_classes = None
+    cropped = True
     split_argument = "classes"
 
     def __init__(

@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ganzoo.core import readings
 from ganzoo.core.arguments import agreed, class_names
 from ganzoo.core.limits import Count, Size, check
 from ganzoo.core.module import GANModule
 from ganzoo.data import ArrayImages, GANDataModule, Images, Pictures
 from ganzoo.data.base import Split
+from ganzoo.data.reading import Reading
 from ganzoo.evaluation.choice import usual_count, usual_extractor, usual_split
 from ganzoo.evaluation.interfaces import Extractor
 from ganzoo.evaluation.measure import Evaluation
@@ -83,7 +85,8 @@ def assemble(
 
     Args:
         resize: pixels per side, or [height, width], to which pictures in folders are cropped and resized; None for
-            their own size.
+            their own size. With a model, or a data module, that knows how its pictures were read, they are read like
+            these; real pictures also with a model's size and channels.
     """
     model = fakes if isinstance(fakes, GANModule) else None
     if model is None and n is not None:
@@ -98,7 +101,8 @@ def assemble(
         like = reference.sets["real"] if reference else None
         source: Fakes | Reals = Fakes(model, n or usual_count(_extractor_name(extractor, reference)), seed, like)
     else:
-        check_images(images := _images(fakes, resize, "fakes"), "the fakes")
+        like = readings.of(reals).get("image")
+        check_images(images := _images(fakes, resize, "fakes", like), "the fakes")
         source = Reals(images, device or "cpu", _name(fakes))
     return Evaluation(source, reference, metrics, extractor=extractor, weights=weights, device=device or "cpu")
 
@@ -107,10 +111,13 @@ def _reference(reals: Any, split: Split | None, model: GANModule | None, resize:
     if reals is None:
         return None
     if isinstance(reals, GANDataModule):
+        if model is not None:
+            readings.agreed(model.readings, readings.of(reals))
         if model is not None and model.num_classes is not None:
             agreed(model.class_names, class_names(reals, model.num_classes))
         return Reference.of(reals, split or usual_split(model, reals))
-    images = _images(reals, resize, "reals")
+    like = None if model is None else model.readings.get("image")
+    images = _images(reals, resize, "reals", like, whole=like is not None)
     reference = Reference(_name(reals), "all", {"real": images})
     reference.extractor = usual_extractor(images[0]["image"].shape[0])
     return reference
@@ -125,14 +132,17 @@ def _extractor_name(asked: str | Extractor | nn.Module | None, reference: Refere
     return reference.extractor if reference else "inception"
 
 
-def _images(given: Any, resize: Size | None, what: str) -> Images:
-    """The given images as a data set."""
+def _images(given: Any, resize: Size | None, what: str, like: Reading | None, whole: bool = False) -> Images:
+    """The given images as a data set; files are read `like` others, with `whole` also with their size and channels."""
     if isinstance(given, np.ndarray) and given.dtype.kind in "biuf":
         given = torch.from_numpy(np.ascontiguousarray(given))
     if isinstance(given, Tensor):
         return ArrayImages(given.detach().cpu().to_dense())
     if isinstance(given, str | Path):
-        return Pictures(given, image_size=resize)
+        if like is not None and whole and Path(given).suffix.lower() not in (".npy", ".npz"):
+            channels: Any = like.channels
+            return Pictures(given, channels, image_size=resize or like.size, like=like)
+        return Pictures(given, image_size=resize, like=like)
     if isinstance(given, Images):
         return given
     kind = f"an array of {given.dtype}" if isinstance(given, np.ndarray) else f"of type {type(given).__name__}"

@@ -19,7 +19,7 @@ RANK_0 |= {"checkpoint/bounds", "checkpoint/pickles", "checkpoint/tensors", "cor
 RANK_0 |= {"functional", "layers"}
 RANK_1 = {"networks", "augment", "games", "optim", "core/compiler", "core/ema", "core/frozen", "core/pool"}
 PARTS = {"arguments", "batch", "consensus", "held_out", "lightning_fixes", "loss_log", "pickling"}
-PARTS |= {"drawing", "player", "restored", "sampling", "strategy", "training_state"}  # of `core/module`
+PARTS |= {"drawing", "player", "readings", "restored", "sampling", "strategy", "training_state"}  # of `core/module`
 CORE = {"core/module", "checkpoint/sealed", *(f"core/{part}" for part in PARTS)}
 TORCH = {"torch", "numpy"}
 LIGHTNING = {*TORCH, "lightning", "torchvision", "torchmetrics", "torch_fidelity", "sklearn", "PIL", "av", "mlxtend"}
@@ -47,7 +47,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "optim/game": (RANK_0 | {"optim/adam"}, TORCH),
     "functional": (set(), {*TORCH, "scipy", "sklearn", "threadpoolctl"}),
     "games": (RANK_0, {*TORCH, "scipy"}),
-    **{name: (RANK_0 | RANK_1 | CORE, LIGHTNING) for name in CORE},
+    **{name: (RANK_0 | RANK_1 | CORE | {"data/reading"}, LIGHTNING) for name in CORE},
     "data": (DATA, LIGHTNING),
     **{
         f"data/{name}": (DATA | {"data"}, LIGHTNING)
