@@ -10,6 +10,7 @@ from ganzoo.data.gaussians import Gaussians
 from ganzoo.data.order import Loader, SequentialLoader
 from ganzoo.data.paired import PairedFolder, UnpairedFolder
 from ganzoo.data.pictures import Pictures
+from ganzoo.data.reading import Reading
 from ganzoo.data.shards import Shards
 from ganzoo.data.stacked import StackedImages, StackedMNIST
 from ganzoo.data.vision import CIFAR10, CIFAR100, LSUN, MNIST, STL10, SVHN, CelebA, FashionMNIST
@@ -37,6 +38,7 @@ __all__ = [
     "PairedFolder",
     "Pairs",
     "Pictures",
+    "Reading",
     "SemiSupervised",
     "SequentialLoader",
     "Shards",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
 from ganzoo.core.limits import Size, normal_size, sides
+from ganzoo.core.text import path_of
 from ganzoo.data.archive import File
 from ganzoo.data.decoding import Fit, fitted, pixels, upright
 
@@ -35,7 +35,7 @@ class Reading:
         Raises:
             Exception: Whatever Pillow raises on a broken file.
         """
-        file = Path(file) if isinstance(file, str) else file
+        file = path_of(file) if isinstance(file, str) else file
         return self.image(upright(file, 2 * max(sides(self.size)) if self.size else None))
 
     def image(self, picture: Image.Image) -> Tensor:
