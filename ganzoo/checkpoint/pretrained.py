@@ -170,6 +170,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     checkpoint = checkpoints.read(path)
     arguments = checkpoint.setdefault("hyper_parameters", {})  # Lightning omits it if there are none
     _check(path, checkpoint["ganzoo"].get("variant"), arguments, checkpoint.get("state_dict"))
+    _from_data(path, checkpoint["ganzoo"], arguments)
     return checkpoint
 
 

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 
 import ganzoo
-from ganzoo.checkpoint.pretrained import save_pretrained
+from ganzoo.checkpoint.pretrained import read_checkpoint, save_pretrained
 from ganzoo.checkpoint.sealed import CheckpointError, CheckpointIO
 from ganzoo.cli import main
 from ganzoo.core.pixels import to_float, to_uint8
@@ -132,12 +132,12 @@ def test_other_readings_are_refused_except_in_a_new_training():
 
 
 def test_a_resume_on_the_command_line_names_the_setting(capsys):
-    fit(model := translator(), paired(), steps=1).save_checkpoint("a.ckpt")
+    fit(translator(), paired(), steps=1).save_checkpoint("a.ckpt")
     line = "fit --model Pix2Pix --model.width 4 --data PairedFolder --data.path photos --data.source_path drawings"
     line += " --data.image_size [8,12] --data.source_channels 1 --data.batch_size 2 --data.num_workers 0"
     assert main(shlex.split(f"{line} --trainer.max_steps 2 --ckpt_path a.ckpt")) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "fit of image is squeeze in the model, but crop in the data" in error and model.images_seen == 2
+    assert "fit of image is squeeze in the model, but crop in the data" in error and not Path("runs").exists()
 
 
 def test_scores_read_folders_as_the_model_s_training():
@@ -230,9 +230,9 @@ def test_damaged_readings_are_refused_by_every_loader():
     save_pretrained(ganzoo.load("a.ckpt"), "weights")
     config = json.loads(Path("weights/config.json").read_text())
     Path("weights/config.json").write_text(json.dumps({**config, "readings": {"image": {"size": -8}}}))
-    for path in ("b.ckpt", "weights"):
+    for path, read in (("b.ckpt", ganzoo.load), ("weights", ganzoo.load), ("b.ckpt", read_checkpoint)):
         with pytest.raises(CheckpointError, match=f"{path} is damaged: its reading of image"):
-            ganzoo.load(path)
+            read(Path(path))
     for attempt in (
         lambda: ganzoo.GAN.load_from_checkpoint("b.ckpt"),
         lambda: fit(small(), folder_of(), steps=2, ckpt_path="b.ckpt"),
