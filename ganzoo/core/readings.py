@@ -62,7 +62,11 @@ def saved(found: Any, arguments: Mapping[str, Any]) -> Readings:
 
 def _saved(kind: str, settings: Any, arguments: Mapping[str, Any]) -> Reading:
     what = f"its reading of {kind}"
-    if not isinstance(settings, dict) or not is_plain(settings) or len(str(settings)) > 1000:
+    try:
+        plain = isinstance(settings, dict) and is_plain(settings) and len(str(settings)) <= 1000
+    except RecursionError:
+        plain = False
+    if not plain:
         raise ValueError(f"{what} consists of other values than settings")
     if unknown := settings.keys() - {field.name for field in fields(Reading)}:
         raise ValueError(f"{what} has the unknown setting {visible(min(unknown)[:40])}, perhaps of a newer ganzoo")

@@ -121,7 +121,8 @@ def take_from_data(model: GANModule, data: Any, stage: str) -> None:
     names = class_names(data, model.hparams.get("num_classes") or model.num_classes)
     found = readings.of(data)
     if stage == "fit":
-        model.class_names, model.readings = names or model.class_names, found or model.readings
+        model.class_names = names or model.class_names
+        model.readings = found if hasattr(data, "readings") else model.readings
     else:
         model.class_names, model.readings = agreed(model.class_names, names), readings.agreed(model.readings, found)
 

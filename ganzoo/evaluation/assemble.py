@@ -43,7 +43,8 @@ def evaluate(
     Args:
         fakes: a model, or images: the path of a folder or .zip of pictures, or of a .npy/.npz file; a tensor or array
             [N, C, H, W], uint8 or float in [-1, 1]; or a data set of `ganzoo.data`.
-        reals: a data module, or images as above; None for metrics that need none.
+        reals: a data module, or images as above; None for metrics that need none. Pictures in a folder are read as in
+            the model's training (`model.readings`), if that is known.
         metrics: names in `ganzoo.evaluation.choice.METRICS`, with settings as in "kid:size=500"; None for all default
             ones that can be computed.
         n: number of fakes of a model; None for the default of `usual_count`.

@@ -20,7 +20,8 @@ from ganzoo.checkpoint.pretrained import read_checkpoint, save_pretrained
 from ganzoo.checkpoint.sealed import CheckpointError, CheckpointIO
 from ganzoo.cli import main
 from ganzoo.core.pixels import to_float, to_uint8
-from ganzoo.core.readings import saved
+from ganzoo.core.readings import agreed, saved
+from ganzoo.core.training_state import take_from_data
 from ganzoo.data import (
     CIFAR10,
     LSUN,
@@ -129,6 +130,12 @@ def test_other_readings_are_refused_except_in_a_new_training():
     assert resumed.images_seen == 4
     fit(model, folder_of("pad"), steps=1)
     assert model.readings == {"image": Reading(8, 3, "pad")}
+    take_from_data(model, None, "fit")
+    assert model.readings == {"image": Reading(8, 3, "pad")}, "a loader of tensors does not say"
+    take_from_data(model, Digits(), "fit")
+    assert model.readings == {}, "not from files"
+    sizes = {"image": Reading(8, 3)}, {"image": Reading(16, 1), "source": Reading(16)}
+    assert agreed(*sizes) == {**sizes[1], **sizes[0]}, "sizes and channels are compared elsewhere"
 
 
 def test_a_resume_on_the_command_line_names_the_setting(capsys):
@@ -206,6 +213,7 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     "kind": ({"label": {}}, "its readings are not those of image and source"),
     "no settings": ({"image": 3}, "its reading of image consists of other values than settings"),
     "nested": ({"image": {"size": 8, "fit": "x" * 2000}}, "its reading of image consists of other values"),
+    "deep": ({"image": {"size": 8, "fit": json.loads("[" * 900 + "]" * 900)}}, "its reading of image consists of"),
     "unknown": ({"image": {"size": 8, "code\n": 1}}, r"has the unknown setting code\\n, perhaps of a newer ganzoo"),
     "no size": ({"image": {}}, "its reading of image: size is null"),
     "size": ({"image": {"size": 1 << 20}}, "its reading of image: size is 1048576; it takes"),
