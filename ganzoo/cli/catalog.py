@@ -118,8 +118,7 @@ def _checkpoint(path: Path) -> int:
         if classes:
             lines.append(f"  {'classes':<24}{', '.join(f'{label} {visible(c)}' for label, c in enumerate(classes))}")
         for kind, reading in readings.items():
-            how = ", ".join(f"{key} {value}" for key, value in reading.settings.items())
-            lines.append(f"  {f'files read as {kind}':<24}{visible(how)}")
+            lines.append(f"  {f'files read as {kind}':<24}{visible(reading)}")
     size = sum(file.stat().st_size for file in ([path] if path.is_file() else path.iterdir()))
     kind = ", generator only" if slim else ""
     print(f"{visible(path)}: {visible(name)}, {seen:,} images seen, {size / 1e6:.1f} MB{kind}")

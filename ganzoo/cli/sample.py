@@ -209,7 +209,7 @@ def _parts(
     """Batches of sources (None without --source) and images, [N, C, H, W] in [-1, 1]."""
     import torch
 
-    from ganzoo.core.pixels import to_float
+    from ganzoo.core.pixels import scaled
 
     reading = _reading(model, options.direction)
     most = max(1, min(256, PIXELS // area(reading.size or 1)))
@@ -217,8 +217,7 @@ def _parts(
         part = slice(start, start + most)
         sources = None
         if files is not None:
-            sources = torch.stack(_each(files[part], reading))
-            sources = to_float(sources)
+            sources = scaled(torch.stack(_each(files[part], reading)))
         if options.direction == "back":
             images = model.translate_back(sources).cpu()
         else:

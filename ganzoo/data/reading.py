@@ -45,9 +45,14 @@ class Reading:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The arguments as plain values, equal for equal readings."""
+        """The arguments as plain values."""
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
         return {**plain, "size": normal_size(self.size)}
+
+    def __str__(self) -> str:
+        usual = Reading(None).settings
+        named = ("size", "channels", "fit")
+        return ", ".join(f"{k} {v}" for k, v in self.settings.items() if k in named or v != usual[k])
 
     @property
     def unusual(self) -> list[str]:

@@ -20,7 +20,7 @@ from ganzoo.checkpoint.pretrained import read_checkpoint, save_pretrained
 from ganzoo.checkpoint.sealed import CheckpointError, CheckpointIO
 from ganzoo.cli import main
 from ganzoo.core.pixels import to_float, to_uint8
-from ganzoo.core.readings import agreed, saved
+from ganzoo.core.readings import agreed, saved, stored
 from ganzoo.core.training_state import take_from_data
 from ganzoo.data import (
     CIFAR10,
@@ -87,10 +87,10 @@ def test_a_translator_reads_sources_as_in_training(capsys):
     fit(model, data, steps=1).save_checkpoint("a.ckpt")
     save_pretrained(ganzoo.load("a.ckpt"), "weights")
     save_pretrained(ganzoo.load("weights"), "slim", slim=True)
-    assert model.readings == data.readings == FOUND
-    assert ganzoo.Pix2Pix.load_from_checkpoint("a.ckpt").readings == FOUND
+    assert stored(model.readings) == stored(data.readings) == stored(FOUND)
+    assert stored(ganzoo.Pix2Pix.load_from_checkpoint("a.ckpt").readings) == stored(FOUND)
     for path in ("a.ckpt", "weights", "slim"):
-        assert ganzoo.load(path).readings == FOUND
+        assert stored(ganzoo.load(path).readings) == stored(FOUND)
         out = run(f"info {path}", capsys)
         assert "  files read as image     size [8, 12], channels 3, fit squeeze\n" in out
         assert "  files read as source    size [8, 12], channels 1, fit squeeze\n" in out
@@ -232,7 +232,7 @@ def test_readings_of_strangers_are_checked(bad):
 def test_damaged_readings_are_refused_by_every_loader():
     fit(small(), folder_of(), steps=1).save_checkpoint("a.ckpt")
     checkpoint = torch.load("a.ckpt", weights_only=True)
-    assert checkpoint["ganzoo"]["readings"] == {"image": {"size": 8, "channels": 3, "fit": "squeeze"}}
+    assert checkpoint["ganzoo"]["readings"] == {"image": Reading(8, 3, "squeeze").settings}
     checkpoint["ganzoo"]["readings"]["image"]["fit"] = torch.tensor([1])
     CheckpointIO().save_checkpoint(checkpoint, "b.ckpt")
     save_pretrained(ganzoo.load("a.ckpt"), "weights")
