@@ -23,16 +23,18 @@ PARTS |= {"drawing", "player", "restored", "sampling", "strategy", "training_sta
 CORE = {"core/module", "checkpoint/sealed", *(f"core/{part}" for part in PARTS)}
 TORCH = {"torch", "numpy"}
 LIGHTNING = {*TORCH, "lightning", "torchvision", "torchmetrics", "torch_fidelity", "sklearn", "PIL", "av", "mlxtend"}
-LIGHTNING |= {"pyarrow"}
+LIGHTNING |= {"pyarrow", "tifffile"}
 DATA = {"checkpoint/bounds", *(f"core/{name}" for name in ("atomic", "files", "types", "random", "limits", "pixels"))}
 DATA |= {
     "core/signals",
     "core/text",
+    "data/agreed",
     "data/archive",
     "data/datasets",
     "data/order",
     "data/decoding",
     "data/reading",
+    "data/rasters",
     "data/rows",
 }
 TOGETHER = {"choice", "comparison", "extractors", "measure", "sweep"}  # may import other modules of `evaluation`
