@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 import torch
@@ -82,6 +82,20 @@ def check_unpacked(archive: zipfile.ZipFile, size: int) -> None:
         raise ValueError(f"it would unpack from {size:,} to {unpacked:,} bytes")
 
 
+def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of an array in numpy's format; the file is then at its first value.
+
+    Raises:
+        ValueError: it is damaged, or contains Python objects.
+    """
+    version = npy.read_magic(file)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read(file)
+    if dtype.hasobject:
+        raise ValueError("it contains Python objects, which are never unpickled")
+    return shape, dtype
+
+
 def read_npz(file: BinaryIO, *names: str) -> dict[str, np.ndarray]:
     """Arrays of a .npz, those named or all; nothing is unpickled.
 
@@ -93,11 +107,7 @@ def read_npz(file: BinaryIO, *names: str) -> dict[str, np.ndarray]:
         check_unpacked(archive, size)
         for member in [archive.getinfo(f"{name}.npy") for name in names] or archive.infolist():
             with archive.open(member) as opened:
-                version = npy.read_magic(opened)
-                read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-                shape, _, dtype = read(opened)
-                if dtype.hasobject:
-                    raise ValueError(f"{member.filename} contains Python objects, which are never unpickled")
+                shape, dtype = npy_header(opened)
                 if opened.tell() + math.prod(shape) * dtype.itemsize != member.file_size:
                     raise ValueError(f"{member.filename} does not have the size of an array {list(shape)} of {dtype}")
     file.seek(0)

@@ -25,7 +25,14 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--image_size", type=number(Size), metavar="N", help="pixels per side, or [height, width] (default: unchanged)"
     )
-    parser.add_argument("--channels", type=int, choices=(1, 3), default=3, help="1 for grey (default: 3, colour)")
+    parser.add_argument(
+        "--channels",
+        type=number(Count),
+        default=3,
+        metavar="N",
+        help="1 grey, 2 grey and alpha, 3 colour, 4 colour and alpha, or bands (default: 3)",
+    )
+    parser.add_argument("--background", metavar="COLOUR", help="under transparent pictures (default: white)")
     parser.add_argument(
         "--fit",
         choices=("crop", "squeeze", "pad"),
@@ -64,7 +71,8 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         raise
     assert index.shards is not None
     n, (height, width) = sum(entry.images for entry in index.shards), sides(index.image_size)
-    what = f"{n:,} {'colour' if index.channels == 3 else 'grey'} pictures of {width}x{height}"
+    kinds = {1: "grey pictures", 3: "colour pictures"}
+    what = f"{n:,} {kinds.get(index.channels, f'pictures with {index.channels} channels')} of {width}x{height}"
     classes = f", {len(index.classes)} classes" if index.classes else ""
     gigabytes = sum(file.stat().st_size for file in options.out.glob("*.arrow")) / 1e9
     shards = "1 shard" if len(index.shards) == 1 else f"{len(index.shards):,} shards"
@@ -77,6 +85,7 @@ def _options(message: str) -> str:
     """Replaces the library's argument names in a message by this command's options."""
     changes = {"set data.corrupt to skip": "pass --corrupt skip", "with image_size, such as": "with --image_size"}
     changes |= {"labels=True": "--labels", "pass labels=False": "leave --labels out"}
+    changes |= {"set channels to": "pass --channels", "do not fit channels": "do not fit --channels"}
     for library, option in changes.items():
         message = message.replace(library, option)
     return message

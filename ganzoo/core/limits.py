@@ -42,6 +42,7 @@ CountFrom0 = Annotated[int, Limits(0, math.inf)]
 Pixels = Annotated[int, Limits(1, 2**14)]  # side of an image
 Sides = Annotated[Sequence[int], "[height, width]"]
 Size = Pixels | Sides  # of an image: the side of a square, or [height, width]
+Bounds = Annotated[Sequence[float], "[lowest, highest]"]
 Layers = Annotated[int, Limits(1, 1000)]  # more would hang
 Positive = Annotated[float, Limits(0, above=True)]
 NonNegative = Annotated[float, Limits(0)]
@@ -130,6 +131,11 @@ def refusal(value: Any, hint: Any) -> str | None:
             if fits := isinstance(value, list | tuple) and len(value) == 2:
                 problem = next(filter(None, (refusal(side, Pixels) for side in value)), None)
                 return problem and f"is {list(value)}: a side {problem}"
+        elif kind == Bounds:
+            words.append(limits)
+            if fits := isinstance(value, list | tuple) and len(value) == 2 and all(map(KINDS[float][1], value)):
+                low, high = value
+                return None if -math.inf < low < high < math.inf else f"is {list(value)}; it takes {limits}"
         else:
             words.append(f"a {plain.__name__}" if isinstance(plain, type) else "a class")
             fits = value is not None or takes_none(plain)  # other types are not checked

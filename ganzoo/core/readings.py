@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from ganzoo.core.arguments import is_plain
 from ganzoo.core.limits import Count, Size, check, refusal
 from ganzoo.core.text import visible
+from ganzoo.data.decoding import check_colour
 from ganzoo.data.reading import Reading
 
 Readings = Mapping[str, Reading]  # of "image" and "source"; only those that are known
@@ -30,14 +31,20 @@ def agreed(mine: Readings, theirs: Readings) -> Readings:
         MisconfigurationException: the same files would become other images.
     """
     for kind in (kind for kind in mine if kind in theirs):
-        my, their = mine[kind].settings, theirs[kind].settings
-        if odd := [name for name in my if my[name] != their[name] and name not in ("size", "channels")]:
+        my, their = _compared(mine[kind]), _compared(theirs[kind])
+        if odd := [name for name in my if my[name] != their[name]]:
             name = odd[0]
             raise MisconfigurationException(
                 f"{name} of {kind} is {my[name]} in the model, but {their[name]} in the data, so pictures become other "
                 f"images: use data that is read with {name} {my[name]}, or train a new model"
             )
     return {**theirs, **mine}
+
+
+def _compared(reading: Reading) -> dict[str, Any]:
+    """The settings that determine what pictures look like, whatever their size, channels and depth."""
+    settings = {**reading.settings, "background": reading.background or "white"}
+    return {name: value for name, value in settings.items() if name not in ("size", "channels", "deep")}
 
 
 def stored(readings: Readings) -> dict[str, dict[str, Any]]:
@@ -75,6 +82,7 @@ def _saved(kind: str, settings: Any, arguments: Mapping[str, Any]) -> Reading:
     try:
         check(Reading, settings)
         reading = Reading(**settings)
+        check_colour(reading.background or "white")
     except (TypeError, ValueError) as error:
         raise ValueError(f"{what}: {error}") from error
     own: dict[str, Any] = {}

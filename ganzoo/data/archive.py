@@ -34,8 +34,8 @@ class Member(NamedTuple):
     def __str__(self) -> str:
         return f"{self.archive}/{self.name}"
 
-    def open(self) -> BytesIO:
-        """Its content.
+    def content(self) -> bytes:
+        """Its uncompressed bytes.
 
         Raises:
             ValueError: It is encrypted, compressed by an unsupported method, too large, or damaged.
@@ -54,7 +54,7 @@ class Member(NamedTuple):
             content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, self.size + 1)
         if signature != b"PK\3\4" or len(content) != self.size or zlib.crc32(content) != self.crc32:
             raise ValueError("damaged in the zip archive")
-        return BytesIO(content)
+        return content
 
 
 File = Path | Member
@@ -62,7 +62,7 @@ File = Path | Member
 
 def open_any(file: File) -> Any:
     """A regular file or a member of an archive, open for reading."""
-    return file.open() if isinstance(file, Member) else open_file(file)
+    return BytesIO(file.content()) if isinstance(file, Member) else open_file(file)
 
 
 def stamp(file: File) -> str:

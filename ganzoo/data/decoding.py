@@ -13,17 +13,18 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageColor, ImageOps
 from torch import Tensor
 
 from ganzoo.core.limits import Size, area, check_memory, sides
 from ganzoo.core.text import visible
 from ganzoo.data.archive import File, is_archive, members, open_any
+from ganzoo.data.rasters import ARRAYS, MOST_PIXELS, Raster, is_array, png16, raster_layout, read_raster, turned
 
 Fit = Literal["crop", "squeeze", "pad"]
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")  # for any extension; for EPS, Pillow would run Ghostscript
-MOST_PIXELS = 89_478_485  # Pillow's own limit, above which it warns
+CLEAR = (0, 0, 0, 0)
 
 
 def resize(images: Tensor, size: Size) -> Tensor:
@@ -42,26 +43,40 @@ def resize(images: Tensor, size: Size) -> Tensor:
     return torch.cat(parts)
 
 
-def fitted(picture: Image.Image, size: Size, fit: Fit = "crop") -> Tensor:
-    """A picture of mode L or RGB as uint8 [C, *size].
+def fitted(picture: Image.Image, size: Size, fit: Fit = "crop", background: str = "white") -> Tensor:
+    """A picture of mode L, LA, RGB or RGBA as uint8 [C, *size].
 
     Args:
         picture: Of any size.
         size: Pixels per side of a square, or [height, width].
         fit: "crop" keeps the largest centred part of this shape; "squeeze" distorts the whole picture to it; "pad"
-            centres the whole picture on white, as transparent pictures are put on white.
+            centres the whole picture on the background, or on transparent black if it has transparency.
+        background: Name of a colour.
     """
-    height, width = sides(size)
-    if fit == "crop":
-        picture = picture.crop(_centred(picture.size, _largest(picture.size, (width, height))))
-    inner = _largest((width, height), picture.size) if fit == "pad" else (width, height)
-    if picture.size != inner:
-        picture = picture.resize(inner, Image.Resampling.LANCZOS)  # Pillow's filters are antialiased
-    if inner != (width, height):
-        canvas = Image.new(picture.mode, (width, height), "white")
-        canvas.paste(picture, _centred(canvas.size, inner))
+    crop, (width, height), place = frame(picture.size, size, fit)
+    if crop != (0, 0, *picture.size):
+        picture = picture.crop(crop)
+    if picture.size != (width, height):
+        # Pillow's filters are antialiased; colours are weighted by their opacity
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+    if (height, width) != (whole := sides(size)):
+        clear = CLEAR[-len(picture.mode) :] if picture.mode.endswith("A") else background
+        canvas = Image.new(picture.mode, whole[::-1], clear)
+        canvas.paste(picture, place)
         picture = canvas
     return pixels(picture)
+
+
+Box = tuple[int, int, int, int]  # left, top, right, bottom
+
+
+def frame(own: tuple[int, int], size: Size, fit: Fit) -> tuple[Box, tuple[int, int], Box]:
+    """How `fitted` treats a picture of a size (width, height): the part that is used, its (width, height) after
+    resampling, and its place in the result."""
+    height, width = sides(size)
+    crop = _centred(own, _largest(own, (width, height))) if fit == "crop" else (0, 0, *own)
+    inner = _largest((width, height), own) if fit == "pad" else (width, height)
+    return crop, inner, _centred((width, height), inner)
 
 
 def _largest(room: tuple[int, int], shape: tuple[int, int]) -> tuple[int, int]:
@@ -71,19 +86,19 @@ def _largest(room: tuple[int, int], shape: tuple[int, int]) -> tuple[int, int]:
     return room[0], max(1, round(room[0] * shape[1] / shape[0]))
 
 
-def _centred(room: tuple[int, int], inner: tuple[int, int]) -> tuple[int, int, int, int]:
+def _centred(room: tuple[int, int], inner: tuple[int, int]) -> Box:
     """Left, top, right and bottom of a centred rectangle, from sizes (width, height)."""
     left, top = (room[0] - inner[0]) // 2, (room[1] - inner[1]) // 2
     return left, top, left + inner[0], top + inner[1]
 
 
 def pixels(picture: Image.Image) -> Tensor:
-    """A picture of mode L or RGB as uint8 [C, H, W]."""
+    """A picture of mode L, LA, RGB or RGBA as uint8 [C, H, W]."""
     return torch.from_numpy(np.array(picture)).reshape(picture.height, picture.width, -1).permute(2, 0, 1).contiguous()
 
 
-def upright(file: File, least: int | None = None) -> Image.Image:
-    """Read a picture upright (EXIF orientation applied), with 8 bits per channel, and on white if it is transparent.
+def upright(file: File, least: int | None = None) -> Image.Image | Raster:
+    """Read a picture upright (orientation applied): Pillow's if it has 8 bits per channel, otherwise a raster.
 
     Args:
         file: The picture.
@@ -91,22 +106,45 @@ def upright(file: File, least: int | None = None) -> Image.Image:
             None decodes the full size.
 
     Raises:
-        ValueError: It has 32-bit pixels outside the 16-bit range.
-        Exception: Whatever Pillow raises on a broken file.
+        Exception: Whatever Pillow, numpy or tifffile raise on a broken file.
     """
-    with open_picture(file) as opened:
-        if least:
-            opened.draft(None, (least, least))
-        picture: Image.Image = ImageOps.exif_transpose(opened)
-    if picture.mode.startswith("I"):  # 16 bits: Pillow would clip the values instead of scaling them
-        values = np.asarray(picture)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"32-bit pixels from {values.min()} to {values.max()}, outside the 16-bit range")
-        picture = Image.fromarray((values / 257).round().astype(np.uint8))
-    if picture.has_transparency_data:
+    if is_array(file):
+        return read_raster(file)
+    try:
+        with open_picture(file) as opened:
+            kind, orientation = _bands(opened), _orientation(opened)
+            if kind.hidden and opened.format != "PNG":
+                return read_raster(file)
+            if not kind.hidden:
+                if least:
+                    opened.draft(None, (least, least))
+                picture: Image.Image = ImageOps.exif_transpose(opened)
+                if picture.mode not in ("F", *WIDE):
+                    return picture
+                return Raster(np.asarray(picture)[..., None].astype(kind.dtype))
+    except Image.UnidentifiedImageError:
+        if raster_layout(file) is None:
+            raise
+        return read_raster(file)
+    with open_any(file) as binary:
+        raster = png16(binary)
+    return raster._replace(values=turned(raster.values, orientation))
+
+
+def flattened(picture: Image.Image, channels: int, background: str) -> Image.Image:
+    """A picture in grey (1 channel), colour (3), or either with alpha (2, 4); without alpha on a background."""
+    if channels in (1, 3) and picture.has_transparency_data:
         picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return picture
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, background), picture)
+    return picture.convert({1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels])
+
+
+def check_colour(name: str) -> None:
+    """Raise a ValueError unless Pillow knows a colour."""
+    try:
+        ImageColor.getcolor(name, "RGB")
+    except ValueError:
+        raise ValueError(f"background is {name!r}, which is no colour: use a name such as white, or #rrggbb") from None
 
 
 @contextmanager
@@ -125,34 +163,101 @@ def open_picture(file: File | BinaryIO) -> Iterator[Image.Image]:
         yield picture
 
 
-def header(file: File) -> tuple[tuple[int, int], str] | str:
-    """Upright (width, height) and Pillow's mode, from the header alone; or the reason why the file is unusable.
-    `RGB;16` marks 16 bits per channel that Pillow reduces to 8."""
+class Header(NamedTuple):
+    """What is known of a picture before it is decoded."""
+
+    size: tuple[int, int]  # upright width and height, in pixels
+    mode: str  # Pillow's, `RGB;16` for 16 bits per channel that Pillow would reduce to 8; or numpy's type of an array
+    bands: int = 3  # with alpha
+    alpha: bool = False
+    dtype: str = "uint8"  # of the values
+    frames: bool = False  # whether there are several, of which the first is used
+    rotated: bool = False  # by its orientation
+
+    @property
+    def colours(self) -> int:
+        """Bands without alpha: 1 for grey, 3 for colour."""
+        return self.bands - self.alpha
+
+    @property
+    def deep(self) -> bool:
+        """Whether it has more than 8 bits per channel."""
+        return self.dtype != "uint8"
+
+
+def header(file: File) -> Header | str:
+    """The header of a picture; or the reason why the file is unusable."""
     try:
+        if is_array(file):
+            return _raster_header(file)
         with open_picture(file) as picture:
-            if picture.mode == "F":
-                return "32-bit float pixels of unknown range"
-            tiles = getattr(picture, "tile", [])
-            arguments = tiles[0].args if tiles else ""
-            raw = str(arguments if isinstance(arguments, str) else arguments[0])
-            hides = ";16" in raw and ";16" not in picture.mode and not raw.startswith("BGR")  # BGR;16: 5, 6, 5 bits
-            size = (picture.size[1], picture.size[0]) if _quarter_turned(picture) else picture.size
-            return size, f"{picture.mode};16" if hides else picture.mode
+            kind, orientation = _bands(picture), _orientation(picture)
+            if kind.hidden and picture.format != "PNG":
+                return _raster_header(file)
+            size = picture.size
+            if orientation > 4 and picture.format != "TIFF":  # Pillow has already swapped those
+                size = size[1], size[0]
+            several = bool(getattr(picture, "is_animated", False))  # counting 100,000 frames would take minutes
+            mode = f"{picture.mode};16" if kind.hidden else picture.mode
+            return Header(size, mode, kind.bands, kind.alpha, kind.dtype, several, orientation > 1)
     except Image.UnidentifiedImageError:
-        return "not a picture"
+        return _raster_header(file)
     except Exception as error:  # Pillow raises many types on broken files
         return str(error)
 
 
-def _quarter_turned(picture: Image.Image) -> bool:
-    """Whether `ImageOps.exif_transpose`, which reads the same tag, will swap width and height."""
-    if picture.format == "TIFF":  # Pillow has already swapped them
-        return False
+def _raster_header(file: File) -> Header | str:
+    try:
+        layout = raster_layout(file)
+    except Exception as error:  # numpy and tifffile raise many types on broken files
+        return str(error) or type(error).__name__
+    if layout is None:
+        return "not a picture"
+    size, bands, dtype, *rest = layout
+    return Header(size, f"{bands} x {dtype.name}" if bands > 1 else dtype.name, bands, rest[0], dtype.name, *rest[1:])
+
+
+class _Bands(NamedTuple):
+    """Bands and type of a picture."""
+
+    bands: int
+    alpha: bool
+    dtype: str
+    hidden: bool  # whether Pillow would reduce them
+
+
+def _bands(picture: Any) -> _Bands:
+    """The bands and type of an opened picture."""
+    tiles = getattr(picture, "tile", [])
+    arguments = tiles[0].args if tiles else ""
+    raw, mode = str(arguments if isinstance(arguments, str) else arguments[0]), picture.mode
+    deep = ";16" in raw and ";16" not in mode and mode != "I" and not raw.startswith("BGR")  # BGR;16: 5, 6, 5 bits
+    form = picture.tag_v2.get(339, (1,))[0] if picture.format == "TIFF" else None  # 2: signed integers
+    other = form is not None and raw.endswith("X") or mode == "L" and form == 2  # Pillow leaves bands or signs out
+    bands = 1 if mode in ("1", "L", "F", *WIDE) else 2 if mode in ("LA", "La") else 3
+    if raw.startswith("LA;16"):
+        bands = 2
+    alpha = mode == "RGBA" if deep else mode not in ("F", *WIDE) and bool(picture.has_transparency_data)
+    bands += alpha and bands != 2
+    dtype = "float32" if mode == "F" else "uint16" if deep or mode.startswith("I;16") else "uint8"
+    if mode == "I" and picture.format == "TIFF":
+        bits = picture.tag_v2.get(258, (1,))[0]
+        dtype = "int16" if bits == 16 else "int32" if form == 2 else "uint32"
+    elif mode == "I":
+        dtype = "uint16"  # of a PNG, in earlier versions of Pillow
+    return _Bands(bands, alpha, dtype, deep or other)
+
+
+WIDE = "I", "I;16", "I;16L", "I;16B", "I;16N"  # Pillow's modes of grey with 16 or 32 bits
+
+
+def _orientation(picture: Any) -> int:
+    """The orientation that `ImageOps.exif_transpose`, which reads the same tag, applies."""
     # PNG's own `getexif` decodes the whole picture, since metadata may follow the pixels.
-    exif = (
-        picture.getexif() if picture.format == "PNG" and _has_trailing_chunks(picture) else Image.Image.getexif(picture)
-    )
-    return exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    late = picture.format == "PNG" and _has_trailing_chunks(picture)
+    exif = picture.getexif() if late else Image.Image.getexif(picture)
+    found = exif.get(ExifTags.Base.Orientation, 1)
+    return found if found in range(1, 9) else 1
 
 
 def _has_trailing_chunks(picture: Any) -> bool:
@@ -171,39 +276,13 @@ def _has_trailing_chunks(picture: Any) -> bool:
         file.seek(place)
 
 
-def deep(mode: str) -> bool:
-    """Whether a mode returned by `header` has more than 8 bits per channel."""
-    return mode == "I" or ";16" in mode
-
-
-def transparent(mode: str) -> bool:
-    """Whether a mode returned by `header` has an alpha channel."""
-    return mode.partition(";")[0] in ("LA", "La", "PA", "RGBA", "RGBa")
-
-
-def warn_of_losses(headers: dict[str, tuple[tuple[int, int], str]], root: Path) -> None:
-    """Warn about pictures of a folder that lose 16-bit precision or transparency: at most one warning for each."""
-    cases = (deep, "16 bits per channel and are reduced to 8"), (transparent, "transparency and are put on white")
-    for lossy, what in cases:
-        if names := [name for name, (_, mode) in headers.items() if lossy(mode)]:
-            n = f"{len(names):,} of {len(headers):,} pictures in {root.absolute()}"
-            warnings.warn(f"{n} have {what}: {listing(names, 1)}", stacklevel=4)
-
-
-def grey(mode: str) -> bool:
-    """Whether a Pillow mode is greyscale."""
-    return mode in ("1", "L", "LA", "La") or mode.startswith("I")
-
-
-def readable(root: Path, files: dict[str, File], corrupt: str) -> dict[str, tuple[tuple[int, int], str]]:
+def readable(root: Path, files: dict[str, File], corrupt: str) -> dict[str, Header]:
     """The headers (see `header`) of all usable files; the others are passed to `leave_out`."""
     with ThreadPoolExecutor() as pool:
         seen = dict(zip(files, pool.map(header, files.values()), strict=True))
     bad = {name: problem for name, problem in seen.items() if isinstance(problem, str)}
     leave_out(bad, len(files), f"files in {visible(root.absolute())} cannot be read as pictures", corrupt)
-    found = {name: found for name, found in seen.items() if not isinstance(found, str)}
-    warn_of_losses(found, root)
-    return found
+    return {name: found for name, found in seen.items() if not isinstance(found, str)}
 
 
 def leave_out(bad: dict[str, str], n: int, what: str, corrupt: str) -> None:
@@ -219,7 +298,8 @@ def leave_out(bad: dict[str, str], n: int, what: str, corrupt: str) -> None:
 
 
 class Tree(NamedTuple):
-    """The contents of a folder or an archive, without hidden files and folders; names are relative."""
+    """The contents of a folder or an archive, without hidden files and folders; names are relative. Arrays are pictures
+    if there are no others."""
 
     pictures: dict[str, File]  # sorted by name
     others: dict[str, File]
@@ -240,11 +320,12 @@ def find(root: Path) -> Tree:
         raise NotADirectoryError(f"{root.absolute()} is a file: give the folder of the pictures, or a .zip of them.")
     files, folders = members(root) if is_archive(root) else _walk(root)
     pictures = {name: files[name] for name in sorted(files) if name.lower().endswith(EXTENSIONS)}
+    pictures = pictures or {name: files[name] for name in sorted(files) if name.lower().endswith(ARRAYS)}
     others = {name: file for name, file in files.items() if name not in pictures}
     if not pictures:
         raise FileNotFoundError(
-            f"No pictures in {root.absolute()} or below: looked for {' '.join(EXTENSIONS)}, found {len(others)} other "
-            "files."
+            f"No pictures in {root.absolute()} or below: looked for {' '.join(EXTENSIONS + ARRAYS)}, found "
+            f"{len(others)} other files."
         )
     return Tree(pictures, others, folders)
 

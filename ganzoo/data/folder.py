@@ -15,19 +15,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ganzoo.core.limits import NonNegative, Share, Size, sides
+from ganzoo.core.limits import Count, NonNegative, Share, Size, sides
 from ganzoo.core.text import composed, path_of, visible
 from ganzoo.core.types import Batch
+from ganzoo.data.agreed import Range, agreed, limits, summary
 from ganzoo.data.archive import File, name_of, open_any
 from ganzoo.data.base import GANDataModule, Split, Workers
 from ganzoo.data.datasets import Images, combine, digest_files
-from ganzoo.data.decoding import Fit, Tree, deep, find, header, listing, open_picture, readable, upright
-from ganzoo.data.reading import Reading
+from ganzoo.data.decoding import Fit, Header, Tree, find, header, listing, readable, upright
+from ganzoo.data.rasters import Raster
+from ganzoo.data.reading import Reading, as_raster
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 DATASET = "dataset.json"  # StyleGAN's file of labels
@@ -36,11 +38,12 @@ VAL, TEST = 1, 2  # bits
 
 
 class ImageFolder(GANDataModule):
-    """Your own pictures, flat or nested: PNG, JPEG, WebP, BMP, TIFF and GIF (the first frame).
+    """Your own pictures, flat or nested: PNG, JPEG, WebP, BMP, TIFF and GIF (the first frame); or, in a folder without
+    these, .npy and .npz (the first array) with one picture each, [H, W] or [H, W, C].
 
-    Grey, colour, palette, CMYK, 16-bit and transparent pictures (on white) are all converted, and EXIF orientation is
-    applied. Hidden files, and files with other extensions, are ignored. A zip archive is read like the folder that it
-    contains, without unpacking it.
+    Grey, colour, palette, CMYK and transparent pictures are all converted, and EXIF orientation is applied. Images of
+    more than 8 bits per channel are float32, without loss. Hidden files, and files with other extensions, are ignored.
+    A zip archive is read like the folder that it contains, without unpacking it.
 
     If all pictures are in top-level folders train and val, train and test, or all three, these are the splits (the
     other one replaces a missing val or test). Otherwise a hash of a file's relative path, independent of the seed,
@@ -49,12 +52,15 @@ class ImageFolder(GANDataModule):
 
     Attributes:
         classes: Class names, in the order of the labels; empty without labels.
+        reading: How files become images.
+        seen: What is unusual about the pictures, and what is done with it; empty if nothing is.
 
     Args:
         path: The folder, or a zip archive.
         image_size: Pixels per side of a square after resampling, or [height, width].
-        channels: 3 for colour, 1 for grey.
-        fit: For pictures of another shape: "crop" the centre, "squeeze" the whole picture, or "pad" it with white.
+        channels: 3 for colour, 1 for grey; 4 and 2 for these with alpha; or the number of bands in TIFF, .npy and .npz.
+        fit: For pictures of another shape: "crop" the centre, "squeeze" the whole picture, or "pad" it with the
+            background (with transparency for 2 or 4 channels, with the lowest value for other bands).
         labels: Whether pictures have classes: the top-level subfolders (or those of train, val and test), sorted with
             numbers by their value ("2" before "10"); or, if there is one, StyleGAN's dataset.json. A subfolder without
             a readable picture keeps its number.
@@ -63,40 +69,51 @@ class ImageFolder(GANDataModule):
         cache_gb: Memory for decoded pictures in GB; if all of them fit, each is decoded only once, otherwise in every
             epoch.
         num_workers: Worker processes that decode in advance; None takes the number of CPU cores, at most 8.
+        background: Name of the colour on which transparent pictures are put, or #rrggbb, for 1 or 3 channels; None for
+            white.
+        range: The values that become -1 and 1 (others are clipped): [lowest, highest], "type" for those of each file's
+            integers, or "data" for those in all files. None is "type" for unsigned integers of up to 16 bits; other
+            types need a range.
         **kwargs: See `GANDataModule`.
 
     Raises:
         FileNotFoundError: The folder does not exist, or contains no pictures.
         NotADirectoryError: `path` is another file.
-        ValueError: Some files are not pictures; the archive is damaged; or, with `labels`, some pictures have no class.
+        ValueError: Some files are not pictures, or have other bands or another depth; the archive is damaged; or, with
+            `labels`, some pictures have no class.
     """
 
     def __init__(
         self,
         path: str,
         image_size: Size = 64,
-        channels: Literal[1, 3] = 3,
+        channels: Count = 3,
         fit: Fit = "crop",
         labels: bool = False,
         corrupt: Literal["refuse", "skip"] = "refuse",
         val_fraction: Share = 0.1,
         cache_gb: NonNegative = 2.0,
         num_workers: Workers | None = None,
+        background: str | None = None,
+        range: Range = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(num_workers=min(8, os.cpu_count() or 1) if num_workers is None else num_workers, **kwargs)
         root = path_of(path)
         tree = find(root)
-        names = list(readable(root, tree.pictures, corrupt))
+        headers = readable(root, tree.pictures, corrupt)
+        names = list(headers)
+        self.reading = agreed(root, tree.pictures, headers, Reading(image_size, channels, fit, background), range)
+        self.seen = summary(headers.values(), self.reading, tree.others)
         self.name, self.image_size, self.channels = name_of(root), image_size, channels
-        self.readings = {"image": Reading(image_size, channels, fit)}
+        self.readings = {"image": self.reading}
         self.classes, numbers = classify(root, tree, names) if labels else ([], None)
         self.num_classes = len(self.classes) or None
         self._held_out = held_out(torch.tensor(places(names), dtype=torch.float64), val_fraction)
         self._pictures = FolderPictures(
             [tree.pictures[name] for name in names],
             None if numbers is None else torch.tensor(numbers),
-            self.readings["image"],
+            self.reading,
             skip=corrupt == "skip",
             cache_gb=cache_gb,
             shared=self.num_workers > 0,
@@ -112,20 +129,28 @@ class Store:
     Args:
         names: Names of the pictures, for messages.
         shape: (C, H, W) of the decoded pictures.
+        dtype: Of the decoded pictures: uint8, or float32 in [-1, 1].
         skip: Whether to warn about undecodable pictures instead of raising an error.
         cache_gb: See `ImageFolder`.
         shared: Whether workers share the memory.
     """
 
     def __init__(
-        self, names: Sequence[str], shape: tuple[int, int, int], *, skip: bool, cache_gb: float, shared: bool
+        self,
+        names: Sequence[str],
+        shape: tuple[int, int, int],
+        dtype: torch.dtype,
+        *,
+        skip: bool,
+        cache_gb: float,
+        shared: bool,
     ) -> None:
         self.names, self.shape, self.skip = names, shape, skip
-        size = len(names) * shape[0] * shape[1] * shape[2]
+        size = len(names) * shape[0] * shape[1] * shape[2] * dtype.itemsize
         room = cache_gb * 1e9
         if shared and os.path.isdir("/dev/shm"):  # small in many containers; exceeding it kills the process
             room = min(room, shutil.disk_usage("/dev/shm").free / 2)
-        self.cache = torch.empty(len(names), *shape, dtype=torch.uint8) if size <= room else None
+        self.cache = torch.empty(len(names), *shape, dtype=dtype) if size <= room else None
         self.cached = torch.zeros(len(names), dtype=torch.bool)
         self.broken = torch.zeros(len(names), dtype=torch.bool)
         if shared:
@@ -134,11 +159,11 @@ class Store:
                     tensor.share_memory_()
 
     def decode(self, i: int) -> Tensor:
-        """Picture i as uint8 [C, H, W]; may raise any exception."""
+        """Picture i as [C, H, W]; may raise any exception."""
         raise NotImplementedError
 
     def read(self, i: int) -> Tensor | None:
-        """Picture i as uint8 [C, H, W]. If it cannot be decoded: with `skip`, None and a single warning; otherwise a
+        """Picture i as [C, H, W]. If it cannot be decoded: with `skip`, None and a single warning; otherwise a
         RuntimeError.
         """
         if self.cached[i] and self.cache is not None:
@@ -166,7 +191,7 @@ class FolderPictures(Store):
     """The files of a folder, with labels if there are any."""
 
     def __init__(self, files: list[File], labels: Tensor | None, reading: Reading, **store: Any) -> None:
-        super().__init__([str(file) for file in files], reading.shape, **store)
+        super().__init__([str(file) for file in files], reading.shape, reading.dtype, **store)
         self.files, self.labels, self.reading = files, labels, reading
 
     def decode(self, i: int) -> Tensor:
@@ -183,7 +208,7 @@ class StoredImages(Images):
         return len(self.members)
 
     def read(self, tickets: Sequence[int]) -> tuple[list[int], Tensor]:
-        """The pictures of these tickets: their indices in the store, and their pixels, uint8 [N, C, H, W]."""
+        """The pictures of these tickets: their indices in the store, and their pixels, [N, C, H, W]."""
         found = [self._read(ticket % len(self)) for ticket in tickets]
         return [i for i, _ in found], torch.stack([image for _, image in found])
 
@@ -219,9 +244,10 @@ class FolderImages(StoredImages):
 
     def _digest(self) -> str:
         """Hashes the files' bytes, which determine the pixels."""
-        shape, fit, labels = self.pictures.shape, self.pictures.reading.fit, self.pictures.labels
+        shape, reading, labels = self.pictures.shape, self.pictures.reading, self.pictures.labels
         files = digest_files(self.pictures.files[i] for i in self.members)
-        return combine("folder 1", shape, fit, None if labels is None else labels[self.members].tolist(), *files)
+        classes = None if labels is None else labels[self.members].tolist()
+        return combine("folder 1", shape, reading.fit, classes, *reading.unusual, *files)
 
 
 @dataclass
@@ -238,7 +264,13 @@ class FolderReport:
     classes: dict[str, int]  # top-level subfolder -> number of files; "" for files outside subfolders
     empty: list[str]  # top-level subfolders without a readable picture
     unusable: dict[str, str]  # file -> why it cannot be read: not a picture, truncated ...
-    notes: dict[str, str]  # usable file -> remarks: smaller than image_size, animated, 16 bits, transparent
+    notes: dict[str, str]  # usable file -> remarks: smaller than image_size, animated, more than 8 bits, transparent
+    suffixes: dict[str, int]  # of the other files, which are ignored -> number of files
+    bands: dict[int, int]  # number of bands, with alpha -> number of files
+    ranges: dict[str, tuple[int, float, float]]  # type of values -> number of files, smallest and largest value
+    transparent: int  # files
+    rotated: int  # files turned by their orientation
+    animated: int  # files of several frames
 
 
 def scan(path: str, image_size: Size | None = None, progress: Callable[[int, int], None] | None = None) -> FolderReport:
@@ -257,35 +289,39 @@ def scan(path: str, image_size: Size | None = None, progress: Callable[[int, int
     root = path_of(path)
     tree = find(root)
     names = list(tree.pictures)
-    sizes, modes = [], Counter[str]()
+    seen: dict[str, _Seen] = {}
     unusable, notes = {}, {}
     with ThreadPoolExecutor() as pool:
-        for done, (name, seen) in enumerate(zip(names, pool.map(_inspect, tree.pictures.values()), strict=True), 1):
-            if isinstance(seen, str):
-                unusable[name] = seen
+        for done, (name, found) in enumerate(zip(names, pool.map(_inspect, tree.pictures.values()), strict=True), 1):
+            if isinstance(found, str):
+                unusable[name] = found
             else:
-                size, mode, found = seen
-                sizes.append(size)
-                modes[mode] += 1
-                if image_size and (size[1] < sides(image_size)[0] or size[0] < sides(image_size)[1]):
-                    found = [f"{size[0]}x{size[1]}, below {image_size} pixels", *found]
-                if found:
-                    notes[name] = "; ".join(found)
+                seen[name] = found
+                if remarks := found.notes(image_size):
+                    notes[name] = "; ".join(remarks)
             if progress is not None:
                 progress(done, len(names))
-    widths, heights = ([size[axis] for size in sizes] or [0] for axis in (0, 1))
+    headers = [picture.header for picture in seen.values()]
+    widths, heights = ([found.size[axis] for found in headers] or [0] for axis in (0, 1))
+    of_type = {kind: [x for x in seen.values() if x.header.dtype == kind] for kind in {x.dtype: 0 for x in headers}}
     return FolderReport(
         images=len(names),
         others=len(tree.others),
         extensions=dict(Counter(Path(name).suffix.lower() for name in names)),
-        modes=dict(modes),
+        modes=dict(Counter(found.mode for found in headers)),
         width=(min(widths), int(statistics.median(widths)), max(widths)),
         height=(min(heights), int(statistics.median(heights)), max(heights)),
-        sizes=len(set(sizes)),
+        sizes=len({found.size for found in headers}),
         classes=dict(Counter(composed(name.split("/")[0]) if "/" in name else "" for name in names)),
         empty=sorted(_tops(tree.folders) - _tops(name for name in names if "/" in name and name not in unusable)),
         unusable=unusable,
         notes=notes,
+        suffixes=dict(Counter(Path(name).suffix.lower() or "(no suffix)" for name in tree.others)),
+        bands=dict(Counter(found.bands for found in headers)),
+        ranges={kind: (len(x), min(p.low for p in x), max(p.high for p in x)) for kind, x in of_type.items()},
+        transparent=sum(picture.transparent for picture in seen.values()),
+        rotated=sum(found.rotated for found in headers),
+        animated=sum(found.frames for found in headers),
     )
 
 
@@ -293,25 +329,36 @@ def _tops(names: Iterable[str]) -> set[str]:
     return {composed(name.split("/")[0]) for name in names}
 
 
-def _inspect(file: File) -> tuple[tuple[int, int], str, list[str]] | str:
-    """Upright size, mode and notes of a picture; or the reason why it cannot be decoded."""
+class _Seen(NamedTuple):
+    """A decoded picture."""
+
+    header: Header
+    low: float
+    high: float
+    transparent: bool
+
+    def notes(self, image_size: Size | None) -> list[str]:
+        (width, height), kind = self.header.size, self.header.dtype
+        small = image_size is not None and (height < sides(image_size)[0] or width < sides(image_size)[1])
+        notes = {
+            f"{width}x{height}, below {image_size} pixels": small,
+            "several frames; only the first is used": self.header.frames,
+            f"{kind} from {self.low:.6g} to {self.high:.6g}": self.header.deep,
+            "transparent, put on white": self.transparent,
+        }
+        return [note for note, applies in notes.items() if applies]
+
+
+def _inspect(file: File) -> _Seen | str:
+    """A picture; or the reason why it cannot be decoded."""
     if isinstance(seen := header(file), str):
         return seen
     try:
-        upright(file)
-        with open_picture(file) as picture:
-            alpha = (
-                picture.convert("RGBA").getchannel("A").getextrema() if picture.has_transparency_data else (255, 255)
-            )
-            animated = getattr(picture, "is_animated", False)  # counting 100,000 frames would take minutes
-    except Exception as error:
+        raster = picture if isinstance(picture := upright(file), Raster) else as_raster(picture)
+        opacity = raster.values[..., -1]
+        return _Seen(seen, *limits(raster), raster.alpha and bool((opacity < opacity.max(initial=255)).any()))
+    except Exception as error:  # Pillow, numpy and tifffile raise many types on broken files
         return str(error)
-    notes = {
-        "several frames; only the first is used": animated,
-        "16 bits per channel, reduced to 8": deep(seen[1]),
-        "transparent, put on white": alpha != (255, 255),
-    }
-    return *seen, [note for note, applies in notes.items() if applies]
 
 
 def classify(root: Path, tree: Tree, names: Sequence[str]) -> tuple[list[str], list[int]]:

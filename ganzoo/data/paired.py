@@ -11,20 +11,20 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from ganzoo.core.limits import Limits, NonNegative, Share, Size, sides
+from ganzoo.core.limits import Count, Limits, NonNegative, Share, Size, sides
 from ganzoo.core.random import mix
 from ganzoo.core.text import composed, path_of
 from ganzoo.core.types import Batch
+from ganzoo.data.agreed import Range, agreed, summary
 from ganzoo.data.archive import File, name_of
 from ganzoo.data.base import GANDataModule, Split, Workers
 from ganzoo.data.datasets import Images, Jittered, Merged, Wrapped, combine, digest_files
-from ganzoo.data.decoding import Fit, find, grey, leave_out, readable, upright
+from ganzoo.data.decoding import Fit, Header, find, leave_out, readable, upright
 from ganzoo.data.folder import SPLITS, FolderImages, FolderPictures, Store, StoredImages, fraction, split_folders
 from ganzoo.data.order import Repeated
 from ganzoo.data.reading import Reading
 
 Side = Literal["left", "right"]
-Header = tuple[tuple[int, int], str]  # upright (width, height), Pillow's mode
 Found = dict[str, tuple[File, Header]]  # a folder's pictures, by the names that determine their splits
 
 
@@ -33,9 +33,9 @@ class _Translation(GANDataModule):
 
     Args:
         image_size: Pixels per side of a square after resampling, or [height, width].
-        channels: Of "image": 3 for colour, 1 for grey.
-        source_channels: Of "source": 3 for colour, 1 for grey.
-        fit: For pictures of another shape: "crop" the centre, "squeeze" the whole picture, or "pad" it with white.
+        channels: Of "image", as in `ImageFolder`.
+        source_channels: Of "source".
+        fit: For pictures of another shape, as in `ImageFolder`: "crop", "squeeze" or "pad".
         jitter: Random crops: training pictures are resampled to this many more pixels per side, and cropped to
             `image_size` at a new position in every epoch; pix2pix and CycleGAN use 30 at 256.
         corrupt: "refuse" raises an error that lists unusable files; "skip" warns and uses others instead.
@@ -43,6 +43,9 @@ class _Translation(GANDataModule):
         cache_gb: Memory for decoded pictures in GB; if all of them fit, each is decoded only once, otherwise in every
             epoch.
         num_workers: Worker processes that decode in advance; None takes the number of CPU cores, at most 8.
+        background: Colour under transparent pictures, for "image" and "source" of 1 or 3 channels; None for white.
+        range: The values of "image" that become -1 and 1, as in `ImageFolder`.
+        source_range: Those of "source".
         **kwargs: See `GANDataModule`.
     """
 
@@ -52,22 +55,25 @@ class _Translation(GANDataModule):
     def __init__(
         self,
         image_size: Size = 256,
-        channels: Literal[1, 3] = 3,
-        source_channels: Literal[1, 3] = 3,
+        channels: Count = 3,
+        source_channels: Count = 3,
         fit: Fit = "crop",
         jitter: Annotated[int, Limits(0, 2**14)] = 0,
         corrupt: Literal["refuse", "skip"] = "refuse",
         val_fraction: Share = 0.1,
         cache_gb: NonNegative = 2.0,
         num_workers: Workers | None = None,
+        background: str | None = None,
+        range: Range = None,
+        source_range: Range = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(num_workers=min(8, os.cpu_count() or 1) if num_workers is None else num_workers, **kwargs)
         self.image_size, self.channels, self.source_channels = image_size, channels, source_channels
-        both = {"image": channels, "source": source_channels}
-        self.readings = {kind: Reading(image_size, channels, fit) for kind, channels in both.items()}
-        self.jitter, self.corrupt, self.val_fraction = jitter, corrupt, val_fraction
-        self.cache_gb = cache_gb
+        self.fit, self.jitter, self.corrupt, self.val_fraction = fit, jitter, corrupt, val_fraction
+        self.cache_gb, self.background, self.ranges = cache_gb, background, {"image": range, "source": source_range}
+        self.readings: dict[str, Reading] = {}
+        self.seen = ""
         self._stores: dict[Any, Store] = {}
 
     def find(self, path: str) -> Found:
@@ -85,6 +91,23 @@ class _Translation(GANDataModule):
         found = {folder: self.find(folder) for folder in (path, source_path)}
         _check_colours(found, self.channels, self.source_channels)
         return found
+
+    def agree(self, found: dict[str, Found]) -> None:
+        """Sets the readings of "image" and "source" from their pictures: {folder: ...}, one for both, or two in this
+        order."""
+        channels = {"image": self.channels, "source": self.source_channels}
+        plain = [kind for kind in channels if channels[kind] in (1, 3)] or ["image"]  # on the background
+        said: list[str] = []
+        for kind, (folder, pictures) in zip(channels, [*found.items()] * (3 - len(found)), strict=True):
+            files = {name: file for name, (file, _) in pictures.items()}
+            headers = {name: seen for name, (_, seen) in pictures.items()}
+            reading = Reading(self.size, channels[kind], self.fit, self.background if kind in plain else None)
+            key = "data.{}" if kind == "image" else "data.source_{}"
+            reading = agreed(path_of(folder), files, headers, reading, self.ranges[kind], key)
+            if text := summary(headers.values(), reading):
+                said.append(f"{kind}: {text}")
+            self.readings[kind] = reading
+        self.seen = "; ".join(said)
 
     def store(self, key: Any, make: Callable[..., Store], share: float) -> Store:
         """The store of this key, created at the first call with this share of the memory."""
@@ -134,11 +157,14 @@ class PairedFolder(_Translation):
         self._files: dict[str, tuple[File, ...]]
         if source_path is None:
             found = self.find(path)
-            bad = {name: f"{w} pixels wide" for name, (_, ((w, _), _)) in found.items() if w % 2}
+            bad = {name: f"{w} pixels wide" for name, (_, seen) in found.items() if (w := seen.size[0]) % 2}
             leave_out(bad, len(found), f"pictures in {path} have an odd width and cannot be halved", self.corrupt)
+            self.agree({path: found})
             self._files = {name: (file,) for name, (file, _) in found.items() if name not in bad}
         else:
-            self._files = _match(self.find_both(path, source_path), self.corrupt)
+            both = self.find_both(path, source_path)
+            self._files = _match(both, self.corrupt)
+            self.agree(both)
         self._splits = _splits(list(self._files), self.val_fraction)
 
     def make_dataset(self, split: Split) -> Images:
@@ -148,7 +174,8 @@ class PairedFolder(_Translation):
         return self.varied(partial(self._read, "train"), seed)
 
     def _read(self, split: Split, size: tuple[int, int]) -> Images:
-        readings = [replace(self.readings[kind], size=size) for kind in ("image", "source")]
+        deep = any(reading.deep for reading in self.readings.values())  # both are in one tensor
+        readings = [replace(self.readings[kind], size=size, deep=deep) for kind in ("image", "source")]
         make = partial(PairPictures, list(self._files.values()), readings, self.source_side)
         return PairImages(self.store(size, make, share=1), self._splits[split])
 
@@ -193,6 +220,7 @@ class UnpairedFolder(_Translation):
             _check_colours(found, self.channels, self.source_channels)
         else:
             found = self.find_both(path, source_path)
+        self.agree(found)
         self._found = dict(zip(("image", "source"), found.values(), strict=True))
         self._splits = {kind: _splits(list(pictures), self.val_fraction) for kind, pictures in self._found.items()}
 
@@ -236,15 +264,15 @@ class PairPictures(Store):
         self.pairs, self.readings, self.source_side = files, readings, source_side
         self.channels = [reading.channels for reading in readings]
         shape = sum(self.channels), *readings[0].shape[1:]
-        super().__init__([" or ".join(map(str, pair)) for pair in files], shape, **store)
+        super().__init__([" or ".join(map(str, pair)) for pair in files], shape, readings[0].dtype, **store)
 
     def decode(self, i: int) -> Tensor:
         pair = self.pairs[i]
         if len(pair) == 2:
             return torch.cat([read(file) for read, file in zip(self.readings, pair, strict=True)])
         picture = upright(pair[0])
-        middle, height = picture.width // 2, picture.height
-        halves = [picture.crop((0, 0, middle, height)), picture.crop((middle, 0, picture.width, height))]
+        width, height = picture.size
+        halves = [picture.crop((0, 0, width // 2, height)), picture.crop((width // 2, 0, width, height))]
         if self.source_side == "left":
             halves.reverse()
         return torch.cat([reading.image(half) for reading, half in zip(self.readings, halves, strict=True)])
@@ -266,7 +294,8 @@ class PairImages(StoredImages):
         """Hashes the files' bytes, which determine the pixels."""
         store = self.pictures
         files = digest_files(file for i in self.members for file in store.pairs[i])
-        return combine("pairs 1", store.channels[0], store.shape, store.readings[0].fit, store.source_side, *files)
+        settings = store.channels[0], store.shape, store.readings[0].fit, store.source_side
+        return combine("pairs 1", *settings, *(name for reading in store.readings for name in reading.unusual), *files)
 
 
 class Sources(Wrapped):
@@ -317,11 +346,11 @@ def _match(folders: dict[str, Found], corrupt: str) -> dict[str, tuple[File, ...
         elif stem not in mine:
             bad[f"{source_path}/{theirs[stem]}"] = "no target"
         else:
-            (file, (size, _)), (source, (source_size, _)) = targets[mine[stem]], sources[theirs[stem]]
-            if _same_aspect_ratio(size, source_size):
+            (file, seen), (source, source_seen) = targets[mine[stem]], sources[theirs[stem]]
+            if _same_aspect_ratio(seen.size, source_seen.size):
                 pairs[mine[stem]] = file, source
             else:
-                bad[f"{path}/{mine[stem]}"] = "{}x{}, but its source is {}x{}".format(*size, *source_size)
+                bad[f"{path}/{mine[stem]}"] = "{}x{}, but its source is {}x{}".format(*seen.size, *source_seen.size)
     what = "files do not form pairs of the same name and aspect ratio"
     leave_out(bad, len(targets) + len(sources), what, corrupt if pairs else "refuse")
     return pairs
@@ -345,7 +374,7 @@ def _same_aspect_ratio(size: tuple[int, int], other: tuple[int, int]) -> bool:
 def _check_colours(folders: dict[str, Found], channels: int, source_channels: int) -> None:
     """Refuse three channels for both folders if only one of them is grey: probably a mistake."""
     (path, is_grey), (source_path, source_is_grey) = (
-        (folder, all(grey(mode) for _, (_, mode) in found.values())) for folder, found in folders.items()
+        (folder, all(seen.colours == 1 for _, seen in found.values())) for folder, found in folders.items()
     )
     if channels == source_channels == 3 and is_grey != source_is_grey:
         name, key = (path, "channels") if is_grey else (source_path, "source_channels")

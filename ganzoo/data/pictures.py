@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -19,12 +18,14 @@ from torch import Tensor
 
 from ganzoo.checkpoint.bounds import read_npz
 from ganzoo.core.files import open_file
-from ganzoo.core.limits import Size, sides
+from ganzoo.core.limits import Count, Size, sides
 from ganzoo.core.text import path_of
 from ganzoo.core.types import Batch
+from ganzoo.data.agreed import USUAL, Range, agreed, warn_of
 from ganzoo.data.archive import File, is_archive
 from ganzoo.data.datasets import Images, combine, digest_files
-from ganzoo.data.decoding import find, grey, header, listing, warn_of_losses
+from ganzoo.data.decoding import Header, find, header, listing
+from ganzoo.data.rasters import Raster
 from ganzoo.data.reading import Reading
 from ganzoo.data.rows import Rows
 
@@ -36,21 +37,24 @@ class Pictures(Images):
     """The pictures of a folder and its subfolders, or of a zip archive, in sorted order; or the images of a .npy or
     .npz file.
 
-    Nothing is resized or cropped unless `image_size` is given. Transparent pictures are put on white, palettes become
-    colour, 16 bits become 8, and EXIF orientation is applied. Hidden files, and files with other extensions, are
-    ignored. Arrays are uint8 [N, H, W, C], as written by `python -m ganzoo sample --format npy`, or `arr_0` of a .npz,
-    as for ADM's evaluator.
+    Nothing is resized or cropped unless `image_size` is given. Transparent pictures are put on white unless `channels`
+    is 2 or 4, palettes become colour, more than 8 bits become 8, and EXIF orientation is applied. Hidden files, and
+    files with other extensions, are ignored. Arrays are uint8 or uint16 [N, H, W, C], as written by `python -m ganzoo
+    sample --format npy`, or `arr_0` of a .npz, as for ADM's evaluator.
 
     Attributes:
-        channels: 1 for grey, 3 for colour.
+        channels: 1 for grey, 3 for colour, 2 and 4 for these with alpha; or the number of bands.
         image_size: (H, W) in pixels.
+        deep: Whether files have more than 8 bits per channel, which are reduced.
 
     Args:
         path: The folder or file.
-        channels: Convert all pictures to grey (1) or colour (3); None if all are grey or all colour.
+        channels: Convert all pictures to grey (1), colour (3), or these with alpha (2, 4); None if all are grey, all
+            colour, or all have the same other number of bands.
         limit: Maximum number of pictures, from the first; None for all.
         image_size: Crop all pictures to the centre and resample them to this size, as `ImageFolder` does: pixels per
             side of a square, or [height, width]; None keeps their size, which must be equal.
+        range: The values that become 0 and 255, as in `ImageFolder`.
         like: How to read files in other respects, such as `fit`, as in `model.readings`; None for the defaults.
 
     Raises:
@@ -65,9 +69,10 @@ class Pictures(Images):
     def __init__(
         self,
         path: str | os.PathLike[str],
-        channels: Literal[1, 3] | None = None,
+        channels: Count | None = None,
         limit: int | None = None,
         image_size: Size | None = None,
+        range: Range = None,
         like: Reading | None = None,
     ) -> None:
         self.root = root = path_of(path)
@@ -83,13 +88,28 @@ class Pictures(Images):
         else:
             files = dict(list(find(root).pictures.items())[:limit])
             self.files, n = list(files.values()), len(files)
-            (width, height), own_channels = _check(root, files, image_size is None, channels is None)
+            headers, typical = _check(root, files, image_size is None, channels is None)
+            (width, height), own_channels = typical.size, _channels(typical)
             size = [height, width]
         if n < 2:
             raise ValueError(f"{root.absolute()} has too few pictures, {n}: a score needs at least 2.")
         self.channels = channels or own_channels
-        self._reading = replace(like or Reading(None), size=image_size, channels=self.channels)
+        self._reading = replace(like or Reading(None), size=image_size, channels=self.channels, deep=False)
+        if self.array is None:
+            self._reading = self._agreed(headers, range or (None if like is None else like.range))
+        else:
+            self.deep = self.array.dtype != np.uint8
         self.image_size = sides(image_size) if image_size else (size[0], size[1])
+
+    def _agreed(self, headers: dict[str, Header], range: Range) -> Reading:
+        """The reading of the files, reduced to 8 bits."""
+        deep = [name for name, seen in headers.items() if seen.deep]
+        self.deep = bool(deep)
+        if {seen.dtype for seen in headers.values()} <= USUAL:
+            range = range or "type"
+        warn_of(deep, headers, self.root, "more than 8 bits per channel and are reduced to 8")
+        files = dict(zip(headers, self.files, strict=True))
+        return replace(agreed(self.root, files, headers, self._reading, range, key="{}"), deep=False)
 
     def __len__(self) -> int:
         return len(self.files) if self.array is None else len(self.array)
@@ -106,14 +126,14 @@ class Pictures(Images):
         """Image i of the array, uint8 [H, W, C]."""
         assert self.array is not None
         try:
-            return self.array[i]
+            row = self.array[i]
+            return row if row.dtype == np.uint8 else (row / 257).round().astype(np.uint8)
         except (OSError, ValueError) as error:
             raise ValueError(f"{self.root.absolute()} is damaged ({error}): write it again.") from error
 
     def _read(self, i: int) -> Tensor:
         if self.array is not None:
-            row = self._row(i)
-            return self._reading.image(Image.fromarray(row[:, :, 0] if row.shape[2] == 1 else row))
+            return self._reading.image(_picture(self._row(i)))
         try:
             image = self._reading(self.files[i])
         except Exception as error:  # Pillow raises many types on broken files
@@ -128,11 +148,12 @@ class Pictures(Images):
         if self.array is not None:
             return super()._digest()
         reading = self._reading
-        return combine("pictures 1", self.channels, reading.size, *reading.unusual, *digest_files(self.files))
+        unusual = [*reading.unusual, *(() if reading.fit == "crop" else [reading.fit])]
+        return combine("pictures 1", self.channels, reading.size, *unusual, *digest_files(self.files))
 
 
 def _load(file: Path, limit: int | None) -> np.ndarray | Rows:
-    """The first `limit` images of a file, uint8 [N, H, W, C]; those of a .npy in C order stay on disk."""
+    """The first `limit` images of a file, uint8 or uint16 [N, H, W, C]; those of a .npy in C order stay on disk."""
     try:
         with open_file(file) as opened:
             if zipfile.is_zipfile(opened):
@@ -142,19 +163,32 @@ def _load(file: Path, limit: int | None) -> np.ndarray | Rows:
     except Exception as error:  # numpy, zipfile and zlib raise many types on damaged files
         why = re.split(r"\. |\n", str(error))[0]  # without numpy's advice to unpickle it
         raise ValueError(f"{file.absolute()} cannot be read as an array: {why}; write it with numpy.save") from error
-    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] not in (1, 3) or 0 in array.shape[1:]:
+    array, shape = array[:limit], array.shape
+    last = array.ndim == 4 and not (shape[1] <= 4 and min(shape[2:]) > 4)
+    if array.dtype not in (np.uint8, np.uint16) or not last or 0 in shape[1:]:
         raise ValueError(
-            f"{file.absolute()} contains {array.dtype} {list(array.shape)}, not images as uint8 [N, H, W, 1 or 3]: "
+            f"{file.absolute()} contains {array.dtype} {list(shape)}, not images as uint8 or uint16 [N, H, W, C]: "
             "convert floats x in [-1, 1] by (x * 127.5 + 128).clip(0, 255).astype('uint8'); put channels last."
         )
-    array = array[:limit]
     if not isinstance(array, np.memmap):
         return array
-    return Rows(file, array.offset, array.shape) if array.flags.c_contiguous else np.array(array)
+    return Rows(file, array.offset, array.shape, array.dtype) if array.flags.c_contiguous else np.array(array)
 
 
-def _check(root: Path, files: dict[str, File], one_size: bool, one_kind: bool) -> tuple[tuple[int, int], int]:
-    """(width, height) and channels of the most frequent kind of picture, from headers; rejects forbidden mixtures."""
+def _picture(row: np.ndarray) -> Image.Image | Raster:
+    """Bytes [H, W, C] as a picture."""
+    if row.shape[2] > 4:
+        return Raster(row)
+    return Image.fromarray(row[:, :, 0] if row.shape[2] == 1 else row)
+
+
+def _channels(seen: Header) -> int:
+    """The channels of pictures without alpha."""
+    return seen.colours if seen.colours in (1, 3) else seen.bands
+
+
+def _check(root: Path, files: dict[str, File], one_size: bool, one_kind: bool) -> tuple[dict[str, Header], Header]:
+    """The headers, and one of the most frequent kind; rejects forbidden mixtures."""
     with ThreadPoolExecutor() as pool:
         headers = dict(zip(files, pool.map(header, files.values()), strict=True))
     bad = {name: seen for name, seen in headers.items() if isinstance(seen, str)}
@@ -164,17 +198,15 @@ def _check(root: Path, files: dict[str, File], one_size: bool, one_kind: bool) -
             "Repair or remove them."
         )
     seen = {name: found for name, found in headers.items() if not isinstance(found, str)}
-    kinds = {name: (one_size and size, one_kind and grey(mode)) for name, (size, mode) in seen.items()}
+    kinds = {name: (one_size and found.size, one_kind and _channels(found)) for name, found in seen.items()}
     usual = Counter(kinds.values()).most_common(1)[0][0]
     typical = next(name for name in files if kinds[name] == usual)
     odd = [name for name in files if kinds[name] != usual]
     if odd:
-        (size, mode), (other_size, other_mode) = seen[typical], seen[odd[0]]
+        (size, mode), (other_size, other_mode) = seen[typical][:2], seen[odd[0]][:2]
         raise ValueError(
             f"{len(odd)} of {len(files)} pictures in {root.absolute()} differ from the others, such as {odd[0]}, "
             f"{other_size[0]}x{other_size[1]} {other_mode}, while {typical} is {size[0]}x{size[1]} {mode}: "
             + (SIZES if kinds[odd[0]][0] != usual[0] else KINDS)
         )
-    warn_of_losses(seen, root)
-    size, mode = seen[typical]
-    return size, 1 if grey(mode) else 3
+    return seen, seen[typical]

@@ -15,17 +15,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ganzoo.core.atomic import remove_partial, write_atomically
-from ganzoo.core.limits import Size, normal_size
+from ganzoo.core.limits import Count, Size, normal_size
 from ganzoo.core.text import path_of, visible
+from ganzoo.data.agreed import agreed
 from ganzoo.data.archive import File, name_of, stamp
-from ganzoo.data.decoding import Fit, find, leave_out, readable
+from ganzoo.data.decoding import Fit, find, leave_out, listing, readable
 from ganzoo.data.folder import DATASET, classify, places, split_folders
 from ganzoo.data.order import identity
+from ganzoo.data.reading import Reading
 from ganzoo.data.shards import INDEX, Entry, Index, Shard, arrow, read_index, schema, shard_file
 
 SHARD = 64 * 2**20  # bytes of pixels per shard
 BLOCK = 2**20  # bytes of pixels per block that a process returns
 UNREADABLE = "pictures cannot be decoded"
+SETTINGS = ("image_size", "channels", "fit", "classes", "background")  # that all shards of a folder share
 
 
 def prepare(
@@ -33,14 +36,17 @@ def prepare(
     out: str,
     *,
     image_size: Size | None = None,
-    channels: Literal[1, 3] = 3,
+    channels: Count = 3,
     fit: Fit = "crop",
+    background: str | None = None,
     labels: bool = False,
     corrupt: Literal["refuse", "skip"] = "refuse",
     jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Index:
     """Write the pictures of a folder as shards, which `Shards` reads; the arguments are those of `ImageFolder`.
+
+    Pictures have 8 bits per channel.
 
     Complete shards of an earlier call are kept if their pictures and the settings have not changed; the others are
     written. The bytes depend neither on interruptions nor on the number of processes.
@@ -49,8 +55,9 @@ def prepare(
         folder: Folder or zip archive of the pictures.
         out: Folder for the shards; created if missing.
         image_size: Pixels per side, or [height, width]; None keeps the size of the pictures, which must be equal.
-        channels: 3 for colour, 1 for grey.
-        fit: For pictures of another shape: "crop" the centre, "squeeze" the whole picture, or "pad" it with white.
+        channels: 3 for colour, 1 for grey; 4 and 2 for these with alpha; or the number of bands in TIFF, .npy and .npz.
+        fit: For pictures of another shape: "crop", "squeeze" or "pad".
+        background: Colour on which transparent pictures are put, for 1 or 3 channels; None for white.
         labels: Whether pictures have classes; see `ImageFolder`.
         corrupt: "refuse" raises an error that lists unreadable files; "skip" warns and leaves them out.
         jobs: Processes that decode; 1 decodes in this one.
@@ -63,21 +70,27 @@ def prepare(
         FileNotFoundError: The folder does not exist, or contains no pictures.
         NotADirectoryError: The folder, or `out`, is another file.
         ImportError: pyarrow is not installed.
-        ValueError: Some files are not pictures, sizes differ, some pictures are not in a subfolder (with `labels`), or
-            `out` contains something else.
+        ValueError: Some files are not pictures, have other bands or more than 8 bits, sizes differ, some pictures are
+            not in a subfolder (with `labels`), or `out` contains something else.
     """
     arrow()
     root, target = path_of(folder), path_of(out)
     tree = find(root)
     headers = readable(root, tree.pictures, corrupt)
     names = list(headers)
-    size = normal_size(image_size or _own_size(root, {name: size for name, (size, _) in headers.items()}))
+    if deep := {name: seen.dtype for name, seen in headers.items() if seen.deep}:
+        raise ValueError(
+            f"shards store 8 bits per channel, but {len(deep)} of {len(names)} pictures have more: {listing(deep)}\n"
+            "Train on the folder itself (fit --config dcgan/folder --data.path FOLDER), or convert them."
+        )
+    size = normal_size(image_size or _own_size(root, {name: seen.size for name, seen in headers.items()}))
+    agreed(root, tree.pictures, headers, Reading(size, channels, fit, background), key="{}")
     classes, numbers = classify(root, tree, names) if labels else ([], [0] * len(names))
     pictures = [
         _Picture(*row) for row in zip(names, [tree.pictures[n] for n in names], places(names), numbers, strict=True)
     ]
     listed = labels and DATASET in tree.others
-    index = Index(name_of(root), size, channels, fit, classes, None)
+    index = Index(name_of(root), size, channels, fit, classes, None, background)
     known = _claim(target, index)
 
     per_shard = max(1, SHARD // int(np.prod(index.shape)))
@@ -144,7 +157,7 @@ def _claim(target: Path, index: Index) -> dict[int, Entry]:
         remove_partial(target)
     if (target / INDEX).exists():
         before = read_index(target)
-        for name, (old, new) in {k: (getattr(before, k), getattr(index, k)) for k in index._fields[1:-1]}.items():
+        for name, (old, new) in {k: (getattr(before, k), getattr(index, k)) for k in SETTINGS}.items():
             if old != new:
                 raise ValueError(
                     f"{target.absolute()} contains shards with {name} {old or 'none'}, not {new or 'none'}: "
@@ -180,7 +193,8 @@ def _source(index: Index, pictures: Sequence[_Picture], places: bool, labels: bo
         places: Whether their splits do not follow from their names alone.
         labels: Whether their classes do not follow from their names.
     """
-    digest = hashlib.sha256(repr(index[1:]).encode())
+    settings = index[1:6] if index.background is None else index[1:]  # None was added later
+    digest = hashlib.sha256(repr(settings).encode())
     for picture in pictures:
         more = f" {picture.place}" * places + f" {picture.label}" * labels
         digest.update(f"{picture.name}\n{stamp(picture.file)}{more}\n".encode("utf-8", "surrogateescape"))

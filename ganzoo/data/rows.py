@@ -13,11 +13,12 @@ import numpy as np
 from ganzoo.core.files import open_file
 
 MOST_OPEN = 256  # open files of rows; the usual limit of a process is about 1,000, and large data sets have more shards
+BYTES = np.dtype(np.uint8)
 RECENT: deque[weakref.ref[Rows]] = deque()  # rows with open files, oldest first
 
 
 class Rows:
-    """Byte arrays of equal shape, stored contiguously in a file; each is read on access.
+    """Arrays of equal shape, stored contiguously in a file; each is read on access.
 
     Not a memory map: if the file is truncated, access beyond its end would kill the process with a signal.
 
@@ -29,11 +30,14 @@ class Rows:
         path: Path of the file.
         start: Offset of the first row in the file, in bytes.
         shape: [N, ...]
+        dtype: Of the values.
     """
 
-    def __init__(self, path: str | os.PathLike[str], start: int, shape: tuple[int, ...]) -> None:
-        self.path, self.start, self.shape = path, start, shape
-        self._bytes = math.prod(shape[1:])
+    def __init__(
+        self, path: str | os.PathLike[str], start: int, shape: tuple[int, ...], dtype: np.dtype = BYTES
+    ) -> None:
+        self.path, self.start, self.shape, self.dtype = path, start, shape, dtype
+        self._bytes = math.prod(shape[1:]) * dtype.itemsize
         self.file: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -43,10 +47,10 @@ class Rows:
         return self.shape[0]
 
     def __getitem__(self, i: int) -> np.ndarray:
-        """Row i, uint8 [...]."""
+        """Row i, [...]."""
         if not 0 <= i < len(self):
             raise IndexError(i)
-        return self.read(i, np.empty(self.shape[1:], np.uint8))
+        return self.read(i, np.empty(self.shape[1:], self.dtype))
 
     def read(self, i: int, out: np.ndarray) -> np.ndarray:
         """Read row i into a contiguous array, and return that.
@@ -60,7 +64,7 @@ class Rows:
             n = os.preadv(self._opened().fileno(), [out.data], place)
         else:
             part = np.fromfile(self.path, np.uint8, self._bytes, offset=place)
-            n, out.reshape(-1)[: part.size] = part.size, part
+            n, out.view(np.uint8).reshape(-1)[: part.size] = part.size, part
         if n != self._bytes:
             raise ValueError("it is truncated")
         return out

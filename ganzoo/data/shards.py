@@ -33,6 +33,7 @@ from ganzoo.data.base import GANDataModule, Split, Workers
 from ganzoo.data.datasets import Images, combine
 from ganzoo.data.decoding import Fit
 from ganzoo.data.folder import held_out, of_split
+from ganzoo.data.rasters import MOST_BANDS
 from ganzoo.data.reading import Reading
 from ganzoo.data.rows import Rows
 
@@ -51,6 +52,7 @@ class Shards(GANDataModule):
 
     Attributes:
         classes: Class names, in the order of the labels; empty without labels.
+        reading: How the pictures became images.
 
     Args:
         path: The output folder of `data prepare`, which determines image size, channels and classes.
@@ -71,9 +73,9 @@ class Shards(GANDataModule):
         if index.shards is None:
             raise ValueError(f"{root.absolute()} is not finished: run the same python -m ganzoo data prepare again")
         self.name, self.classes = index.name, index.classes
-        self.image_size, self.channels = index.image_size, index.channels
+        self.image_size, self.channels, self.reading = index.image_size, index.channels, index.reading
         self.num_classes = len(self.classes) or None
-        self.readings = {"image": index.reading}
+        self.readings = {"image": self.reading}
         self._stored = StoredShards(root, index)
         place = torch.cat([torch.tensor(shard.fraction) for shard in self._stored.shards.values()])
         self._held_out = held_out(place, val_fraction)
@@ -100,6 +102,7 @@ class Index(NamedTuple):
     fit: Fit
     classes: list[str]
     shards: list[Entry] | None  # None until all are written
+    background: str | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -107,7 +110,7 @@ class Index(NamedTuple):
 
     @property
     def reading(self) -> Reading:
-        return Reading(self.image_size, self.channels, self.fit)
+        return Reading(self.image_size, self.channels, self.fit, self.background)
 
     def text(self) -> str:
         """The text of the file."""
@@ -115,6 +118,8 @@ class Index(NamedTuple):
         if self.shards is not None:
             facts["images"] = sum(entry.images for entry in self.shards)
             facts["shards"] = [entry._asdict() for entry in self.shards]
+        if self.background is None:
+            del facts["background"]
         return json.dumps(facts, indent=1) + "\n"
 
 
@@ -140,12 +145,13 @@ def read_index(root: Path) -> Index:
         entries = None if index.shards is None else [Entry(**entry) for entry in facts["shards"]]
         index = index._replace(shards=entries)
         numbers = [index.channels, *itertools.chain(*(entry[:2] for entry in entries or ()))]
-        words = [index.name, index.fit, *index.classes, *itertools.chain(*(entry[2:] for entry in entries or ()))]
+        words = [index.name, index.fit, index.background or "", *index.classes]
+        words += itertools.chain(*(entry[2:] for entry in entries or ()))
         if not all(type(x) is int for x in numbers) or not all(isinstance(x, str) for x in words) or min(numbers) < 0:
             raise ValueError("values of wrong types")
         if (problem := refusal(index.image_size, Size)) is not None:
             raise ValueError(f"image_size {problem}")
-        if index.channels not in (1, 3):
+        if not 1 <= index.channels <= MOST_BANDS:
             raise ValueError(f"unsupported picture shape {index.shape}")
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(
@@ -360,5 +366,5 @@ class ShardImages(Images):
     def _digest(self) -> str:
         """Combines the hashes in the index, which every read is checked against."""
         members = hashlib.sha256(self.members.numpy().data).hexdigest()
-        shards = [entry.sha256 for entry in self.stored.entries]
-        return combine("shards 1", self.stored.index.shape, self.stored.index.fit, members, *shards)
+        index, shards = self.stored.index, [entry.sha256 for entry in self.stored.entries]
+        return combine("shards 1", index.shape, index.fit, members, *index.reading.unusual, *shards)

@@ -111,7 +111,7 @@ def test_complete_shards_are_not_rewritten(pictures: Path, tmp_path: Path, monke
     out = tmp_path / "out"
     whole = make(pictures, out)
     done: list[tuple[int, int]] = []
-    monkeypatch.setattr("ganzoo.data.prepare.decode", None)
+    monkeypatch.setattr("ganzoo.data.reading.Reading.__call__", None)
     assert make(pictures, out, progress=lambda *now: done.append(now)) == whole
     assert done == [(6, 20), (12, 20), (18, 20), (20, 20)]
 

@@ -23,16 +23,18 @@ PARTS |= {"drawing", "player", "readings", "restored", "sampling", "strategy", "
 CORE = {"core/module", "checkpoint/sealed", *(f"core/{part}" for part in PARTS)}
 TORCH = {"torch", "numpy"}
 LIGHTNING = {*TORCH, "lightning", "torchvision", "torchmetrics", "torch_fidelity", "sklearn", "PIL", "av", "mlxtend"}
-LIGHTNING |= {"pyarrow"}
+LIGHTNING |= {"pyarrow", "tifffile"}
 DATA = {"checkpoint/bounds", *(f"core/{name}" for name in ("atomic", "files", "types", "random", "limits", "pixels"))}
 DATA |= {
     "core/signals",
     "core/text",
+    "data/agreed",
     "data/archive",
     "data/datasets",
     "data/order",
     "data/decoding",
     "data/reading",
+    "data/rasters",
     "data/rows",
 }
 TOGETHER = {"choice", "comparison", "extractors", "measure", "sweep"}  # may import other modules of `evaluation`
@@ -47,7 +49,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "optim/game": (RANK_0 | {"optim/adam"}, TORCH),
     "functional": (set(), {*TORCH, "scipy", "sklearn", "threadpoolctl"}),
     "games": (RANK_0, {*TORCH, "scipy"}),
-    **{name: (RANK_0 | RANK_1 | CORE | {"data/reading"}, LIGHTNING) for name in CORE},
+    **{name: (RANK_0 | RANK_1 | CORE | {"data/decoding", "data/reading"}, LIGHTNING) for name in CORE},
     "data": (DATA, LIGHTNING),
     **{
         f"data/{name}": (DATA | {"data"}, LIGHTNING)

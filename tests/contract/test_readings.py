@@ -138,6 +138,41 @@ def test_other_readings_are_refused_except_in_a_new_training():
     assert agreed(*sizes) == {**sizes[1], **sizes[0]}, "sizes and channels are compared elsewhere"
 
 
+def test_backgrounds_and_ranges_are_compared_but_not_the_depth():
+    plain = {"image": Reading(8, 3)}
+    assert agreed(plain, {"image": Reading(8, 3, background="white", deep=True)}) == plain
+    for other, problem in {
+        Reading(8, 3, background="red"): "background of image is white in the model, but red in the data",
+        Reading(8, 3, range=(0, 4095)): r"range of image is type in the model, but \[0, 4095\] in the data",
+    }.items():
+        with pytest.raises(MisconfigurationException, match=problem):
+            agreed(plain, {"image": other})
+
+
+def test_a_model_of_12_bits_scales_files_as_in_training(capsys):
+    """After a checkpoint; `sample --source` and scores read the range of the training, not that of the type."""
+    values = np.random.default_rng(0).integers(0, 4096, (4, 8, 8), dtype=np.uint16)
+    for i, value in enumerate(values):
+        Path("deep").mkdir(exist_ok=True)
+        Image.fromarray(value).save(f"deep/{i}.png")
+    how: dict[str, Any] = {"range": [0, 4095], "source_range": [0, 4095], "channels": 1, "source_channels": 1}
+    shutil.copytree("deep", "same")
+    data = PairedFolder("deep", source_path="same", image_size=8, **how, **QUICK)
+    fit(ganzoo.Pix2Pix(8, 1, 1, width=4), data, steps=1).save_checkpoint("a.ckpt")
+    assert "channels 1, fit crop, range [0.0, 4095.0], deep True\n" in run("info a.ckpt", capsys)
+    model = ganzoo.load("a.ckpt")
+    source = model.readings["source"]("deep/1.png")
+    assert torch.allclose(source[0], torch.from_numpy(values[1].astype(np.float32)) / 2047.5 - 1, atol=1e-6)
+    run("sample a.ckpt --source deep --format npy", capsys)
+    sources = torch.stack([model.readings["source"](f"deep/{i}.png") for i in range(4)])
+    expected = model.sample(seeds=range(4), source=sources, output_type="np")
+    assert np.array_equal(np.load("samples/samples.npy"), expected)
+    grey = ganzoo.GAN(8, 1, hidden=4, d_hidden=4)
+    grey.readings = {"image": model.readings["image"]}
+    reals = assemble(grey, "deep", ["fid"], n=4, extractor="digits").reference.sets["real"]
+    assert torch.equal(reals[1]["image"], to_uint8(source))
+
+
 def test_a_resume_on_the_command_line_names_the_setting(capsys):
     fit(translator(), paired(), steps=1).save_checkpoint("a.ckpt")
     line = "fit --model Pix2Pix --model.width 4 --data PairedFolder --data.path photos --data.source_path drawings"
@@ -213,11 +248,21 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     "kind": ({"label": {}}, "its readings are not those of image and source"),
     "no settings": ({"image": 3}, "its reading of image consists of other values than settings"),
     "nested": ({"image": {"size": 8, "fit": "x" * 2000}}, "its reading of image consists of other values"),
-    "deep": ({"image": {"size": 8, "fit": json.loads("[" * 900 + "]" * 900)}}, "its reading of image consists of"),
+    "nested deeply": (
+        {"image": {"size": 8, "fit": json.loads("[" * 900 + "]" * 900)}},
+        "its reading of image consists of",
+    ),
     "unknown": ({"image": {"size": 8, "code\n": 1}}, r"has the unknown setting code\\n, perhaps of a newer ganzoo"),
     "no size": ({"image": {}}, "its reading of image: size is null"),
     "size": ({"image": {"size": 1 << 20}}, "its reading of image: size is 1048576; it takes"),
     "fit": ({"source": {"size": 8, "fit": "zoom"}}, "its reading of source: fit is 'zoom'; it takes one of crop, squ"),
+    "range": ({"image": {"size": 8, "range": [3, 3]}}, r"its reading of image: range is \[3, 3\]; it takes"),
+    "no range": ({"image": {"size": 8, "range": "data"}}, "its reading of image: range is 'data'; it takes"),
+    "background": (
+        {"image": {"size": 8, "background": "zzz"}},
+        "its reading of image: background is 'zzz', which",
+    ),
+    "deep": ({"image": {"size": 8, "deep": 1}}, "its reading of image: deep is 1; it takes"),
     "channels": ({"source": {"size": 8, "channels": "3"}}, "its reading of source: channels is '3'; it takes"),
 }
 

@@ -102,7 +102,7 @@ def fingerprint(folder: Path, **options: Any) -> str:
 
 def test_folder_fingerprint_covers_files_and_preprocessing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path)
-    monkeypatch.setattr("ganzoo.data.folder.decode", None)  # nothing is decoded
+    monkeypatch.setattr("ganzoo.data.reading.Reading.__call__", None)  # nothing is decoded
     options: list[dict[str, Any]] = [
         {},
         {"image_size": 9},
@@ -131,7 +131,7 @@ def test_folder_labels_without_decoding_and_with_skipped_files(tmp_path: Path, m
     with pytest.warns(UserWarning, match="04.png"):
         labels = skipping.labels()
     assert labels is not None and labels.tolist() == [0] * 4 + [1] * 8
-    monkeypatch.setattr("ganzoo.data.folder.decode", None)
+    monkeypatch.setattr("ganzoo.data.reading.Reading.__call__", None)
     labels = ImageFolder(str(tmp_path), **options).dataset("train").labels()
     assert labels is not None and labels.tolist() == [0] * 5 + [1] * 7 and labels.dtype == torch.int64
     assert ImageFolder(str(tmp_path), **options | {"labels": False}).dataset("train").labels() is None

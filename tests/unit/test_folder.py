@@ -174,30 +174,23 @@ def test_lost_bit_depth_and_transparency_are_reported(tmp_path: Path) -> None:
     Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(tmp_path / "grey.png")
     Image.new("RGBA", (8, 8), (9, 9, 9, 99)).save(tmp_path / "clear.png")
     Image.new("RGBA", (8, 8), (9, 9, 9, 255)).save(tmp_path / "opaque.png")
-    for read in (lambda: ImageFolder(str(tmp_path), 8), lambda: Pictures(tmp_path, channels=3, image_size=8)):
-        with pytest.warns(UserWarning) as told:
-            read()
-        texts = [" ".join(str(warning.message).split()) for warning in told]
-        assert len(texts) == 2 and all(str(tmp_path) in text for text in texts)
-        assert texts[0].startswith("2 of 7 pictures in ")
-        assert texts[0].endswith("have 16 bits per channel and are reduced to 8: colour.png; and 1 more")
-        assert texts[1].endswith("have transparency and are put on white: clear.png; and 1 more")
-    depth = "16 bits per channel, reduced to 8"
-    notes = {"colour.png": depth, "grey.png": depth, "clear.png": "transparent, put on white"}
-    assert scan(str(tmp_path)).notes == notes
-    assert scan(str(tmp_path), 9).notes["grey.png"] == f"8x8, below 9 pixels; {depth}"
-
-
-def test_32_bit_pixels_outside_the_16_bit_range_are_refused(tmp_path: Path) -> None:
-    values = np.full((8, 8), 65_535, np.int32)
-    Image.fromarray(values).save(tmp_path / "a.tif")
-    assert Reading(8, 1)(tmp_path / "a.tif").unique().tolist() == [255]
-    for value in (65_536, -1):
-        values[3, 4] = value
-        Image.fromarray(values).save(tmp_path / "a.tif")
-        with pytest.raises(ValueError, match="32-bit pixels from .*, outside the 16-bit range"):
-            Reading(8, 1)(tmp_path / "a.tif")
-        assert "32-bit pixels" in scan(str(tmp_path)).unusable["a.tif"]
+    clear = "have transparency and are put on white: clear.png; and 1 more"
+    with pytest.warns(UserWarning) as told:
+        assert Pictures(tmp_path, channels=3, image_size=8).deep
+    texts = [" ".join(str(warning.message).split()) for warning in told]
+    assert len(texts) == 2 and all(str(tmp_path) in text for text in texts)
+    assert texts[0].startswith("2 of 7 pictures in ")
+    assert texts[0].endswith("have more than 8 bits per channel and are reduced to 8: colour.png; and 1 more")
+    assert texts[1].endswith(clear)
+    with pytest.warns(UserWarning) as told:
+        data = ImageFolder(str(tmp_path), 8, range="type")
+    assert [" ".join(str(warning.message).split()).endswith(clear) for warning in told] == [True]
+    assert data.seen == (
+        "5 uint8, 2 uint16, with the range of their type as -1 to 1; 2 with transparency, put on white"
+    )
+    notes = {"colour.png": "uint16 from 0 to 61650", "grey.png": "uint16 from 40000 to 40000"}
+    assert scan(str(tmp_path)).notes == {**notes, "clear.png": "transparent, put on white"}
+    assert scan(str(tmp_path), 9).notes["grey.png"] == "8x8, below 9 pixels; uint16 from 40000 to 40000"
 
 
 def test_an_animation_decodes_to_its_first_frame(tmp_path: Path) -> None:
@@ -223,7 +216,7 @@ def test_errors_at_construction(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no folder .*nowhere"):
         ImageFolder(str(tmp_path / "nowhere"))
     (tmp_path / "a.txt").write_text("")
-    with pytest.raises(FileNotFoundError, match=r"looked for \.png .*\.gif, found 1 other files"):
+    with pytest.raises(FileNotFoundError, match=r"looked for \.png .*\.gif \.npy \.npz, found 1 other files"):
         ImageFolder(str(tmp_path))
     with pytest.raises(NotADirectoryError, match="a.txt is a file"):
         ImageFolder(str(tmp_path / "a.txt"))
@@ -448,11 +441,13 @@ def test_scan_report(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
     report = scan(str(tmp_path), 8, lambda done, total: calls.append((done, total)))
     assert calls == [(i, 9) for i in range(1, 10)]
-    assert (report.images, report.others, report.sizes) == (9, 1, 3)
+    assert (report.images, report.others, report.sizes) == (9, 1, 4)
     assert report.extensions == {".png": 5, ".jpg": 2, ".webp": 1, ".tiff": 1}
-    assert report.width == (4, 12, 30) and report.height == (10, 10, 40)
+    assert report.width == (4, 12, 30) and report.height == (9, 10, 40)
     assert report.modes["P"] == 1 and report.modes["RGB"] >= 4
     assert report.classes == {"a": 5, "b": 3, "": 1}
-    assert set(report.unusable) == {"a/01.png", "a/text.png", "a/float.tiff"}
+    assert set(report.unusable) == {"a/01.png", "a/text.png"}
     assert report.unusable["a/text.png"] == "not a picture" and "truncated" in report.unusable["a/01.png"]
-    assert report.notes == {"top.png": "4x40, below 8 pixels"}
+    assert report.notes == {"top.png": "4x40, below 8 pixels", "a/float.tiff": "float32 from 0 to 0"}
+    assert report.ranges == {"uint8": (6, 0, 255), "float32": (1, 0, 0)} and report.bands == {1: 1, 3: 6}
+    assert report.suffixes == {".md": 1} and not report.rotated + report.animated + report.transparent
