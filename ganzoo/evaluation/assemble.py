@@ -110,7 +110,7 @@ def _reference(reals: Any, split: Split | None, model: GANModule | None, resize:
         if model is not None and model.num_classes is not None:
             agreed(model.class_names, class_names(reals, model.num_classes))
         return Reference.of(reals, split or usual_split(model, reals))
-    images = _images(reals, resize, "reals")
+    images = _images(reals, resize, "reals", model)
     reference = Reference(_name(reals), "all", {"real": images})
     reference.extractor = usual_extractor(images[0]["image"].shape[0])
     return reference
@@ -125,14 +125,15 @@ def _extractor_name(asked: str | Extractor | nn.Module | None, reference: Refere
     return reference.extractor if reference else "inception"
 
 
-def _images(given: Any, resize: Size | None, what: str) -> Images:
-    """The given images as a data set."""
+def _images(given: Any, resize: Size | None, what: str, model: GANModule | None = None) -> Images:
+    """The given images as a data set; pictures keep their alpha if the model's images have one."""
     if isinstance(given, np.ndarray) and given.dtype.kind in "biuf":
         given = torch.from_numpy(np.ascontiguousarray(given))
     if isinstance(given, Tensor):
         return ArrayImages(given.detach().cpu().to_dense())
     if isinstance(given, str | Path):
-        return Pictures(given, image_size=resize)
+        channels = None if model is None else model.hparams.get("channels")
+        return Pictures(given, channels if channels in (2, 4) else None, image_size=resize)
     if isinstance(given, Images):
         return given
     kind = f"an array of {given.dtype}" if isinstance(given, np.ndarray) else f"of type {type(given).__name__}"
