@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -17,11 +18,11 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ganzoo.callbacks.base import held_out, some, warn_on_oserror
 from ganzoo.core.atomic import write_atomically
-from ganzoo.core.drawing import animation, picture, write_video
+from ganzoo.core.drawing import animation, check_bands, picture, shown, write_video
 from ganzoo.core.lightning_fixes import BatchEndCallback
-from ganzoo.core.limits import Count, Limits, check
+from ganzoo.core.limits import ArgumentError, Count, Limits, check
 from ganzoo.core.module import GANModule
-from ganzoo.core.pixels import is_points
+from ganzoo.core.pixels import as_bytes, is_points
 from ganzoo.core.types import Batch, Latent
 
 Tiles = Annotated[int, Limits(1, 100)]
@@ -38,6 +39,11 @@ class Samples(BatchEndCallback):
         rows: of the grid.
         columns: of the grid; for a conditional model, each column shows one class.
         video_fps: frames per second of the video of all grids; 0 for no video.
+        bands: one or three channels to be shown, counted from 0; None for all of up to four (the second of two, and the
+            last of four, is alpha, shown on a checkerboard), otherwise the first three.
+
+    Raises:
+        ValueError: a band does not exist (in `setup`, where the data is known).
     """
 
     def __init__(
@@ -46,17 +52,28 @@ class Samples(BatchEndCallback):
         rows: Tiles = 6,
         columns: Tiles = 10,
         video_fps: Annotated[int, Limits(0, 100)] = 8,
+        bands: Sequence[int] | None = None,
     ) -> None:
         check(Samples, {key: value for key, value in locals().items() if key != "self"})
         self.every_n_steps = every_n_steps
         self.rows = rows
         self.columns = columns
         self.video_fps = video_fps
+        self.bands = bands
+        self._check_bands()
+
+    def _check_bands(self, channels: int | None = None) -> None:
+        if self.bands is not None:
+            try:
+                check_bands(self.bands, channels)
+            except ValueError as error:
+                raise ArgumentError(Samples, "bands", str(error).removeprefix("bands ")) from error
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.folder = Path(trainer.log_dir or trainer.default_root_dir)  # `log_dir` is collective
         self.trained = False
         self.latents: Latent | None = None  # of all grids
+        self._check_bands(getattr(trainer.datamodule, "channels", None))  # type: ignore[attr-defined]
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -72,7 +89,7 @@ class Samples(BatchEndCallback):
         if trainer.global_step == 1:
             n = self._count(batch["image"])
             reals = some(trainer, n, "train") or batch  # a batch may have too few
-            self._show(trainer, "reals", reals["image"][:n])
+            self._show(trainer, "reals", self._grid(reals["image"][:n]))
         if trainer.global_step % self.every_n_steps == 0:
             self._draw(trainer, pl_module)
 
@@ -85,7 +102,7 @@ class Samples(BatchEndCallback):
             self._draw(trainer, pl_module)
         model = cast(GANModule, pl_module)
         if model.source_channels is None:
-            self._show(trainer, "interpolation", interpolation(model, self.rows, self.columns))
+            self._show(trainer, "interpolation", self._grid(interpolation(model, self.rows, self.columns)))
         frames = sorted((self.folder / "samples").glob("*.png"))
         if self.video_fps and len(frames) > 1:
             with warn_on_oserror(video):
@@ -96,11 +113,11 @@ class Samples(BatchEndCallback):
         name = f"samples/{trainer.global_step:08d}"
         if model.source_channels is not None:
             if (images := self._translated(trainer, model)) is not None:
-                self._show(trainer, "samples", images, name)
+                self._show(trainer, "samples", picture(images, self.columns), name)
             return
         if self.latents is None:
             self.latents = model.seeded(range(self._count(model.sample(1, seeds=[0]))))
-        self._show(trainer, "samples", self._generated(model, self.latents), name)
+        self._show(trainer, "samples", self._grid(self._generated(model, self.latents)), name)
 
     def _generated(self, model: GANModule, latents: Latent) -> Tensor:
         """Images of the latents of seeds 0, 1, ..., as `sample` gives; one class per column."""
@@ -120,7 +137,8 @@ class Samples(BatchEndCallback):
         if (batch := held_out(trainer, n)) is None:
             return None
         fakes = model.sample(n, seeds=range(n), source=batch["source"])
-        rows = [batch["source"], fakes, batch["image"]][:kinds]
+        rows = [shown(batch["source"]), *(shown(images, self.bands) for images in (fakes, batch["image"]))][:kinds]
+        rows = [as_bytes(images) for images in rows]
         most = max(images.shape[1] for images in rows)
         rows = [images.expand(-1, most, -1, -1) if images.shape[1] == 1 else images for images in rows]
         return torch.stack([images.unflatten(0, (-1, self.columns)) for images in rows], 1).flatten(0, 2)
@@ -128,8 +146,10 @@ class Samples(BatchEndCallback):
     def _count(self, images: Tensor) -> int:
         return 2000 if is_points(images) else self.rows * self.columns  # points in the plane
 
-    def _show(self, trainer: Trainer, key: str, images: Tensor, name: str | None = None) -> None:
-        image = picture(images, self.columns)
+    def _grid(self, images: Tensor) -> Image.Image:
+        return picture(images, self.columns, bands=self.bands)
+
+    def _show(self, trainer: Trainer, key: str, image: Image.Image, name: str | None = None) -> None:
         path = self.folder / f"{name or key}.png"
         with warn_on_oserror(path):
             path.parent.mkdir(parents=True, exist_ok=True)

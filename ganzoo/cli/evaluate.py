@@ -179,6 +179,8 @@ def _title(evaluation: Evaluation, checkpoint: Path | None, options: Any) -> str
         ]
     if reference is not None:
         lines.append(f"against {len(reference.sets['real']):,} {reference.split} images of {reference.name}")
+        if "depth" in evaluation.protocols[0]:
+            lines.append("more than 8 bits per channel, reduced to 8 for the scores")
     # accuracy is expected of conditional models only
     missing = [name for name in evaluation.missing if name != "accuracy" or fakes.labels is not None]
     if missing:

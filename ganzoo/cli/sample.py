@@ -56,7 +56,16 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         "--format",
         choices=("grid", "png", "npy"),
         default="grid",
-        help="one grid of all images, one PNG per seed or source, or an array [N, H, W, C] of bytes (default: grid)",
+        help="one grid of all images, one PNG (or TIFF, for more bits or channels) per seed or source, or an array "
+        "[N, H, W, C] (default: grid)",
+    )
+    parser.add_argument(
+        "--depth", type=int, choices=(8, 16), default=8, help="bits per channel of png and npy (default: 8)"
+    )
+    parser.add_argument(
+        "--bands",
+        metavar="R,G,B",
+        help="channels shown in a grid, from 0 (default: 0,1,2 of more than 4)",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps (default: cpu)")
     parser.add_argument("--variant", metavar="my_file.MyGAN", help="the class of your own variant, for its checkpoint")
@@ -71,6 +80,8 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         model = load(path, variant)
         label = None if options.label is None else _label(model, options.label)
         _check(model, options.source, options.direction)
+        options.bands = _bands(options, _out_channels(model, options.direction))
+        options.suffix = _suffix(options, _out_channels(model, options.direction))
         check_device(options.device)
         sources = _sources(options.source, options.n) if options.source else None
         if seeds is None:
@@ -128,10 +139,6 @@ def _check(model: Any, source: Sequence[Path] | None, direction: str) -> None:
         raise UserError(f"{name} translates pictures; give some, or a folder of them: --source PATH")
     if direction == "back" and not hasattr(model, "translate_back"):
         raise UserError(f"{name} does not translate back; leave --direction out")
-    if source is not None and (channels := _channels(model, direction)) not in (1, 3):
-        raise UserError(
-            f"{name} takes sources of {channels} channels, but pictures have 1 or 3; use model.sample(source=...)"
-        )
 
 
 def _pixels(model: Any) -> int:
@@ -161,6 +168,45 @@ def _usual(model: Any, options: Any) -> int:
 def _channels(model: Any, direction: str) -> Any:
     """Channels of the pictures to translate."""
     return model.source_channels if direction == "forward" else model.hparams.get("channels", 3)
+
+
+def _out_channels(model: Any, direction: str) -> Any:
+    """Channels of the images, as far as the model's arguments tell."""
+    return model.source_channels if direction == "back" else model.hparams.get("channels")
+
+
+def _bands(options: Any, channels: int | None) -> list[int] | None:
+    """The numbers in --bands."""
+    from ganzoo.core.drawing import check_bands
+
+    if options.bands is None:
+        return None
+    if options.format != "grid":
+        raise UserError("--bands is for grids; other formats contain all channels: leave it out")
+    if not re.fullmatch(r"\d{1,4}(,\d{1,4})*", options.bands):
+        raise UserError(f"--bands {options.bands!r} cannot be read; write numbers, such as 2,1,0")
+    bands = [int(number) for number in options.bands.split(",")]
+    try:
+        check_bands(bands, channels)
+    except ValueError as error:
+        raise UserError(f"--{error}") from error
+    return bands
+
+
+def _suffix(options: Any, channels: int | None) -> str:
+    """The suffix of single files: Pillow writes PNG of up to four channels, with 16 bits in grey only."""
+    if options.depth == 16 and options.format == "grid":
+        raise UserError("a grid has 8 bits per channel; use --format png or npy with --depth 16")
+    if options.format != "png" or channels is None or channels == 1 or channels <= 4 and options.depth == 8:
+        return ".png"
+    try:
+        import tifffile  # noqa: F401
+    except ImportError as error:
+        what = f"{channels} channels of {options.depth} bits"
+        raise UserError(
+            f'files of {what} are TIFF, which takes tifffile: pip install "ganzoo[tiff]", or use --format npy'
+        ) from error
+    return ".tif"
 
 
 def _sources(paths: Sequence[Path], n: int | None) -> dict[str, File]:
@@ -248,21 +294,21 @@ def _write(parts: Iterator[tuple[Any, Any]], names: Sequence[str], columns: int,
     """Writes the images, and returns what was written; at most one batch is in memory, except for a grid."""
     folder, kind = options.outdir, options.format
     single = {"grid": "grid.png", "npy": "samples.npy"}.get(kind)
-    files = [folder / name for name in ([single] if single else [f"{name}.png" for name in names])]
+    files = [folder / name for name in ([single] if single else [f"{name}{options.suffix}" for name in names])]
     read = {source.resolve() for source in options.source or []}
     if not single and any(file.exists() and {file.resolve(), *file.resolve().parents} & read for file in files):
         raise UserError(f"--outdir {folder} contains the pictures of --source; choose another folder")
     parts = _shown(chain([next(parts)], parts), len(names))  # nothing is written if the first batch fails
     folder.mkdir(parents=True, exist_ok=True)
-    before = {file for beside in {file.parent for file in files} for file in beside.glob("*.png")}
+    before = {file for beside in {file.parent for file in files} for file in beside.glob(f"*{options.suffix}")}
     replaced = ", replaced" if any(file.exists() for file in files) else ""
     if kind == "npy":
-        write_atomically(files[0], lambda file: _write_array(file, parts, len(names)))
+        write_atomically(files[0], lambda file: _write_array(file, parts, len(names), options.depth))
     elif kind == "grid":
-        _grid(parts, columns).save(files[0])
+        _grid(parts, columns, options.bands).save(files[0])
     else:
-        _write_each(files, parts)
-    what = files[0] if single else f"{folder}/*.png" if options.source else f"{folder}/seed*.png"
+        _write_each(files, parts, options.depth)
+    what = files[0] if single else f"{folder}/{'*' if options.source else 'seed*'}{options.suffix}"
     others = len(before - set(files))
     return f"{what}{replaced}{f'; {folder} had {others:,} other pictures before' if others else ''}"
 
@@ -281,44 +327,67 @@ def _shown(parts: Iterator[tuple[Any, Any]], n: int) -> Iterator[tuple[Any, Any]
             bar.advance(task, len(images))
 
 
-def _write_each(files: Sequence[Path], parts: Iterator[tuple[Any, Any]]) -> None:
+def _write_each(files: Sequence[Path], parts: Iterator[tuple[Any, Any]], depth: int) -> None:
+    from PIL import Image
+
     from ganzoo.core.drawing import to_pil
 
     rest = iter(files)
     for _, images in parts:
-        for image in to_pil(images):
+        tiff, wide = files[0].suffix == ".tif", depth == 16
+        drawn: Iterable[Any] = _array(images, depth) if tiff or wide else to_pil(images)
+        for image in drawn:
             file = next(rest)
             file.parent.mkdir(parents=True, exist_ok=True)
-            image.save(file)
+            if tiff:
+                _write_tiff(file, image)
+            else:
+                (Image.fromarray(image[..., 0]) if wide else image).save(file)
 
 
-def _write_array(file: BinaryIO, parts: Iterator[tuple[Any, Any]], n: int) -> None:
+def _write_tiff(file: Path, image: Any) -> None:
+    """Writes an array [H, W, C]; the last of 2 or 4 channels is alpha."""
+    import tifffile
+
+    channels = image.shape[2]
+    kind = "rgb" if channels in (3, 4) else "minisblack"
+    extra = ["unassalpha"] if channels in (2, 4) else [0] * (channels - 1) if channels > 4 else []
+    tifffile.imwrite(file, image, photometric=kind, planarconfig="contig", extrasamples=extra)
+
+
+def _array(images: Any, depth: int) -> Any:
+    """Images as an array [N, H, W, C] of 8 or 16 bits; points in the plane stay floats."""
+    from ganzoo.core.pixels import as_bytes, to_uint16
+
+    values = as_bytes(images)
+    if depth == 16 and not values.is_floating_point():
+        return to_uint16(images).permute(0, 2, 3, 1).contiguous().numpy().astype("uint16")
+    return values.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _write_array(file: BinaryIO, parts: Iterator[tuple[Any, Any]], n: int, depth: int) -> None:
     """Writes [n, H, W, C] in numpy's format, batch by batch."""
     from numpy.lib import format as npy
 
     for i, (_, images) in enumerate(parts):
-        array = _bytes(images).permute(0, 2, 3, 1).contiguous().numpy()
+        array = _array(images, depth)
         if i == 0:
             kind = {"descr": npy.dtype_to_descr(array.dtype), "fortran_order": False, "shape": (n, *array.shape[1:])}
             npy.write_array_header_1_0(file, kind)
         file.write(array.data)
 
 
-def _grid(parts: Iterator[tuple[Any, Any]], columns: int) -> Any:
+def _grid(parts: Iterator[tuple[Any, Any]], columns: int, bands: Sequence[int] | None) -> Any:
     import torch
 
-    from ganzoo.core.drawing import above, picture
+    from ganzoo.core.drawing import above, picture, shown
+    from ganzoo.core.pixels import as_bytes
 
-    sources, images = zip(*((s if s is None else _bytes(s), _bytes(x)) for s, x in parts), strict=True)
+    sources, images = zip(*((s if s is None else as_bytes(s), as_bytes(x)) for s, x in parts), strict=True)
     tiles = torch.cat(images)
-    return picture(tiles if sources[0] is None else above(torch.cat(sources), tiles, columns), columns)
-
-
-def _bytes(images: Any) -> Any:
-    """Images as bytes; points in the plane, for which these would be too coarse, stay floats."""
-    from ganzoo.core.pixels import to_uint8
-
-    return to_uint8(images) if images.shape[1] in (1, 3) else images
+    if sources[0] is None:
+        return picture(tiles, columns, bands=bands)
+    return picture(above(shown(torch.cat(sources)), shown(tiles, bands), columns), columns)
 
 
 def _seeds(text: str | None, n: int | None) -> list[int] | None:

@@ -198,6 +198,8 @@ class GANCLI(LightningCLI):
         method = getattr(self.trainer, self.verb)
         if self.notice:
             rank_zero_only(print)(printable(self.notice), file=sys.stderr)
+        if self.verb == "fit" and (seen := getattr(self.datamodule, "seen", "")):
+            rank_zero_only(print)(printable(f"pictures: {seen}"), file=sys.stderr)
         try:
             method(self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path, weights_only=True)
         except SystemExit as error:

@@ -22,6 +22,19 @@ def to_uint8(image: Tensor) -> Tensor:
     return (image * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
+def to_uint16(image: Tensor) -> Tensor:
+    """Map floats in [-1, 1], clamped, to 0..65535 as int32, any shape."""
+    return (image.double() * 32767.5 + 32768).clamp(0, 65535).int()
+
+
+def as_bytes(images: Tensor) -> Tensor:
+    """Images [N, C, H, W] as uint8, as in files; points in the plane, for which bytes are too coarse, stay floats."""
+    if images.dtype == torch.uint8:
+        return images
+    points = is_points(images) and images.shape[1] not in (1, 3)
+    return images.float() if points else to_uint8(images.float())
+
+
 def scaled(batch: Any) -> Any:
     """A nested batch with uint8 tensors converted to floats in [-1, 1]; torch's `tree_map` takes longer than the
     conversion."""

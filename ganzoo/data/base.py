@@ -35,6 +35,7 @@ class GANDataModule(LightningDataModule):
         classes: Names of the classes, in the order of the labels; empty if they have none.
         readings: How files become "image" and "source", stored with models; empty if the data is not read from files.
         source_channels: Channels of "source", the input of translators; None if there is no source.
+        seen: What is unusual about the files, and what is done with it, printed before training; empty if nothing is.
         extractor: Default feature extractor for the scores, or None. Unless a subclass sets it, "inception" for colour
             and "inception-grey" for grey.
 
@@ -54,6 +55,7 @@ class GANDataModule(LightningDataModule):
     num_classes: int | None
     classes: Sequence[str] = ()
     readings: Mapping[str, Reading] = {}
+    seen: str = ""
     source_channels: int | None = None
     paired: bool = True  # whether a batch's "image" and "source" belong together
     labelled: bool = False  # whether batches also have "labelled": images with labels

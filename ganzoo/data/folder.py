@@ -53,7 +53,6 @@ class ImageFolder(GANDataModule):
     Attributes:
         classes: Class names, in the order of the labels; empty without labels.
         reading: How files become images.
-        seen: What is unusual about the pictures, and what is done with it; empty if nothing is.
 
     Args:
         path: The folder, or a zip archive.

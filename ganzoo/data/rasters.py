@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import IO, Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 from PIL import Image
@@ -125,24 +125,29 @@ def turned(values: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _npy(opened: BinaryIO) -> tuple[tuple[int, ...], np.dtype, bool]:
-    """Shape and type of a .npy file, whose size they match."""
+    """Shape and type of a .npy file."""
     size = opened.seek(0, os.SEEK_END)
     opened.seek(0)
-    shape, dtype = npy_header(opened)
-    if min(shape, default=1) < 1 or opened.tell() + math.prod(shape) * dtype.itemsize != size:
-        raise ValueError(f"its size is not that of an array {list(shape)} of {dtype}")
-    return shape, dtype, False
+    return *_head(opened, size), False
 
 
 def _npz(opened: BinaryIO) -> tuple[str, tuple[int, ...], np.dtype, bool]:
     """Name, shape and type of the first array in a .npz file, and whether there are others."""
     with open_archive(opened) as archive:
-        names = [name for name in archive.namelist() if name.endswith(".npy")]
-        if not names:
+        members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
+        if not members:
             raise ValueError("it contains no array")
-        with archive.open(names[0]) as member:
-            shape, dtype = npy_header(member)
-    return names[0].removesuffix(".npy"), shape, dtype, len(names) > 1
+        with archive.open(members[0]) as member:
+            head = _head(member, members[0].file_size)
+    return members[0].filename.removesuffix(".npy"), *head, len(members) > 1
+
+
+def _head(opened: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of an array, which match the size of its file in bytes."""
+    shape, dtype = npy_header(opened)
+    if min(shape, default=1) < 1 or opened.tell() + math.prod(shape) * dtype.itemsize != size:
+        raise ValueError(f"its size is not that of an array {list(shape)} of {dtype}")
+    return shape, dtype
 
 
 def _shape(shape: tuple[int, ...]) -> tuple[int, int, int]:

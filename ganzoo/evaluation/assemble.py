@@ -118,7 +118,7 @@ def _reference(reals: Any, split: Split | None, model: GANModule | None, resize:
             agreed(model.class_names, class_names(reals, model.num_classes))
         return Reference.of(reals, split or usual_split(model, reals))
     like = None if model is None else model.readings.get("image")
-    images = _images(reals, resize, "reals", like, whole=like is not None)
+    images = _images(reals, resize, "reals", like, model)
     reference = Reference(_name(reals), "all", {"real": images})
     reference.extractor = usual_extractor(images[0]["image"].shape[0])
     return reference
@@ -133,17 +133,19 @@ def _extractor_name(asked: str | Extractor | nn.Module | None, reference: Refere
     return reference.extractor if reference else "inception"
 
 
-def _images(given: Any, resize: Size | None, what: str, like: Reading | None, whole: bool = False) -> Images:
-    """The given images as a data set; files are read `like` others, with `whole` also with their size and channels."""
+def _images(given: Any, resize: Size | None, what: str, like: Reading | None, model: GANModule | None = None) -> Images:
+    """The given images as a data set; files are read `like` others, those for a model also with its size and channels,
+    as far as these are known."""
     if isinstance(given, np.ndarray) and given.dtype.kind in "biuf":
         given = torch.from_numpy(np.ascontiguousarray(given))
     if isinstance(given, Tensor):
         return ArrayImages(given.detach().cpu().to_dense())
     if isinstance(given, str | Path):
-        if like is not None and whole and Path(given).suffix.lower() not in (".npy", ".npz"):
-            channels: Any = like.channels
-            return Pictures(given, channels, image_size=resize or like.size, like=like)
-        return Pictures(given, image_size=resize, like=like)
+        own = None if model is None else model.hparams.get("channels")
+        channels: Any = own if own in (2, 4) else None  # pictures keep their alpha if the model's images have one
+        if model is not None and like is not None and Path(given).suffix.lower() not in (".npy", ".npz"):
+            channels, resize = like.channels, resize or like.size
+        return Pictures(given, channels, image_size=resize, like=like)
     if isinstance(given, Images):
         return given
     kind = f"an array of {given.dtype}" if isinstance(given, np.ndarray) else f"of type {type(given).__name__}"

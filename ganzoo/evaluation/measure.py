@@ -169,7 +169,10 @@ def _computable(metrics: Iterable[Metric], given: Given, insist: bool) -> list[M
     for metric in metrics:
         try:
             if given.extractor is None and metric.extracts:
-                raise ValueError(f"{metric.name} needs images, but these are points in the plane; use the metric modes")
+                what = "points in the plane; use the metric modes"
+                if given.image_size != (1, 1):
+                    what = f"images of {given.channels} channels, which no extractor here reads; give one of your own"
+                raise ValueError(f"{metric.name} needs an extractor, but these are {what}")
             metric.check(given)
             found.append(metric)
         except ValueError:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from ganzoo.core.pixels import UNIT, below_zero, never_negative, refusal, to_float, to_uint8
+from ganzoo.core.pixels import UNIT, as_bytes, below_zero, never_negative, refusal, to_float
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
 from ganzoo.evaluation.determinism import seeded
@@ -129,7 +129,7 @@ class Fakes(Source):
         with seeded(mix(self.seed, index, 2), device):  # independent of z
             images = self.model.generate(tree_map(lambda t: t.to(device), z), given)
         finite = images.flatten(1).isfinite().all(1).byte()
-        outputs = {"images": pixels(images), "finite": finite}
+        outputs = {"images": as_bytes(images), "finite": finite}
         return {**outputs, "labels": given["label"]} if "label" in given else outputs
 
 
@@ -150,12 +150,12 @@ class Reals(Source):
 
     @property
     def subject(self) -> dict[str, Any]:
-        return {"name": self.name}
+        return {"name": self.name, **reduced(self.data)}
 
     def block(self, index: int) -> Outputs:
         chosen: Sequence[int] = [i % len(self) for i in range(index * BLOCK, (index + 1) * BLOCK)]
         batch = self.data.__getitems__(chosen)
-        outputs = {"images": pixels(batch["image"]).to(self.device)}
+        outputs = {"images": as_bytes(batch["image"]).to(self.device)}
         return {**outputs, "labels": batch["label"].to(self.device)} if "label" in batch else outputs
 
 
@@ -183,11 +183,10 @@ def check_images(data: Any, what: str) -> None:
         raise ValueError(f"{what} are {UNIT}")
 
 
-def pixels(images: Tensor) -> Tensor:
-    """Grey and colour images as uint8, as in files; points in the plane stay floats."""
-    if images.dtype == torch.uint8:
-        return images
-    return to_uint8(images.float()) if images.shape[1] in (1, 3) else images.float()
+def reduced(data: Any) -> dict[str, str]:
+    """What records say of images with more than 8 bits per channel, from a data module or a data set."""
+    deep = getattr(data, "deep", False) or getattr(getattr(data, "reading", None), "deep", False)
+    return {"depth": "reduced to 8 bits"} if deep else {}
 
 
 @dataclass
@@ -241,4 +240,5 @@ class Reference:
     def about(self) -> dict[str, Any]:
         """The reference's part of each protocol."""
         real = self.sets["real"]
-        return {"data": self.name, "split": self.split, "reals": len(real), "data_fingerprint": real.fingerprint()}
+        about = {"data": self.name, "split": self.split, "reals": len(real), "data_fingerprint": real.fingerprint()}
+        return {**about, **(reduced(self.data) or reduced(real))}

@@ -98,11 +98,6 @@ def test_a_grid_shows_each_image_enlarged():
     assert centres.tolist() == to_uint8(torch.linspace(-1, 1, 6)).tolist()
 
 
-def test_a_picture_of_4_channels_is_refused():
-    with pytest.raises(ValueError, match="4 channels"):
-        picture(torch.zeros(1, 4, 8, 8))
-
-
 def test_a_video_of_odd_size_is_cropped_to_an_even_size(tmp_path):
     for i in range(3):
         Image.new("L", (33, 21), 80 * i).save(tmp_path / f"{i}.png")
