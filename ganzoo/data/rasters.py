@@ -59,7 +59,7 @@ def raster_layout(file: File) -> Layout | None:
     if is_array(file):
         with open_any(file) as opened:
             shape, dtype, several = _npy(opened) if file.name.lower().endswith(".npy") else _npz(opened)[1:]
-        height, width, bands = _shape(shape)
+        height, width, bands = _shape(shape, dtype)
         return Layout((width, height), bands, _plain(dtype), frames=several)
     with open_any(file) as opened:
         if opened.read(4) not in TIFF:
@@ -82,13 +82,15 @@ def read_raster(file: File) -> Raster:
         if not is_array(file):
             return _read_tiff(opened)
         if file.name.lower().endswith(".npy"):
-            shape = _npy(opened)[0]
+            shape, dtype, _ = _npy(opened)
+            height, width, bands = _shape(shape, dtype)
             opened.seek(0)
             values = np.load(opened, allow_pickle=False)
         else:
-            name, shape, *_ = _npz(opened)
+            name, shape, dtype, _ = _npz(opened)
+            height, width, bands = _shape(shape, dtype)
             values = read_npz(opened, name)[name]
-    return Raster(_native(values.reshape(_shape(shape))))
+    return Raster(_native(values.reshape(height, width, bands)))
 
 
 def is_array(file: File) -> bool:
@@ -150,14 +152,14 @@ def _head(opened: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype]:
     return shape, dtype
 
 
-def _shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+def _shape(shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, int, int]:
     """Height, width and bands of an array [H, W] or [H, W, C]."""
     if len(shape) not in (2, 3) or min(shape) < 1:
         raise ValueError(f"an array {list(shape)}, not a picture [H, W] or [H, W, C]: save one array per picture")
     height, width, bands = (*shape, 1)[:3]
     if bands > MOST_BANDS or height <= FEW and height < min(width, bands):
         raise ValueError(f"an array {list(shape)} with {bands} bands: put them last with numpy.moveaxis(x, 0, -1)")
-    _check_size(width, height, 0)
+    _check_size(width, height, bands, math.prod(shape) * dtype.itemsize)
     return height, width, bands
 
 
@@ -172,12 +174,12 @@ def _native(values: np.ndarray) -> np.ndarray:
     return values * np.uint8(255) if values.dtype.kind == "b" else values.astype(_plain(values.dtype), copy=False)
 
 
-def _check_size(width: int, height: int, size: int) -> None:
-    """Refuse a picture of too many pixels or bytes."""
+def _check_size(width: int, height: int, bands: int, size: int) -> None:
+    """Refuse a picture of too many pixels, values or bytes."""
     if width * height > MOST_PIXELS:
         raise ValueError(f"{width}x{height} pixels, more than the limit of {MOST_PIXELS:,}; downscale it")
-    if size > LARGEST:
-        raise ValueError(f"{size:,} bytes of values, more than the limit of {LARGEST:,}; downscale it")
+    if bands > 4 and width * height * bands > MOST_PIXELS or size > LARGEST:
+        raise ValueError(f"{width}x{height} pixels in {bands} bands, more than the limit; downscale it")
 
 
 # TIFF
@@ -204,7 +206,7 @@ def _page(opened: BinaryIO) -> Iterator[tuple[Any, bool]]:
         unpacked = math.prod(page.shape) * page.dtype.itemsize
         if unpacked > max(100 * size, SMALL):
             raise ValueError(f"it would unpack from {size:,} to {unpacked:,} bytes")
-        _check_size(page.imagewidth, page.imagelength, unpacked)
+        _check_size(page.imagewidth, page.imagelength, page.samplesperpixel, unpacked)
         try:
             tiff.pages[1]
         except IndexError:

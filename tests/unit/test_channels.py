@@ -502,9 +502,11 @@ def test_scores_of_other_channels_take_an_extractor_of_ones_own(tmp_path: Path) 
         ):
             assemble(folder, folder, ["fid"], extractor=name)
     with pytest.raises(
-        ValueError, match="fid needs an extractor, but these are images of 5 channels.* one of your own"
+        ValueError, match="fid needs an extractor, and no extractor here reads 5 channels; in Python, give one of your"
     ):
         assemble(folder, folder, ["fid"])
+    with pytest.raises(ValueError, match="can be computed from these images: no extractor here reads 5 channels"):
+        assemble(folder, folder)
     own = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(240, 2))
     report = assemble(folder, folder, ["fid"], extractor=own).run()
     assert report.scores[0].protocol["depth"] == "reduced to 8 bits" and report.scores[0].value == pytest.approx(
