@@ -29,6 +29,12 @@ class Raster(NamedTuple):
     alpha: bool = False  # whether the last band is opacity
 
     @property
+    def full(self) -> float:
+        """The value of opaque alpha."""
+        kind = self.values.dtype
+        return float(np.iinfo(kind).max) if kind.kind in "iu" else 1.0
+
+    @property
     def size(self) -> tuple[int, int]:
         """Width and height."""
         return self.values.shape[1], self.values.shape[0]
@@ -68,8 +74,7 @@ def raster_layout(file: File) -> Layout | None:
         with _page(opened) as (page, frames):
             height, width, bands = _page_shape(page)
             size = (height, width) if _orientation(page) > 4 else (width, height)
-            alpha = bool(page.extrasamples) and int(page.extrasamples[-1]) in (1, 2)
-            return Layout(size, bands, _plain(page.dtype), alpha, frames, _orientation(page) != 1)
+            return Layout(size, bands, _plain(page.dtype), _alpha(page) > 0, frames, _orientation(page) != 1)
 
 
 def read_raster(file: File) -> Raster:
@@ -239,16 +244,20 @@ def _read_tiff(opened: BinaryIO) -> Raster:
         values = _native(values.reshape(shape))
         if page.photometric == 0 and values.dtype.kind == "u" and page.dtype.kind != "b":  # 0 is white
             values = np.iinfo(values.dtype).max - values
-        alpha = bool(page.extrasamples) and int(page.extrasamples[-1]) in (1, 2)
-        if alpha and int(page.extrasamples[-1]) == 1:
-            values = _divided(values)
-        return Raster(turned(values, _orientation(page)), alpha)
+        raster = Raster(turned(values, _orientation(page)), _alpha(page) > 0)
+        return _divided(raster) if _alpha(page) == 1 else raster
 
 
-def _divided(values: np.ndarray) -> np.ndarray:
-    """Colours that were multiplied by the last band, opacity, as they were before."""
-    full = np.iinfo(values.dtype).max if values.dtype.kind in "ui" else 1
-    alpha = values[..., -1:].astype(np.float64)
-    colours = np.divide(values[..., :-1] * float(full), alpha, out=np.zeros(values[..., :-1].shape), where=alpha > 0)
+def _alpha(page: Any) -> int:
+    """2 if the last band of a page is opacity, 1 if colours are multiplied by it, otherwise 0."""
+    last = int(page.extrasamples[-1]) if page.extrasamples else 0
+    return last if last in (1, 2) else 0
+
+
+def _divided(raster: Raster) -> Raster:
+    """A raster whose colours were multiplied by opacity, as it was before."""
+    values, full = raster.values, raster.full
+    colours, alpha = values[..., :-1], values[..., -1:].astype(np.float64)
+    colours = np.divide(colours * full, alpha, out=np.zeros(colours.shape), where=alpha > 0)
     colours = colours if values.dtype.kind == "f" else colours.clip(0, full).round()
-    return np.concatenate([colours.astype(values.dtype), values[..., -1:]], axis=-1)
+    return raster._replace(values=np.concatenate([colours.astype(values.dtype), values[..., -1:]], axis=-1))

@@ -141,6 +141,27 @@ def test_other_types_are_scaled_by_a_range(tmp_path: Path, kind: str) -> None:
         assert close(image, floats(values[..., None], -60, 100)) and image.max() == 1
 
 
+def test_damaged_deep_pictures_are_left_out_of_the_range(tmp_path: Path) -> None:
+    bands(tmp_path, 4)
+    (tmp_path / "3.tif").write_bytes((tmp_path / "3.tif").read_bytes()[:-40])
+    for range in ("data", None):
+        with pytest.raises(ValueError, match="3.tif cannot be read: .*; repair or remove it"):
+            ImageFolder(str(tmp_path), channels=5, range=range, **PLAIN)
+        assert ImageFolder(str(tmp_path), channels=5, range=range, corrupt="skip", **PLAIN).reading.deep
+
+
+def test_bands_are_read_from_a_zip(tmp_path: Path) -> None:
+    bands(tmp_path / "tiff")
+    (tmp_path / "npy").mkdir()
+    np.save(tmp_path / "npy/0.npy", BANDS)
+    for name in ("tiff", "npy"):
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in (tmp_path / name).iterdir():
+                archive.write(file, file.name)
+        data = ImageFolder(str(tmp_path / f"{name}.zip"), channels=5, **PLAIN)
+        assert close(data.dataset("train")[0]["image"], floats(BANDS))
+
+
 def test_the_range_of_a_folder(tmp_path: Path) -> None:
     """None, "type", "data" and given numbers; they are stored with the reading."""
     low = BANDS // 16  # 12 bits
@@ -374,6 +395,8 @@ def test_damaged_and_hostile_files_are_refused_by_their_headers(tmp_path: Path) 
         Reading(8, 1)(tmp_path / "bomb.npz")
     (tmp_path / "none.npz").write_bytes(zipped(b"x", "a.txt"))
     assert header(tmp_path / "none.npz") == "it contains no array"
+    tifffile.imwrite(tmp_path / "bomb.tif", np.zeros((3700, 3700, 5), np.uint8), compression="zlib", **CONTIG)
+    assert "would unpack from" in str(header(tmp_path / "bomb.tif"))
     bands(tmp_path / "tiff", 1)
     whole = (tmp_path / "tiff/0.tif").read_bytes()
     tifffile.imwrite(tmp_path / "wide.tif", BANDS, **CONTIG)
