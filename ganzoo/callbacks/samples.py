@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
@@ -43,7 +44,7 @@ class Samples(BatchEndCallback):
             last of four, is alpha, shown on a checkerboard), otherwise the first three.
 
     Raises:
-        ValueError: a band does not exist (in `setup`, where the data is known).
+        ValueError: the bands are not one or three.
     """
 
     def __init__(
@@ -60,12 +61,9 @@ class Samples(BatchEndCallback):
         self.columns = columns
         self.video_fps = video_fps
         self.bands = bands
-        self._check_bands()
-
-    def _check_bands(self, channels: int | None = None) -> None:
-        if self.bands is not None:
+        if bands is not None:
             try:
-                check_bands(self.bands, channels)
+                check_bands(bands)
             except ValueError as error:
                 raise ArgumentError(Samples, "bands", str(error).removeprefix("bands ")) from error
 
@@ -73,7 +71,11 @@ class Samples(BatchEndCallback):
         self.folder = Path(trainer.log_dir or trainer.default_root_dir)  # `log_dir` is collective
         self.trained = False
         self.latents: Latent | None = None  # of all grids
-        self._check_bands(getattr(trainer.datamodule, "channels", None))  # type: ignore[attr-defined]
+        if self.bands is not None:
+            try:
+                check_bands(self.bands, getattr(trainer.datamodule, "channels", None))  # type: ignore[attr-defined]
+            except ValueError as error:
+                raise MisconfigurationException(f"samples.{error}") from error
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -33,6 +33,7 @@ def agreed(
     headers: Mapping[str, Header],
     reading: Reading,
     range: Range = None,
+    corrupt: str = "refuse",
     key: str = "data.{}",
 ) -> Reading:
     """The reading with the range and the depth of a folder's pictures; warns about what it loses.
@@ -44,6 +45,7 @@ def agreed(
         reading: With any range and depth.
         range: "type", "data" for the smallest and the largest value in all files, [lowest, highest], or None: "type"
             for unsigned integers of 8 or 16 bits, and an error for other values.
+        corrupt: "skip" leaves out files that cannot be decoded, of those whose values are looked at.
         key: Names of the settings "channels", "background" and "range" in messages.
 
     Raises:
@@ -59,11 +61,11 @@ def agreed(
     _check_depths(root, headers, types, range, name)
     used = {file: files[file] for file in headers}
     if range == "data":
-        low, high, _ = extremes(used)
+        low, high, _ = extremes(used, skip=corrupt == "skip")
         if low == high:
             raise ValueError(f"{name} is data, but all values in {visible(root.absolute())} are {low:g}")
         return replace(reading, range=(low, high), deep=True)
-    low, high, n = extremes(used, LOOKED)
+    low, high, n = extremes(used, LOOKED, corrupt == "skip")
     usual = types.most_common(1)[0][0]
     seen = f"from {low:.6g} to {high:.6g} in {n:,} of {len(used):,} pictures"
     if range is None and not types.keys() <= USUAL or range == "type" and "float" in usual:
@@ -145,26 +147,31 @@ def warn_of(names: Sequence[str], headers: Mapping[str, Header], root: Path, wha
         warnings.warn(f"{n} have {what}: {listing(names, 1)}", stacklevel=5)
 
 
-def extremes(files: Mapping[str, File], most: int | None = None) -> tuple[float, float, int]:
+def extremes(files: Mapping[str, File], most: int | None = None, skip: bool = False) -> tuple[float, float, int]:
     """The smallest and the largest value of pictures, without alpha, and the number of pictures.
 
     Args:
         files: Of the pictures, by name.
         most: Number of pictures that are read, evenly spaced; None for all.
+        skip: Whether to leave out pictures that cannot be decoded, unless all are.
 
     Raises:
         ValueError: A picture cannot be decoded, or has values that are not finite.
     """
     names = list(files)[:: max(1, math.ceil(len(files) / most)) if most else 1]
 
-    def one(name: str) -> tuple[float, float]:
+    def one(name: str) -> tuple[float, float] | ValueError:
         try:
             return limits(upright(files[name]))
         except Exception as error:  # Pillow, numpy and tifffile raise many types on broken files
-            raise ValueError(f"{visible(files[name])} cannot be read: {error}; repair or remove it") from error
+            return ValueError(f"{visible(files[name])} cannot be read: {error}; repair or remove it")
 
     with ThreadPoolExecutor() as pool:
-        found = list(pool.map(one, names))
+        seen = list(pool.map(one, names))
+    found = [pair for pair in seen if not isinstance(pair, ValueError)]
+    for error in seen:
+        if isinstance(error, ValueError) and not (skip and found):
+            raise error
     return min(low for low, _ in found), max(high for _, high in found), len(found)
 
 

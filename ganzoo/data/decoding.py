@@ -112,7 +112,7 @@ def upright(file: File, least: int | None = None) -> Image.Image | Raster:
         return read_raster(file)
     try:
         with open_picture(file) as opened:
-            kind, orientation = _bands(opened), _orientation(opened)
+            kind = _bands(opened)
             if kind.hidden and opened.format != "PNG":
                 return read_raster(file)
             if not kind.hidden:
@@ -122,6 +122,7 @@ def upright(file: File, least: int | None = None) -> Image.Image | Raster:
                 if picture.mode not in ("F", *WIDE):
                     return picture
                 return Raster(np.asarray(picture)[..., None].astype(kind.dtype))
+            orientation = _orientation(opened)
     except Image.UnidentifiedImageError:
         if raster_layout(file) is None:
             raise

@@ -102,7 +102,9 @@ class ImageFolder(GANDataModule):
         tree = find(root)
         headers = readable(root, tree.pictures, corrupt)
         names = list(headers)
-        self.reading = agreed(root, tree.pictures, headers, Reading(image_size, channels, fit, background), range)
+        self.reading = agreed(
+            root, tree.pictures, headers, Reading(image_size, channels, fit, background), range, corrupt
+        )
         self.seen = summary(headers.values(), self.reading, tree.others)
         self.name, self.image_size, self.channels = name_of(root), image_size, channels
         self.readings = {"image": self.reading}
@@ -354,8 +356,7 @@ def _inspect(file: File) -> _Seen | str:
         return seen
     try:
         raster = picture if isinstance(picture := upright(file), Raster) else as_raster(picture)
-        opacity = raster.values[..., -1]
-        return _Seen(seen, *limits(raster), raster.alpha and bool((opacity < opacity.max(initial=255)).any()))
+        return _Seen(seen, *limits(raster), raster.alpha and bool((raster.values[..., -1] < raster.full).any()))
     except Exception as error:  # Pillow, numpy and tifffile raise many types on broken files
         return str(error)
 

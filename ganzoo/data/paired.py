@@ -103,7 +103,7 @@ class _Translation(GANDataModule):
             headers = {name: seen for name, (_, seen) in pictures.items()}
             reading = Reading(self.size, channels[kind], self.fit, self.background if kind in plain else None)
             key = "data.{}" if kind == "image" else "data.source_{}"
-            reading = agreed(path_of(folder), files, headers, reading, self.ranges[kind], key)
+            reading = agreed(path_of(folder), files, headers, reading, self.ranges[kind], self.corrupt, key)
             if text := summary(headers.values(), reading):
                 said.append(f"{kind}: {text}")
             self.readings[kind] = reading

@@ -29,6 +29,12 @@ class Raster(NamedTuple):
     alpha: bool = False  # whether the last band is opacity
 
     @property
+    def full(self) -> float:
+        """The value of opaque alpha."""
+        kind = self.values.dtype
+        return float(np.iinfo(kind).max) if kind.kind in "iu" else 1.0
+
+    @property
     def size(self) -> tuple[int, int]:
         """Width and height."""
         return self.values.shape[1], self.values.shape[0]
@@ -59,7 +65,7 @@ def raster_layout(file: File) -> Layout | None:
     if is_array(file):
         with open_any(file) as opened:
             shape, dtype, several = _npy(opened) if file.name.lower().endswith(".npy") else _npz(opened)[1:]
-        height, width, bands = _shape(shape)
+        height, width, bands = _shape(shape, dtype)
         return Layout((width, height), bands, _plain(dtype), frames=several)
     with open_any(file) as opened:
         if opened.read(4) not in TIFF:
@@ -68,8 +74,7 @@ def raster_layout(file: File) -> Layout | None:
         with _page(opened) as (page, frames):
             height, width, bands = _page_shape(page)
             size = (height, width) if _orientation(page) > 4 else (width, height)
-            alpha = bool(page.extrasamples) and int(page.extrasamples[-1]) in (1, 2)
-            return Layout(size, bands, _plain(page.dtype), alpha, frames, _orientation(page) != 1)
+            return Layout(size, bands, _plain(page.dtype), _alpha(page) > 0, frames, _orientation(page) != 1)
 
 
 def read_raster(file: File) -> Raster:
@@ -82,13 +87,15 @@ def read_raster(file: File) -> Raster:
         if not is_array(file):
             return _read_tiff(opened)
         if file.name.lower().endswith(".npy"):
-            shape = _npy(opened)[0]
+            shape, dtype, _ = _npy(opened)
+            height, width, bands = _shape(shape, dtype)
             opened.seek(0)
             values = np.load(opened, allow_pickle=False)
         else:
-            name, shape, *_ = _npz(opened)
+            name, shape, dtype, _ = _npz(opened)
+            height, width, bands = _shape(shape, dtype)
             values = read_npz(opened, name)[name]
-    return Raster(_native(values.reshape(_shape(shape))))
+    return Raster(_native(values.reshape(height, width, bands)))
 
 
 def is_array(file: File) -> bool:
@@ -150,14 +157,14 @@ def _head(opened: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype]:
     return shape, dtype
 
 
-def _shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+def _shape(shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, int, int]:
     """Height, width and bands of an array [H, W] or [H, W, C]."""
     if len(shape) not in (2, 3) or min(shape) < 1:
         raise ValueError(f"an array {list(shape)}, not a picture [H, W] or [H, W, C]: save one array per picture")
     height, width, bands = (*shape, 1)[:3]
     if bands > MOST_BANDS or height <= FEW and height < min(width, bands):
         raise ValueError(f"an array {list(shape)} with {bands} bands: put them last with numpy.moveaxis(x, 0, -1)")
-    _check_size(width, height, 0)
+    _check_size(width, height, bands, math.prod(shape) * dtype.itemsize)
     return height, width, bands
 
 
@@ -172,12 +179,12 @@ def _native(values: np.ndarray) -> np.ndarray:
     return values * np.uint8(255) if values.dtype.kind == "b" else values.astype(_plain(values.dtype), copy=False)
 
 
-def _check_size(width: int, height: int, size: int) -> None:
-    """Refuse a picture of too many pixels or bytes."""
+def _check_size(width: int, height: int, bands: int, size: int) -> None:
+    """Refuse a picture of too many pixels, values or bytes."""
     if width * height > MOST_PIXELS:
         raise ValueError(f"{width}x{height} pixels, more than the limit of {MOST_PIXELS:,}; downscale it")
-    if size > LARGEST:
-        raise ValueError(f"{size:,} bytes of values, more than the limit of {LARGEST:,}; downscale it")
+    if bands > 4 and width * height * bands > MOST_PIXELS or size > LARGEST:
+        raise ValueError(f"{width}x{height} pixels in {bands} bands, more than the limit; downscale it")
 
 
 # TIFF
@@ -204,7 +211,7 @@ def _page(opened: BinaryIO) -> Iterator[tuple[Any, bool]]:
         unpacked = math.prod(page.shape) * page.dtype.itemsize
         if unpacked > max(100 * size, SMALL):
             raise ValueError(f"it would unpack from {size:,} to {unpacked:,} bytes")
-        _check_size(page.imagewidth, page.imagelength, unpacked)
+        _check_size(page.imagewidth, page.imagelength, page.samplesperpixel, unpacked)
         try:
             tiff.pages[1]
         except IndexError:
@@ -237,16 +244,20 @@ def _read_tiff(opened: BinaryIO) -> Raster:
         values = _native(values.reshape(shape))
         if page.photometric == 0 and values.dtype.kind == "u" and page.dtype.kind != "b":  # 0 is white
             values = np.iinfo(values.dtype).max - values
-        alpha = bool(page.extrasamples) and int(page.extrasamples[-1]) in (1, 2)
-        if alpha and int(page.extrasamples[-1]) == 1:
-            values = _divided(values)
-        return Raster(turned(values, _orientation(page)), alpha)
+        raster = Raster(turned(values, _orientation(page)), _alpha(page) > 0)
+        return _divided(raster) if _alpha(page) == 1 else raster
 
 
-def _divided(values: np.ndarray) -> np.ndarray:
-    """Colours that were multiplied by the last band, opacity, as they were before."""
-    full = np.iinfo(values.dtype).max if values.dtype.kind in "ui" else 1
-    alpha = values[..., -1:].astype(np.float64)
-    colours = np.divide(values[..., :-1] * float(full), alpha, out=np.zeros(values[..., :-1].shape), where=alpha > 0)
+def _alpha(page: Any) -> int:
+    """2 if the last band of a page is opacity, 1 if colours are multiplied by it, otherwise 0."""
+    last = int(page.extrasamples[-1]) if page.extrasamples else 0
+    return last if last in (1, 2) else 0
+
+
+def _divided(raster: Raster) -> Raster:
+    """A raster whose colours were multiplied by opacity, as it was before."""
+    values, full = raster.values, raster.full
+    colours, alpha = values[..., :-1], values[..., -1:].astype(np.float64)
+    colours = np.divide(colours * full, alpha, out=np.zeros(colours.shape), where=alpha > 0)
     colours = colours if values.dtype.kind == "f" else colours.clip(0, full).round()
-    return np.concatenate([colours.astype(values.dtype), values[..., -1:]], axis=-1)
+    return raster._replace(values=np.concatenate([colours.astype(values.dtype), values[..., -1:]], axis=-1))

@@ -66,7 +66,7 @@ class Reading:
         values, alpha = self._converted(self._scaled(picture), picture.alpha)
         if self.size:
             values = self._fitted(values, alpha)
-        image = torch.from_numpy(values.transpose(2, 0, 1).copy()) * 2 - 1
+        image = torch.from_numpy(values.transpose(2, 0, 1).copy()).mul_(2).sub_(1)
         return image if self.deep else to_uint8(image)
 
     @property
@@ -111,12 +111,12 @@ class Reading:
             raise ValueError(f"{kind} values have no range of their own: set data.range to [lowest, highest]")
         low, high = (own or (0, 1)) if isinstance(self.range, str) else self.range
         x: Any = values.astype(np.float32 if kind.itemsize < 4 else np.float64)
-        if not picture.alpha:
-            return ((x - low) / (high - low)).clip(0, 1).astype(np.float32, copy=False)
         bottom, top = own or (0, 1)
-        x[..., :-1] = (x[..., :-1] - low) / (high - low)
-        x[..., -1] = (x[..., -1] - bottom) / (top - bottom)
-        return x.clip(0, 1).astype(np.float32, copy=False)
+        parts = [(x, low, high)] if not picture.alpha else [(x[..., :-1], low, high), (x[..., -1], bottom, top)]
+        for part, least, most in parts:  # in place, as pictures may be large
+            part -= least
+            part /= most - least
+        return np.clip(x, 0, 1, out=x).astype(np.float32, copy=False)
 
     def _converted(self, x: np.ndarray, alpha: bool) -> tuple[np.ndarray, bool]:
         """[H, W, C] in [0, 1] with this number of channels, and whether the last one is opacity."""

@@ -19,6 +19,7 @@ from ganzoo.evaluation.sources import Reference, Source
 from ganzoo.evaluation.sweep import Progress, Statistics, sweep
 
 STAY = {"model", "images.rows"}  # states that stay on their device
+OWN = "no extractor here reads {} channels; in Python, give one of your own: ganzoo.evaluate(..., extractor=my_network)"
 
 
 class Evaluation:
@@ -79,6 +80,8 @@ class Evaluation:
         self.missing = [metric.name for metric in asked if metric not in self.metrics]
         if not self.metrics:
             these = "fakes alone; add real images" if reference is None else f"{len(fakes):,} fakes; use more"
+            if self.extractor is None and _other(given):
+                these = f"these images: {OWN.format(given.channels)}"
             raise ValueError(f"nothing to measure: none of the default metrics can be computed from {these}")
         self.protocols = self._protocols(images)
 
@@ -169,16 +172,20 @@ def _computable(metrics: Iterable[Metric], given: Given, insist: bool) -> list[M
     for metric in metrics:
         try:
             if given.extractor is None and metric.extracts:
-                what = "points in the plane; use the metric modes"
-                if given.image_size != (1, 1):
-                    what = f"images of {given.channels} channels, which no extractor here reads; give one of your own"
-                raise ValueError(f"{metric.name} needs an extractor, but these are {what}")
+                if _other(given):
+                    raise ValueError(f"{metric.name} needs an extractor, and {OWN.format(given.channels)}")
+                raise ValueError(f"{metric.name} needs images, but these are points in the plane; use the metric modes")
             metric.check(given)
             found.append(metric)
         except ValueError:
             if insist:
                 raise
     return found
+
+
+def _other(given: Given) -> bool:
+    """Whether these are images, but neither grey nor colour."""
+    return given.channels not in (1, 3) and given.image_size != (1, 1)
 
 
 def _moved(states: Mapping[str, Any], device: torch.device | str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zipfile
 import zlib
@@ -15,7 +16,9 @@ import tifffile
 import torch
 from PIL import Image
 
+import ganzoo
 from ganzoo.callbacks.samples import Samples
+from ganzoo.cli import main
 from ganzoo.core.drawing import above, picture, shown, to_pil
 from ganzoo.core.limits import Bounds, refusal
 from ganzoo.core.pixels import as_bytes, to_float, to_uint16
@@ -24,6 +27,8 @@ from ganzoo.data.decoding import header, upright
 from ganzoo.data.prepare import prepare
 from ganzoo.data.reading import Reading
 from ganzoo.evaluation.assemble import assemble
+from ganzoo.testing import fit as training
+from tests.variants import small
 
 RNG = np.random.default_rng(0)
 BANDS = RNG.integers(0, 65536, (6, 8, 5), dtype=np.uint16)
@@ -134,6 +139,27 @@ def test_other_types_are_scaled_by_a_range(tmp_path: Path, kind: str) -> None:
         assert not isinstance(seen, str) and (seen.dtype, seen.bands) == (kind, 1)
         image = Reading(None, 1, range=(-60, 100), deep=True)(tmp_path / name)
         assert close(image, floats(values[..., None], -60, 100)) and image.max() == 1
+
+
+def test_damaged_deep_pictures_are_left_out_of_the_range(tmp_path: Path) -> None:
+    bands(tmp_path, 4)
+    (tmp_path / "3.tif").write_bytes((tmp_path / "3.tif").read_bytes()[:-40])
+    for range in ("data", None):
+        with pytest.raises(ValueError, match="3.tif cannot be read: .*; repair or remove it"):
+            ImageFolder(str(tmp_path), channels=5, range=range, **PLAIN)
+        assert ImageFolder(str(tmp_path), channels=5, range=range, corrupt="skip", **PLAIN).reading.deep
+
+
+def test_bands_are_read_from_a_zip(tmp_path: Path) -> None:
+    bands(tmp_path / "tiff")
+    (tmp_path / "npy").mkdir()
+    np.save(tmp_path / "npy/0.npy", BANDS)
+    for name in ("tiff", "npy"):
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in (tmp_path / name).iterdir():
+                archive.write(file, file.name)
+        data = ImageFolder(str(tmp_path / f"{name}.zip"), channels=5, **PLAIN)
+        assert close(data.dataset("train")[0]["image"], floats(BANDS))
 
 
 def test_the_range_of_a_folder(tmp_path: Path) -> None:
@@ -369,6 +395,8 @@ def test_damaged_and_hostile_files_are_refused_by_their_headers(tmp_path: Path) 
         Reading(8, 1)(tmp_path / "bomb.npz")
     (tmp_path / "none.npz").write_bytes(zipped(b"x", "a.txt"))
     assert header(tmp_path / "none.npz") == "it contains no array"
+    tifffile.imwrite(tmp_path / "bomb.tif", np.zeros((3700, 3700, 5), np.uint8), compression="zlib", **CONTIG)
+    assert "would unpack from" in str(header(tmp_path / "bomb.tif"))
     bands(tmp_path / "tiff", 1)
     whole = (tmp_path / "tiff/0.tif").read_bytes()
     tifffile.imwrite(tmp_path / "wide.tif", BANDS, **CONTIG)
@@ -502,9 +530,11 @@ def test_scores_of_other_channels_take_an_extractor_of_ones_own(tmp_path: Path) 
         ):
             assemble(folder, folder, ["fid"], extractor=name)
     with pytest.raises(
-        ValueError, match="fid needs an extractor, but these are images of 5 channels.* one of your own"
+        ValueError, match="fid needs an extractor, and no extractor here reads 5 channels; in Python, give one of your"
     ):
         assemble(folder, folder, ["fid"])
+    with pytest.raises(ValueError, match="can be computed from these images: no extractor here reads 5 channels"):
+        assemble(folder, folder)
     own = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(240, 2))
     report = assemble(folder, folder, ["fid"], extractor=own).run()
     assert report.scores[0].protocol["depth"] == "reduced to 8 bits" and report.scores[0].value == pytest.approx(
@@ -512,3 +542,67 @@ def test_scores_of_other_channels_take_an_extractor_of_ones_own(tmp_path: Path) 
     )
     plain = bands(tmp_path / "plain", 8, (BANDS // 257).astype(np.uint8))
     assert "depth" not in assemble(plain, plain, ["fid"], extractor=own).protocols[0]
+
+
+# Commands
+
+
+def run(words: str, *more: str) -> int:
+    return main([*words.split(), *more])
+
+
+def test_commands_with_bands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bands(tmp_path / "five", 4, BANDS.repeat(2, 0).repeat(2, 1) // 16)
+    assert run("checks --data five") == 0
+    told = capsys.readouterr().out
+    assert re.search(
+        r"\ndepth: 4 uint16 from \d+ to 40\d\d; read as floats, without loss; data.range becomes -1 to 1\n", told
+    )
+    assert "bands: 4 with 5" in told and told.endswith("--data.path five --data.channels 5 --data.range data\n")
+    fit = (
+        "fit --model DCGAN --model.width 2 --data ImageFolder --data.path five --data.image_size 8 --data.batch_size 2"
+    )
+    fit += " --data.num_workers 0 --data.val_fraction 0 --trainer.max_steps 1 --samples.rows 2 --samples.columns 2"
+    fit += " --trainer.enable_progress_bar false"
+    assert run(f"{fit} --data.channels 3") == 2
+    assert "4 of 4 pictures in " in (error := capsys.readouterr().err) and "set data.channels to 5" in error
+    assert run(f"{fit} --data.channels 5 --data.range [0,4095] --samples.bands [5,1,0]") == 2
+    assert "samples.bands is [5, 1, 0], but the images' bands are 0 to 4: choose from these" in capsys.readouterr().err
+    assert not [*Path("runs").glob("*")]
+    assert run(f"{fit} --data.channels 5 --data.range [0,4095] --samples.bands [4,1,0]") == 0
+    assert "pictures: 4 uint16, with 0 to 4095 as -1 to 1" in capsys.readouterr().err
+    (folder,) = Path("runs").iterdir()
+    assert Image.open(folder / "reals.png").getbands() == ("R", "G", "B")
+    assert run(f"sample {folder} -n 2 --format png --depth 16 --outdir a") == 0
+    with tifffile.TiffFile("a/seed000001.tif") as tiff:
+        assert (page := tiff.pages[0]).shape == (8, 8, 5) and page.dtype == np.uint16  # type: ignore[union-attr]
+    assert run(f"sample {folder} -n 2 --format npy --depth 16 --outdir a") == 0
+    images = np.load("a/samples.npy")
+    assert images.shape == (2, 8, 8, 5) and images.dtype == np.uint16
+    assert np.array_equal(tifffile.imread("a/seed000001.tif"), images[1])
+    assert run(f"sample {folder} -n 2 --bands 4,3,9") == 2
+    assert "--bands is [4, 3, 9], but the images' bands are 0 to 4" in capsys.readouterr().err
+    assert run(f"sample {folder} -n 2 --depth 16") == 2
+    assert "a grid has 8 bits per channel; use --format png or npy" in capsys.readouterr().err
+    assert run(f"evaluate {folder} -n 4") == 2
+    assert "no extractor here reads 5 channels; in Python, give one of your own" in capsys.readouterr().err
+    assert run(f"evaluate {folder} -n 4 --extractor inception --metrics fid") == 2
+    assert "'inception' reads 3 channels, but the images have 5: use a network of your own" in capsys.readouterr().err
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(320, 2))
+    data = ImageFolder("five", 8, 5, range=[0, 4095], num_workers=0, val_fraction=0)
+    report = ganzoo.evaluate(ganzoo.load(folder), data, ["fid"], n=4, extractor=network)
+    assert report.scores[0].protocol["depth"] == "reduced to 8 bits"
+
+
+@pytest.mark.parametrize("name", ["GAN", "WGANGP", "EBGAN", "LAPGAN", "LSGAN"])
+def test_variants_train_on_alpha(tmp_path: Path, name: str) -> None:
+    rgba((16, 16)).save(tmp_path / "a.png")
+    rgba((16, 16), 1).save(tmp_path / "b.png")
+    data = ImageFolder(str(tmp_path), 16, 4, num_workers=0, val_fraction=0, batch_size=2)
+    model = getattr(ganzoo, name)(**{**small(name), "image_size": 16, "channels": 4})
+    training(model, data, steps=1)
+    assert model.sample(2, seeds=[0, 1]).shape == (2, 4, 16, 16)
+    assert [image.mode for image in model.sample(1, seeds=[0], output_type="pil")] == ["RGBA"]
