@@ -483,6 +483,7 @@ SEEN_ELSEWHERE = {  # options that need special input or change no file -> where
     "checkpoint.rollbacks": "test_checkpoints",
     "model.compile_losses": "test_turns",
     "data.num_workers": "test_loader",
+    "samples.bands": "test_channels",
 }
 
 
