@@ -9,7 +9,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ganzoo import __version__
 from ganzoo.cli.errors import UserError, causes, closest, describe, printable
@@ -60,8 +60,14 @@ def usage() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb and returns its exit code: 2 after a user's error, 130 after Ctrl-C, 75 after SIGTERM or SIGHUP."""
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # `open_picture` raises instead
+    warnings.formatwarning = _one_line
     with standard_streams():
         return _main(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _one_line(message: Warning | str, *_: Any, **__: Any) -> str:
+    """A warning without the file and line, which are those of a library's code."""
+    return f"ganzoo: warning: {printable(str(message))}\n"
 
 
 def _main(arguments: Sequence[str]) -> int:

@@ -79,6 +79,9 @@ def _check_folder(path: str, image_size: Size | None) -> int:
     if len(report.unusable) == report.images:
         print("no image can be read, so there is nothing to train on")
         return 1
+    if len(report.ranges) > 1 and not report.ranges.keys() <= {"uint8", "uint16"}:
+        print("to train on it, put the images of each depth into a folder of its own")
+        return 1
     more = f" --data.image_size {shlex.quote(str(image_size))}" if image_size is not None else ""
     more += " --data.corrupt skip" if report.unusable else ""
     more += "".join(f" --data.{name} {shlex.quote(value)}" for name, value in _settings(report).items())

@@ -95,7 +95,7 @@ def _check_depths(root: Path, headers: Mapping[str, Header], types: Counter[str]
         cure = f", or set {name} to type, to scale each file by the range of its type" * (types.keys() <= USUAL)
         raise ValueError(
             f"{len(odd)} of {len(headers)} pictures in {visible(root.absolute())} have another depth than {usual}: "
-            f"{listing(odd)}\nPut each depth into a folder of its own{cure}."
+            f"{listing(odd)}.\nPut each depth into a folder of its own{cure}."
         )
 
 
@@ -126,8 +126,8 @@ def _check_channels(root: Path, headers: Mapping[str, Header], reading: Reading,
         if all(headers[file].frames for file in bad):
             cure += " (they have several frames, of which the first is used: frames are no bands)"
         raise ValueError(
-            f"{len(bad)} of {len(headers)} pictures in {where} do not fit {name}, which is {channels}: {listing(bad)}\n"
-            f"To use them, {cure}."
+            f"{len(bad)} of {len(headers)} pictures in {where} do not fit {name}, which is {channels}: "
+            f"{listing(bad)}.\nTo use them, {cure}."
         )
     if channels in (1, 3):
         clear = [file for file, seen in headers.items() if seen.alpha]

@@ -378,7 +378,7 @@ def classify(root: Path, tree: Tree, names: Sequence[str]) -> tuple[list[str], l
             below = f" or its folders {', '.join(SPLITS)}" if depth else ""
             raise ValueError(
                 f"labels=True takes the class from the subfolder, but {len(beside)} pictures lie directly in "
-                f"{visible(root.absolute())}{below}: {listing(beside)}\n"
+                f"{visible(root.absolute())}{below}: {listing(beside)}.\n"
                 "Move each into the subfolder of its class, or pass labels=False."
             )
         folders = [name for name in tree.folders if name.count("/") == depth and (not depth or name.startswith(splits))]
@@ -389,7 +389,7 @@ def classify(root: Path, tree: Tree, names: Sequence[str]) -> tuple[list[str], l
     if empty := [name for number, name in enumerate(classes) if number not in used]:
         warnings.warn(
             f"{len(empty)} of {len(classes)} classes in {visible(root.absolute())} have no readable picture: "
-            f"{listing(empty)}\nThey keep their numbers; remove their folders if they are not classes.",
+            f"{listing(empty)}.\nThey keep their numbers; remove their folders if they are not classes.",
             stacklevel=3,
         )
     return classes, numbers
@@ -412,7 +412,7 @@ def _listed(file: File, names: Sequence[str]) -> list[int]:
     bad = [name for name in names if (number := numbers.get(composed(name))) is None or type(number) is not int]
     if bad:
         raise ValueError(
-            f"{visible(file)} has no class number for {len(bad)} pictures: {listing(bad)}\nTo use them, {cure}."
+            f"{visible(file)} has no class number for {len(bad)} pictures: {listing(bad)}.\nTo use them, {cure}."
         )
     found = [numbers[composed(name)] for name in names]
     if min(found) < 0 or max(found) >= MOST_CLASSES:

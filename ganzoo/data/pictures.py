@@ -194,7 +194,7 @@ def _check(root: Path, files: dict[str, File], one_size: bool, one_kind: bool) -
     bad = {name: seen for name, seen in headers.items() if isinstance(seen, str)}
     if bad:
         raise ValueError(
-            f"{len(bad)} of {len(files)} files in {root.absolute()} cannot be read as pictures: {listing(bad)}\n"
+            f"{len(bad)} of {len(files)} files in {root.absolute()} cannot be read as pictures: {listing(bad)}.\n"
             "Repair or remove them."
         )
     seen = {name: found for name, found in headers.items() if not isinstance(found, str)}

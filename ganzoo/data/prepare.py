@@ -80,7 +80,7 @@ def prepare(
     names = list(headers)
     if deep := {name: seen.dtype for name, seen in headers.items() if seen.deep}:
         raise ValueError(
-            f"shards store 8 bits per channel, but {len(deep)} of {len(names)} pictures have more: {listing(deep)}\n"
+            f"shards store 8 bits per channel, but {len(deep)} of {len(names)} pictures have more: {listing(deep)}.\n"
             "Train on the folder itself (fit --config dcgan/folder --data.path FOLDER), or convert them."
         )
     size = normal_size(image_size or _own_size(root, {name: seen.size for name, seen in headers.items()}))

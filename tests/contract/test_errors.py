@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import warnings
 from multiprocessing import resource_sharer
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset
 
+from ganzoo.cli import main
 from ganzoo.cli.errors import mid_run
 from ganzoo.data import ImageFolder
 from tests.unit.test_folder import fill, truncate
@@ -179,3 +181,10 @@ def test_other_errors_have_no_one_line_message(error):
 
 def test_other_errors_in_a_worker_have_no_one_line_message():
     assert mid_run(in_worker(slip)) is None
+
+
+def test_warnings_are_one_line(monkeypatch):
+    """Without the file and line of a library's code."""
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    main(["help"])
+    assert warnings.formatwarning("skipped:\n  a.png", UserWarning, "code.py", 3) == "ganzoo: warning: skipped: a.png\n"

@@ -307,7 +307,7 @@ def test_a_class_without_a_readable_picture_keeps_its_number(tmp_path: Path) -> 
         file.write_bytes(b"junk")
     (tmp_path / "c").mkdir()
     (tmp_path / ".cache").mkdir()
-    with pytest.warns(UserWarning, match=r"(?s)2 of 4 classes in .* have no readable picture: \n  b;\n  c\n"):
+    with pytest.warns(UserWarning, match=r"(?s)2 of 4 classes in .* have no readable picture: \n  b;\n  c\.\n"):
         module = ImageFolder(str(tmp_path), 8, labels=True, val_fraction=0, num_workers=0, corrupt="skip")
     assert module.classes == ["a", "b", "c", "d"] and module.num_classes == 4
     assert module.dataset("train").labels().tolist() == [0, 0, 3, 3]  # type: ignore[union-attr]
