@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ganzoo.augment import Augment
 from ganzoo.cli import trust
 from ganzoo.cli.config import read
 from ganzoo.cli.errors import UserError, causes, closest, describe, nearest, one_line, place
@@ -28,6 +29,7 @@ BASES: dict[str, type[Any]] = {  # last part of a key -> base class of its value
     "optimizer": Optimizer,
     "discriminator_optimizer": Optimizer,
     "lr_scheduler": LRScheduler,
+    "augment": Augment,
     "callbacks": Callback,
     "logger": Logger,
 }

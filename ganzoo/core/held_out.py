@@ -25,9 +25,11 @@ def evaluate(model: GANModule, batch: Batch, batch_idx: int) -> None:
         model.randomness.restart(model.device, batch_idx, rank, rank=rank)
         log.held_out_images = size(batch)
         batch = tree_map(torch.clone, batch)
-        batch |= model.draw(size(batch), model.randomness.shared)
+        n, generator = size(batch), model.randomness.shared
+        batch |= model.draw(n, generator) | model.augment.draw(model, n, generator)
         for player, loss in (("discriminator", model.discriminator_loss), ("generator", model.generator_loss)):
-            found = Loss.of(loss(batch), player)
+            with model.augment.shown(model, batch, player) as seen:
+                found = Loss.of(loss(seen), player)
             log.held_out.add((f"{player[0].upper()}/loss",), found.total[None], size(batch))
 
 

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
+from ganzoo.augment import Augment, chosen
 from ganzoo.checkpoint.sealed import load_from_checkpoint
 from ganzoo.core import consensus, ema, held_out, lightning_fixes, loss_log, pickling, sampling, training_state
 from ganzoo.core.arguments import check_agreement, check_game, check_schedulers, constructor_arguments
-from ganzoo.core.batch import Gate, check_pictures, microbatches, share, size
+from ganzoo.core.batch import Gate, check_pictures, microbatches, size, with_draws
 from ganzoo.core.compiler import Compiler
 from ganzoo.core.finite import NonFiniteError, Watch
 from ganzoo.core.frozen import evaluating
@@ -54,6 +55,7 @@ class GANModule(LightningModule):
             arXiv:1705.10461; 0 for plain simultaneous updates); None: alternating updates.
         share_fakes: generate fakes once per batch: the discriminator is trained on them detached, and the generator
             backpropagates through them. False: new latents for each update.
+        augment: transforms of what the discriminator sees, such as `ADA()`, from `ganzoo.augment`.
 
     Raises:
         ValueError: an argument is out of range, or contradicts another one.
@@ -62,7 +64,7 @@ class GANModule(LightningModule):
     generator: nn.Module  # contains all parameters of this player
     discriminator: nn.Module
     ema: nn.Module | None  # the averaged generator
-    augment: nn.Module  # applied to the discriminator's inputs
+    augment: Augment  # applied to the discriminator's inputs
     z_dim: int
     prior: str = "normal"  # of the latents: "normal", or "uniform" in (-1, 1)
     num_classes: int | None = None  # of the generator's label; None if it takes none
@@ -89,6 +91,7 @@ class GANModule(LightningModule):
         compile_losses: bool = False,
         consensus: NonNegative | None = None,
         share_fakes: bool = False,
+        augment: Augment | None = None,
     ) -> None:
         game = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
@@ -102,7 +105,7 @@ class GANModule(LightningModule):
         self.n_critic, self.n_generator, self.microbatches = n_critic, n_generator, microbatches
         self.clip_norm, self.ema_half_life, self.ema_ramp_up = clip_norm, ema_half_life, ema_ramp_up
         self.compile_losses, self.consensus, self.share_fakes = compile_losses, consensus, share_fakes
-        self.ema, self.augment = None, nn.Identity()
+        self.ema, self.augment = None, chosen(augment)
         self.images_seen = self.unaveraged = 0
         self.players, self.asked = {}, []
         self.randomness, self.loss_log, self.watch = Randomness(), LossLog(), Watch()
@@ -119,6 +122,7 @@ class GANModule(LightningModule):
         self.gate(batch, self)
         self.randomness.restart(self.device, trainer.global_step, rank=trainer.global_rank)
         self.schedule(self.images_seen)
+        self.augment.adapt(self)
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         logs = every and self.due(every)
         try:
@@ -181,7 +185,8 @@ class GANModule(LightningModule):
 
     def compute_loss(self, loss: Equation, batch: Batch, player: PlayerName) -> Loss:
         """An equation's terms and their sum, recorded for logging."""
-        found = Loss.of(loss(batch), player)
+        with self.augment.shown(self, batch, player) as seen:
+            found = Loss.of(loss(seen), player)
         self.loss_log.add(player, found)
         return found
 
@@ -222,7 +227,7 @@ class GANModule(LightningModule):
 
     def discriminate(self, x: Tensor, y: Tensor | None = None) -> Any:
         """D as used by the equations: x [N, C, H, W] -> logits [N], or D's own output; at least in float32."""
-        return full_precision(self.discriminator(self.augment(x), y))
+        return self.augment.heard(x, full_precision(self.discriminator(*self.augment.pair(x, y))))
 
     def fakes(self, batch: Batch) -> Any:
         """Fakes [N, C, H, W] of an update, not clamped: those in the batch, or else those of `make_fakes`."""
@@ -260,13 +265,7 @@ class GANModule(LightningModule):
         """Random inputs of one update, for all processes together: latents, and whatever else the equation needs."""
         return {"z": self.latent(n, generator)}
 
-    def with_draws(self, batch: Batch) -> Batch:
-        """The batch with this process's share of the random inputs of an update; unchanged if it has shared fakes."""
-        if self.share_fakes and "fakes" in batch:
-            return batch
-        rank, world_size = self.trainer.global_rank, self.trainer.world_size
-        drawn = self.draw(size(batch) * world_size, self.randomness.shared)
-        return {**batch, **share(drawn, rank, world_size)}
+    with_draws = with_draws  # the batch with this process's share of them
 
     def uniform(self, generator: torch.Generator | None, *shape: int) -> Tensor:
         """Uniform numbers in (-1, 1), for `latent`."""
@@ -317,6 +316,7 @@ class GANModule(LightningModule):
         lightning_fixes.write_sealed_checkpoints(self.trainer)
         data = getattr(self.trainer, "datamodule", None)
         check_agreement(type(self).__name__, self.hparams, data)
+        self.augment.check(self)
         training_state.take_classes(self, data, stage)
 
     def configure_model(self) -> None:

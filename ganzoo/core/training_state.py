@@ -43,6 +43,7 @@ def save(model: GANModule, checkpoint: dict[str, Any]) -> None:
         "unaveraged": model.unaveraged,
         "means": model.loss_log.training.shares(),
         "classes": list(model.class_names),
+        "augment": model.augment.state(),
     }
 
 
@@ -63,6 +64,7 @@ def restore(model: GANModule, checkpoint: dict[str, Any]) -> None:
     model.class_names = agreed(saved_names(saved.get("classes", [])), model.class_names)
     model.unaveraged = _unaveraged(model, checkpoint, saved)
     model.loss_log.training.take(saved["means"])
+    model.augment.restore(saved.get("augment", {}))
     if attached(model) and saved["seed"] != global_seed():
         rank_zero_warn(
             f"the checkpoint's run used the seed {saved['seed']}, but this one uses {global_seed()}, so the random "

@@ -16,7 +16,7 @@ FILES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROO
 
 RANK_0 = {f"core/{name}" for name in ("atomic", "environment", "finite", "limits", "pixels", "random", "text", "types")}
 RANK_0 |= {"checkpoint/bounds", "checkpoint/pickles", "checkpoint/tensors", "core/files", "core/signals"}
-RANK_0 |= {"functional", "layers"}
+RANK_0 |= {"core/options", "functional", "layers"}
 RANK_1 = {"networks", "augment", "games", "optim", "core/compiler", "core/ema", "core/frozen", "core/pool"}
 PARTS = {"arguments", "batch", "consensus", "held_out", "lightning_fixes", "loss_log", "pickling"}
 PARTS |= {"drawing", "player", "restored", "sampling", "strategy", "training_state"}  # of `core/module`
@@ -33,6 +33,7 @@ ANYTHING = {"*"}
 RULES: dict[str, tuple[set[str], set[str]]] = {
     **{name: (set(), TORCH) for name in RANK_0},
     "core/atomic": ({"core/files"}, TORCH),
+    "core/options": ({"core/limits", "core/text"}, TORCH),
     "checkpoint/tensors": ({"checkpoint/bounds", "checkpoint/pickles"}, TORCH),
     **{name: (RANK_0, TORCH) for name in RANK_1},
     "optim/game": (RANK_0 | {"optim/adam"}, TORCH),

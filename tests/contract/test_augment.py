@@ -1,0 +1,165 @@
+"""Augmentation in training: what is transformed, resuming, microbatches, processes, compiled losses, bad input."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD
+
+import ganzoo
+from ganzoo.augment import Augment, DiffAugment
+from ganzoo.core.player import PLAYERS
+from ganzoo.testing import BATCH, NoiseImages, check_resume, check_turns, fit
+from tests.variants import small
+
+OPTIONS = [DiffAugment()]
+IDS = [type(option).__name__ for option in OPTIONS]
+every = pytest.mark.parametrize("augment", OPTIONS, ids=IDS)
+
+
+def dcgan(**more):
+    """A small one without batch statistics."""
+    torch.manual_seed(0)
+    model = ganzoo.DCGAN(**small("DCGAN"), **more)
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(module, name, nn.Identity())
+    return model
+
+
+def sgd(params):
+    return SGD(params, lr=0.05)
+
+
+class Negative(Augment):
+    """Negatives, whose calls are recorded."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def transform(self, x, numbers, channels):
+        self.seen.append((PLAYERS[self.player][0], *numbers.uniform(1)[:, 0].tolist()))
+        return -x
+
+
+def test_reals_and_fakes_are_transformed_in_both_updates_and_in_validation():
+    """Each with its own random numbers."""
+    model, inputs = dcgan(augment=Negative(), optimizer=lambda p: SGD(p, lr=0.0)), []
+    model.discriminator.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
+    fit(model, steps=2)
+    assert "".join(call[0] for call in model.augment.seen) == "ddgddg"
+    draws = {number for call in model.augment.seen for number in call[1:]}
+    assert len(draws) == 6 * BATCH
+    plain, clean = dcgan(optimizer=lambda p: SGD(p, lr=0.0)), []
+    plain.discriminator.register_forward_pre_hook(lambda module, args: clean.append(args[0]))
+    fit(plain, steps=2)
+    for i in (0, 1, 3, 4):  # the first update of a batch has the same latents, too
+        assert torch.equal(inputs[i], -clean[i])
+    fit(model, steps=1, limit_val_batches=1)
+    assert len(model.augment.seen) == 6 + 3 + 3
+
+
+def test_both_players_of_one_batch_draw_anew():
+    """Shared fakes and simultaneous updates draw the latents once, but not the transforms."""
+    for game in ({"share_fakes": True}, {"consensus": 0.0}):
+        model = dcgan(augment=Negative(), **game)
+        fit(model, steps=1)
+        assert len({number for call in model.augment.seen for number in call[1:]}) == 3 * BATCH
+
+
+def test_outside_of_updates_nothing_is_transformed():
+    model = dcgan(augment=Negative()).eval()
+    fit(model, steps=1)
+    x = torch.rand(2, 1, 16, 16)
+    assert torch.equal(model.discriminate(x), model.discriminator(x))
+
+
+@every
+def test_microbatches_have_the_transforms_of_the_batch(augment):
+    whole, halves = (dcgan(augment=augment, optimizer=sgd, microbatches=k) for k in (1, 2))
+    fit(whole, steps=3)
+    fit(halves, steps=3)
+    for key, value in whole.state_dict().items():
+        torch.testing.assert_close(value, halves.state_dict()[key], rtol=1e-5, atol=1e-7)
+
+
+@every
+def test_resuming_is_exact(augment):
+    check_resume(lambda: dcgan(augment=augment))
+
+
+@every
+def test_players_move_in_turn(augment):
+    check_turns(lambda: dcgan(augment=augment))
+
+
+@every
+def test_models_are_loaded_with_their_augmentation(augment, tmp_path):
+    torch.manual_seed(0)
+    model = ganzoo.DCGAN(**small("DCGAN"), augment=augment)
+    assert model.augment is not augment  # its state is the model's own
+    fit(model, steps=1).save_checkpoint(tmp_path / "a.ckpt")
+    ganzoo.save_pretrained(model, tmp_path / "b")
+    for name in ("a.ckpt", "b"):
+        again = ganzoo.load(tmp_path / name).augment
+        assert type(again) is type(augment) and again.arguments == augment.arguments
+
+
+@every
+def test_losses_compile_as_two_graphs(augment, monkeypatch):
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda fn: compile_(fn, backend=backend, fullgraph=True))
+    eager, compiled = (dcgan(augment=augment, optimizer=sgd, compile_losses=c) for c in (False, True))
+    fit(eager, steps=6)
+    fit(compiled, steps=6)
+    assert len(graphs) == 2, f"{len(graphs)} graphs"
+    for key, value in eager.state_dict().items():
+        torch.testing.assert_close(compiled.state_dict()[key], value, rtol=1e-4, atol=1e-6)
+
+
+@every
+def test_gradient_penalties_differentiate_through_the_transforms(augment):
+    torch.manual_seed(0)
+    model = ganzoo.WGANGP(**small("WGANGP"), augment=augment)
+    fit(model, steps=5)
+    assert all(p.grad.any() for p in model.discriminator.parameters() if p.ndim > 1)
+
+
+@every
+@pytest.mark.parametrize(("channels", "size"), [(1, [8, 16]), (3, [16, 8]), (4, 8)])
+def test_any_shape_is_transformed(augment, channels, size):
+    model = ganzoo.DCGAN(size, channels, width=4, augment=augment)
+    fit(model, steps=1)
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_channels_that_do_not_fit_are_refused_before_training():
+    model = ganzoo.DCGAN(8, 2, width=4, augment=DiffAugment())
+    with pytest.raises(ValueError, match="augment: color needs grey, RGB or RGBA images, but they have 2 channels"):
+        fit(model, NoiseImages(model), steps=1)
+    fit(ganzoo.DCGAN(8, 2, width=4, augment=DiffAugment(color=False)), steps=1)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ("DifAugment", "augment is DifAugment; did you mean 'DiffAugment'"),
+        (3, "augment is 3; it takes"),
+        ([DiffAugment(), DiffAugment()], "augment is a list; it takes one"),
+        ({"class_path": "DiffAugment", "init_args": {"cutouts": 1}}, "augment: .*unexpected keyword argument"),
+        ({"class_path": "DiffAugment", "init_args": {"cutout": 2}}, "cutout is 2; it takes a number from 0 to 1"),
+    ],
+)
+def test_what_is_no_augmentation_is_refused(bad, message):
+    with pytest.raises(ValueError, match=message):
+        ganzoo.DCGAN(8, augment=bad)
