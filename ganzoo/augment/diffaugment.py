@@ -44,7 +44,7 @@ class DiffAugment(Augment):
         b, s, c, *places = numbers.uniform(7).to(x.dtype).unbind(1)
         if self.color:
             rgb = min(channels, 3)
-            x = torch.cat([recoloured(x[:, :rgb], b - 0.5, 2 * s, c + 0.5), x[:, rgb:]], 1)
+            x = torch.cat([shaded(x[:, :rgb], b - 0.5, 2 * s, c + 0.5), x[:, rgb:]], 1)
         if self.translation:
             most = zip(places[:2], self._pixels(x, self.translation), strict=True)
             x = moved(x, *(below(u, 2 * m + 1) - m for u, m in most))
@@ -65,7 +65,7 @@ def below(u: Tensor, n: int) -> Tensor:
     return (u * n).long().clamp(max=n - 1)
 
 
-def recoloured(x: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor) -> Tensor:
+def shaded(x: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor) -> Tensor:
     """Images [N, C, H, W] with brightness added, and the distances to the grey image and to the mean scaled; each
     parameter is [N]."""
     brightness, saturation, contrast = (value.view(-1, 1, 1, 1) for value in (brightness, saturation, contrast))

@@ -69,6 +69,7 @@ class GANModule(LightningModule):
     prior: str = "normal"  # of the latents: "normal", or "uniform" in (-1, 1)
     num_classes: int | None = None  # of the generator's label; None if it takes none
     class_names: Sequence[str] = ()  # in the order of the labels, from the data; empty if unknown
+    boundary: float | None = 0.0  # between D's logits of fakes and of reals; None: there are no such logits
     source_channels: int | None = None  # of the generator's input image; None if it takes none
     images_seen: int  # over all processes; schedules are functions of it
     unaveraged: int  # images seen since the last update of the averaged generator

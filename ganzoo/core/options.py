@@ -1,4 +1,4 @@
-"""Arguments of models that are objects of their own classes, such as penalties; checkpoints store plain values."""
+"""Arguments of models that are objects, such as penalties: checkpoints store them as plain values."""
 
 from __future__ import annotations
 

@@ -58,6 +58,7 @@ class EBGAN(GANModule):
     margin: Tensor  # current value; a buffer, so that it is saved in checkpoints
 
     prior = "uniform"
+    boundary = None  # energies have no sign
 
     def __init__(
         self,

@@ -57,6 +57,7 @@ class LadderEBGAN(GANModule):
     discriminator: Ladder
     margin: Tensor  # current value; a buffer, so that it is saved in checkpoints
     prior = "uniform"
+    boundary = None  # energies have no sign
 
     def __init__(
         self,

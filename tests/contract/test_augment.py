@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from torch import nn
 from torch.optim import SGD
 
 import ganzoo
-from ganzoo.augment import Augment, DiffAugment
+from ganzoo.augment import ADA, APA, Augment, DiffAugment
 from ganzoo.core.player import PLAYERS
 from ganzoo.testing import BATCH, NoiseImages, check_resume, check_turns, fit
 from tests.variants import small
 
-OPTIONS = [DiffAugment()]
-IDS = [type(option).__name__ for option in OPTIONS]
-every = pytest.mark.parametrize("augment", OPTIONS, ids=IDS)
+FIXED = [DiffAugment(), ADA(p=0.8, filter=1.0, noise=1.0, cutout=1.0), APA(p=0.5)]
+OPTIONS = [DiffAugment(), ADA(ramp=100.0, target=-0.9), APA(ramp=100.0, target=-0.9)]  # p is 0.32 from step 5
+every, fixed = (
+    pytest.mark.parametrize("augment", options, ids=lambda option: type(option).__name__)
+    for options in (OPTIONS, FIXED)
+)
 
 
 def dcgan(**more):
@@ -77,7 +81,7 @@ def test_outside_of_updates_nothing_is_transformed():
     assert torch.equal(model.discriminate(x), model.discriminator(x))
 
 
-@every
+@fixed
 def test_microbatches_have_the_transforms_of_the_batch(augment):
     whole, halves = (dcgan(augment=augment, optimizer=sgd, microbatches=k) for k in (1, 2))
     fit(whole, steps=3)
@@ -89,6 +93,28 @@ def test_microbatches_have_the_transforms_of_the_batch(augment):
 @every
 def test_resuming_is_exact(augment):
     check_resume(lambda: dcgan(augment=augment))
+
+
+@pytest.mark.parametrize("augment", OPTIONS[1:], ids=lambda option: type(option).__name__)
+def test_a_controlled_strength_is_resumed(augment, tmp_path):
+    """With the signs heard since its last change; with another number of processes, see `test_processes`."""
+
+    class Save(Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            if trainer.global_step == 10:
+                trainer.save_checkpoint(tmp_path / "a.ckpt")
+                assert pl_module.augment.p == pytest.approx(0.64) and pl_module.augment.signs[2] == 2 * BATCH
+
+    whole, again = dcgan(augment=augment), dcgan(augment=augment)
+    fit(whole, steps=15, callbacks=[Save()])
+    fit(again, steps=15, ckpt_path=tmp_path / "a.ckpt")
+    assert torch.equal(whole.augment.p, again.augment.p) and torch.equal(whole.augment.signs, again.augment.signs)
+    assert whole.augment.p > 0.9
+    assert not any(
+        "augment" in key for key in whole.state_dict()
+    )  # so any model's weights load without it, and with it
+    plain = dcgan()
+    fit(plain, steps=12, ckpt_path=tmp_path / "a.ckpt")
 
 
 @every
@@ -120,14 +146,14 @@ def test_losses_compile_as_two_graphs(augment, monkeypatch):
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda fn: compile_(fn, backend=backend, fullgraph=True))
     eager, compiled = (dcgan(augment=augment, optimizer=sgd, compile_losses=c) for c in (False, True))
-    fit(eager, steps=6)
-    fit(compiled, steps=6)
+    fit(eager, steps=10)
+    fit(compiled, steps=10)
     assert len(graphs) == 2, f"{len(graphs)} graphs"
     for key, value in eager.state_dict().items():
         torch.testing.assert_close(compiled.state_dict()[key], value, rtol=1e-4, atol=1e-6)
 
 
-@every
+@fixed
 def test_gradient_penalties_differentiate_through_the_transforms(augment):
     torch.manual_seed(0)
     model = ganzoo.WGANGP(**small("WGANGP"), augment=augment)
@@ -135,7 +161,7 @@ def test_gradient_penalties_differentiate_through_the_transforms(augment):
     assert all(p.grad.any() for p in model.discriminator.parameters() if p.ndim > 1)
 
 
-@every
+@fixed
 @pytest.mark.parametrize(("channels", "size"), [(1, [8, 16]), (3, [16, 8]), (4, 8)])
 def test_any_shape_is_transformed(augment, channels, size):
     model = ganzoo.DCGAN(size, channels, width=4, augment=augment)
