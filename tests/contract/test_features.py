@@ -15,6 +15,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import ganzoo
+from ganzoo.augment import ADA, APA, DiffAugment
 from ganzoo.core.batch import microbatches
 from ganzoo.core.frozen import evaluating
 from ganzoo.core.pixels import scaled
@@ -32,9 +33,9 @@ def make(name, **more):
     return getattr(ganzoo, name)(**small(name), **more)
 
 
-def trained(model, **trainer):
-    """Train one step and check that the weights are finite."""
-    fit(model, steps=1, **trainer)
+def trained(model, steps=1, **trainer):
+    """Train and check that the weights are finite."""
+    fit(model, steps=steps, **trainer)
     assert all(p.isfinite().all() for p in model.parameters())
     return "yes"
 
@@ -80,6 +81,16 @@ def synchronised(name):
         return trained(torch.nn.SyncBatchNorm.convert_sync_batchnorm(model))
     except TypeError:  # a subclass whose forward takes more than the images
         return "no"
+
+
+def augmented(name, augment, **options):
+    """Whether a variant trains with it, beyond the first change of its strength; a refusal must name its cure."""
+    for p, answer in (({}, "yes"), ({"p": 0.5}, "with p")):
+        try:
+            return trained(make(name, augment=augment(**options, **p)), steps=5) and answer
+        except REFUSED as error:
+            assert str(error).endswith("set p, such as to 0.2")
+    return "no"
 
 
 def drawn(model):
@@ -140,13 +151,16 @@ FEATURES = {
     "reads labels": lambda name: reads(name, "label"),
     "few labels": lambda name: reads(name, "labelled"),
     "sources": lambda name: reads(name, "source"),
+    "`DiffAugment`": lambda name: augmented(name, DiffAugment, color=False),  # the sources here have two channels
+    "`ADA`": lambda name: augmented(name, ADA, color=0.0),
+    "`APA`": lambda name: augmented(name, APA),
 }
 
 
 def table(found):
-    """Markdown of {(variant, feature): cell}, in two tables that fit on a page."""
+    """Markdown of {(variant, feature): cell}, in tables that fit on a page."""
     lines = []
-    for features in (list(FEATURES)[:5], list(FEATURES)[5:]):
+    for features in (list(FEATURES)[:5], list(FEATURES)[5:12], list(FEATURES)[12:]):
         lines += ["| | " + " | ".join(features) + " |", "|---" * (len(features) + 1) + "|"]
         for name in ganzoo.list_models():
             lines.append(f"| `{name}` | " + " | ".join(found[name, feature] for feature in features) + " |")

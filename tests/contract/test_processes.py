@@ -15,6 +15,7 @@ from torch.optim import SGD
 from torch.utils._pytree import tree_map
 
 import ganzoo
+from ganzoo.augment import ADA, APA, DiffAugment
 from ganzoo.core.pixels import scaled
 from ganzoo.core.player import PLAYERS
 from ganzoo.core.random import mix
@@ -247,6 +248,35 @@ def test_running_loss_means_survive_a_resume_with_any_number_of_processes(tmp_pa
     assert run(1, ckpt_path=tmp_path / "a.ckpt") == pytest.approx(whole[1], rel=1e-5)
     run(1)
     assert run(2, ckpt_path=tmp_path / "a.ckpt") == pytest.approx(whole[1], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [DiffAugment(), ADA(target=-0.9, ramp=100.0, filter=1.0, noise=1.0, cutout=1.0), APA(target=-0.9, ramp=100.0)],
+    ids=lambda augment: type(augment).__name__,
+)
+def test_two_processes_augment_like_one(augment, tmp_path):
+    """The same transforms, and the same strength, controlled by the logits of the global batch. A run of two can be
+    resumed by one."""
+
+    class Save(Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            if trainer.global_step == 6:
+                trainer.save_checkpoint(tmp_path / f"{trainer.world_size}.ckpt")
+
+    one, pair = make("DCGAN", augment=augment), make("DCGAN", augment=augment)
+    fit(one, steps=10, callbacks=[Save()])
+    strategy = GANStrategy(process_group_backend="gloo", start_method="fork")
+    fit(pair, steps=10, strategy=strategy, devices=2, callbacks=[Sent(tmp_path), Save()])
+    resumed = make("DCGAN", augment=augment)
+    fit(resumed, steps=10, ckpt_path=tmp_path / "2.ckpt")
+    for state in (*(torch.load(tmp_path / f"rank{rank}.pt")["state"] for rank in range(2)), resumed.state_dict()):
+        for key, value in one.state_dict().items():
+            torch.testing.assert_close(state[key], value, rtol=1e-4, atol=1e-5, msg=lambda m, k=key: f"{k}: {m}")
+    saved = [torch.load(tmp_path / f"{n}.ckpt", weights_only=True)["ganzoo"]["augment"] for n in (1, 2)]
+    if not isinstance(augment, DiffAugment):
+        assert saved[0]["p"] == saved[1]["p"] > 0.3 and torch.equal(saved[0]["signs"], saved[1]["signs"])
+        assert torch.equal(resumed.augment.p, one.augment.p) and one.augment.p > 0.6
 
 
 def test_ddp_is_refused_with_its_cure():
