@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from lightning.pytorch import Callback
 from torch import nn
-from torch.optim import SGD
+from torch.nn.functional import softplus
+from torch.optim import SGD, Adam
 
 import ganzoo
 from ganzoo.augment import ADA, APA, Augment, DiffAugment
@@ -189,3 +192,43 @@ def test_channels_that_do_not_fit_are_refused_before_training():
 def test_what_is_no_augmentation_is_refused(bad, message):
     with pytest.raises(ValueError, match=message):
         ganzoo.DCGAN(8, augment=bad)
+
+
+def blobs(angle, n, generator):
+    """Images [n, 1, 8, 8] of a blob at about this angle from the centre."""
+    i, j = torch.meshgrid(torch.arange(8.0) - 3.5, torch.arange(8.0) - 3.5, indexing="ij")
+    radius, turn = 0.2 * torch.randn(2, n, 1, 1, generator=generator) + torch.tensor([2.0, 0])[:, None, None, None]
+    x, y = radius * (angle + turn).cos(), radius * (angle + turn).sin()
+    return (2 * torch.exp(-((j - x).square() + (i - y).square()) / 2) - 1)[:, None]
+
+
+def learned_angle(p, seed, steps=150, n=64):
+    """Of a generator of blobs, whose only parameter it is, from 1.5; the data's is 0. D sees images through ADA's
+    geometry."""
+    torch.manual_seed(seed)
+    generator, augment = torch.Generator().manual_seed(seed), ADA(p=p, pixel=0.0, color=0.0)
+    layers = [nn.Flatten(), nn.Linear(64, 64), nn.LeakyReLU(0.2), nn.Linear(64, 64), nn.LeakyReLU(0.2)]
+    d, angle = nn.Sequential(*layers, nn.Linear(64, 1)), nn.Parameter(torch.tensor(1.5))
+    optimizers = Adam(d.parameters(), 2e-3, betas=(0.0, 0.99)), Adam([angle], 2e-2, betas=(0.0, 0.99))
+
+    def logits(images):
+        augment.keys = torch.randint(2**62, (n,), generator=generator)
+        return d(augment(images))
+
+    for _ in range(steps):
+        for player, optimizer in enumerate(optimizers):
+            loss = softplus(-logits(blobs(angle, n, generator)) if player else logits(blobs(angle, n, generator)))
+            loss = loss if player else loss + softplus(-logits(blobs(torch.tensor(0.0), n, generator)))
+            optimizer.zero_grad()
+            loss.mean().backward()
+            optimizer.step()
+    return math.remainder(angle.item(), 2 * math.pi)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_rotations_leak_into_g_at_probability_1_only(seed):
+    """The experiment of the ADA paper's section 2.2, small: G learns the orientation of the data through rotations with
+    p = 0.8, and keeps its own, being free to, if all images are rotated."""
+    assert abs(learned_angle(0.8, seed)) < 0.2
+    assert abs(learned_angle(1.0, seed)) > 1
