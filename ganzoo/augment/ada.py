@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from ganzoo.augment.base import Adaptive
+from ganzoo.augment.base import Augment, Strength
 from ganzoo.core.limits import Limits, NonNegative, Positive, Share
 from ganzoo.core.random import Numbers
 from ganzoo.functional.transforms import erased, filtered, recoloured, warped
@@ -16,7 +16,7 @@ from ganzoo.functional.transforms import erased, filtered, recoloured, warped
 BANDS = (10 / 13, 1 / 13, 1 / 13, 1 / 13)  # expected power of images in each frequency band
 
 
-class ADA(Adaptive):
+class ADA(Augment):
     """The 18 transforms of appendix B, in its order, each applied to an image with probability p, which is controlled.
 
     Six categories, each with a multiple of p: `pixel` (flip, quarter turns, shift by up to 1/8 in whole pixels),
@@ -44,6 +44,7 @@ class ADA(Adaptive):
         ValueError: an argument is out of range, two contradict each other, or no transform is left.
     """
 
+    strength: Strength
     cross: Tensor
     power: Tensor
 
@@ -60,7 +61,8 @@ class ADA(Adaptive):
         noise: NonNegative = 0.0,
         cutout: NonNegative = 0.0,
     ) -> None:
-        super().__init__(p, target, p_end, ramp)
+        super().__init__()
+        self.strength = Strength(p, target, p_end, ramp)
         if not pixel + geometry + color + filter + noise + cutout:
             raise ValueError("pixel, geometry, color, filter, noise and cutout are 0: leave augment out, or set one")
         self.pixel, self.geometry, self.color = pixel, geometry, color
@@ -86,13 +88,13 @@ class ADA(Adaptive):
         if self.filter:
             image = filtered(image, self.gains(numbers, x.dtype))
         if self.noise:
-            noisy, strength = numbers.uniform(1) < self.p * self.noise, 0.1 * numbers.normal(1).abs()
+            noisy, strength = numbers.uniform(1) < self.strength.p * self.noise, 0.1 * numbers.normal(1).abs()
             noise = (noisy * strength)[:, :, None, None] * numbers.normal(*image.shape[1:])
             image = image + noise.to(x.dtype)
         x = torch.cat([image, source], 1) if source.shape[1] else image
         if self.cutout:
             gate, down, right = numbers.uniform(3).to(x.dtype).unbind(1)
-            cut = gate < self.p * self.cutout
+            cut = gate < self.strength.p * self.cutout
             top, left = down * height - height / 4 - 0.5, right * width - width / 4 - 0.5  # of the first pixel's centre
             x = erased(x, top, torch.where(cut, top + height / 2, top), left, left + width / 2)
         return x
@@ -100,7 +102,7 @@ class ADA(Adaptive):
     def placement(self, numbers: Numbers, height: int, width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """The point of the image that each pixel shows: see `warped`."""
         gates, u, n = numbers.uniform(8), numbers.uniform(6), numbers.normal(4)
-        pixel, p = self.p * self.pixel, self.p * self.geometry
+        pixel, p = self.strength.p * self.pixel, self.strength.p * self.geometry
         turning = 1 - (1 - p.clamp(max=1)).sqrt()  # for two rotations with probability p in all
         limits = torch.stack([pixel, pixel, pixel, p, turning, p, turning, p])
         flip, turn, shift, scale, before, aspect, after, move = (gates < limits).unbind(1)
@@ -121,7 +123,7 @@ class ADA(Adaptive):
         """Matrices [N, C, C] and offsets [N, C] of the colours, C = 1 or 3. All five changes keep the axis v of grey,
         (1, 1, 1), apart from the plane of hues, so they reduce to a factor for each, and a rotation of the plane."""
         u, n = numbers.uniform(7), numbers.normal(3)
-        light, scale, luma, hue, saturate = (u[:, :5] < self.p * self.color).unbind(1)
+        light, scale, luma, hue, saturate = (u[:, :5] < self.strength.p * self.color).unbind(1)
         contrast = torch.where(scale, (0.5 * n[:, 1]).exp2(), 1.0)
         grey = contrast if channels == 1 else contrast * torch.where(luma & (u[:, 5] < 0.5), -1.0, 1.0)
         offset = grey * torch.where(light, 0.2 * n[:, 0], 0)
@@ -136,7 +138,7 @@ class ADA(Adaptive):
 
     def gains(self, numbers: Numbers, dtype: torch.dtype) -> Tensor:
         """Gains [N, 4] of the frequency bands: each band's, in turn, with the power of all restored."""
-        gates, n = numbers.uniform(4) < self.p * self.filter, numbers.normal(4)
+        gates, n = numbers.uniform(4) < self.strength.p * self.filter, numbers.normal(4)
         gains = torch.ones_like(n)
         for i in range(4):
             band = torch.arange(4, device=n.device) == i

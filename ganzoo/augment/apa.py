@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from ganzoo.augment.base import Adaptive
+from ganzoo.augment.base import Augment, Strength
 from ganzoo.core.limits import Limits, Positive, Share
 from ganzoo.core.random import Numbers
 
 
-class APA(Adaptive):
+class APA(Augment):
     """Shows D a fake instead of each real with probability p, which is controlled as in ADA, by the reals as shown.
 
     The authors take the fakes of G's last update, so these may have other labels than the reals that they replace. Here
@@ -31,6 +31,8 @@ class APA(Adaptive):
         ValueError: an argument is out of range, or two contradict each other.
     """
 
+    strength: Strength
+
     def __init__(
         self,
         p: Share | None = None,
@@ -38,7 +40,8 @@ class APA(Adaptive):
         p_end: Share | None = None,
         ramp: Positive = 500_000.0,
     ) -> None:
-        super().__init__(p, target, p_end, ramp)
+        super().__init__()
+        self.strength = Strength(p, target, p_end, ramp)
 
     def pair(self, x: Tensor, y: Any) -> tuple[Tensor, Any]:
         return x, y
@@ -52,7 +55,7 @@ class APA(Adaptive):
             real = batch["image"]
             with torch.no_grad():
                 fake = model.synthesize(model.generator, {**batch, **batch["pseudo"]}).to(real.dtype)
-            replaced = Numbers(batch["keys"]).uniform(1, 1, 1) < self.p
+            replaced = Numbers(batch["keys"]).uniform(1, 1, 1) < self.strength.p
             batch = {**batch, "image": torch.where(replaced, fake, real)}
         with super().shown(model, batch, player) as batch:
             yield batch

@@ -106,13 +106,18 @@ def test_a_controlled_strength_is_resumed(augment, tmp_path):
         def on_train_batch_end(self, trainer, pl_module, *_):
             if trainer.global_step == 10:
                 trainer.save_checkpoint(tmp_path / "a.ckpt")
-                assert pl_module.augment.p == pytest.approx(0.64) and pl_module.augment.signs[2] == 2 * BATCH
+                assert (
+                    pl_module.augment.strength.p == pytest.approx(0.64)
+                    and pl_module.augment.strength.signs[2] == 2 * BATCH
+                )
 
     whole, again = dcgan(augment=augment), dcgan(augment=augment)
     fit(whole, steps=15, callbacks=[Save()])
     fit(again, steps=15, ckpt_path=tmp_path / "a.ckpt")
-    assert torch.equal(whole.augment.p, again.augment.p) and torch.equal(whole.augment.signs, again.augment.signs)
-    assert whole.augment.p > 0.9
+    assert torch.equal(whole.augment.strength.p, again.augment.strength.p) and torch.equal(
+        whole.augment.strength.signs, again.augment.strength.signs
+    )
+    assert whole.augment.strength.p > 0.9
     assert not any(
         "augment" in key for key in whole.state_dict()
     )  # so any model's weights load without it, and with it
@@ -137,7 +142,14 @@ def test_models_are_loaded_with_their_augmentation(augment, tmp_path):
         assert type(again) is type(augment) and again.arguments == augment.arguments
 
 
-@every
+@pytest.mark.parametrize(
+    "augment",
+    [
+        ADA(ramp=100.0, target=-0.9, pixel=0.0, geometry=0.0),
+        *(pytest.param(o, marks=pytest.mark.slow) for o in OPTIONS),
+    ],
+    ids=lambda option: type(option).__name__,
+)
 def test_losses_compile_as_two_graphs(augment, monkeypatch):
     graphs = []
 

@@ -276,7 +276,7 @@ def test_two_processes_augment_like_one(augment, tmp_path):
     saved = [torch.load(tmp_path / f"{n}.ckpt", weights_only=True)["ganzoo"]["augment"] for n in (1, 2)]
     if not isinstance(augment, DiffAugment):
         assert saved[0]["p"] == saved[1]["p"] > 0.3 and torch.equal(saved[0]["signs"], saved[1]["signs"])
-        assert torch.equal(resumed.augment.p, one.augment.p) and one.augment.p > 0.6
+        assert torch.equal(resumed.augment.strength.p, one.augment.strength.p) and one.augment.strength.p > 0.6
 
 
 def test_ddp_is_refused_with_its_cure():

@@ -453,7 +453,7 @@ class ScriptedModel(SimpleNamespace):
         self.seen.append((name, float(value)))
 
     def logits(self):
-        share = 1 - float(self.augment.p) / 2
+        share = 1 - float(self.augment.strength.p) / 2
         return torch.where(torch.arange(self.n) < self.n * share, 0.6, 0.4)
 
     def batch(self, logits=None):
@@ -474,7 +474,7 @@ def test_the_controller_reaches_its_target():
     found = []
     for _ in range(80):
         model.batch()
-        found.append(float(model.augment.p))
+        found.append(float(model.augment.strength.p))
     assert found[:9] == pytest.approx([0, 0, 0, 0, 0.04, 0.04, 0.04, 0.04, 0.08])
     assert all(abs(p - 0.38) <= 0.041 for p in found[44:]) and 0.35 < sum(found[44:]) / 36 < 0.41
     assert model.seen[-1] == ("augment/p", found[-1]) and ("augment/sign", 1.0) in model.seen
@@ -485,7 +485,7 @@ def test_p_stays_within_0_and_1(sign, end):
     model = ScriptedModel(ADA(ramp=1000.0))
     for _ in range(40):
         model.batch(logits=torch.full((100,), 0.5 + sign))
-    assert model.augment.p == end
+    assert model.augment.strength.p == end
 
 
 @pytest.mark.parametrize("shape", [(100,), (100, 3, 3), (100, 11)])
@@ -496,7 +496,7 @@ def test_signs_of_patches_count_and_those_of_classes_do_not(shape):
         model.batch(logits=output)
         counted = logits[:, 0] if len(shape) == 2 else logits
         expected = [float((2 * counted - 1).sum()), counted.numel(), 100]
-        assert model.augment.signs.tolist() == pytest.approx(expected)
+        assert model.augment.strength.signs.tolist() == pytest.approx(expected)
 
 
 def test_a_given_p_is_kept_or_follows_its_schedule():
@@ -506,8 +506,8 @@ def test_a_given_p_is_kept_or_follows_its_schedule():
     for _ in range(16):
         fixed.batch()
         scheduled.batch()
-        assert fixed.augment.p == pytest.approx(0.3)
-        found.append(float(scheduled.augment.p))
+        assert fixed.augment.strength.p == pytest.approx(0.3)
+        found.append(float(scheduled.augment.strength.p))
     assert [found[i] for i in (0, 4, 6, 8, 12, 15)] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.5])
 
 
@@ -529,12 +529,14 @@ def test_the_state_of_the_controller_is_restored():
     for _ in range(5):
         model.batch()
         again.batch()
-    assert model.augment.p == again.augment.p and torch.equal(model.augment.signs, again.augment.signs)
+    assert model.augment.strength.p == again.augment.strength.p and torch.equal(
+        model.augment.strength.signs, again.augment.strength.signs
+    )
     again.augment.restore({})  # of a training without augmentation
-    assert again.augment.p == model.augment.p
+    assert again.augment.strength.p == model.augment.strength.p
     fixed = ADA(p=0.3)
     fixed.restore(state)
-    assert fixed.p == pytest.approx(0.3) and fixed.state() == {}
+    assert fixed.strength.p == pytest.approx(0.3) and fixed.state() == {}
     for p, signs in ((torch.tensor(1.5), state["signs"]), (state["p"], torch.zeros(2)), (0.5, state["signs"])):
         with pytest.raises(ValueError, match="state of the augmentation is invalid; use another checkpoint"):
             again.augment.restore({"p": p, "signs": signs})
