@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ganzoo.core.limits import constructor_of, normal_size
+from ganzoo.core.options import plain
 from ganzoo.core.text import visible
 
 OPTIMISATION = {"optimizer", "discriminator_optimizer", "lr_scheduler"}  # arguments of the run, not of the model
@@ -31,7 +32,7 @@ def constructor_arguments(frame: FrameType | None) -> tuple[dict[str, Any], list
     fixes `n_critic` could not be rebuilt; and arguments of an object in whose constructor the model is created.
     """
     assert frame is not None
-    arguments = {k: v for k, v in constructor_of(frame).items() if k not in OPTIMISATION}
+    arguments = {k: plain(v) for k, v in constructor_of(frame).items() if k not in OPTIMISATION}
     left_out = [name for name, value in arguments.items() if not is_plain(value)]
     if left_out:
         rank_zero_warn(f"{', '.join(left_out)}: not plain values, so checkpoints cannot store them")
@@ -75,6 +76,8 @@ def check_game(variant: type, base: type, game: Mapping[str, Any]) -> None:
         _need(game, "consensus, which updates both players at once,", alone)
     if game["share_fakes"]:
         _need(game, "share_fakes", {**alone, "consensus": None})
+    if game["penalties"] and game["consensus"] is not None:
+        raise ValueError("consensus cannot be combined with penalties: leave one of them out")
 
 
 def _need(game: Mapping[str, Any], option: str, needed: Mapping[str, Any]) -> None:

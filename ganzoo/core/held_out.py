@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch.utils._pytree import tree_map
 
+from ganzoo.core import penalised
 from ganzoo.core.batch import check_batch, size
 from ganzoo.core.loss_log import Loss, refresh
+from ganzoo.core.player import PLAYERS
 from ganzoo.core.types import Batch
 
 if TYPE_CHECKING:
@@ -26,8 +28,8 @@ def evaluate(model: GANModule, batch: Batch, batch_idx: int) -> None:
         log.held_out_images = size(batch)
         batch = tree_map(torch.clone, batch)
         batch |= model.draw(size(batch), model.randomness.shared)
-        for player, loss in (("discriminator", model.discriminator_loss), ("generator", model.generator_loss)):
-            found = Loss.of(loss(batch), player)
+        for player in PLAYERS:
+            found = Loss.of(penalised.held_out(model, player, batch), player)
             log.held_out.add((f"{player[0].upper()}/loss",), found.total[None], size(batch))
 
 

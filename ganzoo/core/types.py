@@ -22,6 +22,7 @@ class Batch(TypedDict, total=False):
     labelled: tuple[Tensor, Tensor]  # (image, label): labelled images for semi-supervised learning
     z: Latent  # latents: `minimize` adds them and all else from `GANModule.draw`, so equations draw nothing
     u: Tensor  # [N] uniform in [0, 1): interpolation weights of reals and fakes, if the variant draws them
+    drawn: dict[str, Any]  # random inputs of each penalty, by its name
     fakes: Any  # returned by `GANModule.fakes` if present: shared by both players, or from a pool
 
 
