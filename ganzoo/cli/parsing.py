@@ -21,6 +21,7 @@ from ganzoo.cli.paths import own_files
 from ganzoo.core.module import GANModule
 from ganzoo.data import GANDataModule
 from ganzoo.data.vision import VisionData
+from ganzoo.penalties import Penalty
 
 BASES: dict[str, type[Any]] = {  # last part of a key -> base class of its values
     "model": GANModule,
@@ -30,6 +31,7 @@ BASES: dict[str, type[Any]] = {  # last part of a key -> base class of its value
     "lr_scheduler": LRScheduler,
     "callbacks": Callback,
     "logger": Logger,
+    "penalties": Penalty,
 }
 ALIASES = {  # names from other tools, or earlier ones
     "batch": "data.batch_size",

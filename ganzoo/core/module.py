@@ -31,8 +31,8 @@ from ganzoo.core.arguments import check_agreement, check_game, check_schedulers,
 from ganzoo.core.batch import Gate, check_pictures, microbatches, share, size
 from ganzoo.core.compiler import Compiler
 from ganzoo.core.finite import NonFiniteError, Watch
-from ganzoo.core.frozen import evaluating
-from ganzoo.core.limits import Count, NonNegative, Positive, check
+from ganzoo.core.frozen import evaluating, freeze
+from ganzoo.core.limits import Count, CountFrom0, NonNegative, Positive, PositiveShare, check
 from ganzoo.core.loss_log import Loss, LossLog
 from ganzoo.core.options import made
 from ganzoo.core.player import PLAYERS, Player, PlayerName, clip_gradients
@@ -66,7 +66,13 @@ class GANModule(LightningModule):
             arXiv:1705.10461; 0 for plain simultaneous updates); None: alternating updates.
         share_fakes: generate fakes once per batch: the discriminator is trained on them detached, and the generator
             backpropagates through them. False: new latents for each update.
-        penalties: added to both players' losses, one or several: `python -m ganzoo list` names them.
+        penalties: terms added to the players' losses, one or several: `python -m ganzoo list` names them.
+        top_k: share of its fakes on which the generator is trained, those that D scores highest in each microbatch of a
+            process (Sinha et al. 2020, arXiv:2002.06224); 1 for all.
+        top_k_half_life: images in which this share halves, from 1 down to `top_k`; None: `top_k` from the start. The
+            paper's .99 per epoch is 69 epochs.
+        freeze_d: number of D's layers, counted from the image, that are not trained, for fine-tuning (FreezeD, Mo et
+            al. 2020, arXiv:2002.10964).
 
     Raises:
         ValueError: an argument is out of range, or contradicts another one.
@@ -105,6 +111,9 @@ class GANModule(LightningModule):
         consensus: NonNegative | None = None,
         share_fakes: bool = False,
         penalties: Penalty | list[Penalty] | None = None,
+        top_k: PositiveShare = 1.0,
+        top_k_half_life: Positive | None = None,
+        freeze_d: CountFrom0 = 0,
     ) -> None:
         game = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
@@ -119,6 +128,7 @@ class GANModule(LightningModule):
         self.clip_norm, self.ema_half_life, self.ema_ramp_up = clip_norm, ema_half_life, ema_ramp_up
         self.compile_losses, self.consensus, self.share_fakes = compile_losses, consensus, share_fakes
         self.penalties = nn.ModuleList(made(Penalty, "penalties", penalties))
+        self.top_k, self.top_k_half_life, self.freeze_d = top_k, top_k_half_life, freeze_d
         self.ema, self.augment = None, nn.Identity()
         self.images_seen = self.unaveraged = 0
         self.players, self.asked = {}, []
@@ -173,7 +183,7 @@ class GANModule(LightningModule):
         self.minimize(self.discriminator_loss, batch, player="discriminator")
 
     def generator_step(self, batch: Batch) -> None:
-        if self.penalties:
+        if self.penalties or self.top_k < 1:
             return penalised.step(self, batch, "generator")
         self.minimize(self.generator_loss, batch, player="generator")
 
@@ -342,6 +352,7 @@ class GANModule(LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         check_agreement(type(self).__name__, self.hparams, data)
         penalised.check(self)
+        freeze(self.discriminator, layers=self.freeze_d)
         training_state.take_classes(self, data, stage)
 
     def configure_model(self) -> None:

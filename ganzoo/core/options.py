@@ -56,7 +56,7 @@ def made(kind: type[Kind], name: str, value: Any) -> list[Kind]:
     Raises:
         ValueError: it is of another form, or an option's argument is refused.
     """
-    known = {cls.__name__: cls for cls in _classes(kind) if cls.__module__.startswith("ganzoo.")}
+    known = options_of(kind)
     found: list[Kind] = []
     for each in value if isinstance(value, list | tuple) else [] if value is None else [value]:
         if isinstance(each, kind):
@@ -72,6 +72,12 @@ def made(kind: type[Kind], name: str, value: Any) -> list[Kind]:
         except TypeError as error:  # an argument that the class does not have
             raise ValueError(f"{name}: {error}") from error
     return found
+
+
+def options_of(kind: type[Kind]) -> dict[str, type[Kind]]:
+    """ganzoo's own options of a kind, by name."""
+    found = {cls.__name__: cls for cls in _classes(kind) if cls.__module__.startswith("ganzoo.")}
+    return {name: cls for name, cls in found.items() if not name.startswith("_")}
 
 
 def _classes(kind: type[Kind]) -> Iterator[type[Kind]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -11,7 +12,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from ganzoo.core.batch import share, size
 from ganzoo.core.player import PLAYERS, PlayerName
@@ -48,8 +49,11 @@ class Update:
         """The terms of the equation and the penalties, on the same fakes and scores; a function of weights and batch,
         as any equation."""
         model = self.model
-        if self.penalties:
+        selects = self.player == "generator" and model.top_k < 1 and model.training
+        if self.penalties or selects:
             batch = {**batch, "fakes": model.fakes(batch)}
+        if selects:
+            batch = best(model, batch)
         heard = listen(model, batch) if self.penalties else {}
         terms: Terms = {} if self.interval > 1 else getattr(model, f"{self.player}_loss")(batch)
         for penalty in self.penalties:
@@ -70,9 +74,25 @@ class Update:
         return {**batch, "drawn": cast(Any, share(found, rank, world_size))}
 
 
+def best(model: GANModule, batch: Batch) -> Batch:
+    """The part of a batch with the fakes that D scores highest."""
+    n = size(batch)
+    with torch.no_grad():
+        found = scores(model, model.discriminate(batch["fakes"], condition(model, batch)))
+    chosen = found.topk(math.ceil(n * top_share(model) - 1e-6)).indices
+    return cast(Batch, tree_map(lambda t: t[chosen] if len(t) == n else t, batch))
+
+
+def top_share(model: GANModule) -> float:
+    """Share of the fakes on which the generator is trained now."""
+    if model.top_k_half_life is None:
+        return model.top_k
+    return max(model.top_k, 0.5 ** (model.images_seen / model.top_k_half_life))
+
+
 def updates(model: GANModule) -> dict[PlayerName, list[Update]]:
-    """All updates of a model with penalties, in their order in a batch; empty without."""
-    if not model.penalties:
+    """All updates of a model with penalties or top-k, in their order in a batch; empty without."""
+    if not model.penalties and model.top_k == 1:
         return {}
     intervals = sorted({1} | {p.interval for p in penalties_of(model)})
     return {
@@ -110,13 +130,18 @@ def check(model: GANModule) -> None:
     Raises:
         MisconfigurationException: a penalty does not work with the model or its optimizer, or is given twice.
     """
-    penalties = penalties_of(model)
+    penalties, variant = penalties_of(model), type(model).__name__
+    if model.top_k < 1 and (several(model) or model.source_channels is not None):
+        what = "several discriminators" if several(model) else "a source for each fake, which all have to be translated"
+        raise MisconfigurationException(f"top_k does not work with {variant}: it has {what}")
+    if model.freeze_d and several(model):
+        raise MisconfigurationException(f"freeze_d does not work with {variant}: it has several discriminators")
     for penalty in penalties:
         name = type(penalty).__name__
         if sum(other.name == penalty.name for other in penalties) > 1:
             raise MisconfigurationException(f"penalties: {name} is given twice; leave one out")
         if (problem := refusal(penalty, model)) is not None:
-            raise MisconfigurationException(f"penalties: {name} does not work with {type(model).__name__}: {problem}")
+            raise MisconfigurationException(f"penalties: {name} does not work with {variant}: {problem}")
     if steps(model) > 1 and takes_pairs(model.make_optimizer["discriminator"]([nn.Parameter(torch.zeros(1))])):
         raise MisconfigurationException(
             "penalties: an interval above 1 takes steps of its own, but two steps of ExtraAdam are one; set interval 1"
@@ -125,9 +150,14 @@ def check(model: GANModule) -> None:
 
 def refusal(penalty: Penalty, model: GANModule) -> str | None:
     """Why a penalty does not work with a model; None if it does."""
-    if penalty.scores and isinstance(model.discriminator, nn.ModuleList | nn.ModuleDict):
+    if penalty.scores and several(model):
         return "it has several discriminators"
     return penalty.problem(model)
+
+
+def several(model: GANModule) -> bool:
+    """Whether it has several discriminators, which may score images of different sizes."""
+    return isinstance(model.discriminator, nn.ModuleList | nn.ModuleDict)
 
 
 def see(model: GANModule, batch: Batch, name: str, heard: dict[str, Any]) -> View:

@@ -2,6 +2,10 @@
 
 from ganzoo.penalties.base import Penalty as Penalty
 from ganzoo.penalties.base import View as View
+from ganzoo.penalties.consistency import BCR as BCR
+from ganzoo.penalties.consistency import ZCR as ZCR
 from ganzoo.penalties.gradients import R1 as R1
 from ganzoo.penalties.gradients import R2 as R2
 from ganzoo.penalties.gradients import GradientPenalty as GradientPenalty
+from ganzoo.penalties.lecam import LeCam as LeCam
+from ganzoo.penalties.weights import Orthogonal as Orthogonal

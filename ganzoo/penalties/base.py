@@ -61,7 +61,6 @@ class Penalty(Option):
 
     interval: int = 1  # batches per update of D by the penalty; above 1 in an optimizer step of its own
     scores: bool = True  # whether it needs D's scores
-    direction: bool = False  # whether it needs to know if scores are larger for reals
 
     @property
     def name(self) -> str:

@@ -14,7 +14,7 @@ from ganzoo.functional.penalties import between, squared_differences, squared_gr
 from ganzoo.penalties.base import Penalty, View, is_random, mixes_images
 
 
-class OfGradients(Penalty):
+class _OfGradients(Penalty):
     """Base class: the score of an image must not depend on the other images of the batch."""
 
     def problem(self, model: Any) -> str | None:
@@ -22,7 +22,7 @@ class OfGradients(Penalty):
         return cause and f"D has {cause}, so an image's score has no gradient of its own; use a D without it"
 
 
-class R1(OfGradients):
+class R1(_OfGradients):
     """weight / 2 E |grad D(x)|^2 over reals x (Mescheder et al. 2018, arXiv:1801.04406, eq. 9).
 
     With `interval` k > 1 it is minimised in every k-th batch only, times k, in an optimizer step of its own; D's Adam
@@ -79,7 +79,7 @@ class R2(R1):
         return {self.name: self.weight / 2 * self.squares(view, view.fake, view.fake_score).mean()}
 
 
-class GradientPenalty(OfGradients):
+class GradientPenalty(_OfGradients):
     """weight E (|grad D(x_u)| - norm)^2 between reals and fakes, x_u = u x + (1 - u) G(z) with u uniform in [0, 1).
 
     With `norm` 0 it is zero-centred (Thanh-Tung et al. 2019, arXiv:1902.03984); `one_sided`, only gradients longer than

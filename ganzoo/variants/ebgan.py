@@ -58,6 +58,7 @@ class EBGAN(GANModule):
     margin: Tensor  # current value; a buffer, so that it is saved in checkpoints
 
     prior = "uniform"
+    real_scores_higher = False
 
     def __init__(
         self,

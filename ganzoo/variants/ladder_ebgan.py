@@ -57,6 +57,7 @@ class LadderEBGAN(GANModule):
     discriminator: Ladder
     margin: Tensor  # current value; a buffer, so that it is saved in checkpoints
     prior = "uniform"
+    real_scores_higher = False
 
     def __init__(
         self,
