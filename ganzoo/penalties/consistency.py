@@ -15,11 +15,12 @@ from ganzoo.penalties.base import Penalty, View, like
 
 
 class BCR(Penalty):
-    """Balanced consistency, real E (D(x) - D(T x))^2 + fake E (D(G(z)) - D(T G(z)))^2 (Zhao et al. 2020,
-    arXiv:2002.04724, algorithm 1); with `fake` 0 that of Zhang et al. 2020 (arXiv:1910.12027).
+    """D's scores of an image and of its mirrored, shifted copy agree: balanced consistency.
 
-    T mirrors an image with probability 1/2 and shifts it by up to `shift` of its sides, with reflected borders. It must
-    not change what an image is: set `flip` to false for digits and text.
+    D minimises real E (D(x) - D(T x))^2 + fake E (D(G(z)) - D(T G(z)))^2 (Zhao et al. 2020, arXiv:2002.04724,
+    algorithm 1); with `fake` 0 this is the penalty of Zhang et al. 2020 (arXiv:1910.12027). T mirrors an image with
+    probability 1/2, and shifts it by up to `shift` of its sides, with reflected borders. It must not change what an
+    image is: set `flip` to false for digits and text.
 
     Args:
         real: weight of reals.
@@ -67,11 +68,11 @@ class BCR(Penalty):
 
 
 class ZCR(Penalty):
-    """Latent consistency (Zhao et al. 2020, arXiv:2002.04724, algorithm 2): D's scores of two images of neighbouring
-    latents agree, and G's images differ.
+    """D's scores of G's images of neighbouring latents agree, and the images differ: latent consistency.
 
-    D minimises discriminator E (D(G(z)) - D(G(z + noise n)))^2, and G -generator E (G(z) - G(z + noise n))^2, a mean
-    over images and pixels, with n ~ N(0, 1). Together with `BCR` it is the paper's ICR.
+    D minimises discriminator E (D(G(z)) - D(G(z + noise n)))^2 and G -generator E (G(z) - G(z + noise n))^2, a mean
+    over images and pixels, with n ~ N(0, 1) (Zhao et al. 2020, arXiv:2002.04724, algorithm 2). Together with `BCR` it
+    is the paper's ICR.
 
     Args:
         discriminator: weight of D's term.

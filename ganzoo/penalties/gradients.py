@@ -23,11 +23,11 @@ class _OfGradients(Penalty):
 
 
 class R1(_OfGradients):
-    """weight / 2 E |grad D(x)|^2 over reals x (Mescheder et al. 2018, arXiv:1801.04406, eq. 9).
+    """The gradient of D's score with respect to the image is short at reals.
 
-    With `interval` k > 1 it is minimised in every k-th batch only, times k, in an optimizer step of its own; D's Adam
-    then has the learning rate r lr and the decays beta^r, with r = k / (k + 1) (Karras et al. 2020, StyleGAN2,
-    arXiv:1912.04958, appendix B).
+    D minimises weight / 2 E |grad D(x)|^2 (Mescheder et al. 2018, arXiv:1801.04406, eq. 9). With `interval` k > 1 it
+    does so in every k-th batch only, times k, in an optimizer step of its own; D's Adam then has the learning rate r lr
+    and the decays beta^r, with r = k / (k + 1) (Karras et al. 2020, StyleGAN2, arXiv:1912.04958, appendix B).
 
     Args:
         weight: gamma.
@@ -67,7 +67,9 @@ class R1(_OfGradients):
 
 
 class R2(R1):
-    """weight / 2 E |grad D(G(z))|^2 over fakes (Mescheder et al. 2018, eq. 10); see `R1`.
+    """The gradient of D's score with respect to the image is short at fakes.
+
+    As `R1`, with G(z) instead of x (Mescheder et al. 2018, arXiv:1801.04406, eq. 10).
 
     Args:
         weight: gamma.
@@ -80,11 +82,12 @@ class R2(R1):
 
 
 class GradientPenalty(_OfGradients):
-    """weight E (|grad D(x_u)| - norm)^2 between reals and fakes, x_u = u x + (1 - u) G(z) with u uniform in [0, 1).
+    """The gradient of D's score has a given norm, or no more, between reals and fakes.
 
-    With `norm` 0 it is zero-centred (Thanh-Tung et al. 2019, arXiv:1902.03984); `one_sided`, only gradients longer than
-    `norm` are penalised, E max(0, |grad D(x_u)| - 1)^2 (Petzka et al. 2018, arXiv:1709.08894). `WGANGP` has the
-    two-sided penalty of norm 1 in its equation.
+    D minimises weight E (|grad D(x_u)| - norm)^2 with x_u = u x + (1 - u) G(z) and u uniform in [0, 1): zero-centred
+    with `norm` 0 (Thanh-Tung et al. 2019, arXiv:1902.03984). If `one_sided`, only longer gradients are penalised, by
+    E max(0, |grad D(x_u)| - norm)^2 (Petzka et al. 2018, arXiv:1709.08894). `WGANGP` has the two-sided penalty of norm
+    1 in its equation.
 
     Args:
         weight: lambda.

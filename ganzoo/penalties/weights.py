@@ -17,11 +17,11 @@ WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
 
 
 class Orthogonal(Penalty):
-    """weight times the sum over layers of |W W' without its diagonal|^2, which leaves the rows' lengths free (Brock et
-    al. 2018, arXiv:1809.11096, eq. 3).
+    """The rows of each layer's weights are orthogonal, and their lengths free.
 
-    W is the weight of a convolution or linear layer, [outputs, all else]. The authors' code has half of the gradient,
-    so their weight of 1e-4 is 5e-5 here.
+    The term is weight times the sum over layers of |W W'|^2 without the diagonal of W W' (Brock et al. 2018,
+    arXiv:1809.11096, eq. 3). W is the weight of a convolution or linear layer, [outputs, all else]. The authors' code
+    has half of the gradient, so their weight of 1e-4 is 5e-5 here.
 
     Args:
         weight: beta.
