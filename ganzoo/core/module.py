@@ -131,7 +131,7 @@ class GANModule(LightningModule):
         self.top_k, self.top_k_half_life, self.freeze_d = top_k, top_k_half_life, freeze_d
         self.ema, self.augment = None, nn.Identity()
         self.images_seen = self.unaveraged = 0
-        self.players, self.asked = {}, []
+        self.players, self.asked, self.updates = {}, [], {}
         self.randomness, self.loss_log, self.watch = Randomness(), LossLog(), Watch()
         self.rollback: Callable[[NonFiniteError], None] | None = None  # set by `Checkpoints`
         self.register_state_dict_post_hook(training_state.add_images_seen)

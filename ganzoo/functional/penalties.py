@@ -87,5 +87,5 @@ def off_diagonal(weight: Tensor) -> Tensor:
     arXiv:1809.11096, eq. 3): 0 if they are orthogonal, whatever their lengths."""
     rows = weight.flatten(1)
     with torch.autocast(weight.device.type, enabled=False):
-        products = rows @ rows.T
-    return products.square().sum() - products.diagonal().square().sum()
+        products = rows @ rows.T if len(rows) <= rows.shape[1] else rows.T @ rows  # of equal norm
+    return products.square().sum() - rows.square().sum(1).square().sum()

@@ -141,10 +141,11 @@ def test_lecam_is_one_sided():
     assert found.item() == pytest.approx((3.5**2 + 0 + 1.0**2) / 3 + (0 + 1.0**2 + 5.0**2) / 3)
 
 
-def test_off_diagonal_matches_loops_and_brocks_gradient():
-    weight = torch.randn(4, 3, 2, dtype=torch.double, requires_grad=True)
+@pytest.mark.parametrize("n", [4, 9])
+def test_off_diagonal_matches_loops_and_brocks_gradient(n):
+    weight = torch.randn(n, 3, 2, dtype=torch.double, requires_grad=True)
     rows = weight.flatten(1)
-    loops = sum((rows[i] @ rows[j]) ** 2 for i in range(4) for j in range(4) if i != j)
+    loops = sum((rows[i] @ rows[j]) ** 2 for i in range(n) for j in range(n) if i != j)
     torch.testing.assert_close(off_diagonal(weight), loops)
     (gradient,) = torch.autograd.grad(off_diagonal(weight), weight)
     products = rows @ rows.T
