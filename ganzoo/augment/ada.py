@@ -17,13 +17,13 @@ BANDS = (10 / 13, 1 / 13, 1 / 13, 1 / 13)  # expected power of images in each fr
 
 
 class ADA(Augment):
-    """The 18 transforms of appendix B, in its order, each applied to an image with probability p, which is controlled.
+    """Turned, scaled, shifted and recoloured images, each of 18 changes with a probability p that D controls.
 
-    Six categories, each with a multiple of p: `pixel` (flip, quarter turns, shift by up to 1/8 in whole pixels),
-    `geometry` (scale, rotation, aspect, shift by fractions), `color` (brightness, contrast, luma flip, hue,
-    saturation), `filter` (gains of four frequency bands), `noise` and `cutout` (half of each side). The defaults are
-    the paper's "bgc". Grey images have only the first two changes of colour; of RGBA, A is unchanged. Images that are
-    not square are turned by 180 degrees only.
+    The transforms are those of appendix B, in its order. Six categories, each with a multiple of p: `pixel` (flip,
+    quarter turns, shift by up to 1/8 in whole pixels), `geometry` (scale, rotation, aspect, shift by fractions),
+    `color` (brightness, contrast, luma flip, hue, saturation), `filter` (gains of four frequency bands), `noise` and
+    `cutout` (half of each side). The defaults are the paper's "bgc". Grey images have only the first two changes of
+    colour; of RGBA, A is unchanged. Images that are not square are turned by 180 degrees only.
 
     Above p = .8 or so, transforms leak into what G learns.
 

@@ -15,7 +15,7 @@ from ganzoo.core.random import Numbers
 
 
 class APA(Augment):
-    """Shows D a fake instead of each real with probability p, which is controlled as in ADA, by the reals as shown.
+    """Fakes instead of reals, each with a probability p that D controls by the images shown as reals.
 
     The authors take the fakes of G's last update, so these may have other labels than the reals that they replace. Here
     G makes new ones with the labels, or from the sources, of these reals. In translation without pairs, images are

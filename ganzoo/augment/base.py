@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -261,7 +260,7 @@ def chosen(augment: Any) -> Augment:
     Raises:
         ValueError: it is neither of these.
     """
-    found = copy.deepcopy(made(Augment, "augment", augment))  # its state is the model's own
+    found = made(Augment, "augment", augment)
     if len(found) > 1:
         raise ValueError("augment is a list; it takes one augmentation, such as augment=DiffAugment()")
     return found[0] if found else Identity()

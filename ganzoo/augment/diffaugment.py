@@ -12,12 +12,12 @@ from ganzoo.functional.transforms import erased, moved
 
 
 class DiffAugment(Augment):
-    """Colour, then translation, then cutout, each of every image, reals and fakes alike, in both players' updates.
+    """Other colours, a shift and a missing rectangle for every image.
 
-    Colour: brightness x + U(-.5, .5); saturation, which scales the difference to the mean over channels by U(0, 2);
-    contrast, which scales the difference to the image's mean by U(.5, 1.5). Grey images have no saturation; of RGBA, A
-    is unchanged. The paper's policies: all three for few images; without translation (StyleGAN2) or colour (BigGAN) for
-    all of CIFAR-10.
+    In this order. Colour: brightness x + U(-.5, .5); saturation, which scales the difference to the mean over channels
+    by U(0, 2); contrast, which scales the difference to the image's mean by U(.5, 1.5). Grey images have no saturation;
+    of RGBA, A is unchanged. The paper's policies: all three for few images; without translation (StyleGAN2) or colour
+    (BigGAN) for all of CIFAR-10.
 
     Args:
         color: whether colours change.

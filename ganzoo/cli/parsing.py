@@ -22,6 +22,7 @@ from ganzoo.cli.paths import own_files
 from ganzoo.core.module import GANModule
 from ganzoo.data import GANDataModule
 from ganzoo.data.vision import VisionData
+from ganzoo.penalties import Penalty
 
 BASES: dict[str, type[Any]] = {  # last part of a key -> base class of its values
     "model": GANModule,
@@ -32,6 +33,7 @@ BASES: dict[str, type[Any]] = {  # last part of a key -> base class of its value
     "augment": Augment,
     "callbacks": Callback,
     "logger": Logger,
+    "penalties": Penalty,
 }
 ALIASES = {  # names from other tools, or earlier ones
     "batch": "data.batch_size",

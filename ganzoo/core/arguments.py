@@ -77,6 +77,11 @@ def check_game(variant: type, base: type, game: Mapping[str, Any]) -> None:
         _need(game, "consensus, which updates both players at once,", alone)
     if game["share_fakes"]:
         _need(game, "share_fakes", {**alone, "consensus": None})
+    if game["consensus"] is not None and (game["penalties"] or game["top_k"] < 1):
+        other = "penalties" if game["penalties"] else "top_k"
+        raise ValueError(f"consensus cannot be combined with {other}: leave one of them out")
+    if game["top_k_half_life"] is not None and game["top_k"] == 1:
+        raise ValueError("top_k_half_life has no effect with top_k 1: set top_k, such as to 0.5")
 
 
 def _need(game: Mapping[str, Any], option: str, needed: Mapping[str, Any]) -> None:

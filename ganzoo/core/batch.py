@@ -140,8 +140,8 @@ def with_draws(model: GANModule, batch: Batch) -> Batch:
     if model.share_fakes and "fakes" in batch:
         return batch
     rank, world_size = model.trainer.global_rank, model.trainer.world_size
-    n, generator = size(batch) * world_size, model.randomness.shared
-    drawn = model.draw(n, generator) | model.augment.draw(model, n, generator)
+    n, random = size(batch) * world_size, model.randomness
+    drawn = model.draw(n, random.shared) | model.augment.draw(model, n, random.apart)
     return {**batch, **share(cast(Batch, drawn), rank, world_size)}
 
 

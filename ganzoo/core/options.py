@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterator
 from typing import Any, TypeVar
@@ -48,6 +49,8 @@ def plain(value: Any) -> Any:
 def made(kind: type[Kind], name: str, value: Any) -> list[Kind]:
     """The options of an argument: objects, their `plain` form or their class names, one or several; [] for None.
 
+    Objects are copied, since an option's state belongs to one model.
+
     Args:
         kind: their base class.
         name: of the argument, for messages.
@@ -60,7 +63,7 @@ def made(kind: type[Kind], name: str, value: Any) -> list[Kind]:
     found: list[Kind] = []
     for each in value if isinstance(value, list | tuple) else [] if value is None else [value]:
         if isinstance(each, kind):
-            found.append(each)
+            found.append(copy.deepcopy(each))
             continue
         stored = each if isinstance(each, dict) else {"class_path": each}
         cls, arguments = stored.get("class_path"), stored.get("init_args", {})

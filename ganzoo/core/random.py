@@ -38,27 +38,40 @@ class Randomness:
     Attributes:
         seed: `global_seed()` at creation.
         shared: for latents and all else that is equal on every process; on the model's device.
+        counters: those of the last `restart`.
     """
 
     def __init__(self) -> None:
         self.seed = global_seed()
+        self.counters: tuple[int, ...] = (0,)
         self.shared = torch.Generator()
+        self._apart: torch.Generator | None = None
 
     def __getstate__(self) -> dict[str, int]:
-        return {"seed": self.seed}  # `restart` seeds the generator before each use
+        return {"seed": self.seed}  # `restart` seeds the generators before each use
 
     def __setstate__(self, state: dict[str, int]) -> None:
-        self.seed, self.shared = state["seed"], torch.Generator()
+        self.__init__()  # type: ignore[misc]
+        self.seed = state["seed"]
 
     def restart(self, device: torch.device, *counters: int, rank: int) -> None:
         """Reseed `shared` from (seed, counters), and torch's own generators from (seed, counters, rank)."""
         if self.shared.device != device:
             self.shared = torch.Generator(device)
+        self.counters, self._apart = counters, None
         self.shared.manual_seed(mix(self.seed, *counters))
         noise = mix(self.seed, *counters, 1 + rank)
         torch.default_generator.manual_seed(noise)  # microseconds; `torch.manual_seed` takes 100
         if device.type != "cpu":
             torch.get_device_module(device).manual_seed(noise)
+
+    @property
+    def apart(self) -> torch.Generator:
+        """A generator like `shared`, but independent of it, so that options do not change what a variant draws."""
+        if self._apart is None:
+            self._apart = torch.Generator(self.shared.device)
+            self._apart.manual_seed(mix(self.seed, *self.counters, -1))
+        return self._apart
 
 
 class Numbers:

@@ -59,6 +59,7 @@ class EBGAN(GANModule):
 
     prior = "uniform"
     boundary = None  # energies have no sign
+    real_scores_higher = False
 
     def __init__(
         self,

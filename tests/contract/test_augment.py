@@ -14,7 +14,9 @@ from torch.optim import SGD, Adam
 import ganzoo
 from ganzoo.augment import ADA, APA, Augment, DiffAugment
 from ganzoo.core.player import PLAYERS
+from ganzoo.penalties import R1
 from ganzoo.testing import BATCH, NoiseImages, check_resume, check_turns, fit
+from tests.contract.test_turns import Remember
 from tests.variants import small
 
 FIXED = [DiffAugment(), ADA(p=0.8, filter=1.0, noise=1.0, cutout=1.0), APA(p=0.5)]
@@ -244,3 +246,21 @@ def test_rotations_leak_into_g_at_probability_1_only(seed):
     p = 0.8, and keeps its own, being free to, if all images are rotated."""
     assert abs(learned_angle(0.8, seed)) < 0.2
     assert abs(learned_angle(1.0, seed)) > 1
+
+
+class LinearScore(nn.Linear):
+    def forward(self, x, y=None):
+        return super().forward(x.flatten(1))[:, 0]
+
+
+def test_a_difference_is_of_two_images_under_one_transform():
+    """The expectation of R1 by differences is R1, through transforms that are linear for a linear D exactly so. Under
+    two transforms it would be thousands of times as large."""
+    found = []
+    for penalty in (R1(1.0), R1(1.0, difference=0.01)):
+        torch.manual_seed(0)
+        model = ganzoo.WGANGP(8, 1, width=4, augment=DiffAugment(), penalties=penalty, optimizer=lambda p: SGD(p, 0.0))
+        model.discriminator, logger = LinearScore(64, 1), Remember()
+        fit(model, steps=40, log_every_n_steps=40, logger=logger)
+        found.append(logger.rows[-1][1]["D/r1"])
+    assert found[1] == pytest.approx(found[0], rel=0.2)

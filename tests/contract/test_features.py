@@ -16,10 +16,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import ganzoo
 from ganzoo.augment import ADA, APA, DiffAugment
+from ganzoo.core import penalised
 from ganzoo.core.batch import microbatches
 from ganzoo.core.frozen import evaluating
 from ganzoo.core.pixels import scaled
 from ganzoo.core.player import PLAYERS
+from ganzoo.penalties import BCR, R1, ZCR, LeCam, Orthogonal
 from ganzoo.testing import BATCH, NoiseImages, fit
 from tests.variants import small
 
@@ -93,6 +95,16 @@ def augmented(name, augment, **options):
     return "no"
 
 
+def accepted(name, **argument):
+    """Whether a variant, at its default norms, accepts an option; `test_penalties` trains with all that it accepts."""
+    try:
+        penalised.check(make(name, **argument))
+    except MisconfigurationException as error:
+        assert f"does not work with {name}: " in str(error)
+        return "no"
+    return "yes"
+
+
 def drawn(model):
     batch = scaled(next(iter(NoiseImages(model).train_dataloader())))
     return {**batch, **model.draw(BATCH, torch.Generator().manual_seed(0))}
@@ -154,13 +166,21 @@ FEATURES = {
     "`DiffAugment`": lambda name: augmented(name, DiffAugment, color=False),  # the sources here have two channels
     "`ADA`": lambda name: augmented(name, ADA, color=0.0),
     "`APA`": lambda name: augmented(name, APA),
+    "`R1`, `R2`, `GradientPenalty`": lambda name: accepted(name, penalties=R1()),
+    "`R1` by differences": lambda name: accepted(name, penalties=R1(difference=0.01)),
+    "`BCR`": lambda name: accepted(name, penalties=BCR()),
+    "`ZCR`": lambda name: accepted(name, penalties=ZCR()),
+    "`LeCam`": lambda name: accepted(name, penalties=LeCam()),
+    "`Orthogonal`": lambda name: accepted(name, penalties=Orthogonal()),
+    "`top_k`": lambda name: accepted(name, top_k=0.5),
+    "`freeze_d`": lambda name: accepted(name, freeze_d=1),
 }
 
 
 def table(found):
     """Markdown of {(variant, feature): cell}, in tables that fit on a page."""
     lines = []
-    for features in (list(FEATURES)[:5], list(FEATURES)[5:12], list(FEATURES)[12:]):
+    for features in (list(FEATURES)[:5], list(FEATURES)[5:12], list(FEATURES)[12:15], list(FEATURES)[15:]):
         lines += ["| | " + " | ".join(features) + " |", "|---" * (len(features) + 1) + "|"]
         for name in ganzoo.list_models():
             lines.append(f"| `{name}` | " + " | ".join(found[name, feature] for feature in features) + " |")

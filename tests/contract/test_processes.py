@@ -21,6 +21,7 @@ from ganzoo.core.player import PLAYERS
 from ganzoo.core.random import mix
 from ganzoo.core.strategy import GANStrategy
 from ganzoo.networks.ladder import Norm
+from ganzoo.penalties import BCR, R1, R2, ZCR, GradientPenalty, LeCam, Orthogonal
 from ganzoo.testing import NoiseImages, fit
 from ganzoo.variants.gan import mean_pixels
 from tests.variants import small
@@ -90,7 +91,7 @@ def make(name, whole=False, **more):
     if name == "LadderEBGAN":  # its noise differs by rank, and its weighted costs have large gradients
         more, lr = {"noise": 0.0, "denoising": (1.0,), "margin": 0.5, **more}, 1e-3
     sgd = {"optimizer": lambda params: SGD(params, lr=lr), "ema_half_life": 30.0}
-    model = getattr(ganzoo, name)(**small(name), **sgd, **more)
+    model = getattr(ganzoo, name)(**{**small(name), **sgd, **more})
     return model if whole else without_batch_statistics(model)
 
 
@@ -115,6 +116,23 @@ def test_two_processes_of_half_the_batch_are_one(name, more, tmp_path):
             torch.testing.assert_close(
                 rank["state"][key], value, rtol=1e-5, atol=1e-6, msg=lambda m, k=key: f"{k}: {m}"
             )
+
+
+@pytest.mark.parametrize("name", ["WGANGP", "CGAN"])
+def test_two_processes_train_like_one_with_penalties(name, tmp_path):
+    """LeCam's averages are those of the global batch. Gradients of leaky ReLUs jump, so the steps are small."""
+    lazy = [R1(1.0, interval=2), R2(1.0), GradientPenalty(1.0)]
+    penalties = [*lazy, BCR(0.1, 0.1), ZCR(0.1), LeCam(0.1, decay=0.5), Orthogonal(player="both")]
+    more = {"penalties": penalties, "n_critic": 2, "optimizer": lambda params: SGD(params, lr=1e-3)}
+    one = make(name, **more)
+    fit(one, steps=4)
+    for rank in two(make(name, **more), tmp_path):
+        assert rank["equal"]
+        for key, value in one.state_dict().items():
+            torch.testing.assert_close(
+                rank["state"][key], value, rtol=1e-5, atol=1e-6, msg=lambda m, k=key: f"{k}: {m}"
+            )
+    assert one.penalties[5].means.all()
 
 
 def halves(batch):
