@@ -195,11 +195,20 @@ class Augment(Option):
     @contextmanager
     def same(self) -> Iterator[None]:
         """All calls inside have the same transforms, such as those of the two scores in a finite difference."""
-        self.held = True
+        with self.again(self.calls):
+            yield
+        self.calls += 1
+
+    @contextmanager
+    def again(self, call: int) -> Iterator[None]:
+        """All calls inside repeat the transforms of a call of this equation, counted from 0: of the last one,
+        `calls - 1`."""
+        before = self.calls, self.held
+        self.calls, self.held = call, True
         try:
             yield
         finally:
-            self.held, self.calls = False, self.calls + 1
+            self.calls, self.held = before
 
     def heard(self, x: Tensor, output: Any) -> Any:
         """D's output for images (before their transform), unchanged."""

@@ -583,6 +583,9 @@ def test_every_call_has_its_own_draw_and_same_shares_one():
         third, again = augment(x), augment(x)
     fourth = augment(x)
     assert torch.equal(third, again)
+    with augment.again(1):
+        assert torch.equal(augment(x), second)
+    assert augment.calls == 4
     different = [first, second, third, fourth, active(augment, 4, player=1)(x)]
     assert all(not torch.equal(a[i], b[i]) for i in range(4) for a in different for b in different if a is not b)
     replay = active(augment, 4)
