@@ -475,6 +475,7 @@ OWN: dict[str, dict[str, tuple[str, str]]] = {  # section -> option -> another v
         "ema_ramp_up": ("0.1", "--model.ema_half_life 500"),
         "consensus": ("0.1", ""),
         "share_fakes": ("true", ""),
+        "augment": ("DiffAugment", ""),
     },
     "data": {"batch_size": ("400", ""), "flip": ("true", ""), "seed": ("1", "")},
 }
