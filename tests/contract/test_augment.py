@@ -186,6 +186,16 @@ def test_any_shape_is_transformed(augment, channels, size):
     assert all(p.isfinite().all() for p in model.parameters())
 
 
+def test_the_logits_whose_signs_count_are_known():
+    found = {name: getattr(ganzoo, name)(**small(name)).boundary for name in ganzoo.list_models()}
+    without = ("WGAN", "WGANGP", "EBGAN", "LadderEBGAN", "LAPGAN", "CycleGAN")
+    assert found == {**dict.fromkeys(ganzoo.list_models(), 0.0), **dict.fromkeys(without), "LSGAN": 0.5}
+    assert (
+        ganzoo.LSGAN(8, a=-1.0, b=3.0, width=4).boundary == 1
+        and ganzoo.LSGAN(8, a=1.0, b=0.0, width=4).boundary is None
+    )
+
+
 def test_channels_that_do_not_fit_are_refused_before_training():
     model = ganzoo.DCGAN(8, 2, width=4, augment=DiffAugment())
     with pytest.raises(ValueError, match="augment: color needs grey, RGB or RGBA images, but they have 2 channels"):

@@ -479,6 +479,7 @@ OWN: dict[str, dict[str, tuple[str, str]]] = {  # section -> option -> another v
         "top_k": ("0.5", ""),
         "top_k_half_life": ("500", "--model.top_k 0.5"),
         "freeze_d": ("1", ""),
+        "augment": ("DiffAugment", ""),
     },
     "data": {"batch_size": ("400", ""), "flip": ("true", ""), "seed": ("1", "")},
 }
