@@ -124,13 +124,13 @@ def check_turns(make: Make) -> None:
     playing: list[str] = []
     minimize, at_once = model.minimize, model.minimize_at_once
 
-    def watched(loss: Any, batch: Batch, *, player: Any) -> None:
+    def watched(loss: Any, batch: Batch, *, player: Any, **more: Any) -> None:
         own, other = (getattr(model, name) for name in (player, *(p for p in PLAYERS if p != player)))
         before, still = _state(own), _state(other)
         for p in other.parameters():
             p.grad = None
         playing[:] = [player]
-        minimize(loss, batch, player=player)
+        minimize(loss, batch, player=player, **more)
         playing.clear()
         reached = any(p.grad is not None for p in other.parameters())
         assert not reached, f"a gradient of the {player}'s loss reaches the other player"

@@ -14,6 +14,8 @@ from ganzoo.cli.paths import additions, configs, find_checkpoint, pretrained, re
 from ganzoo.core.files import read_text
 from ganzoo.core.text import visible
 
+OPTIONS = {"augment": "augmentations", "penalties": "penalties"}  # arguments of every variant, folders of ganzoo
+
 
 def main(verb: str, arguments: Sequence[str]) -> int:
     parser = Arguments(verb, VERBS[verb].help)
@@ -34,6 +36,10 @@ def _list() -> int:
     print("additions to a config (python -m ganzoo fit --config NAME --config ADDITION)")
     for name, path in additions().items():
         print(f"  {name:<{width}}{header(path)[0]}")
+    for kind, title in OPTIONS.items():
+        print(f"{title} (python -m ganzoo fit --config NAME --model.{kind} OPTION)")
+        for name, docstring in described(kind).items():
+            print(f"  {name:<{width}}{docstring.partition(chr(10))[0].rstrip('.')}")
     if pretrained():
         print("trained models (python -m ganzoo sample NAME)")
     for name, path in pretrained().items():
@@ -44,6 +50,9 @@ def _list() -> int:
 def _info(name: str) -> int:
     if name in ganzoo.VARIANTS:
         return _variant(name)
+    if docstring := {**described("augment"), **described("penalties")}.get(name):
+        print(f"{name}: {docstring}")
+        return 0
     if shipped := {**configs(), **additions()}.get(name):
         print(read_text(shipped), end="")
         return 0
@@ -56,7 +65,7 @@ def _info(name: str) -> int:
     if name in pretrained():
         print(read_text(pretrained()[name] / "README.md"), end="")
         return _checkpoint(pretrained()[name])
-    known = [*ganzoo.VARIANTS, *configs(), *additions(), *pretrained()]
+    known = [*ganzoo.VARIANTS, *configs(), *additions(), *described("augment"), *described("penalties"), *pretrained()]
     cure = "python -m ganzoo list shows them"
     raise UserError(f"no variant, config or file {name!r}{closest(name, known, cure)}")
 
@@ -66,6 +75,16 @@ def paper(module: str) -> str:
     path = Path(ganzoo.__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py")
     docstring = ast.get_docstring(ast.parse(read_text(path))) or ""
     return docstring.splitlines()[0].partition(": ")[2].removesuffix(".")
+
+
+def described(kind: str) -> dict[str, str]:
+    """The docstrings of the classes for an argument of models, one of `OPTIONS`, read without importing them."""
+    folder, found = Path(ganzoo.__file__).parent / kind, {}
+    for path in sorted(folder.glob("*.py")):
+        for node in ast.parse(read_text(path)).body if path.stem != "base" else ():
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found[node.name] = ast.get_docstring(node) or ""
+    return dict(sorted(found.items()))
 
 
 def header(path: Path) -> list[str]:
@@ -90,7 +109,11 @@ def _variant(name: str) -> int:
     import inspect
     import textwrap
 
+    from ganzoo import augment
+    from ganzoo.core import penalised
     from ganzoo.core.module import GANModule
+    from ganzoo.core.options import options_of
+    from ganzoo.penalties import Penalty
 
     cls = getattr(ganzoo, name)
     print(f"{name}: {paper(cls.__module__)}\n")
@@ -103,9 +126,26 @@ def _variant(name: str) -> int:
     model = cls()
     counts = [f"{p} {sum(w.numel() for w in getattr(model, p).parameters()):,}" for p in ("generator", "discriminator")]
     print(f"\nParameters with default arguments: {', '.join(counts)}")
+    given = {kind for kind in described("augment") if model.boundary is None and getattr(augment, kind)().strength}
+    print("Augmentations: " + ", ".join(f"{kind} with p" if kind in given else kind for kind in described("augment")))
+    kinds = {kind: penalised.refusal(cls(), model) for kind, cls in sorted(options_of(Penalty).items())}
+    print(f"Penalties: {', '.join(kind for kind, problem in kinds.items() if problem is None)}")
+    for problem in dict.fromkeys(filter(None, kinds.values())):
+        print(f"  not {', '.join(kind for kind in kinds if kinds[kind] == problem)}: {problem}")
     mine = [config for config in configs() if config.startswith(f"{name.lower()}/")]
     print("Configs: " + ", ".join(mine))
     return 0
+
+
+def _shown(value: Any) -> Any:
+    """An argument's value; a penalty as `R1(weight=10.0)`."""
+    if isinstance(value, list):
+        return (
+            ", ".join(str(_shown(each)) for each in value) if any(isinstance(each, dict) for each in value) else value
+        )
+    if isinstance(value, dict) and isinstance(arguments := value.get("init_args"), dict):
+        return f"{value.get('class_path')}({', '.join(f'{name}={given}' for name, given in arguments.items())})"
+    return value
 
 
 def _checkpoint(path: Path) -> int:
@@ -114,7 +154,7 @@ def _checkpoint(path: Path) -> int:
     with user_errors():
         (name, arguments, weights, slim), classes, readings = read_all(path)
         seen = int(weights.get("images_seen", 0))
-        lines = [f"  {visible(key):<24}{visible(value)}" for key, value in arguments.items()]
+        lines = [f"  {visible(key):<24}{visible(_shown(value))}" for key, value in arguments.items()]
         if classes:
             lines.append(f"  {'classes':<24}{', '.join(f'{label} {visible(c)}' for label, c in enumerate(classes))}")
         for kind, reading in readings.items():

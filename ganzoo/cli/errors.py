@@ -74,6 +74,9 @@ def describe(error: BaseException) -> str:
     for cause in chain:
         if isinstance(cause, UserError):
             return str(cause)
+    for cause in chain:  # jsonargparse's cause of a union is the error of its first type only
+        if found := re.search(r"^ *- (\w+ is .*; it takes .*)$", str(cause), re.MULTILINE):
+            return found[1]
     error = next((cause for cause in chain if "Union subtypes" not in str(cause)), error)  # jsonargparse's wrapper
     text = one_line(error.msg if isinstance(error, SyntaxError) else error)
     if isinstance(error, OSError) and error.filename:

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ganzoo.augment import Augment
 from ganzoo.cli import trust
 from ganzoo.cli.config import read
 from ganzoo.cli.errors import UserError, causes, closest, describe, nearest, one_line, place
@@ -21,6 +22,7 @@ from ganzoo.cli.paths import own_files
 from ganzoo.core.module import GANModule
 from ganzoo.data import GANDataModule
 from ganzoo.data.vision import VisionData
+from ganzoo.penalties import Penalty
 
 BASES: dict[str, type[Any]] = {  # last part of a key -> base class of its values
     "model": GANModule,
@@ -28,8 +30,10 @@ BASES: dict[str, type[Any]] = {  # last part of a key -> base class of its value
     "optimizer": Optimizer,
     "discriminator_optimizer": Optimizer,
     "lr_scheduler": LRScheduler,
+    "augment": Augment,
     "callbacks": Callback,
     "logger": Logger,
+    "penalties": Penalty,
 }
 ALIASES = {  # names from other tools, or earlier ones
     "batch": "data.batch_size",

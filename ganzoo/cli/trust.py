@@ -14,7 +14,7 @@ import ganzoo
 from ganzoo.cli.config import guard_loader
 from ganzoo.cli.errors import UserError
 
-OURS = ["callbacks", "core.module", "core.strategy", "data", "optim", "variants", "GANModule"]
+OURS = ["augment", "callbacks", "core.module", "core.strategy", "data", "optim", "penalties", "variants", "GANModule"]
 LIGHTNING = ["accelerators", "callbacks", "core.datamodule", "LightningDataModule", "loggers", "plugins", "profilers"]
 KNOWN = [
     "torch.optim",

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ganzoo.core.limits import constructor_of, normal_size
+from ganzoo.core.options import plain
 from ganzoo.core.text import visible
 
 OPTIMISATION = {"optimizer", "discriminator_optimizer", "lr_scheduler"}  # arguments of the run, not of the model
@@ -24,14 +25,15 @@ DATA_SAYS = {  # arguments that must equal the data module's attribute -> messag
 
 
 def constructor_arguments(frame: FrameType | None) -> tuple[dict[str, Any], list[str]]:
-    """The plain arguments of the model whose base constructor runs in `frame`, and the names of the others.
+    """The plain arguments of the model whose base constructor runs in `frame`, options as plain values, and the names
+    of the others.
 
     Those in `OPTIMISATION` are omitted. Lightning's `save_hyperparameters()` (2.6) without arguments would also save
     values that are not plain, which weights_only=True cannot load; arguments of base constructors, so a variant that
     fixes `n_critic` could not be rebuilt; and arguments of an object in whose constructor the model is created.
     """
     assert frame is not None
-    arguments = {k: v for k, v in constructor_of(frame).items() if k not in OPTIMISATION}
+    arguments = {k: plain(v) for k, v in constructor_of(frame).items() if k not in OPTIMISATION}
     left_out = [name for name, value in arguments.items() if not is_plain(value)]
     if left_out:
         rank_zero_warn(f"{', '.join(left_out)}: not plain values, so checkpoints cannot store them")
@@ -75,6 +77,11 @@ def check_game(variant: type, base: type, game: Mapping[str, Any]) -> None:
         _need(game, "consensus, which updates both players at once,", alone)
     if game["share_fakes"]:
         _need(game, "share_fakes", {**alone, "consensus": None})
+    if game["consensus"] is not None and (game["penalties"] or game["top_k"] < 1):
+        other = "penalties" if game["penalties"] else "top_k"
+        raise ValueError(f"consensus cannot be combined with {other}: leave one of them out")
+    if game["top_k_half_life"] is not None and game["top_k"] == 1:
+        raise ValueError("top_k_half_life has no effect with top_k 1: set top_k, such as to 0.5")
 
 
 def _need(game: Mapping[str, Any], option: str, needed: Mapping[str, Any]) -> None:

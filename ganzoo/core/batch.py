@@ -135,6 +135,16 @@ def microbatches(batch: Batch, k: int) -> list[Batch]:
     return [cast(Batch, tree_map(lambda t, i=i: t.chunk(k)[i], batch)) for i in range(k)]
 
 
+def with_draws(model: GANModule, batch: Batch) -> Batch:
+    """The batch with this process's share of the random inputs of an update; unchanged if it has shared fakes."""
+    if model.share_fakes and "fakes" in batch:
+        return batch
+    rank, world_size = model.trainer.global_rank, model.trainer.world_size
+    n, random = size(batch) * world_size, model.randomness
+    drawn = model.draw(n, random.shared) | model.augment.draw(model, n, random.apart)
+    return {**batch, **share(cast(Batch, drawn), rank, world_size)}
+
+
 def share(drawn: Batch, rank: int, world_size: int) -> Batch:
     """One process's slice of the random inputs drawn for all processes."""
     if world_size == 1:

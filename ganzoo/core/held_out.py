@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch.utils._pytree import tree_map
 
+from ganzoo.core import penalised
 from ganzoo.core.batch import check_batch, size
 from ganzoo.core.loss_log import Loss, refresh
+from ganzoo.core.player import PLAYERS
 from ganzoo.core.types import Batch
 
 if TYPE_CHECKING:
@@ -25,9 +27,11 @@ def evaluate(model: GANModule, batch: Batch, batch_idx: int) -> None:
         model.randomness.restart(model.device, batch_idx, rank, rank=rank)
         log.held_out_images = size(batch)
         batch = tree_map(torch.clone, batch)
-        batch |= model.draw(size(batch), model.randomness.shared)
-        for player, loss in (("discriminator", model.discriminator_loss), ("generator", model.generator_loss)):
-            found = Loss.of(loss(batch), player)
+        n, apart = size(batch), model.randomness.apart
+        batch |= model.draw(n, model.randomness.shared) | model.augment.draw(model, n, apart)
+        for player in PLAYERS:
+            with model.augment.shown(model, batch, player) as seen:
+                found = Loss.of(penalised.held_out(model, player, seen), player)
             log.held_out.add((f"{player[0].upper()}/loss",), found.total[None], size(batch))
 
 

@@ -129,11 +129,14 @@ class LossLog:
         self._observed: list[tuple[str, Tensor, int]] = []
         self._failed: set[str] = set()  # names of loggers
 
-    def add(self, player: str, loss: Loss) -> None:
-        """Add a player's loss and, if there are several, its terms, after the scalars observed before."""
+    def add(self, player: str, loss: Loss, whole: bool = True) -> None:
+        """Add a player's loss and, if there are several, its terms, after the scalars observed before; only the terms
+        unless they are the `whole` loss."""
         self.collect(self.training)
-        names = ["loss", *loss.names] if len(loss.names) > 1 else ["loss"]
-        self.training.add([f"{player[0].upper()}/{name}" for name in names], loss.row)
+        names, row = (["loss", *loss.names], loss.row) if len(loss.names) > 1 else (["loss"], loss.row)
+        if not whole:
+            names, row = loss.names, loss.values
+        self.training.add([f"{player[0].upper()}/{name}" for name in names], row)
 
     def observe(self, name: str, value: Tensor, training: bool) -> None:
         """Store a scalar until `collect` adds it to training or held-out means; outside of both it is discarded."""

@@ -15,20 +15,33 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
+from ganzoo.augment import Augment, chosen
 from ganzoo.checkpoint.sealed import load_from_checkpoint
-from ganzoo.core import consensus, ema, held_out, lightning_fixes, loss_log, pickling, sampling, training_state
+from ganzoo.core import (
+    consensus,
+    ema,
+    held_out,
+    lightning_fixes,
+    loss_log,
+    penalised,
+    pickling,
+    sampling,
+    training_state,
+)
 from ganzoo.core.arguments import check_agreement, check_game, check_schedulers, constructor_arguments
-from ganzoo.core.batch import Gate, check_pictures, microbatches, share, size
+from ganzoo.core.batch import Gate, check_pictures, microbatches, size, with_draws
 from ganzoo.core.compiler import Compiler
 from ganzoo.core.finite import NonFiniteError, Watch
-from ganzoo.core.frozen import evaluating
-from ganzoo.core.limits import Count, NonNegative, Positive, check
+from ganzoo.core.frozen import evaluating, freeze
+from ganzoo.core.limits import Count, CountFrom0, NonNegative, Positive, PositiveShare, check
 from ganzoo.core.loss_log import Loss, LossLog
+from ganzoo.core.options import made
 from ganzoo.core.player import PLAYERS, Player, PlayerName, clip_gradients
 from ganzoo.core.random import Randomness
 from ganzoo.core.strategy import check_trainer
 from ganzoo.core.types import Batch, Equation, Latent, Terms, floats_as, full_precision
-from ganzoo.optim.adam import initial
+from ganzoo.optim.adam import for_more_steps, initial
+from ganzoo.penalties import Penalty
 
 
 class GANModule(LightningModule):
@@ -54,6 +67,14 @@ class GANModule(LightningModule):
             arXiv:1705.10461; 0 for plain simultaneous updates); None: alternating updates.
         share_fakes: generate fakes once per batch: the discriminator is trained on them detached, and the generator
             backpropagates through them. False: new latents for each update.
+        augment: random transforms of what the discriminator sees, such as `ADA()`: `python -m ganzoo list` names them.
+        penalties: terms added to the players' losses, one or several: `python -m ganzoo list` names them.
+        top_k: share of its fakes on which the generator is trained, those that D scores highest in each microbatch of a
+            process (Sinha et al. 2020, arXiv:2002.06224); 1 for all.
+        top_k_half_life: images in which this share halves, from 1 down to `top_k`; None: `top_k` from the start. The
+            paper's .99 per epoch is 69 epochs.
+        freeze_d: number of D's layers, counted from the image, that are not trained, for fine-tuning (FreezeD, Mo et
+            al. 2020, arXiv:2002.10964).
 
     Raises:
         ValueError: an argument is out of range, or contradicts another one.
@@ -62,17 +83,20 @@ class GANModule(LightningModule):
     generator: nn.Module  # contains all parameters of this player
     discriminator: nn.Module
     ema: nn.Module | None  # the averaged generator
-    augment: nn.Module  # applied to the discriminator's inputs
+    augment: Augment  # applied to the discriminator's inputs
     z_dim: int
     prior: str = "normal"  # of the latents: "normal", or "uniform" in (-1, 1)
     num_classes: int | None = None  # of the generator's label; None if it takes none
     class_names: Sequence[str] = ()  # in the order of the labels, from the data; empty if unknown
     readings: training_state.Readings = {}  # how files became "image" and "source"; empty if unknown
     source_channels: int | None = None  # of the generator's input image; None if it takes none
+    boundary: float | None = 0.0  # between D's logits of fakes and of reals; None: there are no such logits
+    real_scores_higher: bool = True  # D's outputs are larger for reals than for fakes; False for energies
     images_seen: int  # over all processes; schedules are functions of it
     unaveraged: int  # images seen since the last update of the averaged generator
     players: dict[PlayerName, Player]  # while training
     compiler: Compiler  # while training
+    updates: dict[PlayerName, list[penalised.Update]]  # while training with penalties
     direct: bool  # backward passes and optimizer steps bypass Lightning, as none of its hooks is used
     asked: list[list[dict[str, Any]]]  # the optimizers' settings before a checkpoint was loaded
 
@@ -90,6 +114,11 @@ class GANModule(LightningModule):
         compile_losses: bool = False,
         consensus: NonNegative | None = None,
         share_fakes: bool = False,
+        augment: Augment | None = None,
+        penalties: Penalty | list[Penalty] | None = None,
+        top_k: PositiveShare = 1.0,
+        top_k_half_life: Positive | None = None,
+        freeze_d: CountFrom0 = 0,
     ) -> None:
         game = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
@@ -103,9 +132,11 @@ class GANModule(LightningModule):
         self.n_critic, self.n_generator, self.microbatches = n_critic, n_generator, microbatches
         self.clip_norm, self.ema_half_life, self.ema_ramp_up = clip_norm, ema_half_life, ema_ramp_up
         self.compile_losses, self.consensus, self.share_fakes = compile_losses, consensus, share_fakes
-        self.ema, self.augment = None, nn.Identity()
+        self.penalties = nn.ModuleList(made(Penalty, "penalties", penalties))
+        self.top_k, self.top_k_half_life, self.freeze_d = top_k, top_k_half_life, freeze_d
+        self.ema, self.augment = None, chosen(augment)
         self.images_seen = self.unaveraged = 0
-        self.players, self.asked = {}, []
+        self.players, self.asked, self.updates = {}, [], {}
         self.randomness, self.loss_log, self.watch = Randomness(), LossLog(), Watch()
         self.rollback: Callable[[NonFiniteError], None] | None = None  # set by `Checkpoints`
         self.register_state_dict_post_hook(training_state.add_images_seen)
@@ -120,6 +151,7 @@ class GANModule(LightningModule):
         self.gate(batch, self)
         self.randomness.restart(self.device, trainer.global_step, rank=trainer.global_rank)
         self.schedule(self.images_seen)
+        self.augment.adapt(self)
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         logs = every and self.due(every)
         try:
@@ -152,18 +184,24 @@ class GANModule(LightningModule):
                 self.generator_step(for_g)
 
     def discriminator_step(self, batch: Batch) -> None:
+        if self.penalties:
+            return penalised.step(self, batch, "discriminator")
         self.minimize(self.discriminator_loss, batch, player="discriminator")
 
     def generator_step(self, batch: Batch) -> None:
+        if self.penalties or self.top_k < 1:
+            return penalised.step(self, batch, "generator")
         self.minimize(self.generator_loss, batch, player="generator")
 
-    def minimize(self, loss: Equation, batch: Batch, *, player: PlayerName) -> None:
+    def minimize(self, loss: Equation, batch: Batch, *, player: PlayerName, interval: int = 1) -> None:
         """One optimizer step of one player on the sum of the loss's terms; the other player is frozen.
 
         Args:
             loss: an equation; called once per microbatch.
             batch: this process's share; the random inputs of `draw` are added.
             player: whose parameters are updated.
+            interval: batches from one update on this loss to the next. Above 1, its gradient is multiplied by this
+                number, and its terms are not part of the player's logged `loss`.
 
         Raises:
             NonFiniteError: a term or a gradient is not finite; on an accelerator, raised at the next log.
@@ -173,17 +211,19 @@ class GANModule(LightningModule):
         with mover.active():
             terms = []
             for part in microbatches(self.with_draws(batch), k):
-                found = self.compute_loss(loss, part, player)
-                total = found.total / k if k > 1 else found.total
+                found = self.compute_loss(loss, part, player, whole=interval == 1)
+                total = found.total if interval == 1 else interval * found.total
+                total = total / k if k > 1 else total
                 total.backward() if self.direct else self.manual_backward(total)
                 terms.append(found.values)
             self.settle(mover, found.names, terms[0] if k == 1 else torch.stack(terms).sum(0))
             mover.step(self.trainer.strategy, self.direct)
 
-    def compute_loss(self, loss: Equation, batch: Batch, player: PlayerName) -> Loss:
-        """An equation's terms and their sum, recorded for logging."""
-        found = Loss.of(loss(batch), player)
-        self.loss_log.add(player, found)
+    def compute_loss(self, loss: Equation, batch: Batch, player: PlayerName, whole: bool = True) -> Loss:
+        """An equation's terms and their sum, recorded for logging; the sum only if it is the player's `whole` loss."""
+        with self.augment.shown(self, batch, player) as seen:
+            found = Loss.of(loss(seen), player)
+        self.loss_log.add(player, found, whole)
         return found
 
     def settle(self, mover: Player, names: list[str], terms: Tensor) -> None:
@@ -223,7 +263,7 @@ class GANModule(LightningModule):
 
     def discriminate(self, x: Tensor, y: Tensor | None = None) -> Any:
         """D as used by the equations: x [N, C, H, W] -> logits [N], or D's own output; at least in float32."""
-        return full_precision(self.discriminator(self.augment(x), y))
+        return self.augment.heard(x, full_precision(self.discriminator(*self.augment.pair(x, y))))
 
     def fakes(self, batch: Batch) -> Any:
         """Fakes [N, C, H, W] of an update, not clamped: those in the batch, or else those of `make_fakes`."""
@@ -261,13 +301,7 @@ class GANModule(LightningModule):
         """Random inputs of one update, for all processes together: latents, and whatever else the equation needs."""
         return {"z": self.latent(n, generator)}
 
-    def with_draws(self, batch: Batch) -> Batch:
-        """The batch with this process's share of the random inputs of an update; unchanged if it has shared fakes."""
-        if self.share_fakes and "fakes" in batch:
-            return batch
-        rank, world_size = self.trainer.global_rank, self.trainer.world_size
-        drawn = self.draw(size(batch) * world_size, self.randomness.shared)
-        return {**batch, **share(drawn, rank, world_size)}
+    with_draws = with_draws  # the batch with this process's share of them
 
     def uniform(self, generator: torch.Generator | None, *shape: int) -> Tensor:
         """Uniform numbers in (-1, 1), for `latent`."""
@@ -318,6 +352,9 @@ class GANModule(LightningModule):
         lightning_fixes.write_sealed_checkpoints(self.trainer)
         data = getattr(self.trainer, "datamodule", None)
         check_agreement(type(self).__name__, self.hparams, data)
+        self.augment.check(self)
+        penalised.check(self)
+        freeze(self.discriminator, layers=self.freeze_d)
         training_state.take_from_data(self, data, stage)
 
     def configure_model(self) -> None:
@@ -326,6 +363,7 @@ class GANModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizers = [self.make_optimizer[player](getattr(self, player).parameters()) for player in PLAYERS]
+        for_more_steps(optimizers[0], penalised.steps(self))
         schedulers = [] if self.lr_scheduler is None else [self.lr_scheduler(optimizer) for optimizer in optimizers]
         check_schedulers(schedulers)
         return optimizers, [{"scheduler": scheduler} for scheduler in schedulers]
@@ -345,6 +383,7 @@ class GANModule(LightningModule):
         self.loss_log.start(self.device)
         self.gate, self.direct = Gate(), self.clip_norm is None and lightning_fixes.hooks_unused(self, GANModule)
         self.randomness, self.watch, self.compiler = Randomness(), Watch(), Compiler(self.compile_losses)
+        self.updates = penalised.updates(self)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         if self.clip_norm is not None:

@@ -25,7 +25,7 @@ def get_state(model: Any) -> dict[str, Any]:
     factories = {name: _by_place(type(model), factory) for name, factory in model.make_optimizer.items()}
     state |= {"make_optimizer": factories, "lr_scheduler": _by_place(type(model), model.lr_scheduler)}
     state |= {"randomness": Randomness(), "loss_log": LossLog(), "watch": Watch()}
-    return {**state, "players": {}, "compiler": None, "rollback": None}
+    return {**state, "players": {}, "compiler": None, "updates": {}, "rollback": None}
 
 
 def set_state(model: Any, state: dict[str, Any]) -> None:

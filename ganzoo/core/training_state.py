@@ -46,6 +46,7 @@ def save(model: GANModule, checkpoint: dict[str, Any]) -> None:
         "means": model.loss_log.training.shares(),
         "classes": list(model.class_names),
         "readings": readings.stored(model.readings),
+        "augment": model.augment.state(),
     }
 
 
@@ -66,6 +67,7 @@ def restore(model: GANModule, checkpoint: dict[str, Any]) -> None:
     _take_back(model, saved)
     model.unaveraged = _unaveraged(model, checkpoint, saved)
     model.loss_log.training.take(saved["means"])
+    model.augment.restore(saved.get("augment", {}))
     if attached(model) and saved["seed"] != global_seed():
         rank_zero_warn(
             f"the checkpoint's run used the seed {saved['seed']}, but this one uses {global_seed()}, so the random "

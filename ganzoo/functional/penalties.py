@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, relu
 
 
 def gradient_penalty(f: Callable[[Tensor], Tensor], x: Tensor, fake: Tensor, u: Tensor) -> Tensor:
@@ -21,8 +21,7 @@ def gradient_penalty(f: Callable[[Tensor], Tensor], x: Tensor, fake: Tensor, u: 
         u: [N] uniform in [0, 1).
     """
     with torch.autocast(x.device.type, enabled=False):
-        between = torch.lerp(fake.float(), x.float(), u.view(-1, *[1] * (x.ndim - 1)))
-        gradient = torch.func.grad(lambda x_u: f(x_u).sum())(between)
+        gradient = torch.func.grad(lambda x_u: f(x_u).sum())(between(x, fake, u))
         return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
 
 
@@ -36,3 +35,57 @@ def pull_away(codes: Tensor) -> Tensor:
         unit = normalize(codes, dim=1)
         cosines = unit @ unit.T
     return (cosines.square().sum() - cosines.diagonal().square().sum()) / max(n * (n - 1), 1)
+
+
+def squared_gradients(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """|grad f(x)|^2 of each image [N]: R1 is half its mean over reals, R2 over fakes (Mescheder et al. 2018,
+    arXiv:1801.04406, eq. 9 and 10).
+
+    Computed in float32, even under autocast, and differentiable again.
+
+    Args:
+        f: images [N, C, H, W] -> scores [N]; scores of different images are independent.
+        x: images.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        return torch.func.grad(lambda images: f(images).sum())(x.float()).flatten(1).square().sum(1)
+
+
+def squared_differences(before: Tensor, after: Tensor, step: float) -> Tensor:
+    """((D(x + step n) - D(x)) / step)^2 of each image [N], whose expectation over n ~ N(0, 1) is |grad D(x)|^2 up to
+    O(step^2). A single n has a relative standard deviation of sqrt 2.
+
+    Args:
+        before: D(x) [N], float32.
+        after: D(x + step n) [N], float32.
+        step: standard deviation of the noise.
+    """
+    return ((after - before) / step).square()
+
+
+def between(x: Tensor, fake: Tensor, u: Tensor) -> Tensor:
+    """u x + (1 - u) fake, float32 [N, C, H, W], for u [N]."""
+    return torch.lerp(fake.float(), x.float(), u.view(-1, *[1] * (x.ndim - 1)))
+
+
+def lecam(real: Tensor, fake: Tensor, real_mean: Tensor, fake_mean: Tensor) -> Tensor:
+    """E max(0, D(x) - a_F)^2 + E max(0, a_R - D(G(z)))^2, the form of the code of Tseng et al. 2021 (arXiv:2104.03310).
+
+    The paper's eq. 6 has no maximum: it also attracts scores from the far sides.
+
+    Args:
+        real: scores of reals [N].
+        fake: scores of fakes [N].
+        real_mean: a_R, a moving average of D's mean score of reals.
+        fake_mean: a_F, likewise of fakes.
+    """
+    return relu(real - fake_mean).square().mean() + relu(real_mean - fake).square().mean()
+
+
+def off_diagonal(weight: Tensor) -> Tensor:
+    """Sum of the squared scalar products of different rows of W [outputs, ...], flattened (Brock et al. 2018,
+    arXiv:1809.11096, eq. 3): 0 if they are orthogonal, whatever their lengths."""
+    rows = weight.flatten(1)
+    with torch.autocast(weight.device.type, enabled=False):
+        products = rows @ rows.T if len(rows) <= rows.shape[1] else rows.T @ rows  # of equal norm
+    return products.square().sum() - rows.square().sum(1).square().sum()

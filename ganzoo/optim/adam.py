@@ -80,6 +80,27 @@ class EpsInRootAdam(Optimizer):
         torch._foreach_addcdiv_(moving, first, roots, [-lr / (1 - beta1 ** s["step"]) for s in states])
 
 
+def for_more_steps(optimizer: Optimizer, steps: float) -> None:
+    """Correct an optimizer that takes more than one step per batch, in place.
+
+    With r = 1 / steps the learning rate becomes lr r, and the decays of Adam's averages, and RMSprop's, beta^r, so the
+    weights move as far per batch, and a batch is remembered as long (Karras et al. 2020, StyleGAN2, arXiv:1912.04958,
+    appendix B). Other optimizers are unchanged: SGD's steps are proportional to the gradient.
+
+    Args:
+        optimizer: new.
+        steps: per batch, on average.
+    """
+    for group in [optimizer.defaults, *optimizer.param_groups] if steps > 1 else []:
+        if "betas" in group:
+            group["betas"] = tuple(beta ** (1 / steps) for beta in group["betas"])
+        elif "alpha" in group and "momentum" in group:
+            group["alpha"] **= 1 / steps
+        else:
+            continue
+        group["lr"] /= steps
+
+
 def settings(optimizers: Sequence[Optimizer]) -> list[list[dict[str, Any]]]:
     """Constructor arguments (learning rates and others) of each parameter group of the optimizers."""
     return [[{key: group[key] for key in o.defaults} for group in o.param_groups] for o in optimizers]

@@ -86,6 +86,11 @@ def looks_ahead(optimizer: Optimizer) -> bool:
     return isinstance(optimizer, ExtraAdam) and optimizer.ahead
 
 
+def takes_pairs(optimizer: Optimizer) -> bool:
+    """Whether two steps of an optimizer make one update (ExtraAdam, also inside Lookahead)."""
+    return isinstance(optimizer.inner if isinstance(optimizer, Lookahead) else optimizer, ExtraAdam)
+
+
 class Lookahead(Optimizer):
     """After k steps of an inner optimizer, interpolates with weight alpha between the weights before and after them.
 

@@ -59,6 +59,7 @@ class CycleGAN(GANModule):
 
     generator: nn.ModuleDict
     discriminator: nn.ModuleDict
+    boundary = None  # of two discriminators
     ema: nn.ModuleDict | None
 
     def __init__(

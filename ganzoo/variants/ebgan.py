@@ -58,6 +58,8 @@ class EBGAN(GANModule):
     margin: Tensor  # current value; a buffer, so that it is saved in checkpoints
 
     prior = "uniform"
+    boundary = None  # energies have no sign
+    real_scores_higher = False
 
     def __init__(
         self,

@@ -57,6 +57,8 @@ class LadderEBGAN(GANModule):
     discriminator: Ladder
     margin: Tensor  # current value; a buffer, so that it is saved in checkpoints
     prior = "uniform"
+    boundary = None  # energies have no sign
+    real_scores_higher = False
 
     def __init__(
         self,

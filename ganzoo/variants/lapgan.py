@@ -50,6 +50,7 @@ class LAPGAN(GANModule):
 
     generator: Cascade
     discriminator: nn.ModuleList
+    boundary = None  # of a discriminator for each level
 
     def __init__(
         self,

@@ -57,6 +57,8 @@ class LSGAN(GANModule):
             raise ValueError(f"a and b are both {a}: fakes and reals need different targets")
         self.z_dim = z_dim
         self.a, self.b, self.c = a, b, c
+        self.boundary = (a + b) / 2 if a < b else None
+        self.real_scores_higher = b > a
         G, D = (ReLUGenerator, ReLUDiscriminator) if architecture == "mlp" else (DCGANGenerator, DCGANDiscriminator)
         self.generator, self.discriminator = G(image_size, channels, z_dim, width), D(image_size, channels, width)
 

@@ -39,6 +39,8 @@ class WGAN(GANModule):
         **game: see `GANModule`.
     """
 
+    boundary = None  # a critic's scores have no sign
+
     def __init__(
         self,
         image_size: Size = 64,

@@ -36,6 +36,8 @@ class WGANGP(GANModule):
         **game: see `GANModule`.
     """
 
+    boundary = None  # a critic's scores have no sign
+
     def __init__(
         self,
         image_size: Size = 64,

@@ -51,6 +51,22 @@ TYPED = {
         "all pictures in L are grey, but those in RGB are not, and channels and source_channels are both 3: "
         "set data.source_channels to 1",
     ),
+    "no probability": (
+        "--model DCGAN --model.augment APA --model.augment.p 1.5 --data Digits",
+        "model.augment.p is 1.5; it takes a number from 0 to 1",
+    ),
+    "no reachable target": (
+        "--model DCGAN --model.augment ADA --model.augment.target 1 --data Digits",
+        "model.augment.target is 1.0; it takes a number in (-1, 1)",
+    ),
+    "no signs": (
+        "--model WGANGP --model.augment ADA --data Digits",
+        "augment: p follows the signs of D's logits of reals, but WGANGP has no such logits: set p, such as to 0.2",
+    ),
+    "no augmentation": (
+        "--model DCGAN --model.augment DifAugment --data Digits",
+        "model.augment: Expected a dot import path string: DifAugment; did you mean 'DiffAugment'?",
+    ),
     "no critic": (
         "--model WGAN --model.n_critic 0 --data Digits",
         "model.n_critic is 0; it takes a whole number from 1 up",

@@ -15,10 +15,13 @@ from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import ganzoo
+from ganzoo.augment import ADA, APA, DiffAugment
+from ganzoo.core import penalised
 from ganzoo.core.batch import microbatches
 from ganzoo.core.frozen import evaluating
 from ganzoo.core.pixels import scaled
 from ganzoo.core.player import PLAYERS
+from ganzoo.penalties import BCR, R1, ZCR, LeCam, Orthogonal
 from ganzoo.testing import BATCH, NoiseImages, fit
 from tests.variants import small
 
@@ -32,9 +35,9 @@ def make(name, **more):
     return getattr(ganzoo, name)(**small(name), **more)
 
 
-def trained(model, **trainer):
-    """Train one step and check that the weights are finite."""
-    fit(model, steps=1, **trainer)
+def trained(model, steps=1, **trainer):
+    """Train and check that the weights are finite."""
+    fit(model, steps=steps, **trainer)
     assert all(p.isfinite().all() for p in model.parameters())
     return "yes"
 
@@ -80,6 +83,26 @@ def synchronised(name):
         return trained(torch.nn.SyncBatchNorm.convert_sync_batchnorm(model))
     except TypeError:  # a subclass whose forward takes more than the images
         return "no"
+
+
+def augmented(name, augment, **options):
+    """Whether a variant trains with it, beyond the first change of its strength; a refusal must name its cure."""
+    for p, answer in (({}, "yes"), ({"p": 0.5}, "with p")):
+        try:
+            return trained(make(name, augment=augment(**options, **p)), steps=5) and answer
+        except REFUSED as error:
+            assert str(error).endswith("set p, such as to 0.2")
+    return "no"
+
+
+def accepted(name, **argument):
+    """Whether a variant, at its default norms, accepts an option; `test_penalties` trains with all that it accepts."""
+    try:
+        penalised.check(make(name, **argument))
+    except MisconfigurationException as error:
+        assert f"does not work with {name}: " in str(error)
+        return "no"
+    return "yes"
 
 
 def drawn(model):
@@ -140,13 +163,24 @@ FEATURES = {
     "reads labels": lambda name: reads(name, "label"),
     "few labels": lambda name: reads(name, "labelled"),
     "sources": lambda name: reads(name, "source"),
+    "`DiffAugment`": lambda name: augmented(name, DiffAugment, color=False),  # the sources here have two channels
+    "`ADA`": lambda name: augmented(name, ADA, color=0.0),
+    "`APA`": lambda name: augmented(name, APA),
+    "`R1`, `R2`, `GradientPenalty`": lambda name: accepted(name, penalties=R1()),
+    "`R1` by differences": lambda name: accepted(name, penalties=R1(difference=0.01)),
+    "`BCR`": lambda name: accepted(name, penalties=BCR()),
+    "`ZCR`": lambda name: accepted(name, penalties=ZCR()),
+    "`LeCam`": lambda name: accepted(name, penalties=LeCam()),
+    "`Orthogonal`": lambda name: accepted(name, penalties=Orthogonal()),
+    "`top_k`": lambda name: accepted(name, top_k=0.5),
+    "`freeze_d`": lambda name: accepted(name, freeze_d=1),
 }
 
 
 def table(found):
-    """Markdown of {(variant, feature): cell}, in two tables that fit on a page."""
+    """Markdown of {(variant, feature): cell}, in tables that fit on a page."""
     lines = []
-    for features in (list(FEATURES)[:5], list(FEATURES)[5:]):
+    for features in (list(FEATURES)[:5], list(FEATURES)[5:12], list(FEATURES)[12:15], list(FEATURES)[15:]):
         lines += ["| | " + " | ".join(features) + " |", "|---" * (len(features) + 1) + "|"]
         for name in ganzoo.list_models():
             lines.append(f"| `{name}` | " + " | ".join(found[name, feature] for feature in features) + " |")

@@ -15,11 +15,13 @@ from torch.optim import SGD
 from torch.utils._pytree import tree_map
 
 import ganzoo
+from ganzoo.augment import ADA, APA, DiffAugment
 from ganzoo.core.pixels import scaled
 from ganzoo.core.player import PLAYERS
 from ganzoo.core.random import mix
 from ganzoo.core.strategy import GANStrategy
 from ganzoo.networks.ladder import Norm
+from ganzoo.penalties import BCR, R1, R2, ZCR, GradientPenalty, LeCam, Orthogonal
 from ganzoo.testing import NoiseImages, fit
 from ganzoo.variants.gan import mean_pixels
 from tests.variants import small
@@ -89,7 +91,7 @@ def make(name, whole=False, **more):
     if name == "LadderEBGAN":  # its noise differs by rank, and its weighted costs have large gradients
         more, lr = {"noise": 0.0, "denoising": (1.0,), "margin": 0.5, **more}, 1e-3
     sgd = {"optimizer": lambda params: SGD(params, lr=lr), "ema_half_life": 30.0}
-    model = getattr(ganzoo, name)(**small(name), **sgd, **more)
+    model = getattr(ganzoo, name)(**{**small(name), **sgd, **more})
     return model if whole else without_batch_statistics(model)
 
 
@@ -114,6 +116,23 @@ def test_two_processes_of_half_the_batch_are_one(name, more, tmp_path):
             torch.testing.assert_close(
                 rank["state"][key], value, rtol=1e-5, atol=1e-6, msg=lambda m, k=key: f"{k}: {m}"
             )
+
+
+@pytest.mark.parametrize("name", ["WGANGP", "CGAN"])
+def test_two_processes_train_like_one_with_penalties(name, tmp_path):
+    """LeCam's averages are those of the global batch. Gradients of leaky ReLUs jump, so the steps are small."""
+    lazy = [R1(1.0, interval=2), R2(1.0), GradientPenalty(1.0)]
+    penalties = [*lazy, BCR(0.1, 0.1), ZCR(0.1), LeCam(0.1, decay=0.5), Orthogonal(player="both")]
+    more = {"penalties": penalties, "n_critic": 2, "optimizer": lambda params: SGD(params, lr=1e-3)}
+    one = make(name, **more)
+    fit(one, steps=4)
+    for rank in two(make(name, **more), tmp_path):
+        assert rank["equal"]
+        for key, value in one.state_dict().items():
+            torch.testing.assert_close(
+                rank["state"][key], value, rtol=1e-5, atol=1e-6, msg=lambda m, k=key: f"{k}: {m}"
+            )
+    assert one.penalties[5].means.all()
 
 
 def halves(batch):
@@ -247,6 +266,35 @@ def test_running_loss_means_survive_a_resume_with_any_number_of_processes(tmp_pa
     assert run(1, ckpt_path=tmp_path / "a.ckpt") == pytest.approx(whole[1], rel=1e-5)
     run(1)
     assert run(2, ckpt_path=tmp_path / "a.ckpt") == pytest.approx(whole[1], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [DiffAugment(), ADA(target=-0.9, ramp=100.0, filter=1.0, noise=1.0, cutout=1.0), APA(target=-0.9, ramp=100.0)],
+    ids=lambda augment: type(augment).__name__,
+)
+def test_two_processes_augment_like_one(augment, tmp_path):
+    """The same transforms, and the same strength, controlled by the logits of the global batch. A run of two can be
+    resumed by one."""
+
+    class Save(Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            if trainer.global_step == 6:
+                trainer.save_checkpoint(tmp_path / f"{trainer.world_size}.ckpt")
+
+    one, pair = make("DCGAN", augment=augment), make("DCGAN", augment=augment)
+    fit(one, steps=10, callbacks=[Save()])
+    strategy = GANStrategy(process_group_backend="gloo", start_method="fork")
+    fit(pair, steps=10, strategy=strategy, devices=2, callbacks=[Sent(tmp_path), Save()])
+    resumed = make("DCGAN", augment=augment)
+    fit(resumed, steps=10, ckpt_path=tmp_path / "2.ckpt")
+    for state in (*(torch.load(tmp_path / f"rank{rank}.pt")["state"] for rank in range(2)), resumed.state_dict()):
+        for key, value in one.state_dict().items():
+            torch.testing.assert_close(state[key], value, rtol=1e-4, atol=1e-5, msg=lambda m, k=key: f"{k}: {m}")
+    saved = [torch.load(tmp_path / f"{n}.ckpt", weights_only=True)["ganzoo"]["augment"] for n in (1, 2)]
+    if not isinstance(augment, DiffAugment):
+        assert saved[0]["p"] == saved[1]["p"] > 0.3 and torch.equal(saved[0]["signs"], saved[1]["signs"])
+        assert torch.equal(resumed.augment.strength.p, one.augment.strength.p) and one.augment.strength.p > 0.6
 
 
 def test_ddp_is_refused_with_its_cure():

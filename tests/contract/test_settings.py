@@ -475,6 +475,11 @@ OWN: dict[str, dict[str, tuple[str, str]]] = {  # section -> option -> another v
         "ema_ramp_up": ("0.1", "--model.ema_half_life 500"),
         "consensus": ("0.1", ""),
         "share_fakes": ("true", ""),
+        "penalties": ("LeCam --model.penalties.weight 2", ""),
+        "top_k": ("0.5", ""),
+        "top_k_half_life": ("500", "--model.top_k 0.5"),
+        "freeze_d": ("1", ""),
+        "augment": ("DiffAugment", ""),
     },
     "data": {"batch_size": ("400", ""), "flip": ("true", ""), "seed": ("1", "")},
 }

@@ -1,0 +1,266 @@
+"""The base class of augmentations of what the discriminator sees."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ganzoo.core.options import Option, made
+from ganzoo.core.random import Numbers
+
+INTERVAL = 4  # batches between two changes of a controlled strength
+
+
+class Strength(nn.Module):
+    """Probability p of an augmentation: fixed, a function of the images seen, or controlled by the discriminator.
+
+    Controlled, p rises while D overfits, that is, while the mean sign of its logits of reals, E sign(D(x)), exceeds the
+    target, and falls otherwise: by the share of `ramp` images that D has seen since the last change, every 4 batches
+    (Karras et al. 2020, arXiv:2006.06676, section 3).
+
+    Args:
+        p: fixed probability, or that of the first batch with `p_end`; None: controlled, from 0.
+        target: of E sign(D(x)), in (-1, 1), for a controlled p; None: 0.6.
+        p_end: p falls or rises to this along a cosine, over `ramp` images.
+        ramp: images in which a controlled p can go from 0 to 1, or a scheduled one goes from p to p_end.
+
+    Raises:
+        ValueError: an argument is out of range, or two contradict each other.
+    """
+
+    p: Tensor
+    signs: Tensor  # since the last change: sum of the signs, number of logits, number of images
+    reals: Tensor | None = None  # as the running equation shows them to D
+
+    def __init__(self, p: float | None, target: float | None, p_end: float | None, ramp: float) -> None:
+        super().__init__()
+        if p is not None and target is not None:
+            raise ValueError(f"p is {p} and target {target}: p is either given or controlled; leave one of them out")
+        if p is None and p_end is not None:
+            raise ValueError(f"p_end is {p_end}, but p is not given: set p, where it starts")
+        self.target = 0.6 if p is None and target is None else target
+        self.first, self.last, self.ramp = p or 0.0, p_end, ramp
+        self.boundary, self.has_heard = 0.0, False
+        self.register_buffer("p", torch.tensor(self.first), persistent=False)
+        self.register_buffer("signs", torch.zeros(3), persistent=False)
+
+    def check(self, model: Any) -> None:
+        """
+        Raises:
+            ValueError: nothing can control p.
+        """
+        if self.target is not None and model.boundary is None:
+            raise ValueError(
+                f"augment: p follows the signs of D's logits of reals, but {type(model).__name__} has no such logits: "
+                "set p, such as to 0.2"
+            )
+
+    def hear(self, x: Tensor, output: Any) -> None:
+        """Counts the signs of D's logits, if the images are the reals of a running update of D."""
+        if self.target is not None and self.reals is not None and x is self.reals:
+            logits = (output if isinstance(output, Tensor) else output[0]).detach()
+            logits = logits[:, 0] if logits.ndim == 2 else logits  # others are of classes
+            counts = [logits.new_full((), n) for n in (logits.numel(), len(x))]
+            self.signs += torch.stack([(logits - self.boundary).sign().sum(), *counts])
+            self.has_heard = True
+
+    def adapt(self, model: Any) -> None:
+        """Before each batch: set p for it."""
+        if self.last is not None:
+            share = min(model.images_seen / self.ramp, 1.0)
+            self.p.fill_(self.last + (self.first - self.last) * (1 + math.cos(math.pi * share)) / 2)
+        elif self.target is None:
+            return
+        elif (step := model.trainer.global_step) and step % INTERVAL == 0:
+            self._follow(model)
+        model.observe("augment/p", self.p.clone())
+
+    def _follow(self, model: Any) -> None:
+        if not self.has_heard:
+            raise ValueError(
+                "augment: p follows the signs of discriminate(batch['image']), but discriminator_loss of "
+                f"{type(model).__name__} does not call it: set p, such as to 0.2"
+            )
+        total, logits, images = self._total()
+        model.observe("augment/sign", total / logits)
+        self.p.add_((total / logits - self.target).sign() * images / self.ramp).clamp_(0, 1)
+        self.signs.zero_()
+
+    def _total(self) -> Tensor:
+        total = self.signs.clone()
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(total)
+        return total
+
+    def state(self) -> dict[str, Any]:
+        """A controlled p and the signs of all processes, for a checkpoint."""
+        return {} if self.target is None else {"p": self.p.cpu(), "signs": self._total().cpu()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """
+        Raises:
+            ValueError: the state is damaged.
+        """
+        if self.target is None or state.keys() != {"p", "signs"}:
+            return
+        p, signs = state["p"], state["signs"]
+        shapes = [value.shape if isinstance(value, Tensor) else None for value in (p, signs)]
+        if shapes != [(), (3,)] or not 0 <= p <= 1 or not signs.isfinite().all():
+            raise ValueError("the checkpoint's state of the augmentation is invalid; use another checkpoint")
+        first = not dist.is_available() or not dist.is_initialized() or dist.get_rank() == 0
+        self.p.copy_(p)
+        self.signs.copy_(signs * int(first))  # those of all processes
+        self.has_heard = bool(signs[1])
+
+
+class Augment(Option):
+    """Random transforms of the discriminator's inputs, during updates only; elsewhere the identity.
+
+    Within an equation, each call draws new transforms for each of its images, from keys in the batch, so they are the
+    same with any number of processes and microbatches. `transform` is what subclasses implement.
+
+    Attributes:
+        strength: p of those that are applied with a probability; None for others.
+    """
+
+    keys: Tensor | None = None  # [N] of the running equation; None outside of an update
+    player = 0  # whose equation it is
+    calls = 0  # draws in the running equation
+    held = False  # whether calls share one draw
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strength: Strength | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images [N, C, H, W] -> as many, at least in float32."""
+        return self.pair(x, None)[0]
+
+    def pair(self, x: Tensor, y: Any) -> tuple[Tensor, Any]:
+        """Images and their condition: sources [N, C', H, W] move with their images, labels are unchanged."""
+        if self.keys is None:
+            return x, y
+        self.check_channels(x.shape[1])  # of images of which the model's arguments say nothing
+        numbers = Numbers(self._keys(len(x)), self.player, self.calls)
+        self.calls += not self.held
+        beside = y.shape[1] if isinstance(y, Tensor) and y.ndim == 4 else 0
+        with torch.autocast(x.device.type, enabled=False):
+            both = torch.cat([x, y], 1) if beside else x
+            both = both.float() if both.dtype in (torch.float16, torch.bfloat16) else both
+            both = self.transform(both, numbers, x.shape[1])
+        return (both[:, :-beside], both[:, -beside:]) if beside else (both, y)
+
+    def transform(self, x: Tensor, numbers: Numbers, channels: int) -> Tensor:
+        """Transformed images.
+
+        Args:
+            x: [N, C, H, W] in [-1, 1], at least float32.
+            numbers: the random numbers to use.
+            channels: of the image, the first ones; others belong to its source, and only move.
+        """
+        return x
+
+    def check_channels(self, channels: int) -> None:
+        """
+        Raises:
+            ValueError: there is no such transform of images with this number of channels.
+        """
+
+    # In training
+
+    def draw(self, model: Any, n: int, generator: torch.Generator) -> Any:
+        """Random inputs of one update, for all processes together."""
+        return {"keys": torch.randint(2**62, (n,), generator=generator, device=generator.device)}
+
+    @contextmanager
+    def shown(self, model: Any, batch: Any, player: str) -> Iterator[Any]:
+        """The batch for an equation of a player; inside, images are transformed. Used by `GANModule.compute_loss`."""
+        self.keys, self.player, self.calls = batch.get("keys"), int(player == "generator"), 0
+        if self.strength and player == "discriminator" and model.training:
+            self.strength.reals, self.strength.boundary = batch["image"], model.boundary
+        try:
+            yield batch
+        finally:
+            self.keys = None
+            if self.strength:
+                self.strength.reals = None
+
+    @contextmanager
+    def same(self) -> Iterator[None]:
+        """All calls inside have the same transforms, such as those of the two scores in a finite difference."""
+        with self.again(self.calls):
+            yield
+        self.calls += 1
+
+    @contextmanager
+    def again(self, call: int) -> Iterator[None]:
+        """All calls inside repeat the transforms of a call of this equation, counted from 0: of the last one,
+        `calls - 1`."""
+        before = self.calls, self.held
+        self.calls, self.held = call, True
+        try:
+            yield
+        finally:
+            self.calls, self.held = before
+
+    def heard(self, x: Tensor, output: Any) -> Any:
+        """D's output for images (before their transform), unchanged."""
+        if self.strength:
+            self.strength.hear(x, output)
+        return output
+
+    def adapt(self, model: Any) -> None:
+        """Before each batch: set the strength for it."""
+        if self.strength:
+            self.strength.adapt(model)
+
+    def check(self, model: Any) -> None:
+        """
+        Raises:
+            ValueError: the augmentation does not fit the model.
+        """
+        if (channels := model.hparams.get("channels")) is not None:
+            self.check_channels(channels)
+        if self.strength:
+            self.strength.check(model)
+
+    # In checkpoints
+
+    def state(self) -> dict[str, Any]:
+        """What training changes, for all processes together; a collective call."""
+        return self.strength.state() if self.strength else {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from a `state`; from the start if it is empty, or of another augmentation."""
+        if self.strength:
+            self.strength.restore(state)
+
+    def _keys(self, n: int) -> Tensor:
+        """Keys [n]. With more images than keys, images i and i + N have the same."""
+        assert self.keys is not None
+        return self.keys.repeat(-(-n // len(self.keys)))[:n]
+
+
+class Identity(Augment):
+    """No augmentation."""
+
+    def draw(self, model: Any, n: int, generator: torch.Generator) -> Any:
+        return {}
+
+
+def chosen(augment: Any) -> Augment:
+    """The augmentation of a model's argument: an instance, its plain values, or None.
+
+    Raises:
+        ValueError: it is neither of these.
+    """
+    found = made(Augment, "augment", augment)
+    if len(found) > 1:
+        raise ValueError("augment is a list; it takes one augmentation, such as augment=DiffAugment()")
+    return found[0] if found else Identity()

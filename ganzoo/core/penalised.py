@@ -1,0 +1,247 @@
+"""Updates with penalties: their terms, their random inputs, and the batches in which they are due."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from ganzoo.core.batch import share, size
+from ganzoo.core.player import PLAYERS, PlayerName
+from ganzoo.core.types import Batch, Terms
+from ganzoo.optim.game import takes_pairs
+from ganzoo.penalties.base import Penalty, View
+
+if TYPE_CHECKING:
+    from ganzoo.core.module import GANModule
+
+
+class Update:
+    """Updates of a player: in every batch on its equation and penalties, or at longer intervals on penalties alone.
+
+    Args:
+        model: the model.
+        player: that is updated.
+        interval: of the penalties.
+    """
+
+    def __init__(self, model: GANModule, player: PlayerName, interval: int = 1) -> None:
+        self.model, self.player, self.interval = model, player, interval
+        self.penalties = [p for p in penalties_of(model) if p.interval == interval and p.concerns(player)]
+
+    def step(self, batch: Batch) -> None:
+        """The update, if this batch is due."""
+        model = self.model
+        if model.due(self.interval):
+            given = self.drawn(batch, model.trainer.global_rank, model.trainer.world_size)
+            with listening(model):
+                model.minimize(self.loss, given, player=self.player, interval=self.interval)
+
+    def loss(self, batch: Batch) -> Terms:
+        """The terms of the equation and the penalties, on the same fakes and scores; a function of weights and batch,
+        as any equation."""
+        model = self.model
+        selects = self.player == "generator" and model.top_k < 1 and model.training
+        if self.penalties or selects:
+            batch = {**batch, "fakes": model.fakes(batch)}
+        if selects:
+            batch = best(model, batch)
+        heard = listen(model, batch) if self.penalties else {}
+        terms: Terms = {} if self.interval > 1 else getattr(model, f"{self.player}_loss")(batch)
+        for penalty in self.penalties:
+            view = see(model, batch, penalty.name, heard)
+            terms = terms | getattr(penalty, f"{self.player}_terms")(view)
+        return terms
+
+    def drawn(self, batch: Batch, rank: int = 0, world_size: int = 1) -> Batch:
+        """The batch with this process's share of the penalties' random inputs.
+
+        They come from a generator of their own, so an update's other random inputs are those without penalties.
+        """
+        if not self.penalties:
+            return batch
+        generator = self.model.randomness.apart
+        n, shape, z = size(batch) * world_size, batch["image"].shape[1:], self.model.latent(1, generator)
+        found: Any = {p.name: p.draw(n, shape, z, self.player, generator) for p in self.penalties}
+        return {**batch, "drawn": cast(Any, share(found, rank, world_size))}
+
+
+def best(model: GANModule, batch: Batch) -> Batch:
+    """The part of a batch with the fakes that D scores highest."""
+    n = size(batch)
+    with torch.no_grad():
+        found = scores(model, model.discriminate(batch["fakes"], condition(model, batch)))
+    chosen = found.topk(math.ceil(n * top_share(model) - 1e-6)).indices
+    return cast(Batch, tree_map(lambda t: t[chosen] if len(t) == n else t, batch))
+
+
+def top_share(model: GANModule) -> float:
+    """Share of the fakes on which the generator is trained now."""
+    if model.top_k_half_life is None:
+        return model.top_k
+    return max(model.top_k, 0.5 ** (model.images_seen / model.top_k_half_life))
+
+
+def updates(model: GANModule) -> dict[PlayerName, list[Update]]:
+    """All updates of a model with penalties or top-k, in their order in a batch; empty without."""
+    if not model.penalties and model.top_k == 1:
+        return {}
+    intervals = sorted({1} | {p.interval for p in penalties_of(model)})
+    return {
+        "discriminator": [Update(model, "discriminator", k) for k in intervals],
+        "generator": [Update(model, "generator")],
+    }
+
+
+def step(model: GANModule, batch: Batch, player: PlayerName) -> None:
+    """A player's update, with penalties."""
+    for update in model.updates[player]:
+        update.step(batch)
+    for penalty in penalties_of(model):
+        penalty.stepped(player)
+
+
+def held_out(model: GANModule, player: PlayerName, batch: Batch) -> Terms:
+    """The terms of a player's update in every batch, for held-out images."""
+    update = Update(model, player)
+    with listening(model):
+        return update.loss(update.drawn(batch))
+
+
+def penalties_of(model: GANModule) -> Sequence[Penalty]:
+    return cast(Any, model.penalties)
+
+
+def steps(model: GANModule) -> float:
+    """Optimizer steps of D per batch in which it is updated, on average."""
+    return 1 + sum(1 / k for k in {p.interval for p in penalties_of(model)} if k > 1)
+
+
+def check(model: GANModule) -> None:
+    """
+    Raises:
+        MisconfigurationException: a penalty does not work with the model or its optimizer, or is given twice.
+    """
+    penalties, variant = penalties_of(model), type(model).__name__
+    if model.top_k < 1 and (several(model) or model.source_channels is not None):
+        what = "several discriminators" if several(model) else "a source for each fake, which all have to be translated"
+        raise MisconfigurationException(f"top_k does not work with {variant}: it has {what}")
+    if model.freeze_d and several(model):
+        raise MisconfigurationException(f"freeze_d does not work with {variant}: it has several discriminators")
+    for penalty in penalties:
+        name = type(penalty).__name__
+        if sum(other.name == penalty.name for other in penalties) > 1:
+            raise MisconfigurationException(f"penalties: {name} is given twice; leave one out")
+        if (problem := refusal(penalty, model)) is not None:
+            raise MisconfigurationException(f"penalties: {name} does not work with {variant}: {problem}")
+    if steps(model) > 1 and takes_pairs(model.make_optimizer["discriminator"]([nn.Parameter(torch.zeros(1))])):
+        raise MisconfigurationException(
+            "penalties: an interval above 1 takes steps of its own, but two steps of ExtraAdam are one; set interval 1"
+        )
+
+
+def refusal(penalty: Penalty, model: GANModule) -> str | None:
+    """Why a penalty does not work with a model; None if it does."""
+    if penalty.scores and several(model):
+        return "it has several discriminators"
+    return penalty.problem(model)
+
+
+def several(model: GANModule) -> bool:
+    """Whether it has several discriminators, which may score images of different sizes."""
+    return isinstance(model.discriminator, nn.ModuleList | nn.ModuleDict)
+
+
+def see(model: GANModule, batch: Batch, name: str, heard: dict[str, Any]) -> View:
+    """What a penalty sees of a batch; `heard` has D's outputs in the equation."""
+    score = partial(_score, model, condition(model, batch))
+
+    def known(key: str) -> Tensor:
+        return scores(model, heard[key]) if key in heard else score(batch[key])  # type: ignore[literal-required]
+
+    return View(
+        real=batch["image"],
+        fake=batch["fakes"],
+        z=batch["z"],
+        drawn=batch["drawn"][name],
+        score=score,
+        real_score=partial(known, "image"),
+        fake_score=partial(known, "fakes"),
+        make=lambda z: model.make_fakes({**batch, "z": z}),
+        mean=_over_processes if model.training else _unchanged,
+        networks={player: getattr(model, player) for player in PLAYERS},
+        training=model.training,
+        augmented=model.augment.keys is not None,
+        same=model.augment.same,
+    )
+
+
+def condition(model: GANModule, batch: Batch) -> Tensor | None:
+    """The second argument of `discriminate`: the sources or labels of a conditional model."""
+    if model.source_channels is not None:
+        return batch["source"]
+    return batch["label"] if model.num_classes is not None else None
+
+
+def scores(model: GANModule, output: Any) -> Tensor:
+    """D's scores [N] of its output, a tensor or a tuple that starts with it: means over patches; larger for reals."""
+    first: Tensor = tree_leaves(output)[0]
+    found = first.flatten(1).mean(1) if first.ndim > 1 else first
+    return found if model.real_scores_higher else -found
+
+
+class Listener:
+    """Replaces `model.discriminate` during an equation, and keeps D's outputs for the batch's reals and fakes, so that
+    penalties need not evaluate D on them again."""
+
+    def __init__(self, discriminate: Any) -> None:
+        self.discriminate = discriminate
+        self.wanted: dict[str, Any] = {}
+        self.heard: dict[str, Any] = {}
+
+    def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        output = self.discriminate(x, *args, **kwargs)
+        for key, images in self.wanted.items():
+            if x is images:
+                self.heard[key] = output
+        return output
+
+
+@contextmanager
+def listening(model: GANModule) -> Iterator[None]:
+    """Installs a `Listener`."""
+    object.__setattr__(model, "discriminate", Listener(model.discriminate))
+    try:
+        yield
+    finally:
+        object.__delattr__(model, "discriminate")
+
+
+def listen(model: GANModule, batch: Batch) -> dict[str, Any]:
+    """D's outputs from now on for this batch's `image` and `fakes`, by these keys."""
+    listener: Any = model.discriminate
+    listener.wanted, listener.heard = {"image": batch["image"], "fakes": batch["fakes"]}, {}
+    return listener.heard
+
+
+def _score(model: GANModule, y: Tensor | None, x: Tensor) -> Tensor:
+    return scores(model, model.discriminate(x, y))
+
+
+def _over_processes(value: Tensor) -> Tensor:
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(value)
+        return value / dist.get_world_size()
+    return value
+
+
+def _unchanged(value: Tensor) -> Tensor:
+    return value
