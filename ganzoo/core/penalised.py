@@ -175,6 +175,7 @@ def see(model: GANModule, batch: Batch, name: str, heard: dict[str, Any]) -> Vie
         score=score,
         real_score=partial(known, "image"),
         fake_score=partial(known, "fakes"),
+        beside=lambda key, x: score(x),
         make=lambda z: model.make_fakes({**batch, "z": z}),
         mean=_over_processes if model.training else _unchanged,
         networks={player: getattr(model, player) for player in PLAYERS},

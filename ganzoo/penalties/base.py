@@ -33,6 +33,7 @@ class View:
             larger for reals.
         real_score: D's scores of `real` in the equation, [N]; evaluated now if it has none.
         fake_score: D's scores of `fake`, likewise.
+        beside: D's scores of images near `real` ("image") or `fake` ("fakes"), under the same random transforms.
         make: fakes from other latents.
         mean: the mean of a tensor over the processes.
         networks: of both players.
@@ -46,6 +47,7 @@ class View:
     score: Callable[[Tensor], Tensor]
     real_score: Callable[[], Tensor]
     fake_score: Callable[[], Tensor]
+    beside: Callable[[str, Tensor], Tensor]
     make: Callable[[Any], Tensor]
     mean: Callable[[Tensor], Tensor]
     networks: dict[str, nn.Module]

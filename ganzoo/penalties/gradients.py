@@ -47,16 +47,18 @@ class R1(_OfGradients):
         return {"noise": torch.randn((n, *shape), device=generator.device, generator=generator)}
 
     def discriminator_terms(self, view: View) -> Terms:
-        return {self.name: self.weight / 2 * self.squares(view, view.real, view.real_score).mean()}
+        return {self.name: self.weight / 2 * self.squares(view, "image").mean()}
 
-    def squares(self, view: View, x: Tensor, score: Any) -> Tensor:
-        """The squared gradient's norm, or its estimate, of each image [N]; `score()` is D(x)."""
+    def squares(self, view: View, key: str) -> Tensor:
+        """The squared gradient's norm, or its estimate, of each real ("image") or fake ("fakes"), [N]."""
+        x, score = (view.real, view.real_score) if key == "image" else (view.fake, view.fake_score)
         if self.difference is None:
             return squared_gradients(view.score, x)
+        before = score()
         half = torch.is_autocast_enabled(x.device.type)  # too coarse for differences
         with torch.autocast(x.device.type, enabled=False):
-            before = view.score(x.float()) if half else score()
-            after = view.score(x.float() + self.difference * view.drawn["noise"])
+            before = view.beside(key, x.float()) if half else before
+            after = view.beside(key, x.float() + self.difference * view.drawn["noise"])
             return squared_differences(before, after, self.difference)
 
     def problem(self, model: Any) -> str | None:
@@ -78,7 +80,7 @@ class R2(R1):
     """
 
     def discriminator_terms(self, view: View) -> Terms:
-        return {self.name: self.weight / 2 * self.squares(view, view.fake, view.fake_score).mean()}
+        return {self.name: self.weight / 2 * self.squares(view, "fakes").mean()}
 
 
 class GradientPenalty(_OfGradients):

@@ -189,6 +189,18 @@ def test_consistency_matches_independent_sums(name):
     torch.testing.assert_close(found["zcr"], -7 * gaps.square().sum() / (BATCH * 256), rtol=1e-4, atol=1e-9)
 
 
+def test_transforms_of_bcr_are_uniform():
+    """Within four standard errors of 10,000 draws; up to an eighth of 16 and 24 pixels."""
+    n, shape = 10_000, torch.Size([1, 16, 24])
+    for flip in (True, False):
+        drawn = BCR(flip=flip).transforms(n, shape, torch.Generator().manual_seed(0))
+        assert drawn["flip"].float().mean().item() == pytest.approx(flip / 2, abs=0.02)
+        for column, most in enumerate((2, 3)):
+            values, counts = drawn["shift"][:, column].unique(return_counts=True)
+            assert values.tolist() == list(range(-most, most + 1))
+            assert (counts / n - 1 / len(values)).abs().max() < 4 * (0.2 / n) ** 0.5
+
+
 def neighbours(model, batch):
     """G(z + 0.3 n), with the categories of InfoGAN unchanged."""
     z, n = batch["z"], batch["drawn"]["zcr"]["noise"]
@@ -223,7 +235,7 @@ def test_lecam_s_averages_match_a_loop():
         weights = decay * weights + 1 - decay
         for part in range(2):
             scores = real[t, part], fake[t, part]
-            view = penalised.View(*[None] * 11)
+            view = penalised.View(*[None] * 12)
             view.training, view.mean = True, lambda t: t
             view.real_score, view.fake_score = (lambda s=s: s for s in scores)
             found = penalty.discriminator_terms(view)["lecam"]
