@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import relu
 
-from ganzoo.core.limits import Count, NonNegative, Positive
+from ganzoo.core.limits import Count, Limits, NonNegative
 from ganzoo.core.types import Terms
 from ganzoo.functional.penalties import between, squared_differences, squared_gradients
 from ganzoo.penalties.base import Penalty, View, is_random, mixes_images
+
+Step = Annotated[float, Limits(1e-4, 1)]  # smaller ones vanish in float32
 
 
 class _OfGradients(Penalty):
@@ -37,7 +39,7 @@ class R1(_OfGradients):
             lambda of a paper's lambda (D(x + eps n) - D(x))^2 is `weight` / (2 eps^2). None: the gradient itself.
     """
 
-    def __init__(self, weight: NonNegative = 10.0, interval: Count = 1, difference: Positive | None = None) -> None:
+    def __init__(self, weight: NonNegative = 10.0, interval: Count = 1, difference: Step | None = None) -> None:
         super().__init__()
         self.weight, self.interval, self.difference = weight, interval, difference
 
