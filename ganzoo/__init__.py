@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from ganzoo.variants.cyclegan import CycleGAN as CycleGAN
     from ganzoo.variants.acgan import ACGAN as ACGAN
     from ganzoo.variants.infogan import InfoGAN as InfoGAN
+    from ganzoo.variants.sngan import SNGAN as SNGAN
+    from ganzoo.variants.projectiongan import ProjectionGAN as ProjectionGAN
+    from ganzoo.variants.sagan import SAGAN as SAGAN
+    from ganzoo.variants.biggan import BigGAN as BigGAN
 
     # isort: on
     from ganzoo.checkpoint.pretrained import load as load

@@ -71,6 +71,21 @@ def average(tensors: list[Tensor]) -> None:
         torch._foreach_copy_(group, [part.view_as(tensor) for part, tensor in zip(parts, group, strict=True)])
 
 
+def gather(rows: Tensor) -> Tensor:
+    """Rows [n, ...] of all processes, [world size * n, ...], for a loss of the global batch that all of them compute.
+
+    The gradient reaches this process's rows only, times the world size: with `average`, the parameters' gradients are
+    those of the loss in one process. Without the factor they are smaller by the world size.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return rows
+    world_size, rank = dist.get_world_size(), dist.get_rank()
+    parts = [torch.empty_like(rows) for _ in range(world_size)]
+    dist.all_gather(parts, rows.detach().contiguous())
+    parts[rank] = rows + (world_size - 1) * (rows - rows.detach())
+    return torch.cat(parts)
+
+
 def check_trainer(trainer: Trainer, stage: str) -> None:
     """
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import relu, softplus
 
 
 def log_real(logits: Tensor) -> Tensor:
@@ -28,3 +28,13 @@ def log_smoothed(logits: Tensor, target: float) -> Tensor:
 def half_square(scores: Tensor, target: float) -> Tensor:
     """E (D - target)^2 / 2, a scalar (Mao et al. 2016, arXiv:1611.04076)."""
     return (scores - target).square().mean() / 2
+
+
+def hinge_real(scores: Tensor) -> Tensor:
+    """E max(0, 1 - D) over reals, a scalar (Lim & Ye 2017, arXiv:1705.02894); D minimises its sum with `hinge_fake`."""
+    return relu(1 - scores).mean()
+
+
+def hinge_fake(scores: Tensor) -> Tensor:
+    """E max(0, 1 + D) over fakes, a scalar; G minimises -E D, whose gradient does not vanish where D rejects fakes."""
+    return relu(1 + scores).mean()

@@ -11,7 +11,7 @@ from torch.nn.functional import binary_cross_entropy
 
 import ganzoo
 from ganzoo.core.pixels import scaled
-from ganzoo.functional.losses import half_square, log_fake, log_real
+from ganzoo.functional.losses import half_square, hinge_fake, hinge_real, log_fake, log_real
 from ganzoo.layers.maxout import Maxout
 from ganzoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from ganzoo.testing import NoiseImages
@@ -42,6 +42,16 @@ def test_value_is_minus_twice_the_mean_cross_entropy():
 
 def test_half_square_is_half_the_mean_squared_difference():
     assert half_square(torch.tensor([1.0, -2.0]), 3.0) == (4 + 25) / 2 / 2
+
+
+@pytest.mark.parametrize(("loss", "sign"), [(hinge_real, 1), (hinge_fake, -1)])
+def test_the_hinge_loss_stops_at_the_margin(loss, sign):
+    """1 - D for reals and 1 + D for fakes, and 0 beyond D = 1 and D = -1."""
+    scores = torch.tensor([-3.0, -1.5, -0.5, 0.5, 1.5, 4.0], dtype=torch.float64, requires_grad=True)
+    value = loss(scores)
+    assert value.item() == sum(max(0.0, 1 - sign * score) for score in scores.tolist()) / 6
+    (gradient,) = torch.autograd.grad(value, scores)
+    assert gradient.tolist() == [-sign / 6 if sign * score < 1 else 0 for score in scores.tolist()]
 
 
 def test_an_undecided_discriminator_has_value_minus_log_4():
