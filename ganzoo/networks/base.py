@@ -37,3 +37,52 @@ def halvings(height: int, width: int) -> int:
     """How often both sides can be halved."""
     both = height | width
     return (both & -both).bit_length() - 1
+
+
+# Feature maps of residual networks, in multiples of their width, by the number of doublings from 4 pixels. G's: of its
+# linear layer and after each doubling; D's: after each block. As in Brock et al. 2018 (arXiv:1809.11096, appendix B),
+# except that of 32 pixels and below, which are those of Miyato et al. 2018 (arXiv:1802.05957, table 4).
+UP = {1: (4, 4), 2: (4, 4, 4), 3: (4, 4, 4, 4), 4: (16, 16, 8, 4, 2), 5: (16, 16, 8, 4, 2, 1)}
+UP |= {6: (16, 16, 8, 8, 4, 2, 1), 7: (16, 16, 8, 8, 4, 2, 1, 1)}
+DOWN = {1: (2, 2, 2), 2: (2, 2, 2), 3: (2, 2, 2, 2), 4: (1, 2, 4, 8, 16), 5: (1, 2, 4, 8, 16, 16)}
+DOWN |= {6: (1, 2, 4, 8, 8, 16, 16), 7: (1, 1, 2, 4, 8, 8, 16, 16)}
+
+
+def residual_layout(image_size: Size) -> tuple[int, int, int]:
+    """(n, h, w) for images of h 2^n x w 2^n pixels, with 4 to 7 pixels on the shorter side and n from 1 to 7.
+
+    Raises:
+        ValueError: there is no such n.
+    """
+
+    def doublings(height: int, width: int) -> int:
+        return (min(height, width) // 4).bit_length() - 1
+
+    def takes(height: int, width: int) -> bool:
+        n = doublings(height, width)
+        return n in UP and halvings(height, width) >= n
+
+    what = "residual networks double the height and width 1 to 7 times, from a shorter side of 4 to 7 pixels up"
+    height, width = shape(image_size, takes, what)
+    n = doublings(height, width)
+    return n, height >> n, width >> n
+
+
+def reductions(n: int) -> int:
+    """How often D halves images that G doubles n times: n times; small images only to 8 pixels."""
+    return n if n > 3 else max(1, n - 1)
+
+
+def attended(image_size: Size, attention: int) -> int:
+    """How often images are halved until feature maps have a shorter side of at most `attention` pixels, at least once.
+
+    Raises:
+        ValueError: D has no such feature maps.
+    """
+    n, *grid = residual_layout(image_size)
+    side = min(grid) << n
+    found = next((k for k in range(1, reductions(n) + 1) if side >> k <= attention), None)
+    if found is None:
+        least = side >> reductions(n)
+        raise ValueError(f"attention is {attention}, but D's feature maps have {least} pixels or more: use {least}")
+    return found
