@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from ganzoo.variants.cyclegan import CycleGAN as CycleGAN
     from ganzoo.variants.acgan import ACGAN as ACGAN
     from ganzoo.variants.infogan import InfoGAN as InfoGAN
+    from ganzoo.variants.contragan import ContraGAN as ContraGAN
+    from ganzoo.variants.reacgan import ReACGAN as ReACGAN
 
     # isort: on
     from ganzoo.checkpoint.pretrained import load as load
