@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ganzoo.variants.cyclegan import CycleGAN as CycleGAN
     from ganzoo.variants.acgan import ACGAN as ACGAN
     from ganzoo.variants.infogan import InfoGAN as InfoGAN
+    from ganzoo.variants.sngan import SNGAN as SNGAN
     from ganzoo.variants.contragan import ContraGAN as ContraGAN
     from ganzoo.variants.reacgan import ReACGAN as ReACGAN
 

@@ -1,7 +1,7 @@
 """Residual blocks of generators and discriminators.
 
 Gulrajani et al. 2017 (arXiv:1704.00028, appendix F) and Miyato et al. 2018 (arXiv:1802.05957, appendix B); the deep
-ones: Brock et al. 2018 (arXiv:1809.11096, appendix B). `conv` makes the convolutions: `nn.Conv2d`, or `SpectralConv2d`;
+ones: Brock et al. 2018 (arXiv:1809.11096, appendix B). `conv` makes the convolutions: `Conv2d`, or `SpectralConv2d`;
 `norm` makes the norm of n features, which is called with the features and the block's condition, if any.
 
 Sizes double by repeating pixels, and halve by 2x2 means. A 1x1 convolution commutes with both, so shortcuts have it at
@@ -15,6 +15,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, relu
+
+from ganzoo.layers.base import Conv2d
 
 Make = Callable[..., nn.Module]
 
@@ -32,14 +34,14 @@ def halved(x: Tensor) -> Tensor:
 class UpBlock(nn.Module):
     """x [N, n_in, H, W] -> [N, n_out, 2H, 2W]: norm, ReLU, x2, conv, norm, ReLU, conv; shortcut x2, 1x1 conv."""
 
-    def __init__(self, n_in: int, n_out: int, norm: Make, conv: Make = nn.Conv2d) -> None:
+    def __init__(self, n_in: int, n_out: int, norm: Make, conv: Make = Conv2d) -> None:
         super().__init__()
         self.norm1, self.norm2 = norm(n_in), norm(n_out)
-        self.conv1, self.conv2 = conv(n_in, n_out, 3, padding=1), conv(n_out, n_out, 3, padding=1)
+        self.conv1, self.conv2 = conv(n_in, n_out, 3, padding=1, up=True), conv(n_out, n_out, 3, padding=1)
         self.shortcut = conv(n_in, n_out, 1)
 
     def forward(self, x: Tensor, *c: Tensor) -> Tensor:
-        h = self.conv1(doubled(relu(self.norm1(x, *c))))
+        h = self.conv1(relu(self.norm1(x, *c)))
         h = self.conv2(relu(self.norm2(h, *c)))
         return h + doubled(self.shortcut(x))
 
@@ -57,16 +59,16 @@ class DownBlock(nn.Module):
     """
 
     def __init__(
-        self, n_in: int, n_out: int, hidden: int, conv: Make = nn.Conv2d, first: bool = False, down: bool = True
+        self, n_in: int, n_out: int, hidden: int, conv: Make = Conv2d, first: bool = False, down: bool = True
     ) -> None:
         super().__init__()
         self.first, self.down = first, down
-        self.conv1, self.conv2 = conv(n_in, hidden, 3, padding=1), conv(hidden, n_out, 3, padding=1)
+        self.conv1, self.conv2 = conv(n_in, hidden, 3, padding=1), conv(hidden, n_out, 3, padding=1, down=down)
         self.shortcut = conv(n_in, n_out, 1) if down or n_in != n_out else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv2(relu(self.conv1(x if self.first else relu(x))))
-        return halved(h) + self.shortcut(halved(x)) if self.down else h + self.shortcut(x)
+        return h + self.shortcut(halved(x) if self.down else x)
 
 
 class DeepUpBlock(nn.Module):
@@ -76,19 +78,18 @@ class DeepUpBlock(nn.Module):
     n_in - n_out feature maps.
     """
 
-    def __init__(self, n_in: int, n_out: int, norm: Make, conv: Make = nn.Conv2d, up: bool = False) -> None:
+    def __init__(self, n_in: int, n_out: int, norm: Make, conv: Make = Conv2d, up: bool = False) -> None:
         super().__init__()
         hidden = max(1, n_in // 4)
         self.n_out, self.up = n_out, up
         self.norms = nn.ModuleList(map(norm, (n_in, hidden, hidden, hidden)))
         self.conv1, self.conv4 = conv(n_in, hidden, 1), conv(hidden, n_out, 1)
-        self.conv2, self.conv3 = (conv(hidden, hidden, 3, padding=1) for _ in range(2))
+        self.conv2, self.conv3 = conv(hidden, hidden, 3, padding=1, up=up), conv(hidden, hidden, 3, padding=1)
 
     def forward(self, x: Tensor, *c: Tensor) -> Tensor:
         norm1, norm2, norm3, norm4 = self.norms
         h = relu(norm2(self.conv1(relu(norm1(x, *c))), *c))
-        h = self.conv2(doubled(h) if self.up else h)
-        h = self.conv3(relu(norm3(h, *c)))
+        h = self.conv3(relu(norm3(self.conv2(h), *c)))
         h = self.conv4(relu(norm4(h, *c)))
         x = x[:, : self.n_out]
         return h + (doubled(x) if self.up else x)
@@ -101,7 +102,7 @@ class DeepDownBlock(nn.Module):
     it adds n_out - n_in feature maps.
     """
 
-    def __init__(self, n_in: int, n_out: int, conv: Make = nn.Conv2d, down: bool = False) -> None:
+    def __init__(self, n_in: int, n_out: int, conv: Make = Conv2d, down: bool = False) -> None:
         super().__init__()
         hidden = max(1, n_out // 4)
         self.down = down

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, linear, normalize
 
+from ganzoo.layers.base import Conv2d
+
 
 def normalised(layer: Any) -> Tensor:
     """W / sigma(W), where sigma(W) = u'Wv approximates the largest singular value of W as a matrix [out, rest].
@@ -29,7 +31,7 @@ def normalised(layer: Any) -> Tensor:
         return layer.weight / torch.dot(u, w @ v)
 
 
-class SpectralConv2d(nn.Conv2d):
+class SpectralConv2d(Conv2d):
     """A convolution with the weight W / sigma(W)."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -71,6 +71,7 @@ class BigGANGenerator(nn.Module):
         self.attention = SelfAttention(maps[self.place], SpectralConv2d)
         self.out = _Output(maps[-1], channels)
         orthogonal_(self)
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         first, *rest = z.chunk(self.chunks, 1)
@@ -121,6 +122,7 @@ class BigGANDeepGenerator(nn.Module):
         self.attention = SelfAttention(shapes[self.place][0], SpectralConv2d)
         self.out = _Output(maps[-1], channels)
         orthogonal_(self)
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         c = z if self.embed is None else torch.cat([z, self.embed(y)], 1)
@@ -163,6 +165,7 @@ class BigGANDeepDiscriminator(nn.Module):
         self.score = SpectralLinear(maps[-1], 1)
         self.table = None if num_classes is None else SpectralEmbedding(num_classes, maps[-1])
         orthogonal_(self)
+        self.to(memory_format=torch.channels_last)
 
     def features(self, x: Tensor) -> Tensor:
         """h [N, n]."""

@@ -12,6 +12,7 @@ from torch.nn.functional import relu
 
 from ganzoo.core.limits import Size
 from ganzoo.layers.attention import SelfAttention
+from ganzoo.layers.base import Conv2d
 from ganzoo.layers.conditional_norm import ConditionalBatchNorm, class_table
 from ganzoo.layers.init import orthogonal_, xavier_
 from ganzoo.layers.residual import DownBlock, UpBlock
@@ -49,7 +50,7 @@ class ResidualGenerator(nn.Module):
         super().__init__()
         n, *grid = residual_layout(image_size)
         maps = [width * (1 if flat else multiple) for multiple in UP[n]]
-        conv, linear = (SpectralConv2d, SpectralLinear) if spectral else (nn.Conv2d, nn.Linear)
+        conv, linear = (SpectralConv2d, SpectralLinear) if spectral else (Conv2d, nn.Linear)
         of_class = partial(ConditionalBatchNorm, of=partial(class_table, num_classes or 0))
         norm = nn.BatchNorm2d if num_classes is None else of_class
         self.conditional = num_classes is not None
@@ -61,6 +62,7 @@ class ResidualGenerator(nn.Module):
         self.norm = nn.BatchNorm2d(maps[-1])
         self.out = conv(maps[-1], channels, 3, padding=1)
         xavier_(self)
+        self.to(memory_format=torch.channels_last)  # a third faster on a CPU
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         h = self.unflatten(self.project(z))
@@ -105,7 +107,7 @@ class ResidualDiscriminator(nn.Module):
         super().__init__()
         n = residual_layout(image_size)[0]
         maps = [width * (1 if flat else multiple) for multiple in DOWN[n]]
-        conv, linear = (SpectralConv2d, SpectralLinear) if spectral else (nn.Conv2d, nn.Linear)
+        conv, linear = (SpectralConv2d, SpectralLinear) if spectral else (Conv2d, nn.Linear)
         blocks: list[nn.Module] = [DownBlock(channels, maps[0], maps[0], conv, first=True)]
         for i, (a, b) in enumerate(pairwise(maps), 1):
             blocks.append(DownBlock(a, b, b if wide else a, conv, down=i < reductions(n)))
@@ -119,6 +121,7 @@ class ResidualDiscriminator(nn.Module):
         (orthogonal_ if orthogonal else xavier_)(self)
         if self.table is not None and not orthogonal:
             nn.init.xavier_uniform_(self.table.weight)
+        self.to(memory_format=torch.channels_last)
 
     def features(self, x: Tensor) -> Tensor:
         """h [N, n]."""

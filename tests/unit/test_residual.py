@@ -14,6 +14,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from ganzoo.core.frozen import kept
 from ganzoo.layers.attention import SelfAttention
+from ganzoo.layers.base import Conv2d
 from ganzoo.layers.conditional_norm import ConditionalBatchNorm, class_table
 from ganzoo.layers.residual import DeepDownBlock, DeepUpBlock, DownBlock, UpBlock
 from ganzoo.layers.spectral import SpectralConv2d, SpectralEmbedding, SpectralLinear, normalised
@@ -185,10 +186,28 @@ class Scaled(nn.Module):
 C = torch.tensor(1.5)
 
 
+def plain(conv):
+    """The same convolution without resampling."""
+    other = nn.Conv2d(conv.in_channels, conv.out_channels, conv.kernel_size, padding=conv.padding)
+    other.load_state_dict(conv.state_dict())
+    return other
+
+
+@pytest.mark.parametrize("make", [Conv2d, SpectralConv2d])
+def test_resampling_within_a_convolution(make):
+    """At the borders, too."""
+    x = torch.randn(2, 3, 4, 6)
+    bigger, smaller = (make(3, 5, 3, padding=1, **{way: True}).eval() for way in ("up", "down"))
+    normal = [normalised(m) if make is SpectralConv2d else m.weight for m in (bigger, smaller)]
+    torch.testing.assert_close(bigger(x), nn.functional.conv2d(up(x), normal[0], bigger.bias, padding=1))
+    whole = nn.functional.conv2d(x, normal[1], smaller.bias, padding=1)
+    torch.testing.assert_close(smaller(x), avg_pool2d(whole, 2))
+
+
 def test_order_of_the_up_block():
     """As in appendix B: norm, ReLU, x2, conv, norm, ReLU, conv; the paper's shortcut is x2, then a 1x1 convolution."""
     block, x = UpBlock(4, 6, Scaled), torch.randn(2, 4, 3, 5)
-    h = block.conv1(up(relu(block.norm1(x, C))))
+    h = plain(block.conv1)(up(relu(block.norm1(x, C))))
     h = block.conv2(relu(block.norm2(h, C)))
     torch.testing.assert_close(block(x, C), h + block.shortcut(up(x)))
     torch.testing.assert_close(up(x), interpolate(x, scale_factor=2, mode="nearest"))
@@ -201,7 +220,7 @@ def test_order_of_the_down_block(first, n_out, down):
     block, x = DownBlock(4, n_out, 5, first=first, down=down), torch.randn(2, 4, 4, 6)
     given = x.clone()
     half = partial(avg_pool2d, kernel_size=2) if down else nn.Identity()
-    h = block.conv2(relu(block.conv1(x if first else relu(x))))
+    h = plain(block.conv2)(relu(block.conv1(x if first else relu(x))))
     skip = x if n_out == 4 and not down else block.shortcut(x)
     torch.testing.assert_close(block(x), half(h) + half(skip))
     assert torch.equal(x, given) and isinstance(block.shortcut, nn.Identity) == (n_out == 4 and not down)
@@ -214,7 +233,7 @@ def test_order_of_the_deep_up_block(bigger, n_out):
     block, x = DeepUpBlock(8, n_out, Scaled, up=bigger), torch.randn(2, 8, 3, 5)
     double = up if bigger else nn.Identity()
     h = block.conv1(relu(block.norms[0](x, C)))
-    h = block.conv2(double(relu(block.norms[1](h, C))))
+    h = plain(block.conv2)(double(relu(block.norms[1](h, C))))
     h = block.conv3(relu(block.norms[2](h, C)))
     h = block.conv4(relu(block.norms[3](h, C)))
     torch.testing.assert_close(block(x, C), h + double(x)[:, :n_out])

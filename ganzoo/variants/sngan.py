@@ -1,0 +1,62 @@
+"""SNGAN: Spectral Normalization for Generative Adversarial Networks (Miyato et al. 2018, arXiv:1802.05957)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+
+from ganzoo.core.limits import Count, Size
+from ganzoo.core.module import GANModule
+from ganzoo.core.types import Batch, Terms
+from ganzoo.functional.losses import hinge_fake, hinge_real
+from ganzoo.networks.residual import ResidualDiscriminator, ResidualGenerator
+from ganzoo.networks.sndcgan import SNDCGANDiscriminator, SNDCGANGenerator
+from ganzoo.optim.adam import FusedAdam
+
+
+class SNGAN(GANModule):
+    """min_D E max(0, 1 - D(x)) + E max(0, 1 + D(G(z)));  min_G -E D(G(z))  (eq. 16, 17).
+
+    Each weight W of D is divided by its spectral norm (algorithm 1), so D's Lipschitz constant is bounded. An update of
+    D is one forward pass of reals and fakes together, with one power iteration.
+
+    The authors' code begins with G, whose batches have 128 fakes, and adds uniform noise of one grey level to the
+    images. Its D for 32x32 images has no bias in the output layer; D has it here, as in the paper's table.
+
+    Args:
+        image_size: pixels: a side of 4 to 7 pixels, doubled 1 to 7 times: 28, 32, 48, 64, ...; or [height, width].
+        channels: of the image.
+        z_dim: size of the latent, standard normal.
+        width: feature maps. "resnet": a quarter of G's and half of D's at 32x32; at 64x64 and more the smallest number,
+            1024 = 16 `width` being the largest. "dcgan": at full resolution.
+        architecture: "resnet", residual blocks (tables 4 and 5), or "dcgan" (table 3).
+        n_critic: batches, each with one discriminator update, per generator update.
+        optimizer: the paper's Adam for residual networks.
+        **game: see `GANModule`.
+    """
+
+    def __init__(
+        self,
+        image_size: Size = 32,
+        channels: Count = 3,
+        z_dim: Count = 128,
+        width: Count = 64,
+        architecture: Literal["resnet", "dcgan"] = "resnet",
+        n_critic: Count = 5,
+        optimizer: OptimizerCallable = lambda params: FusedAdam(params, lr=2e-4, beta1=0.0, beta2=0.9),
+        **game: Any,
+    ) -> None:
+        super().__init__(optimizer=optimizer, n_critic=n_critic, **game)
+        self.z_dim = z_dim
+        dcgan = SNDCGANGenerator, SNDCGANDiscriminator
+        G, D = (ResidualGenerator, ResidualDiscriminator) if architecture == "resnet" else dcgan
+        self.generator, self.discriminator = G(image_size, channels, z_dim, width), D(image_size, channels, width)
+
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        real, fake = self.discriminate(torch.cat([batch["image"], self.fakes(batch)])).chunk(2)
+        return {"real": hinge_real(real), "fake": hinge_fake(fake)}
+
+    def generator_loss(self, batch: Batch) -> Terms:
+        return {"fake": -self.discriminate(self.fakes(batch)).mean()}
