@@ -160,10 +160,10 @@ class ContrastiveDiscriminator(nn.Module):
         attention: int | None = 16,
     ) -> None:
         super().__init__()
-        self.trunk = ResidualDiscriminator(image_size, channels, width, attention=attention, wide=True)
+        self.trunk = ResidualDiscriminator(image_size, channels, width, attention=attention, wide=True, orthogonal=True)
         self.embed = SpectralLinear(self.trunk.score.in_features, embed_dim)
         self.proxies = nn.Embedding(num_classes, embed_dim)
-        orthogonal_(self)
+        orthogonal_(nn.ModuleList([self.embed, self.proxies]))
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         h = self.trunk.features(x)

@@ -37,7 +37,8 @@ class ContraGAN(GANModule):
         channels: of the image.
         num_classes: number of labels.
         z_dim: size of the latent, standard normal; see `BigGAN`.
-        width: unit of the feature maps.
+        width: unit of the feature maps; 32x32 images have 4 `width` in G and 2 in D.
+        d_width: D's unit; None: `width`.
         embedding: size of G's embedding of the label.
         attention: largest side of the feature maps with self-attention.
         embed_dim: size of D's embeddings and proxies.
@@ -55,6 +56,7 @@ class ContraGAN(GANModule):
         num_classes: Count = 10,
         z_dim: Count = 80,
         width: Count = 96,
+        d_width: Count | None = None,
         embedding: Count = 128,
         attention: Count = 16,
         embed_dim: Count = 512,
@@ -69,7 +71,9 @@ class ContraGAN(GANModule):
         self.z_dim = z_dim
         self.contrastive_weight, self.temperature = contrastive_weight, temperature
         self.generator = BigGANGenerator(image_size, channels, z_dim, width, num_classes, embedding, attention)
-        self.discriminator = ContrastiveDiscriminator(image_size, channels, num_classes, width, embed_dim, attention)
+        self.discriminator = ContrastiveDiscriminator(
+            image_size, channels, num_classes, d_width or width, embed_dim, attention
+        )
 
     def discriminator_loss(self, batch: Batch) -> Terms:
         x, y = batch["image"], batch["label"]
