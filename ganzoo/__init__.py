@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from ganzoo.variants.acgan import ACGAN as ACGAN
     from ganzoo.variants.infogan import InfoGAN as InfoGAN
     from ganzoo.variants.sngan import SNGAN as SNGAN
+    from ganzoo.variants.projectiongan import ProjectionGAN as ProjectionGAN
+    from ganzoo.variants.sagan import SAGAN as SAGAN
+    from ganzoo.variants.biggan import BigGAN as BigGAN
     from ganzoo.variants.contragan import ContraGAN as ContraGAN
     from ganzoo.variants.reacgan import ReACGAN as ReACGAN
 

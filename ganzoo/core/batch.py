@@ -121,6 +121,13 @@ def check_pictures(error: Exception) -> None:
         ) from error
 
 
+def discriminate_both(model: GANModule, x: Tensor, fakes: Tensor, y: Tensor | None = None) -> tuple[Any, Any]:
+    """D's outputs for reals and for fakes with the same labels y, in one forward pass; for a D without batch norm."""
+    n, labels = len(x), None if y is None else torch.cat([y, y])
+    both = model.discriminate(torch.cat([x, fakes]), labels)
+    return tree_map(lambda t: t[:n], both), tree_map(lambda t: t[n:], both)
+
+
 def microbatches(batch: Batch, k: int) -> list[Batch]:
     """k equal parts of a batch, in order.
 

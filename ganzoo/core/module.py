@@ -307,7 +307,7 @@ class GANModule(LightningModule):
         with evaluating(network):
             yield network
 
-    sample, seeded = sampling.sample, sampling.seeded  # by seeds
+    sample, seeded, truncate = sampling.sample, sampling.seeded, sampling.truncate  # by seeds
 
     # Lightning's hooks
 

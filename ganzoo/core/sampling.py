@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map
 
 from ganzoo.core import pixels
 from ganzoo.core.drawing import to_pil
-from ganzoo.core.limits import Count, refusal
+from ganzoo.core.limits import Count, Positive, refusal
 from ganzoo.core.pixels import to_uint8
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch, Latent
@@ -31,6 +31,19 @@ def seeded(model: GANModule, seeds: Sequence[int]) -> Latent:
     return tree_map(lambda *row: torch.cat(row).to(model.device), *rows)
 
 
+def truncate(model: GANModule, z: Latent, truncation: float) -> Latent:
+    """Latents for images that are more typical and less diverse, by a variant that defines it.
+
+    Args:
+        z: as drawn by `latent`.
+        truncation: as the variant's paper defines it.
+
+    Raises:
+        ValueError: the variant does not.
+    """
+    raise ValueError(f"truncation: {type(model).__name__} has none; leave it out")
+
+
 def sample(
     model: GANModule,
     n: int | None = None,
@@ -38,6 +51,7 @@ def sample(
     seeds: Sequence[int] | None = None,
     label: int | Sequence[int] | None = None,
     source: Tensor | None = None,
+    truncation: Positive | None = None,
     output_type: Output = "pt",
     batch_size: Count = 256,
 ) -> Any:
@@ -48,6 +62,7 @@ def sample(
         seeds: one per image; None draws random ones.
         label: class of all images, or of each; None derives it from the seed.
         source: input images [n, C', H, W] in [-1, 1] of a translator.
+        truncation: of a variant that has it, such as BigGAN: lower values give more typical, less diverse images.
         output_type: "pt" a float tensor [n, C, H, W] in [-1, 1] on the CPU; "np" a uint8 array [n, H, W, C]; "pil" a
             list of PIL images.
         batch_size: number of images generated at once.
@@ -57,6 +72,7 @@ def sample(
     """
     for name, value, kind in (
         ("n", n, int | None),
+        ("truncation", truncation, Positive | None),
         ("output_type", output_type, Output),
         ("batch_size", batch_size, Count),
     ):
@@ -80,7 +96,9 @@ def sample(
     for start in range(0, n, batch_size):
         part = slice(start, start + batch_size)
         its_given = cast(Batch, {key: value[part].to(model.device) for key, value in given.items()})
-        parts.append(model.generate(model.seeded(seeds[part]), its_given).float().cpu())
+        z = model.seeded(seeds[part])
+        z = z if truncation is None else model.truncate(z, truncation)
+        parts.append(model.generate(z, its_given).float().cpu())
     images = torch.cat(parts)
     if output_type == "np":
         return to_uint8(images).permute(0, 2, 3, 1).numpy()

@@ -76,7 +76,7 @@ class ResidualDiscriminator(nn.Module):
     """x [N, C, H, W] in [-1, 1], y [N] -> residual blocks -> ReLU, sum over pixels: h [N, n] -> scores [N].
 
     With labels, the score is w'h + b + v_y'h, with a row v_y of a table for each class (Miyato & Koyama 2018,
-    arXiv:1802.05637, eq. 3).
+    arXiv:1802.05637, figure 1d).
 
     Args:
         image_size: see `residual_layout`.

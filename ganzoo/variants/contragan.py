@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
+from ganzoo.core.batch import discriminate_both
 from ganzoo.core.limits import Count, NonNegative, Positive, Size
 from ganzoo.core.module import GANModule
 from ganzoo.core.strategy import gather
@@ -30,17 +30,17 @@ class ContraGAN(GANModule):
     they all have one class.
 
     The networks are BigGAN's; D has two linear heads, for score and embedding. Numbers are those of the authors' code
-    for CIFAR-10; for ImageNet see `contragan_128`.
+    for CIFAR-10; for ImageNet see `imagenet128`.
 
     Args:
-        image_size: pixels; see `BigGAN`.
+        image_size: pixels: a side of 4 to 7 pixels, doubled 1 to 7 times: 28, 32, 48, 64, ...; or [height, width].
         channels: of the image.
         num_classes: number of labels.
-        z_dim: size of the latent, standard normal; see `BigGAN`.
+        z_dim: size of the latent, standard normal; it must divide into one chunk for each doubling and one more.
         width: unit of the feature maps; 32x32 images have 4 `width` in G and 2 in D.
         d_width: D's unit; None: `width`.
         embedding: size of G's embedding of the label.
-        attention: largest side of the feature maps with self-attention.
+        attention: largest side of the feature maps with attention, in both players, at most half the image's side.
         embed_dim: size of D's embeddings and proxies.
         contrastive_weight: lambda.
         temperature: t of 2C.
@@ -76,11 +76,9 @@ class ContraGAN(GANModule):
         )
 
     def discriminator_loss(self, batch: Batch) -> Terms:
-        x, y = batch["image"], batch["label"]
-        scores, e, p = self.discriminate(torch.cat([x, self.fakes(batch)]), y.repeat(2))
-        real, fake = scores.chunk(2)
-        n = len(y)
-        return {"real": hinge_real(real), "fake": hinge_fake(fake), "contrastive": self.contrastive(e[:n], p[:n], y)}
+        y = batch["label"]
+        (real, e, p), (fake, _, _) = discriminate_both(self, batch["image"], self.fakes(batch), y)
+        return {"real": hinge_real(real), "fake": hinge_fake(fake), "contrastive": self.contrastive(e, p, y)}
 
     def generator_loss(self, batch: Batch) -> Terms:
         y = batch["label"]
@@ -94,14 +92,20 @@ class ContraGAN(GANModule):
         return self.contrastive_weight * conditional_contrastive(e, p, y, self.temperature)
 
 
-def contragan_128(**more: Any) -> ContraGAN:
-    """The authors' for ImageNet at 128x128: 200,000 updates of G with batches of 256."""
-    sizes = {"image_size": 128, "num_classes": 1000, "z_dim": 120, "attention": 64, "embed_dim": 1536, "n_critic": 2}
-    return ContraGAN(
-        **{
-            **sizes,
-            "optimizer": lambda params: FusedAdam(params, lr=5e-5, beta1=0.0, eps=1e-6),
-            "discriminator_optimizer": lambda params: FusedAdam(params, lr=2e-4, beta1=0.0, eps=1e-6),
-            **more,
-        }
-    )
+def imagenet128(**arguments: Any) -> ContraGAN:
+    """The authors' model for ImageNet at 128x128, trained for 200,000 updates of G with batches of 256.
+
+    The averaged generator has their decay of 0.9999 per update of G: half in 6,931 updates of two batches.
+    """
+    authors = {
+        "image_size": 128,
+        "num_classes": 1000,
+        "z_dim": 120,
+        "attention": 64,
+        "embed_dim": 1536,
+        "n_critic": 2,
+        "optimizer": lambda params: FusedAdam(params, lr=5e-5, beta1=0.0, eps=1e-6),
+        "discriminator_optimizer": lambda params: FusedAdam(params, lr=2e-4, beta1=0.0, eps=1e-6),
+        "ema_half_life": 6931 * 2 * 256.0,
+    }
+    return ContraGAN(**{**authors, **arguments})

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
+from ganzoo.core.batch import discriminate_both
 from ganzoo.core.limits import Count, NonNegative, Positive, Share, Size
 from ganzoo.core.module import GANModule
 from ganzoo.core.strategy import gather
@@ -31,17 +31,17 @@ class ReACGAN(GANModule):
     if they all have one class.
 
     The networks are BigGAN's; D has two linear heads, for score and embedding. Numbers are those of the authors' code
-    for CIFAR-10; for ImageNet see `reacgan_128`.
+    for CIFAR-10; for ImageNet see `imagenet128`.
 
     Args:
-        image_size: pixels; see `BigGAN`.
+        image_size: pixels: a side of 4 to 7 pixels, doubled 1 to 7 times: 28, 32, 48, 64, ...; or [height, width].
         channels: of the image.
         num_classes: number of labels.
-        z_dim: size of the latent, standard normal; see `BigGAN`.
+        z_dim: size of the latent, standard normal; it must divide into one chunk for each doubling and one more.
         width: unit of the feature maps; 32x32 images have 4 `width` in G and 2 in D.
         d_width: D's unit; None: `width`.
         embedding: size of G's embedding of the label.
-        attention: largest side of the feature maps with self-attention.
+        attention: largest side of the feature maps with attention, in both players, at most half the image's side.
         embed_dim: size of D's embeddings and proxies.
         class_weight: lambda.
         margin: m_p, for the similarity to the proxy; that for images of other classes, m_n, is 1 - m_p.
@@ -79,11 +79,9 @@ class ReACGAN(GANModule):
         )
 
     def discriminator_loss(self, batch: Batch) -> Terms:
-        x, y = batch["image"], batch["label"]
-        scores, e, p = self.discriminate(torch.cat([x, self.fakes(batch)]), y.repeat(2))
-        real, fake = scores.chunk(2)
-        n = len(y)
-        return {"real": hinge_real(real), "fake": hinge_fake(fake), "class": self.class_loss(e[:n], p[:n], y)}
+        y = batch["label"]
+        (real, e, p), (fake, _, _) = discriminate_both(self, batch["image"], self.fakes(batch), y)
+        return {"real": hinge_real(real), "fake": hinge_fake(fake), "class": self.class_loss(e, p, y)}
 
     def generator_loss(self, batch: Batch) -> Terms:
         y = batch["label"]
@@ -97,15 +95,21 @@ class ReACGAN(GANModule):
         return self.class_weight * data_to_data(e, p, y, self.margin, self.temperature)
 
 
-def reacgan_128(**more: Any) -> ReACGAN:
-    """The authors' for ImageNet at 128x128: 500,000 updates of G with batches of 256."""
-    sizes = {"image_size": 128, "num_classes": 1000, "z_dim": 120, "attention": 64, "embed_dim": 2048, "n_critic": 2}
-    return ReACGAN(
-        **{
-            **sizes,
-            "class_weight": 1.0,
-            "optimizer": lambda params: FusedAdam(params, lr=5e-5, beta1=0.0, eps=1e-6),
-            "discriminator_optimizer": lambda params: FusedAdam(params, lr=2e-4, beta1=0.0, eps=1e-6),
-            **more,
-        }
-    )
+def imagenet128(**arguments: Any) -> ReACGAN:
+    """The authors' model for ImageNet at 128x128, trained for 500,000 updates of G with batches of 256.
+
+    The averaged generator has their decay of 0.9999 per update of G: half in 6,931 updates of two batches.
+    """
+    authors = {
+        "image_size": 128,
+        "num_classes": 1000,
+        "z_dim": 120,
+        "attention": 64,
+        "embed_dim": 2048,
+        "class_weight": 1.0,
+        "n_critic": 2,
+        "optimizer": lambda params: FusedAdam(params, lr=5e-5, beta1=0.0, eps=1e-6),
+        "discriminator_optimizer": lambda params: FusedAdam(params, lr=2e-4, beta1=0.0, eps=1e-6),
+        "ema_half_life": 6931 * 2 * 256.0,
+    }
+    return ReACGAN(**{**authors, **arguments})

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import torch
 from lightning.pytorch.cli import OptimizerCallable
 
+from ganzoo.core.batch import discriminate_both
 from ganzoo.core.limits import Count, Size
 from ganzoo.core.module import GANModule
 from ganzoo.core.types import Batch, Terms
@@ -31,7 +31,7 @@ class SNGAN(GANModule):
         z_dim: size of the latent, standard normal.
         width: feature maps. "resnet": a quarter of G's and half of D's at 32x32; at 64x64 and more the smallest number,
             1024 = 16 `width` being the largest. "dcgan": at full resolution.
-        architecture: "resnet", residual blocks (tables 4 and 5), or "dcgan" (table 3).
+        architecture: "resnet", residual blocks (table 4), or "dcgan" (table 3).
         n_critic: batches, each with one discriminator update, per generator update.
         optimizer: the paper's Adam for residual networks.
         **game: see `GANModule`.
@@ -55,7 +55,7 @@ class SNGAN(GANModule):
         self.generator, self.discriminator = G(image_size, channels, z_dim, width), D(image_size, channels, width)
 
     def discriminator_loss(self, batch: Batch) -> Terms:
-        real, fake = self.discriminate(torch.cat([batch["image"], self.fakes(batch)])).chunk(2)
+        real, fake = discriminate_both(self, batch["image"], self.fakes(batch))
         return {"real": hinge_real(real), "fake": hinge_fake(fake)}
 
     def generator_loss(self, batch: Batch) -> Terms:

@@ -14,21 +14,25 @@ from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.penalties import gradient_penalty
 from ganzoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from ganzoo.networks.mlp import ReLUDiscriminator, ReLUGenerator
+from ganzoo.networks.residual import ResidualDiscriminator, ResidualGenerator
 from ganzoo.optim.adam import FusedAdam
 
 
 class WGANGP(GANModule):
     """min_G max_f E f(x) - E f(G(z)) - penalty * E (|grad f(x_u)| - 1)^2, x_u between a real and a fake (eq. 3).
 
-    The critic has no batch norm, since its score of an image must not depend on the batch (section 4). The networks are
-    DCGAN's; the paper's scores on CIFAR-10 are those of its residual networks.
+    The critic has no batch norm, since its score of an image must not depend on the batch (section 4). The paper's
+    scores on CIFAR-10 are those of its residual networks (`architecture`); the authors' code gives G batches of 128.
 
     Args:
-        image_size: pixels: 8, 16, 32, 64, ...; or [height, width], such as [64, 96]; any for "mlp".
+        image_size: pixels: 8, 16, 32, 64, ...; or [height, width], such as [64, 96]; any for "mlp"; see `SNGAN` for
+            "resnet".
         channels: of the image.
         z_dim: size of the latent, standard normal.
-        width: feature maps of DCGAN's convolutions at half the image's size, or hidden units of the MLP.
-        architecture: "dcgan", or "mlp" with four linear layers.
+        width: feature maps of DCGAN's convolutions at half the image's size, of all residual blocks, or hidden units of
+            the MLP.
+        architecture: "dcgan"; "resnet", the residual networks for CIFAR-10 (table 3), whose critic has no norm; or
+            "mlp" with four linear layers.
         norm: of DCGAN's critic: "layer", which the paper recommends instead of batch norm, or "none".
         penalty: weight of the gradient penalty, the paper's lambda.
         n_critic: batches, each with one update of the critic, per generator update.
@@ -42,7 +46,7 @@ class WGANGP(GANModule):
         channels: Count = 3,
         z_dim: Count = 128,
         width: Count = 64,
-        architecture: Literal["dcgan", "mlp"] = "dcgan",
+        architecture: Literal["dcgan", "resnet", "mlp"] = "dcgan",
         norm: Literal["layer", "none"] = "layer",
         penalty: Positive = 10.0,
         n_critic: Count = 5,
@@ -52,8 +56,15 @@ class WGANGP(GANModule):
         super().__init__(optimizer=optimizer, n_critic=n_critic, **game)
         self.z_dim = z_dim
         self.penalty = penalty
-        dcgan = DCGANGenerator, partial(DCGANDiscriminator, norm=norm)
-        G, D = (ReLUGenerator, ReLUDiscriminator) if architecture == "mlp" else dcgan
+        networks: dict[str, tuple[Any, Any]] = {
+            "dcgan": (DCGANGenerator, partial(DCGANDiscriminator, norm=norm)),
+            "resnet": (
+                partial(ResidualGenerator, flat=True),
+                partial(ResidualDiscriminator, spectral=False, flat=True, mean=True),
+            ),
+            "mlp": (ReLUGenerator, ReLUDiscriminator),
+        }
+        G, D = networks[architecture]
         self.generator, self.discriminator = G(image_size, channels, z_dim, width), D(image_size, channels, width)
 
     def discriminator_loss(self, batch: Batch) -> Terms:

@@ -19,12 +19,15 @@ from ganzoo.core.pixels import scaled
 from ganzoo.core.player import PLAYERS
 from ganzoo.core.random import mix
 from ganzoo.core.strategy import GANStrategy
+from ganzoo.layers.spectral import normalised
 from ganzoo.networks.ladder import Norm
 from ganzoo.testing import NoiseImages, fit
 from ganzoo.variants.gan import mean_pixels
 from tests.variants import small
 
 EVERYTHING = {"n_critic": 2, "microbatches": 2, "clip_norm": 0.1}
+RESIDUAL = {"SNGAN", "ProjectionGAN", "SAGAN", "BigGAN"}
+TWO_RATES = {"SAGAN", "BigGAN"}  # D has an optimizer of its own
 
 
 class Sent(Callback):
@@ -86,10 +89,16 @@ def make(name, whole=False, **more):
     lr = 0.05
     if name == "CycleGAN":  # pools differ by process; the loss has many kinks, so only small steps are comparable
         more, lr = {"pool": 0, "cycle": 1.0, **more}, 1e-3
+    if name in RESIDUAL:  # sums over pixels have large gradients, and the networks many kinks
+        lr = 1e-3
+        more = {"discriminator_optimizer": lambda params: SGD(params, lr=lr), **more} if name in TWO_RATES else more
     if name == "LadderEBGAN":  # its noise differs by rank, and its weighted costs have large gradients
         more, lr = {"noise": 0.0, "denoising": (1.0,), "margin": 0.5, **more}, 1e-3
     sgd = {"optimizer": lambda params: SGD(params, lr=lr), "ema_half_life": 30.0}
     model = getattr(ganzoo, name)(**small(name), **sgd, **more)
+    for layer in [m for m in model.modules() if hasattr(m, "u")]:  # microbatches are then normalised alike
+        for _ in range(100):
+            normalised(layer)
     return model if whole else without_batch_statistics(model)
 
 

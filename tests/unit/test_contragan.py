@@ -11,8 +11,7 @@ from torch.nn.functional import normalize
 import ganzoo
 from ganzoo.functional.contrastive import conditional_contrastive
 from ganzoo.networks.residual import ContrastiveDiscriminator
-from ganzoo.variants.contragan import contragan_128
-from ganzoo.variants.reacgan import reacgan_128
+from ganzoo.variants import contragan, reacgan
 from tests.paper import optimizers, prior
 from tests.variants import small
 
@@ -44,13 +43,14 @@ def test_numbers_of_the_paper(find, number):
     assert find(default()) == number
 
 
-@pytest.mark.parametrize(("make", "parameters"), [(contragan_128, 90_343_202), (reacgan_128, 91_642_146)])
-def test_networks_for_imagenet_have_the_published_sizes(make, parameters):
+@pytest.mark.parametrize(("module", "parameters"), [(contragan, 90_343_202), (reacgan, 91_642_146)])
+def test_networks_for_imagenet_have_the_published_sizes(module, parameters):
     """As counted in the authors' code: d is 1536 for ContraGAN and 2048 for ReACGAN."""
     with torch.device("meta"):
-        gan = make(ema_half_life=10.0)
+        gan = module.imagenet128(clip_norm=9.0)
     assert (count(gan.generator), count(gan.discriminator)) == (70_433_988, parameters)
-    assert gan.n_critic == 2 and gan.ema_half_life == 10.0 and gan.hparams["num_classes"] == 1000
+    assert gan.n_critic == 2 and gan.ema_half_life == 6931 * 512 and gan.clip_norm == 9.0
+    assert gan.hparams["num_classes"] == 1000
     assert optimizers(gan, "lr", "betas", "eps") == [2e-4, 5e-5, *[(0.0, 0.999)] * 2, 1e-6, 1e-6]
 
 

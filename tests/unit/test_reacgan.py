@@ -9,7 +9,7 @@ import torch
 
 import ganzoo
 from ganzoo.functional.contrastive import data_to_data
-from ganzoo.variants.reacgan import reacgan_128
+from ganzoo.variants.reacgan import imagenet128
 from tests.paper import optimizers, prior
 from tests.variants import small
 
@@ -42,7 +42,7 @@ def test_numbers_of_the_paper(find, number):
 
 def test_lambda_for_imagenet():
     with torch.device("meta"):
-        gan = reacgan_128()
+        gan = imagenet128()
     assert (gan.class_weight, gan.margin, gan.temperature) == (1.0, 0.98, 0.5)
 
 

@@ -27,6 +27,14 @@ def default():
     return ganzoo.WGANGP()
 
 
+@cache
+def residual():
+    with torch.device("meta"):
+        return ganzoo.WGANGP(image_size=32, width=128, architecture="resnet")
+
+
+CONVS = ["conv 128>128 3/1+1"] * 2
+UP = ["batch norm 128", "batch norm 128", *CONVS, "conv 128>128 1/1+0"]
 PAPER = {  # values not in the paper are from the authors' code
     "algorithm 1: Adam": (lambda gan: optimizers(gan, "kind"), ["FusedAdam"] * 2),
     "algorithm 1: alpha": (lambda gan: optimizers(gan, "lr"), [1e-4] * 2),
@@ -51,6 +59,21 @@ PAPER = {  # values not in the paper are from the authors' code
             *("conv 256>512 5/2+2 no bias", "group norm 512 in 1", "leaky 0.2", "linear 8192>1"),
         ],
     ),
+    "table 3: residual networks, G": (
+        lambda gan: layers(residual().generator),
+        ["linear 128>2048", "unflatten", *UP * 3, "identity", "batch norm 128", "conv 128>3 3/1+1"],
+    ),
+    "table 3: residual networks, critic": (
+        lambda gan: layers(residual().discriminator),
+        [
+            *("conv 3>128 3/1+1", "conv 128>128 3/1+1", "conv 3>128 1/1+0", *CONVS, "conv 128>128 1/1+0"),
+            *(*CONVS, "identity", *CONVS, "identity", "linear 128>1"),
+        ],
+    ),
+    "table 3: size of the residual networks": (  # derived from its rows
+        lambda gan: [sum(p.numel() for p in n.parameters()) for n in (residual().generator, residual().discriminator)],
+        [1_204_483, 1_053_825],
+    ),
     "code: G's weights": (lambda gan: spread(gan.generator, LINEAR), begins(0, 0.02)),
     "code: critic's weights": (lambda gan: spread(gan.discriminator, LINEAR), begins(0, 0.02)),
     "code: G's gains": (lambda gan: spread(gan.generator, NORMS), begins(1, 0.02)),
@@ -64,7 +87,7 @@ def test_numbers_of_the_paper(find, number):
 
 
 @pytest.mark.parametrize("penalty", [10.0, 0.5])
-@pytest.mark.parametrize("architecture", ["dcgan", "mlp"])
+@pytest.mark.parametrize("architecture", ["dcgan", "resnet", "mlp"])
 def test_the_equations_are_those_of_the_paper(architecture, penalty):
     """The penalty is computed image by image, with first derivatives only."""
     gan = wgangp(architecture=architecture, penalty=penalty).eval()
@@ -79,6 +102,12 @@ def test_the_equations_are_those_of_the_paper(architecture, penalty):
     real, fake = gan.discriminator(x).mean(), gan.discriminator(fakes).mean()
     torch.testing.assert_close(sum(d.values()), fake - real + penalty * (torch.stack(norms) - 1).square().mean())
     torch.testing.assert_close(sum(g.values()), -fake)
+
+
+def test_residual_critics_score_is_linear_in_the_mean_over_pixels():
+    d, x = wgangp(architecture="resnet").discriminator, torch.rand(3, 1, 16, 16)
+    h = d.blocks(x).clamp(min=0).mean((2, 3))
+    torch.testing.assert_close(d(x), d.score(h)[:, 0])
 
 
 @pytest.mark.parametrize("norm", ["layer", "none"])

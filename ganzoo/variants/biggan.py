@@ -1,0 +1,126 @@
+"""BigGAN: Large Scale GAN Training for High Fidelity Natural Image Synthesis (Brock et al. 2018, arXiv:1809.11096)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+
+from ganzoo.core.batch import discriminate_both
+from ganzoo.core.limits import Count, Positive, Size
+from ganzoo.core.module import GANModule
+from ganzoo.core.types import Batch, Latent, Terms
+from ganzoo.functional.losses import hinge_fake, hinge_real
+from ganzoo.functional.truncation import truncated
+from ganzoo.layers.standing import standing
+from ganzoo.networks.biggan import BigGANDeepDiscriminator, BigGANDeepGenerator, BigGANGenerator
+from ganzoo.networks.residual import ResidualDiscriminator
+from ganzoo.optim.adam import FusedAdam
+
+
+class BigGAN(GANModule):
+    """min_D E max(0, 1 - D(x, y)) + E max(0, 1 + D(G(z, y), y));  min_G -E D(G(z, y), y)  (section 3).
+
+    SAGAN, larger: a class embedding shared by all norms of G, chunks of the latent in all of its blocks (skip-z),
+    orthogonal initial weights, two updates of D per update of G, large batches, an averaged generator. The last two are
+    arguments of the run: `microbatches` and `ema_half_life`; batch norm has the statistics of a microbatch. The paper's
+    orthogonal regularization of G (eq. 3) is an option of any variant.
+
+    Samples trade diversity for quality: `model.sample(16, truncation=0.5)` restricts the latent's numbers to
+    [-0.5, 0.5] (section 3.1). For standing statistics, call `take_standing_statistics` first.
+
+    The fakes of an update have the labels of its real images.
+
+    Args:
+        image_size: pixels: a side of 4 to 7 pixels, doubled 1 to 7 times: 28, 32, 48, 64, ...; or [height, width].
+        channels: of the image.
+        num_classes: number of labels.
+        z_dim: size of the latent, standard normal; it must divide into one chunk for each doubling and one more.
+        width: feature maps, the paper's ch: a quarter of G's and half of D's at 32x32; at 64x64 and more the smallest
+            number, 16 ch being the largest.
+        embedding: size of the shared class embedding.
+        attention: largest side of the feature maps with attention, in both players, at most half the image's side.
+        deep: BigGAN-deep: twice as many blocks, with bottlenecks, and the whole latent in each of them.
+        n_critic: batches, each with one discriminator update, per generator update.
+        optimizer: G's Adam.
+        discriminator_optimizer: D's Adam.
+        **game: see `GANModule`.
+    """
+
+    def __init__(
+        self,
+        image_size: Size = 32,
+        channels: Count = 3,
+        num_classes: Count = 10,
+        z_dim: Count = 120,
+        width: Count = 96,
+        embedding: Count = 128,
+        attention: Count = 64,
+        deep: bool = False,
+        n_critic: Count = 2,
+        optimizer: OptimizerCallable = lambda params: FusedAdam(params, lr=5e-5, beta1=0.0),
+        discriminator_optimizer: OptimizerCallable | None = lambda params: FusedAdam(params, lr=2e-4, beta1=0.0),
+        **game: Any,
+    ) -> None:
+        super().__init__(
+            optimizer=optimizer, discriminator_optimizer=discriminator_optimizer, n_critic=n_critic, **game
+        )
+        self.num_classes = num_classes
+        self.z_dim = z_dim
+        G = BigGANDeepGenerator if deep else BigGANGenerator
+        self.generator = G(image_size, channels, z_dim, width, num_classes, embedding, attention)
+        self.discriminator = (
+            BigGANDeepDiscriminator(image_size, channels, width, num_classes, attention)
+            if deep
+            else ResidualDiscriminator(
+                image_size, channels, width, num_classes, attention=attention, wide=True, orthogonal=True
+            )
+        )
+
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        real, fake = discriminate_both(self, batch["image"], self.fakes(batch), batch["label"])
+        return {"real": hinge_real(real), "fake": hinge_fake(fake)}
+
+    def generator_loss(self, batch: Batch) -> Terms:
+        return {"fake": -self.discriminate(self.fakes(batch), batch["label"]).mean()}
+
+    def truncate(self, z: Latent, truncation: float) -> Latent:
+        """Latents whose numbers are from the normal distribution restricted to [-truncation, truncation]."""
+        return truncated(z, truncation)
+
+    @torch.no_grad()
+    def take_standing_statistics(
+        self, passes: Count = 16, batch_size: Count = 256, truncation: Positive | None = None, seed: int = 0
+    ) -> None:
+        """Replaces the batch norms' statistics, with which images are generated, by means over many fakes.
+
+        Latents and labels are drawn anew for each pass; the labels are uniform. Call it again for another truncation.
+
+        Args:
+            passes: number of batches.
+            batch_size: images of a batch.
+            truncation: of the latents; None: none.
+            seed: of latents and labels.
+        """
+        random, classes = torch.Generator().manual_seed(seed), self.num_classes or 1
+        with self.sampler() as network, standing(network):
+            for _ in range(passes):
+                z = self.latent(batch_size, random)
+                z = z if truncation is None else self.truncate(z, truncation)
+                y = torch.randint(classes, (batch_size,), generator=random)
+                self.synthesize(network, {"z": z.to(self.device), "label": y.to(self.device)})
+
+
+def imagenet128(**arguments: Any) -> BigGAN:
+    """The paper's model for ImageNet at 128x128, table 4; it is trained with batches of 2048.
+
+    The averaged generator has the paper's decay of 0.9999 per update of G: half in 6,931 updates of two batches.
+    """
+    paper = {"image_size": 128, "num_classes": 1000, "z_dim": 120, "width": 96, "ema_half_life": 6931 * 2 * 2048.0}
+    return BigGAN(**{**paper, **arguments})
+
+
+def deep_imagenet128(**arguments: Any) -> BigGAN:
+    """BigGAN-deep for ImageNet at 128x128, table 7."""
+    return imagenet128(**{"z_dim": 128, "width": 128, "deep": True, **arguments})
