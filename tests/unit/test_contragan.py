@@ -6,7 +6,6 @@ from functools import cache
 
 import pytest
 import torch
-from torch.nn.functional import normalize
 
 import ganzoo
 from ganzoo.functional.contrastive import conditional_contrastive
@@ -30,8 +29,15 @@ PAPER = {  # the authors' code, CIFAR-10
     "lambda and t": (lambda gan: (gan.contrastive_weight, gan.temperature), (1.0, 1.0)),
     "z of 80": (lambda gan: (gan.z_dim, prior(gan.latent(1000))), (80, "standard normal")),
     "d of 512, 10 classes": (lambda gan: list(gan.discriminator.proxies.weight.shape), [10, 512]),
+    "attention after G's second and D's first block": (lambda gan: attended(gan), (2, 1)),
     "parameters": (lambda gan: (count(gan.generator), count(gan.discriminator)), (9_416_196, 2_517_186)),
 }
+
+
+def attended(gan):
+    """Blocks before the attention of G and of D."""
+    d = [type(block).__name__ for block in gan.discriminator.trunk.blocks]
+    return gan.generator.place, d.index("SelfAttention")
 
 
 def count(network):
@@ -85,12 +91,14 @@ def test_the_discriminator_has_three_outputs_of_the_same_features():
     torch.testing.assert_close(e, d.embed(h))
 
 
-def test_first_proxies_are_orthogonal_and_all_layers_have_spectral_norm():
+def test_first_weights_are_orthogonal_and_all_layers_have_spectral_norm():
     d = default().discriminator
-    p = normalize(d.proxies.weight.detach(), dim=1)
-    torch.testing.assert_close(p @ p.T, torch.eye(10), atol=1e-5, rtol=0)
+    weights = d.proxies.weight, d.embed.weight.T, d.trunk.blocks[0].conv2.weight.flatten(1)
+    for weight in weights:
+        torch.testing.assert_close(weight @ weight.T, torch.eye(len(weight)), atol=1e-4, rtol=0)
     layers = {type(m).__name__ for m in d.modules() if hasattr(m, "weight")}
     assert layers == {"SpectralConv2d", "SpectralLinear", "Embedding"}
+    assert not any(m.bias.any() for m in d.modules() if getattr(m, "bias", None) is not None)
 
 
 @pytest.mark.parametrize("name", ["ContraGAN", "ReACGAN"])

@@ -28,6 +28,7 @@ PAPER = {  # the authors' code, CIFAR-10
     "lambda, m_p and t": (lambda gan: (gan.class_weight, gan.margin, gan.temperature), (0.5, 0.98, 0.5)),
     "z of 80": (lambda gan: (gan.z_dim, prior(gan.latent(1000))), (80, "standard normal")),
     "d of 512, 10 classes": (lambda gan: list(gan.discriminator.proxies.weight.shape), [10, 512]),
+    "attention after G's second block": (lambda gan: gan.generator.place, 2),
     "parameters": (
         lambda gan: tuple(sum(p.numel() for p in n.parameters()) for n in (gan.generator, gan.discriminator)),
         (9_416_196, 2_517_186),
