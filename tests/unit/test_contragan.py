@@ -107,3 +107,11 @@ def test_a_batch_of_one_class_has_a_class_loss_of_0(name):
     batch = {"image": torch.rand(4, 1, 16, 16), "label": torch.ones(4, dtype=torch.int64), "z": gan.latent(4)}
     for equation in (gan.discriminator_loss, gan.generator_loss):
         assert list(equation(batch).values())[-1] == 0
+
+
+def test_the_players_may_have_different_widths():
+    arguments = small("ContraGAN")
+    gan, narrow = (ganzoo.ContraGAN(**arguments, d_width=d_width) for d_width in (6, None))
+    for model, n in ((gan, 6), (narrow, arguments["width"])):
+        assert model.discriminator.embed.in_features == 2 * n
+        assert model.generator.project.out_features == 4 * arguments["width"] * 16

@@ -65,3 +65,11 @@ def test_losses_are_hinge_and_d2d_ce():
 def test_a_margin_above_1_is_refused():
     with pytest.raises(ValueError, match="margin is 1.5; it takes"):
         ganzoo.ReACGAN(**small("ReACGAN"), margin=1.5)
+
+
+def test_the_players_may_have_different_widths():
+    arguments = small("ReACGAN")
+    gan, narrow = (ganzoo.ReACGAN(**arguments, d_width=d_width) for d_width in (6, None))
+    for model, n in ((gan, 6), (narrow, arguments["width"])):
+        assert model.discriminator.embed.in_features == 2 * n
+        assert model.generator.project.out_features == 4 * arguments["width"] * 16
