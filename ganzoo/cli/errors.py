@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import ganzoo
-from ganzoo.core.limits import Size, refusal
+from ganzoo.core.limits import Positive, Size, refusal
 from ganzoo.core.text import closest, one_line
 from ganzoo.core.text import nearest as nearest
 from ganzoo.core.text import printable as printable
@@ -46,12 +46,15 @@ class Arguments(argparse.ArgumentParser):
 
 
 def number(kind: Any) -> Callable[[str], Any]:
-    """An argparse type: an integer within the limits of an annotated type, such as `Count`; two for `Size`."""
+    """An argparse type: an integer within the limits of an annotated type, such as `Count`; two for `Size`; a decimal
+    fraction for `Positive`."""
 
     def parse(text: str) -> Any:
         value: Any = text
         if re.fullmatch(r"-?\d{1,18}", text):  # `int` refuses very long numbers
             value = int(text)
+        elif kind == Positive and re.fullmatch(r"-?\d{0,18}\.\d{1,18}", text):
+            value = float(text)
         elif kind == Size and (found := re.fullmatch(r"\[(\d{1,18}), *(\d{1,18})\]", text)):
             value = [int(side) for side in found.groups()]
         if (problem := refusal(value, kind)) is not None:

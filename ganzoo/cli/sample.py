@@ -17,7 +17,7 @@ from ganzoo.cli import VERBS
 from ganzoo.cli.errors import Arguments, UserError, closest, number, user_errors
 from ganzoo.cli.paths import find_checkpoint, own_files
 from ganzoo.core.atomic import write_atomically
-from ganzoo.core.limits import Count, area, check_memory
+from ganzoo.core.limits import Count, Positive, area, check_memory
 from ganzoo.core.text import composed, visible
 
 if TYPE_CHECKING:
@@ -49,6 +49,12 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         choices=("forward", "back"),
         default="forward",
         help="back: from images to sources, for CycleGAN (default: forward)",
+    )
+    parser.add_argument(
+        "--truncation",
+        type=number(Positive),
+        metavar="T",
+        help="lower values give more typical, less diverse images, for BigGAN: 0.5 (default: none)",
     )
     parser.add_argument("--outdir", type=Path, default=Path("samples"), help="output folder (default: samples)")
     parser.add_argument(
@@ -222,7 +228,8 @@ def _parts(
         if options.direction == "back":
             images = model.translate_back(sources).cpu()
         else:
-            images = model.sample(seeds=seeds[part], label=labels and labels[part], source=sources)
+            of_class = labels and labels[part]
+            images = model.sample(seeds=seeds[part], label=of_class, source=sources, truncation=options.truncation)
         yield sources, images
 
 

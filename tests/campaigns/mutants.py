@@ -126,6 +126,17 @@ NAMED: dict[str, list[Mutant]] = {  # mutants that once survived
         Mutant("ganzoo/networks/laplacian.py", "dropout: float = 0.5", "dropout: float = 0.75"),
         Mutant("ganzoo/variants/lapgan.py", "layers=3, dropout=0.5", "layers=3, dropout=0.75"),
     ],
+    "SNGAN": [
+        Mutant("ganzoo/variants/sngan.py", "lr=2e-4", "lr=3e-4"),
+        Mutant("ganzoo/networks/sndcgan.py", "2 * maps, maps, 4", "2 * maps, maps, 4, bias=False"),
+        Mutant("ganzoo/layers/spectral.py", "if layer.training:", "if True:"),
+    ],
+    "ProjectionGAN": [Mutant("ganzoo/variants/projectiongan.py", "n_critic: Count = 5", "n_critic: Count = 6")],
+    "SAGAN": [Mutant("ganzoo/variants/sagan.py", "attention=attention, wide=True", "attention=attention")],
+    "BigGAN": [
+        Mutant("ganzoo/variants/biggan.py", "wide=True, orthogonal=True", "wide=True"),
+        Mutant("ganzoo/layers/standing.py", "True, None", "True, 0.1"),
+    ],
     "LadderEBGAN": [
         Mutant("ganzoo/variants/ladder_ebgan.py", "noise: NonNegative = 0.3", "noise: NonNegative = 0.45"),
         Mutant("ganzoo/variants/ladder_ebgan.py", "(5000.0,)", "(7500.0,)"),

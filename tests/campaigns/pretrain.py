@@ -41,7 +41,8 @@ from tests.campaigns import pretrain_page
 MODELS = (
     *("gan/digits", "dcgan/digits", "mlpgan/digits", "cgan/digits", "cgan/mnist5k", "lsgan/digits", "wgan/digits"),
     *("wgangp/digits", "ebgan/digits", "ladderebgan/digits", "improvedgan/digits", "lapgan/digits", "pix2pix/digits"),
-    *("cyclegan/digits", "acgan/digits", "infogan/digits"),
+    *("cyclegan/digits", "acgan/digits", "infogan/digits", "sngan/digits", "projectiongan/digits"),
+    *("sagan/digits", "biggan/digits"),
 )
 SEED = 0
 QUICK = 500  # fakes in the evaluation that the tests repeat

@@ -21,6 +21,7 @@ from tests.campaigns import pretrain, pretrain_page
 NAMES = ganzoo.list_pretrained()
 # Not shipped until retrained: their networks or losses have changed
 WITHDRAWN = {"acgan/digits", "improvedgan/digits", "infogan/digits", "pix2pix/digits"}
+WITHDRAWN |= {"sngan/digits", "projectiongan/digits", "sagan/digits", "biggan/digits"}  # not yet trained
 every = pytest.mark.parametrize("name", NAMES)
 
 

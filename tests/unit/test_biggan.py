@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache, partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from scipy import stats
 from torch import nn
 
 import ganzoo
+from ganzoo.checkpoint.pretrained import save_pretrained
+from ganzoo.cli import main
 from ganzoo.functional.truncation import truncated
 from ganzoo.layers.spectral import SpectralConv2d, SpectralEmbedding, SpectralLinear
 from ganzoo.networks.biggan import BigGANDeepGenerator, BigGANGenerator
@@ -144,6 +147,23 @@ def test_truncation_at_sampling():
         gan.sample(2, truncation=0)
     with pytest.raises(ValueError, match="truncation: DCGAN has none; leave it out"):
         ganzoo.DCGAN(**small("DCGAN")).sample(2, truncation=0.5)
+
+
+def test_truncation_on_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    gan = biggan()
+    save_pretrained(gan, Path("big"))
+    save_pretrained(ganzoo.DCGAN(**small("DCGAN")), Path("dcgan"))
+    assert main(["sample", "big", "-n", "2", "--class", "1", "--truncation", "0.5", "--format", "npy"]) == 0
+    expected = gan.sample(seeds=[0, 1], label=1, truncation=0.5, output_type="np")
+    assert np.array_equal(np.load("samples/samples.npy"), expected)
+    capsys.readouterr()
+    for command, words in {
+        "sample dcgan --truncation 0.5": "truncation: DCGAN has none; leave it out",
+        "sample big --truncation 0": "--truncation is 0; it takes a number above 0",
+    }.items():
+        assert main(command.split()) == 2
+        assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("truncation", [None, 0.5])
