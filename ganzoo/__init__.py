@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from ganzoo.variants.projectiongan import ProjectionGAN as ProjectionGAN
     from ganzoo.variants.sagan import SAGAN as SAGAN
     from ganzoo.variants.biggan import BigGAN as BigGAN
+    from ganzoo.variants.contragan import ContraGAN as ContraGAN
+    from ganzoo.variants.reacgan import ReACGAN as ReACGAN
 
     # isort: on
     from ganzoo.checkpoint.pretrained import load as load

@@ -1,4 +1,4 @@
-"""Residual generators and discriminators of WGAN-GP, SNGAN, projection GANs and SAGAN; BigGAN's discriminator."""
+"""Residual networks of WGAN-GP, SNGAN, projection GANs and SAGAN; discriminators of BigGAN, ContraGAN, ReACGAN."""
 
 from __future__ import annotations
 
@@ -132,3 +132,39 @@ class ResidualDiscriminator(nn.Module):
         h = self.features(x)
         score = self.score(h).squeeze(1)
         return score if self.table is None else score + (self.table(y) * h).sum(1)
+
+
+class ContrastiveDiscriminator(nn.Module):
+    """x [N, C, H, W] in [-1, 1], y [N] -> scores [N], embeddings [N, d] of x, and proxies [N, d] of y.
+
+    The discriminator of ContraGAN (Kang & Park 2020, arXiv:2006.12681) and ReACGAN (Kang et al. 2021,
+    arXiv:2111.01118): BigGAN's, without the projection of the label. The losses scale embeddings and proxies to length
+    1; hence spectral norm of the proxies would have no effect, and they have none.
+
+    Args:
+        image_size: see `residual_layout`.
+        channels: of the image.
+        num_classes: number of labels.
+        width: unit of the feature maps.
+        embed_dim: d.
+        attention: as in `ResidualDiscriminator`.
+    """
+
+    def __init__(
+        self,
+        image_size: Size = 32,
+        channels: int = 3,
+        num_classes: int = 10,
+        width: int = 96,
+        embed_dim: int = 512,
+        attention: int | None = 16,
+    ) -> None:
+        super().__init__()
+        self.trunk = ResidualDiscriminator(image_size, channels, width, attention=attention, wide=True, orthogonal=True)
+        self.embed = SpectralLinear(self.trunk.score.in_features, embed_dim)
+        self.proxies = nn.Embedding(num_classes, embed_dim)
+        orthogonal_(nn.ModuleList([self.embed, self.proxies]))
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h = self.trunk.features(x)
+        return self.trunk.score(h).squeeze(1), self.embed(h), self.proxies(y)

@@ -14,7 +14,7 @@ FIGURES = {
     "bounds": ("divergences", "divergences of two Gaussians, and bounds from an outdated D"),
     "f_divergences": ("objectives", "the f-GAN family: f, D's terms, G's gradient"),
     "f_gans": ("objectives", "a generator with two parameters, trained with each divergence"),
-    "objectives": ("objectives", "seven objectives on a ring of Gaussians, after a short training"),
+    "objectives": ("objectives", "eight objectives on a ring of Gaussians, after a short training"),
     "one_dimension": ("line", "a GAN learns a one-dimensional density, with D and D*"),
     "frozen_discriminator": ("frozen", "a generator against a frozen discriminator"),
     "critic_loss": ("critics", "D's loss and the distance to the data, by variant"),

@@ -190,6 +190,7 @@ ON_THE_RING: dict[str, Callable[[], GANModule]] = {
     "GAN, non-saturating": lambda: GAN(**MAXOUT),
     "GAN, minimax": lambda: GAN(**MAXOUT, objective="minimax"),
     "MLPGAN": lambda: MLPGAN(**RELU, optimizer=adam(2e-3)),
+    "MLPGAN, hinge": lambda: MLPGAN(**RELU, objective="hinge", optimizer=adam(2e-3)),
     "LSGAN": lambda: LSGAN(**MLP, optimizer=adam(2e-3)),
     "WGAN": lambda: WGAN(**MLP, clip=0.1, n_critic=2, optimizer=lambda params: RMSprop(params, lr=1e-3)),
     "WGANGP": lambda: WGANGP(**MLP, penalty=1.0, n_critic=2, optimizer=adam(2e-3, beta2=0.9)),
@@ -206,7 +207,7 @@ def on_the_ring(make: Callable[[], GANModule], steps: int) -> tuple[Tensor, Gaus
 
 
 def objectives(steps: int = 600) -> Figure:
-    """Seven objectives on a ring of eight narrow Gaussians, after the same short training.
+    """Eight objectives on a ring of eight narrow Gaussians, after the same short training.
 
     Samples, and circles around the modes; titles: the number of modes with a sample within three standard deviations,
     and the share of samples within three standard deviations of any mode. One seed, a few hundred steps, small

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch.cli import OptimizerCallable
 from torch.optim import SGD
@@ -10,7 +10,7 @@ from torch.optim import SGD
 from ganzoo.core.limits import Count, Layers, Probability, Size
 from ganzoo.core.module import GANModule
 from ganzoo.core.types import Batch, Terms
-from ganzoo.functional.losses import log_fake, log_real
+from ganzoo.functional.losses import hinge_fake, hinge_real, log_fake, log_real
 from ganzoo.layers.init import normal_
 from ganzoo.networks.mlp import ReLUDiscriminator, ReLUGenerator
 
@@ -32,6 +32,7 @@ class MLPGAN(GANModule):
         d_hidden: units of D's hidden layers, sizeD.
         dropout: drop probability of D's hidden units; the grid includes D with dropout (e.g. 0.5) and without.
         batch_norm: use batch norm.
+        objective: "non-saturating", the grid's, or "hinge" (Lim & Ye 2017, arXiv:1705.02894).
         optimizer: SGD with a constant learning rate; the grid also had Adam, and both at .01, .001 and .0001.
         **game: see `GANModule`.
     """
@@ -49,11 +50,13 @@ class MLPGAN(GANModule):
         d_hidden: Count = 1024,
         dropout: Probability = 0.0,
         batch_norm: bool = True,
+        objective: Literal["non-saturating", "hinge"] = "non-saturating",
         optimizer: OptimizerCallable = lambda params: SGD(params, lr=0.01),
         **game: Any,
     ) -> None:
         super().__init__(optimizer=optimizer, **game)
         self.z_dim = z_dim
+        self.objective = objective
         self.generator = ReLUGenerator(image_size, channels, z_dim, hidden, layers_g, batch_norm)
         self.discriminator = ReLUDiscriminator(image_size, channels, d_hidden, layers_d, batch_norm, dropout)
         if batch_norm:
@@ -63,7 +66,10 @@ class MLPGAN(GANModule):
     def discriminator_loss(self, batch: Batch) -> Terms:
         real = self.discriminate(batch["image"])
         fake = self.discriminate(self.fakes(batch))
+        if self.objective == "hinge":
+            return {"real": hinge_real(real), "fake": hinge_fake(fake)}
         return {"real": -log_real(real), "fake": -log_fake(fake)}
 
     def generator_loss(self, batch: Batch) -> Terms:
-        return {"fake": -log_real(self.discriminate(self.fakes(batch)))}
+        fake = self.discriminate(self.fakes(batch))
+        return {"fake": -fake.mean() if self.objective == "hinge" else -log_real(fake)}

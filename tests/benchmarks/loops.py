@@ -37,6 +37,43 @@ def plain_loop(generator: nn.Module, discriminator: nn.Module, z_dim: int, devic
     return play
 
 
+def hinge_loop(generator: nn.Module, discriminator: nn.Module, z_dim: int, class_loss: Any, device: str) -> Loop:
+    """The same with the hinge loss, random labels, and D's forward passes of reals and fakes apart, as in public code.
+
+    Args:
+        generator: of images of a class.
+        discriminator: images, labels -> scores, or scores, embeddings and proxies.
+        z_dim: size of the latent.
+        class_loss: of embeddings, proxies and labels; None if D returns scores only.
+        device: of the networks.
+    """
+    import torch
+    from torch.nn.functional import relu
+
+    d, g = discriminator.to(device), generator.to(device)
+    d_optimizer, g_optimizer = (
+        torch.optim.Adam(net.parameters(), lr=2e-4, betas=(0.5, 0.999), fused=True) for net in (d, g)
+    )
+
+    def judged(x: Tensor, y: Tensor) -> tuple[Tensor, Any]:
+        out = d(x, y)
+        return (out, 0) if class_loss is None else (out[0], class_loss(*out[1:], y))
+
+    def play(real: Tensor) -> None:
+        y = torch.randint(10, (len(real),), device=device)
+        fake = g(torch.randn(len(real), z_dim, device=device), y)
+        d_optimizer.zero_grad()
+        (real_score, real_class), (fake_score, _) = judged(real, y), judged(fake.detach(), y)
+        (relu(1 - real_score).mean() + relu(1 + fake_score).mean() + real_class).backward()
+        d_optimizer.step()
+        g_optimizer.zero_grad()
+        score, fake_class = judged(fake, y)
+        (fake_class - score.mean()).backward()
+        g_optimizer.step()
+
+    return play
+
+
 def tiny_networks() -> tuple[nn.Module, nn.Module]:
     """A generator and a discriminator of images [N, 2, 1, 1], with negligible computation."""
     from torch import nn

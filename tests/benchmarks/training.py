@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ganzoo.cli.errors import UserError
-from tests.benchmarks.loops import Loop, naive, noise, plain_loop, tiny, tiny_networks
+from tests.benchmarks.loops import Loop, hinge_loop, naive, noise, plain_loop, tiny, tiny_networks
 from tests.benchmarks.rows import GOALS, row, silence
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # `step` blocks are short and many, so that the median ignores those disturbed by other processes.
 BLOCK = {"overhead": 1000, "step": 4}
 WIDTH = {"cpu": 64, "cuda": 128}  # of the DCGAN
+CLASSES_WIDTH = {"cpu": 8, "cuda": 96}  # of the class-conditional networks
 
 Pair = dict[str, float]  # seconds per step: wall and process CPU time, of fit and plain loop
 
@@ -61,6 +62,35 @@ def step(device: str, repeats: int) -> dict[str, list[Pair]]:
         plain = plain_loop(deepcopy(model.generator), deepcopy(model.discriminator), 100, device)
         pairs = raw[name] = _race(model, noise(32, 3, 64), plain, BLOCK["step"], repeats, device, True)
         for text, suffix, goal in (("CPU time", "_cpu", f"at most {GOALS[name]}"), ("wall time", "", "")):
+            row(f"{name}, {text}", [pair[f"fit{suffix}"] / pair[f"plain{suffix}"] for pair in pairs], ".3f", goal)
+        row("plain loop, ms", [1e3 * pair["plain"] for pair in pairs], ".1f")
+    return raw
+
+
+def classes(device: str, repeats: int) -> dict[str, list[Pair]]:
+    """Time of a step of class-conditional GANs in `Trainer.fit`, relative to plain loops with the same networks."""
+    from functools import partial
+
+    import ganzoo
+    from ganzoo.functional.contrastive import conditional_contrastive, data_to_data
+
+    print(
+        f"\nclasses: 32x32, batch 64, width {CLASSES_WIDTH[device]}, shared fakes; fit / plain loop, "
+        f"median (p10 to p90) of {repeats} pairs of {BLOCK['step']} steps"
+    )
+    losses = {
+        "BigGAN": None,
+        "ContraGAN": partial(conditional_contrastive, temperature=1.0),
+        "ReACGAN": partial(data_to_data, margin=0.98, temperature=0.5),
+    }
+    raw = {}
+    for name, loss in losses.items():
+        model = getattr(ganzoo, name)(
+            image_size=32, z_dim=80, width=CLASSES_WIDTH[device], n_critic=1, share_fakes=True
+        )
+        plain = hinge_loop(deepcopy(model.generator), deepcopy(model.discriminator), 80, loss, device)
+        pairs = raw[name] = _race(model, noise(32, 3, 64), plain, BLOCK["step"], repeats, device, True)
+        for text, suffix, goal in (("CPU time", "_cpu", f"at most {GOALS['shared fakes']}"), ("wall time", "", "")):
             row(f"{name}, {text}", [pair[f"fit{suffix}"] / pair[f"plain{suffix}"] for pair in pairs], ".3f", goal)
         row("plain loop, ms", [1e3 * pair["plain"] for pair in pairs], ".1f")
     return raw

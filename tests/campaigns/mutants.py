@@ -97,6 +97,12 @@ NAMED: dict[str, list[Mutant]] = {  # mutants that once survived
         Mutant("ganzoo/variants/acgan.py", "lr=2e-4", "lr=3e-4"),
         Mutant("ganzoo/variants/acgan.py", "beta1=0.5", "beta1=0.75"),
     ],
+    "ContraGAN": [
+        Mutant("ganzoo/variants/contragan.py", "attention: Count = 16", "attention: Count = 8"),
+    ],
+    "ReACGAN": [
+        Mutant("ganzoo/variants/reacgan.py", "attention: Count = 16", "attention: Count = 8"),
+    ],
     "Pix2Pix": [
         Mutant("ganzoo/variants/pix2pix.py", "lr=2e-4", "lr=3e-4"),
         Mutant("ganzoo/variants/pix2pix.py", "beta1=0.5", "beta1=0.75"),

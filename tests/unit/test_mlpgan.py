@@ -73,6 +73,15 @@ def test_the_first_discriminator_layer_and_the_generator_output_have_no_batch_no
     assert kinds(ReLUDiscriminator(4, 1, 5, layers=3)) == "LrLrL"
 
 
+def test_the_hinge_objective_is_that_of_geometric_gan():
+    """D minimises E max(0, 1 - D(x)) + E max(0, 1 + D(G(z))), and G -E D(G(z)); here D(x) = x."""
+    gan = ganzoo.MLPGAN(**small("MLPGAN"), objective="hinge")
+    gan.discriminate = lambda x: x
+    batch = {"image": torch.tensor([-1.0, 0.5, 3.0]), "fakes": torch.tensor([-4.0, -0.5, 1.5])}
+    assert gan.discriminator_loss(batch) == {"real": (2 + 0.5) / 3, "fake": torch.tensor((0.5 + 2.5) / 3)}
+    assert gan.generator_loss(batch) == {"fake": 1}
+
+
 @pytest.mark.parametrize("bad", [{"layers_g": 0}, {"layers_d": 0}])
 def test_networks_without_layers_are_refused(bad):
     with pytest.raises(ValueError, match="layers_[gd] is 0; it takes a whole number from 1"):
