@@ -36,7 +36,6 @@ class Strength(nn.Module):
 
     p: Tensor
     signs: Tensor  # since the last change: sum of the signs, number of logits, number of images
-    reals: Tensor | None = None  # as the running equation shows them to D
 
     def __init__(self, p: float | None, target: float | None, p_end: float | None, ramp: float) -> None:
         super().__init__()
@@ -46,6 +45,7 @@ class Strength(nn.Module):
             raise ValueError(f"p_end is {p_end}, but p is not given: set p, where it starts")
         self.target = 0.6 if p is None and target is None else target
         self.first, self.last, self.ramp = p or 0.0, p_end, ramp
+        self.reals: Tensor | None = None  # as the running equation shows them to D
         self.boundary, self.has_heard = 0.0, False
         self.register_buffer("p", torch.tensor(self.first), persistent=False)
         self.register_buffer("signs", torch.zeros(3), persistent=False)
@@ -129,14 +129,12 @@ class Augment(Option):
         strength: p of those that are applied with a probability; None for others.
     """
 
-    keys: Tensor | None = None  # [N] of the running equation; None outside of an update
-    player = 0  # whose equation it is
-    calls = 0  # draws in the running equation
-    held = False  # whether calls share one draw
-
     def __init__(self) -> None:
         super().__init__()
         self.strength: Strength | None = None
+        self.keys: Tensor | None = None  # [N] of the running equation; None outside of an update
+        self.player, self.calls = 0, 0  # whose equation it is, and its draws so far
+        self.held = False  # whether calls share one draw
 
     def forward(self, x: Tensor) -> Tensor:
         """Images [N, C, H, W] -> as many, at least in float32."""

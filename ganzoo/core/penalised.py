@@ -167,6 +167,10 @@ def see(model: GANModule, batch: Batch, name: str, heard: dict[str, Any]) -> Vie
     def known(key: str) -> Tensor:
         return scores(model, heard[key]) if key in heard else score(batch[key])  # type: ignore[literal-required]
 
+    def beside(key: str, x: Tensor) -> Tensor:
+        with model.augment.again(cast(Any, model.discriminate).calls[key]):
+            return score(x)
+
     return View(
         real=batch["image"],
         fake=batch["fakes"],
@@ -175,12 +179,11 @@ def see(model: GANModule, batch: Batch, name: str, heard: dict[str, Any]) -> Vie
         score=score,
         real_score=partial(known, "image"),
         fake_score=partial(known, "fakes"),
+        beside=beside,
         make=lambda z: model.make_fakes({**batch, "z": z}),
         mean=_over_processes if model.training else _unchanged,
         networks={player: getattr(model, player) for player in PLAYERS},
         training=model.training,
-        augmented=model.augment.keys is not None,
-        same=model.augment.same,
     )
 
 
@@ -200,25 +203,26 @@ def scores(model: GANModule, output: Any) -> Tensor:
 
 class Listener:
     """Replaces `model.discriminate` during an equation, and keeps D's outputs for the batch's reals and fakes, so that
-    penalties need not evaluate D on them again."""
+    penalties need not evaluate D on them again, and which calls of the augmentation they were."""
 
-    def __init__(self, discriminate: Any) -> None:
-        self.discriminate = discriminate
+    def __init__(self, model: GANModule) -> None:
+        self.discriminate, self.augment = model.discriminate, model.augment
         self.wanted: dict[str, Any] = {}
         self.heard: dict[str, Any] = {}
+        self.calls: dict[str, int] = {}
 
     def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         output = self.discriminate(x, *args, **kwargs)
         for key, images in self.wanted.items():
             if x is images:
-                self.heard[key] = output
+                self.heard[key], self.calls[key] = output, self.augment.calls - 1
         return output
 
 
 @contextmanager
 def listening(model: GANModule) -> Iterator[None]:
     """Installs a `Listener`."""
-    object.__setattr__(model, "discriminate", Listener(model.discriminate))
+    object.__setattr__(model, "discriminate", Listener(model))
     try:
         yield
     finally:
@@ -228,7 +232,7 @@ def listening(model: GANModule) -> Iterator[None]:
 def listen(model: GANModule, batch: Batch) -> dict[str, Any]:
     """D's outputs from now on for this batch's `image` and `fakes`, by these keys."""
     listener: Any = model.discriminate
-    listener.wanted, listener.heard = {"image": batch["image"], "fakes": batch["fakes"]}, {}
+    listener.wanted, listener.heard, listener.calls = {"image": batch["image"], "fakes": batch["fakes"]}, {}, {}
     return listener.heard
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import relu
 
-from ganzoo.core.limits import Count, NonNegative, Positive
+from ganzoo.core.limits import Count, Limits, NonNegative
 from ganzoo.core.types import Terms
 from ganzoo.functional.penalties import between, squared_differences, squared_gradients
 from ganzoo.penalties.base import Penalty, View, is_random, mixes_images
+
+Step = Annotated[float, Limits(1e-4, 1)]  # smaller ones vanish in float32
 
 
 class _OfGradients(Penalty):
@@ -37,7 +39,7 @@ class R1(_OfGradients):
             lambda of a paper's lambda (D(x + eps n) - D(x))^2 is `weight` / (2 eps^2). None: the gradient itself.
     """
 
-    def __init__(self, weight: NonNegative = 10.0, interval: Count = 1, difference: Positive | None = None) -> None:
+    def __init__(self, weight: NonNegative = 10.0, interval: Count = 1, difference: Step | None = None) -> None:
         super().__init__()
         self.weight, self.interval, self.difference = weight, interval, difference
 
@@ -47,16 +49,18 @@ class R1(_OfGradients):
         return {"noise": torch.randn((n, *shape), device=generator.device, generator=generator)}
 
     def discriminator_terms(self, view: View) -> Terms:
-        return {self.name: self.weight / 2 * self.squares(view, view.real, view.real_score).mean()}
+        return {self.name: self.weight / 2 * self.squares(view, "image").mean()}
 
-    def squares(self, view: View, x: Tensor, score: Any) -> Tensor:
-        """The squared gradient's norm, or its estimate, of each image [N]; `score()` is D(x)."""
+    def squares(self, view: View, key: str) -> Tensor:
+        """The squared gradient's norm, or its estimate, of each real ("image") or fake ("fakes"), [N]."""
+        x, score = (view.real, view.real_score) if key == "image" else (view.fake, view.fake_score)
         if self.difference is None:
             return squared_gradients(view.score, x)
+        before = score()
         half = torch.is_autocast_enabled(x.device.type)  # too coarse for differences
-        with torch.autocast(x.device.type, enabled=False), view.same():
-            before = view.score(x.float()) if half or view.augmented else score()
-            after = view.score(x.float() + self.difference * view.drawn["noise"])
+        with torch.autocast(x.device.type, enabled=False):
+            before = view.beside(key, x.float()) if half else before
+            after = view.beside(key, x.float() + self.difference * view.drawn["noise"])
             return squared_differences(before, after, self.difference)
 
     def problem(self, model: Any) -> str | None:
@@ -78,7 +82,7 @@ class R2(R1):
     """
 
     def discriminator_terms(self, view: View) -> Terms:
-        return {self.name: self.weight / 2 * self.squares(view, view.fake, view.fake_score).mean()}
+        return {self.name: self.weight / 2 * self.squares(view, "fakes").mean()}
 
 
 class GradientPenalty(_OfGradients):

@@ -177,6 +177,14 @@ def table(text: str) -> list:
     fit --config= | no config '' | python -m ganzoo list
     fit --config nowhere.yaml | no config 'nowhere.yaml' | python -m ganzoo list
     validate --model DCGAN --data Digits | validate needs trained weights | --ckpt_path RUN
+    fit --config mlpgan/ring --model.penalties R7 | model.penalties: Expected a dot import path string: R7 | R1, R2
+    fit --config mlpgan/ring --model.penalties LeCan | did you mean 'LeCam'?
+    fit --config mlpgan/ring --model.penalties R1 --model.penalties.weight -1 | model.penalties.weight is -1.0; it takes
+    fit --config mlpgan/ring --model.penalties+ R1 --model.penalties.interval 0 | interval is 0; it takes a whole number
+    fit --config mlpgan/ring --model.penalties R1 --model.penalties.wait 1 | model.penalties.wait: no such option
+    fit --config acgan/digits --model.penalties R1 | penalties: R1 does not work with ACGAN: D has batch norm | use a D
+    fit --config gan/digits --model.freeze_d 3 | freeze_d is 3, but D has 3 layers | use 0 to 2
+    info LeCan | did you mean 'LeCam'?
     info qqq | no variant, config or file 'qqq' | python -m ganzoo list
     info DCGANN | did you mean 'DCGAN'?
     info | required: name | python -m ganzoo info --help
@@ -804,8 +812,15 @@ def test_usage_list_info_and_checks_print_their_contents(capsys):
     assert main(["list"]) == 0
     out = capsys.readouterr().out
     assert "DCGAN" in out and all(name in out for name in configs())
+    assert "--model.penalties PENALTY)\n  BCR " in out and "\n  R1  " in out and "The gradient of D's score" in out
+    assert main(["info", "R1"]) == 0 and "1801.04406" in capsys.readouterr().out
     assert main(["info", "dcgan/digits"]) == 0 and "class_path: DCGAN" in capsys.readouterr().out
-    assert main(["info", "DCGAN"]) == 0 and "1511.06434" in capsys.readouterr().out
+    assert main(["info", "DCGAN"]) == 0
+    out = capsys.readouterr().out
+    assert (
+        "1511.06434" in out
+        and "Penalties: BCR, LeCam, Orthogonal, ZCR\n  not GradientPenalty, R1, R2: D has batch" in out
+    )
     assert main(["checks"]) == 0 and torch.__version__.split("+")[0] in capsys.readouterr().out
 
 
