@@ -116,30 +116,8 @@ def held_out(model: GANModule, player: PlayerName, batch: Batch) -> Terms:
         return update.loss(update.drawn(batch))
 
 
-def by_name(penalties: Sequence[Penalty]) -> nn.ModuleDict:
-    """
-    Raises:
-        ValueError: two have the same name.
-    """
-    found = nn.ModuleDict({penalty.name: penalty for penalty in penalties})
-    for penalty in penalties:
-        if found[penalty.name] is not penalty:
-            raise ValueError(f"penalties: {type(penalty).__name__} is given twice; leave one out")
-    return found
-
-
-def take_state(model: GANModule, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Hook of `load_state_dict`: penalties that are not in the state start anew, and those that only it has are left
-    out, so that a training may continue with others."""
-    own, start = model.penalties.state_dict(), f"{prefix}penalties."
-    for key in [key for key in state if key.startswith(start) and key.removeprefix(start) not in own]:
-        del state[key]
-    for key, value in own.items():
-        state.setdefault(start + key, value)
-
-
 def penalties_of(model: GANModule) -> Sequence[Penalty]:
-    return cast(Any, list(model.penalties.values()))
+    return cast(Any, model.penalties)
 
 
 def steps(model: GANModule) -> float:
@@ -150,7 +128,7 @@ def steps(model: GANModule) -> float:
 def check(model: GANModule) -> None:
     """
     Raises:
-        MisconfigurationException: an option does not work with the model, or with D's optimizer.
+        MisconfigurationException: a penalty does not work with the model or its optimizer, or is given twice.
     """
     penalties, variant = penalties_of(model), type(model).__name__
     if model.top_k < 1 and (several(model) or model.source_channels is not None):
@@ -160,6 +138,8 @@ def check(model: GANModule) -> None:
         raise MisconfigurationException(f"freeze_d does not work with {variant}: it has several discriminators")
     for penalty in penalties:
         name = type(penalty).__name__
+        if sum(other.name == penalty.name for other in penalties) > 1:
+            raise MisconfigurationException(f"penalties: {name} is given twice; leave one out")
         if (problem := refusal(penalty, model)) is not None:
             raise MisconfigurationException(f"penalties: {name} does not work with {variant}: {problem}")
     if steps(model) > 1 and takes_pairs(model.make_optimizer["discriminator"]([nn.Parameter(torch.zeros(1))])):
@@ -187,6 +167,10 @@ def see(model: GANModule, batch: Batch, name: str, heard: dict[str, Any]) -> Vie
     def known(key: str) -> Tensor:
         return scores(model, heard[key]) if key in heard else score(batch[key])  # type: ignore[literal-required]
 
+    def beside(key: str, x: Tensor) -> Tensor:
+        with model.augment.again(cast(Any, model.discriminate).calls[key]):
+            return score(x)
+
     return View(
         real=batch["image"],
         fake=batch["fakes"],
@@ -195,12 +179,11 @@ def see(model: GANModule, batch: Batch, name: str, heard: dict[str, Any]) -> Vie
         score=score,
         real_score=partial(known, "image"),
         fake_score=partial(known, "fakes"),
+        beside=beside,
         make=lambda z: model.make_fakes({**batch, "z": z}),
         mean=_over_processes if model.training else _unchanged,
         networks={player: getattr(model, player) for player in PLAYERS},
         training=model.training,
-        augmented=model.augment.keys is not None,
-        same=model.augment.same,
     )
 
 
@@ -220,25 +203,26 @@ def scores(model: GANModule, output: Any) -> Tensor:
 
 class Listener:
     """Replaces `model.discriminate` during an equation, and keeps D's outputs for the batch's reals and fakes, so that
-    penalties need not evaluate D on them again."""
+    penalties need not evaluate D on them again, and which calls of the augmentation they were."""
 
-    def __init__(self, discriminate: Any) -> None:
-        self.discriminate = discriminate
+    def __init__(self, model: GANModule) -> None:
+        self.discriminate, self.augment = model.discriminate, model.augment
         self.wanted: dict[str, Any] = {}
         self.heard: dict[str, Any] = {}
+        self.calls: dict[str, int] = {}
 
     def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         output = self.discriminate(x, *args, **kwargs)
         for key, images in self.wanted.items():
             if x is images:
-                self.heard[key] = output
+                self.heard[key], self.calls[key] = output, self.augment.calls - 1
         return output
 
 
 @contextmanager
 def listening(model: GANModule) -> Iterator[None]:
     """Installs a `Listener`."""
-    object.__setattr__(model, "discriminate", Listener(model.discriminate))
+    object.__setattr__(model, "discriminate", Listener(model))
     try:
         yield
     finally:
@@ -248,7 +232,7 @@ def listening(model: GANModule) -> Iterator[None]:
 def listen(model: GANModule, batch: Batch) -> dict[str, Any]:
     """D's outputs from now on for this batch's `image` and `fakes`, by these keys."""
     listener: Any = model.discriminate
-    listener.wanted, listener.heard = {"image": batch["image"], "fakes": batch["fakes"]}, {}
+    listener.wanted, listener.heard, listener.calls = {"image": batch["image"], "fakes": batch["fakes"]}, {}, {}
     return listener.heard
 
 

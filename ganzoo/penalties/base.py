@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,12 +33,11 @@ class View:
             larger for reals.
         real_score: D's scores of `real` in the equation, [N]; evaluated now if it has none.
         fake_score: D's scores of `fake`, likewise.
+        beside: D's scores of images near `real` ("image") or `fake` ("fakes"), under the same random transforms.
         make: fakes from other latents.
         mean: the mean of a tensor over the processes.
         networks: of both players.
         training: whether the penalty may change its state.
-        augmented: whether D sees images through random transforms, different ones at each evaluation.
-        same: a context, inside which all evaluations have the same transforms.
     """
 
     real: Tensor
@@ -49,12 +47,11 @@ class View:
     score: Callable[[Tensor], Tensor]
     real_score: Callable[[], Tensor]
     fake_score: Callable[[], Tensor]
+    beside: Callable[[str, Tensor], Tensor]
     make: Callable[[Any], Tensor]
     mean: Callable[[Tensor], Tensor]
     networks: dict[str, nn.Module]
     training: bool
-    augmented: bool
-    same: Callable[[], AbstractContextManager[None]]
 
 
 class Penalty(Option):

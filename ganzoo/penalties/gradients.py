@@ -56,10 +56,11 @@ class R1(_OfGradients):
         x, score = (view.real, view.real_score) if key == "image" else (view.fake, view.fake_score)
         if self.difference is None:
             return squared_gradients(view.score, x)
+        before = score()
         half = torch.is_autocast_enabled(x.device.type)  # too coarse for differences
-        with torch.autocast(x.device.type, enabled=False), view.same():
-            before = view.score(x.float()) if half or view.augmented else score()
-            after = view.score(x.float() + self.difference * view.drawn["noise"])
+        with torch.autocast(x.device.type, enabled=False):
+            before = view.beside(key, x.float()) if half else before
+            after = view.beside(key, x.float() + self.difference * view.drawn["noise"])
             return squared_differences(before, after, self.difference)
 
     def problem(self, model: Any) -> str | None:

@@ -274,3 +274,23 @@ def test_a_difference_is_of_two_images_under_one_transform():
         fit(model, steps=40, log_every_n_steps=40, logger=logger)
         found.append(logger.rows[-1][1]["D/r1"])
     assert found[1] == pytest.approx(found[0], rel=0.2)
+
+
+@pytest.mark.slow
+def test_augmented_differences_compile(monkeypatch):
+    """With the augmentation controlled by D, and a lazy penalty."""
+    graphs, compile_ = [], torch.compile
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", lambda fn: compile_(fn, backend=backend, fullgraph=True))
+    ada = ADA(ramp=100.0, target=-0.9, pixel=0.0, geometry=0.0)
+    models = [dcgan(augment=ada, penalties=R1(1.0, 2, 0.1), optimizer=sgd, compile_losses=c) for c in (False, True)]
+    for model in models:
+        fit(model, steps=6)
+    assert len(graphs) == 3
+    for key, value in models[0].state_dict().items():
+        torch.testing.assert_close(models[1].state_dict()[key], value, rtol=1e-3, atol=1e-5)
