@@ -131,6 +131,26 @@ def test_an_image_s_score_depends_on_others_where_it_is_said_to(name):
         assert (found[0] != found[2]) == (is_random(model.discriminator) is not None)
 
 
+class Twice(Penalty):
+    """Evaluates D again on the images of the equation."""
+
+    def discriminator_terms(self, view):
+        return {
+            "real": (view.real_score() - view.score(view.real)).abs().max(),
+            "fake": (view.fake_score() - view.score(view.fake)).abs().max(),
+            "size": torch.tensor(float(len(view.real_score()))),
+        }
+
+
+@pytest.mark.parametrize("name", sorted(set(ganzoo.list_models()) - SEVERAL))
+def test_penalties_evaluate_d_as_the_equation_does(name):
+    """With the same labels or sources; in eval mode, without dropout."""
+    with pytest.warns(UserWarning, match="not plain"):
+        model = make(name, penalties=Twice())
+    found, _ = terms(model)
+    assert found["real"] == found["fake"] == 0 and found["size"] == BATCH
+
+
 @pytest.mark.parametrize("name", ["GAN", "CGAN", "WGANGP", "EBGAN", "Pix2Pix"])
 def test_terms_of_gradients_match_those_image_by_image(name):
     model = make(name, penalties=[R1(3.0), R2(5.0), GradientPenalty(7.0)])
