@@ -122,7 +122,12 @@ def check_pictures(error: Exception) -> None:
 
 
 def discriminate_both(model: GANModule, x: Tensor, fakes: Tensor, y: Tensor | None = None) -> tuple[Any, Any]:
-    """D's outputs for reals and for fakes with the same labels y, in one forward pass; for a D without batch norm."""
+    """D's outputs for reals and for fakes with the same labels y, in one forward pass; for a D without batch norm.
+
+    Penalties and augmentations, which recognise the reals and the fakes, need two.
+    """
+    if model.penalties or model.augment.keys is not None:
+        return model.discriminate(x, y), model.discriminate(fakes, y)
     n, labels = len(x), None if y is None else torch.cat([y, y])
     both = model.discriminate(torch.cat([x, fakes]), labels)
     return tree_map(lambda t: t[:n], both), tree_map(lambda t: t[n:], both)
