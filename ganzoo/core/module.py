@@ -131,7 +131,7 @@ class GANModule(LightningModule):
         self.n_critic, self.n_generator, self.microbatches = n_critic, n_generator, microbatches
         self.clip_norm, self.ema_half_life, self.ema_ramp_up = clip_norm, ema_half_life, ema_ramp_up
         self.compile_losses, self.consensus, self.share_fakes = compile_losses, consensus, share_fakes
-        self.penalties = nn.ModuleList(made(Penalty, "penalties", penalties))
+        self.penalties: Any = nn.ModuleList(made(Penalty, "penalties", penalties)) if penalties else ()
         self.top_k, self.top_k_half_life, self.freeze_d = top_k, top_k_half_life, freeze_d
         self.ema, self.augment = None, chosen(augment)
         self.images_seen = self.unaveraged = 0
