@@ -353,8 +353,10 @@ def check_weights(path: str, checkpoint: dict[str, Any], model: Any) -> None:
     """Checks that a checkpoint's weights fit the model."""
     model.configure_model()  # adds the averaged generator
     states = checkpoint["state_dict"], model.state_dict()
-    # networks only: if an older checkpoint lacks one of the model's own numbers, the load hook fills it in
-    saved, here = ({k: w.shape for k, w in state.items() if "." in k} for state in states)
+    # networks only: the load hooks fill in the model's own numbers and its penalties' state, if they are missing
+    saved, here = (
+        {k: w.shape for k, w in state.items() if "." in k and k.partition(".")[0] != "penalties"} for state in states
+    )
     if saved == here:
         return
     other = [

@@ -131,7 +131,7 @@ class GANModule(LightningModule):
         self.n_critic, self.n_generator, self.microbatches = n_critic, n_generator, microbatches
         self.clip_norm, self.ema_half_life, self.ema_ramp_up = clip_norm, ema_half_life, ema_ramp_up
         self.compile_losses, self.consensus, self.share_fakes = compile_losses, consensus, share_fakes
-        self.penalties: Any = nn.ModuleList(made(Penalty, "penalties", penalties)) if penalties else ()
+        self.penalties = penalised.by_name(made(Penalty, "penalties", penalties))
         self.top_k, self.top_k_half_life, self.freeze_d = top_k, top_k_half_life, freeze_d
         self.ema, self.augment = None, chosen(augment)
         self.images_seen = self.unaveraged = 0
@@ -140,6 +140,7 @@ class GANModule(LightningModule):
         self.rollback: Callable[[NonFiniteError], None] | None = None  # set by `Checkpoints`
         self.register_state_dict_post_hook(training_state.add_images_seen)
         self.register_load_state_dict_pre_hook(training_state.take_images_seen)
+        self.register_load_state_dict_pre_hook(penalised.take_state)
 
     # One batch
 

@@ -116,8 +116,33 @@ def held_out(model: GANModule, player: PlayerName, batch: Batch) -> Terms:
         return update.loss(update.drawn(batch))
 
 
+def by_name(penalties: Sequence[Penalty]) -> Any:
+    """A module of the penalties; an empty dict, and no module, if there are none.
+
+    Raises:
+        ValueError: two have the same name.
+    """
+    if not penalties:
+        return {}
+    found = nn.ModuleDict({penalty.name: penalty for penalty in penalties})
+    for penalty in penalties:
+        if found[penalty.name] is not penalty:
+            raise ValueError(f"penalties: {type(penalty).__name__} is given twice; leave one out")
+    return found
+
+
+def take_state(model: GANModule, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Hook of `load_state_dict`: penalties that are not in the state start anew, and those that only it has are left
+    out, so that a training may continue with others."""
+    own, start = model.penalties.state_dict() if model.penalties else {}, f"{prefix}penalties."
+    for key in [key for key in state if key.startswith(start) and key.removeprefix(start) not in own]:
+        del state[key]
+    for key, value in own.items():
+        state.setdefault(start + key, value)
+
+
 def penalties_of(model: GANModule) -> Sequence[Penalty]:
-    return cast(Any, model.penalties)
+    return cast(Any, list(model.penalties.values()))
 
 
 def steps(model: GANModule) -> float:
@@ -128,7 +153,7 @@ def steps(model: GANModule) -> float:
 def check(model: GANModule) -> None:
     """
     Raises:
-        MisconfigurationException: a penalty does not work with the model or its optimizer, or is given twice.
+        MisconfigurationException: an option does not work with the model, or with D's optimizer.
     """
     penalties, variant = penalties_of(model), type(model).__name__
     if model.top_k < 1 and (several(model) or model.source_channels is not None):
@@ -138,8 +163,6 @@ def check(model: GANModule) -> None:
         raise MisconfigurationException(f"freeze_d does not work with {variant}: it has several discriminators")
     for penalty in penalties:
         name = type(penalty).__name__
-        if sum(other.name == penalty.name for other in penalties) > 1:
-            raise MisconfigurationException(f"penalties: {name} is given twice; leave one out")
         if (problem := refusal(penalty, model)) is not None:
             raise MisconfigurationException(f"penalties: {name} does not work with {variant}: {problem}")
     if steps(model) > 1 and takes_pairs(model.make_optimizer["discriminator"]([nn.Parameter(torch.zeros(1))])):
