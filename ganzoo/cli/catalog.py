@@ -14,7 +14,7 @@ from ganzoo.cli.paths import additions, configs, find_checkpoint, pretrained, re
 from ganzoo.core.files import read_text
 from ganzoo.core.text import visible
 
-OPTIONS = {"augment": "augmentations", "penalties": "penalties"}  # arguments of every variant, folders of ganzoo
+OPTIONS = {"augment": "augmentation", "penalties": "penalty"}  # arguments of every variant, and folders of ganzoo
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
@@ -36,8 +36,8 @@ def _list() -> int:
     print("additions to a config (python -m ganzoo fit --config NAME --config ADDITION)")
     for name, path in additions().items():
         print(f"  {name:<{width}}{header(path)[0]}")
-    for kind, title in OPTIONS.items():
-        print(f"{title} (python -m ganzoo fit --config NAME --model.{kind} OPTION)")
+    for kind, word in OPTIONS.items():
+        print(f"{kind} (python -m ganzoo fit --config NAME --model.{kind} {word.upper()})")
         for name, docstring in described(kind).items():
             print(f"  {name:<{width}}{docstring.partition(chr(10))[0].rstrip('.')}")
     if pretrained():

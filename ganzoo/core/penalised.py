@@ -116,11 +116,14 @@ def held_out(model: GANModule, player: PlayerName, batch: Batch) -> Terms:
         return update.loss(update.drawn(batch))
 
 
-def by_name(penalties: Sequence[Penalty]) -> nn.ModuleDict:
-    """
+def by_name(penalties: Sequence[Penalty]) -> Any:
+    """A module of the penalties; an empty dict, and no module, if there are none.
+
     Raises:
         ValueError: two have the same name.
     """
+    if not penalties:
+        return {}
     found = nn.ModuleDict({penalty.name: penalty for penalty in penalties})
     for penalty in penalties:
         if found[penalty.name] is not penalty:
@@ -131,7 +134,7 @@ def by_name(penalties: Sequence[Penalty]) -> nn.ModuleDict:
 def take_state(model: GANModule, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """Hook of `load_state_dict`: penalties that are not in the state start anew, and those that only it has are left
     out, so that a training may continue with others."""
-    own, start = model.penalties.state_dict(), f"{prefix}penalties."
+    own, start = model.penalties.state_dict() if model.penalties else {}, f"{prefix}penalties."
     for key in [key for key in state if key.startswith(start) and key.removeprefix(start) not in own]:
         del state[key]
     for key, value in own.items():
