@@ -13,5 +13,6 @@ def truncated(z: Tensor, bound: float) -> Tensor:
     Quantiles are mapped to quantiles, which is the distribution of drawing numbers beyond the bound again, as the paper
     does. A latent keeps its direction from 0, so the images of a seed at several bounds are comparable.
     """
-    below = ndtr(torch.tensor(-bound, dtype=torch.float64, device=z.device))
-    return ndtri(below + (1 - 2 * below) * ndtr(z.double())).clamp(-bound, bound).to(z.dtype)
+    below = ndtr(torch.tensor(-bound, dtype=torch.float64))
+    quantile = below + (1 - 2 * below) * ndtr(z.cpu().double())  # not every device has double precision
+    return ndtri(quantile).clamp(-bound, bound).to(z)

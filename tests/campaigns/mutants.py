@@ -26,7 +26,8 @@ import ganzoo
 ROOT = Path(__file__).parents[2]
 ACTIVATIONS = {"ReLU": "LeakyReLU", "LeakyReLU": "ReLU", "Tanh": "Sigmoid", "Sigmoid": "Tanh", "Softplus": "ReLU"}
 ACTIVATIONS |= {"relu": "tanh", "leaky_relu": "relu", "tanh": "relu", "sigmoid": "tanh", "softplus": "relu"}
-COMMON = ["tests/contract/test_losses.py", "tests/unit/test_layers.py"]  # run in addition to a variant's own test file
+# Run in addition to a variant's own test file
+COMMON = ["tests/contract/test_losses.py", "tests/unit/test_layers.py", "tests/unit/test_residual.py"]
 
 
 class Mutant(NamedTuple):

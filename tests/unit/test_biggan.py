@@ -26,7 +26,7 @@ from tests.variants import small
 
 def biggan(**more):
     torch.manual_seed(0)
-    return ganzoo.BigGAN(**{**small("BigGAN"), **more})
+    return ganzoo.BigGAN(**{**small("BigGAN"), "image_size": 16, **more})
 
 
 @cache

@@ -28,7 +28,7 @@ def large():
 
 def gan():
     torch.manual_seed(0)
-    return ganzoo.ProjectionGAN(**small("ProjectionGAN")).eval()
+    return ganzoo.ProjectionGAN(**{**small("ProjectionGAN"), "image_size": 16}).eval()
 
 
 PAPER = {

@@ -92,7 +92,7 @@ def test_spectral_layers_can_be_saved_pickled_and_copied():
         assert all(torch.equal(value, other.state_dict()[key]) for key, value in layer.state_dict().items())
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_penalty_of_gradients_passes_through_spectral_norm(compiled):
     """Inside of `torch.func.grad`, where buffers must not be overwritten by `copy_`; compiled as a whole."""
     layer, x = SpectralConv2d(3, 4, 3), torch.randn(2, 3, 5, 5)

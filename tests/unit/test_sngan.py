@@ -21,7 +21,7 @@ from tests.variants import small
 
 def sngan(**more):
     torch.manual_seed(0)
-    return ganzoo.SNGAN(**small("SNGAN"), **more)
+    return ganzoo.SNGAN(**{**small("SNGAN"), "image_size": 16, **more})
 
 
 @cache
