@@ -9,7 +9,8 @@ import ganzoo
 SMALL = {"image_size": 16, "channels": 1, "width": 4, "hidden": 16, "d_hidden": 8, "z_dim": 6}
 SMALL |= {"num_classes": 3, "source_channels": 2, "blocks": 1}
 OTHERS = {"ImprovedGAN": {"d_hidden": 32}}  # its last layers have a quarter: both of two ReLUs may be inactive
-OTHERS |= {name: {"image_size": 8} for name in ("SNGAN", "ProjectionGAN", "SAGAN", "BigGAN")}  # deep networks: faster
+DEEP = ("SNGAN", "ProjectionGAN", "SAGAN", "BigGAN", "ContraGAN", "ReACGAN")
+OTHERS |= {name: {"image_size": 8} for name in DEEP}  # faster
 
 
 def small(name: str) -> dict[str, int]:

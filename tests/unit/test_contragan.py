@@ -64,7 +64,7 @@ def test_losses_are_hinge_and_2c():
     """D's of real images, G's of fakes; from the networks' outputs."""
     torch.manual_seed(0)
     gan = ganzoo.ContraGAN(**small("ContraGAN"), contrastive_weight=0.3, temperature=0.6).eval()
-    x, y = 2 * torch.rand(5, 1, 16, 16) - 1, torch.tensor([0, 2, 1, 1, 0])
+    x, y = 2 * torch.rand(5, 1, 8, 8) - 1, torch.tensor([0, 2, 1, 1, 0])
     batch = {"image": x, "label": y, "z": gan.latent(5)}
     with torch.no_grad():
         real, e, p = gan.discriminator(x, y)
@@ -104,7 +104,7 @@ def test_first_weights_are_orthogonal_and_all_layers_have_spectral_norm():
 @pytest.mark.parametrize("name", ["ContraGAN", "ReACGAN"])
 def test_a_batch_of_one_class_has_a_class_loss_of_0(name):
     gan = getattr(ganzoo, name)(**small(name))
-    batch = {"image": torch.rand(4, 1, 16, 16), "label": torch.ones(4, dtype=torch.int64), "z": gan.latent(4)}
+    batch = {"image": torch.rand(4, 1, 8, 8), "label": torch.ones(4, dtype=torch.int64), "z": gan.latent(4)}
     for equation in (gan.discriminator_loss, gan.generator_loss):
         assert list(equation(batch).values())[-1] == 0
 

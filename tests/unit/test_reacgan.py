@@ -51,7 +51,7 @@ def test_losses_are_hinge_and_d2d_ce():
     """D's of real images, G's of fakes; from the networks' outputs."""
     torch.manual_seed(0)
     gan = ganzoo.ReACGAN(**small("ReACGAN"), class_weight=0.3, margin=0.7, temperature=0.6).eval()
-    x, y = 2 * torch.rand(5, 1, 16, 16) - 1, torch.tensor([0, 2, 1, 1, 0])
+    x, y = 2 * torch.rand(5, 1, 8, 8) - 1, torch.tensor([0, 2, 1, 1, 0])
     batch = {"image": x, "label": y, "z": gan.latent(5)}
     with torch.no_grad():
         real, e, p = gan.discriminator(x, y)
