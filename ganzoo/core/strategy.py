@@ -75,7 +75,8 @@ def gather(rows: Tensor) -> Tensor:
     """Rows [n, ...] of all processes, [world size * n, ...], for a loss of the global batch that all of them compute.
 
     The gradient reaches this process's rows only, times the world size: with `average`, the parameters' gradients are
-    those of the loss in one process. Without the factor they are smaller by the world size.
+    those of the loss in one process. Without the factor they are smaller by the world size. Second derivatives, as in
+    consensus optimization, lack the terms between processes.
     """
     if not (dist.is_available() and dist.is_initialized()):
         return rows
