@@ -143,6 +143,7 @@ def command(variant: str, kind: str, workers: bool = False) -> list[str]:
     options = {
         **{f"model.{key}": value for key, value in SMALL.items() if key in given},
         "model.microbatches": 2,
+        "model.share_fakes": False,  # needs microbatches 1
         **({} if "n_critic" in given else {"model.n_critic": 2}),  # variants with this argument have more
         **({below: "ImageFolder", f"{below}.path": "digits", f"{below}.labels": "true"} if kind == "folder" else {}),
         **(

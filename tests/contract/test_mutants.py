@@ -60,7 +60,7 @@ def test_mutants_are_caught_or_survive_by_the_exit_code_of_pytest(monkeypatch):
     ran = []
 
     def run(command, cwd, **_):
-        ran.append((Path(cwd, "ganzoo/variants/lsgan.py").read_text(), command[-3:]))
+        ran.append((Path(cwd, "ganzoo/variants/lsgan.py").read_text(), command[7:]))
         return type("Done", (), {"returncode": next(codes)})
 
     monkeypatch.setattr(mutants.subprocess, "run", run)
