@@ -86,7 +86,7 @@ def _measure(options: Any) -> None:
         if is_first():
             file.parent.mkdir(parents=True, exist_ok=True)
             report.save(file)
-            print(f"{_title(evaluation, checkpoint, options)}\n\n{report.table()}\n")
+            print(f"{_title(evaluation, checkpoint, options)}\n\n{report}\n")
             print(f"to cite: {visible(report.cite(report.scores[0]))}\nrecord:  {visible(file)}")
 
 

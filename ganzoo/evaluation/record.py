@@ -105,7 +105,7 @@ class Report:
                 f"{file} is not a record of scores ({error}); use a scores.json of evaluate or fit"
             ) from error
 
-    def table(self) -> str:
+    def __str__(self) -> str:
         """One line per score, then one per kind of error."""
         width = max(len(score.name) for score in self.scores)
         lines = [f"  {s.name:<{width}}  {s.readable:<18}  {s.reading}".rstrip() for s in self.scores]

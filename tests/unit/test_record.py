@@ -58,6 +58,12 @@ def test_a_saved_record_is_loaded_unchanged(tmp_path):
     assert Report.load(tmp_path / "scores.json") == first
 
 
+def test_a_printed_record_lists_its_scores():
+    lines = str(report(score(), score(1 / 3, None, KID()))).splitlines()
+    assert [line.split()[1] for line in lines[:2]] == ["12.50", "0.3333"]
+    assert lines[2:] == ["  +- of fid: standard error over fakes"]
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_nan_and_infinity_are_null_in_strict_json(value, tmp_path):
     file = tmp_path / "scores.json"
