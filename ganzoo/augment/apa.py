@@ -1,4 +1,4 @@
-"""APA: Deceive D: Adaptive Pseudo Augmentation for GAN Training with Limited Data (Jiang et al. 2021, arXiv:2111.06849)."""  # noqa: E501
+"""APA: Deceive D: Adaptive Pseudo Augmentation (Jiang et al. 2021, arXiv:2111.06849)."""
 
 from __future__ import annotations
 

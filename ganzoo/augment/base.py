@@ -190,13 +190,6 @@ class Augment(Option):
                 self.strength.reals = None
 
     @contextmanager
-    def same(self) -> Iterator[None]:
-        """All calls inside have the same transforms, such as those of the two scores in a finite difference."""
-        with self.again(self.calls):
-            yield
-        self.calls += 1
-
-    @contextmanager
     def again(self, call: int) -> Iterator[None]:
         """All calls inside repeat the transforms of a call of this equation, counted from 0: of the last one,
         `calls - 1`."""

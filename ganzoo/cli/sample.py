@@ -249,10 +249,10 @@ def _each(files: Iterable[File], read: Callable[[File], Any]) -> list[Any]:
 
 
 def _open(file: File) -> None:
-    from ganzoo.data.decoding import open_picture
+    from ganzoo.data.decoding import header
 
-    with open_picture(file):
-        pass
+    if isinstance(problem := header(file), str):
+        raise ValueError(problem)
 
 
 def _parts(

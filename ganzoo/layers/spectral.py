@@ -66,3 +66,8 @@ class SpectralEmbedding(nn.Embedding):
 
 def _add_vector(layer: Any) -> None:
     layer.register_buffer("u", normalize(torch.randn_like(layer.weight.flatten(1)[:, 0]), dim=0))
+
+
+def is_spectral(layer: nn.Module) -> bool:
+    """Whether a layer's weight is divided by its spectral norm."""
+    return isinstance(layer, SpectralConv2d | SpectralLinear | SpectralEmbedding)

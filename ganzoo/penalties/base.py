@@ -14,6 +14,7 @@ from ganzoo.core.options import Option
 from ganzoo.core.types import Terms
 from ganzoo.layers.minibatch import MinibatchDiscrimination
 from ganzoo.layers.noise import GaussianNoise
+from ganzoo.layers.spectral import is_spectral
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
@@ -132,3 +133,12 @@ def is_random(network: nn.Module) -> str | None:
         if isinstance(module, GaussianNoise) and module.std:
             return "noise"
     return None
+
+
+def moves(network: nn.Module) -> str | None:
+    """What makes two scores of the same image differ in training; None if nothing does."""
+    return (
+        "spectral norm, which takes a step of its own at each score"
+        if any(is_spectral(m) for m in network.modules())
+        else None
+    )

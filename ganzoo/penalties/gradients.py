@@ -11,7 +11,7 @@ from torch.nn.functional import relu
 from ganzoo.core.limits import Count, Limits, NonNegative
 from ganzoo.core.types import Terms
 from ganzoo.functional.penalties import between, squared_differences, squared_gradients
-from ganzoo.penalties.base import Penalty, View, is_random, mixes_images
+from ganzoo.penalties.base import Penalty, View, is_random, mixes_images, moves
 
 Step = Annotated[float, Limits(1e-4, 1)]  # smaller ones vanish in float32
 
@@ -64,7 +64,7 @@ class R1(_OfGradients):
             return squared_differences(before, after, self.difference)
 
     def problem(self, model: Any) -> str | None:
-        cause = None if self.difference is None else is_random(model.discriminator)
+        cause = None if self.difference is None else is_random(model.discriminator) or moves(model.discriminator)
         return super().problem(model) or (
             cause and f"D has {cause}, so two of its scores differ by more than the image; leave difference out"
         )
