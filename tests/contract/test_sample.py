@@ -127,6 +127,17 @@ def test_scores_need_the_model_s_classes():
         ganzoo.evaluate(model.eval(), data, metrics=["mmd"], n=6)
 
 
+def test_arrays_are_sources(translator):
+    Path("arrays").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8), dtype=np.uint8)
+    for i in range(2):
+        np.save(f"arrays/{i}.npy", pixels[i])
+    run("sample weights --source arrays --format npy --outdir out")
+    images = translator.sample(seeds=range(2), source=to_float(torch.from_numpy(pixels)[:, None]))
+    expected = to_uint8(images).permute(0, 2, 3, 1).numpy().astype(int)
+    assert abs(np.load("out/samples.npy").astype(int) - expected).max() <= 1
+
+
 @pytest.mark.parametrize("kind", ["png", "npy", "grid"])
 def test_sources_are_translated_in_batches(translator, monkeypatch, kind):
     """With the results of a single batch."""
