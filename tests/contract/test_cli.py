@@ -624,7 +624,7 @@ def test_sources_stand_above_their_translations(translator):
     table("""
     -n 4 | Pix2Pix translates pictures | --source PATH
     --source nowhere.png | --source nowhere.png does not exist | name pictures
-    --source notes.txt | --source notes.txt cannot be read as a picture | cannot identify
+    --source notes.txt | --source notes.txt cannot be read as a picture | not a picture
     --source empty | No pictures in | empty
     --source photos -n 4 | -n 4, but --source has only 3 pictures | leave -n out
     --source photos --seeds 1,2 | 3 pictures in --source, but 2 seeds | one seed per picture
