@@ -324,11 +324,13 @@ def check_data(data: Any, processes: int, model: GANModule) -> None:
     """Checks that the data exists, and that its batches divide into parts that the model can be trained on."""
     if not isinstance(data, GANDataModule):
         return
-    parts = processes * model.microbatches
+    parts = processes * model.microbatches * model.batch_parts
     if data.batch_size % parts:
+        split = f" x {model.batch_parts} (parts for {type(model).__name__})" if model.batch_parts > 1 else ""
+        multiple = max(data.batch_size // parts, 1) * parts
         raise UserError(
             f"data.batch_size {data.batch_size} is not divisible by {processes} (processes) x {model.microbatches} "
-            f"(model.microbatches); choose a multiple of {parts}, such as {max(data.batch_size // parts, 1) * parts}"
+            f"(model.microbatches){split}; choose a multiple of {parts}, such as {multiple}"
         )
     data.prepare_data()
     loader = data.train_dataloader()

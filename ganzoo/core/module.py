@@ -92,6 +92,7 @@ class GANModule(LightningModule):
     source_channels: int | None = None  # of the generator's input image; None if it takes none
     boundary: float | None = 0.0  # between D's logits of fakes and of reals; None: there are no such logits
     real_scores_higher: bool = True  # D's outputs are larger for reals than for fakes; False for energies
+    batch_parts: int = 1  # into which `play` splits a batch
     images_seen: int  # over all processes; schedules are functions of it
     unaveraged: int  # images seen since the last update of the averaged generator
     players: dict[PlayerName, Player]  # while training

@@ -38,3 +38,9 @@ def hinge_real(scores: Tensor) -> Tensor:
 def hinge_fake(scores: Tensor) -> Tensor:
     """E max(0, 1 + D) over fakes, a scalar; G minimises -E D, whose gradient does not vanish where D rejects fakes."""
     return relu(1 + scores).mean()
+
+
+def relativistic(higher: Tensor, lower: Tensor) -> Tensor:
+    """-E log sigmoid(a - b) over pairs of scores a and b, a scalar (Jolicoeur-Martineau 2018, arXiv:1807.00734): D's
+    loss of reals a and fakes b, and G's of fakes a and reals b."""
+    return softplus(lower - higher).mean()

@@ -47,8 +47,19 @@ def squared_gradients(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         f: images [N, C, H, W] -> scores [N]; scores of different images are independent.
         x: images.
     """
+    return scores_and_squared_gradients(f, x)[1]
+
+
+def scores_and_squared_gradients(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """f(x) [N], and `squared_gradients` of it, by one evaluation of f; both differentiable."""
+
+    def total(images: Tensor) -> tuple[Tensor, Tensor]:
+        scores = f(images)
+        return scores.sum(), scores
+
     with torch.autocast(x.device.type, enabled=False):
-        return torch.func.grad(lambda images: f(images).sum())(x.float()).flatten(1).square().sum(1)
+        gradient, scores = torch.func.grad(total, has_aux=True)(x.float())
+        return scores, gradient.flatten(1).square().sum(1)
 
 
 def squared_differences(before: Tensor, after: Tensor, step: float) -> Tensor:
