@@ -11,7 +11,7 @@ SMALL |= {"num_classes": 3, "source_channels": 2, "blocks": 1}
 OTHERS = {"ImprovedGAN": {"d_hidden": 32}}  # its last layers have a quarter: both of two ReLUs may be inactive
 DEEP = ("SNGAN", "ProjectionGAN", "SAGAN", "BigGAN", "ContraGAN", "ReACGAN")
 OTHERS |= {name: {"image_size": 8} for name in DEEP}  # faster
-OTHERS |= {"R3GAN": {"image_size": 8, "group_size": 4, "gamma": 0.5, "burn_in": 100.0}}
+OTHERS |= {"R3GAN": {"image_size": 8, "group_size": 2, "gamma": 0.5, "burn_in": 100.0}}
 
 
 def small(name: str) -> dict[str, int]:

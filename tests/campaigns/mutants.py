@@ -138,6 +138,11 @@ NAMED: dict[str, list[Mutant]] = {  # mutants that once survived
         Mutant("ganzoo/variants/biggan.py", "wide=True, orthogonal=True", "wide=True"),
         Mutant("ganzoo/layers/standing.py", "True, None", "True, 0.1"),
     ],
+    "R3GAN": [
+        Mutant("ganzoo/variants/r3gan.py", "t[i::2]", "t.chunk(2)[i]"),
+        Mutant("ganzoo/variants/r3gan.py", "max(1.0, at(0.0,", "max(1.0, at(self.final_half_life,"),
+        Mutant("ganzoo/networks/r3gan.py", "n if of_d else 1", "1"),
+    ],
     "LadderEBGAN": [
         Mutant("ganzoo/variants/ladder_ebgan.py", "noise: NonNegative = 0.3", "noise: NonNegative = 0.45"),
         Mutant("ganzoo/variants/ladder_ebgan.py", "(5000.0,)", "(7500.0,)"),

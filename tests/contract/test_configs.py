@@ -17,7 +17,7 @@ from ganzoo.checkpoint.sealed import read
 from ganzoo.cli import main
 from ganzoo.cli.paths import additions, configs
 from ganzoo.data.prepare import prepare
-from tests.variants import SMALL
+from tests.variants import small as sizes_of
 
 ROOT = Path(__file__).parents[2] / "configs"
 EMBEDDED = {"Digits", "Emoji", "Gaussians", "MNIST5k", "Tones"}
@@ -78,8 +78,9 @@ def test_every_config_trains_for_one_step(name, tmp_path, monkeypatch):
     if arguments.get("image_size") == 256:
         quick += ["--data.image_size", "64"]
     variant = getattr(ganzoo, model["class_path"])
-    takes = inspect.signature(variant.__init__).parameters
-    small = {key: SMALL[key] for key in ("width", "hidden", "d_hidden", "blocks") if key in takes and cls not in QUICK}
+    takes = set(inspect.signature(variant.__init__).parameters)
+    sizes = {"width", "hidden", "d_hidden", "blocks", "group_size"} & (set() if cls in QUICK else takes)
+    small = {key: value for key, value in sizes_of(model["class_path"]).items() if key in sizes}
     quick += [word for key, value in small.items() for word in (f"--model.{key}", str(value))]
     assert main(["fit", "--config", str(CONFIGS[name]), *quick]) == 0
     (run,) = Path("runs").iterdir()

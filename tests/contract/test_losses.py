@@ -119,6 +119,7 @@ READS = {  # terms of G's loss that depend on real images in the papers, and why
     "Pix2Pix": {"l1"},  # the distance to the target
     "CycleGAN": {"source", "cycle"},  # the image is translated and reconstructed
     "ImprovedGAN": {"features"},  # means of D's features are matched
+    "R3GAN": {"relativistic"},  # a fake's score is compared with that of a real
 }
 
 
