@@ -122,9 +122,8 @@ class R3GAN(GANModule):
         real, r1 = self.judge(batch["image"], y, batch, 0)
         fakes = self.fakes(batch)
         fake, r2 = self.judge(fakes, y, batch, 1) if self.r2 else (self.discriminate(fakes, y), None)
-        terms = {"relativistic": relativistic(real, fake)}
-        if not self.relativistic:
-            terms = {"real": -log_real(real), "fake": -log_fake(fake)}
+        pairs, single = {"relativistic": relativistic(real, fake)}, {"real": -log_real(real), "fake": -log_fake(fake)}
+        terms = pairs if self.relativistic else single
         penalties = {"r1": r1} if r2 is None else {"r1": r1, "r2": r2}
         return terms | {name: self.gamma / 2 * squares.mean() for name, squares in penalties.items()}
 
@@ -142,7 +141,7 @@ class R3GAN(GANModule):
             scores, squares = scores_and_squared_gradients(score, x)
             return self.augment.heard(x, scores), squares
         with torch.autocast(x.device.type, enabled=False):  # too coarse for differences
-            scores = score(x)
+            scores = score(x.float())
             with self.augment.again(self.augment.calls - 1):
                 near = score(x.float() + self.difference * batch["noise"][:, which])
             return scores, squared_differences(scores, near, self.difference)

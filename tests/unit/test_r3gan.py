@@ -318,6 +318,17 @@ def test_differences_estimate_the_gradients(augment):
     assert not torch.equal(batch["noise"][:, 0], batch["noise"][:, 1])
 
 
+def test_differences_are_in_float32_under_mixed_precision():
+    gan = lively(difference=0.001).eval()
+    batch = batch_of(gan)
+    exact = gan.discriminator_loss(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = gan.discriminator_loss(batch)
+    for name in exact:
+        assert half[name].dtype == torch.float32 and half[name].item() == pytest.approx(exact[name].item(), rel=0.1)
+    fit(r3gan(difference=0.001), steps=1, precision="bf16-mixed")
+
+
 def test_noise_is_drawn_for_differences_only():
     gan, seed = r3gan(difference=0.1, image_size=[8, 16]), torch.Generator()
     assert r3gan().draw(3, seed).keys() == {"z"}
