@@ -40,6 +40,7 @@ from ganzoo.core.player import PLAYERS, Player, PlayerName, clip_gradients
 from ganzoo.core.random import Randomness
 from ganzoo.core.strategy import check_trainer
 from ganzoo.core.types import Batch, Equation, Latent, Terms, floats_as, full_precision
+from ganzoo.networks.features import load_features
 from ganzoo.optim.adam import for_more_steps, initial
 from ganzoo.penalties import Penalty
 
@@ -356,6 +357,7 @@ class GANModule(LightningModule):
         self.augment.check(self)
         penalised.check(self)
         freeze(self.discriminator, layers=self.freeze_d)
+        load_features(self)
         training_state.take_from_data(self, data, stage)
 
     def configure_model(self) -> None:
