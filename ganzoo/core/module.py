@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -45,7 +45,7 @@ from ganzoo.optim.adam import for_more_steps, initial
 from ganzoo.penalties import Penalty
 
 
-class GANModule(LightningModule):
+class GANModule(LightningModule, ABC):
     """A GAN: two networks, two equations, and the order of the updates.
 
     A variant sets `self.generator`, `self.discriminator` and `self.z_dim` in its `__init__` and implements the two
