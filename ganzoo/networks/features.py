@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate, normalize
 from ganzoo.core.limits import Size, sides
 from ganzoo.core.text import closest, visible
 from ganzoo.evaluation.classifier import PINNED, pinned
-from ganzoo.evaluation.downloads import fetch, tensors
+from ganzoo.evaluation.downloads import fetch, place, tensors
 
 UNIT = (0.5,) * 3, (0.5,) * 3
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -69,6 +69,7 @@ class Features(nn.Module):
 
     Attributes:
         source: its entry in `SOURCES`.
+        stages: the layers up to the first map, from there to the second, ...; empty until they are loaded.
 
     Raises:
         ValueError: the name is unknown, or the images have neither 1 nor 3 channels.
@@ -85,17 +86,17 @@ class Features(nn.Module):
         if channels not in (1, 3):
             raise ValueError(f"features: {name} reads grey or RGB images, but they have {channels} channels")
         self.name, self.source = name, SOURCES[name]
-        self._stages: list[nn.Module] = []  # in a list, so that torch does not see them
+        self.stages: list[nn.Module] = []  # in a list, so that torch does not see them
         for key, value in zip(("mean", "std"), self.source.inputs, strict=True):
             self.register_buffer(key, torch.tensor(value).view(-1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        if not self._stages:
+        if not self.stages:
             self.load()
         x = (enlarged(x, self.source.side).expand(-1, 3, -1, -1) + 1) / 2
         x = (x - self.mean) / self.std
         maps = []
-        for stage in self._stages:
+        for stage in self.stages:
             x = stage(x)
             maps.append(x)
         return maps
@@ -107,9 +108,17 @@ class Features(nn.Module):
             FileNotFoundError: its weights could not be downloaded; the message says where to put the file.
             ValueError: a weight file has another hash.
         """
-        if not self._stages:
+        if not self.stages:
             stages = nn.ModuleList(_stages(self.name, self.source)).eval().requires_grad_(False)
-            self._stages = list(stages.to(self.mean.device, self.mean.dtype))
+            self.stages = list(stages.to(self.mean.device, self.mean.dtype))
+
+    def are_in(self, network: nn.Module) -> bool:
+        """Whether a network contains this one's weights; False if they are not on this machine."""
+        if not self.stages and self.source.url and not place(self.source.url).is_file():
+            return False
+        self.load()
+        first = next(self.stages[0].parameters()).cpu()
+        return any(p.shape == first.shape and torch.equal(p.cpu(), first) for p in network.parameters())
 
     def sizes(self, image_size: Size) -> list[tuple[int, int]]:
         """Height and width of the maps, rounded down."""
@@ -138,7 +147,7 @@ class Features(nn.Module):
             )
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        for stage in self._stages:
+        for stage in self.stages:
             stage._apply(fn, recurse)
         return super()._apply(fn, recurse)
 

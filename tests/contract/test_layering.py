@@ -61,7 +61,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     },
     "evaluation": (RANK_0 | {"evaluation/determinism", "evaluation/interfaces"}, {*LIGHTNING, "safetensors"}),
     **{f"evaluation/{name}": (RANK_0 | {"evaluation"}, LIGHTNING) for name in TOGETHER},
-    "evaluation/assemble": (RANK_0 | CORE | {"data", "evaluation"}, TORCH),
+    "evaluation/assemble": (RANK_0 | CORE | {"data", "evaluation", "networks/features"}, TORCH),
     "variants": (RANK_0 | RANK_1 | CORE, {"torch", "lightning"}),
     "callbacks": (RANK_0 | RANK_1 | CORE | {"evaluation"}, {*LIGHTNING, "rich", "yaml"}),
     "checkpoint/pretrained": (RANK_0 | CORE | {"", "variants"}, {"torch", "safetensors", "huggingface_hub"}),

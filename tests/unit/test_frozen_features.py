@@ -10,8 +10,10 @@ import torch
 from torch import nn
 from torchvision import models
 
+import ganzoo
 import ganzoo.networks.features as module
 from ganzoo.evaluation.classifier import PINNED, pinned
+from ganzoo.evaluation.extractors import Custom
 from ganzoo.networks.features import Features, load_features, perceptual_distance
 
 
@@ -71,7 +73,7 @@ def test_maps_of_torchvision_are_those_before_the_next_layers(untrained, images)
 def test_nothing_trains_or_stores_them(images):
     features = Features("emoji-training").train()
     first = features(images)
-    assert not list(features.parameters()) and not any(stage.training for stage in features._stages)
+    assert not list(features.parameters()) and not any(stage.training for stage in features.stages)
     assert [key for key, _ in features.named_buffers()] == ["mean", "std"]
     (identity,) = features.state_dict().values()
     assert bytes(identity.tolist()).decode() == f"emoji-training {PINNED['emoji-training'][:8]}"
@@ -164,3 +166,26 @@ def test_perceptual_distance(images):
     assert torch.equal(perceptual_distance(features, images, images), torch.zeros(2))
     distance.sum().backward()
     assert target.grad is None and x.grad.abs().sum() > 0
+
+
+def test_features_that_train_do_not_judge(monkeypatch):
+    """By weights, so under any name; those of scores are others."""
+    from ganzoo.data import ArrayImages
+    from tests.variants import small
+
+    gan = ganzoo.ProjectedGAN(**{**small("ProjectedGAN"), "channels": 3, "num_classes": None})
+    images = ArrayImages(torch.randint(256, (20, 3, 8, 8), dtype=torch.uint8))
+    mine = Custom(Tail(pinned("emoji-training")), "mine", channels=3, image_size=(8, 8))
+    with pytest.raises(ValueError, match="mine has the features that the model was trained with .*: choose another"):
+        ganzoo.evaluate(gan, images, ["fid"], n=20, extractor=mine)
+    assert ganzoo.evaluate(gan, images, ["kid:size=10"], n=20, extractor="emoji-tone").scores
+    assert not Features("vgg16").are_in(pinned("emoji-training"))  # not downloaded
+
+
+class Tail(nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return self.network(nn.functional.interpolate(x, (32, 32)))[0]
