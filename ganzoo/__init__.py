@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ganzoo.variants.biggan import BigGAN as BigGAN
     from ganzoo.variants.contragan import ContraGAN as ContraGAN
     from ganzoo.variants.reacgan import ReACGAN as ReACGAN
+    from ganzoo.variants.fastgan import FastGAN as FastGAN
     from ganzoo.variants.projectedgan import ProjectedGAN as ProjectedGAN
 
     # isort: on

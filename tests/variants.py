@@ -9,13 +9,11 @@ import ganzoo
 
 SMALL = {"image_size": 16, "channels": 1, "width": 4, "hidden": 16, "d_hidden": 8, "z_dim": 6}
 SMALL |= {"num_classes": 3, "source_channels": 2, "blocks": 1}
-OTHERS: dict[str, dict[str, Any]] = {
-    "ImprovedGAN": {"d_hidden": 32}
-}  # its last layers have a quarter: both of two ReLUs may be inactive
+OTHERS: dict[str, dict[str, Any]] = {}
+OTHERS["ImprovedGAN"] = {"d_hidden": 32}  # its last layers have a quarter: both of two ReLUs may be inactive
 DEEP = ("SNGAN", "ProjectionGAN", "SAGAN", "BigGAN", "ContraGAN", "ReACGAN")
 OTHERS |= {name: {"image_size": 8} for name in DEEP}  # faster
-
-
+OTHERS["FastGAN"] = {"image_size": 32, "width": 2, "similarity": "pixels"}  # LPIPS' network is downloaded
 OTHERS["ProjectedGAN"] = {"image_size": 8, "d_width": 4, "features": "emoji-training"}
 
 

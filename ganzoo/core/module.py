@@ -91,6 +91,7 @@ class GANModule(LightningModule, ABC):
     class_names: Sequence[str] = ()  # in the order of the labels, from the data; empty if unknown
     readings: training_state.Readings = {}  # how files became "image" and "source"; empty if unknown
     source_channels: int | None = None  # of the generator's input image; None if it takes none
+    several_sizes: bool = False  # `make_fakes` returns a tuple: images, and the same images in other sizes
     boundary: float | None = 0.0  # between D's logits of fakes and of reals; None: there are no such logits
     real_scores_higher: bool = True  # D's outputs are larger for reals than for fakes; False for energies
     images_seen: int  # over all processes; schedules are functions of it

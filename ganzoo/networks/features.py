@@ -5,11 +5,12 @@ A weight file is checked against its hash. The emoji classifier's comes with gan
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, normalize
+from torch.nn.functional import interpolate
 
 from ganzoo.core.limits import Size, sides
 from ganzoo.core.text import closest, visible
@@ -66,6 +67,7 @@ class Features(nn.Module):
     Args:
         name: a key of `SOURCES`.
         channels: of the images.
+        otherwise: what to do without the weights, for the message.
 
     Attributes:
         source: its entry in `SOURCES`.
@@ -78,14 +80,19 @@ class Features(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, name: str = "efficientnet_b0", channels: int = 3) -> None:
+    def __init__(
+        self,
+        name: str = "efficientnet_b0",
+        channels: int = 3,
+        otherwise: str = "choose features that come with ganzoo (emoji-training)",
+    ) -> None:
         super().__init__()
         if name not in SOURCES:
             cure = f"it takes {', '.join(SOURCES)}"
             raise ValueError(f"features is {visible(name)}{closest(name, list(SOURCES), cure)}")
         if channels not in (1, 3):
             raise ValueError(f"features: {name} reads grey or RGB images, but they have {channels} channels")
-        self.name, self.source = name, SOURCES[name]
+        self.name, self.source, self.otherwise = name, SOURCES[name], otherwise
         self.stages: list[nn.Module] = []  # in a list, so that torch does not see them
         for key, value in zip(("mean", "std"), self.source.inputs, strict=True):
             self.register_buffer(key, torch.tensor(value).view(-1, 1, 1), persistent=False)
@@ -109,7 +116,7 @@ class Features(nn.Module):
             ValueError: a weight file has another hash.
         """
         if not self.stages:
-            stages = nn.ModuleList(_stages(self.name, self.source)).eval().requires_grad_(False)
+            stages = nn.ModuleList(_stages(self.name, self.source, self.otherwise)).eval().requires_grad_(False)
             self.stages = list(stages.to(self.mean.device, self.mean.dtype))
 
     def are_in(self, network: nn.Module) -> bool:
@@ -159,20 +166,32 @@ def load_features(model: nn.Module) -> None:
             module.load()
 
 
-def perceptual_distance(features: Features, x: Tensor, target: Tensor) -> Tensor:
+def perceptual_distance(
+    features: Features, x: Tensor, target: Tensor, weights: Sequence[Tensor] | None = None
+) -> Tensor:
     """Distances [N] between feature maps of two images [N, C, H, W]; no gradient reaches the target.
 
-    The vectors at each pixel are scaled to length 1; their squared distance is averaged over the pixels of a map, and
-    summed over the maps: LPIPS without its fitted weights (Zhang et al. 2018, arXiv:1801.03924, eq. 1).
+    The vectors at each pixel are scaled to length 1; the sum of their squared differences is averaged over the pixels
+    of a map, and summed over the maps (LPIPS, Zhang et al. 2018, arXiv:1801.03924, eq. 1).
+
+    Args:
+        features: the network.
+        x: images.
+        target: images.
+        weights: of the channels in the sum, [c, 1, 1] for each map: LPIPS' are fitted; None: 1.
     """
     with torch.no_grad():
-        targets = features(target)
-    return torch.stack(
-        [
-            (normalize(a, eps=1e-10) - normalize(b, eps=1e-10)).square().sum(1).mean((1, 2))
-            for a, b in zip(features(x), targets, strict=True)
-        ]
-    ).sum(0)
+        targets = [unit(h) for h in features(target)]
+    gaps = [(unit(h) - t).square() for h, t in zip(features(x), targets, strict=True)]
+    if weights is not None:
+        gaps = [w * gap for w, gap in zip(weights, gaps, strict=True)]
+    return torch.stack([gap.sum(1).mean((1, 2)) for gap in gaps]).sum(0)
+
+
+def unit(h: Tensor) -> Tensor:
+    """Vectors [N, c, h, w] of length 1, at least float32; the derivative is bounded near 0."""
+    h = h if h.dtype == torch.float64 else h.float()
+    return h / (h.square().sum(1, keepdim=True) + 1e-8).sqrt()
 
 
 def enlarged(x: Tensor, side: int) -> Tensor:
@@ -186,7 +205,7 @@ def enlarged_size(height: int, width: int, side: int) -> tuple[int, int]:
     return round(height * scale), round(width * scale)
 
 
-def _stages(name: str, source: Source) -> list[nn.Module]:
+def _stages(name: str, source: Source, otherwise: str) -> list[nn.Module]:
     """The layers up to the first map, from there to the second, ..."""
     if not source.url:
         first, *others = cast(nn.ModuleList, pinned(name).stages)
@@ -194,8 +213,7 @@ def _stages(name: str, source: Source) -> list[nn.Module]:
     from torchvision import models
 
     what = f"the weights of the features {name}"
-    otherwise = ", choose features that come with ganzoo (emoji-training)"
-    weights = tensors(fetch(what, source.url, source.weights, otherwise), source.url)
+    weights = tensors(fetch(what, source.url, source.weights, f", {otherwise}"), source.url)
     with torch.device("meta"):
         network = models.get_model(name)
     network.load_state_dict(weights, assign=True)

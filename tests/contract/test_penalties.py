@@ -39,11 +39,12 @@ MIXING = {
     "InfoGAN",
     "LadderEBGAN",
     "ProjectedGAN",
+    "FastGAN",
 }  # by batch norm, at the sizes of `small`
 REFUSED = {
     **{kind: SEVERAL | MIXING for kind in (R1, R2, GradientPenalty)},
-    BCR: SEVERAL | {"Pix2Pix"},
-    ZCR: SEVERAL | {"Pix2Pix"},
+    BCR: SEVERAL | {"Pix2Pix", "FastGAN"},
+    ZCR: SEVERAL | {"Pix2Pix", "FastGAN"},
     LeCam: SEVERAL,
     Orthogonal: set(),
 }
