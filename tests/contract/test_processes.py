@@ -28,7 +28,7 @@ from ganzoo.variants.gan import mean_pixels
 from tests.variants import small
 
 EVERYTHING = {"n_critic": 2, "microbatches": 2, "clip_norm": 0.1}
-RESIDUAL = {"SNGAN", "ProjectionGAN", "SAGAN", "BigGAN", "ProjectedGAN"}
+RESIDUAL = {"SNGAN", "ProjectionGAN", "SAGAN", "BigGAN", "ProjectedGAN", "FastGAN"}
 TWO_RATES = {"SAGAN", "BigGAN"}  # D has an optimizer of its own
 
 
