@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from ganzoo.variants.contragan import ContraGAN as ContraGAN
     from ganzoo.variants.reacgan import ReACGAN as ReACGAN
     from ganzoo.variants.r3gan import R3GAN as R3GAN
+    from ganzoo.variants.fastgan import FastGAN as FastGAN
+    from ganzoo.variants.projectedgan import ProjectedGAN as ProjectedGAN
 
     # isort: on
     from ganzoo.checkpoint.pretrained import load as load

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import ganzoo
 
 SMALL = {"image_size": 16, "channels": 1, "width": 4, "hidden": 16, "d_hidden": 8, "z_dim": 6}
 SMALL |= {"num_classes": 3, "source_channels": 2, "blocks": 1}
-OTHERS = {"ImprovedGAN": {"d_hidden": 32}}  # its last layers have a quarter: both of two ReLUs may be inactive
+OTHERS: dict[str, dict[str, Any]] = {}
+OTHERS["ImprovedGAN"] = {"d_hidden": 32}  # its last layers have a quarter: both of two ReLUs may be inactive
 DEEP = ("SNGAN", "ProjectionGAN", "SAGAN", "BigGAN", "ContraGAN", "ReACGAN")
 OTHERS |= {name: {"image_size": 8} for name in DEEP}  # faster
 OTHERS |= {"R3GAN": {"image_size": 8, "group_size": 2, "gamma": 0.5, "burn_in": 100.0}}
+OTHERS["FastGAN"] = {"image_size": 32, "width": 2, "similarity": "pixels"}  # LPIPS' network is downloaded
+OTHERS["ProjectedGAN"] = {"image_size": 8, "d_width": 4, "features": "emoji-training"}
 
 
-def small(name: str) -> dict[str, int]:
+def small(name: str) -> dict[str, Any]:
     parameters = inspect.signature(getattr(ganzoo, name).__init__).parameters
     return {key: value for key, value in SMALL.items() if key in parameters} | OTHERS.get(name, {})

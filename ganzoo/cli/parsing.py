@@ -120,6 +120,10 @@ def _no_class(text: str, base: type[Any]) -> str:
     """jsonargparse's error for a value that names no subclass of `base`, with a hint."""
     if "Got value: {" in text:
         return "has keys other than class_path and init_args; move arguments below init_args"
+    for cls in _classes(base):
+        if f"{cls.__module__}.{cls.__qualname__} is abstract" in text:
+            lacking = ", ".join(sorted(cls.__abstractmethods__))
+            return f"{cls.__name__} has no {lacking}; define it, as ganzoo/variants/gan.py does"
     known = list(dict.fromkeys(cls.__name__ for cls in _classes(base)))
     cure = f"choose from {', '.join(known[:20])}, or write your own as my_file.MyClass"
     name = re.search(r"(?:string|value): (\S+)", text)

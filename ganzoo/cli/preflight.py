@@ -289,11 +289,8 @@ def check_folder(folder: Path, option: str) -> None:
 
 
 def check_model(model: nn.Module) -> None:
-    """Checks that a variant has equations, latents, networks with weights, and working optimizers."""
+    """Checks that a variant has latents, networks with weights, and working optimizers."""
     cls = type(model)
-    for name in ("discriminator_loss", "generator_loss"):
-        if getattr(getattr(cls, name), "__isabstractmethod__", False):
-            raise UserError(f"{cls.__name__} has no {name}; define it, as ganzoo/variants/gan.py does")
     if getattr(cls, "latent", None) is GANModule.latent and not hasattr(model, "z_dim"):
         raise UserError(f"{cls.__name__} has no z_dim; set self.z_dim in its __init__, or define latent")
     for player in PLAYERS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -40,11 +40,12 @@ from ganzoo.core.player import PLAYERS, Player, PlayerName, clip_gradients
 from ganzoo.core.random import Randomness
 from ganzoo.core.strategy import check_trainer
 from ganzoo.core.types import Batch, Equation, Latent, Terms, floats_as, full_precision
+from ganzoo.networks.features import load_features
 from ganzoo.optim.adam import for_more_steps, initial
 from ganzoo.penalties import Penalty
 
 
-class GANModule(LightningModule):
+class GANModule(LightningModule, ABC):
     """A GAN: two networks, two equations, and the order of the updates.
 
     A variant sets `self.generator`, `self.discriminator` and `self.z_dim` in its `__init__` and implements the two
@@ -90,6 +91,7 @@ class GANModule(LightningModule):
     class_names: Sequence[str] = ()  # in the order of the labels, from the data; empty if unknown
     readings: training_state.Readings = {}  # how files became "image" and "source"; empty if unknown
     source_channels: int | None = None  # of the generator's input image; None if it takes none
+    several_sizes: bool = False  # `make_fakes` returns a tuple: images, and the same images in other sizes
     boundary: float | None = 0.0  # between D's logits of fakes and of reals; None: there are no such logits
     real_scores_higher: bool = True  # D's outputs are larger for reals than for fakes; False for energies
     batch_parts: int = 1  # into which `play` splits a batch
@@ -357,6 +359,7 @@ class GANModule(LightningModule):
         self.augment.check(self)
         penalised.check(self)
         freeze(self.discriminator, layers=self.freeze_d)
+        load_features(self)
         training_state.take_from_data(self, data, stage)
 
     def configure_model(self) -> None:

@@ -175,6 +175,8 @@ def refusal(penalty: Penalty, model: GANModule) -> str | None:
     """Why a penalty does not work with a model; None if it does."""
     if penalty.scores and several(model):
         return "it has several discriminators"
+    if penalty.fakes and model.several_sizes:
+        return "G makes images of several sizes"
     return penalty.problem(model)
 
 

@@ -22,7 +22,10 @@ class Batch(TypedDict, total=False):
     labelled: tuple[Tensor, Tensor]  # (image, label): labelled images for semi-supervised learning
     z: Latent  # latents: `minimize` adds them and all else from `GANModule.draw`, so equations draw nothing
     u: Tensor  # [N] uniform in [0, 1): interpolation weights of reals and fakes, if the variant draws them
-    noise: Tensor  # [N, 2, C, H, W] normal: added to reals and fakes, for differences of scores, likewise
+    perturbation: Tensor  # [N, 2, C, H, W] normal: added to reals and fakes, for differences of scores, likewise
+    noise: list[Tensor]  # [N, 1, h, w] standard normal, for the layers of a generator that adds it
+    soft: Tensor  # [N, 2, ...] uniform in [0.8, 1): targets of D's logits of reals and of fakes, where they are random
+    quadrant: Tensor  # [N] int64, 0 to 3: the part of an image that a decoder reconstructs
     keys: Tensor  # [N] int64 seeds of the augmentation, if there is one
     pseudo: Any  # random inputs of the fakes that replace reals, with APA
     drawn: dict[str, Any]  # random inputs of each penalty, by its name

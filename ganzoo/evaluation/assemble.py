@@ -23,6 +23,7 @@ from ganzoo.evaluation.measure import Evaluation
 from ganzoo.evaluation.record import Report
 from ganzoo.evaluation.sources import Fakes, Reals, Reference, check_images
 from ganzoo.evaluation.sweep import Progress
+from ganzoo.networks.features import Features
 
 
 def evaluate(
@@ -105,7 +106,23 @@ def assemble(
         like = readings.of(reals).get("image")
         check_images(images := _images(fakes, resize, "fakes", like), "the fakes")
         source = Reals(images, device or "cpu", _name(fakes))
-    return Evaluation(source, reference, metrics, extractor=extractor, weights=weights, device=device or "cpu")
+    evaluation = Evaluation(source, reference, metrics, extractor=extractor, weights=weights, device=device or "cpu")
+    if model is not None and evaluation.extractor is not None:
+        _check_features(model, evaluation.extractor)
+    return evaluation
+
+
+def _check_features(model: GANModule, extractor: Extractor) -> None:
+    """
+    Raises:
+        ValueError: the model was trained with the extractor's features.
+    """
+    for module in model.modules():
+        if isinstance(module, Features) and module.are_in(extractor.network):
+            raise ValueError(
+                f"{extractor.name} has the features that the model was trained with ({module.name}), so its scores "
+                "would be too good: choose another extractor"
+            )
 
 
 def _reference(reals: Any, split: Split | None, model: GANModule | None, resize: Size | None) -> Reference | None:

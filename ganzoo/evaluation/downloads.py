@@ -22,7 +22,7 @@ def fetch(what: str, url: str, hashed: str, otherwise: str = "") -> Path:
         FileNotFoundError: the download failed; the message says where to put the file.
         ValueError: an existing file has another hash.
     """
-    path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
+    path = place(url)
     if path.is_file():
         if not (found := sha256(path)).startswith(hashed):
             raise ValueError(f"{path} is damaged or a different file: its sha256 is {found[:8]}..., not {hashed}...; "
@@ -42,6 +42,11 @@ def fetch(what: str, url: str, hashed: str, otherwise: str = "") -> Path:
     finally:
         socket.setdefaulttimeout(timeout)
     return path
+
+
+def place(url: str) -> Path:
+    """Where a downloaded file is kept: in torch.hub's folder."""
+    return Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
 
 
 def sha256(path: Path) -> str:

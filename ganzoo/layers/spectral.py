@@ -42,6 +42,22 @@ class SpectralConv2d(Conv2d):
         return self._conv_forward(x, normalised(self), self.bias)
 
 
+class SpectralUnfold(SpectralConv2d):
+    """z [N, n] -> [N, m, h, w]: a transposed convolution of a single pixel, with the weight W / sigma(W), no bias.
+
+    Args:
+        n: size of z.
+        m: feature maps.
+        size: (h, w).
+    """
+
+    def __init__(self, n: int, m: int, size: tuple[int, int]) -> None:
+        super().__init__(n, m, size, bias=False)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.einsum("bn,mnhw->bmhw", z, normalised(self))
+
+
 class SpectralLinear(nn.Linear):
     """A linear layer with the weight W / sigma(W)."""
 

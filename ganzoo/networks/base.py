@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 
 from ganzoo.core.limits import Size, normal_size, sides
@@ -86,3 +86,33 @@ def attended(image_size: Size, attention: int) -> int:
         least = side >> reductions(n)
         raise ValueError(f"attention is {attention}, but D's feature maps have {least} pixels or more: use {least}")
     return found
+
+
+# Feature maps of FastGAN's generator (Liu et al. 2021, arXiv:2101.04775) at 4, 8, 16, ..., 1024 pixels, in multiples of
+# its width
+GATED = (16, 8, 4, 2, 2, 1, 1 / 2, 1 / 4, 1 / 8)
+
+
+def gated_layout(image_size: Size) -> tuple[int, int, int]:
+    """(n, h, w) for images of h 2^n x w 2^n pixels, with 4 to 7 pixels on the shorter side and n from 3 to 8.
+
+    Raises:
+        ValueError: there is no such n.
+    """
+
+    def doublings(height: int, width: int) -> int:
+        return (min(height, width) // 4).bit_length() - 1
+
+    def takes(height: int, width: int) -> bool:
+        n = doublings(height, width)
+        return 3 <= n < len(GATED) and halvings(height, width) >= n
+
+    what = "the network doubles the height and width 3 to 8 times, from a shorter side of 4 to 7 pixels up"
+    height, width = shape(image_size, takes, what)
+    n = doublings(height, width)
+    return n, height >> n, width >> n
+
+
+def gated_maps(width: float, multiples: Sequence[float] = GATED) -> list[int]:
+    """Numbers of feature maps, at least 1."""
+    return [max(1, int(width * multiple)) for multiple in multiples]

@@ -64,6 +64,7 @@ class Penalty(Option):
 
     interval: int = 1  # batches per update of D by the penalty; above 1 in an optimizer step of its own
     scores: bool = True  # whether it needs D's scores
+    fakes: bool = False  # whether it needs fakes as images, not only their scores
 
     @property
     def name(self) -> str:

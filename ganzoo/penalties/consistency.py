@@ -29,6 +29,8 @@ class BCR(Penalty):
         flip: whether T mirrors.
     """
 
+    fakes = True
+
     def __init__(
         self,
         real: NonNegative = 10.0,
@@ -79,6 +81,8 @@ class ZCR(Penalty):
         generator: weight of G's term.
         noise: standard deviation of the change of the latent.
     """
+
+    fakes = True
 
     def __init__(self, discriminator: NonNegative = 20.0, generator: NonNegative = 0.5, noise: Positive = 0.05) -> None:
         super().__init__()

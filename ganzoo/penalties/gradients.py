@@ -81,6 +81,8 @@ class R2(R1):
         difference: as in `R1`.
     """
 
+    fakes = True
+
     def discriminator_terms(self, view: View) -> Terms:
         return {self.name: self.weight / 2 * self.squares(view, "fakes").mean()}
 
@@ -99,6 +101,8 @@ class GradientPenalty(_OfGradients):
         one_sided: do not penalise shorter gradients.
         interval: as in `R1`.
     """
+
+    fakes = True
 
     def __init__(
         self, weight: NonNegative = 10.0, norm: NonNegative = 0.0, one_sided: bool = False, interval: Count = 1

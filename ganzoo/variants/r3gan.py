@@ -143,7 +143,7 @@ class R3GAN(GANModule):
         with torch.autocast(x.device.type, enabled=False):  # too coarse for differences
             scores = score(x.float())
             with self.augment.again(self.augment.calls - 1):
-                near = score(x.float() + self.difference * batch["noise"][:, which])
+                near = score(x.float() + self.difference * batch["perturbation"][:, which])
             return scores, squared_differences(scores, near, self.difference)
 
     def labels(self, batch: Batch) -> Tensor | None:
@@ -153,7 +153,7 @@ class R3GAN(GANModule):
     def draw(self, n: int, generator: torch.Generator) -> Batch:
         drawn: Batch = {"z": self.latent(n, generator)}
         if self.difference is not None:
-            drawn["noise"] = self.normal(generator, n, 2, *self.shape)
+            drawn["perturbation"] = self.normal(generator, n, 2, *self.shape)
         return drawn
 
     def schedule(self, images_seen: int) -> None:

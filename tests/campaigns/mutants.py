@@ -103,6 +103,17 @@ NAMED: dict[str, list[Mutant]] = {  # mutants that once survived
     "ReACGAN": [
         Mutant("ganzoo/variants/reacgan.py", "attention: Count = 16", "attention: Count = 8"),
     ],
+    "FastGAN": [
+        Mutant("ganzoo/variants/fastgan.py", "0.8 + 0.2 * margins", "0.7 + 0.2 * margins"),
+        Mutant("ganzoo/variants/fastgan.py", "reconstruction: NonNegative = 8.0", "reconstruction: NonNegative = 1.0"),
+        Mutant(
+            "ganzoo/networks/fastgan.py",
+            "normal_(self, 0.02)\n        self.to(memory_format=torch.channels_last)\n\n    def forward(self, x",
+            "normal_(self, 0.03)\n        self.to(memory_format=torch.channels_last)\n\n    def forward(self, x",
+        ),
+        Mutant("ganzoo/networks/fastgan.py", "[small, small, part]", "[small, part, small]"),
+        Mutant("ganzoo/layers/gated.py", "torch.zeros(())", "torch.ones(())"),
+    ],
     "Pix2Pix": [
         Mutant("ganzoo/variants/pix2pix.py", "lr=2e-4", "lr=3e-4"),
         Mutant("ganzoo/variants/pix2pix.py", "beta1=0.5", "beta1=0.75"),

@@ -15,6 +15,7 @@ import ganzoo
 from ganzoo import data
 from ganzoo.checkpoint.sealed import read
 from ganzoo.cli import main
+from ganzoo.cli.parsing import Parser
 from ganzoo.cli.paths import additions, configs
 from ganzoo.data.prepare import prepare
 from tests.variants import small as sizes_of
@@ -37,6 +38,18 @@ def test_all_config_files_are_found():
 def test_every_variant_has_a_config_on_embedded_data(name):
     mine = [yaml.safe_load(path.read_text()) for key, path in CONFIGS.items() if key.startswith(f"{name.lower()}/")]
     assert any(original(config) in EMBEDDED for config in mine)
+
+
+@pytest.mark.parametrize("name", ganzoo.list_models())
+def test_defaults_on_the_command_line_are_those_of_the_constructor(name):
+    """Objects such as optimizers and augmentations, too, also if those of the base class are None."""
+    parser, variant = Parser(), getattr(ganzoo, name)
+    parser.add_subclass_arguments(ganzoo.GANModule, "model")
+    found = parser.parse_args([f"--model={variant.__module__}.{name}"]).model.init_args
+    for key, parameter in inspect.signature(variant.__init__).parameters.items():
+        if key not in ("self", "game"):
+            default, value = parameter.default, found[key]
+            assert default is not None if hasattr(value, "class_path") else value == default
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -79,6 +92,8 @@ def test_every_config_trains_for_one_step(name, tmp_path, monkeypatch):
         quick += ["--data.image_size", "64"]
     variant = getattr(ganzoo, model["class_path"])
     takes = set(inspect.signature(variant.__init__).parameters)
+    if "similarity" in takes and "similarity" not in model.get("init_args", {}):
+        quick += ["--model.similarity", "pixels"]  # LPIPS' network is downloaded
     sizes = {"width", "hidden", "d_hidden", "blocks", "group_size"} & (set() if cls in QUICK else takes)
     small = {key: value for key, value in sizes_of(model["class_path"]).items() if key in sizes}
     quick += [word for key, value in small.items() for word in (f"--model.{key}", str(value))]

@@ -28,7 +28,7 @@ from ganzoo.variants.gan import mean_pixels
 from tests.variants import small
 
 EVERYTHING = {"n_critic": 2, "microbatches": 2, "clip_norm": 0.1}
-RESIDUAL = {"SNGAN", "ProjectionGAN", "SAGAN", "BigGAN"}
+RESIDUAL = {"SNGAN", "ProjectionGAN", "SAGAN", "BigGAN", "ProjectedGAN", "FastGAN"}
 TWO_RATES = {"SAGAN", "BigGAN"}  # D has an optimizer of its own
 
 
@@ -191,6 +191,7 @@ def test_two_processes_average_what_the_shipped_networks_make_of_halves(name, tm
     settings = {"whole": True, "n_critic": 1, **({"clip": 100.0} if name == "WGAN" else {})}  # no clipping
     settings |= {CLASS_LOSSES[name]: 0.0} if name in CLASS_LOSSES else {}
     settings |= {"burn_in": None} if name == "R3GAN" else {}  # constant learning rates
+    settings |= {"augment": None} if name in ("ProjectedGAN", "FastGAN") else {}  # as `by_hand`
     hand = make(name, **settings)
     if name == "GAN":  # its output biases start at the mean of the data
         hand.generator.start_at(mean_pixels(NoiseImages(hand).dataset("train")))

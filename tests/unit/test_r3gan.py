@@ -305,7 +305,7 @@ def test_differences_estimate_the_gradients(augment):
     exact, estimated = (lively(difference=e, augment=augment).eval() for e in (None, 0.001))
     batch = batch_of(estimated)
     batch = {k: v.repeat_interleave(400, 0) for k, v in batch.items()}
-    batch["noise"] = torch.randn(2000, 2, 1, 8, 8, generator=torch.Generator().manual_seed(2))
+    batch["perturbation"] = torch.randn(2000, 2, 1, 8, 8, generator=torch.Generator().manual_seed(2))
     if augment:
         batch["keys"] = torch.arange(5).repeat_interleave(400)
     found = []
@@ -315,7 +315,7 @@ def test_differences_estimate_the_gradients(augment):
     torch.testing.assert_close(found[0]["relativistic"], found[1]["relativistic"])
     for name in ("r1", "r2"):
         assert found[1][name].item() == pytest.approx(found[0][name].item(), rel=0.12)
-    assert not torch.equal(batch["noise"][:, 0], batch["noise"][:, 1])
+    assert not torch.equal(batch["perturbation"][:, 0], batch["perturbation"][:, 1])
 
 
 def test_differences_are_in_float32_under_mixed_precision():
@@ -332,7 +332,7 @@ def test_differences_are_in_float32_under_mixed_precision():
 def test_noise_is_drawn_for_differences_only():
     gan, seed = r3gan(difference=0.1, image_size=[8, 16]), torch.Generator()
     assert r3gan().draw(3, seed).keys() == {"z"}
-    noise = gan.draw(300, seed)["noise"]
+    noise = gan.draw(300, seed)["perturbation"]
     assert noise.shape == (300, 2, 1, 8, 16) and prior(noise) == "standard normal"
 
 
