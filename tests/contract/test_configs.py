@@ -96,6 +96,8 @@ def test_every_config_trains_for_one_step(name, tmp_path, monkeypatch):
         quick += ["--model.similarity", "pixels"]  # LPIPS' network is downloaded
     sizes = {"width", "hidden", "d_hidden", "blocks", "group_size"} & (set() if cls in QUICK else takes)
     small = {key: value for key, value in sizes_of(model["class_path"]).items() if key in sizes}
+    if "features" in takes:
+        quick += ["--model.features", "emoji-training"]  # others are downloaded
     quick += [word for key, value in small.items() for word in (f"--model.{key}", str(value))]
     assert main(["fit", "--config", str(CONFIGS[name]), *quick]) == 0
     (run,) = Path("runs").iterdir()

@@ -12,6 +12,7 @@ from torchvision import models
 
 import ganzoo
 import ganzoo.networks.features as module
+from ganzoo.evaluation.assemble import assemble
 from ganzoo.evaluation.classifier import PINNED, pinned
 from ganzoo.evaluation.extractors import Custom
 from ganzoo.networks.features import Features, load_features, perceptual_distance
@@ -24,12 +25,15 @@ def images():
 
 @pytest.fixture
 def untrained(monkeypatch):
-    """torchvision's networks with random weights, without a download."""
+    """torchvision's EfficientNet with random weights, VGG with zeros, without a download."""
     asked = []
 
     def random(path, url):
+        name = asked[-1].split()[-1]
         torch.manual_seed(0)
-        return models.get_model(asked[-1].split()[-1]).state_dict()
+        with torch.device("meta" if name == "vgg16" else "cpu"):
+            state = models.get_model(name).state_dict()
+        return {key: torch.zeros(value.shape) if value.is_meta else value for key, value in state.items()}
 
     monkeypatch.setattr(module, "fetch", lambda what, *_: asked.append(what))
     monkeypatch.setattr(module, "tensors", random)
@@ -173,12 +177,13 @@ def test_features_that_train_do_not_judge(monkeypatch):
     from ganzoo.data import ArrayImages
     from tests.variants import small
 
-    gan = ganzoo.ProjectedGAN(**{**small("ProjectedGAN"), "channels": 3, "num_classes": None})
+    more = {"channels": 3, "num_classes": None, "features": "emoji-training"}
+    gan = ganzoo.ProjectedGAN(**{**small("ProjectedGAN"), **more})
     images = ArrayImages(torch.randint(256, (20, 3, 8, 8), dtype=torch.uint8))
     mine = Custom(Tail(pinned("emoji-training")), "mine", channels=3, image_size=(8, 8))
     with pytest.raises(ValueError, match="mine has the features that the model was trained with .*: choose another"):
-        ganzoo.evaluate(gan, images, ["fid"], n=20, extractor=mine)
-    assert ganzoo.evaluate(gan, images, ["kid:size=10"], n=20, extractor="emoji-tone").scores
+        assemble(gan, images, ["fid"], n=20, extractor=mine)
+    assemble(gan, images, ["fid"], n=20, extractor="emoji-tone")
     assert not Features("vgg16").are_in(pinned("emoji-training"))  # not downloaded
 
 
