@@ -51,7 +51,7 @@ def usage() -> str:
             *lines,
             "",
             "python -m ganzoo VERB --help lists a verb's options.",
-            "First time here?  python -m ganzoo fit --config wgangp/emoji   (2 minutes, no GPU, no download)",
+            "First time here?  python -m ganzoo fit --config wgangp/emoji-roles   (3 minutes, no GPU, no download)",
         ]
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -105,6 +106,8 @@ class Emoji(GANDataModule):
         label: The factor that is the class: "category" (8 classes) of all; "tone" (6), "gender" (3) or "role" (52) of
             the portraits. None takes "category" and "tone".
         image_size: Pixels per side: 32, or 64 for the portraits.
+        limit: Maximum number of training pictures, spread evenly over roles (other pictures: subcategories); None for
+            all.
         **kwargs: See `GANDataModule`.
 
     Attributes:
@@ -122,6 +125,7 @@ class Emoji(GANDataModule):
         subset: Literal["all", "portraits"] = "all",
         label: Factor | None = None,
         image_size: Pixels = 32,
+        limit: Count | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -131,14 +135,16 @@ class Emoji(GANDataModule):
             cure = "set subset to portraits" if subset == "all" else f"choose {', '.join(known[:-1])} or {known[-1]}"
             raise ValueError(f"label is {factor}, which the subset {subset} does not have: {cure}")
         _check_size(subset, image_size)
-        self.subset, self.label, self.image_size = subset, factor, image_size
-        self.name = "Emoji" if subset == "all" else "Portraits"
+        self.subset, self.label, self.image_size, self.limit = subset, factor, image_size, limit
+        self.name = ("Emoji" if subset == "all" else "Portraits") + (f"-{limit}" if limit else "")
         self.classes = classes(factor)
         self.num_classes = len(self.classes)
         self.extractor = f"emoji-{factor}"
 
     def make_dataset(self, split: Split) -> ArrayImages:
         chosen = of(self.subset, split)
+        if split == "train" and self.limit:
+            chosen = spread(chosen, self.limit)
         labels = torch.tensor([class_of(pictures()[i], self.label) for i in chosen])
         return ArrayImages(images_of(chosen, self.image_size), labels)
 
@@ -216,6 +222,17 @@ class Tones(GANDataModule):
 def of(subset: str, split: Split) -> list[int]:
     """Indices of a subset's pictures of a split."""
     return [i for i, p in enumerate(pictures()) if p.split == split and (subset == "all" or p.subcategory in PORTRAITS)]
+
+
+def spread(chosen: list[int], most: int) -> list[int]:
+    """At most this many of the pictures: in a fixed random order, one of each role or subcategory in turn."""
+    earlier = Counter[str]()  # pictures of the same group
+    turns = []
+    for i in sorted(chosen, key=mix):
+        group = pictures()[i].role or pictures()[i].subcategory
+        turns.append((earlier[group], i))
+        earlier[group] += 1
+    return sorted(i for _, i in sorted(turns, key=lambda turn: turn[0])[:most])
 
 
 def images_of(chosen: list[int], image_size: int) -> Tensor:

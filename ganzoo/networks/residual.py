@@ -88,6 +88,7 @@ class ResidualDiscriminator(nn.Module):
         wide: a block's first convolution has as many outputs as the block, and not as its input; SAGAN's and BigGAN's.
         flat: `width` feature maps in all layers.
         mean: h is a mean over pixels.
+        outputs: size of the last, linear layer; more than one: its outputs [N, outputs] instead of scores.
         orthogonal: initial weights are orthogonal.
     """
 
@@ -102,6 +103,7 @@ class ResidualDiscriminator(nn.Module):
         wide: bool = False,
         flat: bool = False,
         mean: bool = False,
+        outputs: int = 1,
         orthogonal: bool = False,
     ) -> None:
         super().__init__()
@@ -116,7 +118,7 @@ class ResidualDiscriminator(nn.Module):
             blocks.insert(place, SelfAttention(maps[place - 1], conv))
         self.blocks = nn.Sequential(*blocks)
         self.mean = mean
-        self.score = linear(maps[-1], 1)
+        self.score = linear(maps[-1], outputs)
         self.table = None if num_classes is None else SpectralEmbedding(num_classes, maps[-1])
         (orthogonal_ if orthogonal else xavier_)(self)
         if self.table is not None and not orthogonal:

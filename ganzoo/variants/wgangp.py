@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from ganzoo.core.limits import Count, Positive, Size
 from ganzoo.core.module import GANModule
@@ -20,6 +22,10 @@ from ganzoo.optim.adam import FusedAdam
 
 class WGANGP(GANModule):
     """min_G max_f E f(x) - E f(G(z)) - penalty * E (|grad f(x_u)| - 1)^2, x_u between a real and a fake (eq. 3).
+
+    With `classes`, it is the supervised form of section 5, which is ACGAN's: G takes the label, and the critic has
+    outputs that classify. As in the authors' code, the critic also minimises the cross-entropy of reals, and G a tenth
+    of that of its fakes.
 
     The critic has no batch norm, since its score of an image must not depend on the batch (section 4). The paper's
     scores on CIFAR-10 are those of its residual networks (`architecture`); the authors' code gives G batches of 128.
@@ -35,9 +41,13 @@ class WGANGP(GANModule):
             "mlp" with four linear layers.
         norm: of DCGAN's critic: "layer", which the paper recommends instead of batch norm, or "none".
         penalty: weight of the gradient penalty, the paper's lambda.
+        classes: number of labels, not for "mlp"; None: unsupervised.
         n_critic: batches, each with one update of the critic, per generator update.
         optimizer: Adam as in algorithm 1.
         **game: see `GANModule`.
+
+    Raises:
+        ValueError: `classes` with the MLP.
     """
 
     boundary = None  # a critic's scores have no sign
@@ -51,33 +61,54 @@ class WGANGP(GANModule):
         architecture: Literal["dcgan", "resnet", "mlp"] = "dcgan",
         norm: Literal["layer", "none"] = "layer",
         penalty: Positive = 10.0,
+        classes: Count | None = None,
         n_critic: Count = 5,
         optimizer: OptimizerCallable = lambda params: FusedAdam(params, lr=1e-4, beta1=0.0, beta2=0.9),
         **game: Any,
     ) -> None:
         super().__init__(optimizer=optimizer, n_critic=n_critic, **game)
+        if classes is not None and architecture == "mlp":
+            raise ValueError("classes need architecture dcgan or resnet: the MLP takes no labels")
+        self.num_classes = classes
         self.z_dim = z_dim
         self.penalty = penalty
+        outputs = 1 + (classes or 0)
         networks: dict[str, tuple[Any, Any]] = {
-            "dcgan": (DCGANGenerator, partial(DCGANDiscriminator, norm=norm)),
+            "dcgan": (
+                partial(DCGANGenerator, num_classes=classes),
+                partial(DCGANDiscriminator, norm=norm, outputs=outputs),
+            ),
             "resnet": (
-                partial(ResidualGenerator, flat=True),
-                partial(ResidualDiscriminator, spectral=False, flat=True, mean=True),
+                partial(ResidualGenerator, num_classes=classes, flat=True),
+                partial(ResidualDiscriminator, spectral=False, flat=True, mean=True, outputs=outputs),
             ),
             "mlp": (ReLUGenerator, ReLUDiscriminator),
         }
         G, D = networks[architecture]
         self.generator, self.discriminator = G(image_size, channels, z_dim, width), D(image_size, channels, width)
 
+    def discriminate(self, x: Tensor, y: Tensor | None = None) -> Any:
+        """Scores [N]; with classes, these and the classes' logits [N, K]."""
+        found = super().discriminate(x)
+        return found if self.num_classes is None else (found[:, 0], found[:, 1:])
+
+    def judge(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Scores, and logits of the classes, if there are any."""
+        found = self.discriminate(x)
+        return (found, None) if self.num_classes is None else found
+
     def discriminator_loss(self, batch: Batch) -> Terms:
         x, fakes = batch["image"], self.fakes(batch)
-        real, fake = self.discriminate(x).mean(), self.discriminate(fakes).mean()
-        penalty = gradient_penalty(self.discriminate, x, fakes, batch["u"])
-        self.observe("wasserstein", real - fake)
-        return {"real": -real, "fake": fake, "penalty": self.penalty * penalty}
+        (real, logits), (fake, _) = self.judge(x), self.judge(fakes)
+        penalty = gradient_penalty(lambda x: self.judge(x)[0], x, fakes, batch["u"])
+        self.observe("wasserstein", real.mean() - fake.mean())
+        terms = {"real": -real.mean(), "fake": fake.mean(), "penalty": self.penalty * penalty}
+        return terms if logits is None else {**terms, "class": cross_entropy(logits, batch["label"])}
 
     def generator_loss(self, batch: Batch) -> Terms:
-        return {"fake": -self.discriminate(self.fakes(batch)).mean()}
+        fake, logits = self.judge(self.fakes(batch))
+        terms = {"fake": -fake.mean()}
+        return terms if logits is None else {**terms, "class": 0.1 * cross_entropy(logits, batch["label"])}
 
     def draw(self, n: int, generator: torch.Generator) -> Batch:
         return {"z": self.latent(n, generator), "u": torch.rand(n, device=generator.device, generator=generator)}

@@ -128,6 +128,8 @@ def page(rows: list[Row]) -> str:
             parts.append(
                 f"**To be repeated:** {old} of {len(mine)} runs used earlier options or equations (see rows.jsonl)."
             )
+        if mine and (missing := [arm for arm in experiment.arms if arm not in {row["arm"] for row in mine}]):
+            parts.append(f"**Not run yet:** {'; '.join(missing)}.")
         parts += [_table(experiment, mine), _claims(experiment, mine)] if mine else ["Not run yet."]
         parts.append(f"`python -m tests.campaigns.learning {name}`")
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -140,9 +142,11 @@ def _table(experiment: Experiment, rows: list[Row]) -> str:
     ]
     for arm in experiment.arms:
         mine = [row for row in rows if row["arm"] == arm]
+        if not mine:
+            continue
         good = [row["figures"] for row in mine if not row["failure"]]
         cells = [_cell([found[figure] for found in good if figure in found]) for figure in experiment.figures]
-        seconds = statistics.mean(row["cpu_seconds"] for row in mine) if mine else 0.0
+        seconds = statistics.mean(row["cpu_seconds"] for row in mine)
         lines.append(f"| {arm} | {' | '.join(cells)} | {len(mine)} | {len(mine) - len(good)} | {seconds:.0f} |")
     return "\n".join(lines)
 

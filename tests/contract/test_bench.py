@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ import torch
 
 from tests.benchmarks import __main__ as bench
 from tests.benchmarks import evaluation as bench_evaluation
+from tests.benchmarks import options as bench_options
 from tests.benchmarks import rows as bench_rows
 from tests.benchmarks import scores as bench_scores
 from tests.benchmarks import tracking as bench_tracking
@@ -66,6 +68,25 @@ def test_overhead_and_step_are_measured(
                 assert all(seconds > 0 for seconds in pair.values())
     out = capsys.readouterr().out
     assert all(f"at most {bench_rows.GOALS[name]}" in out for name in ("overhead", "shared fakes", "fresh fakes"))
+
+
+def test_options_are_measured(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "tiny.yaml"
+    config.write_text(
+        "model: {class_path: DCGAN, init_args: {width: 2}}\n"
+        "data: {class_path: Digits, init_args: {image_size: 16, batch_size: 8}}\n"
+    )
+    monkeypatch.setattr(bench_options, "CONFIGS", (str(config),))
+    monkeypatch.setattr(bench_options, "BLOCK", 2)
+    every = bench_options.OPTIONS
+    assert {"DiffAugment", "ADA", "APA", "R1", "R2", "GradientPenalty", "BCR", "ZCR", "LeCam", "Orthogonal"} <= {*every}
+    monkeypatch.setattr(bench_options, "OPTIONS", {name: every[name] for name in ("none", "R1", "LeCam")})
+    (found,) = run("options").values()
+    assert found.keys() == {"none", "LeCam"} and all(len(seconds) == 2 for seconds in found.values())
+    assert all(seconds > 0 for seconds in numbers(found))
+    assert re.search(r"R1 +refused", capsys.readouterr().out), "beside batch norm"
 
 
 def test_start_up_time_is_measured(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from ganzoo.cli.paths import additions, configs
 from tests.campaigns.learning import PLACE, main, options_of, page, read
-from tests.campaigns.learning_rows import EXPERIMENTS, command, in_order, since_500
+from tests.campaigns.learning_rows import EXPERIMENTS, command, few, in_order, since_500
 
 
 def row(arm, seed, **figures):
@@ -82,7 +82,9 @@ def test_the_page_shows_means_failures_and_verdicts():
     assert "falls as FID falls: **reproduced** (3 of 3 seeds)" in text
     verdict = "Jensen-Shannon divergence: **depends on the seed** (1 of 2 seeds)"
     assert verdict in text, "a failed seed is no verdict"
-    assert text.count("Not run yet.") == len(EXPERIMENTS) - 1
+    assert text.count("Not run yet.") == len(EXPERIMENTS) - 1 and "**Not run yet:**" not in text
+    text = page(rows[:3])
+    assert "**Not run yet:** DCGAN." in text and "| DCGAN |" not in text
 
 
 def test_early_fid_is_that_after_500_batches(tmp_path):
@@ -93,6 +95,18 @@ def test_early_fid_is_that_after_500_batches(tmp_path):
     (tmp_path / "scores.jsonl").write_text("\n".join(lines) + "\n")
     (tmp_path / "scores.json").write_text(json.dumps(report(1200, 10.0)))
     assert since_500(tmp_path) == {"is": 9.0, "fid": 10.0, "fid_500": 40.0}
+
+
+def test_few_images_are_compared_with_all_portraits_and_with_held_out_ones(tmp_path, monkeypatch):
+    def evaluate(verb, run, *options):
+        value = {"wgangp/emoji": 30.0, "--split": 70.0}[options[0]]
+        Path(options[-1]).write_text(json.dumps({"scores": [{"figure": "fid", "value": value}]}))
+        return 1.0, "", ""
+
+    monkeypatch.setattr("tests.campaigns.learning_rows.command", evaluate)
+    scores = [{"figure": figure, "value": 0.5} for figure in ("fid", "copying")]
+    (tmp_path / "scores.json").write_text(json.dumps({"scores": scores}))
+    assert few(tmp_path) == {"fid": 0.5, "copying": 0.5, "fid_628": 30.0, "held_out_fid": 70.0}
 
 
 def test_in_order_is_strict():

@@ -46,7 +46,7 @@ def shortened(arguments: list[str]) -> list[str]:
     if arguments[0] == "fit":
         quick += ["--data.batch_size", "4"]
         quick += [] if "--dry-run" in arguments else ["--trainer.max_steps", "3"]
-        first = "configs/wgangp/emoji.yaml" in line  # with scores and a video
+        first = "configs/wgangp/emoji-roles.yaml" in line  # with scores and a video
         quick += ["--scores.final_n", "400" if first else "0"] if "digits" in line or "emoji" in line else []
         quick += [] if first else ["--samples.video_fps", "0"]
         quick += ["--model.width", "4"] if "/folder" in line or "dcgan/shards" in line else []  # of 64x64 pixels
@@ -82,7 +82,7 @@ def run(arguments: list[str], capsys) -> None:
 
 def test_the_readme_starts_with_installation_and_test_commands():
     first = blocks(ROOT / "README.md", "bash")[0]
-    assert "pip install -e . && python -m ganzoo fit --config configs/wgangp/emoji.yaml" in first
+    assert "pip install -e . && python -m ganzoo fit --config configs/wgangp/emoji-roles.yaml" in first
     assert 'pip install -e ".[test]" && pytest' in first
 
 
@@ -116,7 +116,7 @@ def test_python_blocks_run(page, folder):
     found = [block for block in blocks(ROOT / page, "python") if "GeometricGAN" not in block]
     quick = ["--trainer.max_steps", "2", "--data.batch_size", "4", "--scores.final_n", "0"]
     for run in {run for block in found for run in re.findall(r"runs/001-(\w+)-", block)}:
-        config = {"wgangp": "wgangp/emoji", "dcgan": "dcgan/digits"}[run]
+        config = {"wgangp": "wgangp/emoji-roles", "dcgan": "dcgan/digits"}[run]
         assert main(["fit", "--config", config, *quick]) == 0
     for block in found:
         block = re.sub(r"\bn=[\d_]+", "n=1000", re.sub(r"max_steps=[\d_]+", "max_steps=2", block))

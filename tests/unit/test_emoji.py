@@ -96,6 +96,21 @@ def test_labels_of_data_are_the_factors(factor: str, value: object) -> None:
     assert data.num_classes == len(data.classes) and data.extractor == f"emoji-{factor}"
 
 
+def test_a_limit_thins_the_training_pictures_evenly() -> None:
+    few, more = (Emoji("portraits", label="role", limit=n) for n in (100, 200))
+    known = {image.numpy().tobytes() for image in Emoji("portraits").dataset("train").images}
+    thin, thick = ([image.numpy().tobytes() for image in data.dataset("train").images] for data in (few, more))
+    assert len(set(thin)) == 100 and len(set(thick)) == 200 and set(thin) < set(thick) < known
+    roles = Emoji("portraits", label="role").dataset("train").labels()
+    chosen = few.dataset("train").labels()
+    assert roles is not None and chosen is not None
+    found, all_of = chosen.bincount(minlength=52), roles.bincount(minlength=52)
+    assert ((found == found.max()) | (found == found.max() - 1) | (found == all_of)).all()
+    assert thin != thick[:100] and few.name == "Portraits-100"
+    assert len(few.dataset("val")) == 96 and len(Emoji("portraits", limit=10**6).dataset("train")) == 628
+    assert len(Emoji(limit=50).dataset("train")) == 50
+
+
 def test_images_are_put_on_white() -> None:
     with Image.open(FILES / "all-32.webp") as file:
         tile = np.asarray(file)[32:64, 64:96].astype(int)  # picture 66
@@ -157,6 +172,7 @@ def test_distances_and_white_pixels_of_the_guide() -> None:
         ({"label": "age"}, "label"),
         ({"label": "tone"}, "label is tone, which the subset all does not have: set subset to portraits"),
         ({"subset": "portraits", "label": "category"}, "choose tone, gender or role"),
+        ({"limit": 0}, "limit"),
         ({"image_size": 64}, "the subset all has 32 pixels per side: for other sizes, run npm pack.*ImageFolder"),
         ({"subset": "portraits", "image_size": 48}, "the subset portraits has 32 and 64 pixels per side"),
     ],

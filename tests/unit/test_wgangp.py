@@ -10,7 +10,7 @@ from torch import nn
 
 import ganzoo
 from ganzoo.core.module import GANModule
-from ganzoo.testing import fit
+from ganzoo.testing import check_variant, fit
 from tests.contract.test_turns import Remember
 from tests.paper import LINEAR, NORMS, begins, layers, optimizers, prior, spread
 from tests.variants import small
@@ -102,6 +102,30 @@ def test_the_equations_are_those_of_the_paper(architecture, penalty):
     real, fake = gan.discriminator(x).mean(), gan.discriminator(fakes).mean()
     torch.testing.assert_close(sum(d.values()), fake - real + penalty * (torch.stack(norms) - 1).square().mean())
     torch.testing.assert_close(sum(g.values()), -fake)
+
+
+@pytest.mark.parametrize("architecture", ["dcgan", "resnet"])
+def test_the_supervised_form_is_that_of_the_authors(architecture):
+    """The critic classifies reals, G's weight is a tenth; the penalty is that of the score alone."""
+    gan = wgangp(architecture=architecture, classes=3).eval()
+    x, z, u, y = torch.rand(5, 1, 16, 16) * 2 - 1, gan.latent(5), torch.rand(5), torch.tensor([0, 1, 2, 2, 0])
+    fakes, between = gan.generator(z, y).detach(), u[:, None, None, None]
+    between = (between * x + (1 - between) * fakes).requires_grad_()
+    (gradient,) = torch.autograd.grad(gan.discriminator(between)[:, 0].sum(), between)
+    penalty = 10 * (gradient.flatten(1).norm(dim=1) - 1).square().mean()
+    real, fake = gan.discriminator(x), gan.discriminator(fakes)
+    entropy = [-out[:, 1:].log_softmax(1)[range(5), y].mean() for out in (real, fake)]
+    batch = {"image": x, "z": z, "u": u, "label": y}
+    d, g = gan.discriminator_loss(batch), gan.generator_loss(batch)
+    assert real.shape == fake.shape == (5, 4)
+    torch.testing.assert_close(sum(d.values()), fake[:, 0].mean() - real[:, 0].mean() + penalty + entropy[0])
+    torch.testing.assert_close(sum(g.values()), -fake[:, 0].mean() + 0.1 * entropy[1])
+
+
+def test_the_supervised_form_keeps_the_contract_and_the_mlp_has_none():
+    check_variant(ganzoo.WGANGP, **small("WGANGP"), classes=3, n_critic=1)
+    with pytest.raises(ValueError, match="classes need architecture dcgan or resnet"):
+        wgangp(architecture="mlp", classes=3)
 
 
 def test_residual_critics_score_is_linear_in_the_mean_over_pixels():
