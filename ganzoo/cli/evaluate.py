@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ganzoo.cli import VERBS, trust
 from ganzoo.cli.errors import Arguments, UserError, closest, number, printable, user_errors
 from ganzoo.cli.paths import configs, find_checkpoint, find_config, pretrained, record_of, run_of
-from ganzoo.core.limits import Count, Size
+from ganzoo.core.limits import Count, Positive, Size
 from ganzoo.core.text import visible
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--weights", metavar="FILE", help="file with Inception's weights, if they cannot be downloaded")
     parser.add_argument("--seed", type=int, help="seed of the fakes (default: 0)")
+    parser.add_argument("--truncation", type=number(Positive), metavar="T", help="as in sample")
+    parser.add_argument("--standing_statistics", type=number(Count), metavar="PASSES", help="as in sample")
     parser.add_argument("--raw", action="store_true", help="use the generator's raw weights, not their moving average")
     parser.add_argument(
         "--resize", type=number(Size), metavar="PIXELS", help="resize pictures of folders to PIXELS, or [height, width]"
@@ -99,8 +101,9 @@ def _prepare(options: Any) -> tuple[Evaluation, Path | None]:
     metrics = None if options.metrics is None else [name.strip() for name in options.metrics.split(",")]
     checkpoint = find_checkpoint(options.what) if _is_model(options.what) else None
     fakes, reals = _model(checkpoint, options) if checkpoint else _pictures(metrics or [], options)
-    same = {name: getattr(options, name) for name in ("n", "split", "extractor", "weights", "device", "resize")}
-    return assemble(fakes, reals, metrics, seed=options.seed or 0, **same), checkpoint
+    same = ("n", "split", "extractor", "weights", "device", "resize", "truncation", "standing_statistics")
+    given = {name: getattr(options, name) for name in same}
+    return assemble(fakes, reals, metrics, seed=options.seed or 0, **given), checkpoint
 
 
 def _is_model(name: str) -> bool:
@@ -138,8 +141,9 @@ def _pictures(metrics: Sequence[str], options: Any) -> tuple[str, Any]:
     """The path of the pictures, and the given real images or None."""
     from ganzoo.evaluation.choice import METRICS
 
-    if options.n is not None or options.seed is not None or options.raw or options.variant:
-        raise UserError(f"-n, --seed, --raw and --variant are for models only; leave them out for {options.what}")
+    for name in ("n", "seed", "raw", "variant", "truncation", "standing_statistics"):
+        if getattr(options, name) not in (None, False):
+            raise UserError(f"{'-' if name == 'n' else '--'}{name} is for models only; leave it out for {options.what}")
     if options.reals:
         return options.what, _reals(options.reals, options)
     if options.split:
@@ -169,13 +173,15 @@ def _reals(name: str, options: Any) -> Any:
 
 def _title(evaluation: Evaluation, checkpoint: Path | None, options: Any) -> str:
     """The lines above the scores: what is measured against what."""
+    from ganzoo.evaluation.record import sampled
+
     fakes, reference = evaluation.fakes, evaluation.reference
     lines = [f"{len(fakes):,} images of {options.what}"]
     if checkpoint is not None:
         who = fakes.subject
         lines = [
-            f"{len(fakes):,} fakes of {who['name']}, seed {who['seed']}: {who['weights']} weights of {checkpoint} "
-            f"({who['images_seen']:,} training images seen)"
+            f"{len(fakes):,} fakes of {who['name']}, seed {who['seed']}{sampled(fakes.sampling)}: "
+            f"{who['weights']} weights of {checkpoint} ({who['images_seen']:,} training images seen)"
         ]
     if reference is not None:
         lines.append(f"against {len(reference.sets['real']):,} {reference.split} images of {reference.name}")

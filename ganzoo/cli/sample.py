@@ -57,6 +57,13 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         metavar="T",
         help="lower values give more typical, less diverse images, for BigGAN: 0.5 (default: none)",
     )
+    parser.add_argument(
+        "--standing_statistics",
+        type=number(Count),
+        metavar="PASSES",
+        help="statistics of the generator's batch norms: means over so many batches of 256 fakes, such as 16 "
+        "(default: those of the training)",
+    )
     parser.add_argument("--outdir", type=Path, default=Path("samples"), help="output folder (default: samples)")
     parser.add_argument(
         "--format",
@@ -99,7 +106,10 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         columns = class_columns(model) if _in_columns(model, options) else max(1, round(len(seeds) ** 0.5))
         names = [f"seed{seed:06d}" for seed in seeds] if sources is None else list(sources)
         files = None if sources is None else list(sources.values())
-        parts = _parts(model.to(options.device), seeds, _labels(model, options, label, len(seeds)), files, options)
+        model.to(options.device)
+        if options.standing_statistics is not None:
+            model.take_standing_statistics(options.standing_statistics, truncation=options.truncation)
+        parts = _parts(model, seeds, _labels(model, options, label, len(seeds)), files, options)
         try:
             written = _write(parts, names, columns, options)
         except OSError as error:

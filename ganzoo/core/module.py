@@ -347,6 +347,7 @@ class GANModule(LightningModule, ABC):
             yield network
 
     sample, seeded, truncate = sampling.sample, sampling.seeded, sampling.truncate  # by seeds
+    take_standing_statistics = sampling.take_standing_statistics
 
     # Lightning's hooks
 

@@ -15,7 +15,8 @@ from ganzoo.core.drawing import to_pil
 from ganzoo.core.limits import Count, Positive, refusal
 from ganzoo.core.pixels import to_uint8
 from ganzoo.core.random import mix
-from ganzoo.core.types import Batch, Latent
+from ganzoo.core.types import Batch, Latent, floats_as
+from ganzoo.layers.standing import batch_norms, standing
 
 if TYPE_CHECKING:
     from ganzoo.core.module import GANModule
@@ -44,6 +45,53 @@ def truncate(model: GANModule, z: Latent, truncation: float) -> Latent:
     raise ValueError(f"truncation: {type(model).__name__} has none; leave it out")
 
 
+@torch.no_grad()
+def take_standing_statistics(
+    model: GANModule,
+    passes: Count = 16,
+    batch_size: Count = 256,
+    truncation: Positive | None = None,
+    seed: int = 0,
+) -> None:
+    """Replaces the statistics of the batch norms that generate images by means over many fakes.
+
+    Latents and labels are drawn anew for each pass; the labels are uniform. Call it again for another truncation. See
+    Brock et al. 2018, arXiv:1809.11096, section 3.
+
+    Args:
+        passes: number of batches.
+        batch_size: images of a batch.
+        truncation: of the latents, as in `sample`; None: none.
+        seed: of latents and labels.
+
+    Raises:
+        ValueError: the generator has no batch norm, or translates pictures.
+    """
+    refuse(passes=(passes, Count), batch_size=(batch_size, Count), truncation=(truncation, Positive | None))
+    name, random = type(model).__name__, torch.Generator().manual_seed(seed)
+    if model.source_channels is not None:
+        raise ValueError(f"standing_statistics: {name} translates pictures instead of latents; leave them out")
+    with model.sampler() as network:
+        if not batch_norms(network):
+            raise ValueError(f"standing_statistics: {name}'s generator has no batch norm; leave them out")
+        with standing(network):
+            for _ in range(passes):
+                z = model.latent(batch_size, random)
+                z = z if truncation is None else model.truncate(z, truncation)
+                batch: Batch = {"z": z}
+                if model.num_classes is not None:
+                    batch["label"] = torch.randint(model.num_classes, (batch_size,), generator=random)
+                batch = tree_map(lambda t: t.to(model.device), batch)
+                model.synthesize(network, floats_as(model.dtype, batch))
+
+
+def refuse(**given: tuple[Any, Any]) -> None:
+    """Raises a ValueError for the first argument whose value is not of its type: name=(value, type)."""
+    for name, (value, kind) in given.items():
+        if (problem := refusal(value, kind)) is not None:
+            raise ValueError(f"{name} {problem}")
+
+
 def sample(
     model: GANModule,
     n: int | None = None,
@@ -70,14 +118,12 @@ def sample(
     Raises:
         ValueError: the numbers of images, seeds, labels and sources disagree, or the model does not take one of these.
     """
-    for name, value, kind in (
-        ("n", n, int | None),
-        ("truncation", truncation, Positive | None),
-        ("output_type", output_type, Output),
-        ("batch_size", batch_size, Count),
-    ):
-        if (problem := refusal(value, kind)) is not None:
-            raise ValueError(f"{name} {problem}")
+    refuse(
+        n=(n, int | None),
+        truncation=(truncation, Positive | None),
+        output_type=(output_type, Output),
+        batch_size=(batch_size, Count),
+    )
     labels = None if label is None else whole("label", label)
     seeds = None if seeds is None else whole("seeds", seeds)
     if n is None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ganzoo.core import readings
 from ganzoo.core.arguments import agreed, class_names
-from ganzoo.core.limits import Count, Size, check
+from ganzoo.core.limits import Count, Positive, Size, check
 from ganzoo.core.module import GANModule
 from ganzoo.data import ArrayImages, GANDataModule, Images, Pictures
 from ganzoo.data.base import Split
@@ -38,6 +38,8 @@ def evaluate(
     weights: str | None = None,
     device: Any = None,
     progress: Progress | None = None,
+    truncation: Positive | None = None,
+    standing_statistics: Count | None = None,
 ) -> Report:
     """Scores of a model, or of any images, with their protocols.
 
@@ -55,17 +57,21 @@ def evaluate(
         weights: a file with Inception's weights, if they cannot be downloaded.
         device: of the extractor; None for the model's device, or the CPU.
         progress: called with what is being read, the number of images done, and their total.
+        truncation: of a model's latents, as in `sample`.
+        standing_statistics: determines the statistics of a model's batch norms by so many passes; the model keeps them:
+            see `take_standing_statistics`.
 
     Raises:
         ValueError: images are neither bytes nor finite floats in [-1, 1], floats appear to be in [0, 1], or a metric
             cannot be computed.
         OSError: pictures or weights are missing.
     """
-    check(evaluate, {"n": n, "split": split, "seed": seed})
+    sampling: dict[str, Any] = {"n": n, "truncation": truncation, "standing_statistics": standing_statistics}
+    check(evaluate, {**sampling, "split": split, "seed": seed})
     if isinstance(reals, GANDataModule):
         reals.prepare_data()
-    asked: dict[str, Any] = {"n": n, "split": split, "seed": seed, "extractor": extractor, "weights": weights}
-    return assemble(fakes, reals, metrics, **asked, device=device).run(progress)
+    asked: dict[str, Any] = {"split": split, "seed": seed, "extractor": extractor, "weights": weights}
+    return assemble(fakes, reals, metrics, **sampling, **asked, device=device).run(progress)
 
 
 def assemble(
@@ -80,6 +86,8 @@ def assemble(
     weights: str | None = None,
     device: Any = None,
     resize: Size | None = None,
+    truncation: Positive | None = None,
+    standing_statistics: Count | None = None,
 ) -> Evaluation:
     """The checked `Evaluation` that `evaluate` runs, with defaults for arguments that are None.
 
@@ -93,6 +101,9 @@ def assemble(
     model = fakes if isinstance(fakes, GANModule) else None
     if model is None and n is not None:
         raise ValueError(f"n is {n}, but only a model can generate n fakes; given images are all scored: leave n out")
+    sampling = {"truncation": truncation, "standing_statistics": standing_statistics}
+    if model is None and (of_models := [key for key, value in sampling.items() if value is not None]):
+        raise ValueError(f"{of_models[0]} is for models; leave it out for given images")
     if split is not None and not isinstance(reals, GANDataModule):
         raise ValueError(
             f"split is {split!r}, but only a data module has splits; other images are all used: leave split out"
@@ -101,7 +112,8 @@ def assemble(
     if model is not None:
         device = device or model.device
         like = reference.sets["real"] if reference else None
-        source: Fakes | Reals = Fakes(model, n or usual_count(_extractor_name(extractor, reference)), seed, like)
+        n = n or usual_count(_extractor_name(extractor, reference))
+        source: Fakes | Reals = Fakes(model, n, seed, like, truncation, standing_statistics)
     else:
         like = readings.of(reals).get("image")
         check_images(images := _images(fakes, resize, "fakes", like), "the fakes")

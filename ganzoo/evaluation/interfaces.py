@@ -90,6 +90,7 @@ class Given(NamedTuple):
     num_classes: int | None  # of the images' labels; None without labels
     model: bool  # the fakes come from a model, not from files
     split: str = "train"  # the split that "real" stands for
+    truncated: bool = False  # the model's latents are truncated
     partners: bool = False  # whether the fakes translate the reals' sources, in order, and the reals are the truth
 
 

@@ -74,6 +74,7 @@ class Evaluation:
             num_classes=fakes.num_classes,
             model=fakes.model is not None,
             split="" if reference is None else reference.split,
+            truncated=fakes.truncation is not None,
             partners=reference is not None and reference.partners and fakes.translates,
         )
         self.metrics = first_before_others(lambda: _computable(asked, given, insist=metrics is not None))
@@ -125,7 +126,10 @@ class Evaluation:
         with failing_together():
             about = self.reference.about() if self.reference is not None and is_first() else None
         about = broadcast(about)
-        return [protocol(metric, self.extractor, shape, len(self.fakes), about) for metric in self.metrics]
+        return [
+            protocol(metric, self.extractor, shape, len(self.fakes), about, self.fakes.sampling)
+            for metric in self.metrics
+        ]
 
     def _states(self, progress: Progress | None) -> dict[str, dict[str, Any]]:
         needs: dict[str, dict[str, None]] = {}

@@ -92,6 +92,8 @@ class PPL(Metric):
     def check(self, given: Given) -> None:
         if not given.model:
             raise ValueError("ppl needs a generator, but these are files; evaluate a run or a checkpoint")
+        if given.truncated:
+            raise ValueError("ppl is defined without truncation; leave one of them out")
         _check(self.name, self.net, given)
 
     def compute(self, states: States) -> Figures:

@@ -130,7 +130,8 @@ class Report:
         )
         settings = "".join(f", {key} {value}" for key, value in p["settings"].items() if key not in ("centers",))
         versions = f"ganzoo {self.made.get('ganzoo')}, torch {self.made.get('torch')}"
-        return f"{score.name} = {score.value:.4g}{error}: {fakes}{reals}, {p['image']}{extractor}{settings}; {versions}"
+        what = f"{fakes}{sampled(p)}{reals}, {p['image']}{extractor}{settings}"
+        return f"{score.name} = {score.value:.4g}{error}: {what}; {versions}"
 
 
 def _score(content: Any) -> Score:
@@ -145,7 +146,12 @@ def _score(content: Any) -> Score:
 
 
 def protocol(
-    metric: Metric, extractor: Extractor | None, images: str, fakes: int, reals: Mapping[str, Any] | None
+    metric: Metric,
+    extractor: Extractor | None,
+    images: str,
+    fakes: int,
+    reals: Mapping[str, Any] | None,
+    sampling: Mapping[str, Any],
 ) -> Protocol:
     """The protocol of a metric's figures.
 
@@ -155,13 +161,14 @@ def protocol(
         images: their shape, as text.
         fakes: their number.
         reals: "data", "split", "reals" (how many) and "data_fingerprint"; None without reals.
+        sampling: "truncation" of the latents, and "standing_statistics" if there are any.
     """
     found: Protocol = {
         "metric": metric.name,
         "settings": {f.name: getattr(metric, f.name) for f in fields(metric)},
         "fakes": metric.count(fakes),
         "image": images,
-        "truncation": None,
+        **sampling,
     }
     if reals is not None and set(metric.needs) - {"fake"}:
         found |= reals
@@ -172,6 +179,12 @@ def protocol(
             "preprocessing": extractor.preprocessing,
         }
     return json.loads(json.dumps(found))  # as after loading: no tuples
+
+
+def sampled(how: Mapping[str, Any]) -> str:
+    """`, truncation 0.5, standing statistics of 16 passes`, or nothing if a model is sampled as usual."""
+    words = {"truncation": ", truncation {}", "standing_statistics": ", standing statistics of {} passes"}
+    return "".join(said.format(how[key]) for key, said in words.items() if how.get(key) is not None)
 
 
 def score_name(figure: str, how: Protocol) -> str:

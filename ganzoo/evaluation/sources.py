@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from ganzoo.core.limits import Count, Positive
 from ganzoo.core.pixels import UNIT, as_bytes, below_zero, never_negative, refusal, to_float
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
@@ -25,11 +26,21 @@ class Source(ABC):
         model: the model that generates them; None for files.
         labels: from which the images' classes are drawn; None without labels.
         num_classes: of the images, for metrics of classes; None if their classes are unknown.
+        truncation: of the latents; None: none.
+        standing_statistics: passes that determined the batch norms' statistics; None: training did.
     """
 
     model: Any = None
     labels: Tensor | None = None
     num_classes: int | None = None
+    truncation: Positive | None = None
+    standing_statistics: Count | None = None
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How a model's images are sampled, for protocols; without standing statistics as before there were any."""
+        passes = self.standing_statistics
+        return {"truncation": self.truncation, **({"standing_statistics": passes} if passes else {})}
 
     @property
     def translates(self) -> bool:
@@ -59,21 +70,36 @@ class Fakes(Source):
         seed: of the latents and all other random inputs.
         reals: for a conditional model, the data set from whose labels each fake's class is drawn (uniform classes if it
             has none); for a translator, the data set whose sources are translated in order.
+        truncation: of the latents; None: none.
+        standing_statistics: replaces the statistics of the model's batch norms, by so many passes of
+            `model.take_standing_statistics`.
 
     Attributes:
         uniform: whether classes are drawn uniformly, since the reals have no labels.
 
     Raises:
-        ValueError: the reals' labels exceed the model's classes, or the reals have no sources for a translator.
+        ValueError: the reals' labels exceed the model's classes, the reals have no sources for a translator, or the
+            model has no batch norm for `standing_statistics`.
     """
 
-    def __init__(self, model: Any, n: int, seed: int = 0, reals: Any = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        n: int,
+        seed: int = 0,
+        reals: Any = None,
+        truncation: Positive | None = None,
+        standing_statistics: Count | None = None,
+    ) -> None:
         self.model, self.n, self.seed, self.reals = model, n, seed, reals
+        self.truncation, self.standing_statistics = truncation, standing_statistics
         self.uniform = False
         if model.num_classes is not None:
             self._draw_labels(model.num_classes)
         if model.source_channels is not None:
             self._keep_labels()
+        if standing_statistics is not None:
+            model.take_standing_statistics(standing_statistics, truncation=truncation)
 
     def _draw_labels(self, classes: int) -> None:
         """Sets the labels from which a conditional model's classes are drawn."""
@@ -116,6 +142,7 @@ class Fakes(Source):
     def block(self, index: int) -> Outputs:
         device = self.model.device
         z = self.model.latent(BLOCK, torch.Generator().manual_seed(mix(self.seed, index, 0)))
+        z = z if self.truncation is None else self.model.truncate(z, self.truncation)
         given: Batch = {}
         members = range(index * BLOCK, (index + 1) * BLOCK)
         if self.model.source_channels is not None:

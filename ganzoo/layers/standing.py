@@ -8,13 +8,19 @@ from contextlib import contextmanager
 from torch import nn
 
 
+def batch_norms(network: nn.Module) -> list[nn.BatchNorm1d | nn.BatchNorm2d | nn.SyncBatchNorm]:
+    """Its batch norms with running statistics."""
+    kinds = nn.BatchNorm1d | nn.BatchNorm2d | nn.SyncBatchNorm
+    return [m for m in network.modules() if isinstance(m, kinds) and m.track_running_stats]
+
+
 @contextmanager
 def standing(network: nn.Module) -> Iterator[None]:
     """Inside, the running statistics become the mean of the statistics of all batches, instead of a moving average.
 
     The other layers stay in their modes.
     """
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d | nn.SyncBatchNorm)]
+    norms = batch_norms(network)
     before = [(norm, norm.training, norm.momentum) for norm in norms]
     try:
         for norm in norms:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from lightning.pytorch.cli import OptimizerCallable
 
 from ganzoo.core.batch import discriminate_both
-from ganzoo.core.limits import Count, Positive, Size
+from ganzoo.core.limits import Count, Size
 from ganzoo.core.module import GANModule
 from ganzoo.core.types import Batch, Latent, Terms
 from ganzoo.functional.losses import hinge_fake, hinge_real
 from ganzoo.functional.truncation import truncated
-from ganzoo.layers.standing import standing
 from ganzoo.networks.biggan import BigGANDeepDiscriminator, BigGANDeepGenerator, BigGANGenerator
 from ganzoo.networks.residual import ResidualDiscriminator
 from ganzoo.optim.adam import FusedAdam
@@ -88,28 +86,6 @@ class BigGAN(GANModule):
     def truncate(self, z: Latent, truncation: float) -> Latent:
         """Latents whose numbers are from the normal distribution restricted to [-truncation, truncation]."""
         return truncated(z, truncation)
-
-    @torch.no_grad()
-    def take_standing_statistics(
-        self, passes: Count = 16, batch_size: Count = 256, truncation: Positive | None = None, seed: int = 0
-    ) -> None:
-        """Replaces the batch norms' statistics, with which images are generated, by means over many fakes.
-
-        Latents and labels are drawn anew for each pass; the labels are uniform. Call it again for another truncation.
-
-        Args:
-            passes: number of batches.
-            batch_size: images of a batch.
-            truncation: of the latents; None: none.
-            seed: of latents and labels.
-        """
-        random, classes = torch.Generator().manual_seed(seed), self.num_classes or 1
-        with self.sampler() as network, standing(network):
-            for _ in range(passes):
-                z = self.latent(batch_size, random)
-                z = z if truncation is None else self.truncate(z, truncation)
-                y = torch.randint(classes, (batch_size,), generator=random)
-                self.synthesize(network, {"z": z.to(self.device), "label": y.to(self.device)})
 
 
 def imagenet128(**arguments: Any) -> BigGAN:

@@ -28,7 +28,7 @@ class Measurement(NamedTuple):
 MEASUREMENTS = {
     "overhead": Measurement("training", 9, 3, "ganzoo's overhead per training step"),
     "step": Measurement("training", 40, 12, "a DCGAN step, compared with a plain loop"),
-    "classes": Measurement("training", 20, 6, "steps of BigGAN, ContraGAN and ReACGAN", default=False),
+    "modern": Measurement("training", 20, 6, "steps of SNGAN, SAGAN, BigGAN ...", default=False),
     "options": Measurement("options", 5, 2, "steps with augmentations and penalties", default=False),
     "start": Measurement("training", 3, 1, "startup time in seconds"),
     "frechet": Measurement("scores", 5, 1, "Frechet distance, compared with torchmetrics and scipy"),

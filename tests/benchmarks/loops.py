@@ -37,14 +37,24 @@ def plain_loop(generator: nn.Module, discriminator: nn.Module, z_dim: int, devic
     return play
 
 
-def hinge_loop(generator: nn.Module, discriminator: nn.Module, z_dim: int, class_loss: Any, device: str) -> Loop:
+def hinge_loop(
+    generator: nn.Module,
+    discriminator: nn.Module,
+    z_dim: int,
+    classes: int | None,
+    class_loss: Any,
+    share_fakes: bool,
+    device: str,
+) -> Loop:
     """The same with the hinge loss, random labels, and D's forward passes of reals and fakes apart, as in public code.
 
     Args:
-        generator: of images of a class.
+        generator: of images, from latents and labels.
         discriminator: images, labels -> scores, or scores, embeddings and proxies.
         z_dim: size of the latent.
+        classes: number of labels; None if the networks take none.
         class_loss: of embeddings, proxies and labels; None if D returns scores only.
+        share_fakes: whether both players use the same fakes, or each has new ones.
         device: of the networks.
     """
     import torch
@@ -55,20 +65,25 @@ def hinge_loop(generator: nn.Module, discriminator: nn.Module, z_dim: int, class
         torch.optim.Adam(net.parameters(), lr=2e-4, betas=(0.5, 0.999), fused=True) for net in (d, g)
     )
 
-    def judged(x: Tensor, y: Tensor) -> tuple[Tensor, Any]:
-        out = d(x, y)
-        return (out, 0) if class_loss is None else (out[0], class_loss(*out[1:], y))
+    def judged(x: Tensor, *y: Tensor) -> tuple[Tensor, ...]:
+        out = d(x, *y)
+        return (out,) if class_loss is None else out
+
+    def of_class(*embedded: Tensor) -> Any:
+        return 0 if class_loss is None else class_loss(*embedded)
 
     def play(real: Tensor) -> None:
-        y = torch.randint(10, (len(real),), device=device)
-        fake = g(torch.randn(len(real), z_dim, device=device), y)
+        y = [] if classes is None else [torch.randint(classes, (len(real),), device=device)]
+        with torch.set_grad_enabled(share_fakes):
+            fake = g(torch.randn(len(real), z_dim, device=device), *y)
         d_optimizer.zero_grad()
-        (real_score, real_class), (fake_score, _) = judged(real, y), judged(fake.detach(), y)
-        (relu(1 - real_score).mean() + relu(1 + fake_score).mean() + real_class).backward()
+        (real_score, *embedded), (fake_score, *_) = judged(real, *y), judged(fake.detach(), *y)
+        (relu(1 - real_score).mean() + relu(1 + fake_score).mean() + of_class(*embedded, *y)).backward()
         d_optimizer.step()
         g_optimizer.zero_grad()
-        score, fake_class = judged(fake, y)
-        (fake_class - score.mean()).backward()
+        fake = fake if share_fakes else g(torch.randn(len(real), z_dim, device=device), *y)
+        score, *embedded = judged(fake, *y)
+        (of_class(*embedded, *y) - score.mean()).backward()
         g_optimizer.step()
 
     return play

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from ganzoo.data import GANDataModule
 
 # Steps per block; the loops alternate. For `overhead` a block has two pictures, a checkpoint and twenty logs; for
-# `step` blocks are short and many, so that the median ignores those disturbed by other processes.
-BLOCK = {"overhead": 1000, "step": 4}
+# the others blocks are short and many, so that the median ignores those disturbed by other processes.
+BLOCK = {"overhead": 1000, "step": 4, "modern": 2}
 WIDTH = {"cpu": 64, "cuda": 128}  # of the DCGAN
-CLASSES_WIDTH = {"cpu": 8, "cuda": 96}  # of the class-conditional networks
+MODERN_WIDTH = {"cpu": 8, "cuda": 96}  # of the spectrally normalised networks
 
 Pair = dict[str, float]  # seconds per step: wall and process CPU time, of fit and plain loop
 
@@ -67,32 +67,33 @@ def step(device: str, repeats: int) -> dict[str, list[Pair]]:
     return raw
 
 
-def classes(device: str, repeats: int) -> dict[str, list[Pair]]:
-    """Time of a step of class-conditional GANs in `Trainer.fit`, relative to plain loops with the same networks."""
+def modern(device: str, repeats: int) -> dict[str, list[Pair]]:
+    """Time of a step of spectrally normalised GANs in `Trainer.fit`, relative to plain loops with their networks."""
     from functools import partial
 
     import ganzoo
     from ganzoo.functional.contrastive import conditional_contrastive, data_to_data
 
+    width = MODERN_WIDTH[device]
     print(
-        f"\nclasses: 32x32, batch 64, width {CLASSES_WIDTH[device]}, shared fakes; fit / plain loop, "
-        f"median (p10 to p90) of {repeats} pairs of {BLOCK['step']} steps"
+        f"\nmodern: 32x32, batch 64, width {width}, one D step per G step; fit / plain loop, CPU time, "
+        f"median (p10 to p90) of {repeats} pairs of {BLOCK['modern']} steps"
     )
+    raw, names = {}, ("SNGAN", "ProjectionGAN", "SAGAN", "BigGAN", "ContraGAN", "ReACGAN")
     losses = {
-        "BigGAN": None,
         "ContraGAN": partial(conditional_contrastive, temperature=1.0),
         "ReACGAN": partial(data_to_data, margin=0.98, temperature=0.5),
     }
-    raw = {}
-    for name, loss in losses.items():
-        model = getattr(ganzoo, name)(
-            image_size=32, z_dim=80, width=CLASSES_WIDTH[device], n_critic=1, share_fakes=True
-        )
-        plain = hinge_loop(deepcopy(model.generator), deepcopy(model.discriminator), 80, loss, device)
-        pairs = raw[name] = _race(model, noise(32, 3, 64), plain, BLOCK["step"], repeats, device, True)
-        for text, suffix, goal in (("CPU time", "_cpu", f"at most {GOALS['shared fakes']}"), ("wall time", "", "")):
-            row(f"{name}, {text}", [pair[f"fit{suffix}"] / pair[f"plain{suffix}"] for pair in pairs], ".3f", goal)
-        row("plain loop, ms", [1e3 * pair["plain"] for pair in pairs], ".1f")
+    for name in names:
+        for kind, share in (("shared fakes", True), ("fresh fakes", False)):
+            model = getattr(ganzoo, name)(image_size=32, z_dim=80, width=width, n_critic=1, share_fakes=share)
+            networks, z_dim, classes = deepcopy((model.generator, model.discriminator)), model.z_dim, model.num_classes
+            plain = hinge_loop(*networks, z_dim, classes, losses.get(name), share, device)
+            pairs = _race(model, noise(32, 3, 64), plain, BLOCK["modern"], repeats, device, True)
+            raw[f"{name}, {kind}"] = pairs
+            shares = [pair["fit_cpu"] / pair["plain_cpu"] for pair in pairs]
+            row(f"{name}, {kind}", shares, ".3f", f"at most {GOALS[kind]}")
+        row("plain loop, ms of CPU", [1e3 * pair["plain_cpu"] for pair in pairs], ".1f")
     return raw
 
 

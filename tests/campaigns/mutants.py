@@ -205,9 +205,9 @@ def sources(variant: str) -> dict[Path, list[ast.stmt]]:
     queue = [(ROOT / "ganzoo" / Path(*ganzoo.VARIANTS[variant].split(".")[1:]).with_suffix(".py"), variant)]
     while queue:
         file, name = queue.pop()
-        tree = ast.parse(file.read_text())
+        tree = parsed(file)
         for node in tree.body:
-            if getattr(node, "name", None) != name or any(ast.dump(node) == ast.dump(n) for n in found.get(file, [])):
+            if getattr(node, "name", None) != name or node in found.get(file, []):
                 continue
             found.setdefault(file, []).append(node)
             used = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
@@ -218,6 +218,11 @@ def sources(variant: str) -> dict[Path, list[ast.stmt]]:
                     place = ROOT.joinpath(*parts).with_suffix(".py")
                     queue += [(place, alias.name) for alias in line.names if alias.name in used]
     return found
+
+
+@cache  # the nodes of a file are then the same objects
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())
 
 
 def mutants(variant: str) -> Iterator[Mutant]:

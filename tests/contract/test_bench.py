@@ -89,6 +89,13 @@ def test_options_are_measured(
     assert re.search(r"R1 +refused", capsys.readouterr().out), "beside batch norm"
 
 
+@pytest.mark.slow
+def test_steps_of_the_modern_variants_are_measured(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_training, "MODERN_WIDTH", {"cpu": 2})
+    monkeypatch.setitem(bench.MEASUREMENTS, "modern", bench.MEASUREMENTS["modern"]._replace(quick=1))
+    assert [len(pairs) for pairs in run("modern").values()] == [1] * 12
+
+
 def test_start_up_time_is_measured(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """No process is started: a stand-in for `fit` only creates `reals.png`."""
 

@@ -336,9 +336,11 @@ def test_metrics_list_prints_all_metrics(evaluate):
     evaluate {RUN} --sed 1 | no option '--sed' | did you mean '--seed'?
     evaluate fakes --extractor digits --metrics fid | fid needs real images; name them after fakes
     evaluate fakes reals --metrics ppl --extractor digits | ppl
-    evaluate fakes -n 10 | are for models only; leave them out for fakes
-    evaluate fakes --seed 0 | are for models
-    evaluate fakes --raw | are for models
+    evaluate fakes -n 10 | -n is for models only; leave it out for fakes
+    evaluate fakes --seed 0 | --seed is for models
+    evaluate fakes --raw | --raw is for models
+    evaluate fakes --truncation 0.5 | --truncation is for models
+    evaluate fakes --standing_statistics 2 | --standing_statistics is for models
     evaluate fakes --split test | --split needs real images
     evaluate fakes --resize 0 | --resize is 0; it takes a whole number from 1 to 16384
     evaluate fakes large --extractor digits | the fakes are 1 x 8 x 8 | the reals 1 x 16 x 16 | --resize

@@ -21,6 +21,7 @@ FOLDERS = ("pictures", "drawings", "photos", "horses", "zebras", "classes/cats",
 ELSEWHERE = {  # a word of commands that are tested elsewhere -> where
     "bench": "tests/contract/test_bench.py",
     "theory": "tests/contract/test_theory.py",
+    "--truncation": "tests/unit/test_biggan.py, as no shipped model has one",
     "--trainer.devices": "tests/contract/test_processes.py",
     "inception": "tests/unit/test_extractors.py, as its weights are a download",
     "--metrics memorisation": "the same, as it is the default for folders",

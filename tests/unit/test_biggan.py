@@ -14,6 +14,9 @@ from torch import nn
 import ganzoo
 from ganzoo.checkpoint.pretrained import save_pretrained
 from ganzoo.cli import main
+from ganzoo.core.random import mix
+from ganzoo.evaluation.comparison import difference
+from ganzoo.evaluation.record import Report
 from ganzoo.functional.truncation import truncated
 from ganzoo.layers.spectral import SpectralConv2d, SpectralEmbedding, SpectralLinear
 from ganzoo.networks.biggan import BigGANDeepGenerator, BigGANGenerator
@@ -157,13 +160,61 @@ def test_truncation_on_the_command_line(tmp_path, monkeypatch, capsys):
     assert main(["sample", "big", "-n", "2", "--class", "1", "--truncation", "0.5", "--format", "npy"]) == 0
     expected = gan.sample(seeds=[0, 1], label=1, truncation=0.5, output_type="np")
     assert np.array_equal(np.load("samples/samples.npy"), expected)
+    standing = "--truncation 0.5 --standing_statistics 2 --format npy"
+    assert main(f"sample big -n 2 --class 1 {standing}".split()) == 0
+    gan.take_standing_statistics(2, truncation=0.5)
+    again = gan.sample(seeds=[0, 1], label=1, truncation=0.5, output_type="np")
+    assert np.array_equal(np.load("samples/samples.npy"), again) and not np.array_equal(again, expected)
+    save_pretrained(ganzoo.GAN(**small("GAN")), Path("gan"))
+    np.save("reals.npy", np.zeros((2, 16, 16, 1), np.uint8))
     capsys.readouterr()
     for command, words in {
         "sample dcgan --truncation 0.5": "truncation: DCGAN has none; leave it out",
+        "evaluate dcgan reals.npy --truncation 0.5": "truncation: DCGAN has none; leave it out",
         "sample big --truncation 0": "--truncation is 0; it takes a number above 0",
+        "sample gan --standing_statistics 2": "standing_statistics: GAN's generator has no batch norm; leave them out",
+        "evaluate gan reals.npy --standing_statistics 2": "GAN's generator has no batch norm; leave them out",
+        "evaluate big reals.npy --standing_statistics 0": "--standing_statistics is 0; it takes a whole number from 1",
+        "evaluate big reals.npy --metrics ppl --truncation 1": "ppl is defined without truncation; leave one of them",
     }.items():
         assert main(command.split()) == 2
         assert words in capsys.readouterr().err
+
+
+def test_evaluation_of_truncated_latents_and_standing_statistics(tmp_path, monkeypatch, capsys):
+    """The record's score is that of the images, and its protocol names both settings."""
+    monkeypatch.chdir(tmp_path)
+    gan = biggan()
+    save_pretrained(gan, Path("big"))
+    np.save("reals.npy", np.random.default_rng(0).integers(0, 256, (64, 16, 16, 1), np.uint8))
+    evaluate = "evaluate big reals.npy --metrics fid --extractor digits -n 64"
+    assert main(f"{evaluate} --json plain.json".split()) == 0
+    assert main(f"{evaluate} --truncation 0.5 --standing_statistics 2 --json both.json".split()) == 0
+    said = capsys.readouterr().out
+    assert "64 fakes of BigGAN, seed 0, truncation 0.5, standing statistics of 2 passes: raw weights of big" in said
+    assert "(raw weights, seed 0), truncation 0.5, standing statistics of 2 passes against 64 images of reals" in said
+    plain, both = (Report.load(Path(file)).scores[0] for file in ("plain.json", "both.json"))
+    assert difference(plain.protocol, both.protocol) == {"truncation": (None, 0.5), "standing_statistics": (None, 2)}
+
+    gan.take_standing_statistics(2, truncation=0.5)
+    z = truncated(gan.latent(64, torch.Generator().manual_seed(mix(0, 0, 0))), 0.5)
+    images = gan.generate(z, {"label": torch.tensor([mix(0, i, 1) % 3 for i in range(64)])})
+    assert both.value == ganzoo.evaluate(images, "reals.npy", ["fid"], extractor="digits").scores[0].value
+    assert both.value == ganzoo.evaluate(
+        biggan(), "reals.npy", ["fid"], n=64, extractor="digits", truncation=0.5, standing_statistics=2
+    ).scores[0].value  # fmt: skip
+    for setting in ({"truncation": 0.5}, {"standing_statistics": 2}):
+        with pytest.raises(ValueError, match=f"{next(iter(setting))} is for models; leave it out for given images"):
+            ganzoo.evaluate(images, "reals.npy", **setting)
+    with pytest.raises(ValueError, match="truncation is 0; it takes a number above 0"):
+        ganzoo.evaluate(gan, "reals.npy", truncation=0)
+
+
+def test_standing_statistics_of_translators_and_of_no_passes_are_refused():
+    with pytest.raises(ValueError, match="Pix2Pix translates pictures instead of latents; leave them out"):
+        ganzoo.Pix2Pix(**small("Pix2Pix")).take_standing_statistics()
+    with pytest.raises(ValueError, match="passes is 0; it takes a whole number from 1"):
+        biggan().take_standing_statistics(0)
 
 
 @pytest.mark.parametrize("truncation", [None, 0.5])

@@ -35,7 +35,7 @@ class Named(Extractor):
 
 
 def how(metric=None, extractor=None, fakes=10_000, reals=REALS, image="8x8, 1 channels"):
-    return protocol(metric or FID(), extractor or Named(), image, fakes, reals)
+    return protocol(metric or FID(), extractor or Named(), image, fakes, reals, {"truncation": None})
 
 
 def report(*scores, **subject):
