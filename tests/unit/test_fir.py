@@ -1,0 +1,54 @@
+"""The FIR filter against its definition: zeros inserted, filtered by loops, pixels dropped; with second gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+
+from ganzoo.layers.fir import FIR
+
+
+def defined(x, up=1, down=1, before=0, after=0, gain=1.0):
+    """Zero insertion, padding, convolution with the filter, and every `down`-th pixel."""
+    n, c, h, w = x.shape
+    wide = x.new_zeros(n, c, h * up, w * up)
+    wide[:, :, ::up, ::up] = x
+    wide = torch.nn.functional.pad(wide, (before, after, before, after))
+    taps = [1 / 8, 3 / 8, 3 / 8, 1 / 8]
+    height, width = wide.shape[2] - 3, wide.shape[3] - 3
+    out = sum(
+        gain * a * b * wide[:, :, i : i + height, j : j + width] for i, a in enumerate(taps) for j, b in enumerate(taps)
+    )
+    return out[:, :, ::down, ::down]
+
+
+CASES = {
+    "up": (FIR(up=True), {"up": 2, "before": 2, "after": 1, "gain": 4}, (10, 6)),
+    "down": (FIR(down=True), {"down": 2, "before": 1, "after": 1}, (2, 1)),
+    "blur": (FIR(padding=1, gain=4.0), {"before": 1, "after": 1, "gain": 4}, (4, 2)),
+    "wide": (FIR(padding=2), {"before": 2, "after": 2}, (6, 4)),
+}
+
+
+@pytest.mark.parametrize(("layer", "definition", "size"), CASES.values(), ids=CASES)
+def test_layers_are_their_definition(layer, definition, size):
+    torch.manual_seed(0)
+    layer.double()
+    x = torch.randn(2, 3, 5, 3, dtype=torch.float64, requires_grad=True)
+    y = layer(x)
+    assert y.shape == (2, 3, *size)
+    torch.testing.assert_close(y, defined(x, **definition))
+    assert gradcheck(layer, x) and gradgradcheck(layer, x)
+
+
+def test_a_constant_image_stays_the_same_inside():
+    for layer in (FIR(up=True), FIR(down=True), FIR(padding=1)):
+        torch.testing.assert_close(layer(torch.ones(1, 2, 16, 16))[..., 3:-3, 3:-3].mean(), torch.tensor(1.0))
+
+
+def test_the_precision_is_that_of_the_image():
+    x = torch.randn(1, 2, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert FIR(up=True)(x).dtype == torch.float32
+        assert FIR(up=True)(x.bfloat16()).dtype == torch.bfloat16
