@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ganzoo.variants.biggan import BigGAN as BigGAN
     from ganzoo.variants.contragan import ContraGAN as ContraGAN
     from ganzoo.variants.reacgan import ReACGAN as ReACGAN
+    from ganzoo.variants.stylegan2 import StyleGAN2 as StyleGAN2
 
     # isort: on
     from ganzoo.checkpoint.pretrained import load as load

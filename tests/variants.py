@@ -11,6 +11,7 @@ SMALL |= {"num_classes": 3, "source_channels": 2, "blocks": 1}
 OTHERS = {"ImprovedGAN": {"d_hidden": 32}}  # its last layers have a quarter: both of two ReLUs may be inactive
 DEEP = ("SNGAN", "ProjectionGAN", "SAGAN", "BigGAN", "ContraGAN", "ReACGAN")
 OTHERS |= {name: {"image_size": 8} for name in DEEP}  # faster
+OTHERS |= {"StyleGAN2": {"image_size": 8, "mapping_layers": 2, "r1_interval": 2, "path_interval": 2}}
 
 
 def small(name: str) -> dict[str, int]:

@@ -22,6 +22,9 @@ class Batch(TypedDict, total=False):
     labelled: tuple[Tensor, Tensor]  # (image, label): labelled images for semi-supervised learning
     z: Latent  # latents: `minimize` adds them and all else from `GANModule.draw`, so equations draw nothing
     u: Tensor  # [N] uniform in [0, 1): interpolation weights of reals and fakes, if the variant draws them
+    mixed: Any  # second latents, and the layers from which each image has their style, if the variant draws them
+    pixel_noise: Any  # noise images of G's layers, likewise
+    directions: Tensor  # [N, C, H, W] normal: of the change of images, for their derivative
     keys: Tensor  # [N] int64 seeds of the augmentation, if there is one
     pseudo: Any  # random inputs of the fakes that replace reals, with APA
     drawn: dict[str, Any]  # random inputs of each penalty, by its name

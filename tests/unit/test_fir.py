@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from ganzoo.layers.fir import FIR
+from ganzoo.layers.fir import FIRBlur, FIRDown, FIRUp
 
 
 def defined(x, up=1, down=1, before=0, after=0, gain=1.0):
@@ -24,17 +24,16 @@ def defined(x, up=1, down=1, before=0, after=0, gain=1.0):
 
 
 CASES = {
-    "up": (FIR(up=True), {"up": 2, "before": 2, "after": 1, "gain": 4}, (10, 6)),
-    "down": (FIR(down=True), {"down": 2, "before": 1, "after": 1}, (2, 1)),
-    "blur": (FIR(padding=1, gain=4.0), {"before": 1, "after": 1, "gain": 4}, (4, 2)),
-    "wide": (FIR(padding=2), {"before": 2, "after": 2}, (6, 4)),
+    "up": (FIRUp(), {"up": 2, "before": 2, "after": 1, "gain": 4}, (10, 6)),
+    "down": (FIRDown(), {"down": 2, "before": 1, "after": 1}, (2, 1)),
+    "blur": (FIRBlur(1, gain=4.0), {"before": 1, "after": 1, "gain": 4}, (4, 2)),
+    "wide": (FIRBlur(2), {"before": 2, "after": 2}, (6, 4)),
 }
 
 
 @pytest.mark.parametrize(("layer", "definition", "size"), CASES.values(), ids=CASES)
 def test_layers_are_their_definition(layer, definition, size):
     torch.manual_seed(0)
-    layer.double()
     x = torch.randn(2, 3, 5, 3, dtype=torch.float64, requires_grad=True)
     y = layer(x)
     assert y.shape == (2, 3, *size)
@@ -42,13 +41,7 @@ def test_layers_are_their_definition(layer, definition, size):
     assert gradcheck(layer, x) and gradgradcheck(layer, x)
 
 
-def test_a_constant_image_stays_the_same_inside():
-    for layer in (FIR(up=True), FIR(down=True), FIR(padding=1)):
-        torch.testing.assert_close(layer(torch.ones(1, 2, 16, 16))[..., 3:-3, 3:-3].mean(), torch.tensor(1.0))
-
-
 def test_the_precision_is_that_of_the_image():
     x = torch.randn(1, 2, 8, 8)
     with torch.autocast("cpu", torch.bfloat16):
-        assert FIR(up=True)(x).dtype == torch.float32
-        assert FIR(up=True)(x.bfloat16()).dtype == torch.bfloat16
+        assert FIRUp()(x).dtype == torch.float32 and FIRUp()(x.bfloat16()).dtype == torch.bfloat16
