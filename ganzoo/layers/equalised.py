@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, leaky_relu, linear
 
+from ganzoo.layers.base import is_half, not_half
+
 SLOPE, GAIN = 0.2, 2**0.5  # of the activation; the gain keeps its mean square about 1
 LARGEST = 256.0  # activation in half precision, in units of the gain
 
 
 class EqualisedLinear(nn.Module):
-    """x [N, a] -> [N, b], in float32 even under autocast.
+    """x [N, a] -> [N, b], in float32 even under autocast, and with weights in half precision.
 
     Weights are stored with standard deviation 1 / `rate`, and multiplied by rate / sqrt(a) at each use, so that Adam's
     steps, of equal size in all layers, change the outputs of all layers alike.
@@ -35,7 +37,7 @@ class EqualisedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            x = linear(not_half(x), self.weight * self.scale, self.bias * self.rate)
+            x = linear(not_half(x), not_half(self.weight) * self.scale, not_half(self.bias) * self.rate)
             return leaky(x) if self.active else x
 
 
@@ -74,9 +76,4 @@ def leaky(x: Tensor, gain: float = GAIN) -> Tensor:
     layer before it has it in its weights. In half precision it is at most 256 gains.
     """
     x = leaky_relu(x, SLOPE)
-    return x if x.dtype == not_half(x).dtype else x.clamp(-LARGEST * gain, LARGEST * gain)
-
-
-def not_half(x: Tensor) -> Tensor:
-    """The tensor, at least in float32."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    return x.clamp(-LARGEST * gain, LARGEST * gain) if is_half(x) else x

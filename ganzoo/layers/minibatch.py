@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ganzoo.layers.base import not_half
+
 
 class MinibatchDiscrimination(nn.Module):
     """Appends to each row x_i of [N, A] its similarity to the rows of the batch: [N, A + B] (Salimans et al. 2016,
@@ -49,7 +51,6 @@ class MinibatchStdDev(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         n, _, height, width = x.shape
         group = next(size for size in range(min(self.group, n), 0, -1) if n % size == 0)
-        groups = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        groups = groups.unflatten(0, (group, -1))  # [G, N / G, C, H, W]
+        groups = not_half(x).unflatten(0, (group, -1))  # [G, N / G, C, H, W]
         deviation = (groups.var(0, correction=0) + 1e-8).sqrt().mean((1, 2, 3))  # [N / G]
-        return torch.cat([x, deviation.repeat(group)[:, None, None, None].expand(-1, 1, height, width)], 1)
+        return torch.cat([x, deviation.repeat(group).to(x.dtype)[:, None, None, None].expand(-1, 1, height, width)], 1)

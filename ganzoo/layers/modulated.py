@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d
 
+from ganzoo.layers.base import is_half
+
 EPS = 1e-8
 
 
@@ -24,12 +26,12 @@ def modulated_conv2d(x: Tensor, weight: Tensor, style: Tensor, up: bool = False,
         up: insert zeros between the pixels before the convolution: the result is [N, O, 2H + k - 2, 2W + k - 2].
         gain: factor of the output.
     """
-    if torch.is_autocast_enabled(x.device.type):  # sums of half precision could overflow; d restores the scale
+    if is_half(x) or torch.is_autocast_enabled(x.device.type):  # sums could overflow; d restores the scale
         weight = weight / (weight[0].numel() ** 0.5 * weight.flatten(1).abs().amax(1)[:, None, None, None])
         style = style / style.abs().amax(1, keepdim=True)
     with torch.autocast(x.device.type, enabled=False):
-        norms = gain * (style.square() @ weight.square().sum((2, 3)).T + EPS).rsqrt()
-    x = x * style[:, :, None, None]
+        norms = gain * (style.square() @ weight.square().sum((2, 3)).T.to(style.dtype) + EPS).rsqrt()
+    x = x * style.to(x.dtype)[:, :, None, None]
     if up:
         x = conv_transpose2d(x, weight.transpose(0, 1), stride=2)
     else:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, one_hot
 
 from ganzoo.core.limits import Size
-from ganzoo.layers.equalised import GAIN, LARGEST, EqualisedConv2d, EqualisedLinear, leaky, not_half
+from ganzoo.layers.base import is_half
+from ganzoo.layers.equalised import GAIN, LARGEST, EqualisedConv2d, EqualisedLinear, leaky
 from ganzoo.layers.fir import FIRBlur, FIRDown, FIRUp
 from ganzoo.layers.minibatch import MinibatchStdDev
 from ganzoo.layers.modulated import modulated_conv2d
@@ -168,7 +169,7 @@ class ToImage(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         style = self.style(w) * x.shape[1] ** -0.5  # the equalised learning rate
         image = conv2d(x * style.to(x.dtype)[:, :, None, None], self.weight, self.bias)
-        return image if image.dtype == not_half(image).dtype else image.clamp(-LARGEST, LARGEST).float()
+        return image.clamp(-LARGEST, LARGEST).float() if is_half(image) else image
 
 
 class StyleGAN2Discriminator(nn.Module):
