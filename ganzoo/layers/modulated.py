@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d
 
 from ganzoo.layers.base import is_half
 
 EPS = 1e-8
+
+
+class ModulatedConv2d(nn.Module):
+    """x [N, a, H, W], style [N, a] -> [N, b, ...]: `modulated_conv2d`.
+
+    Args:
+        a: inputs.
+        b: outputs.
+        kernel: its side.
+        up: as in `modulated_conv2d`.
+        gain: likewise.
+    """
+
+    def __init__(self, a: int, b: int, kernel: int, up: bool = False, gain: float = 1.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(b, a, kernel, kernel))
+        self.up, self.gain = up, gain
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        return modulated_conv2d(x, self.weight, style, self.up, self.gain)
 
 
 def modulated_conv2d(x: Tensor, weight: Tensor, style: Tensor, up: bool = False, gain: float = 1.0) -> Tensor:

@@ -8,14 +8,14 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, one_hot
+from torch.nn.functional import one_hot
 
 from ganzoo.core.limits import Size
 from ganzoo.layers.base import is_half
 from ganzoo.layers.equalised import GAIN, LARGEST, EqualisedConv2d, EqualisedLinear, leaky
 from ganzoo.layers.fir import FIRBlur, FIRDown, FIRUp
 from ganzoo.layers.minibatch import MinibatchStdDev
-from ganzoo.layers.modulated import modulated_conv2d
+from ganzoo.layers.modulated import ModulatedConv2d
 from ganzoo.networks.base import halvings, shape
 
 
@@ -136,14 +136,14 @@ class StyledConv(nn.Module):
     def __init__(self, a: int, b: int, d: int, size: Sequence[int], up: bool) -> None:
         super().__init__()
         self.style = EqualisedLinear(d, a, bias=1.0)
-        self.weight = nn.Parameter(torch.randn(b, a, 3, 3))
+        self.conv = ModulatedConv2d(a, b, 3, up, gain=GAIN)
         self.bias = nn.Parameter(torch.zeros(b))
         self.strength = nn.Parameter(torch.zeros(()))  # of the noise
         self.register_buffer("noise", torch.randn(*size))  # constant noise, for samples
         self.blur = FIRBlur(padding=1, gain=4.0) if up else None
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None = None) -> Tensor:
-        x = modulated_conv2d(x, self.weight, self.style(w), up=self.blur is not None, gain=GAIN)
+        x = self.conv(x, self.style(w))
         x = x if self.blur is None else self.blur(x)
         noise = self.noise if noise is None else noise
         x = x + (GAIN * self.strength * noise).to(x.dtype) + (GAIN * self.bias).to(x.dtype)[:, None, None]
@@ -163,12 +163,12 @@ class ToImage(nn.Module):
     def __init__(self, a: int, channels: int, d: int) -> None:
         super().__init__()
         self.style = EqualisedLinear(d, a, bias=1.0)
-        self.weight = nn.Parameter(torch.randn(channels, a, 1, 1))
+        self.conv = EqualisedConv2d(a, channels, 1, active=False)
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        style = self.style(w) * x.shape[1] ** -0.5  # the equalised learning rate
-        image = conv2d(x * style.to(x.dtype)[:, :, None, None], self.weight, self.bias)
+        image = self.conv(x * self.style(w).to(x.dtype)[:, :, None, None])
+        image = image + self.bias.to(image.dtype)[:, None, None]
         return image.clamp(-LARGEST, LARGEST).float() if is_half(image) else image
 
 

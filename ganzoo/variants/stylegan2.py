@@ -153,7 +153,7 @@ class StyleGAN2(GANModule):
     def move_w_mean(self, batch: Batch) -> None:
         """Moves the mean of w, of all processes, by new latents with the labels of this batch."""
         rank, processes = self.trainer.global_rank, self.trainer.world_size
-        new: Batch = {"z": self.latent(size(batch) * processes, self.randomness.shared)}
+        new: Batch = {"z": self.latent(size(batch) * processes, self.randomness.apart)}
         mean = self.generator.mapping(share(new, rank, processes)["z"], self.labels(batch)).mean(0)
         if processes > 1:
             average([mean])
@@ -171,7 +171,7 @@ class StyleGAN2(GANModule):
     def with_directions(self, batch: Batch) -> Batch:
         """The batch with y; not in `draw`, since only one update needs it."""
         rank, processes = self.trainer.global_rank, self.trainer.world_size
-        y = self.normal(self.randomness.shared, size(batch) * processes, *batch["image"].shape[1:])
+        y = self.normal(self.randomness.apart, size(batch) * processes, *batch["image"].shape[1:])
         return {**batch, **share({"directions": y}, rank, processes)}
 
     def synthesize(self, network: Any, batch: Batch) -> Tensor:

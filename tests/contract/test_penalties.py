@@ -32,6 +32,7 @@ ALL = (R1, R2, GradientPenalty, BCR, ZCR, LeCam, Orthogonal)
 LIGHT = {"BCR": {"real": 0.1, "fake": 0.1}, "ZCR": {"discriminator": 0.1}}  # with CGAN's SGD larger ones diverge
 SEVERAL = {"LAPGAN", "CycleGAN"}
 MIXING = {"DCGAN", "LSGAN", "WGAN", "ACGAN", "InfoGAN", "LadderEBGAN"}  # by batch norm, at the sizes of `small`
+MIXING |= {"StyleGAN2"}  # by minibatch standard deviation
 REFUSED = {
     **{kind: SEVERAL | MIXING for kind in (R1, R2, GradientPenalty)},
     BCR: SEVERAL | {"Pix2Pix"},

@@ -144,7 +144,7 @@ def mine(key):
         side = 4 << (i if kind == "images" else (i + 1) // 2)
         names = {"style": "affine", "strength": "noise_strength", "noise": "noise_const"}
         first, _, more = rest.partition(".")
-        rest = ".".join(filter(None, (names.get(first, first), more)))
+        rest = more if first == "conv" else ".".join(filter(None, (names.get(first, first), more)))
         return f"synthesis.b{side}.{layer}.{rest}"
     if match := re.match(r"blocks\.([12])\.(main\.0|main\.2|skip\.1)\.(.*)", key):
         layer = {"main.0": "conv0", "main.2": "conv1", "skip.1": "skip"}[match[2]]
