@@ -138,6 +138,13 @@ NAMED: dict[str, list[Mutant]] = {  # mutants that once survived
         Mutant("ganzoo/variants/biggan.py", "wide=True, orthogonal=True", "wide=True"),
         Mutant("ganzoo/layers/standing.py", "True, None", "True, 0.1"),
     ],
+    "StyleGAN2": [
+        Mutant("ganzoo/variants/stylegan2.py", "W_DECAY, PATH_DECAY = 0.998", "W_DECAY, PATH_DECAY = 0.995"),
+        Mutant("ganzoo/variants/stylegan2.py", "t: t[::2]", "t: t"),
+        Mutant("ganzoo/layers/modulated.py", "weight.shape[2] // 2", "weight.shape[2] // 3"),
+        Mutant("ganzoo/layers/equalised.py", "LARGEST = 256.0", "LARGEST = 128.0"),
+        Mutant("ganzoo/networks/stylegan2.py", "rate=0.01, active", "rate=0.1, active"),
+    ],
     "LadderEBGAN": [
         Mutant("ganzoo/variants/ladder_ebgan.py", "noise: NonNegative = 0.3", "noise: NonNegative = 0.45"),
         Mutant("ganzoo/variants/ladder_ebgan.py", "(5000.0,)", "(7500.0,)"),
