@@ -29,6 +29,9 @@ MEASUREMENTS = {
     "overhead": Measurement("training", 9, 3, "ganzoo's overhead per training step"),
     "step": Measurement("training", 40, 12, "a DCGAN step, compared with a plain loop"),
     "classes": Measurement("training", 20, 6, "steps of BigGAN, ContraGAN and ReACGAN", default=False),
+    "stylegan2": Measurement(
+        "styles", 12, 4, "StyleGAN2's updates, compared with a straightforward form", default=False
+    ),
     "start": Measurement("training", 3, 1, "startup time in seconds"),
     "frechet": Measurement("scores", 5, 1, "Frechet distance, compared with torchmetrics and scipy"),
     "memory": Measurement("scores", 3, 1, "memory of an evaluation by number of fakes"),
