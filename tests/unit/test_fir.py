@@ -24,17 +24,17 @@ def defined(x, up=1, down=1, before=0, after=0, gain=1.0):
 
 
 CASES = {
-    "up": (FIRUp(), {"up": 2, "before": 2, "after": 1, "gain": 4}, (10, 6)),
-    "down": (FIRDown(), {"down": 2, "before": 1, "after": 1}, (2, 1)),
-    "blur": (FIRBlur(1, gain=4.0), {"before": 1, "after": 1, "gain": 4}, (4, 2)),
-    "wide": (FIRBlur(2), {"before": 2, "after": 2}, (6, 4)),
+    "up": (FIRUp(), {"up": 2, "before": 2, "after": 1, "gain": 4}, (12, 8)),
+    "down": (FIRDown(), {"down": 2, "before": 1, "after": 1}, (3, 2)),
+    "blur": (FIRBlur(1, gain=4.0), {"before": 1, "after": 1, "gain": 4}, (5, 3)),
+    "wide": (FIRBlur(2), {"before": 2, "after": 2}, (7, 5)),
 }
 
 
 @pytest.mark.parametrize(("layer", "definition", "size"), CASES.values(), ids=CASES)
 def test_layers_are_their_definition(layer, definition, size):
     torch.manual_seed(0)
-    x = torch.randn(2, 3, 5, 3, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(2, 3, 6, 4, dtype=torch.float64, requires_grad=True)
     y = layer(x)
     assert y.shape == (2, 3, *size)
     torch.testing.assert_close(y, defined(x, **definition))
