@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -95,6 +95,7 @@ class GANModule(LightningModule, ABC):
     boundary: float | None = 0.0  # between D's logits of fakes and of reals; None: there are no such logits
     real_scores_higher: bool = True  # D's outputs are larger for reals than for fakes; False for energies
     batch_parts: int = 1  # into which `play` splits a batch
+    more_steps: Mapping[PlayerName, float] = {}  # of an optimizer per update of its player, besides that on its loss
     images_seen: int  # over all processes; schedules are functions of it
     unaveraged: int  # images seen since the last update of the averaged generator
     players: dict[PlayerName, Player]  # while training
@@ -369,7 +370,8 @@ class GANModule(LightningModule, ABC):
 
     def configure_optimizers(self) -> Any:
         optimizers = [self.make_optimizer[player](getattr(self, player).parameters()) for player in PLAYERS]
-        for_more_steps(optimizers[0], penalised.steps(self))
+        for player, optimizer in zip(PLAYERS, optimizers, strict=True):
+            for_more_steps(optimizer, penalised.steps(self, player))
         schedulers = [] if self.lr_scheduler is None else [self.lr_scheduler(optimizer) for optimizer in optimizers]
         check_schedulers(schedulers)
         return optimizers, [{"scheduler": scheduler} for scheduler in schedulers]

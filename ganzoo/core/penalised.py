@@ -145,9 +145,10 @@ def penalties_of(model: GANModule) -> Sequence[Penalty]:
     return cast(Any, list(model.penalties.values()))
 
 
-def steps(model: GANModule) -> float:
-    """Optimizer steps of D per batch in which it is updated, on average."""
-    return 1 + sum(1 / k for k in {p.interval for p in penalties_of(model)} if k > 1)
+def steps(model: GANModule, player: PlayerName) -> float:
+    """Optimizer steps of a player per update, on average: on its loss, the variant's own and those of penalties."""
+    intervals = {p.interval for p in penalties_of(model)} if player == "discriminator" else set()
+    return 1 + model.more_steps.get(player, 0) + sum(1 / k for k in intervals if k > 1)
 
 
 def check(model: GANModule) -> None:
@@ -165,10 +166,14 @@ def check(model: GANModule) -> None:
         name = type(penalty).__name__
         if (problem := refusal(penalty, model)) is not None:
             raise MisconfigurationException(f"penalties: {name} does not work with {variant}: {problem}")
-    if steps(model) > 1 and takes_pairs(model.make_optimizer["discriminator"]([nn.Parameter(torch.zeros(1))])):
-        raise MisconfigurationException(
-            "penalties: an interval above 1 takes steps of its own, but two steps of ExtraAdam are one; set interval 1"
-        )
+    for player in PLAYERS:
+        if steps(model, player) > 1 and takes_pairs(model.make_optimizer[player]([nn.Parameter(torch.zeros(1))])):
+            what, cure = "penalties: an interval above 1", "set interval 1"
+            if player in model.more_steps:
+                what, cure = f"optimizer: {variant}'s lazy regularization", "use another optimizer"
+            raise MisconfigurationException(
+                f"{what} takes steps of its own, but two steps of ExtraAdam are one; {cure}"
+            )
 
 
 def refusal(penalty: Penalty, model: GANModule) -> str | None:

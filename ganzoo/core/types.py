@@ -26,6 +26,8 @@ class Batch(TypedDict, total=False):
     noise: list[Tensor]  # [N, 1, h, w] standard normal, for the layers of a generator that adds it
     soft: Tensor  # [N, 2, ...] uniform in [0.8, 1): targets of D's logits of reals and of fakes, where they are random
     quadrant: Tensor  # [N] int64, 0 to 3: the part of an image that a decoder reconstructs
+    mixed: Any  # second latents, and the layers from which each image has their style, if the variant draws them
+    directions: Tensor  # [N, C, H, W] normal: of the change of images, for their derivative
     keys: Tensor  # [N] int64 seeds of the augmentation, if there is one
     pseudo: Any  # random inputs of the fakes that replace reals, with APA
     drawn: dict[str, Any]  # random inputs of each penalty, by its name

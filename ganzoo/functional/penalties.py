@@ -62,6 +62,24 @@ def scores_and_squared_gradients(f: Callable[[Tensor], Tensor], x: Tensor) -> tu
         return scores, gradient.flatten(1).square().sum(1)
 
 
+def path_lengths(images: Callable[[Tensor], Tensor], w: Tensor, y: Tensor) -> Tensor:
+    """|J' y| of each image [N], J the Jacobian of the images with respect to w, for random directions y, by the root
+    of its mean square over the layers (Karras et al. 2020, StyleGAN2, arXiv:1912.04958, eq. 4).
+
+    Computed in float32, even under autocast, and differentiable again. y is divided by the square root of the number
+    of pixels, so that the lengths of large images are comparable.
+
+    Args:
+        images: w -> images [N, C, H, W]; images of different w are independent.
+        w: [N, L, d], one for each layer.
+        y: [N, C, H, W] standard normal.
+    """
+    with torch.autocast(w.device.type, enabled=False):
+        y = y / (y.shape[2] * y.shape[3]) ** 0.5
+        gradient = torch.func.grad(lambda styles: (images(styles) * y).sum())(w)
+        return gradient.square().sum(2).mean(1).sqrt()
+
+
 def squared_differences(before: Tensor, after: Tensor, step: float) -> Tensor:
     """((D(x + step n) - D(x)) / step)^2 of each image [N], whose expectation over n ~ N(0, 1) is |grad D(x)|^2 up to
     O(step^2). A single n has a relative standard deviation of sqrt 2.

@@ -1,9 +1,10 @@
-"""Convolutions that double or halve the size."""
+"""Convolutions that double or halve the size, and precision."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, pad
 
@@ -35,3 +36,13 @@ def _four(weight: Tensor) -> Tensor:
     """[..., 3, 3] -> [..., 4, 4]: the sum of the kernel at the four places of a 2x2 square."""
     w = pad(weight, (1, 1, 1, 1))
     return w[..., 1:, 1:] + w[..., :-1, 1:] + w[..., 1:, :-1] + w[..., :-1, :-1]
+
+
+def is_half(x: Tensor) -> bool:
+    """Whether a tensor has half precision."""
+    return x.dtype in (torch.float16, torch.bfloat16)
+
+
+def not_half(x: Tensor) -> Tensor:
+    """A tensor, at least in float32."""
+    return x.float() if is_half(x) else x

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map
 
 from ganzoo.core.options import Option
 from ganzoo.core.types import Terms
-from ganzoo.layers.minibatch import MinibatchDiscrimination
+from ganzoo.layers.minibatch import MinibatchDiscrimination, MinibatchStdDev
 from ganzoo.layers.noise import GaussianNoise
 from ganzoo.layers.spectral import is_spectral
 
@@ -123,6 +123,8 @@ def mixes_images(network: nn.Module) -> str | None:
             return "batch norm"
         if isinstance(module, MinibatchDiscrimination):
             return "minibatch discrimination"
+        if isinstance(module, MinibatchStdDev):
+            return "minibatch standard deviation"
     return None
 
 

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from ganzoo.core.limits import NonNegative
 from ganzoo.core.types import Terms
 from ganzoo.functional.penalties import off_diagonal
+from ganzoo.layers.equalised import EqualisedConv2d, EqualisedLinear
+from ganzoo.layers.modulated import ModulatedConv2d
 from ganzoo.penalties.base import Penalty, View
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
+WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED, EqualisedLinear, EqualisedConv2d, ModulatedConv2d)
 
 
 class Orthogonal(Penalty):

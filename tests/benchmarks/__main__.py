@@ -30,6 +30,9 @@ MEASUREMENTS = {
     "step": Measurement("training", 40, 12, "a DCGAN step, compared with a plain loop"),
     "modern": Measurement("training", 20, 6, "steps of SNGAN, SAGAN, BigGAN ...", default=False),
     "options": Measurement("options", 5, 2, "steps with augmentations and penalties", default=False),
+    "stylegan2": Measurement(
+        "styles", 12, 4, "StyleGAN2's updates, compared with a straightforward form", default=False
+    ),
     "start": Measurement("training", 3, 1, "startup time in seconds"),
     "frechet": Measurement("scores", 5, 1, "Frechet distance, compared with torchmetrics and scipy"),
     "memory": Measurement("scores", 3, 1, "memory of an evaluation by number of fakes"),

@@ -164,6 +164,13 @@ NAMED: dict[str, list[Mutant]] = {  # mutants that once survived
         Mutant("ganzoo/networks/projected.py", "z = z * (z", "z = 1.5 * z * (z"),
         Mutant("ganzoo/networks/projected.py", "nn.LeakyReLU(0.2)]", "nn.ReLU()]"),
     ],
+    "StyleGAN2": [
+        Mutant("ganzoo/variants/stylegan2.py", "W_DECAY, PATH_DECAY = 0.998", "W_DECAY, PATH_DECAY = 0.995"),
+        Mutant("ganzoo/variants/stylegan2.py", "t: t[::2]", "t: t"),
+        Mutant("ganzoo/layers/modulated.py", "weight.shape[2] // 2", "weight.shape[2] // 3"),
+        Mutant("ganzoo/layers/equalised.py", "LARGEST = 256.0", "LARGEST = 128.0"),
+        Mutant("ganzoo/networks/stylegan2.py", "rate=0.01, active", "rate=0.1, active"),
+    ],
     "LadderEBGAN": [
         Mutant("ganzoo/variants/ladder_ebgan.py", "noise: NonNegative = 0.3", "noise: NonNegative = 0.45"),
         Mutant("ganzoo/variants/ladder_ebgan.py", "(5000.0,)", "(7500.0,)"),

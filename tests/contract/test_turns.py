@@ -266,8 +266,14 @@ def test_schedulers_count_batches():
     assert [o.param_groups[0]["lr"] for o in trainer.optimizers] == pytest.approx([2e-6, 2e-6])
 
 
-@pytest.mark.parametrize("name", ganzoo.list_models())
-def test_compiled_losses_are_two_graphs_with_eager_gradients(name, monkeypatch):
+LAZY = {"StyleGAN2": ("r1_interval", "path_interval")}  # variants with equations of their own, and the intervals
+
+
+@pytest.mark.parametrize(
+    ("name", "lazy"),
+    [*((name, False) for name in ganzoo.list_models()), *(pytest.param(n, True, marks=pytest.mark.slow) for n in LAZY)],
+)
+def test_compiled_losses_are_two_graphs_with_eager_gradients(name, lazy, monkeypatch):
     """Each loss compiles as a single graph, once, with the gradients of the eager loss."""
     graphs = []
 
@@ -281,12 +287,14 @@ def test_compiled_losses_are_two_graphs_with_eager_gradients(name, monkeypatch):
 
     def make(**more):
         torch.manual_seed(0)
-        return getattr(ganzoo, name)(**small(name), optimizer=lambda p: SGD(p, lr=0.01), n_critic=1, **more)
+        intervals = dict.fromkeys(LAZY.get(name, ()), 2 if lazy else 5)
+        arguments = {**small(name), **intervals, "optimizer": lambda p: SGD(p, lr=0.01), "n_critic": 1, **more}
+        return getattr(ganzoo, name)(**arguments)
 
     eager, compiled = make(), make(compile_losses=True)
     fit(eager, steps=4)
     fit(compiled, steps=4)
-    assert len(graphs) == 2, f"{len(graphs)} graphs"
+    assert len(graphs) == (4 if lazy else 2), f"{len(graphs)} graphs"
     for key, value in eager.state_dict().items():
         torch.testing.assert_close(compiled.state_dict()[key], value, rtol=1e-4, atol=1e-6)
 

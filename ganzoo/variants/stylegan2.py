@@ -1,0 +1,230 @@
+"""StyleGAN2: Analyzing and Improving the Image Quality of StyleGAN (Karras et al. 2020, arXiv:1912.04958)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from ganzoo.augment.ada import ADA
+from ganzoo.core.batch import share, size
+from ganzoo.core.limits import Count, NonNegative, Positive, Share, Size, sides
+from ganzoo.core.module import GANModule
+from ganzoo.core.strategy import average, gather
+from ganzoo.core.types import Batch, Latent, Terms
+from ganzoo.functional.losses import log_fake, log_real
+from ganzoo.functional.penalties import path_lengths, squared_gradients
+from ganzoo.networks.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
+from ganzoo.optim.adam import FusedAdam
+
+W_DECAY, PATH_DECAY = 0.998, 0.99  # of the means of w and of the path lengths, per update
+
+
+class StyleGAN2(GANModule):
+    """min_D E f(D(G(z))) + E f(-D(x)) + gamma / 2 E |grad D(x)|^2;
+    min_G E f(-D(G(z))) + path_weight E (|J' y| - a)^2, with f(t) = log(1 + e^t).
+
+    G maps z to w, and w to an image, whose layers w scales one by one. J is the derivative of the image with respect to
+    w, y a random image, and a a running mean of the lengths |J' y|: steps of one size in w change images by one amount
+    (section 3.2). A share `mixing` of the fakes has the first layers from one w, and the others from a second one.
+
+    The penalties are lazy (section 3.1): each is minimised alone, in every 16th or 4th update of its player, times that
+    number. Adam's constants are corrected for these further steps. G plays first; every update has new latents. The
+    path lengths take every second image of a microbatch, and R1 has the gradient of the sum of D's scores, which
+    compare the images of a group.
+
+    Samples have constant noise in G's layers. `model.sample(16, truncation=0.7)` moves w towards its mean.
+
+    Args:
+        image_size: pixels: a side of 4 to 7 pixels, doubled at least once: 8, 28, 32, 64, ...; or [height, width], such
+            as [64, 96].
+        channels: of the image.
+        num_classes: number of labels, an input of G's mapping and, by a projection, of D; None: unconditional.
+        conditional: whether to use labels, if there are any.
+        z_dim: size of the latent, standard normal, and of w.
+        maps: feature maps of a layer times the shorter side of its images.
+        width: most feature maps of a layer.
+        mapping_layers: layers of the mapping from z to w.
+        mixing: share of fakes with the styles of two latents; each has its own random layer of change.
+        group: images that D compares: see `MinibatchStdDev`; 1: none.
+        residual: D has residual blocks.
+        gamma: weight of R1; 0: none.
+        r1_interval: batches per update on R1.
+        path_weight: weight of the path lengths' penalty; 0: none.
+        path_interval: batches per update on it, times `n_critic`.
+        ema_half_life: in images, of the averaged generator; None: no averaging.
+        optimizer: Adam, before the correction.
+        **game: see `GANModule`.
+    """
+
+    generator: StyleGAN2Generator
+    path_mean: Tensor
+
+    def __init__(
+        self,
+        image_size: Size = 1024,
+        channels: Count = 3,
+        num_classes: Count | None = None,
+        conditional: bool = True,
+        z_dim: Count = 512,
+        maps: Count = 32768,
+        width: Count = 512,
+        mapping_layers: Count = 8,
+        mixing: Share = 0.9,
+        group: Count = 4,
+        residual: bool = True,
+        gamma: NonNegative = 10.0,
+        r1_interval: Count = 16,
+        path_weight: NonNegative = 2.0,
+        path_interval: Count = 4,
+        ema_half_life: Positive | None = 10_000.0,
+        optimizer: OptimizerCallable = lambda params: FusedAdam(params, lr=2e-3, beta1=0.0, beta2=0.99),
+        **game: Any,
+    ) -> None:
+        super().__init__(optimizer=optimizer, ema_half_life=ema_half_life, **game)
+        self.num_classes = classes = num_classes if conditional else None
+        self.z_dim, self.mixing = z_dim, mixing
+        self.gamma, self.r1_interval = gamma, r1_interval
+        self.path_weight, self.path_interval = path_weight, path_interval
+        self.more_steps = {
+            "discriminator": 1 / r1_interval if gamma else 0.0,
+            "generator": 1 / (path_interval * self.n_generator) if path_weight else 0.0,
+        }
+        self.register_buffer("path_mean", torch.zeros(()))
+        self.generator = StyleGAN2Generator(image_size, channels, z_dim, maps, width, mapping_layers, classes)
+        self.discriminator = StyleGAN2Discriminator(image_size, channels, maps, width, classes, group, residual)
+
+    def play(self, batch: Batch) -> None:
+        """G's loss and, if due, its penalty; then D's."""
+        for_d, for_g = self.shared(batch) if self.share_fakes else (batch, batch)
+        if self.generator_due():
+            for _ in range(self.n_generator):
+                self.generator_step(for_g)
+            if self.path_weight and self.due(self.path_interval * self.n_critic):
+                with_directions = self.with_directions(batch)
+                self.minimize(self.path_loss, with_directions, player="generator", interval=self.path_interval)
+            self.move_w_mean(batch)
+        self.discriminator_step(for_d)
+        if self.gamma and self.due(self.r1_interval):
+            self.minimize(self.r1_loss, batch, player="discriminator", interval=self.r1_interval)
+
+    def generator_loss(self, batch: Batch) -> Terms:
+        return {"fake": -log_real(self.discriminate(self.fakes(batch), self.labels(batch)))}
+
+    def path_loss(self, batch: Batch) -> Terms:
+        """A microbatch moves the mean first; no gradient flows through it."""
+        batch = tree_map(lambda t: t[::2], batch)
+        images = partial(self.generator.synthesis, noise=batch["noise"])
+        lengths = path_lengths(images, self.styles(batch), batch["directions"])
+        self.path_mean.lerp_(gather(lengths.detach()).mean(), 1 - PATH_DECAY)
+        self.observe("path_length", self.path_mean.clone())
+        return {"path": self.path_weight * (lengths - self.path_mean).square().mean()}
+
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        y = self.labels(batch)
+        real, fake = self.discriminate(batch["image"], y), self.discriminate(self.fakes(batch), y)
+        return {"real": -log_real(real), "fake": -log_fake(fake)}
+
+    def r1_loss(self, batch: Batch) -> Terms:
+        squares = squared_gradients(partial(self.discriminate, y=self.labels(batch)), batch["image"])
+        return {"r1": self.gamma / 2 * squares.mean()}
+
+    def make_fakes(self, batch: Batch) -> Tensor:
+        return self.generator.synthesis(self.styles(batch), batch["noise"])
+
+    def styles(self, batch: Batch) -> Tensor:
+        """w [N, L, d] of each layer, of one latent or two."""
+        y, layers = self.labels(batch), self.generator.synthesis.layers
+        w = self.generator.mapping(batch["z"], y)[:, None].expand(-1, layers, -1)
+        if not self.mixing:
+            return w
+        z, first = batch["mixed"]
+        second = torch.arange(layers, device=w.device) >= first[:, None]
+        return torch.where(second[:, :, None], self.generator.mapping(z, y)[:, None], w)
+
+    def labels(self, batch: Batch) -> Tensor | None:
+        return None if self.num_classes is None else batch["label"]
+
+    @torch.no_grad()
+    def move_w_mean(self, batch: Batch) -> None:
+        """Moves the mean of w, of all processes, by new latents with the labels of this batch."""
+        rank, processes = self.trainer.global_rank, self.trainer.world_size
+        new: Batch = {"z": self.latent(size(batch) * processes, self.randomness.apart)}
+        mean = self.generator.mapping(share(new, rank, processes)["z"], self.labels(batch)).mean(0)
+        if processes > 1:
+            average([mean])
+        self.generator.w_mean.lerp_(mean, 1 - W_DECAY)
+
+    def draw(self, n: int, generator: torch.Generator) -> Batch:
+        """Latents, noise images, and for mixing the layer from which each image has the style of a second latent."""
+        layers, device = self.generator.synthesis.layers, generator.device
+        first = torch.randint(1, layers, (n,), device=device, generator=generator)
+        mixes = torch.rand(n, device=device, generator=generator) < self.mixing
+        mixed = self.latent(n, generator), torch.where(mixes, first, layers)
+        noise = [self.normal(generator, n, 1, *size) for size in self.generator.synthesis.sizes]
+        return {"z": self.latent(n, generator), "mixed": mixed, "noise": noise}
+
+    def with_directions(self, batch: Batch) -> Batch:
+        """The batch with y; not in `draw`, since only one update needs it."""
+        rank, processes = self.trainer.global_rank, self.trainer.world_size
+        y = self.normal(self.randomness.apart, size(batch) * processes, *batch["image"].shape[1:])
+        return {**batch, **share({"directions": y}, rank, processes)}
+
+    def synthesize(self, network: Any, batch: Batch) -> Tensor:
+        """Images with constant noise; truncated latents have their psi beside them."""
+        z, psi = batch["z"] if isinstance(batch["z"], tuple) else (batch["z"], None)
+        return network(z, self.labels(batch), psi)
+
+    def truncate(self, z: Latent, truncation: float) -> Latent:
+        """The latents z and psi [N]: w becomes w_mean + psi (w - w_mean)."""
+        return z, z.new_full((len(z),), truncation)
+
+
+def stylegan2(**arguments: Any) -> StyleGAN2:
+    """The paper's configuration F for FFHQ at 1024x1024: 25 million images, in batches of 32."""
+    return StyleGAN2(**arguments)
+
+
+def paper256(**arguments: Any) -> StyleGAN2:
+    """FFHQ and LSUN at 256x256 (Karras et al. 2020, StyleGAN2-ADA, arXiv:2006.06676); batches of 64."""
+    return _ada(arguments, image_size=256, maps=16384, group=8, lr=2.5e-3, gamma=1.0, ema_half_life=20_000.0)
+
+
+def paper512(**arguments: Any) -> StyleGAN2:
+    """Likewise, for pictures of 512x512; batches of 64."""
+    return _ada(arguments, image_size=512, group=8, lr=2.5e-3, gamma=0.5, ema_half_life=20_000.0)
+
+
+def paper1024(**arguments: Any) -> StyleGAN2:
+    """Likewise, for pictures of 1024x1024; batches of 32."""
+    return _ada(arguments, lr=2e-3, gamma=2.0)
+
+
+def cifar(**arguments: Any) -> StyleGAN2:
+    """Likewise, for CIFAR-10: 100 million images in batches of 64; labels with `num_classes` 10."""
+    plain = {"mixing": 0.0, "residual": False, "path_weight": 0.0, "mapping_layers": 2, "group": 32}
+    return _ada(arguments, image_size=32, lr=2.5e-3, gamma=0.01, ema_half_life=500_000.0, ema_ramp_up=0.05, **plain)
+
+
+def auto(image_size: Any, batch_size: int, **arguments: Any) -> StyleGAN2:
+    """For other data: numbers by the size of the images, the shorter side, and of the batches."""
+    side = min(sides(image_size))
+    return _ada(
+        arguments,
+        image_size=image_size,
+        maps=16384 if side < 512 else 32768,
+        mapping_layers=2,
+        lr=2.5e-3,
+        gamma=0.0002 * side**2 / batch_size,
+        ema_half_life=batch_size * 10_000 / 32,
+        ema_ramp_up=0.05,
+    )
+
+
+def _ada(arguments: dict[str, Any], lr: float, **authors: Any) -> StyleGAN2:
+    adam = partial(FusedAdam, lr=lr, beta1=0.0, beta2=0.99)
+    return StyleGAN2(**{"augment": ADA(), "optimizer": adam, **authors, **arguments})
