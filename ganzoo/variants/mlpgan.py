@@ -10,7 +10,7 @@ from torch.optim import SGD
 from ganzoo.core.limits import Count, Layers, Probability, Size
 from ganzoo.core.module import GANModule
 from ganzoo.core.types import Batch, Terms
-from ganzoo.functional.losses import hinge_fake, hinge_real, log_fake, log_real
+from ganzoo.functional.losses import hinge_fake, hinge_real, log_fake, log_real, relativistic
 from ganzoo.layers.init import normal_
 from ganzoo.networks.mlp import ReLUDiscriminator, ReLUGenerator
 
@@ -32,7 +32,8 @@ class MLPGAN(GANModule):
         d_hidden: units of D's hidden layers, sizeD.
         dropout: drop probability of D's hidden units; the grid includes D with dropout (e.g. 0.5) and without.
         batch_norm: use batch norm.
-        objective: "non-saturating", the grid's, or "hinge" (Lim & Ye 2017, arXiv:1705.02894).
+        objective: "non-saturating", the grid's; "hinge" (Lim & Ye 2017, arXiv:1705.02894); or "relativistic", pairs of
+            reals and fakes (Jolicoeur-Martineau 2018, arXiv:1807.00734), as R3GAN.
         optimizer: SGD with a constant learning rate; the grid also had Adam, and both at .01, .001 and .0001.
         **game: see `GANModule`.
     """
@@ -50,7 +51,7 @@ class MLPGAN(GANModule):
         d_hidden: Count = 1024,
         dropout: Probability = 0.0,
         batch_norm: bool = True,
-        objective: Literal["non-saturating", "hinge"] = "non-saturating",
+        objective: Literal["non-saturating", "hinge", "relativistic"] = "non-saturating",
         optimizer: OptimizerCallable = lambda params: SGD(params, lr=0.01),
         **game: Any,
     ) -> None:
@@ -68,8 +69,12 @@ class MLPGAN(GANModule):
         fake = self.discriminate(self.fakes(batch))
         if self.objective == "hinge":
             return {"real": hinge_real(real), "fake": hinge_fake(fake)}
+        if self.objective == "relativistic":
+            return {"relativistic": relativistic(real, fake)}
         return {"real": -log_real(real), "fake": -log_fake(fake)}
 
     def generator_loss(self, batch: Batch) -> Terms:
         fake = self.discriminate(self.fakes(batch))
+        if self.objective == "relativistic":
+            return {"relativistic": relativistic(fake, self.discriminate(batch["image"]))}
         return {"fake": -fake.mean() if self.objective == "hinge" else -log_real(fake)}

@@ -42,14 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unknown experiment {', '.join(unknown)}; choose from {', '.join(EXPERIMENTS)}")
     options.place.mkdir(parents=True, exist_ok=True)
     file, lock = options.place / "rows.jsonl", Lock()
-    done = {(row["experiment"], row["arm"], row["seed"]) for row in read(file) if current(row)}
-    jobs = [
-        (name, arm, seed)
-        for name in options.names or EXPERIMENTS
-        for seed in range(EXPERIMENTS[name].seeds)  # all arms of a seed first, so that claims can be judged early
-        for arm in EXPERIMENTS[name].arms
-        if (name, arm, seed) not in done
-    ]
+
+    def jobs() -> list[tuple[str, str, int]]:
+        left = []
+        for name in options.names or EXPERIMENTS:
+            done = [row for row in read(file) if row["experiment"] == name and current(row)]
+            finished = {(row["arm"], row["seed"]) for row in done}
+            left += [(name, *job) for job in EXPERIMENTS[name].due(first(done)) if job not in finished]
+        return left
 
     def one(job: tuple[str, str, int]) -> None:
         row = run(*job, options.work)
@@ -60,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     if not options.page:
         with ThreadPoolExecutor(options.jobs) as pool:
-            list(pool.map(one, jobs))
+            while left := jobs():  # a search has more jobs when its first ones are finished
+                list(pool.map(one, left))
     (options.place / "README.md").write_text(page(read(file)))
     return 0
 
@@ -73,6 +74,11 @@ def options_of(name: str, arm: str, seed: int) -> str:
     """Options of `fit` for one row."""
     config, options, _ = EXPERIMENTS[name].arms[arm]
     return f"--config {config} --seed_everything {seed} {options.format(seed=seed)}".rstrip()
+
+
+def first(rows: list[Row]) -> Found:
+    """Figures of the runs with seed 0, by arm."""
+    return {row["arm"]: row["figures"] for row in rows if row["seed"] == 0}
 
 
 def current(row: Row) -> bool:
@@ -88,7 +94,8 @@ def run(name: str, arm: str, seed: int, work: Path) -> Row:
     place = work / name / arm.replace(" ", "-") / str(seed)
     shutil.rmtree(place, ignore_errors=True)  # left by a killed run
     figures: Figures = {}
-    seconds, _, failure = command(*FIT, *shlex.split(asked), "--trainer.default_root_dir", str(place))
+    to = ["--trainer.default_root_dir", str(place)]
+    seconds, _, failure = command(*FIT, *shlex.split(asked), *to, limit=experiment.limit)
     if not failure:
         try:
             figures = experiment.measure(next(place.iterdir()))
@@ -160,10 +167,12 @@ def _cell(values: list[float]) -> str:
 def _claims(experiment: Experiment, rows: list[Row]) -> str:
     """How often each claim holds, over the seeds that have all figures it needs."""
     lines = []
+    best = experiment.best(first(rows))
     for claim in experiment.claims:
         verdicts = []
         for seed in range(experiment.seeds):
             found: Found = {row["arm"]: row["figures"] for row in rows if row["seed"] == seed and not row["failure"]}
+            found |= {method: found[arm] for method, arm in best.items() if arm in found}
             try:
                 verdicts.append(claim.holds(found))
             except (KeyError, statistics.StatisticsError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import resource
@@ -10,7 +11,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,6 +51,9 @@ class Experiment:
         measure: maps a run's folder to its figures.
         seeds: number of seeds, from 0.
         note: the protocol, for the page.
+        search: arms with different settings of one method, by the method's name. All arms run with seed 0, the others
+            seeds only with the best arm of each method, for which the claims are judged.
+        limit: CPU seconds per row.
     """
 
     title: str
@@ -59,10 +63,33 @@ class Experiment:
     measure: Callable[[Path], Figures]
     seeds: int = 3
     note: str = ""
+    search: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    limit: int = LIMIT
+
+    def due(self, first: Found) -> list[tuple[str, int]]:
+        """Arms and seeds to run, given the figures of the runs with seed 0 ({}: the run failed)."""
+        if not self.search:
+            return [(arm, seed) for seed in range(self.seeds) for arm in self.arms]
+        best = self.best(first)
+        others = range(1, self.seeds)
+        return [(arm, 0) for arm in self.arms] + [(best[name], seed) for seed in others for name in best]
+
+    def best(self, first: Found) -> dict[str, str]:
+        """The best arm of each method of `search` whose runs with seed 0 are complete: the one with the largest share
+        of high quality times effective number of modes, e^-KL of all."""
+        found = {}
+        for name, arms in self.search.items():
+            if all(arm in first for arm in arms) and (good := [arm for arm in arms if first[arm]]):
+                found[name] = max(good, key=lambda arm: first[arm]["high_quality"] * math.exp(-first[arm].get("kl", 9)))
+        return found
 
 
-def command(*arguments: str) -> tuple[float, str, str]:
-    """Runs `python -m ganzoo ARGUMENTS`; its CPU seconds, output, and failure ("" for none)."""
+def command(*arguments: str, limit: int = LIMIT) -> tuple[float, str, str]:
+    """Runs `python -m ganzoo ARGUMENTS`; its CPU seconds, output, and failure ("" for none).
+
+    Args:
+        limit: CPU seconds, after which the process is killed.
+    """
     with subprocess.Popen(
         [sys.executable, "-m", "ganzoo", *arguments],
         stdout=subprocess.PIPE,
@@ -70,7 +97,7 @@ def command(*arguments: str) -> tuple[float, str, str]:
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     ) as process:
-        resource.prlimit(process.pid, resource.RLIMIT_CPU, (LIMIT, LIMIT))
+        resource.prlimit(process.pid, resource.RLIMIT_CPU, (limit, limit))
         assert process.stdout is not None
         printed = process.stdout.read()
         _, status, used = os.wait4(process.pid, 0)
@@ -181,13 +208,49 @@ def mean_of(figure: str, kind: str, found: Found) -> float:
 
 
 CHANGED = "2026-11-29T01:12"  # GAN, LAPGAN, ImprovedGAN, ACGAN and Pix2Pix were aligned with their authors' code
-PLAYERS = ("MLPGAN", "LSGAN", "WGAN", "WGANGP", "EBGAN")
 FEW = "--data.label_seed {seed} --trainer.max_steps 3000 --scores.final_n 0"
 MODES = (
     "PacGAN's protocol, with three trials instead of ten, of 6,000 batches of 256: 2,500 samples; a sample within 3 "
     "sigma of the nearest mode has high quality, and a mode with such a sample is found. Small ReLU networks; EBGAN's "
     "D is an auto-encoder. Learning rates are not tuned equally, and WGANGP's penalty is 1: see the configs."
 )
+PLAYERS = ("MLPGAN", "LSGAN", "WGAN", "WGANGP", "EBGAN")
+SEARCHED = (
+    "PacGAN's protocol, with three trials instead of ten: 2,500 samples; a sample within 3 sigma of the nearest mode "
+    "has high quality, and a mode with such a sample is found. The same search for all: 24,000 batches of 256 with "
+    "three learning rates, seed 0; then two more seeds of the best by `high_quality` times e^-`kl`. At most three "
+    "minutes of one core per run. ReLU networks with four layers of 128 units; EBGAN's D is an auto-encoder. WGANGP "
+    "has the penalty of 0.1 and the five critic updates of its authors' code for such points, but not their 512 units "
+    "and 100,000 updates of G."
+)
+R1_AND_R2 = "--model.penalties R1 --model.penalties.weight 0.2 --model.penalties+ R2 --model.penalties.weight 0.2"
+METHODS = {  # config without the layout, options
+    "GAN": ("mlpgan/{}", ""),
+    "GAN, R1 and R2": ("mlpgan/{}", R1_AND_R2),
+    "hinge": ("mlpgan/{}", "--model.objective hinge"),
+    "relativistic": ("mlpgan/{}", "--model.objective relativistic"),
+    "relativistic, R1 and R2": ("mlpgan/{}", f"--model.objective relativistic {R1_AND_R2}"),
+    "LSGAN": ("lsgan/{}", ""),
+    "WGAN": ("wgan/{}", ""),
+    "WGANGP": ("wgangp/{}", "--model.penalty 0.1 --model.n_critic 5"),
+    "EBGAN": ("ebgan/{}", ""),
+}
+RATES = ("3e-4", "1e-3", "3e-3")
+
+
+def modes(layout: str, count: int) -> Experiment:
+    """Every objective on a mixture of Gaussians, after a search of the learning rate."""
+    search = {name: tuple(f"{name}, lr {rate}" for rate in RATES) for name in METHODS}
+    arms = {}
+    for name, (config, options) in METHODS.items():
+        for arm, rate in zip(search[name], RATES, strict=True):
+            steps = f"{options} --model.optimizer.lr {rate} --trainer.max_steps 24000".lstrip()
+            arms[arm] = Arm(config.format(layout), steps)
+    title = {"ring": "Eight modes on a ring", "grid": "Twenty-five modes on a grid"}[layout] + ", longer, by rate"
+    claim = Claim(f"WGANGP finds all {count} modes", at_least("modes", count, "WGANGP"))
+    return Experiment(title, arms, ("modes", "high_quality", "kl"), (claim,), final, note=SEARCHED, search=search)
+
+
 NETWORKS = [(layers_g, layers_d) for layers_g in (2, 4) for layers_d in (2, 4)]
 
 
@@ -216,7 +279,7 @@ RULES = {
     "consensus": "rules/consensus",
     "consensus, gamma 0.1": "rules/consensus --model.consensus 0.1",
 }
-RATES = (
+RULE_RATES = (
     "all rules use Adam's steps with lr 1e-3 and betas .5 and .9 (`configs/rules/`). ExtraAdam makes half as many "
     "updates with the same batches; a consensus step takes two to three times as long."
 )
@@ -342,13 +405,15 @@ EXPERIMENTS = {
         final,
         note=MODES,
     ),
+    "ring_rates": modes("ring", 8),
+    "grid_rates": modes("grid", 25),
     "rules_ring": Experiment(
         "Update rules on a ring of Gaussians",
         {rule: Arm("mlpgan/ring", f"--config {config} --trainer.max_steps 4000") for rule, config in RULES.items()},
         ("modes", "high_quality", "kl"),
         better_than_adam("kl"),
         final,
-        note=f"MLPGAN, 4,000 batches, the protocol of the other rings; {RATES}",
+        note=f"MLPGAN, 4,000 batches, the protocol of the other rings; {RULE_RATES}",
     ),
     "rules_digits": Experiment(
         "Update rules on digits",
@@ -356,7 +421,7 @@ EXPERIMENTS = {
         ("fid", "precision", "recall", "coverage"),
         better_than_adam("fid"),
         final,
-        note=f"MLPGAN, 8x8 digits, 4,000 batches; {RATES}",
+        note=f"MLPGAN, 8x8 digits, 4,000 batches; {RULE_RATES}",
     ),
     "portraits": Experiment(
         "Emoji: a first run of two minutes",

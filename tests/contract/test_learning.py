@@ -14,16 +14,20 @@ from tests.campaigns.learning import PLACE, main, options_of, page, read
 from tests.campaigns.learning_rows import EXPERIMENTS, command, few, in_order, since_500
 
 
-def row(arm, seed, **figures):
+def row_of(name, arm, seed, **figures):
     return {
-        "experiment": "critic",
+        "experiment": name,
         "arm": arm,
         "seed": seed,
-        "command": f"python -m ganzoo fit {options_of('critic', arm, seed)}",
+        "command": f"python -m ganzoo fit {options_of(name, arm, seed)}",
         "figures": figures,
         "failure": "" if figures else "exit 1",
         "cpu_seconds": 10.0,
     }
+
+
+def row(arm, seed, **figures):
+    return row_of("critic", arm, seed, **figures)
 
 
 # Experiment, number of the claim, deciding figure, values for which the claim holds, values for which it fails. All
@@ -50,6 +54,8 @@ CLAIMS = [
             ["Adam, at once", "OptimisticAdam", "ExtraAdam", "Lookahead", "consensus", "consensus, gamma 0.1"]
         )
     ),
+    ("ring_rates", 0, "modes", {"WGANGP": 8}, {"WGANGP": 7, "WGANGP, lr 1e-3": 8, "WGAN": 8}),
+    ("grid_rates", 0, "modes", {"WGANGP": 25}, {"WGANGP": 24, "WGANGP, lr 1e-3": 25, "WGAN": 25}),
     ("pyramid", 0, "fid", {"LAPGAN": 0.4, "GAN": 0.6}, {"LAPGAN": 0.6, "GAN": 0.4}),
     ("critic", 0, "correlation", {"WGAN": 0.51}, {"WGAN": 0.5, "DCGAN": 0.9}),
     ("critic", 1, "correlation", {"WGAN": 0.6, "DCGAN": -0.4}, {"WGAN": 0.4, "DCGAN": -0.6}),  # by magnitude
@@ -60,7 +66,7 @@ CLAIMS = [
 def test_claims_hold_or_fail_for_the_given_figures(name, number, figure, holding, failing):
     experiment = EXPERIMENTS[name]
     for values, expected in ((holding, True), (failing, False)):
-        found = {arm: dict.fromkeys(experiment.figures, NEUTRAL) for arm in experiment.arms}
+        found = {arm: dict.fromkeys(experiment.figures, NEUTRAL) for arm in (*experiment.arms, *experiment.search)}
         for arm, value in values.items():
             found[arm][figure] = value
         assert experiment.claims[number].holds(found) is expected, experiment.claims[number].text
@@ -128,6 +134,28 @@ def test_existing_rows_are_not_run_again(tmp_path, monkeypatch):
     assert main(["critic", "--place", str(tmp_path)]) == 0
     assert len(ran) == 5 and ("WGAN", 0) not in ran
     assert len(read(tmp_path / "rows.jsonl")) == 6
+
+
+def test_a_search_runs_further_seeds_of_the_best_arms_only(tmp_path, monkeypatch):
+    experiment, ran = EXPERIMENTS["grid_rates"], []
+    quality = {"3e-4": (0.9, 2.0), "1e-3": (0.5, 0.1), "3e-3": (0.4, 0.0)}  # high quality, KL; e^-KL decides
+
+    def run(name, arm, seed, work):
+        ran.append((arm, seed))
+        share, kl = quality[arm.split()[-1]]
+        figures = {"modes": 25 if seed else 24, "high_quality": share, "kl": kl}
+        return row_of(name, arm, seed, **({} if arm == "GAN, lr 1e-3" else figures))
+
+    monkeypatch.setattr("tests.campaigns.learning.run", run)
+    assert main(["grid_rates", "--place", str(tmp_path)]) == 0
+    first, later = [job for job in ran if job[1] == 0], [job for job in ran if job[1] > 0]
+    assert len(first) == len(experiment.arms) == 3 * len(experiment.search)
+    best = {arm for arm, _ in later}
+    assert best == {f"{name}, lr {'3e-3' if name == 'GAN' else '1e-3'}" for name in experiment.search}
+    assert len(later) == 2 * len(best)
+    page = (tmp_path / "README.md").read_text()
+    assert "WGANGP finds all 25 modes: **depends on the seed** (2 of 3 seeds)" in page, "that of the best arm"
+    assert "| WGANGP, lr 3e-4 | 24 |" in page and "| WGANGP, lr 1e-3 | 24.7 ± 0.58 |" in page
 
 
 def test_rows_of_outdated_options_are_reported_and_run_again(tmp_path, monkeypatch):

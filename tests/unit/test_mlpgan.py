@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -80,6 +82,19 @@ def test_the_hinge_objective_is_that_of_geometric_gan():
     batch = {"image": torch.tensor([-1.0, 0.5, 3.0]), "fakes": torch.tensor([-4.0, -0.5, 1.5])}
     assert gan.discriminator_loss(batch) == {"real": (2 + 0.5) / 3, "fake": torch.tensor((0.5 + 2.5) / 3)}
     assert gan.generator_loss(batch) == {"fake": 1}
+
+
+def test_the_relativistic_objective_compares_pairs():
+    """D minimises E log(1 + e^(D(G(z)) - D(x))), and G E log(1 + e^(D(x) - D(G(z)))); here D(x) = x."""
+    gan = ganzoo.MLPGAN(**small("MLPGAN"), objective="relativistic")
+    gan.discriminate = lambda x: x
+    real, fake = [-1.0, 0.5, 3.0], [-4.0, -0.5, 1.5]
+    batch = {"image": torch.tensor(real), "fakes": torch.tensor(fake)}
+    of_d, of_g = gan.discriminator_loss(batch), gan.generator_loss(batch)
+    assert of_d.keys() == of_g.keys() == {"relativistic"}
+    for found, sign in ((of_d, 1), (of_g, -1)):
+        mean = sum(math.log1p(math.exp(sign * (b - a))) for a, b in zip(real, fake, strict=True)) / 3
+        assert found["relativistic"].item() == pytest.approx(mean)
 
 
 @pytest.mark.parametrize("bad", [{"layers_g": 0}, {"layers_d": 0}])
