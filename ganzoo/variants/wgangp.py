@@ -23,7 +23,7 @@ from ganzoo.optim.adam import FusedAdam
 class WGANGP(GANModule):
     """min_G max_f E f(x) - E f(G(z)) - penalty * E (|grad f(x_u)| - 1)^2, x_u between a real and a fake (eq. 3).
 
-    With `classes`, it is the supervised form of section 5, which is ACGAN's: G takes the label, and the critic has
+    With `conditional`, it is the supervised form of section 5, which is ACGAN's: G takes the label, and the critic has
     outputs that classify. As in the authors' code, the critic also minimises the cross-entropy of reals, and G a tenth
     of that of its fakes.
 
@@ -41,13 +41,14 @@ class WGANGP(GANModule):
             "mlp" with four linear layers.
         norm: of DCGAN's critic: "layer", which the paper recommends instead of batch norm, or "none".
         penalty: weight of the gradient penalty, the paper's lambda.
-        classes: number of labels, not for "mlp"; None: unsupervised.
+        num_classes: number of labels, used if `conditional`.
+        conditional: the supervised form, not for "mlp".
         n_critic: batches, each with one update of the critic, per generator update.
         optimizer: Adam as in algorithm 1.
         **game: see `GANModule`.
 
     Raises:
-        ValueError: `classes` with the MLP.
+        ValueError: `conditional` without labels, or with the MLP.
     """
 
     boundary = None  # a critic's scores have no sign
@@ -61,15 +62,17 @@ class WGANGP(GANModule):
         architecture: Literal["dcgan", "resnet", "mlp"] = "dcgan",
         norm: Literal["layer", "none"] = "layer",
         penalty: Positive = 10.0,
-        classes: Count | None = None,
+        num_classes: Count | None = None,
+        conditional: bool = False,
         n_critic: Count = 5,
         optimizer: OptimizerCallable = lambda params: FusedAdam(params, lr=1e-4, beta1=0.0, beta2=0.9),
         **game: Any,
     ) -> None:
         super().__init__(optimizer=optimizer, n_critic=n_critic, **game)
-        if classes is not None and architecture == "mlp":
-            raise ValueError("classes need architecture dcgan or resnet: the MLP takes no labels")
-        self.num_classes = classes
+        if conditional and (num_classes is None or architecture == "mlp"):
+            lacking = "labelled data" if num_classes is None else "architecture dcgan or resnet: the MLP has no labels"
+            raise ValueError(f"conditional needs {lacking}")
+        self.num_classes = classes = num_classes if conditional else None
         self.z_dim = z_dim
         self.penalty = penalty
         outputs = 1 + (classes or 0)
@@ -88,7 +91,7 @@ class WGANGP(GANModule):
         self.generator, self.discriminator = G(image_size, channels, z_dim, width), D(image_size, channels, width)
 
     def discriminate(self, x: Tensor, y: Tensor | None = None) -> Any:
-        """Scores [N]; with classes, these and the classes' logits [N, K]."""
+        """Scores [N]; if conditional, these and the classes' logits [N, K]."""
         found = super().discriminate(x)
         return found if self.num_classes is None else (found[:, 0], found[:, 1:])
 

@@ -107,7 +107,7 @@ def test_the_equations_are_those_of_the_paper(architecture, penalty):
 @pytest.mark.parametrize("architecture", ["dcgan", "resnet"])
 def test_the_supervised_form_is_that_of_the_authors(architecture):
     """The critic classifies reals, G's weight is a tenth; the penalty is that of the score alone."""
-    gan = wgangp(architecture=architecture, classes=3).eval()
+    gan = wgangp(architecture=architecture, conditional=True).eval()
     x, z, u, y = torch.rand(5, 1, 16, 16) * 2 - 1, gan.latent(5), torch.rand(5), torch.tensor([0, 1, 2, 2, 0])
     fakes, between = gan.generator(z, y).detach(), u[:, None, None, None]
     between = (between * x + (1 - between) * fakes).requires_grad_()
@@ -123,9 +123,11 @@ def test_the_supervised_form_is_that_of_the_authors(architecture):
 
 
 def test_the_supervised_form_keeps_the_contract_and_the_mlp_has_none():
-    check_variant(ganzoo.WGANGP, **small("WGANGP"), classes=3, n_critic=1)
-    with pytest.raises(ValueError, match="classes need architecture dcgan or resnet"):
-        wgangp(architecture="mlp", classes=3)
+    check_variant(ganzoo.WGANGP, **small("WGANGP"), conditional=True, n_critic=1)
+    with pytest.raises(ValueError, match="conditional needs architecture dcgan or resnet: the MLP has no labels"):
+        wgangp(architecture="mlp", conditional=True)
+    with pytest.raises(ValueError, match="conditional needs labelled data"):
+        ganzoo.WGANGP(conditional=True)
 
 
 def test_residual_critics_score_is_linear_in_the_mean_over_pixels():
