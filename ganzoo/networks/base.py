@@ -93,8 +93,8 @@ def attended(image_size: Size, attention: int) -> int:
 GATED = (16, 8, 4, 2, 2, 1, 1 / 2, 1 / 4, 1 / 8)
 
 
-def gated_layout(image_size: Size) -> tuple[int, int, int]:
-    """(n, h, w) for images of h 2^n x w 2^n pixels, with 4 to 7 pixels on the shorter side and n from 3 to 8.
+def gated_layout(image_size: Size, least: int = 3) -> tuple[int, int, int]:
+    """(n, h, w) for images of h 2^n x w 2^n pixels, with 4 to 7 pixels on the shorter side and n from `least` to 8.
 
     Raises:
         ValueError: there is no such n.
@@ -105,9 +105,9 @@ def gated_layout(image_size: Size) -> tuple[int, int, int]:
 
     def takes(height: int, width: int) -> bool:
         n = doublings(height, width)
-        return 3 <= n < len(GATED) and halvings(height, width) >= n
+        return least <= n < len(GATED) and halvings(height, width) >= n
 
-    what = "the network doubles the height and width 3 to 8 times, from a shorter side of 4 to 7 pixels up"
+    what = f"the network doubles the height and width {least} to 8 times, from a shorter side of 4 to 7 pixels up"
     height, width = shape(image_size, takes, what)
     n = doublings(height, width)
     return n, height >> n, width >> n

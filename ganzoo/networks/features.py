@@ -117,7 +117,7 @@ class Features(nn.Module):
         """
         if not self.stages:
             stages = nn.ModuleList(_stages(self.name, self.source, self.otherwise)).eval().requires_grad_(False)
-            self.stages = list(stages.to(self.mean.device, self.mean.dtype))
+            self.stages = list(stages.to(self.mean.device, self.mean.dtype, memory_format=torch.channels_last))
 
     def are_in(self, network: nn.Module) -> bool:
         """Whether a network contains this one's weights; False if they are not on this machine."""

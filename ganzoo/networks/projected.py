@@ -1,19 +1,87 @@
-"""The discriminator of Projected GAN (Sauer et al. 2021, arXiv:2111.01007): heads on mixed frozen feature maps."""
+"""The networks of Projected GAN (Sauer et al. 2021, arXiv:2111.01007)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from math import log2
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import glu, interpolate
 
+from ganzoo.core.limits import Size
+from ganzoo.layers.conditional_norm import ConditionalBatchNorm
+from ganzoo.layers.excitation import SkipExcitation
 from ganzoo.layers.fixed import FixedConv2d
-from ganzoo.layers.spectral import SpectralConv2d
+from ganzoo.layers.gated import GatedBlock, NoisyUpBlock
+from ganzoo.layers.spectral import SpectralConv2d, SpectralLinear, SpectralUnfold
+from ganzoo.networks.base import gated_layout, gated_maps
 
 CLASSES, PROJECTED = 128, 64  # sizes of a head's embedding of the label, and of what it is multiplied with
+
+
+class ProjectedGenerator(nn.Module):
+    """z [N, z_dim], y [N] -> images [N, C, H, W].
+
+    FastGAN's generator with spectral norm (Liu et al. 2021, arXiv:2101.04775), as in the authors' code: z is scaled to
+    length sqrt(z_dim), all blocks are noisy, and the only output is linear. With labels, the norms of the blocks are
+    conditional: their gains and shifts are linear in an embedding of y.
+
+    Args:
+        image_size: see `gated_layout`; from 8 pixels up.
+        channels: of the image.
+        z_dim: size of the latent.
+        width: feature maps at 128 pixels, an eighth of those at 8; see `GATED`.
+        lite: blocks with one convolution, without noise.
+        num_classes: number of labels; None if unconditional.
+
+    Attributes:
+        noise: height and width of each noise map.
+    """
+
+    def __init__(
+        self,
+        image_size: Size = 256,
+        channels: int = 3,
+        z_dim: int = 256,
+        width: int = 128,
+        lite: bool = False,
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        n, *grid = gated_layout(image_size, least=1)
+        m = gated_maps(width)
+        of_class = partial(ConditionalBatchNorm, of=partial(SpectralLinear, z_dim))
+        norm = nn.BatchNorm2d if num_classes is None else of_class
+        block = GatedBlock if lite else NoisyUpBlock
+        self.embed = None if num_classes is None else nn.Embedding(num_classes, z_dim)
+        self.first, self.norm = SpectralUnfold(z_dim, 2 * m[0], (grid[0], grid[1])), nn.BatchNorm2d(2 * m[0])
+        self.blocks = nn.ModuleList(block(a, b, SpectralConv2d, norm) for a, b in pairwise(m[: n + 1]))
+        self.reach = min(4, n)  # doublings from the maps that excite to the excited ones
+        excited = range(self.reach, min(n, 7) + 1)
+        self.excite = nn.ModuleList(SkipExcitation(m[k - self.reach], m[k], SpectralConv2d) for k in excited)
+        self.out = SpectralConv2d(m[n], channels, 3, padding=1)
+        self.noise = [] if lite else [(grid[0] << k, grid[1] << k) for k in range(1, n + 1) for _ in range(2)]
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, z: Tensor, y: Tensor | None = None, noise: Sequence[Tensor] = ()) -> Tensor:
+        """
+        Args:
+            z: latents.
+            y: labels.
+            noise: standard normal [N, 1, h, w] for each of `self.noise`; none by default.
+        """
+        c = () if self.embed is None else (self.embed(y),)
+        z = z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+        h = [glu(self.norm(self.first(z)), 1)]
+        for k, block in enumerate(self.blocks):
+            given = noise[2 * k : 2 * k + 2] or (None, None)
+            h.append(block(h[-1], given if self.noise else None, *c))
+            if 0 <= (i := k + 1 - self.reach) < len(self.excite):
+                h[-1] = self.excite[i](h[i], h[-1])
+        return self.out(h[-1])
 
 
 class ProjectedDiscriminator(nn.Module):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
 
 from ganzoo.augment import Augment, DiffAugment
 from ganzoo.core.limits import Count, Positive, Size
@@ -12,20 +14,56 @@ from ganzoo.core.module import GANModule
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.losses import hinge_fake, hinge_real
 from ganzoo.networks.features import Features
-from ganzoo.networks.projected import ProjectedDiscriminator
-from ganzoo.networks.residual import ResidualGenerator
+from ganzoo.networks.projected import ProjectedDiscriminator, ProjectedGenerator
 from ganzoo.optim.adam import FusedAdam
 
 
 class ProjectedGAN(GANModule):
+    """min_D E max(0, 1 - D_l(P_l(x))) + E max(0, 1 + D_l(P_l(G(z))));  min_G -E D_l(P_l(G(z))),  means over l  (eq. 3).
+
+    D sees an image through a frozen network that was trained to classify others: P_l mixes its feature maps by random
+    projections, across channels and scales, and has no trained weights either. Each of the four D_l has logits for the
+    places of its map; the means are over all logits of all maps.
+
+    D sees augmented images by default; smaller ones are enlarged for the feature network. It is torchvision's
+    EfficientNet-B0, whose maps have the channels of the paper's Lite0. Inputs are normalised as in its training, also
+    in the paper. Scores must not be computed with the same features; those of ImageNet in D flatter FID, too.
+
+    G is FastGAN's; the samples are without the noise that its layers have in training, so that a latent determines an
+    image. A label conditions G's norms, and D by projection (`networks/projected.py`).
+
+    Args:
+        image_size: pixels: a side of 4 to 7 pixels, doubled 1 to 8 times: 28, 32, 48, 64, ...; or [height, width].
+        channels: of the image, 1 or 3.
+        num_classes: number of labels; None: unconditional.
+        conditional: whether to use labels, if there are any.
+        z_dim: size of the latent, standard normal.
+        width: unit of G's feature maps, those at 128 pixels.
+        d_width: maps of D's finest mixture; other mixtures and the heads have up to 8 times as many.
+        lite: G without noise, with half of the convolutions.
+        features: "efficientnet_b0" or "vgg16", trained on ImageNet, with weights that are downloaded; or
+            "emoji-training", a classifier of emoji, which comes with ganzoo.
+        ema_half_life: half-life, in images, of the averaged generator; the paper's 10/32 batches of 64 in thousands.
+        augment: what D sees; None: the images.
+        optimizer: Adam.
+        **game: see `GANModule`.
+
+    Raises:
+        ValueError: the features are unknown, or read other images.
+    """
+
+    generator: ProjectedGenerator
+
     def __init__(
         self,
         image_size: Size = 256,
         channels: Count = 3,
         num_classes: Count | None = None,
+        conditional: bool = True,
         z_dim: Count = 256,
         width: Count = 128,
         d_width: Count = 64,
+        lite: bool = False,
         features: str = "efficientnet_b0",
         ema_half_life: Positive | None = 20_000.0,
         augment: Augment | None = DiffAugment(cutout=0.2),  # noqa: B008
@@ -33,19 +71,32 @@ class ProjectedGAN(GANModule):
         **game: Any,
     ) -> None:
         super().__init__(optimizer=optimizer, ema_half_life=ema_half_life, augment=augment, **game)
-        self.num_classes = num_classes
+        if self.freeze_d:
+            raise MisconfigurationException(
+                "freeze_d does not work with ProjectedGAN: its features are frozen, and its heads are beside each other"
+            )
+        self.num_classes = classes = num_classes if conditional else None
         self.z_dim = z_dim
-        network = Features(features, channels)
-        self.generator = ResidualGenerator(image_size, channels, z_dim, width)
-        self.discriminator = ProjectedDiscriminator(
-            network, network.source.channels, network.sizes(image_size), d_width, num_classes
-        )
+        frozen = Features(features, channels)
+        self.generator = ProjectedGenerator(image_size, channels, z_dim, width, lite, classes)
+        maps = frozen.source.channels, frozen.sizes(image_size)
+        self.discriminator = ProjectedDiscriminator(frozen, *maps, d_width, classes)
 
     def discriminator_loss(self, batch: Batch) -> Terms:
-        y = batch["label"] if self.num_classes is not None else None
+        y = self.label(batch)
         real, fake = self.discriminate(batch["image"], y), self.discriminate(self.fakes(batch), y)
         return {"real": hinge_real(real), "fake": hinge_fake(fake)}
 
     def generator_loss(self, batch: Batch) -> Terms:
-        y = batch["label"] if self.num_classes is not None else None
-        return {"fake": -self.discriminate(self.fakes(batch), y).mean()}
+        return {"fake": -self.discriminate(self.fakes(batch), self.label(batch)).mean()}
+
+    def label(self, batch: Batch) -> Tensor | None:
+        return None if self.num_classes is None else batch["label"]
+
+    def synthesize(self, network: Any, batch: Batch) -> Tensor:
+        return network(batch["z"], self.label(batch), batch.get("noise", ()))
+
+    def draw(self, n: int, generator: Any) -> Batch:
+        """Latents, and noise for G's layers."""
+        noise = [self.normal(generator, n, 1, *size) for size in self.generator.noise]
+        return {"z": self.latent(n, generator), "noise": noise}

@@ -149,6 +149,16 @@ NAMED: dict[str, list[Mutant]] = {  # mutants that once survived
         Mutant("ganzoo/variants/biggan.py", "wide=True, orthogonal=True", "wide=True"),
         Mutant("ganzoo/layers/standing.py", "True, None", "True, 0.1"),
     ],
+    "ProjectedGAN": [
+        Mutant("ganzoo/variants/projectedgan.py", "cutout=0.2", "cutout=0.3"),
+        Mutant("ganzoo/variants/projectedgan.py", "20_000.0", "30_000.0"),
+        Mutant("ganzoo/variants/projectedgan.py", "beta2=0.99", "beta2=0.999"),
+        Mutant("ganzoo/networks/projected.py", "align_corners=True", "align_corners=False"),
+        Mutant("ganzoo/networks/projected.py", "PROJECTED**-0.5", "PROJECTED**-1"),
+        Mutant("ganzoo/networks/projected.py", "max(1, round(log2(side / 8)))", "round(log2(side / 8))"),
+        Mutant("ganzoo/networks/projected.py", "z = z * (z", "z = 1.5 * z * (z"),
+        Mutant("ganzoo/networks/projected.py", "nn.LeakyReLU(0.2)]", "nn.ReLU()]"),
+    ],
     "LadderEBGAN": [
         Mutant("ganzoo/variants/ladder_ebgan.py", "noise: NonNegative = 0.3", "noise: NonNegative = 0.45"),
         Mutant("ganzoo/variants/ladder_ebgan.py", "(5000.0,)", "(7500.0,)"),

@@ -42,7 +42,7 @@ MODELS = (
     *("gan/digits", "dcgan/digits", "mlpgan/digits", "cgan/digits", "cgan/mnist5k", "lsgan/digits", "wgan/digits"),
     *("wgangp/digits", "ebgan/digits", "ladderebgan/digits", "improvedgan/digits", "lapgan/digits", "pix2pix/digits"),
     *("cyclegan/digits", "acgan/digits", "infogan/digits", "sngan/digits", "projectiongan/digits"),
-    *("sagan/digits", "biggan/digits", "contragan/digits", "reacgan/digits", "fastgan/digits"),
+    *("sagan/digits", "biggan/digits", "contragan/digits", "reacgan/digits", "fastgan/digits", "projectedgan/digits"),
 )
 SEED = 0
 QUICK = 500  # fakes in the evaluation that the tests repeat

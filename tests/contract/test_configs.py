@@ -94,6 +94,8 @@ def test_every_config_trains_for_one_step(name, tmp_path, monkeypatch):
     takes = inspect.signature(variant.__init__).parameters
     if "similarity" in takes and "similarity" not in model.get("init_args", {}):
         quick += ["--model.similarity", "pixels"]  # LPIPS' network is downloaded
+    if "features" in takes:
+        quick += ["--model.features", "emoji-training"]  # others are downloaded
     small = {key: SMALL[key] for key in ("width", "hidden", "d_hidden", "blocks") if key in takes and cls not in QUICK}
     quick += [word for key, value in small.items() for word in (f"--model.{key}", str(value))]
     assert main(["fit", "--config", str(CONFIGS[name]), *quick]) == 0

@@ -24,12 +24,15 @@ def images():
 
 @pytest.fixture
 def untrained(monkeypatch):
-    """torchvision's networks with random weights, without a download."""
+    """torchvision's EfficientNet with random weights, VGG with zeros, without a download."""
     asked = []
 
     def random(path, url):
+        name = asked[-1].split()[-1]
         torch.manual_seed(0)
-        return models.get_model(asked[-1].split()[-1]).state_dict()
+        with torch.device("meta" if name == "vgg16" else "cpu"):
+            state = models.get_model(name).state_dict()
+        return {key: torch.zeros(value.shape) if value.is_meta else value for key, value in state.items()}
 
     monkeypatch.setattr(module, "fetch", lambda what, *_: asked.append(what))
     monkeypatch.setattr(module, "tensors", random)
