@@ -12,6 +12,7 @@ from torchvision import models
 
 import ganzoo
 import ganzoo.networks.features as module
+from ganzoo.evaluation.assemble import assemble
 from ganzoo.evaluation.classifier import PINNED, pinned
 from ganzoo.evaluation.extractors import Custom
 from ganzoo.networks.features import Features, load_features, perceptual_distance
@@ -180,8 +181,8 @@ def test_features_that_train_do_not_judge(monkeypatch):
     images = ArrayImages(torch.randint(256, (20, 3, 8, 8), dtype=torch.uint8))
     mine = Custom(Tail(pinned("emoji-training")), "mine", channels=3, image_size=(8, 8))
     with pytest.raises(ValueError, match="mine has the features that the model was trained with .*: choose another"):
-        ganzoo.evaluate(gan, images, ["fid"], n=20, extractor=mine)
-    assert ganzoo.evaluate(gan, images, ["kid:size=10"], n=20, extractor="emoji-tone").scores
+        assemble(gan, images, ["fid"], n=20, extractor=mine)
+    assemble(gan, images, ["fid"], n=20, extractor="emoji-tone")
     assert not Features("vgg16").are_in(pinned("emoji-training"))  # not downloaded
 
 
