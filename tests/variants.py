@@ -5,7 +5,11 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import torch
+from torch import nn
+
 import ganzoo
+from ganzoo.networks.features import SOURCES, UNIT, Source
 
 SMALL = {"image_size": 16, "channels": 1, "width": 4, "hidden": 16, "d_hidden": 8, "z_dim": 6}
 SMALL |= {"num_classes": 3, "source_channels": 2, "blocks": 1}
@@ -14,7 +18,20 @@ OTHERS["ImprovedGAN"] = {"d_hidden": 32}  # its last layers have a quarter: both
 DEEP = ("SNGAN", "ProjectionGAN", "SAGAN", "BigGAN", "ContraGAN", "ReACGAN")
 OTHERS |= {name: {"image_size": 8} for name in DEEP}  # faster
 OTHERS["FastGAN"] = {"image_size": 32, "width": 2, "similarity": "pixels"}  # LPIPS' network is downloaded
-OTHERS["ProjectedGAN"] = {"image_size": 8, "d_width": 4, "features": "emoji-training"}
+OTHERS["ProjectedGAN"] = {"image_size": 8, "d_width": 4, "features": "tiny"}
+
+
+def tiny() -> list[nn.Module]:
+    """The layers of a fast feature network, the same at every call."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return [
+            nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()),
+            nn.Sequential(nn.Conv2d(4, 5, 3, stride=2, padding=1), nn.ReLU()),
+        ]
+
+
+SOURCES["tiny"] = Source((4, 5), (1, 2), 8, UNIT, "0", make=tiny)
 
 
 def small(name: str) -> dict[str, Any]:

@@ -177,7 +177,8 @@ def test_features_that_train_do_not_judge(monkeypatch):
     from ganzoo.data import ArrayImages
     from tests.variants import small
 
-    gan = ganzoo.ProjectedGAN(**{**small("ProjectedGAN"), "channels": 3, "num_classes": None})
+    more = {"channels": 3, "num_classes": None, "features": "emoji-training"}
+    gan = ganzoo.ProjectedGAN(**{**small("ProjectedGAN"), **more})
     images = ArrayImages(torch.randint(256, (20, 3, 8, 8), dtype=torch.uint8))
     mine = Custom(Tail(pinned("emoji-training")), "mine", channels=3, image_size=(8, 8))
     with pytest.raises(ValueError, match="mine has the features that the model was trained with .*: choose another"):

@@ -171,7 +171,7 @@ def test_the_mean_is_over_logits_and_not_over_heads():
     """The authors': a head with more places counts more."""
     gan = ganzoo.ProjectedGAN(**{**small("ProjectedGAN"), "num_classes": None})
     batch = {"image": torch.zeros(2, 1, 8, 8), **gan.draw(2, torch.Generator())}
-    logits = torch.arange(2 * 76.0).view(2, 1, 76)
+    logits = torch.arange(2 * 26.0).view(2, 1, 26)
     gan.discriminate = lambda x, y: logits
     assert gan.generator_loss(batch)["fake"] == -logits.mean()
 
