@@ -122,6 +122,14 @@ TYPED = {
         "--model DCGAN --model.optimizer Adam --model.optimizer.betas [0.5,2] --data Digits",
         "model.optimizer of the discriminator: Invalid beta parameter at index 1: 2.0",
     ),
+    "unknown features": (
+        "--model ProjectedGAN --model.features efficientnet-b0 --data Digits",
+        "model.features is efficientnet-b0; did you mean 'efficientnet_b0'?",
+    ),
+    "features of other images": (
+        "--model ProjectedGAN --data ImageFolder --data.path RGB --data.image_size 16 --data.channels 4",
+        "model.features: efficientnet_b0 reads grey or RGB images, but they have 4 channels",
+    ),
     "dropout of 1": (
         "--model CGAN --model.d_dropout 1 --data Digits",
         "model.d_dropout is 1.0; it takes a number in [0, 1)",
@@ -135,6 +143,21 @@ def test_fit_refuses_bad_arguments_in_one_line(case, capfd):
     assert main(["fit", *shlex.split(command), "--trainer.max_steps", "1"]) == 2
     output = capfd.readouterr()
     assert (output.out, output.err) == ("", f"ganzoo: error: {message}\n")
+    assert not Path("runs").exists()
+
+
+def test_features_without_weights_and_network_are_refused_before_training(capfd, monkeypatch, tmp_path):
+    def offline(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    small = shlex.split("--model.width 1 --model.d_width 1 --data Digits --trainer.max_steps 1")
+    assert main(["fit", "--model", "ProjectedGAN", *small]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    place = tmp_path / "hub" / "checkpoints" / "efficientnet_b0_rwightman-7f5810bc.pth"
+    assert line.startswith("ganzoo: error: the weights of the features efficientnet_b0 could not be downloaded (no net")
+    assert f"save https://download.pytorch.org/models/{place.name} as {place}, choose features that come with" in line
     assert not Path("runs").exists()
 
 
