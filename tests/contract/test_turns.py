@@ -20,7 +20,7 @@ from ganzoo.core import ema
 from ganzoo.core.random import mix
 from ganzoo.data import Digits
 from ganzoo.testing import BATCH, NoiseImages, check_turns, fit
-from tests.variants import small
+from tests.variants import small, variants
 
 TINY = {"image_size": 8, "channels": 1, "width": 4}
 
@@ -266,7 +266,7 @@ def test_schedulers_count_batches():
     assert [o.param_groups[0]["lr"] for o in trainer.optimizers] == pytest.approx([2e-6, 2e-6])
 
 
-@pytest.mark.parametrize("name", ganzoo.list_models())
+@pytest.mark.parametrize("name", variants())
 def test_compiled_losses_are_two_graphs_with_eager_gradients(name, monkeypatch):
     """Each loss compiles as a single graph, once, with the gradients of the eager loss."""
     graphs = []
