@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -21,6 +22,8 @@ OTHERS |= {"R3GAN": {"image_size": 8, "group_size": 2, "gamma": 0.5, "burn_in": 
 OTHERS["FastGAN"] = {"image_size": 32, "width": 2, "similarity": "pixels"}  # LPIPS' network is downloaded
 OTHERS["ProjectedGAN"] = {"image_size": 8, "d_width": 4, "features": "tiny"}
 OTHERS |= {"StyleGAN2": {"image_size": 8, "mapping_layers": 2, "r1_interval": 2, "path_interval": 2}}
+
+TWINS = {"ProjectionGAN": "SAGAN", "ReACGAN": "ContraGAN"}  # with networks and updates like another variant's
 
 
 def tiny() -> list[nn.Module]:
@@ -39,3 +42,9 @@ SOURCES["tiny"] = Source((4, 5), (1, 2), 8, UNIT, "0", make=tiny)
 def small(name: str) -> dict[str, Any]:
     parameters = inspect.signature(getattr(ganzoo, name).__init__).parameters
     return {key: value for key, value in SMALL.items() if key in parameters} | OTHERS.get(name, {})
+
+
+def variants(*left_out: str) -> list[Any]:
+    """All other variants, as parameters of tests that take a second; of two like each other, one is slow."""
+    names = [name for name in ganzoo.list_models() if name not in left_out]
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name in TWINS)) for name in names]

@@ -18,6 +18,7 @@ from ganzoo.cli import main
 from ganzoo.cli.parsing import Parser
 from ganzoo.cli.paths import additions, configs
 from ganzoo.data.prepare import prepare
+from tests.variants import DEEP
 from tests.variants import small as sizes_of
 
 ROOT = Path(__file__).parents[2] / "configs"
@@ -60,7 +61,30 @@ def test_config_headers_state_command_expectation_and_time(name):
     assert re.search(r"^# expect: \S", head, re.MULTILINE) and re.search(r"^# time:   \S", head, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+LIKE = [f"{name.lower()}/{data}" for name in DEEP for data in ("mnist5k", "cifar10")]  # the variant's other configs
+
+
+@pytest.mark.parametrize("name", LIKE)
+def test_networks_and_data_of_a_config_take_its_arguments(name):
+    """Names are in signatures, and plain values are valid; a slow test trains these configs."""
+    config = yaml.safe_load(CONFIGS[name].read_text())
+    variant, given = getattr(ganzoo, config["model"]["class_path"]), config["model"]["init_args"]
+    module = getattr(data, config["data"]["class_path"])(**config["data"]["init_args"])
+    names = {name for cls in variant.__mro__ for name in inspect.signature(cls.__init__).parameters}
+    assert set(given) <= names
+    plain = {key: value for key, value in given.items() if not isinstance(value, dict | list)}
+    shape = {key: getattr(module, key) for key in {"image_size", "channels", "num_classes"} & names}
+    with torch.device("meta"):
+        variant(**shape, **plain)
+
+
+def each_config():
+    """Whole commands take a second."""
+    for name in CONFIGS:
+        yield pytest.param(name, marks=[pytest.mark.slow] * (name in LIKE))
+
+
+@pytest.mark.parametrize("name", list(each_config()))
 def test_every_config_trains_for_one_step(name, tmp_path, monkeypatch):
     """With small networks where the shipped ones are slow; those are only built. On digits with final scores and a
     video.

@@ -11,12 +11,19 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import ganzoo
 from ganzoo.core.limits import sides
-from ganzoo.testing import CHECKS, NoiseImages, check_files, check_variant, fit, sources
-from tests.variants import small
+from ganzoo.testing import CHECKS, NoiseImages, check_files, check_resume, check_variant, fit, sources
+from tests.variants import DEEP, small, variants
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("name", ganzoo.list_models())
+def checks():
+    """Every check of every variant; deep ones are resumed with all options below."""
+    for name in ganzoo.list_models():
+        for check in CHECKS:
+            slow = name in DEEP and check is check_resume
+            yield pytest.param(name, check, id=f"{name}-{check.__name__}", marks=[pytest.mark.slow] * slow)
+
+
+@pytest.mark.parametrize(("name", "check"), list(checks()))
 def test_contract(name, check):
     def make(**more):
         torch.manual_seed(0)
@@ -48,10 +55,9 @@ def test_images_need_not_be_squares(name):
             make(json.loads(match[1]))
 
 
-@pytest.mark.parametrize("name", ganzoo.list_models())
+@pytest.mark.parametrize("name", variants())
 def test_a_resumed_run_is_bit_identical_with_all_options(name):
     """EMA, gradient accumulation, clipping, a learning rate schedule and several critic steps."""
-    from ganzoo.testing import check_resume
 
     def make():
         torch.manual_seed(0)

@@ -25,7 +25,7 @@ from ganzoo.networks.ladder import Norm
 from ganzoo.penalties import BCR, R1, R2, ZCR, GradientPenalty, LeCam, Orthogonal
 from ganzoo.testing import NoiseImages, fit
 from ganzoo.variants.gan import mean_pixels
-from tests.variants import small
+from tests.variants import TWINS, small, variants
 
 EVERYTHING = {"n_critic": 2, "microbatches": 2, "clip_norm": 0.1}
 RESIDUAL = {"SNGAN", "ProjectionGAN", "SAGAN", "BigGAN", "ProjectedGAN", "FastGAN"}
@@ -117,7 +117,7 @@ def cases():
     for name in sorted(set(ganzoo.list_models()) - ACROSS_THE_BATCH):
         whole = name in CLASS_LOSSES or name in MOVING_MEANS
         everything = {**EVERYTHING, "microbatches": 1} if whole else EVERYTHING
-        yield pytest.param(name, everything, id=f"{name}-everything")
+        yield pytest.param(name, everything, id=f"{name}-everything", marks=[pytest.mark.slow] * (name in TWINS))
         yield pytest.param(name, {}, id=f"{name}-plain", marks=[pytest.mark.slow] * (name != "CycleGAN"))
 
 
@@ -191,7 +191,7 @@ def by_hand(model, steps, turns=PLAYERS):
             optimizer.step()
 
 
-@pytest.mark.parametrize("name", sorted(set(ganzoo.list_models()) - {"CycleGAN"}))  # its norm is per image
+@pytest.mark.parametrize("name", variants("CycleGAN"))  # its norm is per image
 def test_two_processes_average_what_the_shipped_networks_make_of_halves(name, tmp_path):
     """With batch norm and dropout; only the stepping player is sent. Without losses that compare the two halves."""
     settings = {"whole": True, "n_critic": 1, **({"clip": 100.0} if name == "WGAN" else {})}  # no clipping

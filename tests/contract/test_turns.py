@@ -20,7 +20,7 @@ from ganzoo.core import ema
 from ganzoo.core.random import mix
 from ganzoo.data import Digits
 from ganzoo.testing import BATCH, NoiseImages, check_turns, fit
-from tests.variants import small
+from tests.variants import TWINS, small
 
 TINY = {"image_size": 8, "channels": 1, "width": 4}
 
@@ -269,10 +269,15 @@ def test_schedulers_count_batches():
 LAZY = {"StyleGAN2": ("r1_interval", "path_interval")}  # variants with equations of their own, and the intervals
 
 
-@pytest.mark.parametrize(
-    ("name", "lazy"),
-    [*((name, False) for name in ganzoo.list_models()), *(pytest.param(n, True, marks=pytest.mark.slow) for n in LAZY)],
-)
+def of_equations():
+    """Variants, and whether the equations are the lazy ones."""
+    for name in ganzoo.list_models():
+        yield pytest.param(name, False, marks=[pytest.mark.slow] * (name in TWINS))
+        if name in LAZY:
+            yield pytest.param(name, True, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("name", "lazy"), of_equations())
 def test_compiled_losses_are_two_graphs_with_eager_gradients(name, lazy, monkeypatch):
     """Each loss compiles as a single graph, once, with the gradients of the eager loss."""
     graphs = []
