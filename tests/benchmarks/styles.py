@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.benchmarks.rows import GOALS, row
 
-BATCH = 4
+BATCH = 16
 SIZES = {"image_size": 32, "z_dim": 128, "maps": 2048, "mapping_layers": 2, "ema_half_life": None}
 
 Pair = dict[str, float]  # seconds of one update here, and in the straightforward form

@@ -22,6 +22,7 @@ from tests.benchmarks import evaluation as bench_evaluation
 from tests.benchmarks import options as bench_options
 from tests.benchmarks import rows as bench_rows
 from tests.benchmarks import scores as bench_scores
+from tests.benchmarks import styles as bench_styles
 from tests.benchmarks import tracking as bench_tracking
 from tests.benchmarks import training as bench_training
 
@@ -50,6 +51,29 @@ def numbers(raw: Any) -> Iterator[float]:
             yield from numbers(part)
     else:
         yield raw
+
+
+def test_updates_of_stylegan2_are_compared_with_the_same_networks(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The straightforward form has the same losses, also with noise."""
+    sizes = {"image_size": 8, "z_dim": 4, "maps": 64, "width": 4, "mapping_layers": 1, "ema_half_life": None}
+    monkeypatch.setattr(bench_styles, "SIZES", sizes)
+    monkeypatch.setattr(bench_styles, "BATCH", 4)
+    found: dict[str, list[float]] = {}
+    seconds = bench_styles._seconds
+
+    def seconds_and_loss(model: Any, player: str, equation: Any, batch: Any, device: str) -> float:
+        model.path_mean.zero_()
+        found.setdefault(equation.__name__, []).extend(term.item() for term in equation(batch).values())
+        return seconds(model, player, equation, batch, device)
+
+    monkeypatch.setattr(bench_styles, "_seconds", seconds_and_loss)
+    raw = run("stylegan2")
+    assert raw.keys() == {"G", "path lengths", "D", "R1"} and all(len(pairs) == 4 for pairs in raw.values())
+    assert len(found) == 4
+    for losses in found.values():
+        n = len(losses) // 10  # terms, for 5 pairs
+        first, second = losses[:n], losses[n : 2 * n]
+        assert first == pytest.approx(second, rel=1e-4) and any(first)
 
 
 def test_overhead_and_step_are_measured(
