@@ -100,6 +100,9 @@ def find_all(arguments: Sequence[str]) -> list[str]:
             others.append(argument)
     trainings = set(shipped_trainings().values())
     configs.sort(key=lambda path: path not in trainings)
+    asks = [word for word in others if re.match(r"--model\.\w+\.help\b", word)]
+    if asks and not configs and not any(re.match(r"--model(=|$)", word) for word in others):
+        others = ["--model", "GAN", *others]  # any variant: all have these arguments
     return [*(word for path in configs for word in ("--config", str(path))), *others]
 
 
