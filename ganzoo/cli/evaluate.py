@@ -142,7 +142,7 @@ def _pictures(metrics: Sequence[str], options: Any) -> tuple[str, Any]:
     from ganzoo.evaluation.choice import METRICS
 
     for name in ("n", "seed", "raw", "variant", "truncation", "standing_statistics"):
-        if getattr(options, name) not in (None, False):
+        if all(getattr(options, name) is not value for value in (None, False)):  # a seed of 0 is given
             raise UserError(f"{'-' if name == 'n' else '--'}{name} is for models only; leave it out for {options.what}")
     if options.reals:
         return options.what, _reals(options.reals, options)
