@@ -22,6 +22,8 @@ class _Filter(nn.Module):
         self.stride, self.padding, self.up = stride, padding, up
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():  # torch 2.14 compiles second derivatives of the function below wrongly
+            return _convolution(x, self.kernel, self.stride, self.padding, self.up)
         return _Convolution.apply(x, self.kernel, self.stride, self.padding, self.up)
 
 
@@ -51,6 +53,12 @@ class FIRBlur(_Filter):
         super().__init__(stride=1, padding=padding, gain=gain)
 
 
+def _convolution(x: Tensor, kernel: Tensor, stride: int, padding: int, up: bool) -> Tensor:
+    n, convolve = x.shape[1], conv_transpose2d if up else conv2d
+    with torch.autocast(x.device.type, enabled=False):
+        return convolve(x, kernel.to(x.dtype).expand(n, -1, -1, -1), None, stride, padding, groups=n)
+
+
 class _Convolution(torch.autograd.Function):
     """A depthwise convolution with a constant, symmetric kernel, whose derivative is the transposed one, and so on.
 
@@ -62,9 +70,7 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, kernel: Tensor, stride: int, padding: int, up: bool) -> Tensor:
-        n, convolve = x.shape[1], conv_transpose2d if up else conv2d
-        with torch.autocast(x.device.type, enabled=False):
-            return convolve(x, kernel.to(x.dtype).expand(n, -1, -1, -1), None, stride, padding, groups=n)
+        return _convolution(x, kernel, stride, padding, up)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:

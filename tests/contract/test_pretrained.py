@@ -23,7 +23,18 @@ NAMES = ganzoo.list_pretrained()
 WITHDRAWN = {"acgan/digits", "improvedgan/digits", "infogan/digits", "pix2pix/digits"}
 WITHDRAWN |= {
     f"{name}/digits"
-    for name in ("sngan", "projectiongan", "sagan", "biggan", "contragan", "reacgan", "fastgan", "projectedgan")
+    for name in (
+        "sngan",
+        "projectiongan",
+        "sagan",
+        "biggan",
+        "contragan",
+        "reacgan",
+        "fastgan",
+        "projectedgan",
+        "r3gan",
+        "stylegan2",
+    )
 }
 every = pytest.mark.parametrize("name", NAMES)
 
