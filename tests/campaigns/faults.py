@@ -151,7 +151,8 @@ def command(variant: str, kind: str, workers: bool = False) -> list[str]:
             if kind == "folder"
             else {}
         ),
-        f"{below}.image_size": 16,
+        f"{below}.image_size": 32 if variant == "FastGAN" else 16,  # its smallest size
+        **({"model.group_size": 2} if "group_size" in given else {}),
         "data.batch_size": 16,
         "data.flip": "true",
         **({"data.num_workers": 2 if workers else 0}),
