@@ -157,6 +157,13 @@ def with_draws(model: GANModule, batch: Batch) -> Batch:
     return {**batch, **share(cast(Batch, drawn), rank, world_size)}
 
 
+def more_normal(model: GANModule, batch: Batch, *shape: int) -> Tensor:
+    """Standard normal numbers [N, *shape], this process's share of those for all; independent of what `draw` draws."""
+    rank, world_size = model.trainer.global_rank, model.trainer.world_size
+    numbers = model.normal(model.randomness.apart, size(batch) * world_size, *shape)
+    return share({"z": numbers}, rank, world_size)["z"]
+
+
 def share(drawn: Batch, rank: int, world_size: int) -> Batch:
     """One process's slice of the random inputs drawn for all processes."""
     if world_size == 1:

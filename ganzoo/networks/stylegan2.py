@@ -53,7 +53,7 @@ class StyleGAN2Generator(nn.Module):
         w = self.mapping(z, y)
         if truncation is not None:
             w = torch.lerp(self.w_mean, w, truncation[:, None])
-        return self.synthesis(w[:, None].expand(-1, self.synthesis.layers, -1))
+        return self.synthesis(self.synthesis.repeated(w))
 
 
 class Mapping(nn.Module):
@@ -108,6 +108,15 @@ class Synthesis(nn.Module):
         self.images = nn.ModuleList(ToImage(a, channels, d) for a in widths)
         self.up = FIRUp()
         self.to(memory_format=torch.channels_last)  # half the time on a CPU
+
+    def repeated(self, w: Tensor) -> Tensor:
+        """w [N, d] -> [N, L, d]."""
+        return w[:, None].expand(-1, self.layers, -1)
+
+    def mixed(self, w: Tensor, other: Tensor, first: Tensor) -> Tensor:
+        """w [N, d] -> [N, L, d], replaced by the other from the layer `first` [N] on."""
+        replaced = torch.arange(self.layers, device=w.device) >= first[:, None]
+        return torch.where(replaced[:, :, None], other[:, None], w[:, None])
 
     def forward(self, w: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
         """Images with the given noise [N, 1, h, w] for each convolution; None: with constant noise."""

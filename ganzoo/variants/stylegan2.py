@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from ganzoo.augment.ada import ADA
-from ganzoo.core.batch import share, size
+from ganzoo.core.batch import more_normal
 from ganzoo.core.limits import Count, NonNegative, Positive, Share, Size, sides
 from ganzoo.core.module import GANModule
-from ganzoo.core.strategy import average, gather
+from ganzoo.core.strategy import gather
 from ganzoo.core.types import Batch, Latent, Terms
 from ganzoo.functional.losses import log_fake, log_real
 from ganzoo.functional.penalties import path_lengths, squared_gradients
@@ -28,29 +28,27 @@ class StyleGAN2(GANModule):
     """min_D E f(D(G(z))) + E f(-D(x)) + gamma / 2 E |grad D(x)|^2;
     min_G E f(-D(G(z))) + path_weight E (|J' y| - a)^2, with f(t) = log(1 + e^t).
 
-    G maps z to w, and w to an image, whose layers w scales one by one. J is the derivative of the image with respect to
-    w, y a random image, and a a running mean of the lengths |J' y|: steps of one size in w change images by one amount
-    (section 3.2). A share `mixing` of the fakes has the first layers from one w, and the others from a second one.
+    G maps z to w, and w to an image: w scales the feature maps of each layer. J is the derivative of the image with
+    respect to w, y an image of noise, and a the running mean of the length |J' y|, so that equal steps in w change the
+    image equally (section 3.2). Of a share `mixing` of the fakes, the last layers have the w of a second latent.
 
-    The penalties are lazy (section 3.1): each is minimised alone, in every 16th or 4th update of its player, times that
-    number. Adam's constants are corrected for these further steps. G plays first; every update has new latents. The
-    path lengths take every second image of a microbatch, and R1 has the gradient of the sum of D's scores, which
-    compare the images of a group.
+    The penalties are lazy (section 3.1): updates of their own, every 16th or 4th of the player, times that number, with
+    Adam's constants corrected. G plays first. Path lengths are those of every second image of a microbatch; R1 is the
+    gradient of the sum of D's scores, which compare the images of a group.
 
-    Samples have constant noise in G's layers. `model.sample(16, truncation=0.7)` moves w towards its mean.
+    Samples have constant noise in the layers. `model.sample(16, truncation=0.7)` moves w towards its mean.
 
     Args:
-        image_size: pixels: a side of 4 to 7 pixels, doubled at least once: 8, 28, 32, 64, ...; or [height, width], such
-            as [64, 96].
+        image_size: pixels: a side of 4 to 7 pixels, doubled at least once: 8, 28, 32, 64, ...; or [height, width].
         channels: of the image.
-        num_classes: number of labels, an input of G's mapping and, by a projection, of D; None: unconditional.
+        num_classes: number of labels, for G's mapping and a projection in D; None: unconditional.
         conditional: whether to use labels, if there are any.
         z_dim: size of the latent, standard normal, and of w.
         maps: feature maps of a layer times the shorter side of its images.
         width: most feature maps of a layer.
         mapping_layers: layers of the mapping from z to w.
-        mixing: share of fakes with the styles of two latents; each has its own random layer of change.
-        group: images that D compares: see `MinibatchStdDev`; 1: none.
+        mixing: share of fakes with two styles; each has its own random layer of change.
+        group: images that D compares, see `MinibatchStdDev`; 1: none.
         residual: D has residual blocks.
         gamma: weight of R1; 0: none.
         r1_interval: batches per update on R1.
@@ -105,8 +103,9 @@ class StyleGAN2(GANModule):
             for _ in range(self.n_generator):
                 self.generator_step(for_g)
             if self.path_weight and self.due(self.path_interval * self.n_critic):
-                with_directions = self.with_directions(batch)
-                self.minimize(self.path_loss, with_directions, player="generator", interval=self.path_interval)
+                y = more_normal(self, batch, *batch["image"].shape[1:])
+                more: Batch = {**batch, "directions": y}
+                self.minimize(self.path_loss, more, player="generator", interval=self.path_interval)
             self.move_w_mean(batch)
         self.discriminator_step(for_d)
         if self.gamma and self.due(self.r1_interval):
@@ -116,12 +115,11 @@ class StyleGAN2(GANModule):
         return {"fake": -log_real(self.discriminate(self.fakes(batch), self.labels(batch)))}
 
     def path_loss(self, batch: Batch) -> Terms:
-        """A microbatch moves the mean first; no gradient flows through it."""
+        """Each microbatch moves the mean first; no gradient flows through it."""
         batch = tree_map(lambda t: t[::2], batch)
         images = partial(self.generator.synthesis, noise=batch["noise"])
         lengths = path_lengths(images, self.styles(batch), batch["directions"])
         self.path_mean.lerp_(gather(lengths.detach()).mean(), 1 - PATH_DECAY)
-        self.observe("path_length", self.path_mean.clone())
         return {"path": self.path_weight * (lengths - self.path_mean).square().mean()}
 
     def discriminator_loss(self, batch: Batch) -> Terms:
@@ -137,30 +135,21 @@ class StyleGAN2(GANModule):
         return self.generator.synthesis(self.styles(batch), batch["noise"])
 
     def styles(self, batch: Batch) -> Tensor:
-        """w [N, L, d] of each layer, of one latent or two."""
-        y, layers = self.labels(batch), self.generator.synthesis.layers
-        w = self.generator.mapping(batch["z"], y)[:, None].expand(-1, layers, -1)
-        if not self.mixing:
-            return w
-        z, first = batch["mixed"]
-        second = torch.arange(layers, device=w.device) >= first[:, None]
-        return torch.where(second[:, :, None], self.generator.mapping(z, y)[:, None], w)
+        """w of each layer, [N, L, d]."""
+        (other, first), y, g = batch["mixed"], self.labels(batch), self.generator
+        w = g.mapping(batch["z"], y)
+        return g.synthesis.mixed(w, g.mapping(other, y), first) if self.mixing else g.synthesis.repeated(w)
 
     def labels(self, batch: Batch) -> Tensor | None:
         return None if self.num_classes is None else batch["label"]
 
     @torch.no_grad()
     def move_w_mean(self, batch: Batch) -> None:
-        """Moves the mean of w, of all processes, by new latents with the labels of this batch."""
-        rank, processes = self.trainer.global_rank, self.trainer.world_size
-        new: Batch = {"z": self.latent(size(batch) * processes, self.randomness.apart)}
-        mean = self.generator.mapping(share(new, rank, processes)["z"], self.labels(batch)).mean(0)
-        if processes > 1:
-            average([mean])
-        self.generator.w_mean.lerp_(mean, 1 - W_DECAY)
+        """By new latents of all processes, with the labels of this batch."""
+        w = self.generator.mapping(more_normal(self, batch, self.z_dim), self.labels(batch))
+        self.generator.w_mean.lerp_(gather(w).mean(0), 1 - W_DECAY)
 
     def draw(self, n: int, generator: torch.Generator) -> Batch:
-        """Latents, noise images, and for mixing the layer from which each image has the style of a second latent."""
         layers, device = self.generator.synthesis.layers, generator.device
         first = torch.randint(1, layers, (n,), device=device, generator=generator)
         mixes = torch.rand(n, device=device, generator=generator) < self.mixing
@@ -168,19 +157,12 @@ class StyleGAN2(GANModule):
         noise = [self.normal(generator, n, 1, *size) for size in self.generator.synthesis.sizes]
         return {"z": self.latent(n, generator), "mixed": mixed, "noise": noise}
 
-    def with_directions(self, batch: Batch) -> Batch:
-        """The batch with y; not in `draw`, since only one update needs it."""
-        rank, processes = self.trainer.global_rank, self.trainer.world_size
-        y = self.normal(self.randomness.apart, size(batch) * processes, *batch["image"].shape[1:])
-        return {**batch, **share({"directions": y}, rank, processes)}
-
     def synthesize(self, network: Any, batch: Batch) -> Tensor:
-        """Images with constant noise; truncated latents have their psi beside them."""
         z, psi = batch["z"] if isinstance(batch["z"], tuple) else (batch["z"], None)
         return network(z, self.labels(batch), psi)
 
     def truncate(self, z: Latent, truncation: float) -> Latent:
-        """The latents z and psi [N]: w becomes w_mean + psi (w - w_mean)."""
+        """z and psi [N], by which `synthesize` moves w to w_mean + psi (w - w_mean)."""
         return z, z.new_full((len(z),), truncation)
 
 
@@ -195,34 +177,26 @@ def paper256(**arguments: Any) -> StyleGAN2:
 
 
 def paper512(**arguments: Any) -> StyleGAN2:
-    """Likewise, for pictures of 512x512; batches of 64."""
+    """Likewise, pictures of 512x512; batches of 64."""
     return _ada(arguments, image_size=512, group=8, lr=2.5e-3, gamma=0.5, ema_half_life=20_000.0)
 
 
 def paper1024(**arguments: Any) -> StyleGAN2:
-    """Likewise, for pictures of 1024x1024; batches of 32."""
+    """Likewise, pictures of 1024x1024; batches of 32."""
     return _ada(arguments, lr=2e-3, gamma=2.0)
 
 
 def cifar(**arguments: Any) -> StyleGAN2:
-    """Likewise, for CIFAR-10: 100 million images in batches of 64; labels with `num_classes` 10."""
+    """Likewise, CIFAR-10: 100 million images in batches of 64; labels with `num_classes` 10."""
     plain = {"mixing": 0.0, "residual": False, "path_weight": 0.0, "mapping_layers": 2, "group": 32}
     return _ada(arguments, image_size=32, lr=2.5e-3, gamma=0.01, ema_half_life=500_000.0, ema_ramp_up=0.05, **plain)
 
 
-def auto(image_size: Any, batch_size: int, **arguments: Any) -> StyleGAN2:
-    """For other data: numbers by the size of the images, the shorter side, and of the batches."""
-    side = min(sides(image_size))
-    return _ada(
-        arguments,
-        image_size=image_size,
-        maps=16384 if side < 512 else 32768,
-        mapping_layers=2,
-        lr=2.5e-3,
-        gamma=0.0002 * side**2 / batch_size,
-        ema_half_life=batch_size * 10_000 / 32,
-        ema_ramp_up=0.05,
-    )
+def auto(image_size: Size, batch_size: int, **arguments: Any) -> StyleGAN2:
+    """Likewise, other data: numbers by the shorter side of the images, and the number of images in a batch."""
+    side, averaging = min(sides(image_size)), {"ema_half_life": batch_size * 10_000 / 32, "ema_ramp_up": 0.05}
+    sized = {"maps": 16384 if side < 512 else 32768, "gamma": 0.0002 * side**2 / batch_size}
+    return _ada(arguments, image_size=image_size, mapping_layers=2, lr=2.5e-3, **sized, **averaging)
 
 
 def _ada(arguments: dict[str, Any], lr: float, **authors: Any) -> StyleGAN2:

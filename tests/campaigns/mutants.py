@@ -167,7 +167,7 @@ NAMED: dict[str, list[Mutant]] = {  # mutants that once survived
     "StyleGAN2": [
         Mutant("ganzoo/variants/stylegan2.py", "W_DECAY, PATH_DECAY = 0.998", "W_DECAY, PATH_DECAY = 0.995"),
         Mutant("ganzoo/variants/stylegan2.py", "t: t[::2]", "t: t"),
-        Mutant("ganzoo/layers/modulated.py", "weight.shape[2] // 2", "weight.shape[2] // 3"),
+        Mutant("ganzoo/layers/modulated.py", "EPS = 1e-8", "EPS = 1e-3"),
         Mutant("ganzoo/layers/equalised.py", "LARGEST = 256.0", "LARGEST = 128.0"),
         Mutant("ganzoo/networks/stylegan2.py", "rate=0.01, active", "rate=0.1, active"),
     ],
