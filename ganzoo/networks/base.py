@@ -48,11 +48,17 @@ DOWN = {1: (2, 2, 2), 2: (2, 2, 2), 3: (2, 2, 2, 2), 4: (1, 2, 4, 8, 16), 5: (1,
 DOWN |= {6: (1, 2, 4, 8, 8, 16, 16), 7: (1, 1, 2, 4, 8, 8, 16, 16)}
 
 
-def residual_layout(image_size: Size) -> tuple[int, int, int]:
-    """(n, h, w) for images of h 2^n x w 2^n pixels, with 4 to 7 pixels on the shorter side and n from 1 to 7.
+def doubled(image_size: Size, what: str, least: int, most: int = 20) -> tuple[int, int, int]:
+    """(n, h, w) for images of h 2^n x w 2^n pixels, with 4 to 7 pixels on the shorter side and n from `least` to
+    `most`.
+
+    Args:
+        image_size: of the images.
+        what: for the error message: what doubles sizes, and how often.
+        least, most: limits of n.
 
     Raises:
-        ValueError: there is no such n.
+        ValueError: there is no such n; the message names the nearest size.
     """
 
     def doublings(height: int, width: int) -> int:
@@ -60,12 +66,16 @@ def residual_layout(image_size: Size) -> tuple[int, int, int]:
 
     def takes(height: int, width: int) -> bool:
         n = doublings(height, width)
-        return n in UP and halvings(height, width) >= n
+        return least <= n <= most and halvings(height, width) >= n
 
-    what = "residual networks double the height and width 1 to 7 times, from a shorter side of 4 to 7 pixels up"
-    height, width = shape(image_size, takes, what)
+    height, width = shape(image_size, takes, f"{what}, from a shorter side of 4 to 7 pixels up")
     n = doublings(height, width)
     return n, height >> n, width >> n
+
+
+def residual_layout(image_size: Size) -> tuple[int, int, int]:
+    """(n, h, w) of residual networks, n from 1 to 7: see `doubled`."""
+    return doubled(image_size, "residual networks double the height and width 1 to 7 times", 1, len(UP))
 
 
 def reductions(n: int) -> int:
@@ -94,23 +104,8 @@ GATED = (16, 8, 4, 2, 2, 1, 1 / 2, 1 / 4, 1 / 8)
 
 
 def gated_layout(image_size: Size, least: int = 3) -> tuple[int, int, int]:
-    """(n, h, w) for images of h 2^n x w 2^n pixels, with 4 to 7 pixels on the shorter side and n from `least` to 8.
-
-    Raises:
-        ValueError: there is no such n.
-    """
-
-    def doublings(height: int, width: int) -> int:
-        return (min(height, width) // 4).bit_length() - 1
-
-    def takes(height: int, width: int) -> bool:
-        n = doublings(height, width)
-        return least <= n < len(GATED) and halvings(height, width) >= n
-
-    what = f"the network doubles the height and width {least} to 8 times, from a shorter side of 4 to 7 pixels up"
-    height, width = shape(image_size, takes, what)
-    n = doublings(height, width)
-    return n, height >> n, width >> n
+    """(n, h, w) of FastGAN's networks, n from `least` to 8: see `doubled`."""
+    return doubled(image_size, f"the network doubles the height and width {least} to 8 times", least, len(GATED) - 1)
 
 
 def gated_maps(width: float, multiples: Sequence[float] = GATED) -> list[int]:

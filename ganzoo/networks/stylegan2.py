@@ -16,7 +16,7 @@ from ganzoo.layers.equalised import GAIN, LARGEST, EqualisedConv2d, EqualisedLin
 from ganzoo.layers.fir import FIRBlur, FIRDown, FIRUp
 from ganzoo.layers.minibatch import MinibatchStdDev
 from ganzoo.layers.modulated import ModulatedConv2d
-from ganzoo.networks.base import halvings, shape
+from ganzoo.networks.base import doubled
 
 
 class StyleGAN2Generator(nn.Module):
@@ -244,22 +244,8 @@ class HalvingBlock(nn.Module):
 
 
 def layout(image_size: Size) -> tuple[int, int, int]:
-    """(n, h, w) for images of h 2^n x w 2^n pixels, with 4 to 7 pixels on the shorter side, and n from 1 up.
-
-    Raises:
-        ValueError: there is no such n.
-    """
-
-    def doublings(height: int, width: int) -> int:
-        return (min(height, width) // 4).bit_length() - 1
-
-    def takes(height: int, width: int) -> bool:
-        n = doublings(height, width)
-        return n > 0 and halvings(height, width) >= n
-
-    height, width = shape(image_size, takes, "StyleGAN2 doubles the height and width from a shorter side of 4 to 7 up")
-    n = doublings(height, width)
-    return n, height >> n, width >> n
+    """(n, h, w), n from 1 up: see `doubled`."""
+    return doubled(image_size, "StyleGAN2 doubles the height and width", 1)
 
 
 def feature_maps(image_size: Size, maps: int, width: int) -> list[int]:
