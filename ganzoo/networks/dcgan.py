@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from ganzoo.core.limits import Size, sides
+from ganzoo.layers.base import Conv2d
 from ganzoo.layers.init import normal_
 from ganzoo.networks.base import halvings, shape
 
@@ -32,6 +33,7 @@ class DCGANGenerator(nn.Module):
         num_classes: number of labels y [N], appended to z as one-hot vectors; None if unconditional.
         norm: after each hidden layer.
         first_norm: also after the linear layer.
+        resize: double sizes by repeating pixels before 3x3 convolutions, instead of fractionally-strided ones.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class DCGANGenerator(nn.Module):
         num_classes: int | None = None,
         norm: Norm = "batch",
         first_norm: bool = True,
+        resize: bool = False,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -53,9 +56,9 @@ class DCGANGenerator(nn.Module):
         self.project = nn.Linear(z_dim + (num_classes or 0), top * prod(grid), bias=first == "none")
         layers: list[nn.Module] = [nn.Unflatten(1, (top, *grid)), *_norm(first, top), nn.ReLU()]
         while top > width:
-            layers += [_up(top, top // 2, bias=bias), *_norm(norm, top // 2), nn.ReLU()]
+            layers += [_up(top, top // 2, resize, bias), *_norm(norm, top // 2), nn.ReLU()]
             top //= 2
-        self.layers = nn.Sequential(*layers, _up(width, channels), nn.Tanh())
+        self.layers = nn.Sequential(*layers, _up(width, channels, resize), nn.Tanh())
         normal_(self, 0.02)
         self.to(memory_format=torch.channels_last)  # a tenth faster on a CPU
 
@@ -130,7 +133,9 @@ def _norm(kind: Norm, channels: int) -> list[nn.Module]:
     return [nn.BatchNorm2d(channels)] if kind == "batch" else []
 
 
-def _up(n_in: int, n_out: int, bias: bool = True) -> nn.Module:
+def _up(n_in: int, n_out: int, resize: bool, bias: bool = True) -> nn.Module:
+    if resize:
+        return Conv2d(n_in, n_out, 3, padding=1, bias=bias, up=True)
     return nn.ConvTranspose2d(n_in, n_out, 5, stride=2, padding=2, output_padding=1, bias=bias)
 
 

@@ -40,6 +40,8 @@ class WGANGP(GANModule):
         architecture: "dcgan"; "resnet", the residual networks for CIFAR-10 (table 3), whose critic has no norm; or
             "mlp" with four linear layers.
         norm: of DCGAN's critic: "layer", which the paper recommends instead of batch norm, or "none".
+        resize: G of "dcgan" doubles sizes by repeating pixels before 3x3 convolutions, instead of fractionally-strided
+            ones, which leave speckles (Odena et al. 2016, https://doi.org/10.23915/distill.00003).
         penalty: weight of the gradient penalty, the paper's lambda.
         num_classes: number of labels, used if `conditional`.
         conditional: the supervised form, not for "mlp".
@@ -48,7 +50,7 @@ class WGANGP(GANModule):
         **game: see `GANModule`.
 
     Raises:
-        ValueError: `conditional` without labels, or with the MLP.
+        ValueError: `conditional` without labels, or with the MLP; `resize` with other networks than "dcgan".
     """
 
     boundary = None  # a critic's scores have no sign
@@ -61,6 +63,7 @@ class WGANGP(GANModule):
         width: Count = 64,
         architecture: Literal["dcgan", "resnet", "mlp"] = "dcgan",
         norm: Literal["layer", "none"] = "layer",
+        resize: bool = False,
         penalty: Positive = 10.0,
         num_classes: Count | None = None,
         conditional: bool = False,
@@ -72,13 +75,15 @@ class WGANGP(GANModule):
         if conditional and (num_classes is None or architecture == "mlp"):
             lacking = "labelled data" if num_classes is None else "architecture dcgan or resnet: the MLP has no labels"
             raise ValueError(f"conditional needs {lacking}")
+        if resize and architecture != "dcgan":
+            raise ValueError(f"resize is for architecture dcgan, not {architecture}; leave it out")
         self.num_classes = classes = num_classes if conditional else None
         self.z_dim = z_dim
         self.penalty = penalty
         outputs = 1 + (classes or 0)
         networks: dict[str, tuple[Any, Any]] = {
             "dcgan": (
-                partial(DCGANGenerator, num_classes=classes),
+                partial(DCGANGenerator, num_classes=classes, resize=resize),
                 partial(DCGANDiscriminator, norm=norm, outputs=outputs),
             ),
             "resnet": (

@@ -122,6 +122,23 @@ def test_the_supervised_form_is_that_of_the_authors(architecture):
     torch.testing.assert_close(sum(g.values()), -fake[:, 0].mean() + 0.1 * entropy[1])
 
 
+def test_resize_repeats_pixels_before_3x3_convolutions():
+    gan = wgangp(resize=True).eval()
+    z = gan.latent(4)
+    h = gan.generator.project(z)
+    for layer in gan.generator.layers:
+        if isinstance(layer, torch.nn.Conv2d):
+            doubled = h.repeat_interleave(2, 2).repeat_interleave(2, 3)
+            h = torch.nn.functional.conv2d(doubled, layer.weight, layer.bias, padding=1)
+        else:
+            h = layer(h)
+    assert sum(isinstance(layer, torch.nn.Conv2d) for layer in gan.generator.layers) == 2
+    torch.testing.assert_close(gan.generator(z), h, rtol=1e-4, atol=1e-5)
+    assert {layer.weight.shape[2:] for layer in gan.generator.layers if isinstance(layer, torch.nn.Conv2d)} == {(3, 3)}
+    with pytest.raises(ValueError, match="resize is for architecture dcgan, not resnet; leave it out"):
+        wgangp(architecture="resnet", resize=True)
+
+
 def test_the_supervised_form_keeps_the_contract_and_the_mlp_has_none():
     check_variant(ganzoo.WGANGP, **small("WGANGP"), conditional=True, n_critic=1)
     with pytest.raises(ValueError, match="conditional needs architecture dcgan or resnet: the MLP has no labels"):
