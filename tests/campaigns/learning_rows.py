@@ -214,6 +214,7 @@ MODES = (
     "sigma of the nearest mode has high quality, and a mode with such a sample is found. Small ReLU networks; EBGAN's "
     "D is an auto-encoder. Learning rates are not tuned equally, and WGANGP's penalty is 1: see the configs."
 )
+RESIZED = "2026-11-29T14:50"  # WGANGP by role has resize convolutions
 PLAYERS = ("MLPGAN", "LSGAN", "WGAN", "WGANGP", "EBGAN")
 SEARCHED = (
     "PacGAN's protocol, with three trials instead of ten: 2,500 samples; a sample within 3 sigma of the nearest mode "
@@ -437,7 +438,7 @@ EXPERIMENTS = {
             "DCGAN, width 32": Arm("dcgan/emoji", f"--model.width 32 {BRIEF}"),
             "DCGAN, slower D": Arm("dcgan/emoji", f"{SLOWER_D} {BRIEF}"),
             "LSGAN": Arm("dcgan/emoji", f"--model LSGAN {LIKE_DCGAN} {BRIEF}"),
-            "WGANGP by role": Arm("wgangp/emoji-roles", "--scores.every_n_steps 500"),
+            "WGANGP by role": Arm("wgangp/emoji-roles", "--scores.every_n_steps 500", RESIZED),
         },
         ("fid_500", "fid", "precision", "recall"),
         (),
