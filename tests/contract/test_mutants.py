@@ -33,7 +33,7 @@ def test_numbers_and_activations_are_mutated(code, changes):
 def test_the_mutated_networks_are_those_of_the_variant():
     names = {file.relative_to(ROOT / "ganzoo").as_posix() for file in sources("LSGAN")}
     networks = {f"networks/{name}.py" for name in ("base", "dcgan", "mlp")}
-    assert names == {"variants/lsgan.py", *networks, "layers/init.py"}
+    assert names == {"variants/lsgan.py", *networks, "layers/base.py", "layers/init.py"}
     (mlp,) = [nodes for file, nodes in sources("LSGAN").items() if file.name == "mlp.py"]
     assert {node.name for node in mlp} == {"ReLUGenerator", "ReLUDiscriminator", "relu_stack"}
 
