@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from ganzoo.core.options import Option, made
 from ganzoo.core.random import Numbers
+from ganzoo.functional.schedules import cosine
 
 INTERVAL = 4  # batches between two changes of a controlled strength
 
@@ -73,8 +73,7 @@ class Strength(nn.Module):
     def adapt(self, model: Any) -> None:
         """Before each batch: set p for it."""
         if self.last is not None:
-            share = min(model.images_seen / self.ramp, 1.0)
-            self.p.fill_(self.last + (self.first - self.last) * (1 + math.cos(math.pi * share)) / 2)
+            self.p.fill_(cosine(self.first, self.last, model.images_seen, self.ramp))
         elif self.target is None:
             return
         elif (step := model.trainer.global_step) and step % INTERVAL == 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 from torch.optim import SGD, Optimizer
@@ -12,12 +11,6 @@ from torch.optim.lr_scheduler import LambdaLR
 def falling(first: float, images_seen: int, images: float | None) -> float:
     """Linear decay from `first` to 0 over `images` images; constant if None."""
     return first if images is None else first * max(0.0, 1 - images_seen / images)
-
-
-def cosine(first: float, last: float, images_seen: int, images: float | None) -> float:
-    """From `first` to `last` along half a cosine over `images` images, then constant; always `first` if None."""
-    share = 0.0 if images is None else min(images_seen / images, 1.0)
-    return last + (first - last) * (1 + math.cos(math.pi * share)) / 2
 
 
 class LinearTail(LambdaLR):

@@ -18,9 +18,9 @@ from ganzoo.core.module import GANModule
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.losses import log_fake, log_real, relativistic
 from ganzoo.functional.penalties import scores_and_squared_gradients, squared_differences
+from ganzoo.functional.schedules import cosine
 from ganzoo.networks.r3gan import R3GANDiscriminator, R3GANGenerator, stage_widths
 from ganzoo.optim.adam import FusedAdam
-from ganzoo.optim.schedule import cosine
 from ganzoo.penalties.gradients import Step
 
 
