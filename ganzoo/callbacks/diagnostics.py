@@ -181,7 +181,8 @@ class Diagnostics(BatchEndCallback):
     def _given(self, trainer: Trainer, model: GANModule) -> Tensor | None:
         """Labels, cycling through the classes, or held-out sources."""
         if model.num_classes is not None:
-            return torch.arange(self.n) % model.num_classes
+            usual = torch.tensor(model.trained_labels())
+            return usual[torch.arange(self.n) % len(usual)]
         batch = None if model.source_channels is None else held_out(trainer, self.n)
         return None if batch is None else batch["source"]
 

@@ -127,7 +127,8 @@ class Samples(BatchEndCallback):
         for start in range(0, n, 256):
             given: Batch = {}
             if model.num_classes is not None:
-                labels = [i % self.columns % model.num_classes for i in range(start, min(n, start + 256))]
+                usual = model.trained_labels()
+                labels = [usual[i % self.columns % len(usual)] for i in range(start, min(n, start + 256))]
                 given["label"] = torch.tensor(labels, device=model.device)
             parts.append(model.generate(tree_map(lambda z, start=start: z[start : start + 256], latents), given).cpu())
         return torch.cat(parts)
@@ -172,7 +173,9 @@ def interpolation(model: GANModule, rows: int, columns: int) -> Tensor:
 
     given: Batch = {}
     if model.num_classes is not None:
-        given["label"] = (torch.arange(rows, device=model.device) % model.num_classes).repeat_interleave(columns)
+        usual = model.trained_labels()
+        labels = [usual[row % len(usual)] for row in range(rows)]
+        given["label"] = torch.tensor(labels, device=model.device).repeat_interleave(columns)
     return model.generate(tree_map(line, start, end), given)
 
 

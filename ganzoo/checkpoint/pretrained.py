@@ -13,10 +13,11 @@ from safetensors.torch import load_file, save
 import ganzoo
 from ganzoo.checkpoint import sealed as checkpoints
 from ganzoo.checkpoint.sealed import CheckpointError
-from ganzoo.core import readings
-from ganzoo.core.arguments import saved_names, variant_name
+from ganzoo.core import from_data
+from ganzoo.core.arguments import variant_name
 from ganzoo.core.atomic import write_atomically
 from ganzoo.core.files import open_file, read_text
+from ganzoo.core.from_data import FromData
 from ganzoo.core.module import GANModule
 from ganzoo.core.text import closest
 
@@ -57,7 +58,7 @@ def load(path: str | Path, variant: type[GANModule] | None = None, map_location:
         FileNotFoundError: there is no such path, and no model of that name; `ganzoo.list_pretrained()` lists these.
         CheckpointError: the file is not a checkpoint of ganzoo, damaged, unsafe, or of another variant.
     """
-    (name, arguments, weights, slim), classes, how = read_all(path)
+    (name, arguments, weights, slim), facts = read_all(path)
     cls = _resolve(name, variant, path)
     model = checkpoints.build(path, cls, arguments, weights, 20 if slim else 2)  # slim: D is missing, at most 5 times G
     model.configure_model()  # adds the averaged generator
@@ -68,15 +69,15 @@ def load(path: str | Path, variant: type[GANModule] | None = None, map_location:
         raise CheckpointError(
             f"{path}: its weights do not fit {name} ({reason}); load it with the code it was trained with"
         ) from error
-    model.class_names, model.readings = classes, how
+    facts.give(model)
     return model.eval().to(map_location)
 
 
 def save_pretrained(
     model: GANModule, folder: str | Path, *, slim: bool = False, dtype: torch.dtype | None = None
 ) -> Path:
-    """Write `model.safetensors` (weights) and `config.json` (variant, its plain arguments, class names, how
-    pictures were read) to a folder.
+    """Write `model.safetensors` (weights) and `config.json` (variant, its plain arguments, classes, how pictures
+    were read) to a folder.
 
     Args:
         model: any variant.
@@ -93,10 +94,7 @@ def save_pretrained(
     weights = _sampled(model) if slim else model.state_dict()
     if slim:
         config["slim"] = True
-    if model.class_names:
-        config["classes"] = list(model.class_names)
-    if model.readings:
-        config["readings"] = readings.stored(model.readings)
+    config |= from_data.stored(model)
     if dtype is not None:
         weights = {name: w.to(dtype) if w.is_floating_point() else w for name, w in weights.items()}
     weights = {name: weight.contiguous().clone() for name, weight in weights.items()}
@@ -137,8 +135,8 @@ def read(path: str | Path) -> Saved:
     return read_all(path)[0]
 
 
-def read_all(path: str | Path) -> tuple[Saved, list[str], readings.Readings]:
-    """What `read` returns, the names of the classes, and how pictures were read; these are empty if unknown."""
+def read_all(path: str | Path) -> tuple[Saved, FromData]:
+    """What `read` returns, and what the model knows of its data."""
     name, path = str(path), Path(path)
     if "://" in name:
         raise FileNotFoundError(f"{name} is not a local file; download it, and give its path")
@@ -150,7 +148,7 @@ def read_all(path: str | Path) -> tuple[Saved, list[str], readings.Readings]:
         path = of_a_run[-1]
     checkpoint = read_checkpoint(path)
     own, arguments = checkpoint["ganzoo"], checkpoint["hyper_parameters"]
-    return Saved(own["variant"], arguments, checkpoint["state_dict"], slim=False), *_from_data(path, own, arguments)
+    return Saved(own["variant"], arguments, checkpoint["state_dict"], slim=False), _from_data(path, own, arguments)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -174,7 +172,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def _read_folder(folder: Path) -> tuple[Saved, list[str], readings.Readings]:
+def _read_folder(folder: Path) -> tuple[Saved, FromData]:
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} has no {name}; give a run's folder, or one written by save_pretrained")
@@ -192,7 +190,7 @@ def _read_folder(folder: Path) -> tuple[Saved, list[str], readings.Readings]:
             f"{folder} is damaged: it is declared slim (generator only), but has {odd[0]}; write it again"
         )
     arguments = config["arguments"]
-    return Saved(config["variant"], arguments, weights, slim), *_from_data(folder, config, arguments)
+    return Saved(config["variant"], arguments, weights, slim), _from_data(folder, config, arguments)
 
 
 def _weights(file: Path) -> dict[str, torch.Tensor]:
@@ -209,10 +207,9 @@ def _check(path: Path, variant: Any, arguments: Any, weights: Any) -> None:
         raise CheckpointError(f"{path} is damaged: its variant, arguments or weights are missing; use another file")
 
 
-def _from_data(path: Path, facts: dict[str, Any], arguments: dict[str, Any]) -> tuple[list[str], readings.Readings]:
-    """Class names and readings."""
+def _from_data(path: Path, facts: dict[str, Any], arguments: dict[str, Any]) -> FromData:
     try:
-        return saved_names(facts.get("classes", [])), readings.saved(facts.get("readings", {}), arguments)
+        return from_data.saved(facts, arguments)
     except ValueError as error:
         raise CheckpointError(f"{path} is damaged: {error}; write or download it again") from error
 

@@ -152,12 +152,14 @@ def _checkpoint(path: Path) -> int:
     from ganzoo.checkpoint.pretrained import read_all
 
     with user_errors():
-        (name, arguments, weights, slim), classes, readings = read_all(path)
+        (name, arguments, weights, slim), facts = read_all(path)
         seen = int(weights.get("images_seen", 0))
         lines = [f"  {visible(key):<24}{visible(_shown(value))}" for key, value in arguments.items()]
-        if classes:
+        if classes := facts.class_names:
             lines.append(f"  {'classes':<24}{', '.join(f'{label} {visible(c)}' for label, c in enumerate(classes))}")
-        for kind, reading in readings.items():
+        if facts.absent:
+            lines.append(f"  {'without training images':<24}{', '.join(map(str, facts.absent))}")
+        for kind, reading in facts.readings.items():
             lines.append(f"  {f'files read as {kind}':<24}{visible(reading)}")
     size = sum(file.stat().st_size for file in ([path] if path.is_file() else path.iterdir()))
     kind = ", generator only" if slim else ""

@@ -115,6 +115,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         except OSError as error:
             raise UserError(f"--outdir {options.outdir}: {error.strerror}; choose another folder") from error
     of_class = f", class {visible(model.class_names[label])}" if label is not None and model.class_names else ""
+    of_class += " (which has no training images)" * (label in model.absent)
     seen = f"{int(model.images_seen):,} training images seen"
     print(f"{len(seeds)} images of {type(model).__name__}{of_class} ({seen}): {written}")
     return 0
@@ -136,7 +137,8 @@ def _label(model: Any, text: str) -> int:
 def _labels(model: Any, options: Any, label: int | None, n: int) -> list[int] | None:
     """Classes of n images; None derives them from the seeds."""
     if options.format == "grid" and _in_columns(model, options):
-        return [i % model.num_classes for i in range(n)]
+        usual = model.trained_labels()
+        return [usual[i % len(usual)] for i in range(n)]
     return None if label is None else [label] * n
 
 
@@ -168,8 +170,9 @@ def _in_columns(model: Any, options: Any) -> bool:
 
 
 def class_columns(model: Any) -> int:
-    """Columns of a grid whose i-th image is of class `i % num_classes`: one class in each, for up to 20 classes."""
-    classes = model.num_classes
+    """Columns of a grid whose i-th image is of the i-th trained class, counted in turn: one class in each, for up to 20
+    classes."""
+    classes = len(model.trained_labels())
     return classes * max(1, 8 // classes) if classes <= 20 else 10
 
 
@@ -178,7 +181,7 @@ def _usual(model: Any, options: Any) -> int:
     if not _in_columns(model, options) or options.format != "grid":
         return 64
     columns = class_columns(model)
-    return columns * max(64 // columns, -(-model.num_classes // columns))
+    return columns * max(64 // columns, -(-len(model.trained_labels()) // columns))
 
 
 def _channels(model: Any, direction: str) -> Any:

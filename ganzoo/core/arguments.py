@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
 from types import FrameType
 from typing import Any
 
@@ -13,7 +12,6 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ganzoo.core.limits import constructor_of, normal_size
 from ganzoo.core.options import plain
-from ganzoo.core.text import visible
 
 OPTIMISATION = {"optimizer", "discriminator_optimizer", "lr_scheduler"}  # arguments of the run, not of the model
 DATA_SAYS = {  # arguments that must equal the data module's attribute -> message if that is None
@@ -115,35 +113,3 @@ def check_agreement(variant: str, arguments: Mapping[str, Any], data: Any) -> No
                 if theirs is not None
                 else f"{variant} {meaning}"
             )
-
-
-def class_names(data: Any, n: int | None) -> list[str]:
-    """Names of the data's classes; empty if they have none, or are not n."""
-    names = getattr(data, "classes", ())
-    return list(map(str, names)) if isinstance(names, list | tuple) and len(names) == n else []
-
-
-def agreed(mine: Sequence[str], theirs: Sequence[str]) -> list[str]:
-    """The class names of a model and its data; either may be unknown, and is then empty.
-
-    Raises:
-        MisconfigurationException: they differ.
-    """
-    for label, (name, other) in enumerate(zip_longest(mine, theirs, fillvalue="") if mine and theirs else ()):
-        if name != other:
-            raise MisconfigurationException(
-                f"class {label} is {visible(name) or 'missing'} in the model, but {visible(other) or 'missing'} in the "
-                "data: use data with the model's classes, which python -m ganzoo info shows"
-            )
-    return list(mine or theirs)
-
-
-def saved_names(found: Any) -> list[str]:
-    """Class names from an untrusted file.
-
-    Raises:
-        ValueError: they are not a list of texts.
-    """
-    if not isinstance(found, list | tuple) or not all(isinstance(name, str) for name in found):
-        raise ValueError("its class names are not a list of texts")
-    return list(found)

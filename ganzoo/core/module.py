@@ -89,6 +89,7 @@ class GANModule(LightningModule, ABC):
     prior: str = "normal"  # of the latents: "normal", or "uniform" in (-1, 1)
     num_classes: int | None = None  # of the generator's label; None if it takes none
     class_names: Sequence[str] = ()  # in the order of the labels, from the data; empty if unknown
+    absent: Sequence[int] = ()  # labels without training images, as far as the data knows
     readings: training_state.Readings = {}  # how files became "image" and "source"; empty if unknown
     source_channels: int | None = None  # of the generator's input image; None if it takes none
     several_sizes: bool = False  # `make_fakes` returns a tuple: images, and the same images in other sizes
@@ -349,6 +350,7 @@ class GANModule(LightningModule, ABC):
 
     sample, seeded, truncate = sampling.sample, sampling.seeded, sampling.truncate  # by seeds
     take_standing_statistics = sampling.take_standing_statistics
+    trained_labels = sampling.trained_labels
 
     # Lightning's hooks
 

@@ -80,7 +80,8 @@ def take_standing_statistics(
                 z = z if truncation is None else model.truncate(z, truncation)
                 batch: Batch = {"z": z}
                 if model.num_classes is not None:
-                    batch["label"] = torch.randint(model.num_classes, (batch_size,), generator=random)
+                    usual = torch.tensor(model.trained_labels())
+                    batch["label"] = usual[torch.randint(len(usual), (batch_size,), generator=random)]
                 batch = tree_map(lambda t: t.to(model.device), batch)
                 model.synthesize(network, floats_as(model.dtype, batch))
 
@@ -162,12 +163,18 @@ def whole(name: str, given: Any) -> list[int]:
     return [int(value) for value in values]
 
 
+def trained_labels(model: GANModule) -> list[int]:
+    """The labels that have training images, of which samples are drawn; none if the model takes no label."""
+    return sorted({*range(model.num_classes or 0)} - {*model.absent})
+
+
 def labels_of(model: GANModule, labels: Sequence[int] | None, seeds: Sequence[int]) -> Tensor:
     """Labels [n] of n seeds; those derived from the seeds if None."""
     if model.num_classes is None:
         raise ValueError(f"{type(model).__name__} takes no label: it is not conditional")
     if labels is None:
-        labels = [mix(seed, 1) % model.num_classes for seed in seeds]
+        usual = model.trained_labels()
+        labels = [usual[mix(seed, 1) % len(usual)] for seed in seeds]
     n = len(seeds)
     labels = list(labels) * (n if len(labels) == 1 else 1)
     if len(labels) != n or not all(0 <= y < model.num_classes for y in labels):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,8 +14,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from ganzoo.checkpoint.bounds import foreign_path
-from ganzoo.core import readings
-from ganzoo.core.arguments import agreed, class_names, saved_names, variant_name
+from ganzoo.core import from_data
+from ganzoo.core.arguments import variant_name
 from ganzoo.core.finite import NonFiniteError, Watch, check_weights
 from ganzoo.core.lightning_fixes import attached
 from ganzoo.core.player import PLAYERS
@@ -44,9 +45,8 @@ def save(model: GANModule, checkpoint: dict[str, Any]) -> None:
         "seed": model.randomness.seed,
         "unaveraged": model.unaveraged,
         "means": model.loss_log.training.shares(),
-        "classes": list(model.class_names),
-        "readings": readings.stored(model.readings),
         "augment": model.augment.state(),
+        **from_data.stored(model),
     }
 
 
@@ -115,28 +115,31 @@ def _unaveraged(model: GANModule, checkpoint: dict[str, Any], saved: dict[str, A
 
 
 def take_from_data(model: GANModule, data: Any, stage: str) -> None:
-    """Set the names of the model's classes, and how pictures are read, to those of its training data.
+    """Set the model's classes, and how pictures are read, to those of its training data.
 
     Raises:
         MisconfigurationException: other data has other classes, or is read differently.
     """
-    names = class_names(data, model.hparams.get("num_classes") or model.num_classes)
-    found = readings.of(data)
-    if stage == "fit":
-        model.class_names = names or model.class_names
-        model.readings = found if hasattr(data, "readings") else model.readings
-    else:
-        model.class_names, model.readings = agreed(model.class_names, names), readings.agreed(model.readings, found)
+    found = from_data.of(data, model.hparams.get("num_classes") or model.num_classes)
+    if stage != "fit":
+        return from_data.agreed(from_data.known(model), found).give(model)
+    model.class_names = found.class_names or model.class_names
+    model.readings = found.readings if hasattr(data, "readings") else model.readings
+    find = getattr(data, "absent", None)
+    model.absent = find() if callable(find) and model.num_classes is not None else ()
 
 
 def _take_back(model: GANModule, saved: dict[str, Any]) -> None:
-    """Set class names and readings to those of a checkpoint; they must agree with the data's, if it is attached."""
+    """Set classes and readings to those of a checkpoint; they must agree with the data's, if it is attached. A label
+    is absent only if neither training has images of it."""
     try:
-        names = saved_names(saved.get("classes", []))
-        found = readings.saved(saved.get("readings", {}), model.hparams)
+        found = from_data.saved(saved, model.hparams)
     except ValueError as error:
         raise MisconfigurationException(f"the checkpoint is damaged: {error}; use another one") from error
-    model.class_names, model.readings = agreed(names, model.class_names), readings.agreed(found, model.readings)
+    mine = from_data.known(model)
+    fitting = attached(model) and model.trainer.state.fn == TrainerFn.FITTING
+    absent = [label for label in found.absent if not fitting or label in mine.absent]
+    from_data.agreed(replace(found, absent=absent), mine).give(model)
 
 
 def take_settings(model: GANModule) -> None:

@@ -87,6 +87,11 @@ class GANDataModule(LightningDataModule):
         """Whether each image of a split is the true translation of its source."""
         return self.source_channels is not None and self.paired
 
+    def absent(self) -> list[int]:
+        """Classes without training images; empty if there are no labels."""
+        labels = self.dataset("train").labels()
+        return [] if labels is None else sorted({*range(self.num_classes or 0)} - {*labels.unique().tolist()})
+
     def training_images(self, seed: int) -> Images:
         """The training split with all its random transformations, from which the training batches are drawn.
 

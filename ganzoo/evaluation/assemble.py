@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ganzoo.core import readings
-from ganzoo.core.arguments import agreed, class_names
+from ganzoo.core import from_data, readings
 from ganzoo.core.limits import Count, Positive, Size, check
 from ganzoo.core.module import GANModule
 from ganzoo.data import ArrayImages, GANDataModule, Images, Pictures
@@ -142,9 +141,7 @@ def _reference(reals: Any, split: Split | None, model: GANModule | None, resize:
         return None
     if isinstance(reals, GANDataModule):
         if model is not None:
-            readings.agreed(model.readings, readings.of(reals))
-        if model is not None and model.num_classes is not None:
-            agreed(model.class_names, class_names(reals, model.num_classes))
+            from_data.agreed(from_data.known(model), from_data.of(reals, model.num_classes))
         return Reference.of(reals, split or usual_split(model, reals))
     like = None if model is None else model.readings.get("image")
     images = _images(reals, resize, "reals", like, model)

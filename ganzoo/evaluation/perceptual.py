@@ -132,13 +132,15 @@ class Walker(nn.Module):
 
     def __init__(self, model: Any, size: int, seed: int) -> None:
         super().__init__()
-        self.model, self.size, self.num_classes = model, size, model.num_classes
+        self.model, self.size, self.usual = model, size, model.trained_labels()
+        self.num_classes = len(self.usual)
         self.latents = torch.Generator().manual_seed(mix(seed))  # on the CPU: the same for every device
 
     def sample(self, n: int) -> Tensor:
         return self.model.latent(n, self.latents)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        labels = None if labels is None else torch.tensor(self.usual, device=labels.device)[labels]
         noise = int(torch.randint(2**31, ()))
         halves = []
         for half in range(2):

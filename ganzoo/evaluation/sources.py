@@ -95,17 +95,17 @@ class Fakes(Source):
         self.truncation, self.standing_statistics = truncation, standing_statistics
         self.uniform = False
         if model.num_classes is not None:
-            self._draw_labels(model.num_classes)
+            self._draw_labels(model)
         if model.source_channels is not None:
             self._keep_labels()
         if standing_statistics is not None:
             model.take_standing_statistics(standing_statistics, truncation=truncation)
 
-    def _draw_labels(self, classes: int) -> None:
+    def _draw_labels(self, model: Any) -> None:
         """Sets the labels from which a conditional model's classes are drawn."""
         labels = None if self.reals is None else self.reals.labels()
-        self.uniform = labels is None
-        self.labels = torch.arange(classes) if labels is None else labels
+        self.uniform, classes = labels is None, model.num_classes
+        self.labels = torch.tensor(model.trained_labels()) if labels is None else labels
         self.num_classes = None if self.uniform else classes
         if (largest := self.labels.max()) >= classes:
             raise ValueError(

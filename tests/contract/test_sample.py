@@ -14,13 +14,18 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 
 import ganzoo
+from ganzoo.callbacks.diagnostics import Diagnostics
+from ganzoo.callbacks.samples import Samples, interpolation
 from ganzoo.checkpoint.pretrained import save_pretrained
 from ganzoo.checkpoint.sealed import CheckpointError
 from ganzoo.cli import main
 from ganzoo.core.drawing import above, picture, to_pil
 from ganzoo.core.pixels import to_float, to_uint8
+from ganzoo.core.random import mix
 from ganzoo.data import ImageFolder
 from ganzoo.data.reading import Reading
+from ganzoo.evaluation.perceptual import Walker
+from ganzoo.evaluation.sources import Fakes
 from ganzoo.testing import fit
 
 CLASSES = ["2", "10", "caf\u00e9"]
@@ -103,6 +108,60 @@ def test_names_are_optional_and_checked(capsys):
         Path("weights/config.json").write_text(json.dumps({**config, "classes": bad}))
         with pytest.raises(CheckpointError, match="weights is damaged: its class names are not a list of texts"):
             ganzoo.load("weights")
+
+
+def test_labels_without_training_images_are_left_out(capsys, monkeypatch):
+    """Of samples, grids, interpolations, statistics and scores: kept from the data, through all files."""
+    data = labelled("a", "b", "c", "d")
+    data.dataset("train").pictures.labels[:] = torch.tensor([1, 3]).repeat(6)
+    model = small(4)
+    fit(model, data, steps=1).save_checkpoint("a.ckpt")
+    save_pretrained(ganzoo.load("a.ckpt"), "weights")
+    assert data.absent() == [0, 2]
+    for path in ("a.ckpt", "weights"):
+        model = ganzoo.load(path)
+        assert model.absent == [0, 2] and model.trained_labels() == [1, 3]
+        assert "without training images 0, 2" in run(f"info {path}", capsys)
+    shown, synthesize = [], ganzoo.CGAN.synthesize
+    monkeypatch.setattr(
+        ganzoo.CGAN, "synthesize", lambda *given: shown.append(given[2]["label"].tolist()) or synthesize(*given)
+    )
+    model.sample(seeds=range(40))
+    assert shown.pop() == [[1, 3][mix(seed, 1) % 2] for seed in range(40)]
+    interpolation(model, rows=3, columns=2)
+    assert shown.pop() == [1, 1, 3, 3, 1, 1]
+    Samples(columns=3)._generated(model, model.seeded(range(6)))
+    assert shown.pop() == [1, 3, 1, 1, 3, 1]
+    Walker(model, 8, 0)(torch.zeros(4, 100), torch.tensor([0, 1, 0, 1]))
+    assert shown.pop() == [1, 3]
+    assert Fakes(model, 4).labels.tolist() == [1, 3]
+    assert Diagnostics(n=12)._given(None, model).tolist() == [1, 3] * 6
+    run("sample weights --outdir out")
+    assert shown.pop() == [1, 3] * 32
+    assert "class a (which has no training images)" in run("sample weights -n 2 --class a", capsys)
+
+
+def test_a_label_is_absent_only_if_no_training_had_images_of_it():
+    data = labelled("a", "b", "c")
+    data.absent = lambda: [0, 1]
+    model = small(3)
+    fit(model, data, steps=1).save_checkpoint("a.ckpt")
+    data.absent = lambda: [1, 2]
+    resumed = small(3)
+    trainer = fit(resumed, data, steps=2, ckpt_path="a.ckpt")
+    assert resumed.absent == [1] and ganzoo.load("a.ckpt").absent == [0, 1]
+    other = small(3)
+    trainer.validate(other, data, ckpt_path="a.ckpt")
+    assert other.absent == [0, 1]
+
+
+@pytest.mark.parametrize("bad", [3, "a", [-1], ["a"], [0, 1, 2], [True]])
+def test_damaged_absent_classes(bad):
+    save_pretrained(small(3), "weights")
+    config = json.loads(Path("weights/config.json").read_text())
+    Path("weights/config.json").write_text(json.dumps({**config, "absent": bad}))
+    with pytest.raises(CheckpointError, match="weights is damaged: (its absent|all its) classes"):
+        ganzoo.load("weights")
 
 
 def test_held_out_losses_need_the_model_s_classes(capsys):

@@ -210,6 +210,16 @@ def test_evaluation_of_truncated_latents_and_standing_statistics(tmp_path, monke
         ganzoo.evaluate(gan, "reals.npy", truncation=0)
 
 
+def test_standing_statistics_leave_out_labels_without_training_images(monkeypatch):
+    gan, shown = biggan(), set()
+    gan.absent = [1]
+    monkeypatch.setattr(
+        gan, "synthesize", lambda net, batch: shown.update(batch["label"].tolist()) or net(batch["z"], batch["label"])
+    )
+    gan.take_standing_statistics(1, batch_size=20)
+    assert shown == {0, 2}
+
+
 def test_standing_statistics_of_translators_and_of_no_passes_are_refused():
     with pytest.raises(ValueError, match="Pix2Pix translates pictures instead of latents; leave them out"):
         ganzoo.Pix2Pix(**small("Pix2Pix")).take_standing_statistics()

@@ -104,6 +104,9 @@ def test_a_limit_thins_the_training_pictures_evenly() -> None:
     roles = Emoji("portraits", label="role").dataset("train").labels()
     chosen = few.dataset("train").labels()
     assert roles is not None and chosen is not None
+    absent = [label for label in range(52) if label not in roles]
+    assert len(absent) == 12 and absent == Emoji("portraits", label="role").absent() == more.absent()
+    assert Emoji("portraits").absent() == []
     found, all_of = chosen.bincount(minlength=52), roles.bincount(minlength=52)
     assert ((found == found.max()) | (found == found.max() - 1) | (found == all_of)).all()
     assert thin != thick[:100] and few.name == "Portraits-100"
