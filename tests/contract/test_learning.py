@@ -56,6 +56,21 @@ CLAIMS = [
     ),
     ("ring_rates", 0, "modes", {"WGANGP": 8}, {"WGANGP": 7, "WGANGP, lr 1e-3": 8, "WGAN": 8}),
     ("grid_rates", 0, "modes", {"WGANGP": 25}, {"WGANGP": 24, "WGANGP, lr 1e-3": 25, "WGAN": 25}),
+    *(
+        ("few_modern", i, "held_out_fid", {f"{better}, 100, DiffAugment": 0.4}, {f"{better}, 100, DiffAugment": 0.6})
+        for i, better in enumerate(["FastGAN", "ProjectedGAN"])
+    ),
+    *(
+        ("ablation", i, figure, {better: 0.5 + sign, worse: 0.5}, {better: 0.5, worse: 0.5 + sign})
+        for i, (figure, better, worse, sign) in enumerate(
+            [
+                ("modes", "RpGAN, R1 and R2", "GAN, R1 and R2", 0.1),
+                ("kl", "RpGAN, R1 and R2", "GAN, R1 and R2", -0.1),
+                ("modes", "GAN, R1 and R2", "GAN, R1", 0.1),
+                ("modes", "RpGAN, R1 and R2", "RpGAN, R1", 0.1),
+            ]
+        )
+    ),
     ("pyramid", 0, "fid", {"LAPGAN": 0.4, "GAN": 0.6}, {"LAPGAN": 0.6, "GAN": 0.4}),
     ("critic", 0, "correlation", {"WGAN": 0.51}, {"WGAN": 0.5, "DCGAN": 0.9}),
     ("critic", 1, "correlation", {"WGAN": 0.6, "DCGAN": -0.4}, {"WGAN": 0.4, "DCGAN": -0.6}),  # by magnitude
