@@ -30,12 +30,13 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     classes = f", {given['num_classes']} classes" if given["num_classes"] else ""
     usual = signature(type(model)).parameters
     own = {k: v for k, v in given.items() if k not in DATA and (k not in usual or v != usual[k].default)}
+    data = f" --data.image_size {size} --data.channels {given['channels']}" + " --data.labels true" * bool(classes)
     settings = "".join(f" --model.{key} {shlex.quote(str(value))}" for key, value in own.items())
     print(f"{visible(out)}: {name}, {size}x{size}, {given['channels']} channels{classes}, sha256 {source['sha256']}")
     print(source["licence"])
     print(f"images: python -m ganzoo sample {folder}")
     print(
-        f"train it further: python -m ganzoo fit --model {name}{settings} --data ImageFolder --data.path PICTURES "
-        f"--data.image_size {size} --ckpt_path {folder}"
+        f"train it further: python -m ganzoo fit --model {name}{settings} --data ImageFolder --data.path PICTURES"
+        f"{data} --ckpt_path {folder}"
     )
     return 0

@@ -366,5 +366,6 @@ def check_weights(path: str, checkpoint: dict[str, Any], model: Any) -> None:
         if key in model.hparams and model.hparams[key] != value
     ]
     cause = f"was trained with {', '.join(other)}" if other else f"does not fit {type(model).__name__}"
-    cure = "set these" if Path(path).is_dir() else "use its run's config.yaml"
+    of_folder = "set these" if other else "write or download it again"
+    cure = of_folder if Path(path).is_dir() else "use its run's config.yaml"
     raise UserError(f"{path} {cause}; {cure}, or leave --ckpt_path out to start a new run")
