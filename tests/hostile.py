@@ -282,7 +282,7 @@ def conversions() -> Iterator[Case]:
         file = official.write(Path(f"{name}.pkl"), content)
         yield f"official pickle, {name}", ("convert", typed("convert", "{}", "converted")), str(file), str(file)
     bombs = {"memo": b"Nr\xff\xff\xff\x7f.", "bytes": b"\x8e" + (1 << 40).to_bytes(8, "little") + b"."}
-    for name, opcodes in {**bombs, "deep": b"}(" + b")" + b"\x85" * 3_000_000 + b"K\x01u."}.items():
+    for name, opcodes in {**bombs, "deep": b"}(" + b")" + b"\x85" * 300_000 + b"K\x01u."}.items():
         Path(f"{name}.pkl").write_bytes(b"\x80\x04" + opcodes)
         yield f"official pickle, {name}", ("convert", typed("convert", "{}", "converted")), f"{name}.pkl", f"{name}.pkl"
 

@@ -26,7 +26,7 @@ except ImportError:  # on Windows
 
 REFUSED = 65  # exit code; the reason is the last line of stderr
 ROOM = 1 << 30  # bytes of memory beside the file's contents, which are there twice
-LONGEST = 1 << 22  # maximum bytes of the description of all networks
+LONGEST = 1 << 20  # maximum bytes of the description of all networks
 NETWORKS = ("G", "D", "G_ema")
 DICTS = ("collections.OrderedDict", "dnnlib.util.EasyDict")
 KNOWN = re.compile(

@@ -114,10 +114,11 @@ def _read(path: Path, file: Any) -> tuple[Networks, dict[str, Any], str]:
             done = subprocess.run(command, stdin=file, stdout=out, stderr=subprocess.PIPE, **limits)  # type: ignore[call-overload]
         except subprocess.TimeoutExpired as error:
             raise CheckpointError(f"{path} takes far too long to read, so it was not; use another file") from error
+        said = [f"exit code {done.returncode}", *done.stderr.decode(errors="replace").splitlines()][-1]
         if done.returncode == inert.REFUSED:
-            raise CheckpointError(f"{path} {done.stderr.decode(errors='replace').splitlines()[-1]}")
+            raise CheckpointError(f"{path} {said}")
         if done.returncode:
-            raise CheckpointError(f"{path} ended its reader (exit code {done.returncode}); use another file")
+            raise CheckpointError(f"{path} ended its reader ({said}); use another file")
         out.seek(0)
         try:
             return *_tensors(out), digest
@@ -211,7 +212,6 @@ FREE |= {"num_ws", "embed_features", "layer_features", "cmap_dim"}  # the shapes
 FREE |= {"num_fp16_res", "use_fp16", "fp16_channels_last", "fused_modconv_default", "w_avg_beta", "freeze_layers"}
 VALUES: dict[str, list[Any]] = {  # of options that shapes do not show, as our networks have them
     "activation": ["lrelu"],
-    "architecture": ["skip", "resnet", "orig"],
     "conv_clamp": [None, 256],  # as ours in half precision
     "kernel_size": [3],
     "lr_multiplier": [0.01],
@@ -305,7 +305,7 @@ def r3gan(networks: Networks, options: dict[str, Any]) -> dict[str, Any]:
         "width": [g[f"MainLayers.{s}.Layers.1.LinearLayer1.Layer.weight"].shape[1] for s in range(stages)],
         "blocks": sum(bool(re.fullmatch(rf"{start}\.\d+\.LinearLayer3\.Layer\.weight", name)) for name in g),
         "group_size": None if inner.shape[1] == inner.shape[0] else inner.shape[1],
-        "ema_half_life": 1e6,
+        "ema_half_life": 1e6,  # the paper's for FFHQ, so that there is an average
     }
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 import ganzoo
@@ -96,6 +97,24 @@ def test_arguments_follow_from_the_networks(arguments):
     assert {key: after.hparams[key] for key in made} == made | {"maps": 64}
     weights = after.state_dict()
     assert all(weight.equal(weights[key]) for key, weight in before.state_dict().items())
+
+
+def test_the_printed_command_trains_further(capsys):
+    write(Path("theirs.pkl"), content("stylegan2", "cond"))
+    for i in range(5):
+        Path(f"PICTURES/{i}").mkdir(parents=True)
+        for j in range(2):
+            Image.effect_noise((16, 16), 50 + j).convert("RGB").save(f"PICTURES/{i}/{j}.png")
+    assert main(["convert", "theirs.pkl", "ours"]) == 0
+    command = capsys.readouterr().out.splitlines()[-1].partition("python -m ganzoo ")[2]
+    more = "--data.batch_size 4 --trainer.max_steps 1 --samples.video_fps 0 --scores.final_n 0 --model.augment ADA"
+    more += " --model.optimizer.lr 1e-9 --model.freeze_d 2"
+    assert main([*command.split(), *more.split()]) == 0
+    before, after = ganzoo.load("ours").state_dict(), ganzoo.load("runs/001-stylegan2-pictures").state_dict()
+    for name, weight in before.items():
+        if name.startswith(("generator", "discriminator", "ema")) and "w_mean" not in name:
+            torch.testing.assert_close(after[name], weight, rtol=1e-5, atol=1e-5, msg=name)
+    assert after["images_seen"] == 4
 
 
 # Refused
@@ -325,7 +344,7 @@ HOSTILE = {
     "truncated": (lambda: whole()[:-100], "is damaged, or no pickle of the official networks (UnpicklingError)"),
     "a large memo": (lambda: bomb(b"Nr\xff\xff\xff\x7f."), "needs far more memory than its size"),
     "large bytes": (lambda: bomb(b"\x8e" + (1 << 40).to_bytes(8, "little") + b"."), "needs far more memory"),
-    "a tuple as deep as the stack": (lambda: nested(3_000_000), "ended its reader"),
+    "a tuple as deep as the stack": (lambda: nested(300_000), "ended its reader"),
     "modules within each other": (
         lambda: bomb(
             b"}(X\x01\0\0\0Gctraining\nG\n)\x81q\0}(X\x0b\0\0\0_parameters}X\x08\0\0\0_buffers}X\x08\0\0\0_modules"
