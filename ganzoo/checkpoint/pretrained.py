@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,7 +75,12 @@ def load(path: str | Path, variant: type[GANModule] | None = None, map_location:
 
 
 def save_pretrained(
-    model: GANModule, folder: str | Path, *, slim: bool = False, dtype: torch.dtype | None = None
+    model: GANModule,
+    folder: str | Path,
+    *,
+    slim: bool = False,
+    dtype: torch.dtype | None = None,
+    source: Mapping[str, str] | None = None,
 ) -> Path:
     """Write `model.safetensors` (weights) and `config.json` (variant, its plain arguments, classes, how pictures
     were read) to a folder.
@@ -87,6 +93,7 @@ def save_pretrained(
             else, in particular the discriminator, is untrained.
         dtype: of the floating-point weights in the file, such as torch.float16; None keeps theirs. `load` converts the
             rounded weights back to the model's dtype.
+        source: where the weights come from, such as a file's sha256 and licence; a note in `config.json`.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,6 +101,8 @@ def save_pretrained(
     weights = _sampled(model) if slim else model.state_dict()
     if slim:
         config["slim"] = True
+    if source is not None:
+        config["source"] = dict(source)
     config |= from_data.stored(model)
     if dtype is not None:
         weights = {name: w.to(dtype) if w.is_floating_point() else w for name, w in weights.items()}
@@ -158,8 +167,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         CheckpointError: it is damaged, unsafe, or not of ganzoo.
     """
-    if path.is_dir():
-        raise CheckpointError(f"{path} contains only weights, no training state to resume; give a run or its .ckpt")
     if not path.is_file():
         hint = closest(
             str(path), ganzoo.list_pretrained(), "give a run's .ckpt, or a folder written by save_pretrained"

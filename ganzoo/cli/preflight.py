@@ -348,14 +348,16 @@ def _check_one_picture(model: Any, images: Images) -> None:
             check_pictures(error)
 
 
+def of_network(name: str) -> bool:
+    """Whether a weight belongs to a network. The load hooks fill in the model's numbers and penalties."""
+    return "." in name and name.partition(".")[0] != "penalties"
+
+
 def check_weights(path: str, checkpoint: dict[str, Any], model: Any) -> None:
     """Checks that a checkpoint's weights fit the model."""
     model.configure_model()  # adds the averaged generator
     states = checkpoint["state_dict"], model.state_dict()
-    # networks only: the load hooks fill in the model's own numbers and its penalties' state, if they are missing
-    saved, here = (
-        {k: w.shape for k, w in state.items() if "." in k and k.partition(".")[0] != "penalties"} for state in states
-    )
+    saved, here = ({k: w.shape for k, w in state.items() if of_network(k)} for state in states)
     if saved == here:
         return
     other = [
@@ -364,4 +366,6 @@ def check_weights(path: str, checkpoint: dict[str, Any], model: Any) -> None:
         if key in model.hparams and model.hparams[key] != value
     ]
     cause = f"was trained with {', '.join(other)}" if other else f"does not fit {type(model).__name__}"
-    raise UserError(f"{path} {cause}; use its run's config.yaml, or leave --ckpt_path out to start a new run")
+    of_folder = "set these" if other else "write or download it again"
+    cure = of_folder if Path(path).is_dir() else "use its run's config.yaml"
+    raise UserError(f"{path} {cause}; {cure}, or leave --ckpt_path out to start a new run")

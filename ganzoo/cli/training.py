@@ -31,7 +31,7 @@ from ganzoo.callbacks.progress import GANProgress, clock
 from ganzoo.callbacks.run_folder import RunFolder, RunLog, lock, next_run, runs_of, take_next
 from ganzoo.callbacks.samples import Samples
 from ganzoo.callbacks.scores import Scores
-from ganzoo.checkpoint.pretrained import read_checkpoint
+from ganzoo.checkpoint.pretrained import read, read_checkpoint
 from ganzoo.checkpoint.sealed import in_order, newest
 from ganzoo.cli import VERBS, preflight, trust
 from ganzoo.cli import config as configs
@@ -101,7 +101,8 @@ class GANCLI(LightningCLI):
         parser.add_argument(
             "--ckpt_path",
             type=str | None,
-            help="a checkpoint, a run (its newest checkpoint), or last (the newest run with the same config, if any)",
+            help="a checkpoint, a run (its newest checkpoint), or last (the newest run with the same config, if any); "
+            "or a save_pretrained folder, whose networks a new run begins with",
         )
         for key in configs.LINKED:
             parser.link_arguments(
@@ -187,6 +188,10 @@ class GANCLI(LightningCLI):
         preflight.check_model(self.model)
         if self.checkpoint is not None:
             preflight.check_weights(self.config.ckpt_path, self.checkpoint, self.model)
+            if Path(self.config.ckpt_path).is_dir():  # a new run begins with its networks
+                networks = {name: w for name, w in self.checkpoint["state_dict"].items() if preflight.of_network(name)}
+                self.model.load_state_dict({**self.model.state_dict(), **networks})
+                self.config.ckpt_path = None
             self.checkpoint = None
         if self.verb == "fit" and self.trainer.is_global_zero:
             processes = self.trainer.num_devices * self.trainer.num_nodes
@@ -221,7 +226,7 @@ class GANCLI(LightningCLI):
         path = self.config.ckpt_path = str(find_checkpoint(self.config.ckpt_path))
         if self.verb == "fit":
             self._find_home(Path(path))
-        self.checkpoint = read_checkpoint(Path(path))
+        self.checkpoint = _weights(path) if Path(path).is_dir() else read_checkpoint(Path(path))
         names = self.checkpoint["ganzoo"]["variant"], self.config.model.class_path
         saved, cls = (name.rpartition(".")[2] for name in names)
         if saved != cls:
@@ -318,6 +323,17 @@ class GANCLI(LightningCLI):
                 f"{match[1]}: OptimizerCallable = lambda params: ..., imported from lightning.pytorch.cli"
             )
         return text.rstrip() + "\n"
+
+
+def _weights(folder: str) -> dict[str, Any]:
+    """A `save_pretrained` folder in the form of a checkpoint, without training state."""
+    variant, arguments, weights, slim = read(folder)
+    if slim:
+        raise UserError(
+            f"{folder} has no discriminator; to train further, give a run, a .ckpt, or a folder that has one"
+        )
+    own = {"variant": variant}
+    return {"ganzoo": own, "hyper_parameters": arguments, "state_dict": weights, "global_step": 0}
 
 
 def _listed(given: Any) -> list[Any]:

@@ -157,14 +157,19 @@ def fixup_(network: nn.Module) -> None:
         nn.init.zeros_(block.conv3.weight)
 
 
-def stage_widths(image_size: Size, width: int, wide_to: int, group_size: int | None) -> list[int]:
+def stage_widths(image_size: Size, width: int | list[int], wide_to: int, group_size: int | None) -> list[int]:
     """Feature maps of each stage, from the smallest size: `width` for those of a shorter side of up to `wide_to`
-    pixels, and half as many for each size above.
+    pixels, and half as many for each size above; or a list of all.
 
     Raises:
-        ValueError: a stage's feature maps do not divide into groups.
+        ValueError: a stage's feature maps do not divide into groups, or the list has another length.
     """
     n, *grid = residual_layout(image_size)
+    if isinstance(width, list):
+        if len(width) != n + 1 or any(type(w) is not int or w < 1 or EXPANSION * w % (group_size or 1) for w in width):
+            of = f"whose doubles divide into groups of {group_size}" if group_size else "from 1 up"
+            raise ValueError(f"width is {width}; a list has {n + 1} numbers {of}, one for each stage")
+        return width
     halved = [sum(min(grid) << j > wide_to for j in range(1, i + 1)) for i in range(n + 1)]
     found, least = [width >> k for k in halved], 2 ** halved[-1]
     if group_size is not None:

@@ -42,10 +42,11 @@ class R3GAN(GANModule):
         channels: of the image.
         num_classes: number of labels, for an embedding in G and a projection in D; None: unconditional.
         conditional: whether to use labels, if there are any.
-        z_dim: size of the latent, standard normal, and of G's embedding of a label.
-        width: feature maps of a stage; blocks have twice as many within.
+        z_dim: size of the latent, standard normal.
+        embedding: size of G's embedding of a label; None: z_dim.
+        width: feature maps of a stage; blocks have twice as many within. A list: of each stage, from the smallest size.
         wide_to: shorter side, in pixels, up to which stages have `width` feature maps; each larger one has half as many
-            as the one before it.
+            as the one before it. A list `width` ignores it.
         blocks: residual blocks of a stage.
         group_size: feature maps of a group of the 3x3 convolutions; None: no groups.
         gamma: weight of the penalties.
@@ -71,7 +72,8 @@ class R3GAN(GANModule):
         num_classes: Count | None = None,
         conditional: bool = True,
         z_dim: Count = 64,
-        width: Count = 768,
+        embedding: Count | None = None,
+        width: Count | list[int] = 768,
         wide_to: Count = 32,
         blocks: Count = 2,
         group_size: Count | None = 16,
@@ -98,7 +100,7 @@ class R3GAN(GANModule):
         self.register_buffer("gamma", torch.tensor(float(gamma)), persistent=False)
         widths = stage_widths(image_size, width, wide_to, group_size)
         self.generator = R3GANGenerator(
-            image_size, channels, z_dim, widths, blocks, group_size, self.num_classes, embedding=z_dim
+            image_size, channels, z_dim, widths, blocks, group_size, self.num_classes, embedding or z_dim
         )
         self.discriminator = R3GANDiscriminator(
             image_size, channels, widths[::-1], blocks, group_size, self.num_classes

@@ -490,10 +490,23 @@ def test_damaged_and_malicious_checkpoints_are_refused(refuse, run, how):
     assert not Path("pwned").exists()
 
 
-def test_fit_refuses_to_resume_from_weights_alone(refuse, run):
-    folder = save_pretrained(load(run / "checkpoints" / "last.ckpt"), "weights")
-    assert main(["info", str(folder)]) == main(["sample", str(folder), "-n", "1"]) == 0
-    refuse(f"fit {SMALL} --ckpt_path {folder}", "contains only weights", "give a run or its .ckpt")
+def test_weights_alone_are_the_start_of_a_new_run(refuse, run, capsys):
+    model = load(run / "checkpoints" / "last.ckpt")
+    save_pretrained(model, "start")
+    assert main(["info", "start"]) == main(["sample", "start", "-n", "1"]) == 0
+    losses = []
+    for path in (run, "start"):
+        capsys.readouterr()
+        assert main(["validate", "--config", f"{run}/config.yaml", "--ckpt_path", str(path)]) == 0
+        losses.append([line for line in capsys.readouterr().out.splitlines() if "loss" in line])
+    assert losses[0] == losses[1] and losses[0]
+    assert main(shlex.split(f"fit {QUICK} --scores.final_n 0 --ckpt_path start")) == 0
+    new = Path("runs/002-dcgan-digits")
+    assert json.loads((new / "environment.json").read_text())["parent"] == "start"
+    assert load(new / "checkpoints" / "last.ckpt").images_seen == 400  # not of both runs
+    refuse(f"fit {SMALL} --model.width 8 --ckpt_path start", "trained with model.width 4, not 8; set these")
+    save_pretrained(model, "slim", slim=True)
+    refuse(f"fit {SMALL} --ckpt_path slim", "slim has no discriminator; to train further, give a run")
 
 
 def test_a_foreign_checkpoint_is_refused(refuse):

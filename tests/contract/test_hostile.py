@@ -19,7 +19,18 @@ from ganzoo.cli.errors import UserError
 from ganzoo.data import LSUN
 
 ROOT = Path(__file__).parents[2]
-GROUPS = ["checkpoints", "folders", "arrays", "weights", "pictures", "archives", "configs", "shards", "records"]
+GROUPS = [
+    "checkpoints",
+    "conversions",
+    "folders",
+    "arrays",
+    "weights",
+    "pictures",
+    "archives",
+    "configs",
+    "shards",
+    "records",
+]
 GROUPS += ["runs", "controls"]
 MEMORY = 280 << 20  # bytes by which all cases together may raise the process's peak; a bomb takes more
 

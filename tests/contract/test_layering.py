@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2] / "ganzoo"
 FILES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.py"))
 
 RANK_0 = {f"core/{name}" for name in ("atomic", "environment", "finite", "limits", "pixels", "random", "text", "types")}
-RANK_0 |= {"checkpoint/bounds", "checkpoint/pickles", "checkpoint/tensors", "core/files", "core/signals"}
+RANK_0 |= {"checkpoint/bounds", "checkpoint/inert", "checkpoint/pickles", "checkpoint/tensors", "core/files"}
+RANK_0 |= {"core/signals"}
 RANK_0 |= {"functional", "layers"}
 RANK_1 = {"networks", "augment", "games", "penalties", "optim", "core/compiler", "core/ema", "core/frozen", "core/pool"}
 RANK_1 |= {"core/options"}
@@ -44,6 +45,7 @@ ANYTHING = {"*"}
 # package or file -> (modules of ganzoo that it may import besides its own base, libraries)
 RULES: dict[str, tuple[set[str], set[str]]] = {
     **{name: (set(), TORCH) for name in RANK_0},
+    "checkpoint/inert": (set(), set()),  # read in a small process
     "core/atomic": ({"core/files"}, TORCH),
     "core/options": ({"core/limits", "core/text"}, TORCH),
     "checkpoint/tensors": ({"checkpoint/bounds", "checkpoint/pickles"}, TORCH),
@@ -65,6 +67,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "evaluation/assemble": (RANK_0 | CORE | {"data", "evaluation", "networks/features"}, TORCH),
     "variants": (RANK_0 | RANK_1 | CORE, {"torch", "lightning"}),
     "callbacks": (RANK_0 | RANK_1 | CORE | {"evaluation"}, {*LIGHTNING, "rich", "yaml"}),
+    "checkpoint/official": (RANK_0 | CORE | {"", "checkpoint", "variants"}, {"torch"}),
     "checkpoint/pretrained": (RANK_0 | CORE | {"", "variants"}, {"torch", "safetensors", "huggingface_hub"}),
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache, partial
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from torch.nn.functional import softplus
 
 import ganzoo
 from ganzoo.augment import ADA, DiffAugment
+from ganzoo.checkpoint.official import r3gan_key
 from ganzoo.cli import main
 from ganzoo.functional.losses import log_fake, log_real, relativistic
 from ganzoo.functional.penalties import scores_and_squared_gradients, squared_gradients
@@ -109,39 +109,24 @@ def test_presets_take_other_arguments():
 
 # The networks
 
-NAMES = {  # in the official code -> here
-    r"MainLayers\.(\d+)\.Layers\.(\d+)": r"stages.\1.\2",
-    r"ExtractionLayer\.Layer": "first",
-    r"AggregationLayer\.Layer": "out",
-    r"NonLinearity(\d)\.Bias": r"conv\1.bias",
-    r"LinearLayer(\d)\.Layer": r"conv\1",
-    r"^(stages\.[12]\.0)\.LinearLayer\.Layer": r"\1.0",  # before the doubling
-    r"^(stages\.[01]\.2)\.LinearLayer\.Layer": r"\1.1",  # after the halving
-    r"LinearLayer": "linear",
-    r"Basis": "basis",
-    r"^EmbeddingLayer(?=.*G)": "embed",
-}
 
-
-def official(tag, network, table):
-    """The golden file's weights under the names used here."""
-    found = {}
-    for key, value in np.load(GOLDEN).items():
-        if key.startswith(f"{tag}/{network}/"):
-            name = key.rpartition("/")[2]
-            for theirs, ours in NAMES.items():
-                name = re.sub(theirs, ours, name)
-            embedding = name == "EmbeddingLayer.weight"  # of one-hot labels
-            found[f"{table}.weight" if embedding else name] = torch.from_numpy(value.T if embedding else value)
-    return found
+def take(network, tag, name):
+    """Sets the golden file's weights."""
+    golden, found = np.load(GOLDEN), {}
+    for key in network.state_dict():
+        theirs = r3gan_key(key, 16)
+        value = golden[f"{tag}/{name}/{theirs}"]
+        found[key] = torch.from_numpy(value.T if theirs == "EmbeddingLayer.weight" else value)  # of one-hot labels
+    network.load_state_dict(found)
+    assert len(found) == sum(key.startswith(f"{tag}/{name}/") for key in golden)
 
 
 @pytest.mark.parametrize(("tag", "classes"), [("uncond", None), ("cond", 5)])
 def test_outputs_are_those_of_the_official_networks(tag, classes):
     g = R3GANGenerator(16, 3, 16, (24, 16, 16), 2, 16, classes, 8)
     d = R3GANDiscriminator(16, 3, (16, 16, 24), 2, 16, classes)
-    g.load_state_dict(official(tag, "G", "embed"))
-    d.load_state_dict(official(tag, "D", "table"))
+    take(g, tag, "G")
+    take(d, tag, "D")
     golden = np.load(GOLDEN)
     z, image, d_out, r1 = (torch.from_numpy(golden[f"{tag}/{name}"]) for name in ("z", "image", "d_out", "r1"))
     y = None if classes is None else torch.from_numpy(golden["cond/label"])
@@ -195,6 +180,7 @@ def test_images_are_not_bounded():
         ((64, 1536, 64, 32), [1536] * 5),
         ((28, 64, 7, None), [64, 32, 16]),
         (([16, 24], 8, 4, 4), [8, 4, 2]),
+        ((16, [24, 8, 16], 4, 16), [24, 8, 16]),
     ],
 )
 def test_widths_of_stages(arguments, widths):
@@ -209,6 +195,10 @@ def test_widths_of_stages(arguments, widths):
             "width is 20: a stage has 20 feature maps, and its blocks 40, in groups of 16;",
         ),
         ({"width": 20, "group_size": 16}, "; try 16$"),
+        ({"width": [16]}, r"width is \[16\]; a list has 2 numbers whose doubles divide into groups of 2, one for each"),
+        ({"width": [16, 12], "group_size": 16}, "whose doubles divide into groups of 16"),
+        ({"width": [16, 0], "group_size": None}, "a list has 2 numbers from 1 up"),
+        ({"width": [16, "8"]}, "a list has 2 numbers"),
         ({"width": 1, "group_size": 16}, "; try 8$"),
         (
             {"image_size": 32, "wide_to": 8, "width": 40, "group_size": 16},

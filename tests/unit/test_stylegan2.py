@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache, partial
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from torch.nn.functional import conv2d, softplus
 
 import ganzoo
 from ganzoo.augment import ADA
+from ganzoo.checkpoint.official import stylegan2_key
 from ganzoo.functional.penalties import path_lengths, squared_gradients
 from ganzoo.layers.equalised import EqualisedConv2d, EqualisedLinear, leaky
 from ganzoo.layers.minibatch import MinibatchStdDev
@@ -126,32 +126,6 @@ def test_without_penalties_there_is_no_correction():
 # The official networks
 
 
-def mine(key):
-    """Key of a state dict here -> that of the official one."""
-    for pattern, name in {
-        r"^mapping\.layers\.": "mapping.fc",
-        r"^w_mean$": "mapping.w_avg",
-        r"^synthesis\.const$": "synthesis.b4.const",
-        r"^linear\.": "b4.fc.",
-        r"^out\.": "b4.out.",
-        r"^blocks\.0\.": "b16.fromrgb.",
-        r"^blocks\.4\.": "b4.conv.",
-    }.items():
-        key = re.sub(pattern, name, key)
-    if match := re.match(r"synthesis\.(convs|images)\.(\d)\.(.*)", key):
-        kind, i, rest = match[1], int(match[2]), match[3]
-        layer = "torgb" if kind == "images" else f"conv{(i + 1) % 2}"
-        side = 4 << (i if kind == "images" else (i + 1) // 2)
-        names = {"style": "affine", "strength": "noise_strength", "noise": "noise_const"}
-        first, _, more = rest.partition(".")
-        rest = more if first == "conv" else ".".join(filter(None, (names.get(first, first), more)))
-        return f"synthesis.b{side}.{layer}.{rest}"
-    if match := re.match(r"blocks\.([12])\.(main\.0|main\.2|skip\.1)\.(.*)", key):
-        layer = {"main.0": "conv0", "main.2": "conv1", "skip.1": "skip"}[match[2]]
-        return f"b{32 >> int(match[1])}.{layer}.{match[3]}"
-    return key
-
-
 @cache
 def official(tag):
     """G, D and the arrays of a tag."""
@@ -160,7 +134,7 @@ def official(tag):
     g = StyleGAN2Generator(16, 3, 16, maps=128, width=16, mapping_layers=2, num_classes=classes)
     d = StyleGAN2Discriminator(16, 3, maps=128, width=16, num_classes=classes)
     for name, network in (("G", g), ("D", d)):
-        network.load_state_dict({key: arrays.pop(f"{name}/{mine(key)}") for key in network.state_dict()})
+        network.load_state_dict({key: arrays.pop(f"{name}/{stylegan2_key(key, 16)}") for key in network.state_dict()})
     assert not [key for key in arrays if key.startswith(("G/", "D/"))]
     return g.eval(), d.eval(), arrays
 

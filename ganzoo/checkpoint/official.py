@@ -1,0 +1,335 @@
+"""Converts pickles of the official StyleGAN2-ADA and R3GAN code to `save_pretrained` folders; no code in them runs.
+
+`inert.py` reads the pickle in a process of its own, which ends at limits of memory and time. Here its tensors get our
+names, and every shape and option that our networks do not have is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import torch
+from torch import Tensor
+
+import ganzoo
+from ganzoo.checkpoint import inert
+from ganzoo.checkpoint.pretrained import save_pretrained
+from ganzoo.checkpoint.sealed import CheckpointError, build
+from ganzoo.core.atomic import path_part
+from ganzoo.core.files import open_file
+from ganzoo.core.module import GANModule
+
+SECONDS, SPEED = 60, 5e6  # limit of the time to read a pickle: so many, and one more for so many bytes
+STORAGES = {"Float": "float32", "Double": "float64", "Half": "float16", "BFloat16": "bfloat16", "Long": "int64"}
+OTHERS = {  # how files begin that are no pickles, and what to do with them
+    rb"PK\x03\x04": "is a file of torch.save, such as a checkpoint of ganzoo, which needs no conversion: sample FILE",
+    rb".{7}\0\{": "is a safetensors file, no pickle; give the official .pkl, or a folder of save_pretrained to sample",
+    rb"\s*<": "is a web page, not the file behind it; download it again",
+    rb"(?!\x80[\x02-\x05])": "is no pickle of Python 3; give a .pkl that the official code wrote",
+}
+Networks = dict[str, dict[str, Tensor]]
+
+
+class Layout(NamedTuple):
+    """How official code stores networks.
+
+    Attributes:
+        variant: its name here.
+        arguments: of the variant, from the networks and the options of their constructors.
+        theirs: our key and the image's side -> theirs.
+        licence: of the official weights.
+    """
+
+    variant: str
+    arguments: Callable[[Networks, dict[str, Any]], dict[str, Any]]
+    theirs: Callable[[str, int], str]
+    licence: str
+
+
+def convert(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> tuple[GANModule, dict[str, str]]:
+    """Write the networks of an official pickle to a folder, as `save_pretrained` does.
+
+    Args:
+        path: of a .pkl with the networks G, D and G_ema.
+        folder: a new or empty one. It is not created if the conversion fails.
+
+    Returns:
+        The model, and `file`, `sha256` and `licence` of its source, which are in the folder's `config.json`.
+
+    Raises:
+        CheckpointError: the file is damaged, unsafe, of other code, or has networks unlike ours.
+        OSError: the file cannot be read, or the folder not be written.
+    """
+    path, folder = Path(path), Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} exists, and is not an empty folder: choose a new one")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give a .pkl that the official code wrote")
+    with open_file(path, buffering=0) as file:
+        networks, index, digest = _read(path, file)
+    try:
+        layout = _layout(networks)
+        model = _model(path, layout, networks, index["options"])
+    except KeyError as error:
+        raise CheckpointError(f"{path} is incomplete: it has no {error}; download it again") from error
+    except (IndexError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is damaged: tensors have odd shapes; download it again") from error
+    except ValueError as error:
+        raise error if isinstance(error, CheckpointError) else CheckpointError(f"{path}: {error}") from error
+    if isinstance(images := index["images"], int) and 0 <= images < 2**40:
+        model.images_seen = model.batch_parts * images
+    source = {"file": path.name, "sha256": digest, "licence": layout.licence}
+    folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.absolute().parent, prefix=f"{path_part(folder.name)}.") as temporary:
+        save_pretrained(model, whole := Path(temporary, "whole"), source=source)
+        if folder.exists():
+            folder.rmdir()
+        whole.replace(folder)
+    return model.eval(), source
+
+
+def _read(path: Path, file: Any) -> tuple[Networks, dict[str, Any], str]:
+    """Networks of a pickle, its description by `inert.contents`, and its sha256."""
+    start = file.read(9)
+    if problem := next((what for kind, what in OTHERS.items() if re.match(kind, start, re.DOTALL)), None):
+        raise CheckpointError(f"{path} {problem.replace('FILE', str(path))}")
+    file.seek(0)
+    digest, size = hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+    file.seek(0)
+    own = [str(Path(ganzoo.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    command = [sys.executable, "-P", "-W", "ignore", "-m", inert.__name__]
+    limits = {"env": {**os.environ, "PYTHONPATH": os.pathsep.join(own)}, "timeout": SECONDS + size / SPEED}
+    with tempfile.TemporaryFile() as out:
+        try:
+            done = subprocess.run(command, stdin=file, stdout=out, stderr=subprocess.PIPE, **limits)  # type: ignore[call-overload]
+        except subprocess.TimeoutExpired as error:
+            raise CheckpointError(f"{path} takes far too long to read, so it was not; use another file") from error
+        said = [f"exit code {done.returncode}", *done.stderr.decode(errors="replace").splitlines()][-1]
+        if done.returncode == inert.REFUSED:
+            raise CheckpointError(f"{path} {said}")
+        if done.returncode:
+            raise CheckpointError(f"{path} ended its reader ({said}); use another file")
+        out.seek(0)
+        try:
+            return *_tensors(out), digest
+        except (LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path} is damaged: its tensors do not fit their data; download it again") from error
+
+
+def _tensors(file: BinaryIO) -> tuple[Networks, dict[str, Any]]:
+    """Networks in the output of `inert.main`, and their description; floats in float32."""
+    index = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    storages = []
+    for kind, length in index["storages"]:
+        dtype = getattr(torch, STORAGES[kind.removeprefix("torch.").removesuffix("Storage")])
+        storages.append(torch.frombuffer(bytearray(file.read(length)), dtype=dtype))
+
+    def tensor(number: int, offset: int, size: list[int], stride: list[int]) -> Tensor:
+        values = storages[number]
+        if prod(size) > len(values):
+            raise ValueError("expanded")
+        found = values.as_strided(size, stride, offset)
+        return found.float() if found.is_floating_point() else found
+
+    return {key: {name: tensor(*t) for name, t in of.items()} for key, of in index["networks"].items()}, index
+
+
+def _layout(networks: Networks) -> Layout:
+    for key in inert.NETWORKS:
+        if key not in networks:
+            raise ValueError(f"it has no {key}; give a pickle with G, D and G_ema, as the official code writes them")
+        networks[key] = {name.removeprefix("Model."): tensor for name, tensor in networks[key].items()}
+    for key, (name, layout) in LAYOUTS.items():
+        if key in networks["G"]:
+            if layout is None:
+                raise ValueError(f"it has networks of {name}, which ganzoo does not have yet; use the official code")
+            return layout
+    raise ValueError(f"it has networks of other code than {', '.join(name for name, _ in LAYOUTS.values())}; use that")
+
+
+def _model(path: Path, layout: Layout, networks: Networks, options: dict[str, Any]) -> GANModule:
+    """The variant with the weights.
+
+    Raises:
+        KeyError: a tensor is missing.
+        ValueError: the networks are unlike ours.
+    """
+    for key in inert.NETWORKS:
+        _check_filters(key, networks[key])
+    arguments, variant = layout.arguments(networks, options), layout.variant
+    weights = {f"{key}.{name}": tensor for key, of in networks.items() for name, tensor in of.items()}
+    model: GANModule = build(path, getattr(ganzoo, variant), arguments, weights)
+    model.configure_model()  # adds the averaged generator
+    for key, network in zip(inert.NETWORKS, (model.generator, model.discriminator, model.ema), strict=True):
+        left, found = dict(networks[key]), {}
+        for name, ours in network.state_dict().items():  # type: ignore[union-attr]
+            theirs = left.pop(official := layout.theirs(name, arguments["image_size"]), None)
+            if theirs is None:
+                raise KeyError(f"{key}.{official}")
+            found[name] = theirs.T if official == "EmbeddingLayer.weight" else theirs
+            if found[name].shape != ours.shape:
+                raise ValueError(
+                    f"{key}.{official} has the shape {list(theirs.shape)}, unlike that of ganzoo's {variant}; use the "
+                    "official code for it"
+                )
+        if left:
+            raise ValueError(f"{key} has {min(left)}, which ganzoo's {variant} has not; use the official code for it")
+        network.load_state_dict(found)  # type: ignore[union-attr]
+    return model
+
+
+def _check_filters(key: str, network: dict[str, Tensor]) -> None:
+    """Removes the resampling filters from a network's tensors.
+
+    Raises:
+        ValueError: they are not [1, 3, 3, 1] in each direction.
+    """
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+    for name in [name for name in network if name.endswith((".resample_filter", "Resampler.Kernel"))]:
+        kernel = network.pop(name).squeeze()
+        kernel = kernel / kernel.sum()
+        known = torch.outer(taps, taps) if kernel.ndim == 2 else taps
+        if kernel.shape != known.shape or not torch.allclose(kernel, known, atol=1e-5):
+            raise ValueError(
+                f"{key}.{name} is another filter than [1, 3, 3, 1], which ganzoo has; use the official code"
+            )
+
+
+# StyleGAN2
+
+FREE = {"z_dim", "c_dim", "w_dim", "img_resolution", "img_channels", "channel_base", "channel_max", "num_layers"}
+FREE |= {"num_ws", "embed_features", "layer_features", "cmap_dim"}  # the shapes show these, and the next are training's
+FREE |= {"num_fp16_res", "use_fp16", "fp16_channels_last", "fused_modconv_default", "w_avg_beta", "freeze_layers"}
+VALUES: dict[str, list[Any]] = {  # of options that shapes do not show, as our networks have them
+    "activation": ["lrelu"],
+    "conv_clamp": [None, 256],  # as ours in half precision
+    "kernel_size": [3],
+    "lr_multiplier": [0.01],
+    "mbstd_num_channels": [0, 1],
+    "resample_filter": [[1, 3, 3, 1]],
+    "use_noise": [True],
+}
+
+
+def stylegan2(networks: Networks, options: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of StyleGAN2."""
+    g, d = networks["G"], networks["D"]
+    flat = {key: _flat(options.get(key, {})) for key in inert.NETWORKS}
+    for key, given in flat.items():
+        values = VALUES | {"architecture": ["resnet", "orig"] if key == "D" else ["skip"]}
+        for option, value in given.items():
+            if option not in FREE | {"mbstd_group_size"} and value not in values.get(option, []):
+                raise ValueError(
+                    f"{key} has {option}={value!r}, which ganzoo's StyleGAN2 has not; use the official code"
+                )
+    images = {
+        int(m[1]): w for name, w in g.items() if (m := re.fullmatch(r"synthesis\.b(\d{1,5})\.torgb\.weight", name))
+    }
+    widths = {side: weight.shape[1] for side, weight in images.items()}
+    side, embed, last = max(widths, default=0), g.get("mapping.embed.weight"), d["b4.conv.weight"]
+    latent = g["mapping.fc0.weight"].shape[1] - (0 if embed is None else embed.shape[0])
+    if latent != len(g["mapping.w_avg"]):
+        raise ValueError(
+            f"z has {latent} numbers, w {len(g['mapping.w_avg'])}, which ganzoo has alike; use the official code"
+        )
+    return {
+        "image_size": side,
+        "channels": g[f"synthesis.b{side}.torgb.weight"].shape[0],
+        "num_classes": None if embed is None else embed.shape[1],
+        "z_dim": latent,
+        "maps": max(width * side for side, width in widths.items()),
+        "width": max(widths.values()),
+        "mapping_layers": sum(bool(re.fullmatch(r"mapping\.fc\d+\.weight", name)) for name in g),
+        "group": flat["D"].get("mbstd_group_size", 4) if last.shape[1] > last.shape[0] else 1,
+        "residual": f"b{side}.skip.weight" in d,
+    }
+
+
+def _flat(options: Any) -> dict[str, Any]:
+    """Options with those of the inner modules, which are in dicts."""
+    found: dict[str, Any] = {}
+    for option, value in options.items() if isinstance(options, dict) else ():
+        found |= _flat(value) if isinstance(value, dict) else {option: value}
+    return found
+
+
+def stylegan2_key(key: str, side: int) -> str:
+    """Our key of a network of StyleGAN2 -> the official one, for images of side x side pixels."""
+    layers = {"style": "affine", "strength": "noise_strength", "noise": "noise_const"}
+    parts = {"main.0": "conv0", "main.2": "conv1", "skip.1": "skip"}
+    if match := re.fullmatch(r"synthesis\.(convs|images)\.(\d+)\.(?:conv\.)?(\w+)(.*)", key):
+        kind, i, name, rest = match[1], int(match[2]), match[3], match[4]
+        block, layer = (i, "torgb") if kind == "images" else ((i + 1) // 2, f"conv{(i + 1) % 2}")
+        return f"synthesis.b{4 << block}.{layer}.{layers.get(name, name)}{rest}"
+    if match := re.fullmatch(r"blocks\.(\d+)\.(main\.0|main\.2|skip\.1)\.(.*)", key):
+        return f"b{2 * side >> int(match[1])}.{parts[match[2]]}.{match[3]}"
+    for pattern, name in {
+        r"mapping\.layers\.": "mapping.fc",
+        r"w_mean": "mapping.w_avg",
+        r"synthesis\.const": "synthesis.b4.const",
+        r"linear\.": "b4.fc.",
+        r"out\.": "b4.out.",
+        r"blocks\.0\.": f"b{side}.fromrgb.",
+        r"blocks\.\d+\.": "b4.conv.",
+    }.items():
+        key = re.sub(f"^{pattern}", name, key)
+    return key
+
+
+# R3GAN
+
+
+def r3gan(networks: Networks, options: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of R3GAN."""
+    g = networks["G"]
+    start, embed = "MainLayers.0.Layers", g.get("EmbeddingLayer.weight")
+    stages = 1 + max(int(m[1]) for name in g if (m := re.match(r"MainLayers\.(\d{1,3})\.", name)))
+    inner = g[f"{start}.1.LinearLayer2.Layer.weight"]
+    latent = g[f"{start}.0.LinearLayer.weight"].shape[1] - (0 if embed is None else embed.shape[0])
+    return {
+        "image_size": g[f"{start}.0.Basis"].shape[1] << stages - 1,
+        "channels": g["AggregationLayer.Layer.weight"].shape[0],
+        "num_classes": None if embed is None else embed.shape[1],
+        "z_dim": latent,
+        "embedding": None if embed is None else embed.shape[0],
+        "width": [g[f"MainLayers.{s}.Layers.1.LinearLayer1.Layer.weight"].shape[1] for s in range(stages)],
+        "blocks": sum(bool(re.fullmatch(rf"{start}\.\d+\.LinearLayer3\.Layer\.weight", name)) for name in g),
+        "group_size": None if inner.shape[1] == inner.shape[0] else inner.shape[1],
+        "ema_half_life": 1e6,  # the paper's for FFHQ, so that there is an average
+    }
+
+
+def r3gan_key(key: str, side: int) -> str:
+    """Our key of a network of R3GAN -> the official one."""
+    for pattern, name in {
+        r"^stages\.(\d+)\.(\d+)\.": r"MainLayers.\1.Layers.\2.",
+        r"conv(\d)\.bias$": r"NonLinearity\1.Bias",
+        r"conv(\d)\.weight$": r"LinearLayer\1.Layer.weight",
+        r"(Layers\.\d+)\.[01]\.weight$": r"\1.LinearLayer.Layer.weight",  # before the doubling, after the halving
+        r"\.linear\.": ".LinearLayer.",
+        r"\.basis": ".Basis",
+        r"^first\.": "ExtractionLayer.Layer.",
+        r"^out\.": "AggregationLayer.Layer.",
+        r"^(embed|table)\.": "EmbeddingLayer.",
+    }.items():
+        key = re.sub(pattern, name, key)
+    return key
+
+
+NVIDIA = "NVIDIA's own weights are under the NVIDIA Source Code License, for non-commercial use only"
+UNSTATED = "R3GAN's repository states no licence, and its code is based on StyleGAN3's, for non-commercial use only"
+LAYOUTS: Mapping[str, tuple[str, Layout | None]] = {  # a tensor of G that only this code has -> its name, its layout
+    "synthesis.b4.const": ("StyleGAN2", Layout("StyleGAN2", stylegan2, stylegan2_key, NVIDIA)),
+    "synthesis.input.freqs": ("StyleGAN3", None),
+    "MainLayers.0.Layers.0.Basis": ("R3GAN", Layout("R3GAN", r3gan, r3gan_key, UNSTATED)),
+}

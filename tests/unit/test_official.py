@@ -1,0 +1,414 @@
+"""Pickles of the official StyleGAN2-ADA and R3GAN code: converted without running them, refused if unlike ours."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections import OrderedDict
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+import ganzoo
+from ganzoo.checkpoint import inert, official
+from ganzoo.checkpoint.sealed import CheckpointError
+from ganzoo.cli import main
+from tests import official as theirs
+from tests.official import EasyDict, Generator, Persistent, golden, network, write
+
+MAKERS = {"stylegan2": theirs.stylegan2, "r3gan": theirs.r3gan}
+TAGS = [(name, tag) for name in MAKERS for tag in ("uncond", "cond")]
+
+
+def content(name, tag="uncond", **changes):
+    g, d, _ = golden(f"{name}.npz", tag)
+    return MAKERS[name](g, d, **changes)
+
+
+def converted(content, protocol=4):
+    official.convert(write(Path("theirs.pkl"), content, protocol), "ours")
+    return ganzoo.load("ours")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "tag"), TAGS)
+def test_converted_networks_compute_what_the_official_ones_do(name, tag, capsys):
+    file = write(Path("theirs.pkl"), content(name, tag))
+    assert main(["convert", "theirs.pkl", "ours"]) == 0
+    source = json.loads(Path("ours/config.json").read_text())["source"]
+    out = capsys.readouterr().out
+    assert source["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest() and source["sha256"] in out
+    assert "non-commercial" in source["licence"] and source["licence"] in out
+    assert sorted(path.name for path in Path().iterdir()) == ["ours", "theirs.pkl"]
+    gan, (_, _, found) = ganzoo.load("ours"), golden(f"{name}.npz", tag)
+    z, y, x = found["z"], found.get("label"), found["image"]
+    with torch.no_grad():
+        torch.testing.assert_close(gan.ema(z, y), x, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(gan.discriminator(x, y), found["d_out"].flatten(), rtol=1e-4, atol=1e-4)
+        if name == "stylegan2":
+            image = gan.ema(z, y, torch.full((8,), 0.7))
+            torch.testing.assert_close(image, found["image_trunc07"], rtol=1e-4, atol=1e-4)
+    changed = "w_mean" if name == "stylegan2" else "stages.0.0.basis"
+    before, after = (net.state_dict() for net in (gan.ema, gan.generator))
+    assert {key for key in before if not before[key].equal(after[key])} == {changed}
+    torch.testing.assert_close(after[changed], before[changed] + 1)
+    assert gan.images_seen == (2 * 640 if name == "r3gan" else 0)  # both players' images
+
+
+@pytest.mark.parametrize("protocol", [3, 5])
+def test_other_forms_of_the_same_networks(protocol):
+    """Older and newer pickles, half precision, channels last, options of the code for StyleGAN3."""
+    made = content("stylegan2", channel_base=128, mapping_kwargs=EasyDict(), synthesis_kwargs=EasyDict())
+    conv = made["G_ema"]._modules["synthesis"]._modules["b8"]._modules["conv1"]
+    conv.half()
+    conv.weight.data = conv.weight.data.to(memory_format=torch.channels_last)
+    assert conv.weight.stride() != conv.weight.contiguous().stride()
+    gan = converted(made, protocol)
+    weight = gan.ema.synthesis.convs[2].conv.weight
+    assert weight.dtype == torch.float32 and weight.equal(conv.weight.float())
+
+
+@pytest.mark.parametrize("arguments", [{"residual": False, "group": 1}, {"maps": 64, "channels": 1, "image_size": 32}])
+def test_arguments_follow_from_the_networks(arguments):
+    """D without residual blocks is that of CIFAR-10's weights."""
+    made = {"image_size": 8, "z_dim": 6, "width": 8, "maps": 200, "mapping_layers": 3, "num_classes": 2, **arguments}
+    before = ganzoo.StyleGAN2(**made)
+    before.configure_model()
+    pairs = zip(inert.NETWORKS, (before.generator, before.discriminator, before.ema), strict=True)
+    named = {
+        key: {official.stylegan2_key(name, made["image_size"]): w for name, w in net.state_dict().items()}
+        for key, net in pairs
+    }
+    options = {"architecture": "orig", "mbstd_num_channels": 0} if "group" in made else {}
+    after = converted({key: network(of, Persistent, **options if key == "D" else {}) for key, of in named.items()})
+    assert {key: after.hparams[key] for key in made} == made | {"maps": 64}
+    weights = after.state_dict()
+    assert all(weight.equal(weights[key]) for key, weight in before.state_dict().items())
+
+
+def test_the_printed_command_trains_further(capsys):
+    write(Path("theirs.pkl"), content("stylegan2", "cond"))
+    for i in range(5):
+        Path(f"PICTURES/{i}").mkdir(parents=True)
+        for j in range(2):
+            Image.effect_noise((16, 16), 50 + j).convert("RGB").save(f"PICTURES/{i}/{j}.png")
+    assert main(["convert", "theirs.pkl", "ours"]) == 0
+    command = capsys.readouterr().out.splitlines()[-1].partition("python -m ganzoo ")[2]
+    more = "--data.batch_size 4 --trainer.max_steps 1 --samples.video_fps 0 --scores.final_n 0 --model.augment ADA"
+    more += " --model.optimizer.lr 1e-9 --model.freeze_d 2"
+    assert main([*command.split(), *more.split()]) == 0
+    before, after = ganzoo.load("ours").state_dict(), ganzoo.load("runs/001-stylegan2-pictures").state_dict()
+    for name, weight in before.items():
+        if name.startswith(("generator", "discriminator", "ema")) and "w_mean" not in name:
+            torch.testing.assert_close(after[name], weight, rtol=1e-5, atol=1e-5, msg=name)
+    assert after["images_seen"] == 4
+
+
+# Refused
+
+
+def without(name, key, owner="D"):
+    def change(content):
+        *path, last = key.split(".")
+        module = content[owner]
+        for part in path:
+            module = module._modules[part]
+        for held in (module._parameters, module._buffers):
+            held.pop(last, None)
+
+    return name, change
+
+
+def changed(name, key, tensor, owner="G"):
+    def change(content):
+        added = network({key: tensor}, type(content[owner]))
+        _merge(content[owner], added)
+
+    return name, change
+
+
+def _merge(module, added):
+    module._parameters.update(added._parameters)
+    module._buffers.update(added._buffers)
+    for name, inner in added._modules.items():
+        if name in module._modules:
+            _merge(module._modules[name], inner)
+        else:
+            module._modules[name] = inner
+
+
+def option(**changes):
+    return lambda: content("stylegan2", **changes)
+
+
+def edited(pair):
+    name, change = pair
+
+    def made():
+        found = content(name)
+        change(found)
+        return found
+
+    return made
+
+
+def drop(key):
+    return "stylegan2", lambda content: content.pop(key)
+
+
+def stylegan3():
+    g = {"synthesis.input.freqs": torch.ones(4, 2), "mapping.w_avg": torch.ones(16)}
+    return {key: network(g, Persistent) for key in ("G", "D", "G_ema")}
+
+
+UNLIKE = {
+    "G of other blocks": (
+        option(architecture="resnet"),
+        "G has architecture='resnet', which ganzoo's StyleGAN2 has not",
+    ),
+    "another filter, stated": (option(resample_filter=[1, 2, 1]), "resample_filter=[1, 2, 1]"),
+    "another clamp": (option(conv_clamp=1), "conv_clamp=1"),
+    "no noise": (option(use_noise=False), "use_noise=False"),
+    "an unknown option": (option(attention=True), "attention=True, which ganzoo's"),
+    "an option of a class": (option(activation=EasyDict), "activation="),
+    "another filter": (
+        edited(changed("stylegan2", "synthesis.b8.resample_filter", torch.eye(4))),
+        "G.synthesis.b8.resample_filter is another filter than [1, 3, 3, 1]",
+    ),
+    "another filter of R3GAN": (
+        edited(changed("r3gan", "Model.MainLayers.0.Layers.2.Resampler.Kernel", torch.ones(4, 4), "D")),
+        "D.MainLayers.0.Layers.2.Resampler.Kernel is another filter",
+    ),
+    "a missing tensor": (edited(without("stylegan2", "b8.conv1.bias")), "incomplete: it has no 'D.b8.conv1.bias'"),
+    "a missing tensor that tells": (edited(without("r3gan", "Model.AggregationLayer.Layer.weight", "G")), "incomplete"),
+    "a wrong shape": (
+        edited(changed("stylegan2", "b8.conv1.bias", torch.ones(3), "D")),
+        "D.b8.conv1.bias has the shape [3], unlike",
+    ),
+    "one more tensor": (
+        edited(changed("stylegan2", "b16.extra.weight", torch.ones(3), "D")),
+        "D has b16.extra.weight, which ganzoo's StyleGAN2 has not",
+    ),
+    "w of another size than z": (
+        edited(changed("stylegan2", "mapping.w_avg", torch.ones(8))),
+        "z has 16 numbers, w 8",
+    ),
+    "a large image in a name": (
+        edited(changed("stylegan2", "synthesis.b32768.torgb.weight", torch.ones(3, 16, 1, 1))),
+        "its arguments do not fit ganzoo.variants.stylegan2.StyleGAN2",
+    ),
+    "no D": (edited(drop("D")), "it has no D; give a pickle with G, D and G_ema"),
+    "StyleGAN3": (stylegan3, "it has networks of StyleGAN3, which ganzoo does not have yet"),
+    "other networks": (
+        lambda: dict.fromkeys(inert.NETWORKS, network({"a": torch.ones(1)}, Generator)),
+        "of other code",
+    ),
+    "no networks": (lambda: {"weights": [1.0]}, "has no networks G, D and G_ema"),
+    "weights of a state_dict": (lambda: {"G_ema": {"a": torch.ones(1)}}, "has no networks G, D and G_ema"),
+}
+
+
+@pytest.mark.parametrize(("make", "words"), UNLIKE.values(), ids=UNLIKE)
+def test_other_networks_are_refused(make, words):
+    refused(write(Path("theirs.pkl"), make()), words)
+
+
+def refused(file, words):
+    before = sorted(Path().iterdir())
+    with pytest.raises(CheckpointError) as error:
+        official.convert(file, "ours")
+    text = str(error.value)
+    assert text.startswith(f"{file}") and words in text and "\n" not in text, text
+    assert "; " in text and sorted(Path().iterdir()) == before  # a cure, and nothing written
+
+
+class Calls:
+    """Pickled, it is a call."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def bomb(opcodes):
+    return b"\x80\x04" + opcodes
+
+
+@cache
+def whole():
+    return pickle.dumps({"G": 1, "tensor": torch.ones(1000)}, 4)
+
+
+def nested(depth):
+    return bomb(b"}(" + b")" + b"\x85" * depth + b"K\x01u.")  # ((((),),),) as a key of a dict
+
+
+def laughs():
+    """Lists in lists: a few bytes that stand for 10^30 values."""
+    value = ["ha"] * 10
+    for _ in range(30):
+        value = [value] * 10
+    return value
+
+
+def itself():
+    value = []
+    value.append(value)
+    return value
+
+
+def storing(tensor):
+    """A network whose first tensor reduces to something else."""
+    made = content("r3gan")
+    made["G"]._buffers["x"] = tensor
+    return made
+
+
+BOMB = Calls(torch.storage._load_from_bytes, pickle.dumps(Calls(os.system, "touch canary"), 2))
+LYING = {
+    "a call in a storage": (lambda: storing(tensor(BOMB, 0, (3,), (1,))), "names 'posix.system', which is no part"),
+    "a checkpoint in a storage": (
+        lambda: storing(tensor(Calls(torch.storage._load_from_bytes, saved({"a": 1})), 0, (3,), (1,))),
+        "is damaged, or no pickle of the official networks",
+    ),
+    "a tensor beyond its storage": (
+        lambda: storing(tensor(values(), 2, (3,), (1,))),
+        "its tensors do not fit their data",
+    ),
+    "an expanded tensor": (lambda: storing(tensor(values(), 0, (1 << 40,), (0,))), "its tensors do not fit their data"),
+    "a negative size": (lambda: storing(tensor(values(), 0, (-1,), (1,))), "its tensors do not fit their data"),
+    "complex numbers": (
+        lambda: storing(tensor(values(torch.complex64), 0, (3,), (1,))),
+        "its tensors do not fit their data",
+    ),
+    "an object for a tensor": (lambda: storing(Persistent()), "is damaged, or no pickle of the official networks"),
+    "exponentially nested options": (
+        option(channel_base=laughs()),
+        "is damaged, or no pickle of the official networks (ValueError)",
+    ),
+    "options that contain themselves": (option(channel_base=itself()), "is damaged, or no pickle"),
+}
+
+
+def values(dtype=torch.float32):
+    return torch.ones(3, dtype=dtype).storage()
+
+
+def tensor(storage, offset, size, stride):
+    return Calls(torch._utils._rebuild_tensor_v2, storage, offset, size, stride, False, OrderedDict())
+
+
+def saved(content):
+    torch.save(content, file := BytesIO())
+    return file.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
+@pytest.mark.parametrize(("make", "words"), LYING.values(), ids=LYING)
+def test_networks_that_lie_are_refused(make, words):
+    refused(write(Path("theirs.pkl"), make()), words)
+    assert not Path("canary").exists()
+
+
+HOSTILE = {
+    "os.system": (
+        lambda: pickle.dumps({"G": Calls(os.system, "touch canary")}),
+        "names 'posix.system', which is no part",
+    ),
+    "eval": (lambda: pickle.dumps(Calls(eval, "open('canary', 'w')")), "names 'builtins.eval'"),
+    "torch.load": (lambda: pickle.dumps(Calls(torch.load, "canary")), "names 'torch.serialization.load'"),
+    "getattr": (lambda: bomb(b"cbuiltins\ngetattr\n."), "names 'builtins.getattr'"),
+    "a dotted name": (lambda: bomb(b"\x8c\x08training\x8c\x0dnetworks.a(b)\x93."), "names 'training.networks.a(b)'"),
+    "a line break in a name": (lambda: bomb(b"\x8c\x04a\nos\x8c\x06system\x93."), "names 'a\\nos.system'"),
+    "numpy's loader": (lambda: bomb(b"cnumpy\nload\n(X\x06\0\0\0canarytR."), "names 'numpy.load'"),
+    "TensorFlow": (
+        lambda: bomb(b"cdnnlib.tflib.network\nNetwork\n."),
+        "is a TensorFlow pickle; convert it with legacy.py",
+    ),
+    "an extension": (lambda: bomb(b"\x82\x01."), "is damaged"),
+    "truncated": (lambda: whole()[:-100], "is damaged, or no pickle of the official networks (UnpicklingError)"),
+    "a large memo": (lambda: bomb(b"Nr\xff\xff\xff\x7f."), "needs far more memory than its size"),
+    "large bytes": (lambda: bomb(b"\x8e" + (1 << 40).to_bytes(8, "little") + b"."), "needs far more memory"),
+    "a tuple as deep as the stack": (lambda: nested(300_000), "ended its reader"),
+    "modules within each other": (
+        lambda: bomb(
+            b"}(X\x01\0\0\0Gctraining\nG\n)\x81q\0}(X\x0b\0\0\0_parameters}X\x08\0\0\0_buffers}X\x08\0\0\0_modules"
+            b"}X\x01\0\0\0ah\0subu."
+        ),
+        "(RecursionError)",
+    ),
+    "html": (lambda: b"\n<!DOCTYPE html><title>Sign in</title>", "is a web page"),
+    "text": (lambda: b"version https://git-lfs.github.com/spec/v1", "is no pickle of Python 3"),
+    "empty": (lambda: b"", "is no pickle of Python 3"),
+}
+
+
+@pytest.mark.parametrize(("make", "words"), HOSTILE.values(), ids=HOSTILE)
+def test_hostile_and_wrong_files_are_refused(make, words):
+    Path("theirs.pkl").write_bytes(make())
+    refused("theirs.pkl", words)
+    assert not Path("canary").exists()
+
+
+def test_wrong_paths_are_refused(capsys):
+    ganzoo.save_pretrained(gan := ganzoo.GAN(image_size=8, hidden=8, d_hidden=8), "full")
+    torch.save({"state_dict": gan.state_dict()}, "a.ckpt")
+    save_file({"a": torch.ones(1)}, "a.safetensors")
+    write(Path("theirs.pkl"), content("r3gan"))
+    before = sorted(Path().rglob("*"))
+    for arguments, words in {
+        "a.ckpt new": "a.ckpt is a file of torch.save, such as a checkpoint of ganzoo, which needs no conversion: ",
+        "a.safetensors new": "a.safetensors is a safetensors file, no pickle; give",
+        "full new": "full is a folder; give a .pkl",
+        "none.pkl new": "none.pkl: No such file",
+        "http://127.0.0.1:9/a.pkl new": "No such file",
+        "theirs.pkl full": "full exists, and is not an empty folder: choose a new one",
+        "theirs.pkl a.ckpt": "a.ckpt exists, and is not an empty folder",
+        "theirs.pkl": "OUT",
+    }.items():
+        assert main(["convert", *arguments.split()]) == 2
+        out, error = capsys.readouterr()
+        assert not out and error.startswith("ganzoo: error: ") and words in error and error.count("\n") == 1, error
+    assert sorted(Path().rglob("*")) == before
+    Path("deep/empty").mkdir(parents=True)
+    official.convert("theirs.pkl", "deep/empty")
+    assert ganzoo.load("deep/empty").z_dim == 16
+
+
+def test_the_reader_stops_in_time(monkeypatch):
+    monkeypatch.setattr(official, "SECONDS", 0.001)
+    monkeypatch.setattr(official, "SPEED", 1e12)
+    refused(write(Path("theirs.pkl"), content("r3gan")), "takes far too long to read")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the limits are POSIX's")
+def test_the_reader_can_open_and_run_nothing():
+    code = """
+import os, socket, subprocess
+from ganzoo.checkpoint.inert import confine
+confine(0)
+for act in (socket.socket, lambda: open("canary", "w"), lambda: subprocess.run("true"), lambda: bytearray(2 << 30)):
+    try:
+        act()
+    except (OSError, MemoryError) as error:
+        print(type(error).__name__, getattr(error, "errno", ""))
+print(os.system("touch canary") != 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["OSError", "24", "OSError", "24", "OSError", "24", "MemoryError", "True"], done
+    assert not Path("canary").exists()
