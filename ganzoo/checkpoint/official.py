@@ -56,7 +56,7 @@ class Layout(NamedTuple):
     licence: str
 
 
-def convert(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> tuple[GANModule, dict[str, str]]:
+def convert(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> GANModule:
     """Write the networks of an official pickle to a folder, as `save_pretrained` does.
 
     Args:
@@ -64,7 +64,7 @@ def convert(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> tup
         folder: a new or empty one. It is not created if the conversion fails.
 
     Returns:
-        The model, and `file`, `sha256` and `licence` of its source, which are in the folder's `config.json`.
+        The model, with its `origin`, which is also in the folder's `config.json`.
 
     Raises:
         CheckpointError: the file is damaged, unsafe, of other code, or has networks unlike ours.
@@ -88,14 +88,14 @@ def convert(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> tup
         raise error if isinstance(error, CheckpointError) else CheckpointError(f"{path}: {error}") from error
     if isinstance(images := index["images"], int) and 0 <= images < 2**40:
         model.images_seen = model.batch_parts * images
-    source = {"file": path.name, "sha256": digest, "licence": layout.licence}
+    model.origin = {"file": path.name, "sha256": digest, "licence": layout.licence}
     folder.absolute().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.absolute().parent, prefix=f"{path_part(folder.name)}.") as temporary:
-        save_pretrained(model, whole := Path(temporary, "whole"), source=source)
+        save_pretrained(model, whole := Path(temporary, "whole"))
         if folder.exists():
             folder.rmdir()
         whole.replace(folder)
-    return model.eval(), source
+    return model.eval()
 
 
 def _read(path: Path, file: Any) -> tuple[Networks, dict[str, Any], str]:

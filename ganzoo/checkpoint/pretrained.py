@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,7 +79,6 @@ def save_pretrained(
     *,
     slim: bool = False,
     dtype: torch.dtype | None = None,
-    source: Mapping[str, str] | None = None,
 ) -> Path:
     """Write `model.safetensors` (weights) and `config.json` (variant, its plain arguments, classes, how pictures
     were read) to a folder.
@@ -93,7 +91,6 @@ def save_pretrained(
             else, in particular the discriminator, is untrained.
         dtype: of the floating-point weights in the file, such as torch.float16; None keeps theirs. `load` converts the
             rounded weights back to the model's dtype.
-        source: where the weights come from, such as a file's sha256 and licence; a note in `config.json`.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,8 +98,6 @@ def save_pretrained(
     weights = _sampled(model) if slim else model.state_dict()
     if slim:
         config["slim"] = True
-    if source is not None:
-        config["source"] = dict(source)
     config |= from_data.stored(model)
     if dtype is not None:
         weights = {name: w.to(dtype) if w.is_floating_point() else w for name, w in weights.items()}

@@ -159,6 +159,7 @@ def _checkpoint(path: Path) -> int:
             lines.append(f"  {'classes':<24}{', '.join(f'{label} {visible(c)}' for label, c in enumerate(classes))}")
         if facts.absent:
             lines.append(f"  {'without training images':<24}{', '.join(map(str, facts.absent))}")
+        lines += [f"  {f'origin: {key}':<24}{visible(text)}" for key, text in facts.origin.items()]
         for kind, reading in facts.readings.items():
             lines.append(f"  {f'files read as {kind}':<24}{visible(reading)}")
     size = sum(file.stat().st_size for file in ([path] if path.is_file() else path.iterdir()))

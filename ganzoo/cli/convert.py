@@ -24,7 +24,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     with user_errors():
         from ganzoo.checkpoint.official import convert
 
-        model, source = convert(path_of(options.file), out)
+        model = convert(path_of(options.file), out)
     given, name = model.hparams, type(model).__name__
     size, folder = given["image_size"], shlex.quote(str(out))
     classes = f", {given['num_classes']} classes" if given["num_classes"] else ""
@@ -32,8 +32,10 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     own = {k: v for k, v in given.items() if k not in DATA and (k not in usual or v != usual[k].default)}
     data = f" --data.image_size {size} --data.channels {given['channels']}" + " --data.labels true" * bool(classes)
     settings = "".join(f" --model.{key} {shlex.quote(str(value))}" for key, value in own.items())
-    print(f"{visible(out)}: {name}, {size}x{size}, {given['channels']} channels{classes}, sha256 {source['sha256']}")
-    print(source["licence"])
+    print(
+        f"{visible(out)}: {name}, {size}x{size}, {given['channels']} channels{classes}, sha256 {model.origin['sha256']}"
+    )
+    print(model.origin["licence"])
     print(f"images: python -m ganzoo sample {folder}")
     print(
         f"train it further: python -m ganzoo fit --model {name}{settings} --data ImageFolder --data.path PICTURES"

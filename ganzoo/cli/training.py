@@ -31,7 +31,7 @@ from ganzoo.callbacks.progress import GANProgress, clock
 from ganzoo.callbacks.run_folder import RunFolder, RunLog, lock, next_run, runs_of, take_next
 from ganzoo.callbacks.samples import Samples
 from ganzoo.callbacks.scores import Scores
-from ganzoo.checkpoint.pretrained import read, read_checkpoint
+from ganzoo.checkpoint.pretrained import read_all, read_checkpoint
 from ganzoo.checkpoint.sealed import in_order, newest
 from ganzoo.cli import VERBS, preflight, trust
 from ganzoo.cli import config as configs
@@ -191,6 +191,7 @@ class GANCLI(LightningCLI):
             if Path(self.config.ckpt_path).is_dir():  # a new run begins with its networks
                 networks = {name: w for name, w in self.checkpoint["state_dict"].items() if preflight.of_network(name)}
                 self.model.load_state_dict({**self.model.state_dict(), **networks})
+                self.model.origin = self.checkpoint["ganzoo"]["origin"]
                 self.config.ckpt_path = None
             self.checkpoint = None
         if self.verb == "fit" and self.trainer.is_global_zero:
@@ -327,12 +328,12 @@ class GANCLI(LightningCLI):
 
 def _weights(folder: str) -> dict[str, Any]:
     """A `save_pretrained` folder in the form of a checkpoint, without training state."""
-    variant, arguments, weights, slim = read(folder)
+    (variant, arguments, weights, slim), facts = read_all(folder)
     if slim:
         raise UserError(
             f"{folder} has no discriminator; to train further, give a run, a .ckpt, or a folder that has one"
         )
-    own = {"variant": variant}
+    own = {"variant": variant, "origin": facts.origin}
     return {"ganzoo": own, "hyper_parameters": arguments, "state_dict": weights, "global_step": 0}
 
 

@@ -1,9 +1,9 @@
-"""What a model knows of its training data: taken from it, stored with the weights, compared with other data."""
+"""What a model knows of its training data, and of the origin of its weights: stored with them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -24,18 +24,21 @@ class FromData:
         class_names: in the order of the labels; empty if unknown.
         absent: labels without training images.
         readings: how files became "image" and "source"; empty if unknown.
+        origin: of weights that were converted: `file`, `sha256`, `licence`; empty for others.
     """
 
     class_names: Sequence[str] = ()
     absent: Sequence[int] = ()
     readings: readings.Readings = field(default_factory=dict)
+    origin: Mapping[str, str] = field(default_factory=dict)
 
     def give(self, model: GANModule) -> None:
         model.class_names, model.absent, model.readings = self.class_names, self.absent, self.readings
+        model.origin = self.origin
 
 
 def known(model: GANModule) -> FromData:
-    return FromData(model.class_names, model.absent, model.readings)
+    return FromData(model.class_names, model.absent, model.readings, model.origin)
 
 
 def of(data: Any, n: int | None) -> FromData:
@@ -46,7 +49,7 @@ def of(data: Any, n: int | None) -> FromData:
 
 
 def agreed(mine: FromData, theirs: FromData) -> FromData:
-    """Class names and readings of a model and of its data, either of which may be unknown; the model's absent labels.
+    """Class names and readings of a model and of its data, either of which may be unknown; all else is the model's.
 
     Raises:
         MisconfigurationException: they differ.
@@ -58,7 +61,7 @@ def agreed(mine: FromData, theirs: FromData) -> FromData:
                 f"class {label} is {visible(name) or 'missing'} in the model, but {visible(other) or 'missing'} in the "
                 "data: use data with the model's classes, which python -m ganzoo info shows"
             )
-    return FromData(list(names or others), mine.absent, readings.agreed(mine.readings, theirs.readings))
+    return replace(mine, class_names=list(names or others), readings=readings.agreed(mine.readings, theirs.readings))
 
 
 def stored(model: GANModule) -> dict[str, Any]:
@@ -67,6 +70,7 @@ def stored(model: GANModule) -> dict[str, Any]:
         "classes": list(model.class_names),
         "absent": list(model.absent),
         "readings": readings.stored(model.readings),
+        "origin": dict(model.origin),
     }
     return {key: value for key, value in values.items() if value}
 
@@ -89,4 +93,8 @@ def saved(found: Mapping[str, Any], arguments: Mapping[str, Any]) -> FromData:
     n = arguments.get("num_classes")
     if absent and refusal(n, Count) is None and len({label for label in absent if label < n}) == n:
         raise ValueError("all its classes are absent")
-    return FromData(list(names), absent, readings.saved(found.get("readings", {}), arguments))
+    origin = found.get("origin", {})
+    texts = [*origin, *origin.values()] if isinstance(origin, dict) else [None]
+    if not all(isinstance(text, str) and len(text) <= 1000 for text in texts) or len(texts) > 20:
+        raise ValueError("its origin is not a few texts")
+    return FromData(list(names), absent, readings.saved(found.get("readings", {}), arguments), origin)

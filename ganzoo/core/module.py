@@ -91,6 +91,7 @@ class GANModule(LightningModule, ABC):
     class_names: Sequence[str] = ()  # in the order of the labels, from the data; empty if unknown
     absent: Sequence[int] = ()  # labels without training images, as far as the data knows
     readings: training_state.Readings = {}  # how files became "image" and "source"; empty if unknown
+    origin: Mapping[str, str] = {}  # of converted weights: `file`, `sha256`, `licence`
     source_channels: int | None = None  # of the generator's input image; None if it takes none
     several_sizes: bool = False  # `make_fakes` returns a tuple: images, and the same images in other sizes
     boundary: float | None = 0.0  # between D's logits of fakes and of reals; None: there are no such logits

@@ -492,6 +492,7 @@ def test_damaged_and_malicious_checkpoints_are_refused(refuse, run, how):
 
 def test_weights_alone_are_the_start_of_a_new_run(refuse, run, capsys):
     model = load(run / "checkpoints" / "last.ckpt")
+    model.origin = {"sha256": "abc"}
     save_pretrained(model, "start")
     assert main(["info", "start"]) == main(["sample", "start", "-n", "1"]) == 0
     losses = []
@@ -503,7 +504,8 @@ def test_weights_alone_are_the_start_of_a_new_run(refuse, run, capsys):
     assert main(shlex.split(f"fit {QUICK} --scores.final_n 0 --ckpt_path start")) == 0
     new = Path("runs/002-dcgan-digits")
     assert json.loads((new / "environment.json").read_text())["parent"] == "start"
-    assert load(new / "checkpoints" / "last.ckpt").images_seen == 400  # not of both runs
+    trained = load(new / "checkpoints" / "last.ckpt")
+    assert trained.images_seen == 400 and trained.origin == {"sha256": "abc"}  # images not of both runs
     refuse(f"fit {SMALL} --model.width 8 --ckpt_path start", "trained with model.width 4, not 8; set these")
     save_pretrained(model, "slim", slim=True)
     refuse(f"fit {SMALL} --ckpt_path slim", "slim has no discriminator; to train further, give a run")

@@ -155,6 +155,15 @@ def test_a_label_is_absent_only_if_no_training_had_images_of_it():
     assert other.absent == [0, 1]
 
 
+@pytest.mark.parametrize("bad", [3, ["a"], {"a": 3}, {"a": "b" * 1001}, {str(i): "" for i in range(11)}])
+def test_damaged_origins(bad):
+    save_pretrained(small(3), "weights")
+    config = json.loads(Path("weights/config.json").read_text())
+    Path("weights/config.json").write_text(json.dumps({**config, "origin": bad}))
+    with pytest.raises(CheckpointError, match="weights is damaged: its origin is not a few texts"):
+        ganzoo.load("weights")
+
+
 @pytest.mark.parametrize("bad", [3, "a", [-1], ["a"], [0, 1, 2], [True]])
 def test_damaged_absent_classes(bad):
     save_pretrained(small(3), "weights")

@@ -48,11 +48,12 @@ def here(tmp_path, monkeypatch):
 def test_converted_networks_compute_what_the_official_ones_do(name, tag, capsys):
     file = write(Path("theirs.pkl"), content(name, tag))
     assert main(["convert", "theirs.pkl", "ours"]) == 0
-    source = json.loads(Path("ours/config.json").read_text())["source"]
+    origin = json.loads(Path("ours/config.json").read_text())["origin"]
     out = capsys.readouterr().out
-    assert source["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest() and source["sha256"] in out
-    assert "non-commercial" in source["licence"] and source["licence"] in out
+    assert origin["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest() and origin["sha256"] in out
+    assert "non-commercial" in origin["licence"] and origin["licence"] in out
     assert sorted(path.name for path in Path().iterdir()) == ["ours", "theirs.pkl"]
+    assert main(["info", "ours"]) == 0 and f"origin: sha256          {origin['sha256']}" in capsys.readouterr().out
     gan, (_, _, found) = ganzoo.load("ours"), golden(f"{name}.npz", tag)
     z, y, x = found["z"], found.get("label"), found["image"]
     with torch.no_grad():
