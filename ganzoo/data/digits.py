@@ -35,13 +35,17 @@ class Digits(GANDataModule):
         self.image_size, self.readings = image_size, squeezed(image_size, self.channels)
 
     def make_dataset(self, split: Split) -> ArrayImages:
-        from sklearn.datasets import load_digits
-
-        digits = load_digits()
-        labels = torch.from_numpy(digits.target)
-        images = (torch.from_numpy(digits.images) * (255 / 16)).round().byte()[:, None]
+        images, labels = _digits()
         index = stratify(labels, per_class=20)[split]
         return ArrayImages(resize(images[index], self.image_size), labels[index])
+
+
+@cache  # each split reads the text
+def _digits() -> tuple[Tensor, Tensor]:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return (torch.from_numpy(digits.images) * (255 / 16)).round().byte()[:, None], torch.from_numpy(digits.target)
 
 
 class MNIST5k(GANDataModule):
