@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
 import os
 import signal
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.fabric.utilities import registry
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 LONG = ["test_hostile.py", "test_configs.py", "test_readme.py", "test_contract.py", "test_theory.py", "test_turns.py"]
@@ -94,6 +96,14 @@ def _workers_are_not_waited_for():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
         patch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.2,))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _packages_are_searched_once():
+    """Each of thousands of trainers reads the metadata of all installed packages, which takes 10 ms."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "entry_points", functools.cache(registry.entry_points))
         yield
 
 

@@ -317,7 +317,7 @@ class GANCLI(LightningCLI):
         config = self.config.clone()
         config.ckpt_path = None  # the saved config starts a new training
         with warnings.catch_warnings(action="ignore"):
-            text = self.parser.dump(config, skip_unset=False)
+            text = self.parser.dump(config, skip_unset=False, skip_validation=True)  # it was just parsed
         if match := re.search(r"(\w+): Unable to serialize", text):
             raise UserError(
                 f"{match[1]} of {config.model.class_path} has no type annotation, so a config cannot store it; write "

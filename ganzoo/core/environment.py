@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "torch-fidelity", "jsonargparse", "numpy")
@@ -34,6 +35,7 @@ def devices() -> list[str]:
     return found + (["mps"] if torch.backends.mps.is_available() else [])
 
 
+@cache  # each reads the package's metadata
 def version(package: str) -> str | None:
     """Version of an installed package; None if it is not installed."""
     try:

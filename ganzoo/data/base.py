@@ -146,8 +146,9 @@ def stratify(labels: Tensor, per_class: int) -> dict[Split, Tensor]:
     train."""
     order = sorted(range(len(labels)), key=mix)  # a fixed shuffle, independent of torch's version
     parts: dict[Split, list[int]] = {"val": [], "test": [], "train": []}
-    for label in labels.unique().tolist():
-        members = [i for i in order if labels[i] == label]
+    classes = labels.tolist()
+    for label in sorted(set(classes)):
+        members = [i for i in order if classes[i] == label]
         parts["val"] += members[:per_class]
         parts["test"] += members[per_class : 2 * per_class]
         parts["train"] += members[2 * per_class :]

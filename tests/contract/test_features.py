@@ -86,10 +86,13 @@ def synchronised(name):
 
 
 def augmented(name, augment, **options):
-    """Whether a variant trains with it, beyond the first change of its strength; a refusal must name its cure."""
+    """Whether a variant trains with it, beyond the first change of its strength, if it has one; a refusal must name
+    its cure.
+    """
+    steps = 1 if augment is DiffAugment else 5
     for p, answer in (({}, "yes"), ({"p": 0.5}, "with p")):
         try:
-            return trained(make(name, augment=augment(**options, **p)), steps=5) and answer
+            return trained(make(name, augment=augment(**options, **p)), steps=steps) and answer
         except REFUSED as error:
             assert str(error).endswith("set p, such as to 0.2")
     return "no"

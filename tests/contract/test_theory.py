@@ -28,12 +28,12 @@ def test_every_figure_is_drawn(name, tmp_path):
 
 
 def test_the_theory_command_writes_figures_and_a_gallery(tmp_path, capsys):
-    assert main(["theory", "bilinear", "bilinear", "--outdir", str(tmp_path / "out")]) == 0
+    assert main(["theory", "hinge", "hinge", "--outdir", str(tmp_path / "out")]) == 0
     page = (tmp_path / "out" / "gallery.md").read_text()
-    assert "![f = xy under every update rule](bilinear.png)" in page and "optimal" not in page
-    assert (tmp_path / "out" / "bilinear.png").exists()
+    assert "![EBGAN's losses and the margin](hinge.png)" in page and "optimal" not in page
+    assert (tmp_path / "out" / "hinge.png").exists()
     out = capsys.readouterr().out
-    assert "gallery.md" in out and "1/1 bilinear" in out
+    assert "gallery.md" in out and "1/1 hinge" in out
 
 
 def test_an_invalid_output_folder_is_refused(tmp_path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 
 import pytest
@@ -287,6 +288,8 @@ def test_compiled_losses_are_two_graphs_with_eager_gradients(name, lazy, monkeyp
         return graph.forward
 
     torch._dynamo.reset()
+    # torch would describe every node to pytest's handlers
+    monkeypatch.setattr(logging.getLogger("torch.__trace"), "handlers", [])
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda fn: compile_(fn, backend=backend, fullgraph=True))
 
