@@ -33,7 +33,7 @@ def child(folder: Path) -> None:
     os.environ.update({name: str(folder / place) for name, place in places.items()})
     os.environ["PATH"] = f"{folder}:{os.environ['PATH']}"
     os.environ.pop("GANZOO_TRACEBACK", None)
-    tempfile.tempdir = None  # read TMPDIR again
+    tempfile.tempdir = str(folder)
     torch.set_num_threads(1)
     os.chdir(folder)
     for number, name in enumerate(("out", "err"), 1):
