@@ -37,8 +37,8 @@ class ContraGAN(GANModule):
         channels: of the image.
         num_classes: number of labels.
         z_dim: size of the latent, standard normal; it must divide into one chunk for each doubling and one more.
-        width: unit of the feature maps; 32x32 images have 4 `width` in G and 2 in D.
-        d_width: D's unit; None: `width`.
+        width: unit of the feature maps: at 32x32, G has 4 `width` of them, and D 2.
+        d_width: as `width`, for D; None: the same.
         embedding: size of G's embedding of the label.
         attention: largest side of the feature maps with attention, in both players, at most half the image's side.
         embed_dim: size of D's embeddings and proxies.

@@ -22,9 +22,9 @@ from ganzoo.optim.adam import FusedAdam
 class FastGAN(GANModule):
     """min_D E max(0, s - D(x)) + E max(0, s + D(G(z))) + w sum_i E LPIPS(R_i(f_i(x)), T_i(x));  min_G -E D(G(z)).
 
-    For 100 to a few thousand images: a G whose low-resolution feature maps excite the channels of its large ones, and a
-    D that is an encoder, too: three decoders R_i reconstruct reals from its feature maps f_i. Two are of the whole
-    image, made smaller, and one of a random quadrant (sections 3.1 and 3.2).
+    For 100 to 2,000 images. In G, low-resolution feature maps scale the channels of high-resolution ones. D is also an
+    encoder: three decoders R_i reconstruct reals from its feature maps f_i, two of them the whole image at a smaller
+    size, and one a random quadrant (sections 3.1 and 3.2).
 
     The hinge's margins s are random, uniform in [0.8, 1) for each logit. G makes each image twice, large and small, and
     D judges both; a real is averaged to the small size. D sees augmented images, and the decoders reconstruct what it

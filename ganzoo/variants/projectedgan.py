@@ -26,8 +26,9 @@ class ProjectedGAN(GANModule):
     places of its map; the means are over all logits of all maps.
 
     D sees augmented images by default; smaller ones are enlarged for the feature network. It is torchvision's
-    EfficientNet-B0, whose maps have the channels of the paper's Lite0. Inputs are normalised as in its training, also
-    in the paper. Scores must not be computed with the same features; those of ImageNet in D flatter FID, too.
+    EfficientNet-B0, whose maps have the channels of the paper's Lite0. As in the paper, its inputs are normalised as
+    when it was trained. Do not compute scores with the same features. Features of ImageNet in D also bias FID by
+    Inception.
 
     G is FastGAN's; the samples are without the noise that its layers have in training, so that a latent determines an
     image. A label conditions G's norms, and D by projection (`networks/projected.py`).

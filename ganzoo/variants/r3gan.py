@@ -31,7 +31,7 @@ class R3GAN(GANModule):
     penalties, R1 and R2, are part of every update of D. Networks without norms, z or noise in deeper layers, minibatch
     statistics or equalised rates (section 3).
 
-    Each player has reals of its own: D the first, third, ... image of a batch, and G the others. So a batch of 2 N is
+    The players have different reals: D the first, third, ... image of a batch, and G the others. So a batch of 2 N is
     what the paper calls a batch of N. All numbers of images count both halves, so they are twice the paper's.
 
     Burn-in (section 4): over the first `burn_in` images, the learning rate and gamma fall, and Adam's beta2 and the
@@ -55,11 +55,11 @@ class R3GAN(GANModule):
         difference: eps: R1 and R2 by ((D(x + eps n) - D(x)) / eps)^2 with n ~ N(0, 1), which needs no second
             derivatives and varies more, such as 0.01; None: the gradients themselves.
         burn_in: images; None: learning rate, gamma, beta2 and half-life are constant.
-        lr_share: of the learning rate, after the burn-in.
-        gamma_share: of gamma, after the burn-in.
-        final_beta2: Adam's, after the burn-in.
+        lr_share: learning rate after the burn-in, as a share of the first one.
+        gamma_share: gamma after the burn-in, as a share of `gamma`.
+        final_beta2: Adam's beta2 after the burn-in.
         optimizer: Adam, as at the start of the burn-in.
-        **game: see `GANModule`. `ema_half_life` is that after the burn-in, in which it rises from 0.
+        **game: see `GANModule`. `ema_half_life` rises from 0 to its value during the burn-in.
     """
 
     gamma: Tensor  # current value

@@ -30,11 +30,12 @@ class StyleGAN2(GANModule):
 
     G maps z to w, and w to an image: w scales the feature maps of each layer. J is the derivative of the image with
     respect to w, y an image of noise, and a the running mean of the length |J' y|, so that equal steps in w change the
-    image equally (section 3.2). Of a share `mixing` of the fakes, the last layers have the w of a second latent.
+    image equally (section 3.2). Style mixing: in a share `mixing` of the fakes, the last layers have the w of a second
+    latent.
 
-    The penalties are lazy (section 3.1): updates of their own, every 16th or 4th of the player, times that number, with
-    Adam's constants corrected. G plays first. Path lengths are those of every second image of a microbatch; R1 is the
-    gradient of the sum of D's scores, which compare the images of a group.
+    The penalties are lazy (section 3.1): each has a separate update in every 16th (R1) or 4th batch, with its weight
+    times this number, and Adam's constants are corrected. G is updated before D. Path lengths are those of every second
+    image of a microbatch; R1 is the gradient of the sum of D's scores, each of which depends on the group of the image.
 
     Samples have constant noise in the layers. `model.sample(16, truncation=0.7)` moves w towards its mean.
 
@@ -44,11 +45,11 @@ class StyleGAN2(GANModule):
         num_classes: number of labels, for G's mapping and a projection in D; None: unconditional.
         conditional: whether to use labels, if there are any.
         z_dim: size of the latent, standard normal, and of w.
-        maps: feature maps of a layer times the shorter side of its images.
-        width: most feature maps of a layer.
+        maps: a layer whose images have s pixels on the shorter side has `maps` / s feature maps, but at most `width`.
+        width: largest number of feature maps.
         mapping_layers: layers of the mapping from z to w.
-        mixing: share of fakes with two styles; each has its own random layer of change.
-        group: images that D compares, see `MinibatchStdDev`; 1: none.
+        mixing: share of fakes with style mixing; the layer where w changes is random for each.
+        group: images whose standard deviation D sees, see `MinibatchStdDev`; 1: none.
         residual: D has residual blocks.
         gamma: weight of R1; 0: none.
         r1_interval: batches per update on R1.
