@@ -84,7 +84,7 @@ ALARMS = {
     "D memorises": Alarm(
         3,
         "D distinguishes training images from held-out ones (AUC {D_overfit:.2f}), so its scores of new images are "
-        "unreliable; use more data, or augment it (data.flip)",
+        "unreliable; use more data, or augment it (model.augment, data.flip)",
     ),
     "copying": Alarm(
         3,

@@ -46,6 +46,8 @@ ALIASES = {  # names from other tools, or earlier ones
     "seed": "seed_everything",
     "steps": "trainer.max_steps",
 }
+GROUPS = {"scores": "final_n 0", "samples": "video_fps 0", "diagnostics": "every_n_steps 0"}  # an option of each
+GROUPS |= {"trainer": "max_steps 1000", "checkpoint": "every_n_steps 1000"}
 WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
 WORDS |= {"list": "a list", "Sequence": "a list", "dict": "a mapping"}
 
@@ -110,6 +112,8 @@ def _explained(message: str, chain: Sequence[BaseException], options: Sequence[s
     if isinstance(root, AttributeError) and inspect.ismodule(root.obj):
         known = [name for name, value in vars(root.obj).items() if inspect.isclass(value)]
         return OptionError(key, f"{text}{closest(root.name or '', known, 'the module has ' + ', '.join(known[:20]))}")
+    if "Unable to load config" in text and key in GROUPS:
+        return OptionError(key, f"it is a group of options; set one of them, such as --{key}.{GROUPS[key]}")
     base = BASES.get(key.rpartition(".")[2])
     if base and root is not None and not place(root) and not isinstance(root, SyntaxError):
         return OptionError(key, _no_class(text, base))

@@ -55,7 +55,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         "--truncation",
         type=number(Positive),
         metavar="T",
-        help="lower values give more typical, less diverse images, for BigGAN: 0.5 (default: none)",
+        help="lower values give more typical, less diverse images: 0.5 for BigGAN, 0.7 for StyleGAN2 (default: none)",
     )
     parser.add_argument(
         "--standing_statistics",

@@ -164,6 +164,7 @@ def test_scores_are_configured_in_yaml():
     ("options", "words"),
     table("""
     --scores.n 0 | scores.n is 0 | it takes a whole number from 1
+    --scores null | scores: it is a group of options; set one of them, such as --scores.final_n 0
     --scores.every_n_steps 0 | scores.every_n_steps is 0 | it takes a whole number from 1
     --scores.final_n -1 | scores.final_n is -1 | it takes a whole number from 0
     --scores.n many | scores.n: Expected | many
