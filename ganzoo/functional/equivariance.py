@@ -10,8 +10,11 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Literal
 
+import numpy as np
 import torch
-from scipy.signal import firwin
+from scipy.signal import firwin, kaiser_atten, kaiser_beta
+from scipy.signal.windows import kaiser
+from scipy.special import j1
 from torch import Tensor
 from torch.nn.functional import conv2d, leaky_relu, pad
 
@@ -30,6 +33,20 @@ def low_pass(cutoff: float, half_width: float, taps: int, rate: float = 1.0) -> 
         rate: sampling rate of the filtered signal, in samples per pixel.
     """
     return torch.from_numpy(firwin(taps, cutoff, width=2 * half_width, fs=rate))
+
+
+def radial_low_pass(cutoff: float, half_width: float, taps: int, rate: float = 1.0) -> Tensor:
+    """A jinc in a Kaiser window, float64 [taps, taps], of sum 1: the low-pass filter whose response depends on no
+    direction (section 3.2 and appendix C). The window is that of `low_pass`, along both axes.
+
+    Args:
+        cutoff, half_width, taps, rate: as of `low_pass`; an even number of taps.
+    """
+    at = (np.arange(taps) - (taps - 1) / 2) / rate
+    r = np.hypot(at, at[:, None])  # above 0
+    window = kaiser(taps, kaiser_beta(kaiser_atten(taps, 2 * half_width / (rate / 2))))
+    kernel = j1(2 * math.pi * cutoff * r) / r * np.outer(window, window)
+    return torch.from_numpy(kernel / kernel.sum())
 
 
 def resample(

@@ -165,7 +165,7 @@ NAMED: dict[str, list[Mutant]] = {  # mutants that once survived
         Mutant("ganzoo/networks/projected.py", "nn.LeakyReLU(0.2)]", "nn.ReLU()]"),
     ],
     "StyleGAN2": [
-        Mutant("ganzoo/variants/stylegan2.py", "W_DECAY, PATH_DECAY = 0.998", "W_DECAY, PATH_DECAY = 0.995"),
+        Mutant("ganzoo/variants/stylegan.py", "W_DECAY = 0.998", "W_DECAY = 0.995"),
         Mutant("ganzoo/variants/stylegan2.py", "t: t[::2]", "t: t"),
         Mutant("ganzoo/layers/modulated.py", "EPS = 1e-8", "EPS = 1e-3"),
         Mutant("ganzoo/layers/equalised.py", "LARGEST = 256.0", "LARGEST = 128.0"),

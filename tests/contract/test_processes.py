@@ -96,7 +96,7 @@ def make(name, whole=False, **more):
         more = {"discriminator_optimizer": lambda params: SGD(params, lr=lr), **more} if name in TWO_RATES else more
     if name == "LadderEBGAN":  # its noise differs by rank, and its weighted costs have large gradients
         more, lr = {"noise": 0.0, "denoising": (1.0,), "margin": 0.5, **more}, 1e-3
-    if name == "StyleGAN2" and not whole:  # groups differ by process
+    if name in ("StyleGAN2", "StyleGAN3") and not whole:  # groups differ by process
         more, lr = {"group": 1, **more}, 1e-3
     sgd = {"optimizer": lambda params: SGD(params, lr=lr), "ema_half_life": 30.0}
     model = getattr(ganzoo, name)(**{**small(name), **sgd, **more})
@@ -107,7 +107,7 @@ def make(name, whole=False, **more):
 
 
 ACROSS_THE_BATCH = {"ImprovedGAN"}  # features are matched within a process's share
-TURNS = {"StyleGAN2": PLAYERS[::-1]}  # G plays first
+TURNS = {"StyleGAN2": PLAYERS[::-1], "StyleGAN3": PLAYERS[::-1]}  # G plays first
 MOVING_MEANS = {"StyleGAN2"}  # of path lengths, moved by each microbatch
 CLASS_LOSSES = {"ContraGAN": "contrastive_weight", "ReACGAN": "class_weight"}  # within a microbatch of all processes
 
