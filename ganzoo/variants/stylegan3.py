@@ -21,6 +21,7 @@ from ganzoo.optim.adam import FusedAdam
 from ganzoo.variants.stylegan import StyleGAN
 
 SQUARE_HALF_LIFE = 20_000  # in images, of the running mean squares
+SQUARE_INTERVAL = 4  # batches from one of their updates to the next, times `n_critic`
 REACH = 3  # of the blur, in its sigmas
 
 
@@ -103,11 +104,12 @@ class StyleGAN3(StyleGAN):
         self.discriminator = StyleGAN2Discriminator(image_size, channels, maps, width, classes, group)
 
     def after_generator(self, batch: Batch) -> None:
-        """The running means: of w, and of the layers' inputs for the same latents."""
-        w, synthesis = self.move_w_mean(batch), self.generator.synthesis
-        with torch.no_grad():
-            squares = gather(synthesis.squares(synthesis.repeated(w))[None]).mean(0)
-            images = size(batch) * self.trainer.world_size
+        """The running means: of w and, if due, of the inputs of layers, by a forward pass for the same latents."""
+        w, synthesis, interval = self.move_w_mean(batch), self.generator.synthesis, SQUARE_INTERVAL * self.n_critic
+        if self.due(interval):
+            with torch.no_grad():
+                squares = gather(synthesis.squares(synthesis.repeated(w))[None]).mean(0)
+            images = interval * size(batch) * self.trainer.world_size
             synthesis.move_squares(squares, 1 - 0.5 ** (images / SQUARE_HALF_LIFE))
 
     def schedule(self, images_seen: int) -> None:
