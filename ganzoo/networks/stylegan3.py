@@ -194,13 +194,14 @@ class FourierInput(nn.Module):
             one, zero = torch.ones_like(c), torch.zeros_like(c)
             turn = torch.stack([c, -s, zero, s, c, zero, zero, zero, one], 1).unflatten(1, (3, 3))
             move = torch.stack([one, zero, -x, zero, one, -y, zero, zero, one], 1).unflatten(1, (3, 3))
-            matrix, offset = (turn @ move @ self.transform)[:, :2].split([2, 1], 2)
-            freqs, phases = self.freqs @ matrix, self.phases + (self.freqs @ offset).squeeze(2)  # [N, C, 2], [N, C]
+            matrix, offset = (turn @ move @ not_half(self.transform))[:, :2].split([2, 1], 2)
+            freqs = not_half(self.freqs)
+            freqs, phases = freqs @ matrix, self.phases + (freqs @ offset).squeeze(2)  # [N, C, 2], [N, C]
             nyquist = self.band.rate / 2
             fade = ((nyquist - freqs.norm(dim=2)) / (nyquist - self.band.cutoff)).clamp(0, 1)
-            turns = self.points.flatten(0, 1) @ freqs.mT + phases[:, None]  # [N, H W, C]
+            turns = not_half(self.points).flatten(0, 1) @ freqs.mT + phases[:, None]  # [N, H W, C]
             waves = (2 * pi * turns).sin() * fade[:, None]
-            mixed = waves @ self.weight.T * len(self.weight) ** -0.5
+            mixed = waves.to(self.weight.dtype) @ self.weight.T * len(self.weight) ** -0.5
             return mixed.unflatten(1, self.points.shape[:2]).permute(0, 3, 1, 2)
 
 
