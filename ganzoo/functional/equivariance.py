@@ -145,7 +145,7 @@ def translation_db(
 ) -> float:
     """EQ-T (eq. 3) in dB of a generator whose input can be moved, over the pixels whose origin is inside the image.
 
-    The paper's EQ-T has whole numbers of pixels, its EQ-T_frac others (appendix E.2), by Lanczos interpolation of the
+    The paper's EQ-T has whole numbers of pixels, its EQ-T_frac others (appendix E), by Lanczos interpolation of the
     still image; each up to an eighth of the image to all sides.
 
     Args:

@@ -45,14 +45,13 @@ class Band(NamedTuple):
 
 
 def bands(side: int, layers: int, maps: int, width: int) -> list[Band]:
-    """Of the layers' outputs; the first one is that of the input, too (figure 4c). Cutoffs, and the frequencies f_t
+    """Of the layers' outputs; the first one is that of the input, too (figure 4). Cutoffs, and the frequencies f_t
     from which on nothing passes, grow geometrically up to the critical layers.
 
     Args:
         side: of the image, a power of two.
         layers: their number.
-        maps: as in `StyleGAN2Generator`.
-        width: likewise.
+        maps, width: feature maps of a layer: `maps` / 2 / cutoff, but at most `width`.
     """
     found = []
     for i in range(layers):
@@ -124,7 +123,7 @@ class AliasFreeSynthesis(nn.Module):
             for i, (a, b) in enumerate(pairwise([found[0], *found]))
         )
         self.image = NormalisedToImage(found[-1].maps, channels, d)
-        self.to(memory_format=torch.channels_last)  # a fifth of the time on a CPU
+        self.to(memory_format=torch.channels_last)  # filters then take a sixth of the time on a CPU
 
     def repeated(self, w: Tensor) -> Tensor:
         """w [N, d] -> [N, L + 2, d]."""
@@ -156,7 +155,7 @@ class AliasFreeSynthesis(nn.Module):
 
 class FourierInput(nn.Module):
     """w [N, d] -> x [N, C, H, W]: waves sin 2 pi (f'p + phase) at the points p, rotated and moved as w says, and mixed
-    by a learned matrix (section 3.2 and appendix F).
+    by a learned matrix (section 3.2).
 
     The affine layer gives r = (r_c, r_s, t_x, t_y): points are moved by t / |(r_c, r_s)|, in units of the image's side,
     and rotated by the angle of (r_c, r_s). The frequencies are constant, most of them below the band's cutoff; those
@@ -207,10 +206,10 @@ class FourierInput(nn.Module):
 
 class FilteredLayer(nn.Module):
     """x [N, a, h, h], w [N, d] -> [N, b, k, k]: a modulated convolution, a bias, and a leaky ReLU of the continuous
-    signal (figure 4b).
+    signal (section 3.2).
 
     The convolution has all outputs that depend on the input. It is divided by the root of the running mean square of
-    its input, a statistic of training (appendix G).
+    its input, a statistic of training.
 
     Args:
         a: the input's band.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ganzoo.augment.ada import ADA
 from ganzoo.core.batch import size
-from ganzoo.core.limits import Count, NonNegative, Positive, Size
+from ganzoo.core.limits import Count, Layers, NonNegative, Positive, Size
 from ganzoo.core.strategy import gather
 from ganzoo.core.types import Batch, full_precision
 from ganzoo.functional.equivariance import resample
@@ -35,8 +35,8 @@ class StyleGAN3(StyleGAN):
     root of its input's running mean square, which is part of G's state.
 
     D, the mapping and lazy R1 are StyleGAN2's, without path lengths and mixing of styles. G plays first. Images that
-    R's D sees are blurred at the start of training, less and less, or else it ends early in a state with few
-    frequencies (appendix F.2). R1 is the gradient of the sum of D's scores, which compare the images of a group.
+    R's D sees are blurred at the start of training, less and less, so that D does not concentrate on high frequencies
+    early (section 3.2). R1 is the gradient of the sum of D's scores, which compare the images of a group.
 
     `model.sample(16, truncation=0.7)` moves w towards its mean.
 
@@ -78,7 +78,7 @@ class StyleGAN3(StyleGAN):
         maps: Count = 32768,
         width: Count = 512,
         mapping_layers: Count = 2,
-        layers: Count = 14,
+        layers: Layers = 14,
         group: Count = 4,
         gamma: NonNegative = 32.8,
         r1_interval: Count = 16,
