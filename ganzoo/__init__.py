@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ganzoo.variants.fastgan import FastGAN as FastGAN
     from ganzoo.variants.projectedgan import ProjectedGAN as ProjectedGAN
     from ganzoo.variants.stylegan2 import StyleGAN2 as StyleGAN2
+    from ganzoo.variants.stylegan3 import StyleGAN3 as StyleGAN3
 
     # isort: on
     from ganzoo.checkpoint.pretrained import load as load

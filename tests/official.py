@@ -1,4 +1,4 @@
-"""Writes pickles as the official StyleGAN2-ADA and R3GAN code does, of small networks with given tensors.
+"""Writes pickles as the official StyleGAN2-ADA, StyleGAN3 and R3GAN code does, of small networks with given tensors.
 
 Written from descriptions of the files: StyleGAN's modules reduce to a function's argument, with their source text;
 R3GAN's are ordinary objects.
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 DATA = Path(__file__).parent / "data"
 BUFFERS = ("w_avg", "noise_const", "resample_filter", "Kernel")
+BUFFERS += ("magnitude_ema", "freqs", "phases", "transform", "up_filter", "down_filter")
 FILTER = torch.outer(*2 * [torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8])
 SOURCE = "raise RuntimeError('the source in the pickle was run')"
 
@@ -115,6 +116,19 @@ def stylegan2(g: dict[str, Tensor], d: dict[str, Tensor], **changes: Any) -> dic
     return {
         **content,
         "augment_pipe": network({"p": torch.zeros(())}, Persistent),
+        "training_set_kwargs": EasyDict(a=1),
+    }
+
+
+def stylegan3(g: dict[str, Tensor], d: dict[str, Tensor], **changes: Any) -> dict[str, Any]:
+    """Content of a StyleGAN3 pickle, with D, which is StyleGAN2's; changed options by name, for G and its average."""
+    synthesis = EasyDict(channel_base=128, num_layers=6, magnitude_ema_beta=0.999, first_stopband=2**2.1)
+    options = {"z_dim": 16, "mapping_kwargs": EasyDict(num_layers=2), "synthesis_kwargs": synthesis, **changes}
+    of_d = {"epilogue_kwargs": EasyDict(mbstd_group_size=4)}
+    return {
+        "G": network({**g, "mapping.w_avg": g["mapping.w_avg"] + 1}, Persistent, **options),
+        "D": network({**d, "b8.skip.resample_filter": FILTER}, Persistent, **of_d),
+        "G_ema": network(g, Persistent, **options),
         "training_set_kwargs": EasyDict(a=1),
     }
 

@@ -22,6 +22,7 @@ OTHERS |= {"R3GAN": {"image_size": 8, "group_size": 2, "gamma": 0.5, "burn_in": 
 OTHERS["FastGAN"] = {"image_size": 32, "width": 2, "similarity": "pixels"}  # LPIPS' network is downloaded
 OTHERS["ProjectedGAN"] = {"image_size": 8, "d_width": 4, "features": "tiny"}
 OTHERS |= {"StyleGAN2": {"image_size": 8, "mapping_layers": 2, "r1_interval": 2, "path_interval": 2}}
+OTHERS |= {"StyleGAN3": {"mapping_layers": 2, "layers": 3, "gamma": 1.0, "r1_interval": 2}}
 
 TWINS = {"ProjectionGAN": "SAGAN", "ReACGAN": "ContraGAN"}  # with networks and updates like another variant's
 

@@ -1,7 +1,7 @@
-"""Converts pickles of the official StyleGAN2-ADA and R3GAN code to `save_pretrained` folders; no code in them runs.
+"""Converts pickles of the official StyleGAN2-ADA, StyleGAN3 and R3GAN code to `save_pretrained` folders.
 
-`inert.py` reads the pickle in a process of its own, which ends at limits of memory and time. Here its tensors get our
-names, and every shape and option that our networks do not have is refused.
+No code in them runs. `inert.py` reads the pickle in a process of its own, which ends at limits of memory and time.
+Here its tensors get our names, and every shape and option that our networks do not have is refused.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ OTHERS = {  # how files begin that are no pickles, and what to do with them
     rb"\s*<": "is a web page, not the file behind it; download it again",
     rb"(?!\x80[\x02-\x05])": "is no pickle of Python 3; give a .pkl that the official code wrote",
 }
+UNNAMED = r"^Model\.|^(synthesis\.L\d{1,3})_\d+_\d+(?=\.)"  # parts of official names that we leave out
 Networks = dict[str, dict[str, Tensor]]
 
 
@@ -46,14 +47,16 @@ class Layout(NamedTuple):
     Attributes:
         variant: its name here.
         arguments: of the variant, from the networks and the options of their constructors.
-        theirs: our key and the image's side -> theirs.
+        theirs: our key and the variant's arguments -> theirs.
         licence: of the official weights.
+        filters: the filters of our model's G that the file has, too, by their key.
     """
 
     variant: str
     arguments: Callable[[Networks, dict[str, Any]], dict[str, Any]]
-    theirs: Callable[[str, int], str]
+    theirs: Callable[[str, Mapping[str, Any]], str]
     licence: str
+    filters: Callable[[Any], dict[str, Tensor]] = lambda model: {}
 
 
 def convert(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> GANModule:
@@ -148,13 +151,12 @@ def _layout(networks: Networks) -> Layout:
     for key in inert.NETWORKS:
         if key not in networks:
             raise ValueError(f"it has no {key}; give a pickle with G, D and G_ema, as the official code writes them")
-        networks[key] = {name.removeprefix("Model."): tensor for name, tensor in networks[key].items()}
-    for key, (name, layout) in LAYOUTS.items():
+        networks[key] = {re.sub(UNNAMED, r"\1", name): tensor for name, tensor in networks[key].items()}
+    for key, layout in LAYOUTS.items():
         if key in networks["G"]:
-            if layout is None:
-                raise ValueError(f"it has networks of {name}, which ganzoo does not have yet; use the official code")
             return layout
-    raise ValueError(f"it has networks of other code than {', '.join(name for name, _ in LAYOUTS.values())}; use that")
+    known = ", ".join(layout.variant for layout in LAYOUTS.values())
+    raise ValueError(f"it has networks of other code than {known}; use that")
 
 
 def _model(path: Path, layout: Layout, networks: Networks, options: dict[str, Any]) -> GANModule:
@@ -170,10 +172,13 @@ def _model(path: Path, layout: Layout, networks: Networks, options: dict[str, An
     weights = {f"{key}.{name}": tensor for key, of in networks.items() for name, tensor in of.items()}
     model: GANModule = build(path, getattr(ganzoo, variant), arguments, weights)
     model.configure_model()  # adds the averaged generator
+    for name, ours in layout.filters(model.generator).items():
+        for key in ("G", "G_ema"):
+            _check_filter(f"{key}.{name}", networks[key].pop(name), ours.float(), "than that of StyleGAN3's paper")
     for key, network in zip(inert.NETWORKS, (model.generator, model.discriminator, model.ema), strict=True):
         left, found = dict(networks[key]), {}
         for name, ours in network.state_dict().items():  # type: ignore[union-attr]
-            theirs = left.pop(official := layout.theirs(name, arguments["image_size"]), None)
+            theirs = left.pop(official := layout.theirs(name, arguments), None)
             if theirs is None:
                 raise KeyError(f"{key}.{official}")
             found[name] = theirs.T if official == "EmbeddingLayer.weight" else theirs
@@ -197,12 +202,17 @@ def _check_filters(key: str, network: dict[str, Tensor]) -> None:
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
     for name in [name for name in network if name.endswith((".resample_filter", "Resampler.Kernel"))]:
         kernel = network.pop(name).squeeze()
-        kernel = kernel / kernel.sum()
         known = torch.outer(taps, taps) if kernel.ndim == 2 else taps
-        if kernel.shape != known.shape or not torch.allclose(kernel, known, atol=1e-5):
-            raise ValueError(
-                f"{key}.{name} is another filter than [1, 3, 3, 1], which ganzoo has; use the official code"
-            )
+        _check_filter(f"{key}.{name}", kernel / kernel.sum(), known, "than [1, 3, 3, 1]")
+
+
+def _check_filter(name: str, theirs: Tensor, ours: Tensor, which: str) -> None:
+    """
+    Raises:
+        ValueError: they differ.
+    """
+    if theirs.shape != ours.shape or not torch.allclose(theirs, ours, atol=1e-5):
+        raise ValueError(f"{name} is another filter {which}, which ganzoo has; use the official code")
 
 
 # StyleGAN2
@@ -210,6 +220,7 @@ def _check_filters(key: str, network: dict[str, Tensor]) -> None:
 FREE = {"z_dim", "c_dim", "w_dim", "img_resolution", "img_channels", "channel_base", "channel_max", "num_layers"}
 FREE |= {"num_ws", "embed_features", "layer_features", "cmap_dim"}  # the shapes show these, and the next are training's
 FREE |= {"num_fp16_res", "use_fp16", "fp16_channels_last", "fused_modconv_default", "w_avg_beta", "freeze_layers"}
+FREE |= {"magnitude_ema_beta"}
 VALUES: dict[str, list[Any]] = {  # of options that shapes do not show, as our networks have them
     "activation": ["lrelu"],
     "conv_clamp": [None, 256],  # as ours in half precision
@@ -224,35 +235,57 @@ VALUES: dict[str, list[Any]] = {  # of options that shapes do not show, as our n
 def stylegan2(networks: Networks, options: dict[str, Any]) -> dict[str, Any]:
     """Arguments of StyleGAN2."""
     g, d = networks["G"], networks["D"]
-    flat = {key: _flat(options.get(key, {})) for key in inert.NETWORKS}
-    for key, given in flat.items():
-        values = VALUES | {"architecture": ["resnet", "orig"] if key == "D" else ["skip"]}
-        for option, value in given.items():
-            if option not in FREE | {"mbstd_group_size"} and value not in values.get(option, []):
-                raise ValueError(
-                    f"{key} has {option}={value!r}, which ganzoo's StyleGAN2 has not; use the official code"
-                )
+    group = _group("StyleGAN2", options, {"architecture": ["skip"]})
     images = {
         int(m[1]): w for name, w in g.items() if (m := re.fullmatch(r"synthesis\.b(\d{1,5})\.torgb\.weight", name))
     }
     widths = {side: weight.shape[1] for side, weight in images.items()}
-    side, embed, last = max(widths, default=0), g.get("mapping.embed.weight"), d["b4.conv.weight"]
-    latent = g["mapping.fc0.weight"].shape[1] - (0 if embed is None else embed.shape[0])
-    if latent != len(g["mapping.w_avg"]):
-        raise ValueError(
-            f"z has {latent} numbers, w {len(g['mapping.w_avg'])}, which ganzoo has alike; use the official code"
-        )
+    side, last = max(widths, default=0), d["b4.conv.weight"]
     return {
+        **_mapping(g),
         "image_size": side,
         "channels": g[f"synthesis.b{side}.torgb.weight"].shape[0],
-        "num_classes": None if embed is None else embed.shape[1],
-        "z_dim": latent,
         "maps": max(width * side for side, width in widths.items()),
         "width": max(widths.values()),
-        "mapping_layers": sum(bool(re.fullmatch(r"mapping\.fc\d+\.weight", name)) for name in g),
-        "group": flat["D"].get("mbstd_group_size", 4) if last.shape[1] > last.shape[0] else 1,
+        "group": group if last.shape[1] > last.shape[0] else 1,
         "residual": f"b{side}.skip.weight" in d,
     }
+
+
+def _mapping(g: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Arguments of G's mapping.
+
+    Raises:
+        ValueError: w has another size than z.
+    """
+    embed = g.get("mapping.embed.weight")
+    latent, size = g["mapping.fc0.weight"].shape[1] - (0 if embed is None else embed.shape[0]), len(g["mapping.w_avg"])
+    if latent != size:
+        raise ValueError(f"z has {latent} numbers, w {size}, which ganzoo has alike; use the official code")
+    layers = sum(bool(re.fullmatch(r"mapping\.fc\d+\.weight", name)) for name in g)
+    return {"num_classes": None if embed is None else embed.shape[1], "z_dim": latent, "mapping_layers": layers}
+
+
+def _group(variant: str, options: dict[str, Any], of_g: dict[str, list[Any]]) -> int:
+    """Images that D compares.
+
+    Args:
+        variant: its name.
+        options: of the networks.
+        of_g: G's further options, and the values that ours has.
+
+    Raises:
+        ValueError: a network has an option that ours has not.
+    """
+    flat = {key: _flat(options.get(key, {})) for key in inert.NETWORKS}
+    for key, given in flat.items():
+        values = VALUES | ({"architecture": ["resnet", "orig"]} if key == "D" else of_g)
+        for option, value in given.items():
+            if option not in FREE | {"mbstd_group_size"} and value not in values.get(option, []):
+                raise ValueError(
+                    f"{key} has {option}={value!r}, which ganzoo's {variant} has not; use the official code"
+                )
+    return flat["D"].get("mbstd_group_size", 4)
 
 
 def _flat(options: Any) -> dict[str, Any]:
@@ -263,8 +296,9 @@ def _flat(options: Any) -> dict[str, Any]:
     return found
 
 
-def stylegan2_key(key: str, side: int) -> str:
-    """Our key of a network of StyleGAN2 -> the official one, for images of side x side pixels."""
+def stylegan2_key(key: str, arguments: Mapping[str, Any]) -> str:
+    """Our key of a network of StyleGAN2, and the variant's arguments -> the official key."""
+    side = arguments["image_size"]
     layers = {"style": "affine", "strength": "noise_strength", "noise": "noise_const"}
     parts = {"main.0": "conv0", "main.2": "conv1", "skip.1": "skip"}
     if match := re.fullmatch(r"synthesis\.(convs|images)\.(\d+)\.(?:conv\.)?(\w+)(.*)", key):
@@ -284,6 +318,63 @@ def stylegan2_key(key: str, side: int) -> str:
     }.items():
         key = re.sub(f"^{pattern}", name, key)
     return key
+
+
+# StyleGAN3
+
+OF_STYLEGAN3: dict[str, list[Any]] = {
+    "conv_kernel": [1, 3],  # 1: R, with radial filters, which are compared
+    "use_radial_filters": [False, True],
+    "num_critical": [2],
+    "first_cutoff": [2],
+    "first_stopband": [2**2.1],
+    "last_stopband_rel": [2**0.3],
+    "margin_size": [10],
+    "output_scale": [0.25],
+    "filter_size": [6],
+    "lrelu_upsampling": [2],
+}
+
+
+def stylegan3(networks: Networks, options: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of StyleGAN3; D is StyleGAN2's."""
+    g, d = networks["G"], networks["D"]
+    group = _group("StyleGAN3", options, OF_STYLEGAN3)
+    found = [int(m[1]) for name in g if (m := re.fullmatch(r"synthesis\.L(\d+)\.weight", name))]
+    layers = max(found, default=0)
+    widths = {int(m[1]): w.shape[0] for name, w in d.items() if (m := re.fullmatch(r"b(\d{1,5})\.conv0\.weight", name))}
+    widths[4] = d["b4.conv.weight"].shape[0]
+    return {
+        **_mapping(g),
+        "image_size": max(widths),
+        "channels": g[f"synthesis.L{layers}.weight"].shape[0],
+        "rotation": g["synthesis.L0.weight"].shape[2] == 1,
+        "maps": max(width * side for side, width in widths.items()),
+        "width": max(widths.values()),
+        "layers": layers,
+        "group": group if d["b4.conv.weight"].shape[1] > widths[4] else 1,
+    }
+
+
+def stylegan3_key(key: str, arguments: Mapping[str, Any]) -> str:
+    """Our key of a network of StyleGAN3, and the variant's arguments -> the official key, without sizes."""
+    if not key.startswith("synthesis."):
+        return stylegan2_key(key, arguments)
+    for pattern, name in {
+        r"\.layers\.": ".L",
+        r"\.image\.(conv\.)?": f".L{arguments['layers']}.",
+        r"\.style\.": ".affine.",
+        r"\.square$": ".magnitude_ema",
+    }.items():
+        key = re.sub(pattern, name, key)
+    return key
+
+
+def stylegan3_filters(generator: Any) -> dict[str, Tensor]:
+    """G's filters by their official key, without sizes."""
+    layers = [(f"synthesis.L{i}", layer.leaky) for i, layer in enumerate(generator.synthesis.layers)]
+    first = {f"{name}.up_filter": leaky.first / leaky.up for name, leaky in layers}
+    return first | {f"{name}.down_filter": leaky.second for name, leaky in layers}
 
 
 # R3GAN
@@ -309,7 +400,7 @@ def r3gan(networks: Networks, options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def r3gan_key(key: str, side: int) -> str:
+def r3gan_key(key: str, arguments: Mapping[str, Any]) -> str:
     """Our key of a network of R3GAN -> the official one."""
     for pattern, name in {
         r"^stages\.(\d+)\.(\d+)\.": r"MainLayers.\1.Layers.\2.",
@@ -328,8 +419,8 @@ def r3gan_key(key: str, side: int) -> str:
 
 NVIDIA = "NVIDIA's own weights are under the NVIDIA Source Code License, for non-commercial use only"
 UNSTATED = "R3GAN's repository states no licence, and its code is based on StyleGAN3's, for non-commercial use only"
-LAYOUTS: Mapping[str, tuple[str, Layout | None]] = {  # a tensor of G that only this code has -> its name, its layout
-    "synthesis.b4.const": ("StyleGAN2", Layout("StyleGAN2", stylegan2, stylegan2_key, NVIDIA)),
-    "synthesis.input.freqs": ("StyleGAN3", None),
-    "MainLayers.0.Layers.0.Basis": ("R3GAN", Layout("R3GAN", r3gan, r3gan_key, UNSTATED)),
+LAYOUTS = {  # by a tensor of G that only this code has
+    "synthesis.b4.const": Layout("StyleGAN2", stylegan2, stylegan2_key, NVIDIA),
+    "synthesis.input.freqs": Layout("StyleGAN3", stylegan3, stylegan3_key, NVIDIA, stylegan3_filters),
+    "MainLayers.0.Layers.0.Basis": Layout("R3GAN", r3gan, r3gan_key, UNSTATED),
 }

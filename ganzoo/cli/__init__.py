@@ -31,7 +31,9 @@ VERBS = {
     "test": Verb("training", "both losses on the test images: --config RUN/config.yaml --ckpt_path RUN"),
     "sample": Verb("sample", "images from a checkpoint, without data or a GPU: sample RUN --seeds 0-15"),
     "evaluate": Verb("evaluate", "scores: FID and others of a run, a checkpoint, or two folders of pictures"),
-    "convert": Verb("convert", "networks from a .pkl of the official StyleGAN2-ADA or R3GAN code: convert FILE OUT"),
+    "convert": Verb(
+        "convert", "networks from a .pkl of the official StyleGAN2-ADA, StyleGAN3 or R3GAN code: convert FILE OUT"
+    ),
     "data": Verb("data", "convert a folder of pictures to shards, for large data: data prepare FOLDER OUT"),
     "list": Verb("catalog", "the variants, the configs and the trained models that come with ganzoo"),
     "info": Verb("catalog", "details of a variant, config, trained model, run or checkpoint: info DCGAN"),

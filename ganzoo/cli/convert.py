@@ -1,4 +1,4 @@
-"""`convert`: networks of the official StyleGAN2-ADA and R3GAN code, to sample, score and train further."""
+"""`convert`: networks of the official StyleGAN2-ADA, StyleGAN3 and R3GAN code, to sample, score and train further."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signal processing for translation-equivariant networks, and a measure of equivariance.
+"""Signal processing for equivariant networks, and measures of equivariance to translations.
 
 Karras et al. 2021 (arXiv:2106.12423). Images are samples [N, C, H, W] of signals in the plane; the unit of
 length is a pixel, so frequencies are in cycles per pixel, and the Nyquist frequency is 0.5.
@@ -10,8 +10,11 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Literal
 
+import numpy as np
 import torch
-from scipy.signal import firwin
+from scipy.signal import firwin, kaiser_atten, kaiser_beta
+from scipy.signal.windows import kaiser
+from scipy.special import j1
 from torch import Tensor
 from torch.nn.functional import conv2d, leaky_relu, pad
 
@@ -30,6 +33,20 @@ def low_pass(cutoff: float, half_width: float, taps: int, rate: float = 1.0) -> 
         rate: sampling rate of the filtered signal, in samples per pixel.
     """
     return torch.from_numpy(firwin(taps, cutoff, width=2 * half_width, fs=rate))
+
+
+def radial_low_pass(cutoff: float, half_width: float, taps: int, rate: float = 1.0) -> Tensor:
+    """A jinc in a Kaiser window, float64 [taps, taps], of sum 1: the low-pass filter whose response depends on no
+    direction (section 3.2 and appendix C). The window is that of `low_pass`, along both axes.
+
+    Args:
+        cutoff, half_width, taps, rate: as of `low_pass`; an even number of taps.
+    """
+    at = (np.arange(taps) - (taps - 1) / 2) / rate
+    r = np.hypot(at, at[:, None])  # above 0
+    window = kaiser(taps, kaiser_beta(kaiser_atten(taps, 2 * half_width / (rate / 2))))
+    kernel = j1(2 * math.pi * cutoff * r) / r * np.outer(window, window)
+    return torch.from_numpy(kernel / kernel.sum())
 
 
 def resample(
@@ -121,3 +138,36 @@ def equivariance_db(
         for dx, dy in shifts
     ]
     return 10 * torch.log10(span**2 / torch.stack(errors).mean()).item()
+
+
+def translation_db(
+    images: Callable[[Tensor], Tensor], shifts: Iterable[tuple[float, float]], span: float = 2.0
+) -> float:
+    """EQ-T (eq. 3) in dB of a generator whose input can be moved, over the pixels whose origin is inside the image.
+
+    The paper's EQ-T has whole numbers of pixels, its EQ-T_frac others (appendix E), by Lanczos interpolation of the
+    still image; each up to an eighth of the image to all sides.
+
+    Args:
+        images: transform [3, 3] of the points, in units of the image's side -> images [N, C, H, W]:
+            `generator.synthesis.input.transform` of StyleGAN3.
+        shifts: (dx, dy), pixels to the right and down.
+        span: range of the images; 2 for [-1, 1].
+    """
+    still, errors = images(torch.eye(3)), []
+    height, width = still.shape[2:]
+    for dx, dy in shifts:
+        there = images(torch.tensor([[1.0, 0.0, -dx / width], [0.0, 1.0, -dy / height], [0.0, 0.0, 1.0]]))
+        expected = _interpolated(_interpolated(still, dx), dy, vertical=True)
+        y, x = ((a - b) // 2 for a, b in zip(there.shape[2:], expected.shape[2:], strict=True))
+        errors.append((there[..., y : height - y, x : width - x] - expected).double().square().mean())
+    return 10 * torch.log10(span**2 / torch.stack(errors).mean()).item()
+
+
+def _interpolated(x: Tensor, shift: float, vertical: bool = False) -> Tensor:
+    """x moved along one axis, without the borders that lack samples: Lanczos' filter of 3 lobes, of sum 1."""
+    reach = math.ceil(abs(shift)) + 3
+    at = -shift - torch.arange(-reach, reach + 1, dtype=x.dtype, device=x.device)
+    taps = at.sinc() * (at / 3).sinc() * (at.abs() < 3)
+    kernel = (taps / taps.sum()).expand(x.shape[1], 1, 1, -1)
+    return conv2d(x, kernel.mT if vertical else kernel, groups=x.shape[1])

@@ -31,7 +31,14 @@ class ModulatedConv2d(nn.Module):
         return modulated_conv2d(x, self.weight, style, self.up, self.gain)
 
 
-def modulated_conv2d(x: Tensor, weight: Tensor, style: Tensor, up: bool = False, gain: float = 1.0) -> Tensor:
+def modulated_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    style: Tensor,
+    up: bool = False,
+    gain: float | Tensor = 1.0,
+    padding: int | None = None,
+) -> Tensor:
     """Convolves each image with weights of its own.
 
     Image n has the weights s_ni w_oikl (eq. 1), divided by their norm over i, k and l (eq. 3): the outputs keep the
@@ -45,6 +52,7 @@ def modulated_conv2d(x: Tensor, weight: Tensor, style: Tensor, up: bool = False,
         style: [N, I], s.
         up: insert zeros between the pixels before the convolution: the result is [N, O, 2H + k - 2, 2W + k - 2].
         gain: factor of the output.
+        padding: zeros around the input, unless `up`; None: as many as keep its size.
     """
     if is_half(x) or torch.is_autocast_enabled(x.device.type):  # sums could overflow; d restores the scale
         weight = weight / (weight[0].numel() ** 0.5 * weight.flatten(1).abs().amax(1)[:, None, None, None])
@@ -55,5 +63,5 @@ def modulated_conv2d(x: Tensor, weight: Tensor, style: Tensor, up: bool = False,
     if up:
         x = conv_transpose2d(x, weight.transpose(0, 1), stride=2)
     else:
-        x = conv2d(x, weight, padding=weight.shape[2] // 2)
+        x = conv2d(x, weight, padding=weight.shape[2] // 2 if padding is None else padding)
     return x * norms.to(x.dtype)[:, :, None, None]

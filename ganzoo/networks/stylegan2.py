@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +20,33 @@ from ganzoo.layers.modulated import ModulatedConv2d
 from ganzoo.networks.base import doubled
 
 
-class StyleGAN2Generator(nn.Module):
-    """z [N, d], y [N] -> w [N, d] -> images [N, C, H, W], not bounded.
+class StyleGenerator(nn.Module):
+    """z [N, d], y [N] -> w [N, d] -> images [N, C, H, W]: a mapping, the mean of w, and a `synthesis` by a subclass.
+
+    Args:
+        z_dim: d.
+        mapping_layers: layers of the mapping.
+        num_classes: number of labels; None if unconditional.
+    """
+
+    w_mean: Tensor
+    synthesis: Any  # w [N, L, d] -> images, with a method `repeated`: w [N, d] -> [N, L, d]
+
+    def __init__(self, z_dim: int, mapping_layers: int, num_classes: int | None) -> None:
+        super().__init__()
+        self.mapping = Mapping(z_dim, z_dim, mapping_layers, num_classes)
+        self.register_buffer("w_mean", torch.zeros(z_dim))  # of w over latents and labels
+
+    def forward(self, z: Tensor, y: Tensor | None = None, truncation: Tensor | None = None) -> Tensor:
+        """Images of w; or of w_mean + psi (w - w_mean), psi = `truncation` [N]."""
+        w = self.mapping(z, y)
+        if truncation is not None:
+            w = torch.lerp(self.w_mean, w, truncation[:, None])
+        return self.synthesis(self.synthesis.repeated(w))
+
+
+class StyleGAN2Generator(StyleGenerator):
+    """z [N, d], y [N] -> w [N, d] -> images [N, C, H, W], not bounded, with constant noise.
 
     Args:
         image_size: a side of 4 to 7 pixels, doubled at least once; or [height, width], of which the shorter is.
@@ -30,8 +56,6 @@ class StyleGAN2Generator(nn.Module):
         mapping_layers: layers of the mapping.
         num_classes: number of labels; None if unconditional.
     """
-
-    w_mean: Tensor
 
     def __init__(
         self,
@@ -43,17 +67,8 @@ class StyleGAN2Generator(nn.Module):
         mapping_layers: int = 8,
         num_classes: int | None = None,
     ) -> None:
-        super().__init__()
-        self.mapping = Mapping(z_dim, z_dim, mapping_layers, num_classes)
-        self.register_buffer("w_mean", torch.zeros(z_dim))  # of w over latents and labels
+        super().__init__(z_dim, mapping_layers, num_classes)
         self.synthesis = Synthesis(image_size, channels, z_dim, maps, width)
-
-    def forward(self, z: Tensor, y: Tensor | None = None, truncation: Tensor | None = None) -> Tensor:
-        """Images with constant noise, of w; or of w_mean + psi (w - w_mean), psi = `truncation` [N]."""
-        w = self.mapping(z, y)
-        if truncation is not None:
-            w = torch.lerp(self.w_mean, w, truncation[:, None])
-        return self.synthesis(self.synthesis.repeated(w))
 
 
 class Mapping(nn.Module):

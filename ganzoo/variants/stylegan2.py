@@ -13,18 +13,17 @@ from torch.utils._pytree import tree_map
 from ganzoo.augment.ada import ADA
 from ganzoo.core.batch import more_normal
 from ganzoo.core.limits import Count, NonNegative, Positive, Share, Size, sides
-from ganzoo.core.module import GANModule
 from ganzoo.core.strategy import gather
-from ganzoo.core.types import Batch, Latent, Terms
-from ganzoo.functional.losses import log_fake, log_real
-from ganzoo.functional.penalties import path_lengths, squared_gradients
+from ganzoo.core.types import Batch, Terms
+from ganzoo.functional.penalties import path_lengths
 from ganzoo.networks.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 from ganzoo.optim.adam import FusedAdam
+from ganzoo.variants.stylegan import StyleGAN
 
-W_DECAY, PATH_DECAY = 0.998, 0.99  # of the means of w and of the path lengths, per update
+PATH_DECAY = 0.99  # of the mean of the path lengths, per update
 
 
-class StyleGAN2(GANModule):
+class StyleGAN2(StyleGAN):
     """min_D E f(D(G(z))) + E f(-D(x)) + gamma / 2 E |grad D(x)|^2;
     min_G E f(-D(G(z))) + path_weight E (|J' y| - a)^2, with f(t) = log(1 + e^t).
 
@@ -84,36 +83,22 @@ class StyleGAN2(GANModule):
         optimizer: OptimizerCallable = lambda params: FusedAdam(params, lr=2e-3, beta1=0.0, beta2=0.99),
         **game: Any,
     ) -> None:
-        super().__init__(optimizer=optimizer, ema_half_life=ema_half_life, **game)
-        self.num_classes = classes = num_classes if conditional else None
-        self.z_dim, self.mixing = z_dim, mixing
-        self.gamma, self.r1_interval = gamma, r1_interval
-        self.path_weight, self.path_interval = path_weight, path_interval
-        self.more_steps = {
-            "discriminator": 1 / r1_interval if gamma else 0.0,
-            "generator": 1 / (path_interval * self.n_generator) if path_weight else 0.0,
-        }
+        classes = num_classes if conditional else None
+        super().__init__(z_dim, classes, gamma, r1_interval, optimizer, ema_half_life=ema_half_life, **game)
+        self.mixing, self.path_weight, self.path_interval = mixing, path_weight, path_interval
+        further = 1 / (path_interval * self.n_generator) if path_weight else 0.0
+        self.more_steps = {**self.more_steps, "generator": further}
         self.register_buffer("path_mean", torch.zeros(()))
         self.generator = StyleGAN2Generator(image_size, channels, z_dim, maps, width, mapping_layers, classes)
         self.discriminator = StyleGAN2Discriminator(image_size, channels, maps, width, classes, group, residual)
 
-    def play(self, batch: Batch) -> None:
-        """G's loss and, if due, its penalty; then D's."""
-        for_d, for_g = self.shared(batch) if self.share_fakes else (batch, batch)
-        if self.generator_due():
-            for _ in range(self.n_generator):
-                self.generator_step(for_g)
-            if self.path_weight and self.due(self.path_interval * self.n_critic):
-                y = more_normal(self, batch, *batch["image"].shape[1:])
-                more: Batch = {**batch, "directions": y}
-                self.minimize(self.path_loss, more, player="generator", interval=self.path_interval)
-            self.move_w_mean(batch)
-        self.discriminator_step(for_d)
-        if self.gamma and self.due(self.r1_interval):
-            self.minimize(self.r1_loss, batch, player="discriminator", interval=self.r1_interval)
-
-    def generator_loss(self, batch: Batch) -> Terms:
-        return {"fake": -log_real(self.discriminate(self.fakes(batch), self.labels(batch)))}
+    def after_generator(self, batch: Batch) -> None:
+        """The update on path lengths, if due."""
+        if self.path_weight and self.due(self.path_interval * self.n_critic):
+            y = more_normal(self, batch, *batch["image"].shape[1:])
+            more: Batch = {**batch, "directions": y}
+            self.minimize(self.path_loss, more, player="generator", interval=self.path_interval)
+        self.move_w_mean(batch)
 
     def path_loss(self, batch: Batch) -> Terms:
         """Each microbatch moves the mean first; no gradient flows through it."""
@@ -122,15 +107,6 @@ class StyleGAN2(GANModule):
         lengths = path_lengths(images, self.styles(batch), batch["directions"])
         self.path_mean.lerp_(gather(lengths.detach()).mean(), 1 - PATH_DECAY)
         return {"path": self.path_weight * (lengths - self.path_mean).square().mean()}
-
-    def discriminator_loss(self, batch: Batch) -> Terms:
-        y = self.labels(batch)
-        real, fake = self.discriminate(batch["image"], y), self.discriminate(self.fakes(batch), y)
-        return {"real": -log_real(real), "fake": -log_fake(fake)}
-
-    def r1_loss(self, batch: Batch) -> Terms:
-        squares = squared_gradients(partial(self.discriminate, y=self.labels(batch)), batch["image"])
-        return {"r1": self.gamma / 2 * squares.mean()}
 
     def make_fakes(self, batch: Batch) -> Tensor:
         return self.generator.synthesis(self.styles(batch), batch["noise"])
@@ -141,15 +117,6 @@ class StyleGAN2(GANModule):
         w = g.mapping(batch["z"], y)
         return g.synthesis.mixed(w, g.mapping(other, y), first) if self.mixing else g.synthesis.repeated(w)
 
-    def labels(self, batch: Batch) -> Tensor | None:
-        return None if self.num_classes is None else batch["label"]
-
-    @torch.no_grad()
-    def move_w_mean(self, batch: Batch) -> None:
-        """By new latents of all processes, with the labels of this batch."""
-        w = self.generator.mapping(more_normal(self, batch, self.z_dim), self.labels(batch))
-        self.generator.w_mean.lerp_(gather(w).mean(0), 1 - W_DECAY)
-
     def draw(self, n: int, generator: torch.Generator) -> Batch:
         layers, device = self.generator.synthesis.layers, generator.device
         first = torch.randint(1, layers, (n,), device=device, generator=generator)
@@ -157,14 +124,6 @@ class StyleGAN2(GANModule):
         mixed = self.latent(n, generator), torch.where(mixes, first, layers)
         noise = [self.normal(generator, n, 1, *size) for size in self.generator.synthesis.sizes]
         return {"z": self.latent(n, generator), "mixed": mixed, "noise": noise}
-
-    def synthesize(self, network: Any, batch: Batch) -> Tensor:
-        z, psi = batch["z"] if isinstance(batch["z"], tuple) else (batch["z"], None)
-        return network(z, self.labels(batch), psi)
-
-    def truncate(self, z: Latent, truncation: float) -> Latent:
-        """z and psi [N], by which `synthesize` moves w to w_mean + psi (w - w_mean)."""
-        return z, z.new_full((len(z),), truncation)
 
 
 def stylegan2(**arguments: Any) -> StyleGAN2:

@@ -165,11 +165,18 @@ NAMED: dict[str, list[Mutant]] = {  # mutants that once survived
         Mutant("ganzoo/networks/projected.py", "nn.LeakyReLU(0.2)]", "nn.ReLU()]"),
     ],
     "StyleGAN2": [
-        Mutant("ganzoo/variants/stylegan2.py", "W_DECAY, PATH_DECAY = 0.998", "W_DECAY, PATH_DECAY = 0.995"),
+        Mutant("ganzoo/variants/stylegan.py", "W_DECAY = 0.998", "W_DECAY = 0.995"),
         Mutant("ganzoo/variants/stylegan2.py", "t: t[::2]", "t: t"),
         Mutant("ganzoo/layers/modulated.py", "EPS = 1e-8", "EPS = 1e-3"),
         Mutant("ganzoo/layers/equalised.py", "LARGEST = 256.0", "LARGEST = 128.0"),
         Mutant("ganzoo/networks/stylegan2.py", "rate=0.01, active", "rate=0.1, active"),
+    ],
+    "StyleGAN3": [
+        Mutant("ganzoo/variants/stylegan3.py", "SQUARE_HALF_LIFE = 20_000", "SQUARE_HALF_LIFE = 30_000"),
+        Mutant("ganzoo/variants/stylegan3.py", "gamma: NonNegative = 32.8", "gamma: NonNegative = 10.0"),
+        Mutant("ganzoo/networks/stylegan3.py", "MARGIN = 10", "MARGIN = 8"),
+        Mutant("ganzoo/networks/stylegan3.py", "** 0.25", "** 0.5"),
+        Mutant("ganzoo/layers/filtered.py", "cut = ((size - 1) * up", "cut = (size * up"),
     ],
     "LadderEBGAN": [
         Mutant("ganzoo/variants/ladder_ebgan.py", "noise: NonNegative = 0.3", "noise: NonNegative = 0.45"),

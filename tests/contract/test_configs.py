@@ -62,6 +62,7 @@ def test_config_headers_state_command_expectation_and_time(name):
 
 
 LIKE = [f"{name.lower()}/{data}" for name in DEEP for data in ("mnist5k", "cifar10")]  # the variant's other configs
+LIKE += [f"stylegan3/{data}" for data in ("emoji", "emoji64", "cifar10")]
 
 
 @pytest.mark.parametrize("name", LIKE)

@@ -53,6 +53,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     **{name: (RANK_0 | {"core/options"}, TORCH) for name in ("augment", "penalties")},
     "networks/features": (RANK_0 | {"evaluation/classifier", "evaluation/downloads"}, {*TORCH, "torchvision"}),
     "networks/perceptual": (RANK_0 | {"networks/features"}, {*TORCH, "torchmetrics"}),
+    "networks/stylegan3": (RANK_0 | {"networks/stylegan2"}, TORCH),
     "optim/game": (RANK_0 | {"optim/adam"}, TORCH),
     "functional": (set(), {*TORCH, "scipy", "sklearn", "threadpoolctl"}),
     "games": (RANK_0, {*TORCH, "scipy"}),

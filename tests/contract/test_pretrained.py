@@ -34,6 +34,7 @@ WITHDRAWN |= {
         "projectedgan",
         "r3gan",
         "stylegan2",
+        "stylegan3",
     )
 }
 every = pytest.mark.parametrize("name", NAMES)

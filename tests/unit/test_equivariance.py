@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch.nn.functional import leaky_relu
 
-from ganzoo.functional.equivariance import equivariance_db, filtered_leaky_relu, low_pass, resample, translate
+from ganzoo.functional.equivariance import (
+    equivariance_db,
+    filtered_leaky_relu,
+    low_pass,
+    resample,
+    translate,
+    translation_db,
+)
 from ganzoo.theory.aliasing import band_limited, equivariance, moving, rectified
 
 KEEPS = low_pass(cutoff=0.25, half_width=0.15, taps=12, rate=2)
@@ -114,6 +121,17 @@ def test_equivariance_in_decibels_matches_the_formula():
     doubled = low_pass(0.5, 0.3, 65, rate=2)
     assert equivariance_db(lambda y: resample(y, doubled, up=2), x, [(0.7, 1.3)]) > 60
     assert equivariance_db(lambda y: y, x, [(0.7, 1.3)]) == math.inf
+
+
+def test_equivariance_of_a_generator_leaves_out_what_enters_at_the_borders():
+    x = waves(32)
+    error = (x[..., 3:29, 5:27] - x[..., 3:29, 3:25]).square().mean().item()
+    assert translation_db(lambda _: x, [(2, 0)]) == pytest.approx(10 * math.log10(4 / error))
+
+    def moves(transform):
+        return waves(32, *(-32 * transform[:2, 2].double()).tolist())
+
+    assert translation_db(moves, [(2, -3), (0, 1)]) > 100 > translation_db(moves, [(0.4, -1.5)]) > 25
 
 
 # Equivariance of networks

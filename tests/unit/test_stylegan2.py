@@ -134,7 +134,8 @@ def official(tag):
     g = StyleGAN2Generator(16, 3, 16, maps=128, width=16, mapping_layers=2, num_classes=classes)
     d = StyleGAN2Discriminator(16, 3, maps=128, width=16, num_classes=classes)
     for name, network in (("G", g), ("D", d)):
-        network.load_state_dict({key: arrays.pop(f"{name}/{stylegan2_key(key, 16)}") for key in network.state_dict()})
+        theirs = {key: stylegan2_key(key, {"image_size": 16}) for key in network.state_dict()}
+        network.load_state_dict({key: arrays.pop(f"{name}/{theirs[key]}") for key in theirs})
     assert not [key for key in arrays if key.startswith(("G/", "D/"))]
     return g.eval(), d.eval(), arrays
 
