@@ -194,6 +194,17 @@ def test_pixel_norm_in_half_precision():
     assert PixelNorm()(torch.full((1, 1, 1, 1), 1e-4)).item() == pytest.approx(0.5**0.5)
 
 
+@pytest.mark.parametrize("alpha", [None, torch.tensor(0.3)])
+def test_half_precision_is_close(alpha):
+    g, d, z = networks(width=16)
+    x = torch.randn(4, 2, 16, 24)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        image, score = g(z, 1, alpha), d(x, 1, alpha)
+    assert image.dtype == score.dtype == torch.float32
+    torch.testing.assert_close(image, grown(g, z, 1, alpha), rtol=0.1, atol=0.1)
+    torch.testing.assert_close(score, grown(d, x, 1, alpha), rtol=0.1, atol=0.1)
+
+
 @pytest.mark.parametrize("images", [5, 28, 39, 60])
 def test_losses_by_the_networks_outputs(images):
     """In a stage and in a fade. The penalty is that of the gradient at an image in its own size."""
