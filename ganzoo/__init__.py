@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ganzoo.variants.r3gan import R3GAN as R3GAN
     from ganzoo.variants.fastgan import FastGAN as FastGAN
     from ganzoo.variants.projectedgan import ProjectedGAN as ProjectedGAN
+    from ganzoo.variants.progan import ProGAN as ProGAN
     from ganzoo.variants.stylegan2 import StyleGAN2 as StyleGAN2
     from ganzoo.variants.stylegan3 import StyleGAN3 as StyleGAN3
 

@@ -21,6 +21,7 @@ OTHERS |= {name: {"image_size": 8} for name in DEEP}  # faster
 OTHERS |= {"R3GAN": {"image_size": 8, "group_size": 2, "gamma": 0.5, "burn_in": 100.0}}
 OTHERS["FastGAN"] = {"image_size": 32, "width": 2, "similarity": "pixels"}  # LPIPS' network is downloaded
 OTHERS["ProjectedGAN"] = {"image_size": 8, "d_width": 4, "features": "tiny"}
+OTHERS["ProGAN"] = {"image_size": 8, "stable": 16.0, "fade": 24.0}  # two batches of eight images, three of the fade
 OTHERS |= {"StyleGAN2": {"image_size": 8, "mapping_layers": 2, "r1_interval": 2, "path_interval": 2}}
 OTHERS |= {"StyleGAN3": {"mapping_layers": 2, "layers": 3, "gamma": 1.0, "r1_interval": 2}}
 

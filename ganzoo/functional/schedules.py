@@ -9,3 +9,22 @@ def cosine(first: float, last: float, images_seen: int, images: float) -> float:
     """From `first` to `last` along half a cosine over `images` images, then constant."""
     share = min(images_seen / images, 1.0)
     return last + (first - last) * (1 + math.cos(math.pi * share)) / 2
+
+
+def growth(images_seen: int, doublings: int, stable: float, fade: float) -> tuple[int, float]:
+    """Stage and alpha of a network that grows: sizes double `doublings` times (Karras et al. 2018, arXiv:1710.10196,
+    appendix A).
+
+    Stage 0, the smallest size, lasts `stable` images. Each later one begins with `fade` images in which alpha, the
+    weight of the new layers, rises from 0 to 1; `stable` images with alpha 1 follow. The last stage does not end.
+    """
+    if images_seen < stable:
+        return 0, 1.0
+    length, since = stable + fade, images_seen - stable
+    before = (
+        doublings if length * doublings <= since else int(since // length)
+    )  # stages that have ended, besides the first
+    if before == doublings:
+        return doublings, 1.0
+    share = since - before * length
+    return before + 1, share / fade if share < fade else 1.0

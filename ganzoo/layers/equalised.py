@@ -47,28 +47,38 @@ class EqualisedConv2d(nn.Module):
     Args:
         a: inputs.
         b: outputs.
-        kernel: its side.
+        kernel: its side, or height and width.
         stride: of the output.
-        padding: zeros around the input.
-        active: with a bias, and followed by `leaky`; otherwise without both.
+        padding: zeros around the input, or above and beside it.
+        active: followed by `leaky`.
         gain: factor of the output.
+        bias: factor of the bias; None: that of the output, and no bias if not `active`.
     """
 
     def __init__(
-        self, a: int, b: int, kernel: int, stride: int = 1, padding: int = 0, active: bool = True, gain: float = 1.0
+        self,
+        a: int,
+        b: int,
+        kernel: int | tuple[int, int],
+        stride: int = 1,
+        padding: int | tuple[int, int] = 0,
+        active: bool = True,
+        gain: float = 1.0,
+        bias: float | None = None,
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(b, a, kernel, kernel))
-        self.bias = nn.Parameter(torch.zeros(b)) if active else None
-        self.gain = gain * (GAIN if active else 1.0)
+        height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
+        self.weight = nn.Parameter(torch.randn(b, a, height, width))
+        self.bias = nn.Parameter(torch.zeros(b)) if active or bias is not None else None
+        self.active, self.gain = active, gain * (GAIN if active else 1.0)
         self.scale = self.gain * prod(self.weight.shape[1:]) ** -0.5
+        self.bias_scale = self.gain if bias is None else bias
         self.stride, self.padding = stride, padding
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.bias is None:
-            return conv2d(x, self.weight * self.scale, None, self.stride, self.padding)
-        x = conv2d(x, self.weight * self.scale, self.bias * self.gain, self.stride, self.padding)
-        return leaky(x, self.gain)
+        bias = None if self.bias is None else self.bias * self.bias_scale
+        x = conv2d(x, self.weight * self.scale, bias, self.stride, self.padding)
+        return leaky(x, self.gain) if self.active else x
 
 
 def leaky(x: Tensor, gain: float = GAIN) -> Tensor:

@@ -41,16 +41,16 @@ class MinibatchStdDev(nn.Module):
     j + N / G, j + 2 N / G, ...; G is the largest divisor of N up to `group`.
 
     Args:
-        group: images of a group.
+        group: images of a group; None: all.
     """
 
-    def __init__(self, group: int = 4) -> None:
+    def __init__(self, group: int | None = 4) -> None:
         super().__init__()
         self.group = group
 
     def forward(self, x: Tensor) -> Tensor:
         n, _, height, width = x.shape
-        group = next(size for size in range(min(self.group, n), 0, -1) if n % size == 0)
+        group = next(size for size in range(min(self.group or n, n), 0, -1) if n % size == 0)
         groups = not_half(x).unflatten(0, (group, -1))  # [G, N / G, C, H, W]
         deviation = (groups.var(0, correction=0) + 1e-8).sqrt().mean((1, 2, 3))  # [N / G]
         return torch.cat([x, deviation.repeat(group).to(x.dtype)[:, None, None, None].expand(-1, 1, height, width)], 1)

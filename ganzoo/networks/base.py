@@ -73,6 +73,22 @@ def doubled(image_size: Size, what: str, least: int, most: int = 20) -> tuple[in
     return n, height >> n, width >> n
 
 
+def maps_by_size(n: int, side: int, maps: int, width: int) -> list[int]:
+    """Feature maps at each of n + 1 sizes, from the smallest: `maps` divided by the shorter side, but at most `width`.
+
+    Args:
+        n: how often sizes double.
+        side: the shorter one of the smallest size, in pixels.
+        maps, width: as above.
+
+    Raises:
+        ValueError: a size has none.
+    """
+    if maps < side << n:
+        raise ValueError(f"maps is {maps}, but feature maps of {side << n} pixels have maps / {side << n} channels")
+    return [min(maps // (side << i), width) for i in range(n + 1)]
+
+
 def residual_layout(image_size: Size) -> tuple[int, int, int]:
     """(n, h, w) of residual networks, n from 1 to 7: see `doubled`."""
     return doubled(image_size, "residual networks double the height and width 1 to 7 times", 1, len(UP))

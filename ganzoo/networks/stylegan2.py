@@ -17,7 +17,7 @@ from ganzoo.layers.equalised import GAIN, LARGEST, EqualisedConv2d, EqualisedLin
 from ganzoo.layers.fir import FIRBlur, FIRDown, FIRUp
 from ganzoo.layers.minibatch import MinibatchStdDev
 from ganzoo.layers.modulated import ModulatedConv2d
-from ganzoo.networks.base import doubled
+from ganzoo.networks.base import doubled, maps_by_size
 
 
 class StyleGenerator(nn.Module):
@@ -264,13 +264,6 @@ def layout(image_size: Size) -> tuple[int, int, int]:
 
 
 def feature_maps(image_size: Size, maps: int, width: int) -> list[int]:
-    """Feature maps at each size, from the smallest: `maps` divided by the shorter side, but at most `width`.
-
-    Raises:
-        ValueError: a size has none.
-    """
+    """Feature maps at each size: see `maps_by_size`."""
     n, *grid = layout(image_size)
-    side = min(grid)
-    if maps < side << n:
-        raise ValueError(f"maps is {maps}, but feature maps of {side << n} pixels have maps / {side << n} channels")
-    return [min(maps // (side << i), width) for i in range(n + 1)]
+    return maps_by_size(n, min(grid), maps, width)

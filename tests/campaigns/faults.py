@@ -153,6 +153,7 @@ def command(variant: str, kind: str, workers: bool = False) -> list[str]:
         ),
         f"{below}.image_size": 32 if variant == "FastGAN" else 16,  # its smallest size
         **({"model.group_size": 2} if "group_size" in given else {}),
+        **({"model.stable": 150, "model.fade": 300} if "fade" in given else {}),  # of 640 images
         "data.batch_size": 16,
         "data.flip": "true",
         **({"data.num_workers": 2 if workers else 0}),

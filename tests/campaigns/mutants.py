@@ -164,6 +164,12 @@ NAMED: dict[str, list[Mutant]] = {  # mutants that once survived
         Mutant("ganzoo/networks/projected.py", "z = z * (z", "z = 1.5 * z * (z"),
         Mutant("ganzoo/networks/projected.py", "nn.LeakyReLU(0.2)]", "nn.ReLU()]"),
     ],
+    "ProGAN": [
+        Mutant("ganzoo/variants/progan.py", "k / self.norm", "1 / self.norm"),
+        Mutant("ganzoo/variants/progan.py", "drift: NonNegative = 1e-3", "drift: NonNegative = 1e-2"),
+        Mutant("ganzoo/networks/progan.py", "bias=1.0", "bias=2.0"),
+        Mutant("ganzoo/functional/schedules.py", "stable + fade, images_seen - stable", "stable + fade, images_seen"),
+    ],
     "StyleGAN2": [
         Mutant("ganzoo/variants/stylegan.py", "W_DECAY = 0.998", "W_DECAY = 0.995"),
         Mutant("ganzoo/variants/stylegan2.py", "t: t[::2]", "t: t"),

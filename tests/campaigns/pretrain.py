@@ -43,7 +43,7 @@ MODELS = (
     *("wgangp/digits", "ebgan/digits", "ladderebgan/digits", "improvedgan/digits", "lapgan/digits", "pix2pix/digits"),
     *("cyclegan/digits", "acgan/digits", "infogan/digits", "sngan/digits", "projectiongan/digits"),
     *("sagan/digits", "biggan/digits", "contragan/digits", "reacgan/digits", "fastgan/digits", "projectedgan/digits"),
-    *("r3gan/digits", "stylegan2/digits", "stylegan3/digits"),
+    *("r3gan/digits", "progan/digits", "stylegan2/digits", "stylegan3/digits"),
 )
 SEED = 0
 QUICK = 500  # fakes in the evaluation that the tests repeat

@@ -33,7 +33,7 @@ LIGHT = {"BCR": {"real": 0.1, "fake": 0.1}, "ZCR": {"discriminator": 0.1}}  # wi
 SEVERAL = {"LAPGAN", "CycleGAN"}
 MIXING = {"DCGAN", "LSGAN", "WGAN", "ACGAN", "InfoGAN", "LadderEBGAN"}  # by batch norm, at the sizes of `small`
 MIXING |= {"ProjectedGAN", "FastGAN"}  # likewise
-MIXING |= {"StyleGAN2", "StyleGAN3"}  # by minibatch standard deviation
+MIXING |= {"ProGAN", "StyleGAN2", "StyleGAN3"}  # by minibatch standard deviation
 REFUSED = {
     **{kind: SEVERAL | MIXING for kind in (R1, R2, GradientPenalty)},
     BCR: SEVERAL | {"Pix2Pix", "FastGAN"},

@@ -32,6 +32,7 @@ WITHDRAWN |= {
         "reacgan",
         "fastgan",
         "projectedgan",
+        "progan",
         "r3gan",
         "stylegan2",
         "stylegan3",
