@@ -30,7 +30,8 @@ Tiles = Annotated[int, Limits(1, 100)]
 
 
 class Samples(BatchEndCallback):
-    """Writes `reals.png`, `samples/<step>.png` and, at the end, `interpolation.png` and `samples.mp4`.
+    """Writes `reals.png`, `samples/<step>.png` and, at the end, `interpolation.png`, `samples.mp4` and, for variants
+    with truncation or style mixing, `truncation.png` and `mixing.png`.
 
     They go to the trainer's log folder, and to loggers that accept them. A translator's grids show held-out sources,
     their translations below and, for paired data, the targets below those.
@@ -104,7 +105,8 @@ class Samples(BatchEndCallback):
             self._draw(trainer, pl_module)
         model = cast(GANModule, pl_module)
         if model.source_channels is None:
-            self._show(trainer, "interpolation", self._grid(interpolation(model, self.rows, self.columns)))
+            for name, images in final_grids(model, self.rows, self.columns).items():
+                self._show(trainer, name, self._grid(images))
         frames = sorted((self.folder / "samples").glob("*.png"))
         if self.video_fps and len(frames) > 1:
             with warn_on_oserror(video):
@@ -160,9 +162,47 @@ class Samples(BatchEndCallback):
         log_image(trainer, key, image)
 
 
+def final_grids(model: GANModule, rows: int, columns: int) -> dict[str, Tensor]:
+    """Images [rows * columns, C, H, W] of the grids that a generator of latents can show."""
+    found = {"interpolation": interpolation(model, rows, columns)}
+    if type(model).truncate is not GANModule.truncate:
+        found["truncation"] = truncations(model, rows, columns)
+    if callable(getattr(model, "mix", None)) and rows > 1 and columns > 1:
+        found["mixing"] = mixtures(model, rows, columns)
+    return found
+
+
+def truncations(model: GANModule, rows: int, columns: int) -> Tensor:
+    """Images of fixed seeds, one per row, with truncations up to 1, the same in a column."""
+    z, given = fixed(model, 0, rows)
+    images = [model.generate(model.truncate(z, (i + 1) / columns), given) for i in range(columns)]
+    return torch.stack(images, 1).flatten(0, 1)
+
+
+def mixtures(model: Any, rows: int, columns: int) -> Tensor:
+    """A first column and a first row of images, and in each other place the coarse styles of its row's image with the
+    fine styles of its column's: the layers of G are divided in halves."""
+    sources = fixed(model, 0, rows - 1), fixed(model, rows - 1, columns - 1)
+    left, top = (model.generate(z, given) for z, given in sources)
+    coarse, fine = ({"z": z, **given} for z, given in sources)
+    lines = [torch.ones_like(top[:1]), top]
+    for i in range(rows - 1):
+        row = tree_map(lambda t, i=i: t[i : i + 1].expand(columns - 1, *t.shape[1:]), coarse)
+        lines += [left[i : i + 1], model.mix(row, fine, model.generator.synthesis.layers // 2)]
+    return torch.cat(lines)
+
+
+def fixed(model: GANModule, first: int, n: int) -> tuple[Latent, Batch]:
+    """Latents of n consecutive seeds and, if the model takes them, labels in turn."""
+    seeds, usual, given = range(first, first + n), model.trained_labels(), Batch()
+    if usual:
+        given["label"] = torch.tensor([usual[i % len(usual)] for i in seeds], device=model.device)
+    return model.seeded(seeds), given
+
+
 def interpolation(model: GANModule, rows: int, columns: int) -> Tensor:
     """Images [rows * columns, C, H, W] on straight lines between latents of fixed seeds; one class per row."""
-    start, end = model.seeded(range(rows)), model.seeded(range(rows, 2 * rows))
+    (start, given), (end, _) = fixed(model, 0, rows), fixed(model, rows, rows)
     steps = torch.linspace(0, 1, columns, device=model.device)
 
     def line(a: Tensor, b: Tensor) -> Tensor:
@@ -171,12 +211,8 @@ def interpolation(model: GANModule, rows: int, columns: int) -> Tensor:
         t = steps.view(1, -1, *[1] * (a.ndim - 1)).to(a.dtype)
         return torch.lerp(a[:, None], b[:, None], t).flatten(0, 1)
 
-    given: Batch = {}
-    if model.num_classes is not None:
-        usual = model.trained_labels()
-        labels = [usual[row % len(usual)] for row in range(rows)]
-        given["label"] = torch.tensor(labels, device=model.device).repeat_interleave(columns)
-    return model.generate(tree_map(line, start, end), given)
+    labels = tree_map(lambda y: y.repeat_interleave(columns), given)
+    return model.generate(tree_map(line, start, end), labels)
 
 
 def log_image(trainer: Trainer, key: str, image: Image.Image) -> None:

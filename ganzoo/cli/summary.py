@@ -18,6 +18,8 @@ CONTENTS = {
     "samples": "sample grids during training, from fixed latents",
     "samples.mp4": "the sample grids as a video",
     "interpolation.png": "interpolations between latents",
+    "truncation.png": "latents truncated less and less",
+    "mixing.png": "coarse styles of the left images with fine styles of the top images",
     "reals.png": "training images",
     "metrics.jsonl": "losses and scores",
     "tensorboard": "losses, scores and pictures: tensorboard --logdir runs",

@@ -117,6 +117,20 @@ class StyleGAN2(StyleGAN):
         w = g.mapping(batch["z"], y)
         return g.synthesis.mixed(w, g.mapping(other, y), first) if self.mixing else g.synthesis.repeated(w)
 
+    @torch.no_grad()
+    def mix(self, coarse: Batch, fine: Batch, first: int) -> Tensor:
+        """Samples [N, C, H, W] in [-1, 1] with the styles of one latent, and from a layer on with those of another.
+
+        Args:
+            coarse: `z` [N, z_dim], and `label` [N] if there are labels, of the layers below `first`.
+            fine: the same of the other layers.
+            first: a layer of G, from 0 (all of them are `fine`) to 2 log2(image_size) - 2 for squares (none).
+        """
+        with self.sampler() as network:
+            w, other = (network.mapping(batch["z"], self.labels(batch)) for batch in (coarse, fine))
+            mixed = network.synthesis.mixed(w, other, torch.full((len(w),), first, device=w.device))
+            return network.synthesis(mixed).float().clamp(-1, 1)
+
     def draw(self, n: int, generator: torch.Generator) -> Batch:
         layers, device = self.generator.synthesis.layers, generator.device
         first = torch.randint(1, layers, (n,), device=device, generator=generator)

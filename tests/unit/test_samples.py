@@ -14,11 +14,12 @@ from PIL import Image
 
 import ganzoo
 from ganzoo.callbacks.progress import clock, short, status
-from ganzoo.callbacks.samples import Samples, interpolation
+from ganzoo.callbacks.samples import Samples, final_grids, fixed, interpolation, mixtures, truncations
 from ganzoo.core.drawing import animation, picture, write_video
 from ganzoo.core.pixels import to_uint8
 from ganzoo.data import Gaussians
 from ganzoo.testing import fit
+from tests.variants import small
 
 TINY = {"image_size": 8, "channels": 1, "width": 4}
 
@@ -88,6 +89,37 @@ def test_interpolation_begins_and_ends_at_its_latents():
     assert images.shape == (10, 1, 8, 8)
     ends = model.generate(model.seeded([0, 1, 2, 3]))
     torch.testing.assert_close(images[[0, 5, 4, 9]], ends, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["BigGAN", "StyleGAN2"])
+def test_truncations_have_a_seed_per_row_and_a_level_per_column(name):
+    model = getattr(ganzoo, name)(**small(name)).eval()
+    model.generator.apply(lambda m: m.w_mean.normal_() if hasattr(m, "w_mean") else None)
+    images = truncations(model, rows=2, columns=4)
+    z, given = fixed(model, 0, 2)
+    torch.testing.assert_close(images[[1, 5]], model.generate(model.truncate(z, 0.5), given), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(images[[3, 7]], model.generate(model.truncate(z, 1.0), given), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("classes", [None, 3])
+def test_mixtures_have_the_coarse_styles_of_their_row_and_the_fine_ones_of_their_column(classes):
+    model = ganzoo.StyleGAN2(**{**small("StyleGAN2"), "num_classes": classes}).eval()
+    images, g = mixtures(model, rows=3, columns=4), model.generator
+    (z, one), (other, two) = fixed(model, 0, 2), fixed(model, 2, 3)
+    assert images.shape[0] == 12 and (images[0] == 1).all()
+    torch.testing.assert_close(images[[4, 8]], model.generate(z, one), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(images[1:4], model.generate(other, two), atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        w, v = g.mapping(z, one.get("label")), g.mapping(other, two.get("label"))
+        layers = g.synthesis.repeated(w[1:]).clone()
+        layers[:, g.synthesis.layers // 2 :] = v[2]
+        torch.testing.assert_close(images[11:], g.synthesis(layers).clamp(-1, 1), atol=1e-5, rtol=1e-5)
+
+
+def test_final_grids_are_those_that_the_generator_has():
+    names = {name: set(final_grids(getattr(ganzoo, name)(**small(name)), 2, 2)) for name in ("GAN", "SAGAN", "BigGAN")}
+    assert names == {"GAN": {"interpolation"}, "SAGAN": {"interpolation"}, "BigGAN": {"interpolation", "truncation"}}
+    assert set(final_grids(ganzoo.StyleGAN2(**small("StyleGAN2")), 2, 2)) == {"interpolation", "truncation", "mixing"}
 
 
 def test_a_grid_shows_each_image_enlarged():
