@@ -478,7 +478,14 @@ EXPERIMENTS = {
         "Augmentation and LeCam with 100 and with 628 images",
         few_arms(),
         ("fid", "fid_628", "held_out_fid", "authenticity", "copying"),
-        (),
+        tuple(
+            Claim(
+                f"{option} lowers the held-out FID of {variant} with 100 images",
+                in_order("held_out_fid", f"{variant}, 100, {option}", f"{variant}, 100, none"),
+            )
+            for variant in ("DCGAN", "WGANGP")
+            for option in list(AGAINST_FEW)[1:]
+        ),
         few,
         seeds=1,
         note="Portraits of 32x32 pixels: 100, spread over 40 roles, or all 628 for training. Arms differ in their "

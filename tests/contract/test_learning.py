@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,10 @@ CLAIMS = [
     ),
     ("ring_rates", 0, "modes", {"WGANGP": 8}, {"WGANGP": 7, "WGANGP, lr 1e-3": 8, "WGAN": 8}),
     ("grid_rates", 0, "modes", {"WGANGP": 25}, {"WGANGP": 24, "WGANGP, lr 1e-3": 25, "WGAN": 25}),
+    *(
+        ("few", i, "held_out_fid", {f"{variant}, 100, {better}": 0.4}, {f"{variant}, 100, none": 0.4})
+        for i, (variant, better) in enumerate(product(("DCGAN", "WGANGP"), ("DiffAugment", "ADA", "APA", "LeCam")))
+    ),
     *(
         ("few_modern", i, "held_out_fid", {f"{better}, 100, DiffAugment": 0.4}, {f"{better}, 100, DiffAugment": 0.6})
         for i, better in enumerate(["FastGAN", "ProjectedGAN"])
