@@ -81,7 +81,7 @@ PAPER = {
         lambda: spread(progan(width=32).generator, LAYERS),
         begins(0.0, 1.0),
     ),
-    "one group, section 3": (lambda: [m.group for m in made().modules() if isinstance(m, MinibatchStdDev)], [None]),
+    "one group, section 3": (lambda: groups(made()), [None]),
     "CIFAR-10, appendix D": (lambda: (made(cifar10).norm, made(cifar10).hparams["image_size"]), (750.0, 32)),
 }
 
@@ -89,6 +89,18 @@ PAPER = {
 @pytest.mark.parametrize(("find", "number"), PAPER.values(), ids=PAPER)
 def test_numbers_of_the_paper(find, number):
     assert find() == number
+
+
+def groups(gan):
+    return [m.group for m in gan.modules() if isinstance(m, MinibatchStdDev)]
+
+
+def test_images_may_be_compared_in_groups_or_not_at_all():
+    x = torch.rand(4, 1, 8, 8)
+    alone, pairs = progan(group=1), progan(group=2)
+    assert groups(alone) == [] and groups(pairs) == [2]
+    torch.testing.assert_close(alone.discriminator(x)[:1], alone.discriminator(x[:1]))
+    torch.testing.assert_close(pairs.discriminator(x)[::2], pairs.discriminator(x[::2]))
 
 
 # Growth
