@@ -230,6 +230,20 @@ def test_the_filtered_nonlinearity_is_its_definition(up, down, size, out, radial
     torch.testing.assert_close(mapped, ours)
 
 
+def test_the_filtered_nonlinearity_keeps_a_byte_for_each_fine_sample():
+    layer = FilteredLeaky(low_pass(0.5, 0.3, 12, 2), low_pass(0.5, 0.3, 12, 2), 2, 2, 10, 8)
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.data_ptr()] = tensor.nbytes
+        return tensor
+
+    x = torch.randn(3, 2, 10, 10, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        layer(x)
+    assert sum(kept.values()) == 3 * 2 * (7 * 2 + 12) ** 2 + 2 * 12 * 4  # and the two filters
+
+
 def test_networks_have_second_derivatives():
     torch.manual_seed(0)
     g = StyleGAN3Generator(16, 1, 3, width=2, mapping_layers=1, layers=3).double()
