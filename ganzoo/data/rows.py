@@ -61,7 +61,8 @@ class Rows:
         """
         place = self.start + i * self._bytes
         if hasattr(os, "preadv"):  # without seeking: other processes and threads share the file
-            n = os.preadv(self._opened().fileno(), [out.data], place)
+            file = self._opened()  # referred to while it is read: another thread may close or replace it
+            n = os.preadv(file.fileno(), [out.data], place)
         else:
             part = np.fromfile(self.path, np.uint8, self._bytes, offset=place)
             n, out.view(np.uint8).reshape(-1)[: part.size] = part.size, part

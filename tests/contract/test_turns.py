@@ -268,7 +268,6 @@ def test_schedulers_count_batches():
 
 
 LAZY = {"StyleGAN2": ("r1_interval", "path_interval"), "StyleGAN3": ("r1_interval",)}  # of equations of their own
-LAZY = {"StyleGAN2": ("r1_interval", "path_interval")}  # variants with equations of their own, and the intervals
 FADING = {"ProGAN": {"stable": 0.0, "fade": 1000.0}}  # no change of stage, which needs new graphs
 
 

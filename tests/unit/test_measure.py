@@ -82,6 +82,9 @@ class Toy(nn.Module):
 class Conditional(Toy):
     num_classes = 10
 
+    def trained_labels(self):
+        return list(range(10))
+
 
 class Still(GANDataModule):
     """A data module with the given images in every split, except those in `empty`."""

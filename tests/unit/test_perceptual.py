@@ -58,6 +58,9 @@ class Linear(nn.Module):
         matrix = torch.randn(channels * size**2, Z, generator=torch.Generator().manual_seed(1)) * scale
         self.A, self.shape = matrix, (channels, size, size)
 
+    def trained_labels(self):
+        return list(range(self.num_classes or 0))
+
     def latent(self, n, generator=None):
         return torch.randn(n, Z, generator=generator)
 

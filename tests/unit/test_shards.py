@@ -335,6 +335,14 @@ def test_rows_are_read_at_an_offset_pickled_and_bounds_checked(tmp_path: Path) -
         two[-1]
 
 
+@pytest.mark.skipif(not hasattr(os, "preadv"), reason="other platforms open the file for each row")
+def test_a_row_is_read_while_another_thread_closes_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rows").write_bytes(bytes(range(8)))
+    data, preadv = rows.Rows(tmp_path / "rows", 0, (2, 4)), os.preadv
+    monkeypatch.setattr(os, "preadv", lambda *given: data.close() or preadv(*given))
+    assert data[1].tolist() == [4, 5, 6, 7]
+
+
 def test_benchmark_of_shards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
