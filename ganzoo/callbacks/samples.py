@@ -181,14 +181,14 @@ def truncations(model: GANModule, rows: int, columns: int) -> Tensor:
 
 def mixtures(model: Any, rows: int, columns: int) -> Tensor:
     """A first column and a first row of images, and in each other place the coarse styles of its row's image with the
-    fine styles of its column's: the layers of G are divided in halves."""
+    fine styles of its column's."""
     sources = fixed(model, 0, rows - 1), fixed(model, rows - 1, columns - 1)
     left, top = (model.generate(z, given) for z, given in sources)
     coarse, fine = ({"z": z, **given} for z, given in sources)
     lines = [torch.ones_like(top[:1]), top]
     for i in range(rows - 1):
         row = tree_map(lambda t, i=i: t[i : i + 1].expand(columns - 1, *t.shape[1:]), coarse)
-        lines += [left[i : i + 1], model.mix(row, fine, model.generator.synthesis.layers // 2)]
+        lines += [left[i : i + 1], model.mix(row, fine)]
     return torch.cat(lines)
 
 

@@ -21,10 +21,7 @@ def growth(images_seen: int, doublings: int, stable: float, fade: float) -> tupl
     if images_seen < stable:
         return 0, 1.0
     length, since = stable + fade, images_seen - stable
-    before = (
-        doublings if length * doublings <= since else int(since // length)
-    )  # stages that have ended, besides the first
-    if before == doublings:
+    if since >= doublings * length:  # the last stage has ended, too
         return doublings, 1.0
-    share = since - before * length
-    return before + 1, share / fade if share < fade else 1.0
+    before, share = divmod(since, length)  # stages that have ended, besides the first; images of this one
+    return int(before) + 1, share / fade if share < fade else 1.0

@@ -8,7 +8,7 @@ from ganzoo.layers.base import not_half
 
 
 class PixelNorm(nn.Module):
-    """x [N, C, H, W] -> x / sqrt(mean over C of x^2 + 1e-8): the vector at each pixel has length sqrt C."""
+    """x [N, C, ...] -> x / sqrt(mean over C of x^2 + 1e-8): the vector at each pixel has length sqrt C."""
 
     def forward(self, x: Tensor) -> Tensor:
         wide = not_half(x)

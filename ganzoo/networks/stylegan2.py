@@ -17,6 +17,7 @@ from ganzoo.layers.equalised import GAIN, LARGEST, EqualisedConv2d, EqualisedLin
 from ganzoo.layers.fir import FIRBlur, FIRDown, FIRUp
 from ganzoo.layers.minibatch import MinibatchStdDev
 from ganzoo.layers.modulated import ModulatedConv2d
+from ganzoo.layers.pixelnorm import PixelNorm
 from ganzoo.networks.base import doubled, maps_by_size
 
 
@@ -87,6 +88,7 @@ class Mapping(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.embed = None if num_classes is None else EqualisedLinear(num_classes, d)
+        self.normalise = PixelNorm()
         sizes = [a + (0 if num_classes is None else d), *[d] * layers]
         self.layers = nn.Sequential(*(EqualisedLinear(m, n, rate=0.01, active=True) for m, n in pairwise(sizes)))
 
@@ -95,7 +97,7 @@ class Mapping(nn.Module):
         if self.embed is not None:
             assert y is not None and self.num_classes is not None
             inputs.append(self.embed(one_hot(y, self.num_classes).to(self.embed.weight.dtype)))
-        return self.layers(torch.cat([x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt() for x in inputs], 1))
+        return self.layers(torch.cat([self.normalise(x) for x in inputs], 1))
 
 
 class Synthesis(nn.Module):

@@ -118,16 +118,18 @@ class StyleGAN2(StyleGAN):
         return g.synthesis.mixed(w, g.mapping(other, y), first) if self.mixing else g.synthesis.repeated(w)
 
     @torch.no_grad()
-    def mix(self, coarse: Batch, fine: Batch, first: int) -> Tensor:
+    def mix(self, coarse: Batch, fine: Batch, first: int | None = None) -> Tensor:
         """Samples [N, C, H, W] in [-1, 1] with the styles of one latent, and from a layer on with those of another.
 
         Args:
             coarse: `z` [N, z_dim], and `label` [N] if there are labels, of the layers below `first`.
             fine: the same of the other layers.
-            first: a layer of G, from 0 (all of them are `fine`) to 2 log2(image_size) - 2 for squares (none).
+            first: a layer of G, from 0 (all of them are `fine`) to 2 log2(image_size) - 2 for squares (none); None: the
+                middle one.
         """
         with self.sampler() as network:
             w, other = (network.mapping(batch["z"], self.labels(batch)) for batch in (coarse, fine))
+            first = network.synthesis.layers // 2 if first is None else first
             mixed = network.synthesis.mixed(w, other, torch.full((len(w),), first, device=w.device))
             return network.synthesis(mixed).float().clamp(-1, 1)
 
