@@ -13,16 +13,16 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
 import ganzoo
 from ganzoo.checkpoint import inert
+from ganzoo.checkpoint.layouts import Layout, Networks, layout_of
 from ganzoo.checkpoint.pretrained import save_pretrained
 from ganzoo.checkpoint.sealed import CheckpointError, build
 from ganzoo.core.atomic import path_part
@@ -37,26 +37,6 @@ OTHERS = {  # how files begin that are no pickles, and what to do with them
     rb"\s*<": "is a web page, not the file behind it; download it again",
     rb"(?!\x80[\x02-\x05])": "is no pickle of Python 3; give a .pkl that the official code wrote",
 }
-UNNAMED = r"^Model\.|^(synthesis\.L\d{1,3})_\d+_\d+(?=\.)"  # parts of official names that we leave out
-Networks = dict[str, dict[str, Tensor]]
-
-
-class Layout(NamedTuple):
-    """How official code stores networks.
-
-    Attributes:
-        variant: its name here.
-        arguments: of the variant, from the networks and the options of their constructors.
-        theirs: our key and the variant's arguments -> theirs.
-        licence: of the official weights.
-        filters: the filters of our model's G that the file has, too, by their key.
-    """
-
-    variant: str
-    arguments: Callable[[Networks, dict[str, Any]], dict[str, Any]]
-    theirs: Callable[[str, Mapping[str, Any]], str]
-    licence: str
-    filters: Callable[[Any], dict[str, Tensor]] = lambda model: {}
 
 
 def convert(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> GANModule:
@@ -81,7 +61,7 @@ def convert(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> GAN
     with open_file(path, buffering=0) as file:
         networks, index, digest = _read(path, file)
     try:
-        layout = _layout(networks)
+        layout = layout_of(networks)
         model = _model(path, layout, networks, index["options"])
     except KeyError as error:
         raise CheckpointError(f"{path} is incomplete: it has no {error}; download it again") from error
@@ -147,18 +127,6 @@ def _tensors(file: BinaryIO) -> tuple[Networks, dict[str, Any]]:
     return {key: {name: tensor(*t) for name, t in of.items()} for key, of in index["networks"].items()}, index
 
 
-def _layout(networks: Networks) -> Layout:
-    for key in inert.NETWORKS:
-        if key not in networks:
-            raise ValueError(f"it has no {key}; give a pickle with G, D and G_ema, as the official code writes them")
-        networks[key] = {re.sub(UNNAMED, r"\1", name): tensor for name, tensor in networks[key].items()}
-    for key, layout in LAYOUTS.items():
-        if key in networks["G"]:
-            return layout
-    known = ", ".join(layout.variant for layout in LAYOUTS.values())
-    raise ValueError(f"it has networks of other code than {known}; use that")
-
-
 def _model(path: Path, layout: Layout, networks: Networks, options: dict[str, Any]) -> GANModule:
     """The variant with the weights.
 
@@ -213,214 +181,3 @@ def _check_filter(name: str, theirs: Tensor, ours: Tensor, which: str) -> None:
     """
     if theirs.shape != ours.shape or not torch.allclose(theirs, ours, atol=1e-5):
         raise ValueError(f"{name} is another filter {which}, which ganzoo has; use the official code")
-
-
-# StyleGAN2
-
-FREE = {"z_dim", "c_dim", "w_dim", "img_resolution", "img_channels", "channel_base", "channel_max", "num_layers"}
-FREE |= {"num_ws", "embed_features", "layer_features", "cmap_dim"}  # the shapes show these, and the next are training's
-FREE |= {"num_fp16_res", "use_fp16", "fp16_channels_last", "fused_modconv_default", "w_avg_beta", "freeze_layers"}
-FREE |= {"magnitude_ema_beta"}
-VALUES: dict[str, list[Any]] = {  # of options that shapes do not show, as our networks have them
-    "activation": ["lrelu"],
-    "conv_clamp": [None, 256],  # as ours in half precision
-    "kernel_size": [3],
-    "lr_multiplier": [0.01],
-    "mbstd_num_channels": [0, 1],
-    "resample_filter": [[1, 3, 3, 1]],
-    "use_noise": [True],
-}
-
-
-def stylegan2(networks: Networks, options: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of StyleGAN2."""
-    g, d = networks["G"], networks["D"]
-    group = _group("StyleGAN2", options, {"architecture": ["skip"]})
-    images = {
-        int(m[1]): w for name, w in g.items() if (m := re.fullmatch(r"synthesis\.b(\d{1,5})\.torgb\.weight", name))
-    }
-    widths = {side: weight.shape[1] for side, weight in images.items()}
-    side, last = max(widths, default=0), d["b4.conv.weight"]
-    return {
-        **_mapping(g),
-        "image_size": side,
-        "channels": g[f"synthesis.b{side}.torgb.weight"].shape[0],
-        "maps": max(width * side for side, width in widths.items()),
-        "width": max(widths.values()),
-        "group": group if last.shape[1] > last.shape[0] else 1,
-        "residual": f"b{side}.skip.weight" in d,
-    }
-
-
-def _mapping(g: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Arguments of G's mapping.
-
-    Raises:
-        ValueError: w has another size than z.
-    """
-    embed = g.get("mapping.embed.weight")
-    latent, size = g["mapping.fc0.weight"].shape[1] - (0 if embed is None else embed.shape[0]), len(g["mapping.w_avg"])
-    if latent != size:
-        raise ValueError(f"z has {latent} numbers, w {size}, which ganzoo has alike; use the official code")
-    layers = sum(bool(re.fullmatch(r"mapping\.fc\d+\.weight", name)) for name in g)
-    return {"num_classes": None if embed is None else embed.shape[1], "z_dim": latent, "mapping_layers": layers}
-
-
-def _group(variant: str, options: dict[str, Any], of_g: dict[str, list[Any]]) -> int:
-    """Images that D compares.
-
-    Args:
-        variant: its name.
-        options: of the networks.
-        of_g: G's further options, and the values that ours has.
-
-    Raises:
-        ValueError: a network has an option that ours has not.
-    """
-    flat = {key: _flat(options.get(key, {})) for key in inert.NETWORKS}
-    for key, given in flat.items():
-        values = VALUES | ({"architecture": ["resnet", "orig"]} if key == "D" else of_g)
-        for option, value in given.items():
-            if option not in FREE | {"mbstd_group_size"} and value not in values.get(option, []):
-                raise ValueError(
-                    f"{key} has {option}={value!r}, which ganzoo's {variant} has not; use the official code"
-                )
-    return flat["D"].get("mbstd_group_size", 4)
-
-
-def _flat(options: Any) -> dict[str, Any]:
-    """Options with those of the inner modules, which are in dicts."""
-    found: dict[str, Any] = {}
-    for option, value in options.items() if isinstance(options, dict) else ():
-        found |= _flat(value) if isinstance(value, dict) else {option: value}
-    return found
-
-
-def stylegan2_key(key: str, arguments: Mapping[str, Any]) -> str:
-    """Our key of a network of StyleGAN2, and the variant's arguments -> the official key."""
-    side = arguments["image_size"]
-    layers = {"style": "affine", "strength": "noise_strength", "noise": "noise_const"}
-    parts = {"main.0": "conv0", "main.2": "conv1", "skip.1": "skip"}
-    if match := re.fullmatch(r"synthesis\.(convs|images)\.(\d+)\.(?:conv\.)?(\w+)(.*)", key):
-        kind, i, name, rest = match[1], int(match[2]), match[3], match[4]
-        block, layer = (i, "torgb") if kind == "images" else ((i + 1) // 2, f"conv{(i + 1) % 2}")
-        return f"synthesis.b{4 << block}.{layer}.{layers.get(name, name)}{rest}"
-    if match := re.fullmatch(r"blocks\.(\d+)\.(main\.0|main\.2|skip\.1)\.(.*)", key):
-        return f"b{2 * side >> int(match[1])}.{parts[match[2]]}.{match[3]}"
-    for pattern, name in {
-        r"mapping\.layers\.": "mapping.fc",
-        r"w_mean": "mapping.w_avg",
-        r"synthesis\.const": "synthesis.b4.const",
-        r"linear\.": "b4.fc.",
-        r"out\.": "b4.out.",
-        r"blocks\.0\.": f"b{side}.fromrgb.",
-        r"blocks\.\d+\.": "b4.conv.",
-    }.items():
-        key = re.sub(f"^{pattern}", name, key)
-    return key
-
-
-# StyleGAN3
-
-OF_STYLEGAN3: dict[str, list[Any]] = {
-    "conv_kernel": [1, 3],  # 1: R, with radial filters, which are compared
-    "use_radial_filters": [False, True],
-    "num_critical": [2],
-    "first_cutoff": [2],
-    "first_stopband": [2**2.1],
-    "last_stopband_rel": [2**0.3],
-    "margin_size": [10],
-    "output_scale": [0.25],
-    "filter_size": [6],
-    "lrelu_upsampling": [2],
-}
-
-
-def stylegan3(networks: Networks, options: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of StyleGAN3; D is StyleGAN2's."""
-    g, d = networks["G"], networks["D"]
-    group = _group("StyleGAN3", options, OF_STYLEGAN3)
-    found = [int(m[1]) for name in g if (m := re.fullmatch(r"synthesis\.L(\d+)\.weight", name))]
-    layers = max(found, default=0)
-    widths = {int(m[1]): w.shape[0] for name, w in d.items() if (m := re.fullmatch(r"b(\d{1,5})\.conv0\.weight", name))}
-    widths[4] = d["b4.conv.weight"].shape[0]
-    return {
-        **_mapping(g),
-        "image_size": max(widths),
-        "channels": g[f"synthesis.L{layers}.weight"].shape[0],
-        "rotation": g["synthesis.L0.weight"].shape[2] == 1,
-        "maps": max(width * side for side, width in widths.items()),
-        "width": max(widths.values()),
-        "layers": layers,
-        "group": group if d["b4.conv.weight"].shape[1] > widths[4] else 1,
-    }
-
-
-def stylegan3_key(key: str, arguments: Mapping[str, Any]) -> str:
-    """Our key of a network of StyleGAN3, and the variant's arguments -> the official key, without sizes."""
-    if not key.startswith("synthesis."):
-        return stylegan2_key(key, arguments)
-    for pattern, name in {
-        r"\.layers\.": ".L",
-        r"\.image\.(conv\.)?": f".L{arguments['layers']}.",
-        r"\.style\.": ".affine.",
-        r"\.square$": ".magnitude_ema",
-    }.items():
-        key = re.sub(pattern, name, key)
-    return key
-
-
-def stylegan3_filters(generator: Any) -> dict[str, Tensor]:
-    """G's filters by their official key, without sizes."""
-    layers = [(f"synthesis.L{i}", layer.leaky) for i, layer in enumerate(generator.synthesis.layers)]
-    first = {f"{name}.up_filter": leaky.first / leaky.up for name, leaky in layers}
-    return first | {f"{name}.down_filter": leaky.second for name, leaky in layers}
-
-
-# R3GAN
-
-
-def r3gan(networks: Networks, options: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of R3GAN."""
-    g = networks["G"]
-    start, embed = "MainLayers.0.Layers", g.get("EmbeddingLayer.weight")
-    stages = 1 + max(int(m[1]) for name in g if (m := re.match(r"MainLayers\.(\d{1,3})\.", name)))
-    inner = g[f"{start}.1.LinearLayer2.Layer.weight"]
-    latent = g[f"{start}.0.LinearLayer.weight"].shape[1] - (0 if embed is None else embed.shape[0])
-    return {
-        "image_size": g[f"{start}.0.Basis"].shape[1] << stages - 1,
-        "channels": g["AggregationLayer.Layer.weight"].shape[0],
-        "num_classes": None if embed is None else embed.shape[1],
-        "z_dim": latent,
-        "embedding": None if embed is None else embed.shape[0],
-        "width": [g[f"MainLayers.{s}.Layers.1.LinearLayer1.Layer.weight"].shape[1] for s in range(stages)],
-        "blocks": sum(bool(re.fullmatch(rf"{start}\.\d+\.LinearLayer3\.Layer\.weight", name)) for name in g),
-        "group_size": None if inner.shape[1] == inner.shape[0] else inner.shape[1],
-        "ema_half_life": 1e6,  # the paper's for FFHQ, so that there is an average
-    }
-
-
-def r3gan_key(key: str, arguments: Mapping[str, Any]) -> str:
-    """Our key of a network of R3GAN -> the official one."""
-    for pattern, name in {
-        r"^stages\.(\d+)\.(\d+)\.": r"MainLayers.\1.Layers.\2.",
-        r"conv(\d)\.bias$": r"NonLinearity\1.Bias",
-        r"conv(\d)\.weight$": r"LinearLayer\1.Layer.weight",
-        r"(Layers\.\d+)\.[01]\.weight$": r"\1.LinearLayer.Layer.weight",  # before the doubling, after the halving
-        r"\.linear\.": ".LinearLayer.",
-        r"\.basis": ".Basis",
-        r"^first\.": "ExtractionLayer.Layer.",
-        r"^out\.": "AggregationLayer.Layer.",
-        r"^(embed|table)\.": "EmbeddingLayer.",
-    }.items():
-        key = re.sub(pattern, name, key)
-    return key
-
-
-NVIDIA = "NVIDIA's own weights are under the NVIDIA Source Code License, for non-commercial use only"
-UNSTATED = "R3GAN's repository states no licence, and its code is based on StyleGAN3's, for non-commercial use only"
-LAYOUTS = {  # by a tensor of G that only this code has
-    "synthesis.b4.const": Layout("StyleGAN2", stylegan2, stylegan2_key, NVIDIA),
-    "synthesis.input.freqs": Layout("StyleGAN3", stylegan3, stylegan3_key, NVIDIA, stylegan3_filters),
-    "MainLayers.0.Layers.0.Basis": Layout("R3GAN", r3gan, r3gan_key, UNSTATED),
-}

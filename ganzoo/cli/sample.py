@@ -7,16 +7,15 @@ import os
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from ganzoo.cli import VERBS
 from ganzoo.cli.errors import Arguments, UserError, closest, number, user_errors
 from ganzoo.cli.paths import find_checkpoint, own_files
-from ganzoo.core.atomic import write_atomically
+from ganzoo.cli.writing import Parts, suffix, write
 from ganzoo.core.limits import Count, Positive, area, check_memory
 from ganzoo.core.text import composed, visible
 
@@ -94,7 +93,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         label = None if options.label is None else _label(model, options.label)
         _check(model, options.source, options.direction)
         options.bands = _bands(options, _out_channels(model, options.direction))
-        options.suffix = _suffix(options, _out_channels(model, options.direction))
+        options.suffix = suffix(options, _out_channels(model, options.direction))
         check_device(options.device)
         sources = _sources(options.source, options.n) if options.source else None
         if seeds is None:
@@ -111,7 +110,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
             model.take_standing_statistics(options.standing_statistics, truncation=options.truncation)
         parts = _parts(model, seeds, _labels(model, options, label, len(seeds)), files, options)
         try:
-            written = _write(parts, names, columns, options)
+            written = write(parts, names, columns, options)
         except OSError as error:
             raise UserError(f"--outdir {options.outdir}: {error.strerror}; choose another folder") from error
     of_class = f", class {visible(model.class_names[label])}" if label is not None and model.class_names else ""
@@ -212,22 +211,6 @@ def _bands(options: Any, channels: int | None) -> list[int] | None:
     return bands
 
 
-def _suffix(options: Any, channels: int | None) -> str:
-    """The suffix of single files: Pillow writes PNG of up to four channels, with 16 bits in grey only."""
-    if options.depth == 16 and options.format == "grid":
-        raise UserError("a grid has 8 bits per channel; use --format png or npy with --depth 16")
-    if options.format != "png" or channels is None or channels == 1 or channels <= 4 and options.depth == 8:
-        return ".png"
-    try:
-        import tifffile  # noqa: F401
-    except ImportError as error:
-        what = f"{channels} channels of {options.depth} bits"
-        raise UserError(
-            f'files of {what} are TIFF, which takes tifffile: pip install "ganzoo[tiff]", or use --format npy'
-        ) from error
-    return ".tif"
-
-
 def _sources(paths: Sequence[Path], n: int | None) -> dict[str, File]:
     """Pictures by their names without suffixes; only their headers have been read."""
     from ganzoo.data.archive import is_archive
@@ -270,7 +253,7 @@ def _open(file: File) -> None:
 
 def _parts(
     model: Any, seeds: Sequence[int], labels: Sequence[int] | None, files: Sequence[File] | None, options: Any
-) -> Iterator[tuple[Any, Any]]:
+) -> Parts:
     """Batches of sources (None without --source) and images, [N, C, H, W] in [-1, 1]."""
     import torch
 
@@ -308,106 +291,6 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = textwrap.shorten(str(error).partition(". ")[0], 60)
         raise UserError(f"--device {device}: {reason}; python -m ganzoo checks lists the devices") from error
-
-
-def _write(parts: Iterator[tuple[Any, Any]], names: Sequence[str], columns: int, options: Any) -> str:
-    """Writes the images, and returns what was written; at most one batch is in memory, except for a grid."""
-    folder, kind = options.outdir, options.format
-    single = {"grid": "grid.png", "npy": "samples.npy"}.get(kind)
-    files = [folder / name for name in ([single] if single else [f"{name}{options.suffix}" for name in names])]
-    read = {source.resolve() for source in options.source or []}
-    if not single and any(file.exists() and {file.resolve(), *file.resolve().parents} & read for file in files):
-        raise UserError(f"--outdir {folder} contains the pictures of --source; choose another folder")
-    parts = _shown(chain([next(parts)], parts), len(names))  # nothing is written if the first batch fails
-    folder.mkdir(parents=True, exist_ok=True)
-    before = {file for beside in {file.parent for file in files} for file in beside.glob(f"*{options.suffix}")}
-    replaced = ", replaced" if any(file.exists() for file in files) else ""
-    if kind == "npy":
-        write_atomically(files[0], lambda file: _write_array(file, parts, len(names), options.depth))
-    elif kind == "grid":
-        _grid(parts, columns, options.bands).save(files[0])
-    else:
-        _write_each(files, parts, options.depth)
-    what = files[0] if single else f"{folder}/{'*' if options.source else 'seed*'}{options.suffix}"
-    others = len(before - set(files))
-    return f"{what}{replaced}{f'; {folder} had {others:,} other pictures before' if others else ''}"
-
-
-def _shown(parts: Iterator[tuple[Any, Any]], n: int) -> Iterator[tuple[Any, Any]]:
-    """The same batches, with a progress bar."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-
-    from ganzoo.callbacks.base import Bar
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, transient=True) as bar:
-        task = bar.add_task("images", total=n)
-        for sources, images in parts:
-            yield sources, images
-            bar.advance(task, len(images))
-
-
-def _write_each(files: Sequence[Path], parts: Iterator[tuple[Any, Any]], depth: int) -> None:
-    from PIL import Image
-
-    from ganzoo.core.drawing import to_pil
-
-    rest = iter(files)
-    for _, images in parts:
-        tiff, wide = files[0].suffix == ".tif", depth == 16
-        drawn: Iterable[Any] = _array(images, depth) if tiff or wide else to_pil(images)
-        for image in drawn:
-            file = next(rest)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            if tiff:
-                _write_tiff(file, image)
-            else:
-                (Image.fromarray(image[..., 0]) if wide else image).save(file)
-
-
-def _write_tiff(file: Path, image: Any) -> None:
-    """Writes an array [H, W, C]; the last of 2 or 4 channels is alpha."""
-    import tifffile
-
-    channels = image.shape[2]
-    kind = "rgb" if channels in (3, 4) else "minisblack"
-    extra = ["unassalpha"] if channels in (2, 4) else [0] * (channels - 1) if channels > 4 else []
-    tifffile.imwrite(file, image, photometric=kind, planarconfig="contig", extrasamples=extra)
-
-
-def _array(images: Any, depth: int) -> Any:
-    """Images as an array [N, H, W, C] of 8 or 16 bits; points in the plane stay floats."""
-    from ganzoo.core.pixels import as_bytes, to_uint16
-
-    values = as_bytes(images)
-    if depth == 16 and not values.is_floating_point():
-        return to_uint16(images).permute(0, 2, 3, 1).contiguous().numpy().astype("uint16")
-    return values.permute(0, 2, 3, 1).contiguous().numpy()
-
-
-def _write_array(file: BinaryIO, parts: Iterator[tuple[Any, Any]], n: int, depth: int) -> None:
-    """Writes [n, H, W, C] in numpy's format, batch by batch."""
-    from numpy.lib import format as npy
-
-    for i, (_, images) in enumerate(parts):
-        array = _array(images, depth)
-        if i == 0:
-            kind = {"descr": npy.dtype_to_descr(array.dtype), "fortran_order": False, "shape": (n, *array.shape[1:])}
-            npy.write_array_header_1_0(file, kind)
-        file.write(array.data)
-
-
-def _grid(parts: Iterator[tuple[Any, Any]], columns: int, bands: Sequence[int] | None) -> Any:
-    import torch
-
-    from ganzoo.core.drawing import above, picture, shown
-    from ganzoo.core.pixels import as_bytes
-
-    sources, images = zip(*((s if s is None else as_bytes(s), as_bytes(x)) for s, x in parts), strict=True)
-    tiles = torch.cat(images)
-    if sources[0] is None:
-        return picture(tiles, columns, bands=bands)
-    return picture(above(shown(torch.cat(sources)), shown(tiles, bands), columns), columns)
 
 
 def _seeds(text: str | None, n: int | None) -> list[int] | None:

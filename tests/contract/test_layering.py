@@ -46,6 +46,7 @@ ANYTHING = {"*"}
 RULES: dict[str, tuple[set[str], set[str]]] = {
     **{name: (set(), TORCH) for name in RANK_0},
     "checkpoint/inert": (set(), set()),  # read in a small process
+    "checkpoint/layouts": ({"checkpoint/inert"}, {"torch"}),
     "core/atomic": ({"core/files"}, TORCH),
     "core/options": ({"core/limits", "core/text"}, TORCH),
     "checkpoint/tensors": ({"checkpoint/bounds", "checkpoint/pickles"}, TORCH),

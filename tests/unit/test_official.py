@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import ganzoo
-from ganzoo.checkpoint import inert, official
+from ganzoo.checkpoint import inert, layouts, official
 from ganzoo.checkpoint.sealed import CheckpointError
 from ganzoo.cli import main
 from ganzoo.networks.stylegan2 import StyleGAN2Discriminator
@@ -42,7 +42,7 @@ def of_stylegan3(wide):
     """Tensors of a D, which the file of golden numbers has not; R's G is twice as wide as D says."""
     torch.manual_seed(0)
     d = StyleGAN2Discriminator(16, 3, maps=128 if wide else 64, width=16 if wide else 8)
-    return {official.stylegan2_key(name, {"image_size": 16}): w for name, w in d.state_dict().items()}
+    return {layouts.stylegan2_key(name, {"image_size": 16}): w for name, w in d.state_dict().items()}
 
 
 def converted(content, protocol=4):
@@ -101,7 +101,7 @@ def test_arguments_follow_from_the_networks(arguments):
     before = ganzoo.StyleGAN2(**made)
     before.configure_model()
     pairs = zip(inert.NETWORKS, (before.generator, before.discriminator, before.ema), strict=True)
-    named = {key: {official.stylegan2_key(name, made): w for name, w in net.state_dict().items()} for key, net in pairs}
+    named = {key: {layouts.stylegan2_key(name, made): w for name, w in net.state_dict().items()} for key, net in pairs}
     options = {"architecture": "orig", "mbstd_num_channels": 0} if "group" in made else {}
     after = converted({key: network(of, Persistent, **options if key == "D" else {}) for key, of in named.items()})
     assert {key: after.hparams[key] for key in made} == made | {"maps": 64}

@@ -14,7 +14,7 @@ from torch.nn.functional import softplus
 
 import ganzoo
 from ganzoo.augment import ADA, DiffAugment
-from ganzoo.checkpoint.official import r3gan_key
+from ganzoo.checkpoint.layouts import r3gan_key
 from ganzoo.cli import main
 from ganzoo.functional.losses import log_fake, log_real, relativistic
 from ganzoo.functional.penalties import scores_and_squared_gradients, squared_gradients

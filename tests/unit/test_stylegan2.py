@@ -18,7 +18,7 @@ from torch.nn.functional import conv2d, softplus
 
 import ganzoo
 from ganzoo.augment import ADA
-from ganzoo.checkpoint.official import stylegan2_key
+from ganzoo.checkpoint.layouts import stylegan2_key
 from ganzoo.functional.penalties import path_lengths, squared_gradients
 from ganzoo.layers.equalised import EqualisedConv2d, EqualisedLinear, leaky
 from ganzoo.layers.minibatch import MinibatchStdDev

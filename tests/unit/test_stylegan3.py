@@ -20,7 +20,7 @@ from torch.nn.functional import conv2d, leaky_relu, softplus
 
 import ganzoo
 from ganzoo.augment import ADA
-from ganzoo.checkpoint.official import UNNAMED, stylegan3_filters, stylegan3_key
+from ganzoo.checkpoint.layouts import UNNAMED, stylegan3_filters, stylegan3_key
 from ganzoo.functional.equivariance import low_pass, radial_low_pass, translation_db
 from ganzoo.layers.filtered import FilteredLeaky
 from ganzoo.layers.minibatch import MinibatchStdDev
