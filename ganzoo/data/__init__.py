@@ -5,8 +5,9 @@ from ganzoo.data.datasets import ArrayImages, Flipped, Images
 from ganzoo.data.derived import Pairs, SemiSupervised
 from ganzoo.data.digits import Digits, MNIST5k
 from ganzoo.data.emoji import Emoji, Tones
-from ganzoo.data.folder import FolderReport, ImageFolder, scan
+from ganzoo.data.folder import ImageFolder
 from ganzoo.data.gaussians import Gaussians
+from ganzoo.data.inspection import FolderReport, scan
 from ganzoo.data.order import Loader, SequentialLoader
 from ganzoo.data.paired import PairedFolder, UnpairedFolder
 from ganzoo.data.pictures import Pictures

@@ -20,7 +20,8 @@ from ganzoo.data.archive import File, name_of
 from ganzoo.data.base import GANDataModule, Split, Workers
 from ganzoo.data.datasets import Images, Jittered, Merged, Wrapped, combine, digest_files
 from ganzoo.data.decoding import Fit, Header, find, leave_out, readable, upright
-from ganzoo.data.folder import SPLITS, FolderImages, FolderPictures, Store, StoredImages, fraction, split_folders
+from ganzoo.data.folder import FolderImages, FolderPictures, Store, StoredImages
+from ganzoo.data.labels import SPLITS, fraction, split_folders
 from ganzoo.data.order import Repeated
 from ganzoo.data.reading import Reading
 

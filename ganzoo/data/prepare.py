@@ -20,7 +20,7 @@ from ganzoo.core.text import path_of, visible
 from ganzoo.data.agreed import agreed
 from ganzoo.data.archive import File, name_of, stamp
 from ganzoo.data.decoding import Fit, find, leave_out, listing, readable
-from ganzoo.data.folder import DATASET, classify, places, split_folders
+from ganzoo.data.labels import DATASET, classify, places, split_folders
 from ganzoo.data.order import identity
 from ganzoo.data.reading import Reading
 from ganzoo.data.shards import INDEX, Entry, Index, Shard, arrow, read_index, schema, shard_file

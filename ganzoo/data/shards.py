@@ -32,7 +32,7 @@ from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split, Workers
 from ganzoo.data.datasets import Images, combine
 from ganzoo.data.decoding import Fit
-from ganzoo.data.folder import held_out, of_split
+from ganzoo.data.labels import held_out, of_split
 from ganzoo.data.rasters import MOST_BANDS
 from ganzoo.data.reading import Reading
 from ganzoo.data.rows import Rows
@@ -199,7 +199,7 @@ class Shard:
     Attributes:
         images: uint8 [N, C, H, W], each read on access.
         names: An Arrow array of N strings.
-        fraction: What determines the split (see `ganzoo.data.folder.places`), float64 [N].
+        fraction: What determines the split (see `ganzoo.data.labels.places`), float64 [N].
         crc32: uint32 [N], of the images.
         label: int64 [N], or None.
         bytes: Size of the file.

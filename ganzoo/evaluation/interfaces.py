@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from ganzoo.evaluation.determinism import ieee_float32
 
 BLOCK = 64  # images generated, read and extracted at once, for any number of processes; scores depend on it
 
+SCHEMA = "1"  # part of every fingerprint; increment if the same weights are used in another way
 EXTRACTED = {"features", "logits", "spatial"}  # possible outputs of an extractor
 Outputs = dict[str, Tensor]  # of a block, each [N, ...]: those of an extractor, "images" uint8, "labels" int64
 
@@ -71,6 +73,16 @@ class Extractor(ABC):
     @abstractmethod
     def extract(self, images: Tensor) -> Outputs:
         """The outputs of `__call__`, which has checked the images and disabled gradients and reduced precision."""
+
+
+def fingerprint(network: nn.Module, preprocessing: str) -> str:
+    """sha256 (hex) of the preprocessing's description and of each tensor of the state dict: name, dtype, shape and
+    bytes."""
+    digest = hashlib.sha256(f"{SCHEMA}\n{preprocessing}\n".encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def probe(channels: int, image_size: tuple[int, int]) -> Tensor:

@@ -26,7 +26,7 @@ from ganzoo.checkpoint import sealed
 from ganzoo.cli import main
 from ganzoo.core.module import GANModule
 from ganzoo.core.player import PLAYERS
-from ganzoo.data.folder import fraction
+from ganzoo.data.labels import fraction
 
 SEED = "seed_everything: 0\n"  # in a resolved config
 STEPS, SAVES = 40, 7  # batches per run, and between two checkpoints

@@ -35,6 +35,7 @@ DATA |= {
     "data/datasets",
     "data/order",
     "data/decoding",
+    "data/labels",
     "data/reading",
     "data/rasters",
     "data/rows",
@@ -64,6 +65,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         f"data/{name}": (DATA | {"data"}, LIGHTNING)
         for name in ("derived", "emoji", "paired", "prepare", "shards", "stacked")
     },
+    "evaluation/inception": (RANK_0 | {"evaluation/downloads", "evaluation/interfaces"}, LIGHTNING),
     "evaluation": (RANK_0 | {"evaluation/determinism", "evaluation/interfaces"}, {*LIGHTNING, "safetensors"}),
     **{f"evaluation/{name}": (RANK_0 | {"evaluation"}, LIGHTNING) for name in TOGETHER},
     "evaluation/assemble": (RANK_0 | CORE | {"data", "evaluation", "networks/features"}, TORCH),

@@ -21,18 +21,19 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 from ganzoo.data import Digits, Emoji, MNIST5k
 from ganzoo.evaluation import downloads, extractors
+from ganzoo.evaluation import inception as inception_file
 from ganzoo.evaluation.classifier import ARCHITECTURES, FACTORS, PINNED, WEIGHTS, DigitNet, pinned
 from ganzoo.evaluation.extractors import (
     Classifier,
     Custom,
     EmojiClassifier,
     Grey,
-    Inception,
     Stacked,
     Torchvision,
-    fetch_inception,
     make,
 )
+from ganzoo.evaluation.inception import Inception, fetch_inception
+from ganzoo.evaluation.interfaces import fingerprint
 from tests.campaigns import classifier as command
 
 
@@ -187,7 +188,7 @@ def test_the_error_of_a_failed_download_says_what_to_do(offline):
         message = str(error.value)
         file = offline / "weights-inception-2015-12-05-6726825d.pth"
         assert "no such host at all" in message and "\n" not in message
-        assert extractors.INCEPTION in message and str(file) in message and "--weights" in message
+        assert inception_file.INCEPTION in message and str(file) in message and "--weights" in message
     with pytest.raises(FileNotFoundError, match=r"resnet18's weights .* save https://.* as .*resnet18-\w+\.pth"):
         Torchvision("resnet18")
 
@@ -202,12 +203,12 @@ def test_the_download_is_verified_and_reused(monkeypatch, tmp_path, weights, inc
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
     path = fetch_inception()
-    assert asked == [(extractors.INCEPTION, "6726825d")]
+    assert asked == [(inception_file.INCEPTION, "6726825d")]
     with weights.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     with pytest.raises(ValueError, match=f"{path} is damaged.* {found[:8]}.*delete it"):
         fetch_inception()
-    monkeypatch.setattr(extractors, "INCEPTION_HASH", found[:8])
+    monkeypatch.setattr(inception_file, "INCEPTION_HASH", found[:8])
     assert fetch_inception() == path
     assert Inception().fingerprint == inception.fingerprint
     assert len(asked) == 1
@@ -496,8 +497,8 @@ def test_grey_repeats_the_channel(inception):
 
 
 def test_make_returns_extractors_by_name(monkeypatch, inception, torchvisions):
-    monkeypatch.setattr(extractors, "fetch_inception", lambda: Path("random.pth"))
-    monkeypatch.setattr(extractors, "_inception", lambda path: {"random.pth": inception.network}[path.name])
+    monkeypatch.setattr("ganzoo.evaluation.inception.fetch_inception", lambda: Path("random.pth"))
+    monkeypatch.setattr(inception_file, "_inception", lambda path: {"random.pth": inception.network}[path.name])
     for name in extractors.NAMES:
         channels = 1 if "grey" in name or name in ARCHITECTURES else 3
         extractor = make(name, channels, (32, 32))
@@ -606,15 +607,15 @@ def test_an_extractor_adds_nothing_to_the_state_of_a_model_or_callback():
 
 def test_fingerprint_changes_with_every_part_of_the_weights():
     network = Classifier("digits").network
-    base = extractors.fingerprint(network, "x")
-    assert base == extractors.fingerprint(copy.deepcopy(network), "x") != extractors.fingerprint(network, "y")
+    base = fingerprint(network, "x")
+    assert base == fingerprint(copy.deepcopy(network), "x") != fingerprint(network, "y")
     for name in ("body.0.weight", "body.1.running_var", "head.bias"):
         other = copy.deepcopy(network)
         tensor = other.state_dict()[name].flatten()
         tensor[-1] = torch.nextafter(tensor[-1], torch.tensor(torch.inf))
-        assert extractors.fingerprint(other, "x") != base
-    assert extractors.fingerprint(copy.deepcopy(network).double(), "x") != base
-    assert extractors.fingerprint(nn.Sequential(network), "x") != base  # other parameter names
+        assert fingerprint(other, "x") != base
+    assert fingerprint(copy.deepcopy(network).double(), "x") != base
+    assert fingerprint(nn.Sequential(network), "x") != base  # other parameter names
 
 
 def test_fingerprint_depends_on_neither_threads_nor_memory_format():
@@ -623,7 +624,7 @@ def test_fingerprint_depends_on_neither_threads_nor_memory_format():
     assert Classifier("digits").fingerprint == one.fingerprint
     network = copy.deepcopy(one.network).to(memory_format=torch.channels_last)
     assert not network.body[3].weight.is_contiguous()
-    assert extractors.fingerprint(network, one.preprocessing) == one.fingerprint
+    assert fingerprint(network, one.preprocessing) == one.fingerprint
     assert one.tag == f"digits@{one.fingerprint[:4]}"
 
 
@@ -658,7 +659,7 @@ def test_on_a_gpu_fingerprints_are_the_same_and_features_close(inception):
         images = pictures(2, extractor.channels, 16)
         expected = extractor(images)
         extractor.to("cuda")
-        assert extractors.fingerprint(extractor.network, "") == extractors.fingerprint(extractor.network.cpu(), "")
+        assert fingerprint(extractor.network, "") == fingerprint(extractor.network.cpu(), "")
         outputs = extractor.to("cuda")(images.cuda())
         for key, value in expected.items():
             torch.testing.assert_close(outputs[key].cpu(), value, rtol=1e-3, atol=1e-4)

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from ganzoo.data import ImageFolder, Pictures, scan
 from ganzoo.data.decoding import header
-from ganzoo.data.folder import SPLITS, FolderImages, fraction, natural
+from ganzoo.data.folder import FolderImages
+from ganzoo.data.labels import SPLITS, fraction, natural
 from ganzoo.data.reading import Reading
 
 NOISE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -367,7 +368,7 @@ def test_bad_labels_of_stylegan(tmp_path: Path, text: str, words: str, monkeypat
     fill(tmp_path, 2)
     (tmp_path / "dataset.json").write_text(text)
     if text.isspace():
-        monkeypatch.setattr("ganzoo.data.folder.MOST_JSON", 1000)
+        monkeypatch.setattr("ganzoo.data.labels.MOST_JSON", 1000)
     with pytest.raises(ValueError, match=rf"(?s)dataset\.json .*{words}"):
         ImageFolder(str(tmp_path), 8, labels=True)
 
