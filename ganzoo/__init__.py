@@ -11,36 +11,36 @@ __version__ = "0.1.0.dev0"
 PRETRAINED = Path(__file__).parent / "pretrained"  # one folder per trained model
 
 # Imports for type checkers. At run time, a name's module is imported at the first use of the name. A new variant
-# needs one line here; `list_models` returns them in this order.
+# needs one line here; `list_models` returns them in this order, that of the papers' dates.
 if TYPE_CHECKING:
     # isort: off
     from ganzoo.variants.gan import GAN as GAN
-    from ganzoo.variants.dcgan import DCGAN as DCGAN
-    from ganzoo.variants.mlpgan import MLPGAN as MLPGAN
     from ganzoo.variants.cgan import CGAN as CGAN
-    from ganzoo.variants.lsgan import LSGAN as LSGAN
-    from ganzoo.variants.wgan import WGAN as WGAN
-    from ganzoo.variants.wgangp import WGANGP as WGANGP
+    from ganzoo.variants.lapgan import LAPGAN as LAPGAN
+    from ganzoo.variants.dcgan import DCGAN as DCGAN
+    from ganzoo.variants.improved_gan import ImprovedGAN as ImprovedGAN
+    from ganzoo.variants.infogan import InfoGAN as InfoGAN
     from ganzoo.variants.ebgan import EBGAN as EBGAN
     from ganzoo.variants.ladder_ebgan import LadderEBGAN as LadderEBGAN
-    from ganzoo.variants.improved_gan import ImprovedGAN as ImprovedGAN
-    from ganzoo.variants.lapgan import LAPGAN as LAPGAN
-    from ganzoo.variants.pix2pix import Pix2Pix as Pix2Pix
-    from ganzoo.variants.cyclegan import CycleGAN as CycleGAN
+    from ganzoo.variants.mlpgan import MLPGAN as MLPGAN
     from ganzoo.variants.acgan import ACGAN as ACGAN
-    from ganzoo.variants.infogan import InfoGAN as InfoGAN
+    from ganzoo.variants.lsgan import LSGAN as LSGAN
+    from ganzoo.variants.pix2pix import Pix2Pix as Pix2Pix
+    from ganzoo.variants.wgan import WGAN as WGAN
+    from ganzoo.variants.cyclegan import CycleGAN as CycleGAN
+    from ganzoo.variants.wgangp import WGANGP as WGANGP
+    from ganzoo.variants.progan import ProGAN as ProGAN
     from ganzoo.variants.sngan import SNGAN as SNGAN
     from ganzoo.variants.projectiongan import ProjectionGAN as ProjectionGAN
     from ganzoo.variants.sagan import SAGAN as SAGAN
     from ganzoo.variants.biggan import BigGAN as BigGAN
+    from ganzoo.variants.stylegan2 import StyleGAN2 as StyleGAN2
     from ganzoo.variants.contragan import ContraGAN as ContraGAN
+    from ganzoo.variants.fastgan import FastGAN as FastGAN
+    from ganzoo.variants.stylegan3 import StyleGAN3 as StyleGAN3
+    from ganzoo.variants.projectedgan import ProjectedGAN as ProjectedGAN
     from ganzoo.variants.reacgan import ReACGAN as ReACGAN
     from ganzoo.variants.r3gan import R3GAN as R3GAN
-    from ganzoo.variants.fastgan import FastGAN as FastGAN
-    from ganzoo.variants.projectedgan import ProjectedGAN as ProjectedGAN
-    from ganzoo.variants.progan import ProGAN as ProGAN
-    from ganzoo.variants.stylegan2 import StyleGAN2 as StyleGAN2
-    from ganzoo.variants.stylegan3 import StyleGAN3 as StyleGAN3
 
     # isort: on
     from ganzoo.checkpoint.pretrained import load as load
