@@ -142,6 +142,7 @@ def test_a_diverged_generator_is_refused(monkeypatch):
 def test_what_has_no_equivariance_is_refused_by_check(metric):
     facts = {"sizes": {}, "channels": 1, "image_size": (16, 16), "extractor": None, "num_classes": None}
     metric().check(Given(**facts, model=True, moves=True))
+    assert metric() == metric(latents=1000, moves=1, seed=0) and metric().count(5) == 1000
     for wrong, words in {
         "model": "needs a generator, but these are files",
         "moves": f"{metric.name} moves the generator's input, which no other variant than StyleGAN3 allows; evaluate a",
