@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from ganzoo.core.text import closest
 from ganzoo.evaluation import metrics
+from ganzoo.evaluation.equivariance import EQR, EQTFrac, EQTInt
 from ganzoo.evaluation.interfaces import Metric
 from ganzoo.evaluation.perceptual import PPL, ClassSimilarity, LPIPSDiversity
 from ganzoo.evaluation.sources import Reference
@@ -27,6 +28,7 @@ METRICS: dict[str, type[Metric]] = {
             LPIPSDiversity,
             ClassSimilarity,
         ),
+        *(EQTInt, EQTFrac, EQR),
     )
 }
 USUAL = ("fid", "is", "kid", "pr", "dc", "memorisation", "accuracy")  # for data without known modes

@@ -16,6 +16,7 @@ from ganzoo.evaluation.determinism import ieee_float32
 BLOCK = 64  # images generated, read and extracted at once, for any number of processes; scores depend on it
 
 SCHEMA = "1"  # part of every fingerprint; increment if the same weights are used in another way
+NOT_FINITE = "the generator's images are not finite: training may have diverged; use an earlier checkpoint"
 EXTRACTED = {"features", "logits", "spatial"}  # possible outputs of an extractor
 Outputs = dict[str, Tensor]  # of a block, each [N, ...]: those of an extractor, "images" uint8, "labels" int64
 
@@ -104,6 +105,7 @@ class Given(NamedTuple):
     split: str = "train"  # the split that "real" stands for
     truncated: bool = False  # the model's latents are truncated
     partners: bool = False  # whether the fakes translate the reals' sources, in order, and the reals are the truth
+    moves: bool = False  # the generator's input can be moved and rotated: the model has a method `moved`
 
 
 Figures = dict[str, tuple[float, float | None]]  # name -> value and its error
@@ -144,6 +146,13 @@ class Metric(ABC):
     def count(self, fakes: int) -> int:
         """Number of images, or pairs, behind its figures; part of their names."""
         return fakes
+
+    def check_generator(self, given: Given) -> None:
+        """Raises a ValueError unless the fakes come from a model that is sampled as it was trained."""
+        if not given.model:
+            raise ValueError(f"{self.name} needs a generator, but these are files; evaluate a run or a checkpoint")
+        if given.truncated:
+            raise ValueError(f"{self.name} is defined without truncation; leave one of them out")
 
     @abstractmethod
     def check(self, given: Given) -> None:

@@ -76,6 +76,7 @@ class Evaluation:
             split="" if reference is None else reference.split,
             truncated=fakes.truncation is not None,
             partners=reference is not None and reference.partners and fakes.translates,
+            moves=hasattr(fakes.model, "moved"),
         )
         self.metrics = first_before_others(lambda: _computable(asked, given, insist=metrics is not None))
         self.missing = [metric.name for metric in asked if metric not in self.metrics]

@@ -22,7 +22,7 @@ from ganzoo.core.pixels import to_float
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
 from ganzoo.evaluation.determinism import ieee_float32, seeded
-from ganzoo.evaluation.interfaces import BLOCK, Figures, Given, Metric, States
+from ganzoo.evaluation.interfaces import BLOCK, NOT_FINITE, Figures, Given, Metric, States
 
 Net = Literal["alex", "vgg"]
 
@@ -90,10 +90,7 @@ class PPL(Metric):
         return self.pairs
 
     def check(self, given: Given) -> None:
-        if not given.model:
-            raise ValueError("ppl needs a generator, but these are files; evaluate a run or a checkpoint")
-        if given.truncated:
-            raise ValueError("ppl is defined without truncation; leave one of them out")
+        self.check_generator(given)
         _check(self.name, self.net, given)
 
     def compute(self, states: States) -> Figures:
@@ -120,9 +117,7 @@ class PPL(Metric):
                 device=device,
             )
         if not mean.isfinite():
-            raise ValueError(
-                "the generator's images are not finite: training may have diverged; use an earlier checkpoint"
-            )
+            raise ValueError(NOT_FINITE)
         return {"ppl": (mean.item(), trimmed_error(kept, self.pairs))}
 
 

@@ -14,7 +14,7 @@ import torch
 
 from ganzoo.evaluation import cache
 from ganzoo.evaluation.determinism import seeded
-from ganzoo.evaluation.interfaces import BLOCK, EXTRACTED, Extractor, Outputs, probe
+from ganzoo.evaluation.interfaces import BLOCK, EXTRACTED, NOT_FINITE, Extractor, Outputs, probe
 from ganzoo.evaluation.processes import broadcast, failing_together, gather, is_first, rank_and_world
 from ganzoo.evaluation.sources import Reals, Source
 from ganzoo.evaluation.states import new_state
@@ -73,7 +73,7 @@ def _add(block: Outputs, rows: int, states: Mapping[str, Any]) -> None:
     if rows <= 0:
         return
     if "finite" in block and not block["finite"][:rows].all():
-        raise ValueError("the generator's images are not finite: training may have diverged; use an earlier checkpoint")
+        raise ValueError(NOT_FINITE)
     for name, state in states.items():
         state.update(block[_output(name)][:rows])
 

@@ -103,6 +103,8 @@ class StyleGAN3Generator(StyleGenerator):
 class AliasFreeSynthesis(nn.Module):
     """w [N, L + 2, d] -> images [N, C, H, W]: Fourier features with the style w_0, L layers, and one for the image.
 
+    `transform` [3, 3] or [N, 3, 3] replaces that of the input.
+
     Args:
         as `StyleGAN3Generator`; d is the size of w, and L is `layers`.
     """
@@ -129,8 +131,8 @@ class AliasFreeSynthesis(nn.Module):
         """w [N, d] -> [N, L + 2, d]."""
         return w[:, None].expand(-1, len(self.layers) + 2, -1)
 
-    def forward(self, w: Tensor) -> Tensor:
-        x = self.input(w[:, 0])
+    def forward(self, w: Tensor, transform: Tensor | None = None) -> Tensor:
+        x = self.input(w[:, 0], transform)
         for i, layer in enumerate(self.normalised(), 1):
             x = layer(x, w[:, i])
         return SCALE * x
@@ -159,7 +161,8 @@ class FourierInput(nn.Module):
 
     The affine layer gives r = (r_c, r_s, t_x, t_y): points are moved by t / |(r_c, r_s)|, in units of the image's side,
     and rotated by the angle of (r_c, r_s). The frequencies are constant, most of them below the band's cutoff; those
-    near or beyond the Nyquist frequency fade out. `transform` [3, 3], the identity, moves a trained network's images.
+    near or beyond the Nyquist frequency fade out. `transform` [3, 3], the identity, moves a trained network's images;
+    as an argument it may also be one for each image [N, 3, 3].
 
     Args:
         band: of the output.
@@ -186,14 +189,14 @@ class FourierInput(nn.Module):
         nn.init.zeros_(self.affine.weight)
         self.affine.bias.data[0] = 1.0
 
-    def forward(self, w: Tensor) -> Tensor:
-        r = self.affine(w)
+    def forward(self, w: Tensor, transform: Tensor | None = None) -> Tensor:
+        r, transform = self.affine(w), self.transform if transform is None else transform
         with torch.autocast(w.device.type, enabled=False):
             c, s, x, y = (r / r[:, :2].norm(dim=1, keepdim=True)).unbind(1)
             one, zero = torch.ones_like(c), torch.zeros_like(c)
             turn = torch.stack([c, -s, zero, s, c, zero, zero, zero, one], 1).unflatten(1, (3, 3))
             move = torch.stack([one, zero, -x, zero, one, -y, zero, zero, one], 1).unflatten(1, (3, 3))
-            matrix, offset = (turn @ move @ not_half(self.transform))[:, :2].split([2, 1], 2)
+            matrix, offset = (turn @ move @ not_half(transform))[:, :2].split([2, 1], 2)
             freqs = not_half(self.freqs)
             freqs, phases = freqs @ matrix, self.phases + (freqs @ offset).squeeze(2)  # [N, C, 2], [N, C]
             nyquist = self.band.rate / 2

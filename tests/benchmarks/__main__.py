@@ -33,6 +33,9 @@ MEASUREMENTS = {
     "stylegan2": Measurement(
         "styles", 12, 4, "StyleGAN2's updates, compared with a straightforward form", default=False
     ),
+    "stylegan3": Measurement(
+        "styles", 8, 2, "StyleGAN3's filtered nonlinearity, compared with the written-out form", default=False
+    ),
     "start": Measurement("training", 3, 1, "startup time in seconds"),
     "frechet": Measurement("scores", 5, 1, "Frechet distance, compared with torchmetrics and scipy"),
     "memory": Measurement("scores", 3, 1, "memory of an evaluation by number of fakes"),

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 
+from ganzoo.layers.filtered import FilteredLeaky
 from tests.benchmarks import __main__ as bench
 from tests.benchmarks import evaluation as bench_evaluation
 from tests.benchmarks import options as bench_options
@@ -74,6 +75,22 @@ def test_updates_of_stylegan2_are_compared_with_the_same_networks(run: Run, monk
         n = len(losses) // 10  # terms, for 5 pairs
         first, second = losses[:n], losses[n : 2 * n]
         assert first == pytest.approx(second, rel=1e-4) and any(first)
+
+
+def test_the_filtered_nonlinearity_is_compared_with_its_written_out_form(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_styles, "MAPS", (2, 3))
+    for size, out, up, radial in bench_styles.LAYERS.values():
+        layer = FilteredLeaky(*bench_styles._filters(up, radial), up, 2, size, out)
+        x = torch.randn(2, 3, size, size)
+        for given in (x, x.contiguous(memory_format=torch.channels_last)):
+            torch.testing.assert_close(layer(given), bench_styles.written_out(layer, out)(given))
+    raw = run("stylegan3")
+    assert raw.keys() == bench_styles.LAYERS.keys()
+    for found in raw.values():
+        assert len(found) == 8 and all(len(numbers) == (1 if "kept" in what else 2) for what, numbers in found.items())
+        assert found["kept, written out"][0] > 10 * found["kept"][0] > 0
 
 
 def test_overhead_and_step_are_measured(

@@ -1,9 +1,10 @@
-"""Low-pass filters, shifts and translation equivariance of networks (Karras et al. 2021, arXiv:2106.12423)."""
+"""Low-pass filters, shifts, rotations and equivariance of networks (Karras et al. 2021, arXiv:2106.12423)."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import leaky_relu
@@ -13,6 +14,10 @@ from ganzoo.functional.equivariance import (
     filtered_leaky_relu,
     low_pass,
     resample,
+    rotated,
+    rotation,
+    rotation_db,
+    rotation_error,
     translate,
     translation_db,
 )
@@ -124,14 +129,106 @@ def test_equivariance_in_decibels_matches_the_formula():
 
 
 def test_equivariance_of_a_generator_leaves_out_what_enters_at_the_borders():
+    """Whole pixels: those whose origin is outside. Fractions: also those for which Lanczos' filter lacks a sample."""
     x = waves(32)
-    error = (x[..., 3:29, 5:27] - x[..., 3:29, 3:25]).square().mean().item()
-    assert translation_db(lambda _: x, [(2, 0)]) == pytest.approx(10 * math.log10(4 / error))
+    error = (x[..., :-1, 2:] - x[..., 1:, :-2]).square().mean().item()
+    assert translation_db(lambda _: x, [(2, -1)]) == pytest.approx(10 * math.log10(4 / error))
+
+    def spoilt(transform):
+        y = moves(transform).clone()
+        y[..., :4], y[..., -1:], y[..., :1, :], y[..., -4:, :] = 9.0, 9.0, 9.0, 9.0
+        return y if transform[0, 2] else moves(transform)
 
     def moves(transform):
         return waves(32, *(-32 * transform[:2, 2].double()).tolist())
 
-    assert translation_db(moves, [(2, -3), (0, 1)]) > 100 > translation_db(moves, [(0.4, -1.5)]) > 25
+    assert translation_db(moves, [(2, -3), (0, 1)]) > 100 > translation_db(moves, [(1.6, -1.5)]) > 25
+    assert translation_db(spoilt, [(1.6, -1.5)]) == translation_db(moves, [(1.6, -1.5)])
+
+
+# Rotations
+
+
+def turned(size, angle, frequency=(0.17, 0.08)):
+    """A wave, rotated by an angle about the image's centre: [1, 1, size, size]."""
+    at = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
+    y, x = torch.meshgrid(at, at, indexing="ij")
+    c, s = math.cos(angle), math.sin(angle)
+    wave = torch.cos(2 * math.pi * (frequency[0] * (c * x + s * y) + frequency[1] * (c * y - s * x)) + 0.3)
+    return wave[None, None]
+
+
+def lanczos(at):
+    return np.where(np.abs(at) < 3, np.sinc(at) * np.sinc(at / 3), 0.0)
+
+
+def kernel(x, y, angle):
+    """The filter of a rotation at the points (x, y): Lanczos' along the axes, convolved with the rotated one, a sum
+    over a grid of a third of a pixel."""
+    at = np.arange(-9, 10) / 3
+    weights = lanczos(at)[:, None] * lanczos(at) / lanczos(at).sum() ** 2
+    dx, dy = np.subtract.outer(x, at)[..., None, :], np.subtract.outer(y, at)[..., None]
+    c, s = math.cos(angle), math.sin(angle)
+    return (weights * lanczos(c * dx + s * dy) * lanczos(c * dy - s * dx)).sum((-2, -1))
+
+
+@pytest.mark.parametrize("angle", [0.3, 2.5])
+def test_the_error_of_a_rotation_is_its_definition(angle):
+    side = 17
+    one, other = np.random.default_rng(0).normal(size=(2, side, side))
+    c, s, reach = math.cos(angle), math.sin(angle), 3 * (1 + abs(math.cos(angle)) + abs(math.sin(angle)))
+    at = np.arange(side) - (side - 1) / 2
+    y, x = np.meshgrid(at, at, indexing="ij")
+    beyond = [(u, v) for u in np.arange(-20, 21) for v in np.arange(-20, 21) if max(abs(u), abs(v)) > at[-1]]
+    errors = []
+    for px in at:
+        for py in at:
+            origin = c * px + s * py, c * py - s * px
+            if any(max(abs(u - p), abs(v - q)) < reach for u, v in beyond for p, q in (origin, (px, py))):
+                continue
+            found = (one * kernel(px - c * x + s * y, py - s * x - c * y, angle)).sum()
+            found -= (other * kernel(px - x, py - y, angle)).sum()
+            errors.append(found**2)
+    still, moved = (torch.from_numpy(image)[None, None] for image in (one, other))
+    assert len(errors) > 4
+    assert rotation_error(still, moved, angle).item() == pytest.approx(np.mean(errors))
+
+
+@pytest.mark.parametrize("angle", [0.4, math.pi / 4, 2.0, 5.5])
+def test_a_rotated_signal_is_recognised(angle):
+    def images(transform):
+        return turned(48, math.atan2(transform[0, 1], transform[0, 0]))
+
+    assert rotation_db(images, [angle]) > 65
+    assert rotation_db(lambda transform: images(transform.T), [angle]) < 15
+    assert rotation_db(lambda _: images(torch.eye(3)), [angle]) < 15
+
+
+def test_frequencies_that_do_not_fit_into_the_rotated_spectrum_are_not_compared():
+    """At 45 degrees, a wave in the corner of the spectrum has 0.69 cycles per pixel along an axis."""
+    angle = math.pi / 4
+    still, moved = turned(48, 0.0) + turned(48, 0.0, (0.49, 0.49)), turned(48, angle)
+    assert 10 * math.log10(4 / rotation_error(still, moved, angle)) > 35
+    assert 10 * math.log10(4 / rotation_error(moved, still, -angle)) > 35
+    assert 10 * math.log10(4 / (rotated(moved, -angle) - still)[..., 12:36, 12:36].square().mean()) < 15
+
+
+def test_a_point_is_rotated_from_x_to_y():
+    x = torch.zeros(1, 1, 33, 33)
+    x[0, 0, 16, 26] = 1.0  # to the right of the centre
+    for angle, there in ((math.pi / 2, (26, 16)), (-math.pi / 2, (6, 16)), (math.pi / 4, (23, 23))):
+        y = rotated(x, angle)
+        assert divmod(int(y.argmax()), 33) == there
+        right, down = (rotation(-angle)[:2, :2] @ torch.tensor([10.0, 0.0])).tolist()
+        assert (16 + round(down), 16 + round(right)) == there
+
+
+def test_images_that_have_no_valid_pixels_are_refused():
+    for shape in ((12, 12), (32, 24)):
+        with pytest.raises(
+            ValueError, match=f"squares of 16 pixels or more, but these images are {shape[0]}x{shape[1]}"
+        ):
+            rotation_error(torch.zeros(1, 1, *shape), torch.zeros(1, 1, *shape), 0.1)
 
 
 # Equivariance of networks

@@ -609,6 +609,7 @@ FASTER = {
     "ppl": partial(perceptual.PPL, pairs=50),
     "lpips_diversity": partial(perceptual.LPIPSDiversity, pairs=50),
     "ms_ssim": partial(perceptual.ClassSimilarity, pairs=2),
+    **{name: partial(METRICS[name], latents=3) for name in ("eqt_int", "eqt_frac", "eqr")},
 }
 
 
@@ -632,6 +633,9 @@ def test_every_metric_matches_its_declarations(name, monkeypatch):
         reference = Reference.of(Pairs(Digits(image_size=16), "edges"), "val")
         model = ganzoo.Pix2Pix(source_channels=1, channels=1, image_size=16, width=4)
         it = Evaluation(Fakes(model, 100, reals=reference.sets["real"]), reference, [name])
+    elif name.startswith("eq"):
+        model = ganzoo.StyleGAN3(**{**small("StyleGAN3"), "num_classes": None})
+        it = Evaluation(Fakes(model, 100), Reference.of(Digits(image_size=16)), [name])
     else:
         it = evaluation([name], labels=Digits().dataset("train").labels())
     report = it.run()

@@ -21,7 +21,8 @@ from torch.nn.functional import conv2d, leaky_relu, softplus
 import ganzoo
 from ganzoo.augment import ADA
 from ganzoo.checkpoint.layouts import UNNAMED, stylegan3_filters, stylegan3_key
-from ganzoo.functional.equivariance import low_pass, radial_low_pass, translation_db
+from ganzoo.functional.equivariance import low_pass, radial_low_pass, rotation_db, translation_db
+from ganzoo.functional.equivariance import rotation as turn
 from ganzoo.layers.filtered import FilteredLeaky
 from ganzoo.layers.minibatch import MinibatchStdDev
 from ganzoo.networks.stylegan3 import Band, FilteredLayer, FourierInput, StyleGAN3Generator, bands
@@ -324,6 +325,36 @@ def test_images_of_r_turn_with_their_waves():
         still, turned = images(rotation, torch.eye(3)), images(rotation, quarter)
         both = [decibels(turned, still.rot90(k, (2, 3))) for k in (1, -1)]
         assert (max(both) > 100) == equal, both
+
+
+def test_r_is_equivariant_to_rotations_by_any_angle_and_t_is_not():
+    """In decibels of EQ-R."""
+
+    def score(**arguments):
+        span = (still := images(transform=torch.eye(3), **arguments)).max() - still.min()
+        return rotation_db(lambda transform: images(transform=transform, **arguments), [0.7], span)
+
+    assert score(rotation=True) > 50
+    assert score(rotation=True, filtered=False) < 40
+    assert score(rotation=False) < 25
+
+
+@pytest.mark.parametrize("ema", [None, 100.0])
+def test_moved_images_are_those_of_the_transformed_input(ema):
+    """For each image its own transform; not clamped."""
+    gan = stylegan(num_classes=3, ema_half_life=ema)
+    gan.configure_model()
+    network = gan.ema or gan.generator
+    network.synthesis.image.bias.data += 9.0
+    z, y = gan.latent(2), torch.tensor([2, 0])
+    transforms = torch.stack([turn(0.3), turn(-1.0)])
+    moved = gan.moved(z, {"label": y}, transforms)
+    assert moved.max() > 1 and not moved.requires_grad and gan.generator.training
+    for i in (0, 1):
+        network.synthesis.input.transform.copy_(transforms[i])
+        close(gan.generate(z, {"label": y})[i], moved[i].clamp(-1, 1))
+        close(gan.eval().synthesize(network, {"z": z, "label": y})[i], moved[i])
+        gan.train()
 
 
 # The course of a batch
