@@ -22,8 +22,8 @@ class Cost(NamedTuple):
     """The cost of one training step.
 
     Attributes:
-        seconds: median over the steps after the warm-up.
-        memory: peak in bytes, of the GPU, or of the process if trained on a CPU; 0 if unknown.
+        seconds: median over the steps after the warm-up, without lazy terms unless they are due.
+        memory: peak in bytes, with all lazy terms, of the GPU, or of the process if trained on a CPU; 0 if unknown.
         images: batch size.
     """
 
@@ -39,10 +39,11 @@ def measure(model: Any, data: Any, steps: int, warm_up: int, **trainer: Any) -> 
         model: trained in place.
         data: its data module.
         steps: number of measured steps.
-        warm_up: unmeasured steps before them; the first one builds and compiles.
+        warm_up: untimed steps before them. The first one builds and compiles; in the last one, all lazy terms are due,
+            as they use the most memory in some models. From the second one on, optimizers have all their state.
         **trainer: accelerator and precision of Lightning's Trainer.
     """
-    clock = _Clock()
+    clock = _Clock(warm_up)
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "limit_val_batches": 0}
     it = Trainer(
         devices=1,
@@ -63,10 +64,14 @@ def measure(model: Any, data: Any, steps: int, warm_up: int, **trainer: Any) -> 
 
 
 class _Clock(BatchEndCallback):
-    """The wall time of each batch, including its loading."""
+    """The wall time of each batch, including its loading; all lazy terms are due in the last batch of the warm-up."""
+
+    def __init__(self, warm_up: int) -> None:
+        self.warm_up = warm_up
+        self.seconds: list[float] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        self.seconds: list[float] = []
+        self.set_due(pl_module)
         self.images, self.seen = 0, pl_module.images_seen
         self.begin = time.perf_counter()
 
@@ -76,6 +81,13 @@ class _Clock(BatchEndCallback):
         now = time.perf_counter()
         self.seconds.append(now - self.begin)
         self.images, self.seen, self.begin = pl_module.images_seen - self.seen, pl_module.images_seen, now
+        self.set_due(pl_module)
+
+    def set_due(self, model: Any) -> None:
+        if len(self.seconds) == self.warm_up - 1:
+            model.due = lambda every: True
+        else:
+            vars(model).pop("due", None)
 
 
 def _memory_of_the_process() -> int:

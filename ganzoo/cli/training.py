@@ -56,7 +56,7 @@ DRY = "--dry-run"
 CALLBACKS = {"samples": Samples, "scores": Scores, "diagnostics": Diagnostics, "checkpoint": Checkpoints}
 MORE = (
     "Arguments of a class: --model.help DCGAN, --data.help ImageFolder, --model.optimizer.help SGD. "
-    f"--trust PACKAGE: {trust.HELP}. fit --dry-run runs two batches and estimates the cost of the training."
+    f"--trust PACKAGE: {trust.HELP}. fit --dry-run runs three batches and estimates the cost of the training."
 )
 
 
@@ -377,10 +377,10 @@ def main(verb: str, arguments: Sequence[str]) -> int:
 
 
 def dry_run(cli: GANCLI) -> int:
-    """Trains two batches, prints the cost of the whole training, and leaves no files."""
+    """Trains three batches, prints the cost of the whole training, and leaves no files."""
     config, trainer = cli.config_init.trainer, cli.trainer
     with user_errors():
-        cost = measure(cli.model, cli.datamodule, 1, 1, accelerator=config.accelerator, precision=config.precision)
+        cost = measure(cli.model, cli.datamodule, 1, 2, accelerator=config.accelerator, precision=config.precision)
     steps, epochs = trainer.max_steps if trainer.max_steps > 0 else None, trainer.max_epochs or -1
     if steps is None and epochs > 0:
         steps = epochs * len(cli.datamodule.train_dataloader())

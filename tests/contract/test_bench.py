@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import math
+import multiprocessing
 import os
 import re
 import subprocess
@@ -21,6 +22,7 @@ from ganzoo.layers.filtered import FilteredLeaky
 from tests.benchmarks import __main__ as bench
 from tests.benchmarks import evaluation as bench_evaluation
 from tests.benchmarks import options as bench_options
+from tests.benchmarks import presets as bench_presets
 from tests.benchmarks import rows as bench_rows
 from tests.benchmarks import scores as bench_scores
 from tests.benchmarks import styles as bench_styles
@@ -248,6 +250,71 @@ def test_cache_at_restores_the_environment(tmp_path: Path, monkeypatch: pytest.M
         with bench_rows.cache_at(str(tmp_path)):
             assert os.environ["GANZOO_CACHE"] == str(tmp_path)
         assert os.environ.get("GANZOO_CACHE") == before
+
+
+SMALL = "stylegan2.StyleGAN2,image_size=16,width=4,maps=64,z_dim=4,mapping_layers=1"
+SPLIT = f"{SMALL},microbatches=4"
+
+
+def test_memory_of_a_step_grows_with_the_batch_and_falls_with_microbatches() -> None:
+    few, many, parts = (bench_presets.measure(*cell, "32-true") for cell in ((SMALL, 8), (SMALL, 32), (SPLIT, 32)))
+    for row in (few, many, parts):
+        assert row["peaks"].keys() == {"G", "path", "D", "R1"} and row["seconds"] > 0
+        assert row["peak"] == row["peaks"][row["where"]] > row["kept"]
+    for name in few["peaks"]:
+        more, fewer, split = (row["peaks"][name] - row["kept"] for row in (many, few, parts))
+        assert 2.5 < more / fewer < 4.5, name
+        assert 0.2 < split / more < 0.5, name
+    model = bench_presets.made(SMALL)
+    weights, state, g = (
+        sum(t.numel() for t in tensors)
+        for tensors in (model.parameters(), model.buffers(), model.generator.state_dict().values())
+    )
+    kept = 4 * weights + state + g + 8 * 3 * 16**2  # weights, gradients and Adam's moments, the averaged G, images
+    assert few["kept"] == pytest.approx(4 * kept, rel=0.05)
+
+
+def test_time_of_a_step_is_a_mean_over_a_cycle_of_lazy_terms() -> None:
+    spans = bench_presets._Spans(bench_presets.made(SMALL), bench_presets._Tensors())
+    spans.seconds = {"G": [2.0, 1.0], "path": [4.0], "D": [1.5], "R1": [16.0], "step": [30.0, 23.0]}
+    spans.every = {"G": 1, "path": 4, "D": 1, "R1": 16}
+    assert spans.mean() == 1 + 4 / 4 + 1.5 + 16 / 16 + 0.5
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "seconds", "error"), [(1, 60, "over 1 GiB"), (9, 1, "over 1 CPU s"), (9, 60, None)]
+)
+def test_a_step_over_a_limit_is_not_measured(
+    gigabytes: int, seconds: int, error: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a fork, which imports nothing, with a step that needs 2 GB and 2 s in the cases with an error."""
+
+    def measure(*asked: object) -> dict[str, Any]:
+        assert asked == (SMALL, 8, "bf16-mixed", "cpu", 3)
+        if gigabytes == 1:
+            torch.empty(2 << 30, dtype=torch.uint8)
+        while seconds == 1:
+            pass
+        return {"kept": 1e6, "peaks": {"G": 3e6, "D": 2e6}, "peak": 3e6, "where": "G", "seconds": 0.5}
+
+    context = multiprocessing.get_context("fork")
+    monkeypatch.setattr(multiprocessing, "get_context", lambda name: context)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(bench_presets, "measure", measure)
+    limits = ["--gb", str(gigabytes), "--seconds", str(seconds)]
+    asked = [SMALL, "--batch", "8", "--precision", "bf16-mixed", "--steps", "3", *limits]
+    assert bench_presets.main(asked) == 0
+    out = capsys.readouterr().out
+    assert "GPU: not measured" in out
+    shown = f"not measured: {error}" if error else "1; G 3, D 2; 3 in G; 0.50 s"
+    assert shown in out.splitlines()[-1]
+
+
+def test_presets_exist_and_an_unknown_one_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert all(callable(bench_presets.function(preset)) for preset in bench_presets.PRESETS)
+    with pytest.raises(SystemExit):
+        bench_presets.main(["stylegan2.paper257"])
+    assert "no attribute 'paper257'" in capsys.readouterr().err
 
 
 def test_no_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

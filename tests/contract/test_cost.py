@@ -34,6 +34,22 @@ def test_measured_step_time_excludes_warm_up_steps(monkeypatch):
     assert 10**8 < cost.memory < 10**11
 
 
+@pytest.mark.parametrize("warm_up", [1, 2])
+def test_lazy_terms_are_due_once_before_the_timed_steps(warm_up):
+    """They may use the most memory, but are not due in the first steps of a training."""
+    found = []
+
+    class Lazy(ganzoo.DCGAN):
+        def play(self, batch):
+            super().play(batch)
+            found.append((self.due(16), self.generator_due()))
+
+    model = Lazy(8, 1, width=4, n_critic=1000)
+    measure(model, Digits(batch_size=50), steps=2, warm_up=warm_up, accelerator="cpu")
+    usual = (False, False)
+    assert found == [*[usual] * (warm_up - 1), (True, True), usual, usual]
+
+
 def test_a_dry_run_prints_the_cost_and_writes_no_files(capsys):
     assert main(["fit", *SMALL, "--trainer.max_steps", "1000", "--dry-run"]) == 0
     first, second, third = capsys.readouterr().out.splitlines()
