@@ -46,7 +46,7 @@ def load(path: str | Path, variant: type[GANModule] | None = None, map_location:
     Args:
         path: a Lightning checkpoint; a run's folder, for its last checkpoint; a folder written by `save_pretrained`;
             or, if no such path exists, the name of a model that comes with ganzoo: `load("dcgan-digits")`. Most of
-            these are slim: their discriminators are untrained.
+            these are slim: their discriminators are untrained; `info NAME` says so.
         variant: the class, for a checkpoint of your own variant. Only the zoo's classes are found automatically: a file
             must not decide what code is imported.
         map_location: the device.
@@ -78,6 +78,7 @@ def save_pretrained(
     folder: str | Path,
     *,
     slim: bool = False,
+    averaged: bool = False,
     dtype: torch.dtype | None = None,
 ) -> Path:
     """Write `model.safetensors` (weights) and `config.json` (variant, its plain arguments, classes, how pictures
@@ -89,15 +90,20 @@ def save_pretrained(
         slim: write only the weights for sampling: the averaged generator, or the generator if there is none, and the
             model's own buffers. The model from `load` has the same samples; its generator is the averaged one, and all
             else, in particular the discriminator, is untrained.
+        averaged: write all networks, but only the averaged generator, if there is one; in the model from `load`, the
+            generator and its average both have these weights.
         dtype: of the floating-point weights in the file, such as torch.float16; None keeps theirs. `load` converts the
             rounded weights back to the model's dtype.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = {"variant": variant_name(type(model)), "arguments": dict(model.hparams)}
-    weights = _sampled(model) if slim else model.state_dict()
+    weights = model.state_dict()
     if slim:
-        config["slim"] = True
+        config["slim"], weights = True, _sampled(model)
+    elif averaged and model.ema is not None:
+        own = {name: weight for name, weight in weights.items() if _part(name) != "ema"}
+        config["averaged"], weights = True, {**own, **_sampled(model)}
     config |= from_data.stored(model)
     if dtype is not None:
         weights = {name: w.to(dtype) if w.is_floating_point() else w for name, w in weights.items()}
@@ -118,10 +124,12 @@ def _sampled(model: GANModule) -> dict[str, torch.Tensor]:
 def _completed(weights: dict[str, torch.Tensor], model: GANModule) -> dict[str, torch.Tensor]:
     """All weights of a model: the slim ones, their copies in the averaged generator, if any, and untrained others."""
     untrained = {name: w for name, w in model.state_dict().items() if _part(name) not in ("", "generator", "ema")}
-    averaged = {name.replace("generator", "ema", 1): weight for name, weight in weights.items() if _part(name)}
-    if model.ema is None:
-        averaged = {}
-    return {**untrained, **averaged, **weights}
+    return {**untrained, **({} if model.ema is None else _averaged(weights)), **weights}
+
+
+def _averaged(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The generator's weights by the names of the averaged generator's."""
+    return {n.replace("generator", "ema", 1): weight for n, weight in weights.items() if _part(n) == "generator"}
 
 
 def _part(name: str) -> str:
@@ -191,6 +199,8 @@ def _read_folder(folder: Path) -> tuple[Saved, FromData]:
         raise CheckpointError(
             f"{folder} is damaged: it is declared slim (generator only), but has {odd[0]}; write it again"
         )
+    if config.get("averaged"):
+        weights = {**_averaged(weights), **weights}
     arguments = config["arguments"]
     return Saved(config["variant"], arguments, weights, slim), _from_data(folder, config, arguments)
 

@@ -2,7 +2,7 @@
 
 A row is one arm of one experiment with one seed: `fit` with a committed config and options, and the figures of its last
 state. Each row is appended to a file when it is finished; existing rows are not run again. A failed run is a row, too.
-The page is generated from the rows alone.
+The page and its plots are generated from the rows alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from threading import Lock
 from typing import Any
 
 from ganzoo.core.environment import environment
-from tests.campaigns.learning_rows import EXPERIMENTS, LIMIT, Experiment, Figures, Found, command
+from tests.campaigns.learning_measures import LIMIT, Figures, Found, command
+from tests.campaigns.learning_plots import plot, points
+from tests.campaigns.learning_rows import EXPERIMENTS, Experiment
 
 PLACE = Path(__file__).parents[2] / ".github" / "learning"
 FIT = ["fit", "--trainer.enable_progress_bar", "false", "--samples.video_fps", "0", "--diagnostics.every_n_steps", "0"]
@@ -35,8 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--jobs", type=int, default=1, help="number of parallel trainings, of one thread each (default: 1)"
     )
     parser.add_argument("--work", type=Path, default=Path("runs/learning"), help="folder of the runs")
-    parser.add_argument("--place", type=Path, default=PLACE, help="folder of rows.jsonl and README.md")
-    parser.add_argument("--page", action="store_true", help="only write the page, from the existing rows")
+    parser.add_argument("--place", type=Path, default=PLACE, help="folder of rows.jsonl, README.md and plots")
+    parser.add_argument("--page", action="store_true", help="only write the page and its plots, from the existing rows")
     options = parser.parse_args(arguments)
     if unknown := set(options.names) - set(EXPERIMENTS):
         parser.error(f"unknown experiment {', '.join(unknown)}; choose from {', '.join(EXPERIMENTS)}")
@@ -62,12 +64,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with ThreadPoolExecutor(options.jobs) as pool:
             while left := jobs():  # a search has more jobs when its first ones are finished
                 list(pool.map(one, left))
-    (options.place / "README.md").write_text(page(read(file)))
+    write(options.place)
     return 0
+
+
+def write(place: Path) -> None:
+    """Writes README.md, and a plot for each table, from rows.jsonl."""
+    rows = read(place / "rows.jsonl")
+    (place / "README.md").write_text(page(rows))
+    rows = last(rows)
+    for name, experiment in EXPERIMENTS.items():
+        mine = [row for row in rows if row["experiment"] == name]
+        if any(row["figures"] for row in mine):
+            (place / f"{name}.png").write_bytes(plot(points(experiment, mine)))
 
 
 def read(file: Path) -> list[Row]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def last(rows: list[Row]) -> list[Row]:
+    """The last row of each arm and seed."""
+    return list({(row["experiment"], row["arm"], row["seed"]): row for row in rows}.values())
 
 
 def options_of(name: str, arm: str, seed: int) -> str:
@@ -119,13 +137,14 @@ def run(name: str, arm: str, seed: int, work: Path) -> Row:
 
 def page(rows: list[Row]) -> str:
     """All experiments as Markdown; the last row of each arm and seed counts."""
-    rows = list({(row["experiment"], row["arm"], row["seed"]): row for row in rows}.values())
+    rows = last(rows)
     parts = [
         "# Are the papers' claims reproduced?",
         "Complete trainings of committed configs on small datasets. Figures are those of the last state, never the "
         f"best. A run takes at most {LIMIT // 60} minutes on one CPU core; failed runs are counted. Cells: mean and "
         "standard deviation over the seeds, or the values if there are fewer than three. Figures of different tables, "
-        "datasets or extractors are not comparable. Written by `python -m tests.campaigns.learning` from "
+        "datasets or extractors are not comparable. Plots: a point for each run, a line at the mean of an arm. Written "
+        "by `python -m tests.campaigns.learning` from "
         "[rows.jsonl](rows.jsonl), which contains each run's command, figures and versions.",
     ]
     for name, experiment in EXPERIMENTS.items():
@@ -138,6 +157,8 @@ def page(rows: list[Row]) -> str:
         if mine and (missing := [arm for arm in experiment.arms if arm not in {row["arm"] for row in mine}]):
             parts.append(f"**Not run yet:** {'; '.join(missing)}.")
         parts += [_table(experiment, mine), _claims(experiment, mine)] if mine else ["Not run yet."]
+        if any(row["figures"] for row in mine):
+            parts.append(f"![{experiment.title}]({name}.png)")
         parts.append(f"`python -m tests.campaigns.learning {name}`")
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -1,8 +1,9 @@
 """The trained models that ganzoo ships: `python -m tests.campaigns.pretrain` trains those that are missing.
 
-Each is a committed config with seed 0, trained on one CPU thread; the last state is shipped, never the best one. An
-interrupted training is resumed; models whose config has not changed are kept. `--page` only rewrites the cards, the
-table and the pictures.
+Each is a committed config with seed 0, trained on one CPU thread; the last state is shipped, never the best one. Before
+it, short runs compare the settings of `pretrain_models.py`, and the best one is written into the config. What is
+finished is not run again, and an interrupted training is resumed; models whose config has not changed are kept.
+`--page` only rewrites the cards, the tables and the pictures.
 """
 
 from __future__ import annotations
@@ -10,15 +11,13 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import platform
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -34,21 +33,18 @@ from ganzoo.core.module import GANModule
 from ganzoo.core.pixels import to_float, to_uint8
 from ganzoo.data import GANDataModule
 from ganzoo.evaluation import evaluate
+from ganzoo.evaluation.assemble import assemble
 from ganzoo.evaluation.choice import cheap
 from ganzoo.evaluation.record import Report, made
-from tests.campaigns import pretrain_page
+from tests.campaigns import pretrain_page, pretrain_search, pretrain_wall
+from tests.campaigns.children import Children
+from tests.campaigns.pretrain_models import MODELS, Model
 
-MODELS = (
-    *("gan/digits", "dcgan/digits", "mlpgan/digits", "cgan/digits", "cgan/mnist5k", "lsgan/digits", "wgan/digits"),
-    *("wgangp/digits", "ebgan/digits", "ladderebgan/digits", "improvedgan/digits", "lapgan/digits", "pix2pix/digits"),
-    *("cyclegan/digits", "acgan/digits", "infogan/digits", "sngan/digits", "projectiongan/digits"),
-    *("sagan/digits", "biggan/digits", "contragan/digits", "reacgan/digits", "fastgan/digits", "projectedgan/digits"),
-    *("r3gan/digits", "progan/digits", "stylegan2/digits", "stylegan3/digits"),
-)
 SEED = 0
 QUICK = 500  # fakes in the evaluation that the tests repeat
 SAMPLES = 64  # compared to choose how weights are stored
 OPTIONS = ["--seed_everything", str(SEED), "--trainer.accelerator", "cpu", "--scores.final_n", "0"]
+_shipping = Lock()  # an evaluation sets torch's global state
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,39 +59,68 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--work", type=Path, default=Path("runs/pretrained"), metavar="DIR", help="folder of the trainings"
     )
     parser.add_argument(
-        "--page", action="store_true", help="only write cards, table and pictures, from the existing models"
+        "--jobs", type=int, default=1, metavar="N", help="number of parallel trainings, of one thread each (default: 1)"
+    )
+    parser.add_argument(
+        "--rows", type=Path, default=pretrain_search.ROWS, metavar="FILE", help="finished runs of the search"
+    )
+    parser.add_argument(
+        "--page", action="store_true", help="only write cards, tables and pictures, from the existing models"
     )
     options = parser.parse_args(arguments)
     try:
         configs = [] if options.page else [find_config(name) for name in options.configs]
     except UserError as error:
         parser.error(str(error))
+    problems = []
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for config in configs:
-            make(config, options.out, options.work)
+        with Children() as children, ThreadPoolExecutor(options.jobs) as pool:
+            every = [pool.submit(make, config, options.out, options.work, options.rows, children) for config in configs]
+            for made_ in every:
+                try:
+                    made_.result()
+                except SystemExit as problem:  # the others go on
+                    problems.append(str(problem))
         pretrain_page.write(options.out)
+        pretrain_wall.write(options.out)
     finally:
         torch.set_num_threads(threads)
-    return 0
+    if problems:
+        print("\n".join(dict.fromkeys(problems)), file=sys.stderr)
+    return int(bool(problems))
 
 
-def make(config: Path, out: Path, work: Path) -> Path:
-    """Trains one model and writes it, skipping what is already done; its folder."""
+def make(config: Path, out: Path, work: Path, rows: Path, children: Children) -> Path:
+    """Searches the settings of one model, trains it and writes it, skipping what is already done; its folder."""
     name = f"{config.parent.name}/{config.stem}"
-    settings = json.loads(json.dumps(yaml.safe_load(config.read_text())))
-    folder = out / name.replace("/", "-")
-    if (record := record_of(folder)) and (record["settings"], record["seed"]) == (settings, SEED):
+    model, folder = MODELS.get(name, Model()), out / name.replace("/", "-")
+    if up_to_date(folder, config):
         print(f"{folder}: up to date", file=sys.stderr)
         return folder
-    run, seconds = train(config, name, settings, work)
-    return ship(
-        run, folder, datamodule(settings["data"]), {"config": name, "settings": settings, "seed": SEED, **seconds}
-    )
+    found = pretrain_search.search(config, name, model, rows, work, children)
+    if found:
+        config.write_text(pretrain_search.hold(config.read_text(), pretrain_search.best(found)["values"]))
+    settings = settings_of(config)
+    run, seconds = train(config, name, settings, work, children)
+    facts = {"config": name, "settings": settings, "seed": SEED, **seconds, "search": found}
+    with _shipping:
+        return ship(run, folder, datamodule(settings["data"]), facts, model.whole)
 
 
-def train(config: Path, name: str, settings: dict[str, Any], work: Path) -> tuple[Path, dict[str, Any]]:
+def settings_of(config: Path) -> dict[str, Any]:
+    return json.loads(json.dumps(yaml.safe_load(config.read_text())))
+
+
+def up_to_date(folder: Path, config: Path) -> bool:
+    record = record_of(folder)
+    return bool(record) and (record["settings"], record["seed"]) == (settings_of(config), SEED)
+
+
+def train(
+    config: Path, name: str, settings: dict[str, Any], work: Path, children: Children
+) -> tuple[Path, dict[str, Any]]:
     """Trains, or resumes an interrupted training; the run's folder, and the seconds summed over all its parts."""
     digest = hashlib.sha256(json.dumps([settings, SEED], sort_keys=True).encode()).hexdigest()
     root = work / f"{name.replace('/', '-')}-{digest[:8]}"  # a changed config is a new training
@@ -107,7 +132,7 @@ def train(config: Path, name: str, settings: dict[str, Any], work: Path) -> tupl
     if (run := _newest(root)) is None or _steps(run) < settings["trainer"]["max_steps"]:
         parts.append(None)  # remains None if this process is killed
         clock.write_text(json.dumps(parts))
-        status, parts[-1] = _timed(command + ([] if run is None else ["--ckpt_path", str(run)]))
+        status, parts[-1] = children.run(command + ([] if run is None else ["--ckpt_path", str(run)]))
         clock.write_text(json.dumps(parts))
         run = _newest(root)
         if status or run is None or _steps(run) < settings["trainer"]["max_steps"]:
@@ -126,28 +151,13 @@ def _steps(run: Path) -> int:
     return read_checkpoint(find_checkpoint(str(run)))["global_step"]
 
 
-def _timed(command: Sequence[str]) -> tuple[int, dict[str, float]]:
-    """Runs a command on one thread, forwarding SIGINT and SIGTERM to it; its status and seconds."""
-    wall, before = time.perf_counter(), os.times()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, start_new_session=True)
-    stops = (signal.SIGINT, signal.SIGTERM)
-    handlers = {number: signal.signal(number, lambda sent, _: process.send_signal(sent)) for number in stops}
-    try:
-        status = process.wait()
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    cpu = sum(os.times()[2:4]) - sum(before[2:4])  # of ended children
-    return status, {"wall": time.perf_counter() - wall, "cpu": cpu}
-
-
-def ship(run: Path, folder: Path, data: GANDataModule, facts: dict[str, Any]) -> Path:
-    """Writes a run's last state, and its record, from which the card and the table are generated."""
+def ship(run: Path, folder: Path, data: GANDataModule, facts: dict[str, Any], whole: bool | None = None) -> Path:
+    """Writes a run's last state, and its record, from which the card and the table are generated; `whole` is that of
+    `Model`."""
     data.prepare_data()
     checkpoint = find_checkpoint(str(run))
     model = load(checkpoint)
-    stored = store(model, folder, data)
+    stored = store(model, folder, data, whole)
     shipped = load(folder)
     file = folder / "model.safetensors"
     record = {
@@ -167,33 +177,44 @@ def ship(run: Path, folder: Path, data: GANDataModule, facts: dict[str, Any]) ->
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         "made": {"python": platform.python_version(), **made("cpu"), "threads": 1},
         "date": datetime.now(UTC).date().isoformat(),
-        "scores": evaluate(shipped, data).as_dict(),
+        "scores": evaluate(shipped, data, figures(shipped, data)).as_dict(),
+        "held_out": evaluate(shipped, data, figures(shipped, data, "test")[:2], split="test").as_dict(),
         "quick": quick(shipped, data).as_dict(),
-        "error": error(shipped, data),
+        "error": None if stored["slim"] else error(shipped, data),
     }
     (folder / "record.json").write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
     return folder
 
 
-def store(model: GANModule, folder: Path, data: GANDataModule) -> dict[str, Any]:
+def figures(model: GANModule, data: GANDataModule, split: Any = None) -> list[str]:
+    """Names of all default metrics that can be computed, FID and KID first; KID with subsets of half the images, if
+    there are fewer than 2,000."""
+    evaluation = assemble(model, data, split=split)
+    names = [metric.name for metric in evaluation.metrics if metric.name not in ("fid", "kid")]
+    assert evaluation.reference is not None
+    return ["fid", f"kid:size={min(1000, len(evaluation.reference.sets['real']) // 2, len(evaluation.fakes))}", *names]
+
+
+def store(model: GANModule, folder: Path, data: GANDataModule, whole: bool | None = None) -> dict[str, Any]:
     """Writes the weights in the smallest faithful form, and returns which.
 
-    Only the generator, unless the model is a classifier. In half precision if no byte of 64 samples changes by more
-    than 1 of 255, which is invisible, and no class of a test image changes; otherwise unchanged.
+    Only the generator, unless the model is a classifier or `whole` says otherwise; the averaged one, if there is one.
+    In half precision if no byte of 64 samples changes by more than 1 of 255, which is invisible, and no class of a test
+    image changes; otherwise unchanged.
     """
-    before, classes = to_uint8(shots(model, data)).int(), classified(model, data)
+    slim = not (hasattr(model, "classify") if whole is None else whole)
+    before, classes = to_uint8(shots(model, data)).int(), None if slim else classified(model, data)
     for dtype, most in ((torch.float16, 1), (None, 0)):
-        save_pretrained(model, folder, slim=classes is None, dtype=dtype)
+        save_pretrained(model, folder, slim=slim, averaged=not slim, dtype=dtype)
         copy = load(folder)
         off = (to_uint8(shots(copy, data)).int() - before).abs()
-        again = classified(copy, data)
-        same = classes is None or again is None or torch.equal(classes, again)
+        same = classes is None or torch.equal(classes, classified(copy, data))
         if same and off.max() <= most:
             break
     else:
         raise RuntimeError(f"{folder}: the stored weights do not reproduce the model's samples")
     return {
-        "slim": classes is None,
+        "slim": slim,
         "dtype": "float32" if dtype is None else "float16",
         "samples_off": {"bytes": round((off > 0).double().mean().item(), 6), "by_at_most": int(off.max())},
     }
@@ -201,7 +222,7 @@ def store(model: GANModule, folder: Path, data: GANDataModule) -> dict[str, Any]
 
 def shots(model: GANModule, data: GANDataModule) -> Tensor:
     """Samples [64, C, H, W], compared to choose how weights are stored."""
-    source = None if model.source_channels is None else pretrain_page.sources(model, data, SAMPLES)
+    source = None if model.source_channels is None else pretrain_wall.sources(model, data, SAMPLES)
     return model.sample(seeds=range(SAMPLES), source=source)
 
 
@@ -211,7 +232,7 @@ def quick(model: GANModule, data: GANDataModule) -> Report:
     return evaluate(model, data, [*cheap(data), *(["accuracy"] if asked else [])], n=QUICK)
 
 
-def classified(model: Any, data: GANDataModule) -> Tensor | None:
+def classified(model: Any, data: GANDataModule) -> Any:
     """Classes [N] of the test images if the model is a classifier, else None."""
     if not hasattr(model, "classify"):
         return None

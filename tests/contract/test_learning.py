@@ -9,10 +9,13 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from ganzoo.cli.paths import additions, configs
-from tests.campaigns.learning import PLACE, main, options_of, page, read
-from tests.campaigns.learning_rows import EXPERIMENTS, command, few, in_order, since_500
+from tests.campaigns import learning_plots
+from tests.campaigns.learning import PLACE, last, main, options_of, page, read
+from tests.campaigns.learning_measures import command, few, in_order, since_500
+from tests.campaigns.learning_rows import EXPERIMENTS
 
 
 def row_of(name, arm, seed, **figures):
@@ -129,7 +132,7 @@ def test_few_images_are_compared_with_all_portraits_and_with_held_out_ones(tmp_p
         Path(options[-1]).write_text(json.dumps({"scores": [{"figure": "fid", "value": value}]}))
         return 1.0, "", ""
 
-    monkeypatch.setattr("tests.campaigns.learning_rows.command", evaluate)
+    monkeypatch.setattr("tests.campaigns.learning_measures.command", evaluate)
     scores = [{"figure": figure, "value": 0.5} for figure in ("fid", "copying")]
     (tmp_path / "scores.json").write_text(json.dumps({"scores": scores}))
     assert few(tmp_path) == {"fid": 0.5, "copying": 0.5, "fid_628": 30.0, "held_out_fid": 70.0}
@@ -217,5 +220,53 @@ def test_a_failed_command_reports_its_error():
     )
 
 
-def test_the_committed_page_matches_the_committed_rows():
-    assert (PLACE / "README.md").read_text() == page(read(Path(PLACE, "rows.jsonl")))
+def test_a_plot_shows_every_finished_run():
+    experiment = EXPERIMENTS["pyramid"]
+    rows = [row_of("pyramid", "LAPGAN", seed, fid=2.0 + seed, recall=0.5) for seed in range(3)]
+    rows += [row_of("pyramid", "GAN", 0, fid=30.0), row_of("pyramid", "DCGAN", 0)]
+    found = learning_plots.points(experiment, rows)
+    assert list(found) == list(experiment.figures)
+    assert found["fid"] == {"LAPGAN": [2.0, 3.0, 4.0], "GAN": [30.0]}, "a failed arm has no line"
+    assert found["recall"] == {"LAPGAN": [0.5] * 3, "GAN": []} and found["precision"] == {"LAPGAN": [], "GAN": []}
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [
+        ("held_out_fid", [3.0, 30.0], True),
+        ("kl", [0.01, 1.0], True),
+        ("fid", [3.0, 29.0], False),
+        ("kl", [0.0, 1.0], False),
+        ("recall", [0.01, 1.0], False),
+        ("fid", [], False),
+    ],
+)
+def test_distances_that_span_decades_have_a_logarithmic_axis(name, values, expected):
+    assert learning_plots.logarithmic(name, values) is expected
+
+
+def test_the_same_rows_give_the_same_plots_and_page(tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "rows.jsonl").write_text(json.dumps(row("WGAN", 0, correlation=0.5, fid=1.0)) + "\n")
+        assert main(["--page", "--place", str(tmp_path / folder)]) == 0
+    one, two = ({p.name: p.read_bytes() for p in (tmp_path / folder).iterdir()} for folder in ("one", "two"))
+    assert one == two and set(one) == {"README.md", "critic.png", "rows.jsonl"}
+    assert b"(critic.png)" in one["README.md"] and b"(ring.png)" not in one["README.md"]
+    changed = learning_plots.plot({"fid": {"WGAN": [2.0]}})
+    assert changed != learning_plots.plot({"fid": {"WGAN": [2.0], "GAN": [1.0]}})
+
+
+def test_the_committed_page_and_plots_match_the_committed_rows():
+    rows = read(PLACE / "rows.jsonl")
+    assert (PLACE / "README.md").read_text() == page(rows)
+    for name, experiment in EXPERIMENTS.items():
+        mine = [row for row in last(rows) if row["experiment"] == name]
+        file = PLACE / f"{name}.png"
+        assert file.exists() is any(row["figures"] for row in mine), name
+        if file.exists():
+            assert file.stat().st_size < 30_000
+            with Image.open(file) as image:
+                assert image.text["Description"] == learning_plots.digest(learning_plots.points(experiment, mine)), (
+                    f"{name} is outdated: python -m tests.campaigns.learning --page"
+                )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import ganzoo
 from ganzoo.checkpoint.pretrained import load, read, save_pretrained
@@ -21,7 +23,9 @@ from ganzoo.cli import main
 from ganzoo.cli.paths import record_of
 from ganzoo.core.pixels import to_float
 from ganzoo.data import Digits, Pairs
-from tests.campaigns import pretrain, pretrain_page
+from tests.campaigns import pretrain, pretrain_models, pretrain_page, pretrain_search, pretrain_wall
+from tests.campaigns.children import Children
+from tests.campaigns.pretrain_models import Model
 
 CONFIG = """\
 model:
@@ -45,14 +49,18 @@ trainer:
 
 
 def train_here(more: str = ""):
-    """A list of commands, and a replacement for `pretrain._timed` that runs them in this process."""
+    """A list of commands, and a replacement for `Children.run` that runs them in this process."""
     calls = []
 
-    def timed(command):
+    def run(self, command, limit=None):
         calls.append(command)
         return main([*command[3:], *more.split()]), {"wall": 2.0, "cpu": 1.0}
 
-    return calls, timed
+    return calls, run
+
+
+def started(config: str, *more: str) -> int:
+    return pretrain.main([config, "--out", "out", "--work", "work", "--rows", "rows.jsonl", *more])
 
 
 @pytest.fixture
@@ -69,10 +77,10 @@ def run(work, monkeypatch):
     """A function that runs the script on the config in this process and returns the training commands."""
 
     def run(more: str = "") -> list[list[str]]:
-        calls, timed = train_here(more)
+        calls, run_here = train_here(more)
         with monkeypatch.context() as patch:
-            patch.setattr(pretrain, "_timed", timed)
-            assert pretrain.main(["gan/digits.yaml", "--out", "out", "--work", "work"]) == 0
+            patch.setattr(Children, "run", run_here)
+            assert started("gan/digits.yaml") == (1 if more else 0)
         return calls
 
     return run
@@ -87,9 +95,9 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PL_GLOBAL_SEED", raising=False)
         patch.setattr("ganzoo.evaluation.assemble.usual_count", lambda extractor: 100)
-        patch.setattr(pretrain, "_timed", train_here()[1])
-        names = [str(folder / name) for name in ("gan/digits.yaml", "out", "work")]
-        assert pretrain.main([names[0], "--out", names[1], "--work", names[2]]) == 0
+        patch.setattr(Children, "run", train_here()[1])
+        patch.chdir(folder)
+        assert started("gan/digits.yaml") == 0
     return folder
 
 
@@ -117,6 +125,9 @@ def test_the_averaged_weights_of_the_last_step_are_stored(made):
     assert record["scores"]["subject"]["weights"] == "averaged"
     assert {"fid", "precision", "recall"} <= {score["figure"] for score in record["scores"]["scores"]}
     assert [score.name[:11] for score in pretrain_page.scores(record, "quick")] == ["fid_digits@"]
+    held = {score.figure: score.protocol for score in pretrain_page.scores(record, "held_out")}
+    assert held["fid"]["split"] == "test" and held["kid"]["settings"]["size"] == 100, "half of the 200 images"
+    assert record["search"] == []
 
 
 def test_finished_models_are_not_trained_again(made, work, run):
@@ -137,11 +148,11 @@ def test_a_changed_config_is_trained_anew(made, work, run):
     assert run() == []
 
 
-def test_training_in_parts_gives_the_same_weights(made, work, run):
+def test_training_in_parts_gives_the_same_weights(made, work, run, capsys):
     """Stopped or killed, and started again."""
-    with pytest.raises(SystemExit, match=r"gan/digits: .* run the same command to resume"):
-        run("--trainer.max_steps 2")
-    assert not Path("out").exists()
+    run("--trainer.max_steps 2")
+    assert "gan/digits: the training ended early (status 0); run the same command to resume" in capsys.readouterr().err
+    assert not Path("out/gan-digits").exists()
     clock = next(Path("work").glob("*/seconds.json"))
     clock.write_text(clock.read_text().replace("]", ", null]"))  # as left by a killed training
     (command,) = run()
@@ -161,18 +172,123 @@ def test_unknown_configs_are_refused_before_training(work, capsys):
     assert not Path("work").exists()
 
 
-def test_timed_returns_exit_status_and_seconds():
-    status, seconds = pretrain._timed([sys.executable, "-c", "sum(range(10**7)); raise SystemExit(3)"])
-    assert status == 3 and seconds["cpu"] > 0 and seconds["wall"] > 0
+def test_children_return_exit_status_and_seconds():
+    with Children() as children:
+        status, seconds = children.run([sys.executable, "-c", "sum(range(10**7)); raise SystemExit(3)"])
+        assert status == 3 and seconds["cpu"] > 0 and seconds["wall"] > 0
+        status, seconds = children.run([sys.executable, "-c", "while True: pass"], limit=1)
+        assert status == -signal.SIGKILL and seconds["cpu"] < 3
 
 
-def test_timed_forwards_ctrl_c_to_the_command():
+def test_ctrl_c_is_passed_on_to_all_children_and_no_more_are_started():
     code = "import signal, sys, time\nsignal.signal(signal.SIGINT, lambda *_: sys.exit(130))\ntime.sleep(60)"
-    before = signal.getsignal(signal.SIGINT)
-    timer = threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    status, seconds = pretrain._timed([sys.executable, "-c", code])
-    assert status == 130 and seconds["wall"] < 30 and signal.getsignal(signal.SIGINT) is before
+    before, found = signal.getsignal(signal.SIGINT), []
+    with Children() as children:
+        command = [sys.executable, "-c", code]
+        threads = [threading.Thread(target=lambda: found.append(children.run(command))) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        for thread in threads:
+            thread.join()
+        with pytest.raises(SystemExit, match="stopped"):
+            children.run(command)
+    assert [status for status, _ in found] == [130, 130] and all(seconds["wall"] < 30 for _, seconds in found)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+# The search
+
+
+SEARCHED = CONFIG.replace(
+    "  init_args:\n    hidden",
+    """\
+  init_args:
+    optimizer:
+      class_path: FusedAdam
+      init_args:
+        lr: 0.001 # to be searched
+        beta1: 0.5
+    hidden""",
+    1,
+)
+
+
+def test_a_search_writes_the_best_setting_into_the_config_before_the_training(work, monkeypatch):
+    """Two jobs: one model is searched and shipped with D, the other one's training fails."""
+    settings = pretrain_models.rates(0.00005, 0.01)
+    for name in ("gan/digits", "other/digits"):
+        monkeypatch.setitem(pretrain_models.MODELS, name, Model(6, settings, "--model.hidden 12", whole=True))
+    Path("gan/digits.yaml").write_text(SEARCHED)
+    fids, calls, (_, run_here) = {"0.00005": 7.0, "0.01": 5.0}, [], train_here()
+
+    def run(self, command, limit=None):
+        calls.append(command)
+        if limit is None:
+            return run_here(self, command)
+        folder = Path(command[command.index("--trainer.default_root_dir") + 1], "001")
+        folder.mkdir(parents=True)
+        fid = fids[command[command.index("--model.optimizer.lr") + 1]]
+        (folder / "scores.json").write_text(json.dumps({"scores": [{"figure": "fid", "value": fid}]}))
+        return 0, {"wall": 2.0, "cpu": 1.0}
+
+    monkeypatch.setattr(Children, "run", run)
+    assert started("gan/digits.yaml", "--jobs", "2") == 0
+    short = [command for command in calls if "--model.hidden" in command]
+    assert len(short) == 2 and len(calls) == 3
+    assert all(command[command.index("--trainer.max_steps") + 1] == "3" for command in short), "half of six minutes"
+    text = Path("gan/digits.yaml").read_text()
+    assert text == SEARCHED.replace("lr: 0.001 # to be searched", "lr: 0.01 # from a search")
+    record = record_of(Path("out/gan-digits"))
+    assert record["settings"]["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 0.01
+    card = Path("out/gan-digits/README.md").read_text()
+    assert "optimizer lr 0.00005: 7; optimizer lr 0.01: 5 (chosen)" in card
+    assert "fit --config gan/digits --ckpt_path gan-digits" in card
+
+    # With D, from which a training can start
+    last, model = load(next(Path("work").glob("*/*/checkpoints/last.ckpt"))), load("out/gan-digits")
+    assert not record["slim"] and record["error"] is None
+    for wanted, there in zip(last.discriminator.parameters(), model.discriminator.parameters(), strict=True):
+        assert torch.equal(wanted.half().float(), there)
+    assert torch.equal(model.sample(seeds=[1]), load(shutil.copytree("out/gan-digits", "copy")).sample(seeds=[1]))
+    quick = ["--trainer.max_steps", "1", "--scores.final_n", "0", "--samples.video_fps", "0"]
+    assert main(["fit", "--config", "gan/digits.yaml", "--ckpt_path", "out/gan-digits", *quick]) == 0
+
+    # Nothing is run again: the runs of the search belong to the config without its values
+    calls.clear()
+    assert started("gan/digits.yaml") == 0 and not calls
+    shutil.rmtree("out")
+    assert started("gan/digits.yaml") == 0 and not calls
+    Path("gan/digits.yaml").write_text(text.replace("beta1: 0.5", "beta1: 0.0"))
+    assert started("gan/digits.yaml") == 0 and len(calls) == 3, "another config: a new search"
+    assert len(Path("rows.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_failed_setting_is_a_row_and_never_chosen(work, monkeypatch, capsys):
+    monkeypatch.setitem(pretrain_models.MODELS, "gan/digits", Model(settings=pretrain_models.rates(0.001, 0.002)))
+    Path("gan/digits.yaml").write_text(SEARCHED)
+    monkeypatch.setattr(Children, "run", lambda self, command, limit=None: (2, {"wall": 2.0, "cpu": 1.0}))
+    assert started("gan/digits.yaml") == 1
+    assert "all runs of the search failed" in capsys.readouterr().err
+    rows = [json.loads(line) for line in Path("rows.jsonl").read_text().splitlines()]
+    assert [(row["fid"], row["failure"]) for row in rows] == [(None, "exit 2")] * 2
+    assert pretrain_search.best([*rows, {"setting": "c", "fid": 3.0}, {"setting": "d", "fid": 4.0}])["setting"] == "c"
+
+
+def test_values_are_written_into_the_config_and_comments_stay():
+    values = {"optimizer.lr": 0.00002, "hidden": 20}
+    text = pretrain_search.hold(SEARCHED, values)
+    assert "lr: 0.00002 # from a search" in text and "    hidden: 20\n" in text
+    assert pretrain_search.held(text, values) == values
+    assert [pretrain_search.written(value) for value in (2.0, 1.5, 0.0003, 10, "hinge")] == [
+        "2",
+        "1.5",
+        "0.0003",
+        "10",
+        "hinge",
+    ]
+    with pytest.raises(ValueError, match="no model.gamma"):
+        pretrain_search.hold(SEARCHED, {"gamma": 1})
 
 
 # How weights are stored
@@ -209,6 +325,11 @@ def test_classifiers_are_stored_with_their_discriminator(tmp_path, variant):
     assert pretrain.error(ganzoo.GAN(8, 1, 4, 16, 8, 2), data) is None
 
 
+def test_a_classifier_without_its_discriminator(tmp_path):
+    model = ganzoo.LadderEBGAN(8, 1, 10, z_dim=4, hidden=8, d_hidden=8).eval()
+    assert pretrain.store(model, tmp_path, Digits(), whole=False)["slim"]
+
+
 # Cards, page, wall
 
 
@@ -234,19 +355,67 @@ def test_the_card_states_the_facts_of_the_record(shipped):
         assert words in text
 
 
-def test_the_wall_of_a_translator_shows_sources(work):
-    """Each source above its translation."""
+def test_the_wall_of_a_translator_shows_sources_translations_and_true_images(work):
     data = {"class_path": "Pairs", "init_args": {"data": {"class_path": "Digits", "init_args": {"image_size": 8}}}}
     model = ganzoo.Pix2Pix(8, 1, 1, 4).eval()
     folder = save_pretrained(model, "pix2pix-digits", slim=True)
     Path(folder / "record.json").write_text(json.dumps({"settings": {"data": data}}))
-    image = pretrain_page.wall([folder])
-    source = pretrain_page.sources(model, Pairs(Digits(image_size=8)), 10)
-    row = pretrain_page.strip(folder)
-    assert image.size == (pretrain_page.NAMES + row.width, row.height)
-    assert row.height > 2 * pretrain_page.TILE
-    first = to_float(torch.tensor(np.asarray(row.convert("L"))[5:50:6, 5:50:6]))  # a pixel is six wide
-    assert torch.allclose(first, source[0, 0], atol=0.01)
+    image, row = pretrain_wall.wall([folder]), pretrain_wall.strip(folder)
+    assert image.size == (pretrain_wall.NAMES + row.width, row.height)
+    pixels = to_float(torch.tensor(np.asarray(row.convert("L"))))
+    images = Pairs(Digits(image_size=8)).dataset("val").__getitems__([0])
+    for place, which in ((0, "source"), (2, "image")):
+        top = 2 + place * (pretrain_wall.TILE + 2)  # a pixel is eight wide
+        shown = pixels[top : top + pretrain_wall.TILE : 8, 2 : 2 + pretrain_wall.TILE : 8]
+        assert torch.allclose(shown, to_float(images[which])[0, 0], atol=0.01), which
+
+
+def test_conditional_rows_of_the_wall_have_a_class_in_each_column(work):
+    model = ganzoo.CGAN(8, 1, num_classes=6, z_dim=4).eval()
+    folder = save_pretrained(model, "cgan-emoji", slim=True)
+    drawn = torch.tensor(np.asarray(pretrain_wall.strip(folder).convert("L")))[2:66:8, :]
+    second = drawn[:, 2 + 66 * 7 : 66 * 8 : 8]  # the eighth column
+    expected = pretrain_wall.picture(model.sample(seeds=[7], label=[1]), 1, 8).convert("L")
+    assert torch.equal(second, torch.tensor(np.asarray(expected))[:8, :8])
+
+
+def test_a_large_wall_gets_a_palette_and_a_too_large_one_is_refused():
+    noise = Image.effect_noise((200, 200), 90).convert("RGB")
+    plain = pretrain_wall.encoded(noise)
+    small = pretrain_wall.encoded(Image.merge("RGB", [Image.effect_noise((200, 200), 90) for _ in range(3)]), 60_000)
+    assert Image.open(io.BytesIO(plain)).mode == "RGB" and Image.open(io.BytesIO(small)).mode == "P"
+    assert len(small) <= 60_000
+    with pytest.raises(ValueError, match="the wall has .* show fewer columns"):
+        pretrain_wall.encoded(noise, 1000)
+
+
+def test_one_model_represents_each_variant():
+    def record(variant, config):
+        return {"variant": variant, "config": config}
+
+    records = {
+        "stylegan2-digits": record("StyleGAN2", "stylegan2/digits"),
+        "stylegan2-emoji": record("StyleGAN2", "stylegan2/emoji"),
+        "stylegan2-emoji64": record("StyleGAN2", "stylegan2/emoji64"),
+        "cgan-mnist5k": record("CGAN", "cgan/mnist5k"),
+        "gan-digits": record("GAN", "gan/digits"),
+    }
+    assert pretrain_page.one_each(records) == {"GAN": "gan-digits", "StyleGAN2": "stylegan2-emoji64"}
+
+
+def test_the_readme_names_the_model_of_each_variant(made):
+    record = record_of(made / "out/gan-digits")
+    lines = "| `GAN` | a | b | old | | |\n| `CGAN` | a | b | `cgan/digits` | | |\n"
+    score = record["scores"]["scores"][0]["value"]
+    link = "[`gan-digits`](ganzoo/pretrained/gan-digits/README.md)"
+    expected = f"| `GAN` | a | b | [`gan/digits`](configs/gan/digits.yaml) | {score:.2f} (8x8) | {link} |"
+    assert pretrain_page.readme(lines, {"gan-digits": record}).splitlines() == [expected, lines.splitlines()[1]]
+
+
+def test_a_remark_is_on_the_card_and_on_the_page(made):
+    record = {**record_of(made / "out/gan-digits"), "remark": "Faces are blurred: few steps."}
+    assert "- Faces are blurred: few steps." in pretrain_page.card("gan-digits", record)
+    assert "- [gan-digits](gan-digits/README.md): Faces are blurred" in pretrain_page.page({"gan-digits": record})
 
 
 def test_clock_formats_seconds():

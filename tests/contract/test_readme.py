@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import sys
@@ -12,6 +11,8 @@ import pytest
 
 import ganzoo
 from ganzoo.cli import VERBS, main
+from ganzoo.cli.paths import record_of
+from tests.campaigns import pretrain_page
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / ".github" / "docs"
@@ -148,10 +149,10 @@ def test_every_variant_is_documented(name):
         for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
         if line.startswith(f"| `{name}` |")
     )
-    record = ganzoo.PRETRAINED / f"{name.lower()}-digits" / "record.json"
-    if record.exists():
-        score = json.loads(record.read_text())["scores"]["scores"][0]
-        assert f"| {score['value']:.2f} ({score['protocol']['image'].split(',')[0]}) |" in row
+    records = {model: record_of(ganzoo.PRETRAINED / model) for model in ganzoo.list_pretrained()}
+    if model := pretrain_page.one_each(records).get(name):
+        score = records[model]["scores"]["scores"][0]
+        assert f"| {score['value']:.2f} ({score['protocol']['image'].split(',')[0]}) | [`{model}`]" in row
     else:
         assert row.endswith("| | |")
     assert f"{{variant}} {name}\n" in (DOCS / "variants" / f"{name.lower()}.md").read_text(encoding="utf-8")

@@ -1,0 +1,90 @@
+"""The models that `python -m tests.campaigns.pretrain` ships, and the settings that its search compares."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Model(NamedTuple):
+    """How a committed config becomes a shipped model.
+
+    Attributes:
+        minutes: CPU minutes of its training on one thread; a run of the search has three, and as many fewer steps.
+        settings: of the search, at most four: values for the same arguments of the model, by their names in the config.
+            The config holds the one with the best FID.
+        short: options for the runs of the search, for schedules that must end with them.
+        whole: whether D is shipped, too, for fine-tuning; None: if it is a classifier.
+    """
+
+    minutes: int = 15
+    settings: tuple[dict[str, Any], ...] = ()
+    short: str = ""
+    whole: bool | None = None
+
+
+def rates(*values: float) -> tuple[dict[str, Any], ...]:
+    return tuple({"optimizer.lr": value} for value in values)
+
+
+def each(keys: str, *values: tuple[Any, ...]) -> tuple[dict[str, Any], ...]:
+    """`each("a b", (1, 2), (3, 4))` is ({a: 1, b: 2}, {a: 3, b: 4})."""
+    return tuple(dict(zip(keys.split(), row, strict=True)) for row in values)
+
+
+USUAL = rates(0.0002, 0.0005, 0.001)
+TWO_RATES = each(
+    "optimizer.lr discriminator_optimizer.lr", (0.0005, 0.001), (0.0002, 0.0008), (0.0002, 0.0004), (0.001, 0.001)
+)
+GAMMAS = each("gamma", (0.1,), (0.5,), (2.0,))
+FIFTH = "--model.stable 1600 --model.fade 1600"  # of progan/emoji
+
+# Without settings: those that the learning page already compares (its tables have rows of these configs), and digits
+MODELS = {
+    "gan/emoji": Model(settings=USUAL),
+    "cgan/emoji": Model(settings=USUAL),
+    "lapgan/emoji": Model(settings=USUAL),
+    "dcgan/emoji": Model(whole=True),
+    "improvedgan/emoji": Model(
+        settings=each(
+            "objective kernels optimizer.lr",
+            ("feature-matching", 0, 0.0003),
+            ("feature-matching", 0, 0.001),
+            ("non-saturating", 16, 0.0003),
+            ("non-saturating", 16, 0.001),
+        )
+    ),
+    "infogan/emoji": Model(settings=USUAL),
+    "ebgan/emoji": Model(
+        settings=each("margin optimizer.lr", (10, 0.0005), (20, 0.0005), (40, 0.0005), (10, 0.001)),
+    ),
+    "ladderebgan/emoji": Model(
+        settings=each("margin optimizer.lr", (10, 0.0005), (100, 0.0005), (1000, 0.0005), (100, 0.001)),
+        short="--model.margin_images 60000",
+        whole=False,  # D has 3.4 MB
+    ),
+    "mlpgan/emoji": Model(settings=USUAL),
+    "acgan/emoji": Model(settings=USUAL),
+    "lsgan/emoji": Model(settings=USUAL),
+    "pix2pix/emoji": Model(settings=each("l1", (10,), (30,), (100,))),
+    "wgan/emoji": Model(
+        settings=each("n_critic optimizer.lr", (5, 0.0002), (5, 0.0005), (5, 0.001), (2, 0.0005)),
+    ),
+    "cyclegan/emoji": Model(settings=each("cycle identity", (10, 0), (10, 5), (3, 0), (3, 1.5))),
+    "wgangp/emoji": Model(),
+    "sngan/emoji": Model(settings=USUAL),
+    "projectiongan/emoji": Model(settings=USUAL),
+    "sagan/emoji": Model(settings=TWO_RATES),
+    "biggan/emoji": Model(60, TWO_RATES),
+    "contragan/emoji": Model(settings=USUAL),
+    "reacgan/emoji": Model(settings=USUAL),
+    "r3gan/emoji": Model(60, whole=True),
+    "fastgan/emoji": Model(60, whole=True),
+    "projectedgan/emoji": Model(60),
+    "progan/emoji": Model(settings=rates(0.001, 0.002, 0.003), short=FIFTH),
+    "stylegan2/emoji64": Model(60, GAMMAS, whole=True),
+    "stylegan3/emoji64": Model(60, GAMMAS),
+    # Of digits, those that tests, the theory and the notebooks load
+    "dcgan/digits": Model(),
+    "wgangp/digits": Model(),
+    "ladderebgan/digits": Model(),
+}
