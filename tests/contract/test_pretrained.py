@@ -21,8 +21,16 @@ from tests.campaigns import pretrain, pretrain_page, pretrain_search, pretrain_w
 from tests.campaigns.pretrain_models import MODELS, Model
 
 NAMES = ganzoo.list_pretrained()
-# Not trained yet
-WITHDRAWN = {name for name in pretrain.MODELS if name.endswith(("/emoji", "/emoji64"))}
+# Not trained yet, or to be trained again
+WITHDRAWN = {
+    f"{name}/emoji"
+    for name in (
+        *("gan", "cgan", "lapgan", "dcgan", "improvedgan", "infogan", "ebgan", "ladderebgan", "mlpgan", "acgan"),
+        *("lsgan", "pix2pix", "wgan", "cyclegan", "wgangp", "sngan", "projectiongan", "sagan", "biggan", "contragan"),
+        *("reacgan", "r3gan", "fastgan", "projectedgan", "progan"),
+    )
+}
+WITHDRAWN |= {"stylegan2/emoji64", "stylegan3/emoji64"}
 # To be removed when all of these are there; documents and tests then name models of emoji instead
 LEAVING = {f"{name}/digits" for name in ("cgan", "cyclegan", "ebgan", "gan", "lapgan", "lsgan", "mlpgan", "wgan")}
 LEAVING |= {"cgan/mnist5k"}
