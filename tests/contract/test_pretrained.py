@@ -56,15 +56,16 @@ def test_every_config_has_a_model_unless_withdrawn():
     assert sum(record["bytes"] for record in records if record["config"] in {*MODELS} - LEAVING - WITHDRAWN) < 2e6
 
 
-def built(name: str):
-    """The model of a config, without memory."""
+def built(name: str, **values):
+    """The model of a config, with other values of its arguments, without memory."""
     config = yaml.safe_load(configs()[name].read_text())
     variant, data = getattr(ganzoo, config["model"]["class_path"]), datamodule(config["data"])
     names = {key for cls in variant.__mro__ for key in inspect.signature(cls.__init__).parameters}
-    shape = {key: getattr(data, key, None) for key in ("image_size", "channels", "num_classes", "source_channels")}
+    shapes = {key: getattr(data, key, None) for key in ("image_size", "channels", "num_classes", "source_channels")}
+    shape = {key: value for key, value in shapes.items() if key in names and value}
     given = {key: value for key, value in config["model"]["init_args"].items() if not isinstance(value, dict | list)}
     with torch.device("meta"):
-        return variant(**{key: value for key, value in shape.items() if key in names and value}, **given)
+        return variant(**{**shape, **given, **values})
 
 
 def test_all_models_together_take_less_than_12_megabytes():
@@ -88,6 +89,9 @@ def test_the_config_holds_a_setting_of_the_search_and_that_with_the_best_fid(nam
         return
     keys = {frozenset(setting) for setting in model.settings}
     assert len(model.settings) <= 4 and len(keys) == 1, "all settings give the same arguments"
+    for setting in model.settings:
+        if values := {key: value for key, value in setting.items() if "." not in key}:
+            built(name, **values)  # they are arguments of the variant, and valid
     held = pretrain_search.held(text, model.settings[0])
     assert held in model.settings
     rows = pretrain_search.current(configs()[name], name, model, pretrain_search.ROWS)
