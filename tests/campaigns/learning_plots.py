@@ -50,7 +50,9 @@ def plot(found: Points) -> bytes:
                 panel.plot(mine, [place] * len(mine), "o", color="C0", markersize=3.5, alpha=0.7)
                 if len(mine) > 1:
                     panel.plot([statistics.mean(mine)], [place], "|", color="C1", markersize=10, markeredgewidth=1.5)
-            panel.set_xscale("log" if logarithmic(name, sum(values.values(), [])) else "linear")
+            if logarithmic(name, sum(values.values(), [])):
+                panel.set_xscale("log")
+                panel.xaxis.set_minor_formatter("")  # the labels would overlap
             panel.set_title(name, fontsize=9)
             panel.grid(alpha=0.3)
         panels[0].set_yticks(range(len(arms)), arms)

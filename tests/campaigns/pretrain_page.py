@@ -205,7 +205,10 @@ def use(name: str, record: Record) -> list[str]:
     if channels := record["source_channels"]:
         return [*lines, f"images = model.sample(source=source)  # source: [N, {channels}, H, W] in [-1, 1]"]
     if classes := record["num_classes"]:
-        return [*lines, f"images = model.sample(16, label=7)  # classes 0 to {classes - 1}; images in [-1, 1]"]
+        return [
+            *lines,
+            f"images = model.sample(16, label={min(7, classes - 1)})  # classes 0 to {classes - 1}; images in [-1, 1]",
+        ]
     lines.append("images = model.sample(16)  # [16, C, H, W] in [-1, 1]")
     return [*lines, "classes = model.classify(images)  # [16]"] if record["error"] else lines
 

@@ -304,7 +304,7 @@ TEXTS = {
 
 # Mutations that `fit` may accept: their values are valid
 NOT_NEEDED = {"final_n", "enable_progress_bar", "limit_val_batches", "ema_half_life", "ema_ramp_up", "decay_images"}
-NOT_NEEDED |= {"margin_images", "source_path", "blocks", "num_workers"}
+NOT_NEEDED |= {"margin_images", "source_path", "blocks", "num_workers", "label"}
 COUNTS = {"width", "hidden", "d_hidden", "z_hidden", "y_hidden", "d_y_hidden", "z_dim", "rows", "columns", "batch_size"}
 COUNTS |= {"labels_per_class", "layers_g", "layers_d", "image_size", "n"}
 FROM_0 = {"num_workers", "video_fps", "final_n", "jitter", "blocks"}

@@ -21,8 +21,16 @@ from tests.campaigns import pretrain, pretrain_page, pretrain_search, pretrain_w
 from tests.campaigns.pretrain_models import MODELS, Model
 
 NAMES = ganzoo.list_pretrained()
-# Not trained yet
-WITHDRAWN = {name for name in pretrain.MODELS if name.endswith(("/emoji", "/emoji64"))}
+# Not trained yet, or to be trained again
+WITHDRAWN = {
+    f"{name}/emoji"
+    for name in (
+        *("gan", "cgan", "lapgan", "dcgan", "improvedgan", "infogan", "ebgan", "ladderebgan", "mlpgan", "acgan"),
+        *("lsgan", "pix2pix", "wgan", "cyclegan", "wgangp", "sngan", "projectiongan", "sagan", "biggan", "contragan"),
+        *("reacgan", "r3gan", "fastgan", "projectedgan", "progan"),
+    )
+}
+WITHDRAWN |= {"stylegan2/emoji64", "stylegan3/emoji64"}
 # To be removed when all of these are there; documents and tests then name models of emoji instead
 LEAVING = {f"{name}/digits" for name in ("cgan", "cyclegan", "ebgan", "gan", "lapgan", "lsgan", "mlpgan", "wgan")}
 LEAVING |= {"cgan/mnist5k"}
@@ -48,15 +56,16 @@ def test_every_config_has_a_model_unless_withdrawn():
     assert sum(record["bytes"] for record in records if record["config"] in {*MODELS} - LEAVING - WITHDRAWN) < 2e6
 
 
-def built(name: str):
-    """The model of a config, without memory."""
+def built(name: str, **values):
+    """The model of a config, with other values of its arguments, without memory."""
     config = yaml.safe_load(configs()[name].read_text())
     variant, data = getattr(ganzoo, config["model"]["class_path"]), datamodule(config["data"])
     names = {key for cls in variant.__mro__ for key in inspect.signature(cls.__init__).parameters}
-    shape = {key: getattr(data, key, None) for key in ("image_size", "channels", "num_classes", "source_channels")}
+    shapes = {key: getattr(data, key, None) for key in ("image_size", "channels", "num_classes", "source_channels")}
+    shape = {key: value for key, value in shapes.items() if key in names and value}
     given = {key: value for key, value in config["model"]["init_args"].items() if not isinstance(value, dict | list)}
     with torch.device("meta"):
-        return variant(**{key: value for key, value in shape.items() if key in names and value}, **given)
+        return variant(**{**shape, **given, **values})
 
 
 def test_all_models_together_take_less_than_12_megabytes():
@@ -80,6 +89,9 @@ def test_the_config_holds_a_setting_of_the_search_and_that_with_the_best_fid(nam
         return
     keys = {frozenset(setting) for setting in model.settings}
     assert len(model.settings) <= 4 and len(keys) == 1, "all settings give the same arguments"
+    for setting in model.settings:
+        if values := {key: value for key, value in setting.items() if "." not in key}:
+            built(name, **values)  # they are arguments of the variant, and valid
     held = pretrain_search.held(text, model.settings[0])
     assert held in model.settings
     rows = pretrain_search.current(configs()[name], name, model, pretrain_search.ROWS)

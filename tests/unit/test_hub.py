@@ -142,6 +142,23 @@ def test_a_slim_folder_holds_the_generator_only(half_life):
     assert torch.equal(again.sample(seeds=range(5)), model.sample(seeds=range(5)))
 
 
+@pytest.mark.parametrize("half_life", [None, 100])
+def test_an_averaged_folder_has_one_generator_and_the_discriminator(half_life):
+    """The file lacks the other generator; a loaded model has the averaged weights in both."""
+    model = fit(ganzoo.DCGAN(8, 1, 4, 4, ema_half_life=half_life)).eval()
+    loaded = load(save_pretrained(model, "folder", averaged=True))
+    assert torch.equal(loaded.sample(seeds=range(5)), model.sample(seeds=range(5)))
+    assert same(loaded.discriminator, model.discriminator) and not read("folder").slim
+    assert int(loaded.images_seen) == 150 and (loaded.ema is None) == (half_life is None)
+    if half_life:
+        assert same(loaded.generator, model.ema) and same(loaded.ema, model.ema)
+    assert {name.partition(".")[0] for name in load_file("folder/model.safetensors")} == {
+        *("generator", "discriminator", "images_seen")
+    }
+    again = load(save_pretrained(loaded, "again"))
+    assert same(again, loaded), "an ordinary folder of the loaded model"
+
+
 def test_slim_translators_keep_both_directions():
     model = ganzoo.CycleGAN(8, 1, 1, 4, 1).eval()
     loaded = load(save_pretrained(model, "folder", slim=True))
