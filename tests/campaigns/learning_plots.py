@@ -40,6 +40,7 @@ def plot(found: Points) -> bytes:
     """A PNG file with one panel for each figure and one line for each arm; the same points give the same bytes."""
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     arms = list(next(iter(found.values())))
     with matplotlib.rc_context({"font.size": 8}):
@@ -52,7 +53,9 @@ def plot(found: Points) -> bytes:
                     panel.plot([statistics.mean(mine)], [place], "|", color="C1", markersize=10, markeredgewidth=1.5)
             if logarithmic(name, sum(values.values(), [])):
                 panel.set_xscale("log")
-                panel.xaxis.set_minor_formatter("")  # the labels would overlap
+                panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+                panel.xaxis.set_major_formatter("{x:g}")
+                panel.xaxis.set_minor_formatter("")
             panel.set_title(name, fontsize=9)
             panel.grid(alpha=0.3)
         panels[0].set_yticks(range(len(arms)), arms)
