@@ -28,5 +28,5 @@ class ResNeXtBlock(nn.Module):
         self.conv3 = nn.Conv2d(inner, width, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = leaky_relu(self.conv1(x), SLOPE)
-        return x + self.conv3(leaky_relu(self.conv2(h), SLOPE))
+        h = leaky_relu(self.conv1(x), SLOPE, inplace=True)  # autograd keeps one tensor, not two
+        return x + self.conv3(leaky_relu(self.conv2(h), SLOPE, inplace=True))

@@ -1,4 +1,4 @@
-"""Layers and losses of Salimans et al. 2016 against loops and explicit statistics."""
+"""Layers and losses of Salimans et al. 2016 against loops and explicit statistics, and activations kept by autograd."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 from ganzoo.functional.losses import log_fake, log_smoothed
+from ganzoo.layers.equalised import EqualisedConv2d
 from ganzoo.layers.history import HistoricalAverage
 from ganzoo.layers.minibatch import MinibatchDiscrimination
 from ganzoo.layers.noise import GaussianNoise
+from ganzoo.layers.resnext import ResNeXtBlock
 from ganzoo.layers.virtual_norm import VirtualBatchNorm
 
 
@@ -115,3 +117,22 @@ def test_the_optimal_d_under_label_smoothing():
 
     optimizer.step(loss)
     torch.testing.assert_close(torch.sigmoid(logit.detach()), (0.9 * p / (p + q)).double(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [nn.Sequential(EqualisedConv2d(16, 32, 3), EqualisedConv2d(32, 32, 3)), ResNeXtBlock(16)],
+    ids=["equalised", "resnext"],
+)
+def test_autograd_keeps_one_tensor_of_each_active_layer(network):
+    """Its result, which the next layer needs, too, and not what precedes the activation."""
+    found, x = set(), torch.randn(7, 16, 8, 8, requires_grad=True)
+
+    def keep(tensor):
+        if len(tensor) == 7:
+            found.add(tensor.untyped_storage().data_ptr())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        network(x)
+    assert len(found) == 3  # with the input
