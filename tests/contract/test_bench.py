@@ -257,7 +257,8 @@ SPLIT = f"{SMALL},microbatches=4"
 
 
 def test_memory_of_a_step_grows_with_the_batch_and_falls_with_microbatches() -> None:
-    few, many, parts = (bench_presets.measure(*cell, "32-true") for cell in ((SMALL, 8), (SMALL, 32), (SPLIT, 32)))
+    with bench_rows.silence():
+        few, many, parts = (bench_presets.measure(*cell, "32-true") for cell in ((SMALL, 8), (SMALL, 32), (SPLIT, 32)))
     for row in (few, many, parts):
         assert row["peaks"].keys() == {"G", "path", "D", "R1"} and row["seconds"] > 0
         assert row["peak"] == row["peaks"][row["where"]] > row["kept"]

@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import ganzoo
 from ganzoo.cli import VERBS, main
 from ganzoo.cli.paths import record_of
+from tests.benchmarks import presets, rows
 from tests.campaigns import pretrain_page
 
 ROOT = Path(__file__).parents[2]
@@ -139,6 +141,27 @@ def test_the_guides_variant_keeps_the_contract(tmp_path, monkeypatch):
         assert main(sample) == 0
     finally:
         sys.modules.pop("my_gan", None)
+
+
+def test_the_guides_checkpointing_saves_memory_and_keeps_the_gradients(monkeypatch):
+    found = {}
+    exec(blocks(DOCS / "guides" / "out-of-memory.md", "python")[0], found)
+    small = {"image_size": 16, "width": 16, "maps": 256, "z_dim": 4, "mapping_layers": 1, "ema_half_life": None}
+    peaks, gradients = [], []
+    for kind in ganzoo.StyleGAN2, found["Checkpointed"]:
+        torch.manual_seed(0)
+        model = kind(**small)
+        batch = {"image": torch.rand(8, 3, 16, 16), **model.draw(8, torch.Generator().manual_seed(0))}
+        sum(sum(loss(batch).values()).sum() for loss in (model.generator_loss, model.discriminator_loss)).backward()
+        gradients.append([p.grad for p in model.parameters()])
+        monkeypatch.setattr(presets, "made", lambda _, kind=kind: kind(**small))
+        with rows.silence():
+            row = presets.measure("", 32, "32-true")
+        peaks.append({name: peak - row["kept"] for name, peak in row["peaks"].items()})
+    usual, checkpointed = peaks
+    assert all(checkpointed[name] < 0.7 * usual[name] for name in ("G", "D"))
+    assert all(checkpointed[name] == pytest.approx(usual[name], rel=0.05) for name in ("R1", "path"))
+    torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize("name", ganzoo.list_models())
