@@ -155,7 +155,8 @@ def page(rows: list[Row]) -> str:
                 f"**To be repeated:** {old} of {len(mine)} runs used earlier options or equations (see rows.jsonl)."
             )
         if mine and (missing := [arm for arm in experiment.arms if arm not in {row["arm"] for row in mine}]):
-            parts.append(f"**Not run yet:** {'; '.join(missing)}.")
+            named = "; ".join(missing) if len(missing) <= 6 else f"{len(missing)} of {len(experiment.arms)} arms"
+            parts.append(f"**Not run yet:** {named}.")
         parts += [_table(experiment, mine), _claims(experiment, mine)] if mine else ["Not run yet."]
         if any(row["figures"] for row in mine):
             parts.append(f"![{experiment.title}]({name}.png)")
