@@ -71,10 +71,10 @@ def _info(name: str) -> int:
 
 
 def paper(module: str) -> str:
-    """A variant's paper: the first line of its file, after its name; read without importing the file."""
+    """A variant's paper: the first paragraph of its file, after its name; read without importing the file."""
     path = Path(ganzoo.__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py")
     docstring = ast.get_docstring(ast.parse(read_text(path))) or ""
-    return docstring.splitlines()[0].partition(": ")[2].removesuffix(".")
+    return " ".join(docstring.partition("\n\n")[0].split()).partition(": ")[2].removesuffix(".")
 
 
 def described(kind: str) -> dict[str, str]:

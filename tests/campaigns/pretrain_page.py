@@ -120,7 +120,7 @@ def card(name: str, record: Record) -> str:
     if remark := record.get("remark"):
         lines.append(f"- {remark}")
     lines += [
-        "- The model shows what the variant learns from a few thousand small images in minutes. It is meant for",
+        "- The model shows what the variant learns from a small number of small images on a CPU. It is meant for",
         "  experiments and tests, not for production.",
         "",
     ]
