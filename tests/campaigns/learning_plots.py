@@ -51,9 +51,10 @@ def plot(found: Points) -> bytes:
                 panel.plot(mine, [place] * len(mine), "o", color="C0", markersize=3.5, alpha=0.7)
                 if len(mine) > 1:
                     panel.plot([statistics.mean(mine)], [place], "|", color="C1", markersize=10, markeredgewidth=1.5)
-            if logarithmic(name, sum(values.values(), [])):
+            if logarithmic(name, every := sum(values.values(), [])):
                 panel.set_xscale("log")
-                panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+                ticks = (1.0, 2.0, 5.0) if max(every) < 50 * min(every) else (1.0,)
+                panel.xaxis.set_major_locator(LogLocator(subs=ticks))
                 panel.xaxis.set_major_formatter("{x:g}")
                 panel.xaxis.set_minor_formatter("")
             panel.set_title(name, fontsize=9)
