@@ -198,7 +198,7 @@ SCORED_FEW = "--scores.metrics [fid,memorisation] --scores.every_n_steps 100000 
 # Steps in ten CPU minutes without augmentation, with DiffAugment and with ADA
 MODERN = {
     "DCGAN": ("dcgan/emoji", 9800, 8400, 5400),
-    "R3GAN": ("r3gan/emoji", 4200, 4000, 3200),
+    "R3GAN": ("r3gan/emoji", 4800, 4500, 3600),
     "FastGAN": ("fastgan/emoji", 3500, 2900, 3000),
     "ProjectedGAN": ("projectedgan/emoji", 1700, 1600, 1400),
 }

@@ -222,7 +222,7 @@ def store(model: GANModule, folder: Path, data: GANDataModule, whole: bool | Non
 
 def shots(model: GANModule, data: GANDataModule) -> Tensor:
     """Samples [64, C, H, W], compared to choose how weights are stored."""
-    source = None if model.source_channels is None else pretrain_wall.sources(model, data, SAMPLES)
+    source = None if model.source_channels is None else pretrain_wall.held_out(model, data, SAMPLES, "source")
     return model.sample(seeds=range(SAMPLES), source=source)
 
 

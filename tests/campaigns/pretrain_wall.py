@@ -60,14 +60,15 @@ def wall(folders: Sequence[Path]) -> Image.Image:
 
 
 def strip(folder: Path) -> Image.Image:
-    """Samples of the seeds 0, 1, ..., not selected; cycles through the classes of conditional models."""
+    """Samples of the seeds 0, 1, ..., not selected; cycles through the trained classes of conditional models."""
     model, seeds = load(folder), range(COLUMNS)
     if model.source_channels is not None:
         data = datamodule(record_of(folder)["settings"]["data"])
         source, truth = (held_out(model, data, COLUMNS, which) for which in ("source", "image"))
         images = torch.cat([coloured(part) for part in (source, model.sample(seeds=seeds, source=source), truth)])
     else:
-        label = None if model.num_classes is None else [i % model.num_classes for i in seeds]
+        usual = model.trained_labels()
+        label = [usual[i % len(usual)] for i in seeds] if usual else None
         images = model.sample(seeds=seeds, label=label)
     return picture(images, COLUMNS, TILE)
 
@@ -76,13 +77,9 @@ def coloured(images: torch.Tensor) -> torch.Tensor:
     return images.expand(-1, 3, -1, -1)
 
 
-def sources(model: Any, data: Any, n: int) -> torch.Tensor:
-    """The first n sources [n, C', H, W] in [-1, 1] of the split on which a translator is evaluated."""
-    return held_out(model, data, n, "source")
-
-
 def held_out(model: Any, data: Any, n: int, which: str) -> torch.Tensor:
-    """The first n sources, or their true translations ("image"): [n, C, H, W] in [-1, 1]."""
+    """The first n sources ("source") of the split on which a translator is evaluated, or their true translations
+    ("image"): [n, C, H, W] in [-1, 1]."""
     data.prepare_data()
     images = data.dataset(usual_split(model, data))
     found = images.__getitems__([i % len(images) for i in range(n)])[which]
