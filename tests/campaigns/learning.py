@@ -141,10 +141,10 @@ def page(rows: list[Row]) -> str:
     parts = [
         "# Are the papers' claims reproduced?",
         "Complete trainings of committed configs on small datasets. Figures are those of the last state, never the "
-        f"best. A run takes at most {LIMIT // 60} minutes on one CPU core; failed runs are counted. Cells: mean and "
-        "standard deviation over the seeds, or the values if there are fewer than three. Figures of different tables, "
-        "datasets or extractors are not comparable. Plots: a point for each run, a line at the mean of an arm. Written "
-        "by `python -m tests.campaigns.learning` from "
+        f"best. A run takes at most {LIMIT // 60} minutes on one CPU core, unless its table says more; failed runs are "
+        "counted. Cells: mean and standard deviation over the seeds, or the values if there are fewer than three. "
+        "Figures of different tables, datasets or extractors are not comparable. Plots: a point for each run, a line "
+        "at the mean of an arm. Written by `python -m tests.campaigns.learning` from "
         "[rows.jsonl](rows.jsonl), which contains each run's command, figures and versions.",
     ]
     for name, experiment in EXPERIMENTS.items():

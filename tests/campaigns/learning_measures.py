@@ -86,11 +86,15 @@ def course(run: Path) -> Figures:
     return {**final(run), "correlation": float(found)}
 
 
-def since_500(run: Path) -> Figures:
-    """The final scores, and FID of 1,000 fakes after 500 batches."""
-    reports = map(json.loads, (run / "scores.jsonl").read_text().splitlines())
-    (early,) = (report for report in reports if report["step"] == 500)
-    return {**final(run), "fid_500": next(s["value"] for s in early["scores"] if s["figure"] == "fid")}
+def early(*wanted: tuple[str, int]) -> Callable[[Path], Figures]:
+    """Measures the final scores and, for each ("fid", 500), the figure "fid_500" from the scores after 500 batches."""
+
+    def measure(run: Path) -> Figures:
+        reports = map(json.loads, (run / "scores.jsonl").read_text().splitlines())
+        found = {(score["figure"], report["step"]): score["value"] for report in reports for score in report["scores"]}
+        return {**final(run), **{f"{figure}_{step}": found[figure, step] for figure, step in wanted}}
+
+    return measure
 
 
 def few(run: Path) -> Figures:

@@ -14,7 +14,7 @@ from PIL import Image
 from ganzoo.cli.paths import additions, configs
 from tests.campaigns import learning_plots
 from tests.campaigns.learning import PLACE, last, main, options_of, page, read
-from tests.campaigns.learning_measures import command, few, in_order, since_500
+from tests.campaigns.learning_measures import command, early, few, in_order
 from tests.campaigns.learning_rows import EXPERIMENTS
 
 
@@ -60,6 +60,7 @@ CLAIMS = [
     ),
     ("ring_rates", 0, "modes", {"WGANGP": 8}, {"WGANGP": 7, "WGANGP, lr 1e-3": 8, "WGAN": 8}),
     ("grid_rates", 0, "modes", {"WGANGP": 25}, {"WGANGP": 24, "WGANGP, lr 1e-3": 25, "WGAN": 25}),
+    ("grid_recipe", 0, "modes", {"WGANGP": 25}, {"WGANGP": 24}),
     *(
         ("few", i, "held_out_fid", {f"{variant}, 100, {better}": 0.4}, {f"{variant}, 100, none": 0.4})
         for i, (variant, better) in enumerate(product(("DCGAN", "WGANGP"), ("DiffAugment", "ADA", "APA", "LeCam")))
@@ -116,14 +117,14 @@ def test_the_page_shows_means_failures_and_verdicts():
     assert "**Not run yet:** DCGAN." in text and "| DCGAN |" not in text
 
 
-def test_early_fid_is_that_after_500_batches(tmp_path):
+def test_early_figures_are_those_after_the_given_batches(tmp_path):
     def report(step, value):
         return {"step": step, "scores": [{"figure": "is", "value": 9.0}, {"figure": "fid", "value": value}]}
 
     lines = [json.dumps(report(step, value)) for step, value in ((500, 40.0), (1000, 20.0))]
     (tmp_path / "scores.jsonl").write_text("\n".join(lines) + "\n")
     (tmp_path / "scores.json").write_text(json.dumps(report(1200, 10.0)))
-    assert since_500(tmp_path) == {"is": 9.0, "fid": 10.0, "fid_500": 40.0}
+    assert early(("fid", 500))(tmp_path) == {"is": 9.0, "fid": 10.0, "fid_500": 40.0}
 
 
 def test_few_images_are_compared_with_all_portraits_and_with_held_out_ones(tmp_path, monkeypatch):
