@@ -159,6 +159,14 @@ def test_an_averaged_folder_has_one_generator_and_the_discriminator(half_life):
     assert same(again, loaded), "an ordinary folder of the loaded model"
 
 
+@pytest.mark.parametrize("options", [{}, {"averaged": True}, {"slim": True}])
+def test_a_model_that_was_never_trained_has_the_same_weights_in_its_average(options):
+    model = ganzoo.DCGAN(8, 1, 4, 4, ema_half_life=100).eval()
+    loaded = load(save_pretrained(model, "folder", **options))
+    assert model.ema is None and same(loaded.generator, model.generator) and same(loaded.ema, model.generator)
+    assert same(loaded.discriminator, model.discriminator) == ("slim" not in options)
+
+
 def test_slim_translators_keep_both_directions():
     model = ganzoo.CycleGAN(8, 1, 1, 4, 1).eval()
     loaded = load(save_pretrained(model, "folder", slim=True))
