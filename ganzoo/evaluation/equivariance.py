@@ -20,22 +20,22 @@ from ganzoo.functional.equivariance import (
     SMALLEST,
     decibels,
     rotation,
-    rotation_error,
+    rotation_squares,
     translation,
-    translation_error,
+    translation_squares,
 )
 
 REACH = 1 / 8  # of translations to each side, in units of the image's side
-Compare = Callable[[Tensor, Tensor], Tensor]  # still and moved images -> mean square differences [N]
+Compare = Callable[[Tensor, Tensor], Tensor]  # still and moved images -> square differences [N, K]
 
 
 @dataclass(frozen=True)
 class Equivariance(Metric):
     """Peak signal-to-noise ratio, in dB, between images of a moved input and the moved images of the still input.
 
-    The mean square error is that over latents, each with moves of its own, valid pixels and channels; the peak is 2,
-    the range of images in [-1, 1]. Images are those of the averaged generator, not clamped and not rounded. Classes of
-    a conditional model are drawn uniformly.
+    The mean square error is that over the valid pixels and channels of all latents, each with moves of its own; the
+    peak is 2, the range of images in [-1, 1]. Images are those of the averaged generator, not clamped and not rounded.
+    Classes of a conditional model are drawn uniformly.
 
     Attributes:
         latents: the paper takes 50,000. 1,000 of 64 pixels take a few minutes on one core.
@@ -73,24 +73,30 @@ class Equivariance(Metric):
             for rows in torch.arange(self.latents).split(BLOCK):
                 given: Batch = {} if labels is None else {"label": labels[rows].to(device)}
                 blocks.append(self._errors(model, z[rows].to(device), given, draws[rows]))
-        errors = torch.cat(blocks)
-        if not errors.isfinite().all():
+        sums, counts = torch.cat(blocks).unbind(1)
+        if not sums.isfinite().all():
             raise ValueError(NOT_FINITE)
-        mean = errors.mean().item()
-        known = self.latents > 1 and mean > 0
-        error = 10 / math.log(10) * errors.std().item() / math.sqrt(self.latents) / mean if known else None
+        mean = (sums.sum() / counts.sum()).item()
+        error = None
+        if self.latents > 1 and mean > 0:
+            deviation = (
+                (sums - mean * counts).std().item() * math.sqrt(self.latents) / counts.sum().item()
+            )  # of a ratio
+            error = 10 / math.log(10) * deviation / mean
         return {self.name: (decibels(mean), error)}
 
     def _errors(self, model: Any, z: Tensor, given: Batch, draws: Tensor) -> Tensor:
-        """Mean square errors [N] of a block, float64, for the uniform numbers `draws` [N, moves, 2]."""
+        """Sums of square errors and numbers of values, [N, 2] float64, of a block, for the uniform numbers `draws`
+        [N, moves, 2]."""
         still = model.moved(z, given, torch.eye(3, device=z.device).expand(len(z), 3, 3))
-        errors = []
+        found = z.new_zeros(len(z), 2, dtype=torch.float64)
         for draw in draws.unbind(1):
             moves = [self.move(u, v, *still.shape[2:]) for u, v in draw.tolist()]
             moved = model.moved(z, given, torch.stack([transform for transform, _ in moves]).to(z.device))
-            pairs = zip(still.split(1), moved.split(1), moves, strict=True)
-            errors.append(torch.cat([compare(one, other) for one, other, (_, compare) in pairs]))
-        return torch.stack(errors).mean(0).cpu()
+            for i, (_, compare) in enumerate(moves):
+                squares = compare(still[i : i + 1], moved[i : i + 1])
+                found[i] += torch.stack([squares.sum(), squares.new_tensor(squares.numel())])
+        return found.cpu()
 
     @abstractmethod
     def move(self, u: float, v: float, height: int, width: int) -> tuple[Tensor, Compare]:
@@ -114,7 +120,7 @@ class EQTInt(Equivariance):
         dx, dy = (REACH * (2 * share - 1) * length for share, length in ((u, width), (v, height)))
         if self.whole:
             dx, dy = round(dx), round(dy)
-        return translation(dx / width, dy / height), partial(translation_error, dx=dx, dy=dy)
+        return translation(dx / width, dy / height), partial(translation_squares, dx=dx, dy=dy)
 
 
 @dataclass(frozen=True)
@@ -135,7 +141,8 @@ class EQTFrac(EQTInt):
 class EQR(Equivariance):
     """EQ-R: equivariance to rotations by any angle, in dB.
 
-    High for a constant image, too. Both images are filtered, see `rotation_error`.
+    High for a constant image, too. Both images are filtered, see `rotation_squares`, which limits the score: 70 dB for
+    a wave of 0.06 cycles per pixel, 40 to 50 dB for 0.2.
     """
 
     name = "eqr"
@@ -150,4 +157,4 @@ class EQR(Equivariance):
 
     def move(self, u: float, v: float, height: int, width: int) -> tuple[Tensor, Compare]:
         angle = 2 * math.pi * u
-        return rotation(angle), partial(rotation_error, angle=angle)
+        return rotation(angle), partial(rotation_squares, angle=angle)
