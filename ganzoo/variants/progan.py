@@ -129,10 +129,11 @@ class ProGAN(GANModule):
 
 
 def celebahq(**arguments: Any) -> ProGAN:
-    """The paper's model for CelebA-HQ and LSUN at 1024x1024 (table 2)."""
+    """The paper's model for CelebA-HQ at 1024x1024 (table 2)."""
     return ProGAN(**arguments)
 
 
 def cifar10(**arguments: Any) -> ProGAN:
-    """The paper's model for CIFAR-10, without labels (appendix D)."""
-    return ProGAN(**{"image_size": 32, "norm": 750.0, **arguments})
+    """The paper's model for CIFAR-10, without labels (appendix D), with the sizes and phases of the authors' code."""
+    sizes = {"image_size": 32, "z_dim": 128, "maps": 8192, "width": 128}
+    return ProGAN(**{**sizes, "norm": 750.0, "stable": 400_000.0, "fade": 400_000.0, **arguments})

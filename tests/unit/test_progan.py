@@ -83,6 +83,12 @@ PAPER = {
     ),
     "one group, section 3": (lambda: groups(made()), [None]),
     "CIFAR-10, appendix D": (lambda: (made(cifar10).norm, made(cifar10).hparams["image_size"]), (750.0, 32)),
+    "CIFAR-10, latents, authors' code": (lambda: made(cifar10).z_dim, 128),
+    "CIFAR-10, feature maps of all layers, authors' code": (
+        lambda: {conv.weight.shape[0] for conv in made(cifar10).generator.stages.modules() if isinstance(conv, LAYERS)},
+        {128},
+    ),
+    "CIFAR-10, images of a phase, authors' code": (lambda: (made(cifar10).stable, made(cifar10).fade), (4e5, 4e5)),
 }
 
 
