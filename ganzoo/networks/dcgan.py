@@ -84,10 +84,15 @@ class DCGANDiscriminator(nn.Module):
         self, image_size: Size = 64, channels: int = 3, width: int = 128, outputs: int = 1, norm: Norm = "batch"
     ) -> None:
         super().__init__()
-        layers: list[nn.Module] = [_down(channels, width), nn.LeakyReLU(0.2)]
+        # In place: autograd keeps one tensor of a layer, not two
+        layers: list[nn.Module] = [_down(channels, width), nn.LeakyReLU(0.2, inplace=True)]
         n, *grid = layout(image_size)
         for _ in range(n - 1):
-            layers += [_down(width, 2 * width, bias=norm == "none"), *_norm(norm, 2 * width), nn.LeakyReLU(0.2)]
+            layers += [
+                _down(width, 2 * width, bias=norm == "none"),
+                *_norm(norm, 2 * width),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
             width *= 2
         self.layers = nn.Sequential(*layers)
         self.score = nn.Linear(width * prod(grid), outputs)

@@ -77,4 +77,4 @@ def _halvings(side: int, receptive_field: int) -> int:
 
 def _block(n_in: int, n_out: int, kernel: int, stride: int = 1, norm: bool = True) -> list[nn.Module]:
     conv = nn.Conv2d(n_in, n_out, kernel, stride, padding=kernel // 4, bias=not norm)
-    return [conv, *([nn.InstanceNorm2d(n_out, affine=True)] if norm else []), nn.LeakyReLU(0.2)]
+    return [conv, *([nn.InstanceNorm2d(n_out, affine=True)] if norm else []), nn.LeakyReLU(0.2, inplace=True)]

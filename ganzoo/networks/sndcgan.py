@@ -51,10 +51,10 @@ class SNDCGANDiscriminator(nn.Module):
         super().__init__()
         n, *grid = residual_layout(image_size)
         maps = [width * 2**k for k in range(n + 1)]
-        layers: list[nn.Module] = [SpectralConv2d(channels, width, 3, padding=1), nn.LeakyReLU(0.1)]
+        layers: list[nn.Module] = [SpectralConv2d(channels, width, 3, padding=1), nn.LeakyReLU(0.1, inplace=True)]
         for a, b in zip(maps[:-1], maps[1:], strict=True):
-            layers += [SpectralConv2d(a, b, 4, stride=2, padding=1), nn.LeakyReLU(0.1)]
-            layers += [SpectralConv2d(b, b, 3, padding=1), nn.LeakyReLU(0.1)]
+            layers += [SpectralConv2d(a, b, 4, stride=2, padding=1), nn.LeakyReLU(0.1, inplace=True)]
+            layers += [SpectralConv2d(b, b, 3, padding=1), nn.LeakyReLU(0.1, inplace=True)]
         self.layers = nn.Sequential(*layers)
         self.score = SpectralLinear(maps[-1] * prod(grid), 1)
         normal_(self, 0.02)
