@@ -79,10 +79,8 @@ class Equivariance(Metric):
         mean = (sums.sum() / counts.sum()).item()
         error = None
         if self.latents > 1 and mean > 0:
-            deviation = (
-                (sums - mean * counts).std().item() * math.sqrt(self.latents) / counts.sum().item()
-            )  # of a ratio
-            error = 10 / math.log(10) * deviation / mean
+            of_a_ratio = (sums - mean * counts).std().item() / counts.mean().item()
+            error = 10 / math.log(10) * of_a_ratio / math.sqrt(self.latents) / mean
         return {self.name: (decibels(mean), error)}
 
     def _errors(self, model: Any, z: Tensor, given: Batch, draws: Tensor) -> Tensor:
