@@ -74,12 +74,8 @@ NAMED: dict[str, list[Mutant]] = {  # mutants that once survived
         Mutant(
             "ganzoo/networks/dcgan.py", "*_norm(norm, top // 2), nn.ReLU()", "*_norm(norm, top // 2), nn.LeakyReLU()"
         ),
-        Mutant(
-            "ganzoo/networks/dcgan.py",
-            "*_norm(norm, 2 * width), nn.LeakyReLU(0.2)",
-            "*_norm(norm, 2 * width), nn.ReLU()",
-        ),
-        Mutant("ganzoo/networks/dcgan.py", "_down(channels, width), nn.LeakyReLU", "_down(channels, width), nn.ReLU"),
+        Mutant("ganzoo/networks/dcgan.py", "nn.LeakyReLU(0.2, inplace=True),", "nn.ReLU(),"),
+        Mutant("ganzoo/networks/dcgan.py", "nn.LeakyReLU(0.2, inplace=True)]", "nn.ReLU()]"),
         Mutant("ganzoo/layers/init.py", "1.0 if isinstance(module, NORMS)", "1.5 if isinstance(module, NORMS)"),
     ],
     "CGAN": [Mutant("ganzoo/networks/cgan.py", "self.z(2 * z - 1)", "self.z(z)")],
