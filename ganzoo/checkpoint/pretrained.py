@@ -101,7 +101,7 @@ def save_pretrained(
     weights = model.state_dict()
     if slim:
         config["slim"], weights = True, _sampled(model)
-    elif model.ema_half_life is not None and (averaged or model.ema is None):  # None: before a training
+    elif model.ema_half_life is not None and (averaged or model.ema is None):  # no average before a training
         own = {name: weight for name, weight in weights.items() if _part(name) != "ema"}
         config["averaged"], weights = True, {**own, **_sampled(model)}
     config |= from_data.stored(model)

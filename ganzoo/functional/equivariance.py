@@ -259,6 +259,7 @@ def rotation_kernel(angle: float, rate: int = 1) -> Tensor:
     taps = _window(torch.arange(-window, window + 1, dtype=torch.float64) / rate)[None, None, None]
     windows = conv2d(conv2d((_window(x) * _window(y))[None, None], taps), taps.mT)[0, 0]
     inner = slice(window, len(at) - window)
+    # One sample per pixel: the sinc along the image's own axes is 1 at its centre, 0 at all other samples
     ideal = _shared_band(at[inner], angle) if rate > 1 else (x.sinc() * y.sinc())[inner, inner]
     kernel = pad(ideal * windows, (0, 1, 0, 1)).view(2 * REACH, rate, 2 * REACH, rate)
     return (kernel / kernel.sum((0, 2), keepdim=True)).flatten(2).flatten(0, 1)[:-1, :-1]

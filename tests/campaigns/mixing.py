@@ -40,13 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"{type(model).__name__} given where StyleGAN2 is expected")
     mixed = mixes(model, options.pairs)
     found = shares(mixed)
-    print(" | ".join(["| fine from layer", "at pixels", *found, ""]).rstrip())
+    print(f"| {' | '.join(['fine from layer', 'at pixels', *found])} |")
     print("|---" * (2 + len(found)) + "|")
     for layer in range(1, len(mixed) - 1):
         pixels = model.generator.synthesis.sizes[min(layer, len(mixed) - 3)][0]
-        print(
-            " | ".join([f"| {layer}", f"{pixels}", *(f"{share[layer]:.2f}" for share in found.values()), ""]).rstrip()
-        )
+        print(f"| {layer} | {pixels} | {' | '.join(f'{share[layer]:.2f}' for share in found.values())} |")
     tiles = mixed.flip(0)[:, : options.rows].transpose(0, 1).flatten(0, 1)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     picture(tiles, columns=len(mixed), tile=TILE).save(options.out, optimize=True)

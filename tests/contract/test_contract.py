@@ -14,7 +14,7 @@ from ganzoo.core.limits import sides
 from ganzoo.testing import CHECKS, NoiseImages, check_files, check_resume, check_variant, fit, sources
 from tests.variants import small, variants
 
-PLAIN = ("GAN", "DCGAN", "WGANGP")  # resumed without options, too; all variants are resumed with all options below
+PLAIN = ("GAN", "DCGAN", "WGANGP")  # resumed without options, too; all but twins are resumed with all of them, below
 
 
 def checks():
