@@ -23,7 +23,8 @@ class ADA(Augment):
     quarter turns, shift by up to 1/8 in whole pixels), `geometry` (scale, rotation, aspect, shift by fractions),
     `color` (brightness, contrast, luma flip, hue, saturation), `filter` (gains of four frequency bands), `noise` and
     `cutout` (half of each side). The defaults are the paper's "bgc". Grey images have only the first two changes of
-    colour; of RGBA, A is unchanged. Images that are not square are turned by 180 degrees only.
+    colour, while the authors' luma flip also makes negatives of them; of RGBA, A is unchanged. Images that are not
+    square are turned by 180 degrees only.
 
     Above p = .8 or so, transforms leak into what G learns.
 

@@ -34,7 +34,8 @@ def decay(images: int, images_seen: int, half_life: float, ramp_up: float | None
 def update(average: nn.Module, module: nn.Module, weight: float) -> None:
     """In place: average = weight * average + (1 - weight) * module for parameters; buffers are copied.
 
-    Running statistics are already averages, and counters cannot be averaged.
+    Running statistics are already averages, and counters cannot be averaged. BigGAN's and StudioGAN's code average
+    running statistics, too; `take_standing_statistics` measures those of the averaged weights.
     """
     torch._foreach_lerp_(list(average.parameters()), list(module.parameters()), 1.0 - weight)
     for old, new in zip(average.buffers(), module.buffers(), strict=True):

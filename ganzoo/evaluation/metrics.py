@@ -197,7 +197,10 @@ class EBGANScore(Metric):
 
 @dataclass(frozen=True)
 class PrecisionRecall(Metric):
-    """Precision, the share of fakes near reals, and recall, the share of reals near fakes."""
+    """Precision, the share of fakes near reals, and recall, the share of reals near fakes.
+
+    By the features of the extractor; those of the paper are VGG16's, which give other values.
+    """
 
     k: int = 3
 
@@ -217,7 +220,10 @@ class PrecisionRecall(Metric):
 
 @dataclass(frozen=True)
 class DensityCoverage(Metric):
-    """Density and coverage: precision and recall that are robust to outliers."""
+    """Density and coverage: precision and recall that are robust to outliers.
+
+    By the features of the extractor; those of the paper are VGG16's, which give other values.
+    """
 
     k: int = 5
 

@@ -14,7 +14,7 @@ class MinibatchDiscrimination(nn.Module):
 
     M_i = x_i T is a B x C matrix, and o(x_i)_b = sum_j exp(-|M_ib - M_jb|_1) over all rows j, including i. Reals
     and fakes need separate batches. T is initialised such that the distances are about 1; for much larger ones the
-    gradient of the exponential vanishes.
+    gradient of the exponential vanishes. The authors' layer also has weight norm and a bias, and leaves out j = i.
 
     Args:
         in_features: A.

@@ -77,7 +77,7 @@ class DCGANDiscriminator(nn.Module):
         channels: of the image.
         width: feature maps of the first layer, doubled in each further layer.
         outputs: size of the last, linear layer.
-        norm: after each hidden layer but the first.
+        norm: after each hidden layer but the first. Layers before it have no bias; those of WGAN-GP's authors do.
     """
 
     def __init__(

@@ -76,7 +76,8 @@ class DeconvolutionalGenerator(_Generator):
     """z [N, z_dim] -> an eighth of the height and width -> three 5x5 transposed convolutions with batch norm -> images.
 
     Batch norm has a bias and no gain, and is per unit after the first layer; initial weights are N(0, 0.05). The last
-    layer has weight norm with trained lengths. The sigmoid equals the paper's tanh: tanh(x) = 2 sigmoid(2 x) - 1.
+    layer has weight norm with trained lengths. The sigmoid is the paper's tanh of half its input: tanh(x) = 2 sigmoid(2
+    x) - 1.
 
     Args:
         image_size: pixels, or [height, width]: 16, 24, 32, ...; 8 is too small for D.

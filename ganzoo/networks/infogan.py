@@ -39,6 +39,8 @@ def columns(category: Tensor) -> tuple[Tensor, ...]:
 class RecognitionDiscriminator(nn.Module):
     """x -> logits [N] and features [N, d]; `recognise` is Q on the features.
 
+    Q has torch's initial weights; the authors' are N(0, .02).
+
     Args:
         layers: the trunk; features of any shape.
         score: a linear layer on the flattened features.

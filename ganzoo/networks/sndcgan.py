@@ -39,6 +39,8 @@ class SNDCGANGenerator(nn.Sequential):
 class SNDCGANDiscriminator(nn.Module):
     """x [N, C, H, W] in [-1, 1] -> pairs of a 3x3 and a 4x4 convolution, which halves the size -> scores [N].
 
+    The paper's networks, for 32x32 and 48x48, halve the size three times; here larger images are halved more often.
+
     Leaky ReLU of slope 0.1 and spectral norm everywhere.
 
     Args:

@@ -23,7 +23,7 @@ class LeCam(Penalty):
     earlier batches.
 
     Args:
-        weight: lambda.
+        weight: lambda, the authors' for hinge losses; for StyleGAN2 they have 3e-7 to 1e-6.
         decay: of the averages, per batch.
     """
 

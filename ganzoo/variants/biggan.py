@@ -15,6 +15,7 @@ from ganzoo.functional.truncation import truncated
 from ganzoo.networks.biggan import BigGANDeepDiscriminator, BigGANDeepGenerator, BigGANGenerator
 from ganzoo.networks.residual import ResidualDiscriminator
 from ganzoo.optim.adam import FusedAdam
+from ganzoo.penalties import Orthogonal
 
 
 class BigGAN(GANModule):
@@ -28,7 +29,7 @@ class BigGAN(GANModule):
     Samples trade diversity for quality: `model.sample(16, truncation=0.5)` restricts the latent's numbers to
     [-0.5, 0.5] (section 3.1). For standing statistics, call `take_standing_statistics` first.
 
-    The fakes of an update have the labels of its real images.
+    The fakes of an update have the labels of its real images; those of the authors' code are uniform.
 
     Args:
         image_size: pixels: a side of 4 to 7 pixels, doubled 1 to 7 times: 28, 32, 48, 64, ...; or [height, width].
@@ -89,12 +90,12 @@ class BigGAN(GANModule):
 
 
 def imagenet128(**arguments: Any) -> BigGAN:
-    """The paper's model for ImageNet at 128x128, table 4; it is trained with batches of 2048.
+    """The paper's model for ImageNet at 128x128 (table 4), with its penalty on G; it is trained with batches of 2048.
 
     The averaged generator has the paper's decay of 0.9999 per update of G: half in 6,931 updates of two batches.
     """
     paper = {"image_size": 128, "num_classes": 1000, "z_dim": 120, "width": 96, "ema_half_life": 6931 * 2 * 2048.0}
-    return BigGAN(**{**paper, **arguments})
+    return BigGAN(**{"penalties": [Orthogonal()], **paper, **arguments})
 
 
 def deep_imagenet128(**arguments: Any) -> BigGAN:

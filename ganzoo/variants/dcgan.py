@@ -20,7 +20,8 @@ class DCGAN(GANModule):
     D maximises E log D(x) + E log(1 - D(G(z))), G maximises E log D(G(z)).
 
     Where the paper is silent, the authors' Theano code (dcgan_code) is followed: 5x5 kernels, initial batch-norm gains
-    N(1, .02). That code also has an L2 penalty of 1e-5; it is omitted here, as in their Torch code (dcgan.torch).
+    N(1, .02). That code also has an L2 penalty of 1e-5; it is omitted here, as in their Torch code (dcgan.torch),
+    as is its rule that a batch updates only one of the players.
     Further differences are documented with the networks.
 
     Args:

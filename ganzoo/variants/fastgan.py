@@ -27,12 +27,14 @@ class FastGAN(GANModule):
     size, and one a random quadrant (sections 3.1 and 3.2).
 
     The hinge's margins s are random, uniform in [0.8, 1) for each logit. G makes each image twice, large and small, and
-    D judges both; a real is averaged to the small size. D sees augmented images, and the decoders reconstruct what it
-    saw. Samples are the large images, without the noise that G's layers have in training, so that the latent determines
-    an image.
+    D judges both. D sees augmented images, and the decoders reconstruct what it saw. Samples are the large images,
+    without the noise that G's layers have in training, so that the latent determines an image.
 
     The authors' code sums the reconstruction loss over a batch of 8, while the hinge loss is a mean; here both are
-    means, and w is 8. It chooses one quadrant for a batch; here each image has its own.
+    means, and w is 8. It chooses one quadrant for a batch; here each image has its own. It takes every second, fourth,
+    ... pixel of a real as its small image; here these are means, without aliasing. Its images of 256 and 512 pixels are
+    not bounded; here tanh bounds all. Its G samples in training mode, with batch statistics; here batch norm has
+    running statistics, of the weights before averaging: `standing_statistics` replaces them.
 
     The paper's images have 256, 512 and 1024 pixels; D sees 50,000 batches of 8. Networks for smaller images, from 32
     pixels up, lack the largest layers: see the table in `networks/fastgan.py`.
@@ -110,7 +112,7 @@ class FastGAN(GANModule):
         return self.generator(batch["z"], batch["noise"])
 
     def synthesize(self, network: Any, batch: Batch) -> Tensor:
-        image, _ = network(batch["z"])
+        image, _ = network(batch["z"], batch.get("noise"))
         return image
 
     def draw(self, n: int, generator: torch.Generator) -> Batch:

@@ -23,8 +23,9 @@ class Pix2Pix(GANModule):
     """min_G max_D L_cGAN(G, D) + 100 L1(G) (eq. 4), on pairs of a source x and an image y.
 
     L_cGAN = E log D(x, y) + E log(1 - D(x, G(x, z))) (eq. 1), L1 = E |y - G(x, z)| (eq. 3). D classifies patches; its
-    loss is halved, to slow it down. G maximises log D(x, G(x, z)). The noise z is dropout, in sampling too: `latent`
-    draws the masks, so a seed determines an image, as in all variants.
+    loss is halved, which the paper does to slow it down, although Adam hardly depends on it. G maximises log D(x, G(x,
+    z)). The noise z is dropout, in sampling too: `latent` draws the masks, so a seed determines an image, as in all
+    variants.
 
     Arguments for the paper's ablations: L1 (`gan=0`), GAN (`conditional=False, l1=0`), cGAN (`l1=0`), L1+GAN
     (`conditional=False`), L1+cGAN; in section 4.2, L1 and L1+cGAN with an encoder-decoder (`skips=False`).

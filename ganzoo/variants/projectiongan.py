@@ -20,7 +20,8 @@ class ProjectionGAN(GANModule):
 
     D(x, y) = v_y' phi(x) + psi(phi(x)) (figure 1d): the features' inner product with a vector of the class,
     plus a score that does not depend on it. G has conditional batch norm; D has spectral norm, also in the table of the
-    v_y. The fakes of an update have the labels of its real images; those of the authors' code are uniform.
+    v_y. The fakes of an update have the labels of its real images; those of the authors' code are uniform. Further
+    differences from that code are SNGAN's.
 
     Args:
         image_size: pixels: a side of 4 to 7 pixels, doubled 1 to 7 times: 28, 32, 48, 64, ...; or [height, width].

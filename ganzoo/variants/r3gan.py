@@ -58,8 +58,9 @@ class R3GAN(GANModule):
         lr_share: learning rate after the burn-in, as a share of the first one.
         gamma_share: gamma after the burn-in, as a share of `gamma`.
         final_beta2: Adam's beta2 after the burn-in.
+        ema_half_life: of the averaged generator, in images; rises from 0 to this during the burn-in.
         optimizer: Adam, as at the start of the burn-in.
-        **game: see `GANModule`. `ema_half_life` rises from 0 to its value during the burn-in.
+        **game: see `GANModule`.
     """
 
     gamma: Tensor  # current value
@@ -85,10 +86,11 @@ class R3GAN(GANModule):
         lr_share: PositiveShare = 0.25,
         gamma_share: PositiveShare = 0.1,
         final_beta2: Probability = 0.99,
+        ema_half_life: Positive | None = 1e7,
         optimizer: OptimizerCallable = lambda params: FusedAdam(params, lr=2e-4, beta1=0.0, beta2=0.9),
         **game: Any,
     ) -> None:
-        super().__init__(optimizer=optimizer, **game)
+        super().__init__(optimizer=optimizer, ema_half_life=ema_half_life, **game)
         if self.share_fakes:
             raise ValueError("share_fakes: R3GAN trains the players on different halves of a batch; leave it out")
         self.num_classes = num_classes if conditional else None
@@ -176,27 +178,27 @@ class R3GAN(GANModule):
 
 
 def cifar10(**arguments: Any) -> R3GAN:
-    """The paper's model for CIFAR-10 with labels, trained with batches of 512 for each player."""
+    """The paper's model for CIFAR-10 with labels, trained with flips in batches of 512 for each player."""
     return _published(arguments, gamma=0.05, p=0.55, ema_half_life=1e7, num_classes=10)
 
 
 def ffhq64(**arguments: Any) -> R3GAN:
-    """The paper's model for FFHQ at 64x64; batches of 256."""
+    """The paper's model for FFHQ at 64x64; flips, batches of 256."""
     return _published(arguments, image_size=64, gamma=2.0, p=0.3)
 
 
 def ffhq256(**arguments: Any) -> R3GAN:
-    """The paper's model for FFHQ at 256x256; batches of 256."""
+    """The paper's model for FFHQ at 256x256; flips, batches of 256."""
     return _published(arguments, image_size=256, gamma=150.0, p=0.3)
 
 
 def imagenet32(**arguments: Any) -> R3GAN:
-    """The paper's model for ImageNet at 32x32; batches of 4096."""
+    """The paper's model for ImageNet at 32x32; flips, batches of 4096."""
     return _imagenet(arguments, gamma=0.5, p=0.5)
 
 
 def imagenet64(**arguments: Any) -> R3GAN:
-    """The paper's model for ImageNet at 64x64; batches of 4096."""
+    """The paper's model for ImageNet at 64x64; flips, batches of 4096."""
     return _imagenet(arguments, image_size=64, gamma=1.0, p=0.4)
 
 

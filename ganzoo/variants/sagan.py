@@ -21,7 +21,8 @@ class SAGAN(GANModule):
     Both players have self-attention (eq. 1 to 3; `SelfAttention`) and spectral norm; G has conditional batch norm, D a
     projection of the class. D learns faster than G (two time-scale update rule) instead of more often (section 4).
 
-    The fakes of an update have the labels of its real images. The authors' code has Adam's beta2 0.999.
+    The fakes of an update have the labels of its real images. In the authors' code these are uniform, Adam's beta2 is
+    0.999, and initial weights have gain 1 in all layers; here as SNGAN's, sqrt 2 within blocks.
 
     Args:
         image_size: pixels: a side of 4 to 7 pixels, doubled 1 to 7 times: 28, 32, 48, 64, ...; or [height, width].

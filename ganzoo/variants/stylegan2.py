@@ -108,8 +108,12 @@ class StyleGAN2(StyleGAN):
         self.path_mean.lerp_(gather(lengths.detach()).mean(), 1 - PATH_DECAY)
         return {"path": self.path_weight * (lengths - self.path_mean).square().mean()}
 
-    def make_fakes(self, batch: Batch) -> Tensor:
-        return self.generator.synthesis(self.styles(batch), batch["noise"])
+    def synthesize(self, network: Any, batch: Batch) -> Tensor:
+        """With noise and mixed styles in training; samples have neither."""
+        if "noise" not in batch:
+            return super().synthesize(network, batch)
+        images: Tensor = network.synthesis(self.styles(batch), batch["noise"])
+        return images
 
     def styles(self, batch: Batch) -> Tensor:
         """w of each layer, [N, L, d]."""
@@ -149,32 +153,41 @@ def stylegan2(**arguments: Any) -> StyleGAN2:
 
 def paper256(**arguments: Any) -> StyleGAN2:
     """FFHQ and LSUN at 256x256 (Karras et al. 2020, StyleGAN2-ADA, arXiv:2006.06676); batches of 64."""
-    return _ada(arguments, image_size=256, maps=16384, group=8, lr=2.5e-3, gamma=1.0, ema_half_life=20_000.0)
+    return _ada(
+        arguments, image_size=256, maps=16384, group=8, optimizer=_adam(2.5e-3), gamma=1.0, ema_half_life=20_000.0
+    )
 
 
 def paper512(**arguments: Any) -> StyleGAN2:
     """Likewise, pictures of 512x512; batches of 64."""
-    return _ada(arguments, image_size=512, group=8, lr=2.5e-3, gamma=0.5, ema_half_life=20_000.0)
+    return _ada(arguments, image_size=512, group=8, optimizer=_adam(2.5e-3), gamma=0.5, ema_half_life=20_000.0)
 
 
 def paper1024(**arguments: Any) -> StyleGAN2:
     """Likewise, pictures of 1024x1024; batches of 32."""
-    return _ada(arguments, lr=2e-3, gamma=2.0)
+    return _ada(arguments, gamma=2.0)
 
 
 def cifar(**arguments: Any) -> StyleGAN2:
-    """Likewise, CIFAR-10: 100 million images in batches of 64; labels with `num_classes` 10."""
+    """Likewise, CIFAR-10: 100 million images in batches of 64, without flips; labels with `num_classes` 10. The authors
+    correct G's Adam for the updates on path lengths, although there are none."""
     plain = {"mixing": 0.0, "residual": False, "path_weight": 0.0, "mapping_layers": 2, "group": 32}
-    return _ada(arguments, image_size=32, lr=2.5e-3, gamma=0.01, ema_half_life=500_000.0, ema_ramp_up=0.05, **plain)
+    averaging = {"ema_half_life": 500_000.0, "ema_ramp_up": 0.05}
+    adams = {"optimizer": _adam(2e-3, 0.99**0.8), "discriminator_optimizer": _adam(2.5e-3)}
+    return _ada(arguments, image_size=32, gamma=0.01, **plain, **averaging, **adams)
 
 
 def auto(image_size: Size, batch_size: int, **arguments: Any) -> StyleGAN2:
     """Likewise, other data: numbers by the shorter side of the images, and the number of images in a batch."""
     side, averaging = min(sides(image_size)), {"ema_half_life": batch_size * 10_000 / 32, "ema_ramp_up": 0.05}
     sized = {"maps": 16384 if side < 512 else 32768, "gamma": 0.0002 * side**2 / batch_size}
-    return _ada(arguments, image_size=image_size, mapping_layers=2, lr=2.5e-3, **sized, **averaging)
+    lr = 2.5e-3 if side < 1024 else 2e-3
+    return _ada(arguments, image_size=image_size, mapping_layers=2, optimizer=_adam(lr), **sized, **averaging)
 
 
-def _ada(arguments: dict[str, Any], lr: float, **authors: Any) -> StyleGAN2:
-    adam = partial(FusedAdam, lr=lr, beta1=0.0, beta2=0.99)
-    return StyleGAN2(**{"augment": ADA(), "optimizer": adam, **authors, **arguments})
+def _ada(arguments: dict[str, Any], **authors: Any) -> StyleGAN2:
+    return StyleGAN2(**{"augment": ADA(), **authors, **arguments})
+
+
+def _adam(lr: float, beta2: float = 0.99) -> OptimizerCallable:
+    return partial(FusedAdam, lr=lr, beta1=0.0, beta2=beta2)

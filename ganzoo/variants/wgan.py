@@ -20,8 +20,9 @@ class WGAN(GANModule):
 
     At the optimal f the difference is the Wasserstein-1 distance times the Lipschitz constant that the clipping allows:
     the logged `wasserstein` is comparable within a run, not between critics. All parameters of the critic are clipped,
-    including batch norm's, but not running statistics. The authors report that momentum, as in Adam, makes the critic
-    unstable.
+    including batch norm's, but not running statistics. The networks are DCGAN's; the authors' code has 4x4 kernels, no
+    biases, and an MLP whose G has no tanh. It clips before D's updates instead of after them. The authors report that
+    momentum, as in Adam, makes the critic unstable.
 
     Args:
         image_size: pixels: 8, 16, 32, 64, ...; or [height, width], such as [64, 96]; any for "mlp".

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -13,6 +14,7 @@ from torch.optim import SGD, Adam
 
 import ganzoo
 from ganzoo.augment import ADA, APA, Augment, DiffAugment
+from ganzoo.core.pixels import scaled
 from ganzoo.core.player import PLAYERS
 from ganzoo.penalties import R1
 from ganzoo.testing import BATCH, NoiseImages, check_resume, check_turns, fit
@@ -21,6 +23,7 @@ from tests.variants import small
 
 FIXED = [DiffAugment(), ADA(p=0.8, filter=1.0, noise=1.0, cutout=1.0), APA(p=0.5)]
 OPTIONS = [DiffAugment(), ADA(ramp=100.0, target=-0.9), APA(ramp=100.0, target=-0.9)]  # p is 0.32 from step 5
+variants_with_fakes = pytest.mark.parametrize("name", [n for n in ganzoo.list_models() if n != "LAPGAN"])
 every, fixed = (
     pytest.mark.parametrize("augment", options, ids=lambda option: type(option).__name__)
     for options in (OPTIONS, FIXED)
@@ -93,6 +96,27 @@ def test_microbatches_have_the_transforms_of_the_batch(augment):
     fit(halves, steps=3)
     for key, value in whole.state_dict().items():
         torch.testing.assert_close(value, halves.state_dict()[key], rtol=1e-5, atol=1e-7)
+
+
+@variants_with_fakes
+def test_apa_shows_fakes_as_in_training(name):
+    """With the noise and the mixed styles of D's fakes, which samples lack."""
+    torch.manual_seed(0)
+    model = getattr(ganzoo, name)(**small(name), augment=APA(p=1.0))
+    for key, parameter in model.generator.named_parameters():
+        if key.endswith("strength"):
+            nn.init.ones_(parameter)  # noise matters
+    batch = scaled(next(iter(NoiseImages(model).train_dataloader())))
+    n = len(batch["image"])
+    batch |= model.draw(n, torch.Generator()) | model.augment.draw(model, n, torch.Generator().manual_seed(1))
+    again = copy.deepcopy(model)  # dropout draws, and spectral norm iterates
+    with torch.no_grad():
+        torch.manual_seed(1)
+        fakes = again.make_fakes({**batch, **batch["pseudo"]})
+        torch.manual_seed(1)
+        with model.augment.shown(model, batch, "discriminator") as seen:
+            pass
+    torch.testing.assert_close(seen["image"], fakes if isinstance(fakes, torch.Tensor) else fakes[0])
 
 
 @every

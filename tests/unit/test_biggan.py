@@ -52,6 +52,10 @@ PAPER = {
     "ImageNet": (lambda: sizes(made(imagenet128)), (70_433_988, 87_982_370)),
     "ImageNet's chunks": (lambda: (made(imagenet128).generator.chunks, made(imagenet128).z_dim), (6, 120)),
     "ImageNet's average": (lambda: 0.5 ** (4096 / made(imagenet128).ema_half_life), pytest.approx(0.9999, abs=1e-8)),
+    "ImageNet's penalties": (
+        lambda: [(type(p).__name__, p.weight) for p in made(imagenet128).penalties],
+        [("Orthogonal", 1e-4)],
+    ),
     # StudioGAN
     "CIFAR-10": (lambda: sizes(made(z_dim=80)), (9_416_196, 2_415_170)),
     "CIFAR-10 without labels": (
