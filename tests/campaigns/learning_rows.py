@@ -102,10 +102,10 @@ PLAYERS = ("MLPGAN", "LSGAN", "WGAN", "WGANGP", "EBGAN")
 SEARCHED = (
     "PacGAN's protocol, with three trials instead of ten: 2,500 samples; a sample within 3 sigma of the nearest mode "
     "has high quality, and a mode with such a sample is found. The same search for all: three learning rates, seed 0; "
-    "then two more seeds of the best by `high_quality` times e^-`kl`. 24,000 batches of 256, with R1 and R2 12,000: "
-    "about three minutes of one core per run. ReLU networks with four layers of 128 units; EBGAN's D is an "
-    "auto-encoder. WGANGP has the penalty of 0.1 and the five critic updates of its authors' code for such points, but "
-    "not their 512 units and 100,000 updates of G."
+    "then two more seeds of the best by `high_quality` times e^-`kl`. 24,000 batches of 256 (12,000 for arms "
+    "with R1 and R2): three to five minutes of one core per run. ReLU networks with four layers of 128 units; EBGAN's "
+    "D is an auto-encoder. WGANGP has the penalty of 0.1 and the five critic updates of its authors' code for such "
+    "points, but not their 512 units and 100,000 updates of G."
 )
 R1_AND_R2 = "--model.penalties R1 --model.penalties.weight 0.2 --model.penalties+ R2 --model.penalties.weight 0.2"
 METHODS = {  # config without the layout, options, batches
@@ -261,18 +261,18 @@ EXPERIMENTS = {
         ("ebgan_score", "fid"),
         (
             Claim(
-                "EBGAN has a higher mean I' than GAN",
+                "EBGAN has a higher mean `ebgan_score` than GAN",
                 lambda found: mean_of("ebgan_score", "EBGAN", found) > mean_of("ebgan_score", "GAN", found),
             ),
             Claim(
-                "the pull-away term raises the mean I'",
+                "the pull-away term raises the mean `ebgan_score`",
                 lambda found: mean_of("ebgan_score", "EBGAN-PT", found) > mean_of("ebgan_score", "EBGAN", found),
             ),
         ),
         final,
         note="Part of the paper's grid, on digits instead of MNIST, 3,000 batches of 64. Arm names end in "
         "nLayerG/nLayerD. All arms have 100 latents, widths of 400 and 256 and no averaged generator. Each has one "
-        "optimizer: EBGAN Adam with lr 1e-3; GAN SGD with lr 0.01, that of the paper's best run among twelve.",
+        "optimizer: EBGAN Adam with lr 1e-3; GAN SGD with lr 0.01, that of the best of twelve runs in the paper.",
     ),
     "edges": Experiment(
         "Edges to digits with four objectives",
@@ -322,7 +322,7 @@ EXPERIMENTS = {
         seeds=1,
         limit=7200,
         note="Networks of four layers of 512 units, a penalty of 0.1, five critic updates and lr 1e-4, as in the "
-        "authors' code; 12,000 of its 100,000 updates of G, all of which would take nine hours of one core. "
+        "authors' code; 12,000 updates of G: the authors' 100,000 would take nine hours of one core. "
         "`high_quality_10000` is the share after 10,000 of the 60,000 batches.",
     ),
     "rules_ring": Experiment(
@@ -342,7 +342,7 @@ EXPERIMENTS = {
         note=f"MLPGAN, 8x8 digits, 4,000 batches; {RULE_RATES}",
     ),
     "portraits": Experiment(
-        "Emoji: a first run of two minutes",
+        "Emoji: candidates for the first run",
         {
             "WGANGP": Arm("wgangp/emoji", f"--model.norm none {BRIEF}"),
             "WGANGP, layer norm": Arm("wgangp/emoji", f"--model.norm layer {BRIEF}"),
@@ -360,9 +360,9 @@ EXPERIMENTS = {
         ("fid_500", "fid", "precision", "recall"),
         (),
         early(("fid", 500)),
-        note="Portraits of 32x32 pixels; two minutes of one core per run. WGANGP has one critic update per generator "
-        "update, except where the table says 5. `fid_500` is FID of 1,000 fakes after 500 "
-        "batches, `fid` that of 5,000 fakes at the end. WGANGP by role is supervised, has batches of 16, all steps of "
+        note="Portraits of 32x32 pixels; two minutes of one core per run, except WGANGP by role. WGANGP has one critic "
+        "update per generator update, except where the table says 5. `fid_500` is FID of 1,000 fakes after 500 batches, "
+        "`fid` that of 5,000 fakes at the end. WGANGP by role is supervised, has batches of 16, all steps of "
         "its config and 10,000 fakes.",
     ),
     "few": Experiment(
@@ -382,7 +382,7 @@ EXPERIMENTS = {
         note="Portraits of 32x32 pixels: 100, spread over 40 roles, or all 628 for training. Arms differ in their "
         "number of batches, so that each trains for five minutes of one core; `CPU s` includes scores and "
         "evaluations. `fid` is against the images trained on, `fid_628` against all 628, `held_out_fid` against "
-        "93 test portraits, whose roles are new (65 between training and test portraits); 5,000 fakes each. "
+        "93 test portraits, whose roles are new (FID between training and test portraits: 65); 5,000 fakes each. "
         "`copying` is above 0.5 in part because held-out portraits have other roles. One seed: over three seeds "
         "FID of such runs has a standard deviation of 2 (WGANGP) and 3 to 6 (DCGAN), so smaller differences are "
         "noise. ADA and APA have a controlled p with a ramp of 100,000 images for DCGAN; p is fixed at 0.2 for "
@@ -405,8 +405,8 @@ EXPERIMENTS = {
         few,
         seeds=1,
         limit=1500,
-        note="As the table of augmentations, but ten minutes of one core for each arm, by the committed configs of "
-        "emoji. FastGAN and ProjectedGAN are published with DiffAugment, R3GAN with a scheduled ADA.",
+        note="The protocol of the table above, with ten minutes of one core per arm and the committed configs. "
+        "FastGAN and ProjectedGAN are published with DiffAugment, R3GAN with a scheduled ADA.",
     ),
     "ablation": Experiment(
         "R3GAN's ablation on Stacked-MNIST",

@@ -154,10 +154,10 @@ def page(records: Mapping[str, Record]) -> str:
         f"{clock(total['cpu'])} of CPU time: committed configs, seed 0, the last state of each training.",
         "`ganzoo.load(NAME)` and `python -m ganzoo sample NAME` load them by name.",
         "",
-        "![samples of all variants](wall.png)",
+        "![samples of the trained models](wall.png)",
         "",
-        "One model of each variant; first seeds, not selected. Conditional models have a class in each column. For "
-        "translators: sources, their translations, and the true images, all held out.",
+        "One model of each variant that has a trained one; seed 0, not selected. Conditional models have a class in "
+        "each column. For translators: sources, their translations, and the true images, all held out.",
         "",
         *remarks(records),
         *table((*head, "steps", "per step", "time", "weights"), rows),
@@ -166,7 +166,8 @@ def page(records: Mapping[str, Record]) -> str:
         "with the same images are comparable. FID and KID: lower is better; held-out FID is against the test images; "
         "precision, recall, density, coverage: higher is better. Accuracy: fraction of images of the requested class; "
         "for a classifier, its errors on held-out images. Authenticity: fraction of fakes that are no near copies of "
-        "training images. Per step: CPU time, with pictures. Time: wall clock, and CPU time in brackets.",
+        'training images. Per step: CPU time, with pictures. Time: wall clock, and CPU time in brackets; "at least" if '
+        'a part was not measured. Weights: of the generator; "whole": of both networks.',
         "",
         "```bash",
         "python -m tests.campaigns.pretrain --jobs 2         # searches, trains and writes missing and outdated models",

@@ -96,12 +96,12 @@ def best(rows: Iterable[Row]) -> Row:
 
 
 def hold(text: str, values: Mapping[str, Any]) -> str:
-    """A config's text with other values of arguments of the model, such as `optimizer.lr`. Comments stay, but that
-    a value is "to be searched"."""
+    """A config's text with other values of arguments of the model, such as `optimizer.lr`. Comments stay, but not
+    that a value is "not tuned yet"."""
     places = [(_node(text, key), value) for key, value in values.items()]
     for node, value in sorted(places, key=lambda place: -place[0].start_mark.index):
         text = text[: node.start_mark.index] + written(value) + text[node.end_mark.index :]
-    return text.replace("to be searched", "from a search")
+    return text.replace("not tuned yet", "from a search")
 
 
 def held(text: str, keys: Iterable[str]) -> dict[str, Any]:

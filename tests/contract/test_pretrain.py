@@ -207,7 +207,7 @@ SEARCHED = CONFIG.replace(
     optimizer:
       class_path: FusedAdam
       init_args:
-        lr: 0.001 # to be searched
+        lr: 0.001 # not tuned yet
         beta1: 0.5
     hidden""",
     1,
@@ -229,7 +229,7 @@ def test_a_search_writes_the_best_setting_into_the_config_before_the_training(wo
     assert first["values"] == settings[0] and first["fid"] != second["fid"] and not first["failure"]
     rate = "0.00005" if first["fid"] < second["fid"] else "0.03"
     text = Path("gan/digits.yaml").read_text()
-    assert text == SEARCHED.replace("lr: 0.001 # to be searched", f"lr: {rate} # from a search")
+    assert text == SEARCHED.replace("lr: 0.001 # not tuned yet", f"lr: {rate} # from a search")
     record = record_of(Path("out/gan-digits"))
     assert record["settings"]["model"]["init_args"]["optimizer"]["init_args"]["lr"] == float(rate)
     card = Path("out/gan-digits/README.md").read_text()
