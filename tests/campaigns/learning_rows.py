@@ -361,8 +361,8 @@ EXPERIMENTS = {
         (),
         early(("fid", 500)),
         note="Portraits of 32x32 pixels; two minutes of one core per run, except WGANGP by role. WGANGP has one critic "
-        "update per generator update, except where the table says 5. `fid_500` is FID of 1,000 fakes after 500 batches, "
-        "`fid` that of 5,000 fakes at the end. WGANGP by role is supervised, has batches of 16, all steps of "
+        "update per generator update, except where the table says 5. `fid_500` is FID of 1,000 fakes after 500 "
+        "batches, `fid` that of 5,000 fakes at the end. WGANGP by role is supervised, has batches of 16, all steps of "
         "its config and 10,000 fakes.",
     ),
     "few": Experiment(
