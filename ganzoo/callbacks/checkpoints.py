@@ -98,7 +98,8 @@ class Checkpoints(BatchEndCallback, Checkpoint):
             self._save_last(trainer)
 
     def _save_last(self, trainer: Trainer) -> None:
-        self.failed = not save(trainer, self.folder / "last.ckpt")
+        path = self.folder / "last.ckpt"
+        self.failed = not (save(trainer, path) or save(trainer, path))  # the first attempt may end in a rollback
         self._last_step = trainer.global_step
 
     def _due(self, trainer: Trainer) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -111,7 +111,7 @@ class Samples(BatchEndCallback):
         if self.video_fps and len(frames) > 1:
             with warn_on_oserror(video):
                 write_video(video, frames, self.video_fps)
-                log_video(trainer, "video", video, animation(frames, self.video_fps))
+                log_video(trainer, "video", video, lambda: animation(frames, self.video_fps))
 
     def _draw(self, trainer: Trainer, model: Any) -> None:
         name = f"samples/{trainer.global_step:08d}"
@@ -228,7 +228,7 @@ def log_image(trainer: Trainer, key: str, image: Image.Image) -> None:
     cast(GANModule, trainer.lightning_module).loss_log.each_logger(trainer, hand_over)
 
 
-def log_video(trainer: Trainer, key: str, video: Path, gif: bytes) -> None:
+def log_video(trainer: Trainer, key: str, video: Path, gif: Callable[[], bytes]) -> None:
     """Passes a video to every logger that accepts videos; TensorBoard gets a GIF among its images."""
 
     def hand_over(logger: Logger) -> None:
@@ -237,8 +237,8 @@ def log_video(trainer: Trainer, key: str, video: Path, gif: bytes) -> None:
         elif isinstance(logger, TensorBoardLogger):
             from torch.utils.tensorboard.summary import Summary
 
-            width, height = Image.open(BytesIO(gif)).size
-            shown = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
+            width, height = Image.open(BytesIO(encoded := gif())).size
+            shown = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded)
             summary = Summary(value=[Summary.Value(tag=key, image=shown)])
             logger.experiment.file_writer.add_summary(summary, trainer.global_step)
 

@@ -9,13 +9,13 @@ import json
 import multiprocessing
 import platform
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ganzoo.cli.errors import Arguments, UserError, number, user_errors
 from ganzoo.cli.paths import find_config
 from ganzoo.core.atomic import naming
 from ganzoo.core.limits import Count
+from ganzoo.core.text import path_of
 
 PRECISIONS = ("32-true", "bf16-mixed")
 WARM_UP = 3  # steps
@@ -29,7 +29,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument("config", help="name of a shipped config, or a config file")
     parser.add_argument("--steps", type=number(Count), default=20, metavar="N", help="timed steps (default: 20)")
     parser.add_argument("--eager", action="store_true", help="skip the compiled rows, which take a minute or more each")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to this file")
+    parser.add_argument("--json", type=path_of, metavar="FILE", help="write the rows to this file")
     options, rest = parser.parse_known_args(arguments)
     find_config(options.config)  # fails before a process is started
     if (file := options.json) is not None and (file.is_dir() or not file.parent.is_dir()):

@@ -6,10 +6,10 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from ganzoo.cli.errors import Arguments, UserError, closest, describe, number, user_errors
 from ganzoo.core.limits import Count, Size, sides
+from ganzoo.core.text import path_of
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
@@ -21,7 +21,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         "continues; on a finished folder, it checks every shard, and recreates those that are damaged or out of date.",
     )
     parser.add_argument("folder", metavar="FOLDER", help="folder of pictures, with or without subfolders, or a .zip")
-    parser.add_argument("out", metavar="OUT", type=Path, help="folder for the shards")
+    parser.add_argument("out", metavar="OUT", type=path_of, help="folder for the shards")
     parser.add_argument(
         "--image_size", type=number(Size), metavar="N", help="pixels per side, or [height, width] (default: unchanged)"
     )

@@ -12,7 +12,7 @@ from ganzoo.cli import VERBS, trust
 from ganzoo.cli.errors import Arguments, UserError, closest, number, printable, user_errors
 from ganzoo.cli.paths import configs, find_checkpoint, find_config, pretrained, record_of, run_of
 from ganzoo.core.limits import Count, Positive, Size
-from ganzoo.core.text import visible
+from ganzoo.core.text import path_of, visible
 
 if TYPE_CHECKING:
     from ganzoo.evaluation.comparison import Place
@@ -50,10 +50,10 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--variant", metavar="my_file.MyGAN", help="the class of your own variant, for its checkpoint")
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust.HELP)
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="output file (default: scores.json in the run's folder, else here)"
+        "--json", type=path_of, metavar="FILE", help="output file (default: scores.json in the run's folder, else here)"
     )
     parser.add_argument(
-        "--compare", nargs="+", type=Path, metavar="JSON", help="rank the scores in these files; evaluate nothing"
+        "--compare", nargs="+", type=path_of, metavar="JSON", help="rank the scores in these files; evaluate nothing"
     )
     options = parser.parse_args(arguments)
     with user_errors():
@@ -133,6 +133,9 @@ def _model(path: Path, options: Any) -> tuple[Any, Any]:
     if where is None:
         raise UserError(f"{path} is not in a run; name the real images after it: {REALS}")
     if options.raw:
+        averaged, raw = (network.state_dict() for network in (model.ema or model.generator, model.generator))
+        if model.ema is not None and all(averaged[key].equal(value) for key, value in raw.items()):
+            raise UserError(f"{path} has the averaged generator only; leave --raw out")
         model.ema = None
     return model, _reals(where, options)
 

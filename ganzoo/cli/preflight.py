@@ -34,12 +34,13 @@ from ganzoo.cli import config as configs
 from ganzoo.cli.config import LINKED
 from ganzoo.cli.errors import UserError, causes, closest, describe, mid_run, one_line
 from ganzoo.core.arguments import OPTIMISATION, check_schedulers
-from ganzoo.core.batch import check_pictures
+from ganzoo.core.batch import explain_batch_norm
 from ganzoo.core.limits import ArgumentError, Count, CountFrom0, Limits, Rate, Share, check, machine_memory, refusal
 from ganzoo.core.module import GANModule
 from ganzoo.core.pixels import scaled
 from ganzoo.core.player import PLAYERS
 from ganzoo.core.strategy import GANStrategy, check_callback
+from ganzoo.core.text import path_of
 from ganzoo.data import GANDataModule
 from ganzoo.data.datasets import Images
 
@@ -66,7 +67,7 @@ Steps = Annotated[int, Limits(-1)]  # -1 is no limit
 Batches = CountFrom0 | Share | None  # a number or a share
 
 
-def trainer(
+def trainer_limits(
     max_steps: Steps,
     max_epochs: Steps | None,
     min_steps: CountFrom0 | None,
@@ -85,17 +86,17 @@ def trainer(
     """Limits of arguments that Lightning's `Trainer` would refuse late or obscurely."""
 
 
-def seed(seed_everything: Annotated[int, Limits(0, 2**32 - 1)] | bool) -> None:
+def seed_limits(seed_everything: Annotated[int, Limits(0, 2**32 - 1)] | bool) -> None:
     """Limits of Lightning's `seed_everything`."""
 
 
 def check_config(config: Any, verb: str) -> None:
     """Refuses invalid settings that ganzoo's own classes do not check."""
     try:
-        check(seed, {"seed_everything": config.seed_everything})
-        check(trainer, vars(config.trainer))
+        check(seed_limits, {"seed_everything": config.seed_everything})
+        check(trainer_limits, vars(config.trainer))
     except ArgumentError as error:
-        raise UserError(f"trainer.{error}" if error.owner is trainer else str(error)) from error
+        raise UserError(f"trainer.{error}" if error.owner is trainer_limits else str(error)) from error
     for key in _urls(vars(config)):
         raise UserError(f"{key} is a URL, which only loggers support; name a local folder or file")
     _check_names(config.trainer)
@@ -108,7 +109,7 @@ def check_config(config: Any, verb: str) -> None:
                 check(resolve_name(given.class_path), vars(given.get("init_args") or Namespace()))
             except ArgumentError as error:
                 raise UserError(f"model.{option}.{error}") from error
-    if (weights := config.scores.weights) is not None and not Path(weights).is_file():
+    if (weights := config.scores.weights) is not None and not path_of(weights).is_file():
         raise UserError(f"scores.weights: {weights} is not a file; give an existing one, or leave it out")
 
 
@@ -275,6 +276,8 @@ def _largest(config: Any) -> str:
             value = max(value)
         if type(value) is int and type(parameter.default) is int and parameter.default > 0:
             times[name] = value / parameter.default
+    if not times:
+        return f"{cls.__name__} with these arguments"
     name = max(times, key=lambda name: times[name])
     return f"{'data' if name in LINKED else 'model'}.{name} {config.init_args[name]}"
 
@@ -345,7 +348,7 @@ def _check_one_picture(model: Any, images: Images) -> None:
         try:
             loss(batch)
         except Exception as error:  # others are raised again in training
-            check_pictures(error)
+            explain_batch_norm(error)
 
 
 def of_network(name: str) -> bool:

@@ -17,7 +17,7 @@ from ganzoo.cli.errors import Arguments, UserError, closest, number, user_errors
 from ganzoo.cli.paths import find_checkpoint, own_files
 from ganzoo.cli.writing import Parts, suffix, write
 from ganzoo.core.limits import Count, Positive, area, check_memory
-from ganzoo.core.text import composed, visible
+from ganzoo.core.text import composed, path_of, visible
 
 if TYPE_CHECKING:
     from ganzoo.data.archive import File
@@ -42,7 +42,11 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         "--class", dest="label", metavar="CLASS", help="the class of all images, by name or number (see info)"
     )
     parser.add_argument(
-        "--source", nargs="+", type=Path, metavar="PATH", help="pictures, or a folder or .zip of them, for a translator"
+        "--source",
+        nargs="+",
+        type=path_of,
+        metavar="PATH",
+        help="pictures, or a folder or .zip of them, for a translator",
     )
     parser.add_argument(
         "--direction",
@@ -63,7 +67,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         help="statistics of the generator's batch norms: means over so many batches of 256 fakes, such as 16 "
         "(default: those of the training)",
     )
-    parser.add_argument("--outdir", type=Path, default=Path("samples"), help="output folder (default: samples)")
+    parser.add_argument("--outdir", type=path_of, default=Path("samples"), help="output folder (default: samples)")
     parser.add_argument(
         "--format",
         choices=("grid", "png", "npy"),

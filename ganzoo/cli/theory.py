@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ganzoo.cli.errors import Arguments, UserError, closest
+from ganzoo.core.text import path_of
 from ganzoo.theory import FIGURES
 
 
@@ -19,7 +20,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     parser = Arguments(verb, __doc__ or "")
     parser.epilog = "\n".join(["figures:", *(f"  {name:<24}{text}" for name, (_, text) in FIGURES.items())])
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--outdir", type=Path, default=Path("theory"), metavar="DIR", help="default: theory")
+    parser.add_argument("--outdir", type=path_of, default=Path("theory"), metavar="DIR", help="default: theory")
     parser.add_argument("names", nargs="*", metavar="FIGURE", help="default: all")
     options = parser.parse_args(arguments)
     names = list(dict.fromkeys(options.names or FIGURES))

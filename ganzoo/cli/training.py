@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, Namespace
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -50,6 +50,7 @@ from ganzoo.core.module import GANModule
 from ganzoo.core.player import parameters
 from ganzoo.core.signals import RESUMABLE, exit_on_terminate
 from ganzoo.core.strategy import GANStrategy
+from ganzoo.core.text import path_of
 
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, value: dumper.represent_data(value.value))  # `Timer` has one
 DRY = "--dry-run"
@@ -278,7 +279,7 @@ class GANCLI(LightningCLI):
     def _find_last(self) -> None:
         """Finds the newest run with exactly this config, and its last intact checkpoint."""
         self.config.ckpt_path = None
-        runs = runs_of(Path(self.config.trainer.default_root_dir), self._text())
+        runs = runs_of(path_of(self.config.trainer.default_root_dir), self._text())
         if not runs:
             return
         self.home = runs[-1]
@@ -305,7 +306,7 @@ class GANCLI(LightningCLI):
         folder, made = self.home, list[Path]()
         facts = environment() | ({"parent": config.ckpt_path} if config.ckpt_path and folder is None else {})
         texts = {"config.yaml": self._text(), "environment.json": json.dumps(facts, indent=2) + "\n"}
-        root = Path(config.trainer.default_root_dir)
+        root = path_of(config.trainer.default_root_dir)
         preflight.check_folder(folder or root, "trainer.default_root_dir DIR")
         if folder is None:
             name = f"{type(self.model).__name__}-{getattr(self.datamodule, 'name', type(self.datamodule).__name__)}"
@@ -376,14 +377,21 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     return 1 if failed(cli.run, cli.trainer) else cli.run.code
 
 
+def _epoch(trainer: Namespace, data: Any) -> int:
+    """Batches of an epoch."""
+    batches, most = len(data.train_dataloader()), trainer.overfit_batches or trainer.limit_train_batches or 1.0
+    return min(batches, most) if isinstance(most, int) else int(batches * most)
+
+
 def dry_run(cli: GANCLI) -> int:
     """Trains three batches, prints the cost of the whole training, and leaves no files."""
     config, trainer = cli.config_init.trainer, cli.trainer
     with user_errors():
         cost = measure(cli.model, cli.datamodule, 1, 2, accelerator=config.accelerator, precision=config.precision)
-    steps, epochs = trainer.max_steps if trainer.max_steps > 0 else None, trainer.max_epochs or -1
-    if steps is None and epochs > 0:
-        steps = epochs * len(cli.datamodule.train_dataloader())
+    limits = [trainer.max_steps] if trainer.max_steps > 0 else []
+    if (epochs := trainer.max_epochs or -1) > 0:
+        limits.append(epochs * _epoch(config, cli.datamodule))
+    steps = min(limits, default=None)
     print(f"{type(cli.model).__name__}: {parameters(cli.model)}; batches of {cost.images} images")
     print(f"{cost.seconds:.3g} s per step, peak memory {cost.memory / 1e6:,.0f} MB")
     if steps is None and time_left(trainer):

@@ -109,7 +109,7 @@ def _check_labels(labels: Any, name: str, n: int, num_classes: int | None) -> No
         raise MisconfigurationException(f"{name} has labels from {low} to {high}; the model's classes are 0{last}")
 
 
-def check_pictures(error: Exception) -> None:
+def explain_batch_norm(error: Exception) -> None:
     """Explain torch's error for a batch norm on a single image.
 
     Raises:

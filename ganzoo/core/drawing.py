@@ -79,7 +79,9 @@ def to_pil(images: Tensor) -> list[Image.Image]:
     Raises:
         ValueError: there are more channels, or these are points in the plane.
     """
-    if images.shape[1] > 4 or tuple(images.shape[1:]) == (2, 1, 1):
+    if tuple(images.shape[1:]) == (2, 1, 1):
+        raise ValueError("points in the plane are no pictures; only a grid or an array of them can be written")
+    if images.shape[1] > 4:
         raise ValueError(f"images of {images.shape[1]} channels cannot be drawn; only 1 to 4 can, or arrays written")
     pixels = to_uint8(images.detach().float().cpu()).permute(0, 2, 3, 1).numpy()
     return [Image.fromarray(p[..., 0] if p.shape[-1] == 1 else p) for p in pixels]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import shlex
 import sys
 from datetime import UTC, datetime
 from functools import cache
@@ -21,7 +22,7 @@ def environment() -> dict[str, Any]:
         **{name: version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "devices": devices(),
-        "command": " ".join(["python -m ganzoo", *sys.argv[1:]]),
+        "command": f"python -m ganzoo {shlex.join(sys.argv[1:])}".rstrip(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

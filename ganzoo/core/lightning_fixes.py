@@ -118,7 +118,8 @@ def sync_module_states(module: Any) -> None:
 def hooks_unused(model: LightningModule, base: type[LightningModule]) -> bool:
     """Whether backward passes and optimizer steps may bypass Lightning (2.0 to 2.6.6), whose three hooks around them
     cost 0.1 ms per step. Requires that no callback overrides the hooks, that the model's class overrides neither the
-    hooks nor the methods `same`, and that strategy and precision plugin add nothing, such as fp16's scaler."""
+    hooks nor `backward`, `manual_backward` and `optimizer_step`, and that strategy and precision plugin add nothing,
+    such as fp16's scaler."""
     trainer, hooks = model.trainer, ("on_before_backward", "on_after_backward", "on_before_optimizer_step")
     precision, strategy = trainer.precision_plugin, type(trainer.strategy)
     empty = {None, *(getattr(Callback, hook) for hook in hooks)}

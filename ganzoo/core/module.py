@@ -29,7 +29,7 @@ from ganzoo.core import (
     training_state,
 )
 from ganzoo.core.arguments import check_agreement, check_game, check_schedulers, constructor_arguments
-from ganzoo.core.batch import Gate, check_pictures, microbatches, size, with_draws
+from ganzoo.core.batch import Gate, explain_batch_norm, microbatches, size, with_draws
 from ganzoo.core.compiler import Compiler
 from ganzoo.core.finite import NonFiniteError, Watch
 from ganzoo.core.frozen import evaluating, freeze
@@ -168,7 +168,7 @@ class GANModule(LightningModule, ABC):
         except NonFiniteError as error:
             training_state.recover(self, error)
         except ValueError as error:
-            check_pictures(error)
+            explain_batch_norm(error)
             raise
         n = size(batch) * trainer.world_size
         self.images_seen, self.unaveraged = self.images_seen + n, self.unaveraged + n

@@ -3,13 +3,14 @@ are too short."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_leaves
 
 MOST = 2**40  # limit of all counters
 
@@ -67,26 +68,24 @@ def check_counters(checkpoint: Mapping[str, Any]) -> None:
         MisconfigurationException: a counter is text, or out of range.
     """
     for key in ("global_step", "epoch", "loops"):
-        for value in _leaves(checkpoint.get(key)):
+        for value in tree_leaves(checkpoint.get(key)):
             if isinstance(value, str) or (isinstance(value, int | float) and not -1 <= value <= MOST):
                 raise MisconfigurationException(
                     f"the checkpoint's {key} has {str(value)[:40]!r}, which is not a count; use another checkpoint"
                 )
 
 
-def check_finite(state: Mapping[str, Any]) -> None:
+def check_finite(state: Mapping[str, Any], weights: Container[str]) -> None:
     """
+    Args:
+        state: of the model.
+        weights: names of parameters; other tensors may be infinite, but not NaN, as when they are saved.
+
     Raises:
-        MisconfigurationException: a weight is not finite.
+        MisconfigurationException: a value is not finite.
     """
     for name, value in state.items():
-        if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all():
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            continue
+        if not value.isfinite().all() if name in weights else value.isnan().any():
             raise MisconfigurationException(f"the checkpoint's {name} is not finite; use an earlier checkpoint")
-
-
-def _leaves(tree: Any) -> Iterator[Any]:
-    if isinstance(tree, dict | list | tuple):
-        for part in tree.values() if isinstance(tree, dict) else tree:
-            yield from _leaves(part)
-    else:
-        yield tree

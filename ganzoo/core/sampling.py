@@ -128,7 +128,8 @@ def sample(
     labels = None if label is None else whole("label", label)
     seeds = None if seeds is None else whole("seeds", seeds)
     if n is None:
-        n = next((len(given) for given in (seeds, source, labels) if given is not None), 1)
+        sources = source if isinstance(source, Tensor) else None  # others are refused below
+        n = next((len(given) for given in (seeds, sources, labels) if given is not None), 1)
     if n < 1:
         raise ValueError(f"n is {n}; it takes a whole number from 1 up")
     seeds = torch.randint(2**31, (n,)).tolist() if seeds is None else seeds

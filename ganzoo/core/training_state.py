@@ -77,7 +77,7 @@ def restore(model: GANModule, checkpoint: dict[str, Any]) -> None:
 
 def _check(model: GANModule, checkpoint: dict[str, Any]) -> None:
     check_counters(checkpoint)
-    check_finite(checkpoint["state_dict"])
+    check_finite(checkpoint["state_dict"], dict(model.named_parameters()))
     states = checkpoint.get("optimizer_states")
     if type(model).configure_optimizers.__module__ != "ganzoo.core.module":
         return  # the order of a variant's own optimizers is unknown

@@ -201,7 +201,8 @@ class StoredImages(Images):
         return [i for i, _ in found], torch.stack([image for _, image in found])
 
     def _read(self, position: int) -> tuple[int, Tensor]:
-        for i in self.members[position:] + self.members[:position]:
+        for k in range(len(self)):
+            i = self.members[(position + k) % len(self)]
             image = self.pictures.read(i)
             if image is not None:
                 return i, image

@@ -7,6 +7,7 @@ from dataclasses import MISSING, fields
 from functools import partial
 from typing import Any, Literal
 
+from ganzoo.core.limits import ArgumentError, check
 from ganzoo.core.text import closest
 from ganzoo.evaluation import metrics
 from ganzoo.evaluation.equivariance import EQR, EQTFrac, EQTInt
@@ -86,7 +87,12 @@ def _metric(name: str, settings: Sequence[str], modes: Any) -> Metric:
     make: Any = METRICS[name] if name != "modes" else modes
     if make is None:
         raise ValueError("modes can be counted for Gaussians and StackedMNIST only; choose other metrics for this data")
-    return make(**dict(_setting(METRICS[name], setting) for setting in settings))
+    given = dict(_setting(METRICS[name], setting) for setting in settings)
+    try:
+        check(METRICS[name], given)
+    except ArgumentError as error:
+        raise ValueError(f"{name}: {error}") from error
+    return make(**given)
 
 
 def cheap(data: Any) -> list[str]:
@@ -104,15 +110,9 @@ def _setting(metric: type[Metric], text: str) -> tuple[str, Any]:
     if name not in defaults:
         raise ValueError(f"metrics: {metric.name} has no setting {name!r}; it has {', '.join(defaults) or 'none'}")
     try:
-        found = type(defaults[name])(value)
-        if name != "seed" and not isinstance(found, str) and found <= 0:
-            raise ValueError
-        return name, found
-    except ValueError as error:
-        kind = "a whole number" if isinstance(defaults[name], int) else "a number"
-        raise ValueError(
-            f"{metric.name}: {name} is {value!r}; it takes {kind} above 0, such as {name}={defaults[name]}"
-        ) from error
+        return name, type(defaults[name])(value)
+    except ValueError:
+        return name, value  # refused by its type
 
 
 def _modes(data: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ganzoo.core.limits import Count
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
 from ganzoo.evaluation.determinism import ieee_float32
@@ -43,8 +44,8 @@ class Equivariance(Metric):
         seed: of latents, classes and moves.
     """
 
-    latents: int = 1000
-    moves: int = 1
+    latents: Count = 1000
+    moves: Count = 1
     seed: int = 0
 
     needs = {"fake": ("model",)}

@@ -105,6 +105,7 @@ class Given(NamedTuple):
     split: str = "train"  # the split that "real" stands for
     truncated: bool = False  # the model's latents are truncated
     partners: bool = False  # whether the fakes translate the reals' sources, in order, and the reals are the truth
+    latents: bool = False  # the model's latents are [n, z_dim], and it has no other inputs than labels
     moves: bool = False  # the generator's input can be moved and rotated: the model has a method `moved`
 
 

@@ -76,6 +76,7 @@ class Evaluation:
             split="" if reference is None else reference.split,
             truncated=fakes.truncation is not None,
             partners=reference is not None and reference.partners and fakes.translates,
+            latents=plain_latents(fakes.model),
             moves=hasattr(fakes.model, "moved"),
         )
         self.metrics = first_before_others(lambda: _computable(asked, given, insist=metrics is not None))
@@ -186,6 +187,14 @@ def _computable(metrics: Iterable[Metric], given: Given, insist: bool) -> list[M
             if insist:
                 raise
     return found
+
+
+def plain_latents(model: Any) -> bool:
+    """Whether images depend on latents [n, z_dim] and labels alone."""
+    if model is None or model.source_channels is not None:
+        return False
+    z = model.latent(1, torch.Generator())
+    return isinstance(z, Tensor) and z.ndim == 2
 
 
 def _other(given: Given) -> bool:

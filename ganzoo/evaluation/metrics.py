@@ -3,11 +3,14 @@ function of `ganzoo.functional`."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from ganzoo.core.limits import Count, Limits
 from ganzoo.evaluation.interfaces import Figures, Given, Metric, States
 from ganzoo.functional.entropy import ebgan_score
 from ganzoo.functional.frechet import Gaussian, fid_infinity, frechet_distance, frechet_standard_error
@@ -91,7 +94,7 @@ class SFID(Metric):
 class FIDInfinity(Metric):
     """FID extrapolated to infinitely many fakes; the number of reals is unchanged."""
 
-    sizes: int = 15
+    sizes: Annotated[int, Limits(2, math.inf)] = 15
     seed: int = 0
 
     name = "fid_infinity"
@@ -142,8 +145,8 @@ class IntraFID(Metric):
 class KID(Metric):
     """Kernel inception distance: unbiased squared MMD with a cubic kernel."""
 
-    subsets: int = 100
-    size: int = 1000
+    subsets: Count = 100
+    size: Annotated[int, Limits(2, math.inf)] = 1000
     seed: int = 0
 
     name = "kid"
@@ -202,7 +205,7 @@ class PrecisionRecall(Metric):
     By the features of the extractor; those of the paper are VGG16's, which give other values.
     """
 
-    k: int = 3
+    k: Count = 3
 
     name = "pr"
     figures = {"precision": "higher", "recall": "higher"}
@@ -225,7 +228,7 @@ class DensityCoverage(Metric):
     By the features of the extractor; those of the paper are VGG16's, which give other values.
     """
 
-    k: int = 5
+    k: Count = 5
 
     name = "dc"
     figures = {"density": "higher", "coverage": "higher"}
@@ -376,6 +379,8 @@ class Parzen(Metric):
     def check(self, given: Given) -> None:
         at_least(given, 2, self.name, ("fake", "real", "val", "test"))
         against_train(given, self.name)
+        if given.image_size == (1, 1):
+            raise ValueError("parzen needs pixels, but these are points; leave parzen out")
 
     def compute(self, states: States) -> Figures:
         fake, real, val, test = (_pixels(states[side]["images.rows"]) for side in ("fake", "real", "val", "test"))

@@ -128,7 +128,7 @@ class Report:
         extractor = (
             f", {p['extractor']}@{p['extractor_fingerprint'][:8]}: {p['preprocessing']}" if "extractor" in p else ""
         )
-        settings = "".join(f", {key} {value}" for key, value in p["settings"].items() if key not in ("centers",))
+        settings = "".join(f", {key} {value}" for key, value in p["settings"].items() if key != "centers")
         versions = f"ganzoo {self.made.get('ganzoo')}, torch {self.made.get('torch')}"
         what = f"{fakes}{sampled(p)}{reals}, {p['image']}{extractor}{settings}"
         return f"{score.name} = {score.value:.4g}{error}: {what}; {versions}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -98,31 +99,32 @@ class Statistics:
 
     def get(self, which: str, names: Sequence[str], progress: Progress | None = None) -> dict[str, Any]:
         """The named states of one set; all processes must call it, the first gets them."""
+        images = functools.cache(self.sets[which].fingerprint)  # reads all pixels of images in memory
         with failing_together():
-            missing = [name for name in names if not self._find(which, name)] if is_first() else []
+            missing = [name for name in names if not self._find(which, name, images)] if is_first() else []
         if missing := broadcast(missing):
             found = sweep(Reals(self.sets[which], self.device), self.extractor, missing, f"{which} images", progress)
             with failing_together():
-                self._keep(which, found)
+                self._keep(which, found, images)
         return {name: self._states[which, name] for name in names} if is_first() else {}
 
-    def _find(self, which: str, name: str) -> bool:
+    def _find(self, which: str, name: str, images: Callable[[], str]) -> bool:
         data = self.sets[which]
         if (which, name) not in self._states:
-            value = cache.load(self._path(which, name), len(data)) if _output(name) in EXTRACTED else None
+            value = cache.load(self._path(images(), name), len(data)) if _output(name) in EXTRACTED else None
             value = data.labels() if name == "labels.rows" else value
             if value is None:
                 return False
             self._states[which, name] = value
         return True
 
-    def _keep(self, which: str, found: Mapping[str, Any]) -> None:
+    def _keep(self, which: str, found: Mapping[str, Any], images: Callable[[], str]) -> None:
         for name, value in found.items():
             self._states[which, name] = value.with_root() if isinstance(value, Gaussian) else value
         try:
             for name in found:
                 if _output(name) in EXTRACTED:
-                    cache.save(self._path(which, name), self._states[which, name])
+                    cache.save(self._path(images(), name), self._states[which, name])
         except OSError as error:
             warnings.warn(
                 f"statistics of the {which} images could not be cached for other runs ({error}); "
@@ -130,9 +132,8 @@ class Statistics:
                 stacklevel=2,
             )
 
-    def _path(self, which: str, name: str) -> Path:
+    def _path(self, images: str, name: str) -> Path:
         assert self.extractor is not None
-        images = self.sets[which].fingerprint()
         return cache.path(images=images, extractor=self.extractor.fingerprint, state=name, **self._computed)
 
     @cached_property

@@ -90,10 +90,11 @@ class GAN(GANModule):
     def on_fit_start(self) -> None:
         super().on_fit_start()
         dataset = getattr(getattr(self.trainer, "datamodule", None), "dataset", None)
-        if self.images_seen == 0 and callable(dataset):
-            for network in (self.generator, self.ema):
-                if isinstance(network, MLPGenerator):
-                    network.start_at(mean_pixels(dataset("train")))
+        networks = [network for network in (self.generator, self.ema) if isinstance(network, MLPGenerator)]
+        if networks and self.images_seen == 0 and callable(dataset):
+            mean = mean_pixels(dataset("train"))
+            for network in networks:
+                network.start_at(mean)
 
     def discriminator_loss(self, batch: Batch) -> Terms:
         real = self.discriminate(batch["image"])

@@ -566,6 +566,12 @@ def test_a_run_folder_has_its_files(run):
     assert steps(run) == [1, 2, 3, 4]
 
 
+def test_home_is_expanded_in_the_folder_of_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert main([*f"fit {QUICK} --trainer.max_steps 1".split(), "--trainer.default_root_dir=~/runs"]) == 0
+    assert list((tmp_path / "home" / "runs").glob("001-*/checkpoints/last.ckpt")) and not Path("~").exists()
+
+
 @pytest.mark.parametrize("kind", ["grid", "png", "npy"])
 def test_sample_writes_each_format(run, capsys, kind):
     assert main(["sample", str(run), "--seeds", "0,2-3", "--format", kind, "--outdir", "out"]) == 0

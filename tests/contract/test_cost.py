@@ -61,9 +61,16 @@ def test_a_dry_run_prints_the_cost_and_writes_no_files(capsys):
 
 @pytest.mark.parametrize(
     ("limit", "said"),
-    [("--trainer.max_epochs 2", "26 steps would take"), ("--trainer.max_steps -1", "until Ctrl-C")],
+    [
+        ("--trainer.max_steps -1 --trainer.max_epochs 2", "26 steps would take"),
+        ("--trainer.max_steps 1000 --trainer.max_epochs 2", "26 steps would take"),
+        ("--trainer.max_steps 20 --trainer.max_epochs 2", "20 steps would take"),
+        ("--trainer.max_steps 1000 --trainer.max_epochs 2 --trainer.limit_train_batches 4", "8 steps would take"),
+        ("--trainer.max_steps 1000 --trainer.max_epochs 2 --trainer.limit_train_batches 0.5", "12 steps would take"),
+        ("--trainer.max_steps -1", "until Ctrl-C"),
+    ],
 )
-def test_a_dry_run_handles_epochs_and_unlimited_training(limit, said, capsys):
+def test_a_dry_run_counts_steps_up_to_the_first_limit(limit, said, capsys):
     assert main(["fit", *SMALL, *limit.split(), "--dry-run"]) == 0
     assert said in capsys.readouterr().out.splitlines()[-1]
 

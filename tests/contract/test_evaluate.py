@@ -340,6 +340,8 @@ def test_metrics_list_prints_all_metrics(evaluate):
     evaluate fakes -n 10 | -n is for models only; leave it out for fakes
     evaluate fakes --seed 0 | --seed is for models
     evaluate fakes --raw | --raw is for models
+    evaluate dcgan-digits --raw | has the averaged generator only; leave --raw out
+    evaluate {RUN} --metrics kid:size=1 | kid: size is 1; it takes a whole number from 2 up
     evaluate fakes --truncation 0.5 | --truncation is for models
     evaluate fakes --standing_statistics 2 | --standing_statistics is for models
     evaluate fakes --split test | --split needs real images

@@ -72,7 +72,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "variants": (RANK_0 | RANK_1 | CORE, {"torch", "lightning"}),
     "callbacks": (RANK_0 | RANK_1 | CORE | {"evaluation"}, {*LIGHTNING, "rich", "yaml"}),
     "checkpoint/official": (RANK_0 | CORE | {"", "checkpoint", "variants"}, {"torch"}),
-    "checkpoint/pretrained": (RANK_0 | CORE | {"", "variants"}, {"torch", "safetensors", "huggingface_hub"}),
+    "checkpoint/pretrained": (RANK_0 | CORE | {"", "variants"}, {"torch", "safetensors"}),
 }
 
 

@@ -206,6 +206,11 @@ def test_arrays_are_sources(translator):
     assert abs(np.load("out/samples.npy").astype(int) - expected).max() <= 1
 
 
+def test_sources_that_are_no_tensors_are_refused(translator):
+    with pytest.raises(ValueError, match="source"):
+        translator.sample(source=Image.new("L", (8, 8)))
+
+
 @pytest.mark.parametrize("kind", ["png", "npy", "grid"])
 def test_sources_are_translated_in_batches(translator, monkeypatch, kind):
     """With the results of a single batch."""

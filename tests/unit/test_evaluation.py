@@ -92,8 +92,15 @@ def test_bad_metrics_and_missing_reals_are_refused(model):
         ganzoo.evaluate(model, Digits(), ["fdi"])
     with pytest.raises(ValueError, match="kid has no setting 'sizes'; it has subsets, size, seed"):
         ganzoo.evaluate(model, Digits(), ["kid:sizes=3"])
-    with pytest.raises(ValueError, match="size is 'many'; it takes a whole number above 0, such as size=1000"):
-        ganzoo.evaluate(model, Digits(), ["kid:size=many"])
+    for setting, problem in {
+        "kid:size=many": "kid: size is 'many'; it takes a whole number",
+        "kid:size=1": "kid: size is 1; it takes a whole number from 2 up",
+        "pr:k=0": "pr: k is 0; it takes a whole number from 1 up",
+        "ppl:net=squeeze": "ppl: net is 'squeeze'; it takes one of alex, vgg",
+        "ppl:interpolation=slerp": "ppl: interpolation is 'slerp'; it takes one of lerp, slerp_any",
+    }.items():
+        with pytest.raises(ValueError, match=problem):
+            ganzoo.evaluate(model, Digits(), [setting])
     with pytest.raises(ValueError, match="real"):
         ganzoo.evaluate(model, None, ["fid"], n=64, extractor="digits")
 

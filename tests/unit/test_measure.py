@@ -651,6 +651,11 @@ def test_every_metric_matches_its_declarations(name, monkeypatch):
     assert all(np.isnan(score.value) for score in failed.scores)
 
 
+def test_parzen_of_points_is_refused():
+    with pytest.raises(ValueError, match="parzen needs pixels, but these are points"):
+        Evaluation(Fakes(Gauss(), 2500), Reference.of(Gaussians(n=100)), ["parzen"])
+
+
 def test_the_true_distribution_has_all_modes_and_its_expected_quality():
     report = Evaluation(Fakes(Gauss(), 2500), Reference.of(Gaussians(n=100)), ["modes"]).run()
     found = values(report)

@@ -19,13 +19,15 @@ import ganzoo
 from ganzoo.core.random import mix
 from ganzoo.evaluation import perceptual
 from ganzoo.evaluation.interfaces import Given
+from ganzoo.evaluation.measure import plain_latents
 from ganzoo.evaluation.perceptual import PPL, ClassSimilarity, LPIPSDiversity, trimmed_error
+from tests.variants import small
 
 Z = 5
 
 
-def given(fakes=2000, channels=3, model=True):
-    return Given({"fake": fakes}, channels, (8, 8), None, False, model)
+def given(fakes=2000, channels=3, model=True, latents=True):
+    return Given({"fake": fakes}, channels, (8, 8), None, False, model, latents=latents)
 
 
 class Squares(nn.Module):
@@ -195,13 +197,11 @@ def test_trimmed_error_is_the_standard_deviation_of_trimmed_means():
     assert plain < 0.92 * values.mean(1).std()
 
 
-def test_structured_latents_are_refused():
-    class Two(Linear):
-        def latent(self, n, generator=None):
-            return {"z": torch.zeros(n, 2), "code": torch.zeros(n)}
-
-    with pytest.raises(ValueError, match=r"ppl needs latents \[n, z_dim\], unlike those of Two"):
-        ppl(Two())
+def test_structured_latents_are_refused_before_anything_runs():
+    model = ganzoo.InfoGAN(**small("InfoGAN")).eval()
+    with pytest.raises(ValueError, match=r"ppl needs latents \[n, z_dim\], which this model does not have"):
+        PPL().check(given(latents=plain_latents(model)))
+    assert plain_latents(ganzoo.DCGAN(8, 1, width=4)) and not plain_latents(ganzoo.Pix2Pix(**small("Pix2Pix"))) and not plain_latents(None)
 
 
 @pytest.mark.filterwarnings("ignore:std")  # std of no values, in torchmetrics

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.optim import SGD, lr_scheduler
 import ganzoo
 from ganzoo.callbacks.base import save
 from ganzoo.core import training_state
+from ganzoo.core.restored import check_finite
 from ganzoo.optim import ExtraAdam, Lookahead
 from ganzoo.testing import fit
 
@@ -107,6 +109,16 @@ def test_damaged_checkpoints_are_refused_before_the_first_batch(case, checkpoint
     torch.save(content, tmp_path / "x.ckpt")
     with pytest.raises(MisconfigurationException, match=words):
         fit(ganzoo.DCGAN(8, 1, width=4), steps=3, ckpt_path=tmp_path / "x.ckpt")
+
+
+def test_infinite_buffers_are_resumed_as_they_are_saved(checkpoint):
+    """Masks; but not NaN."""
+    state = {"mask": torch.tensor([0.0, -math.inf]), "weight": torch.zeros(2)}
+    check_finite(state, ["weight"])
+    with pytest.raises(MisconfigurationException, match="the checkpoint's mask is not finite"):
+        check_finite({**state, "mask": torch.tensor(math.nan)}, ["weight"])
+    with pytest.raises(MisconfigurationException, match="the checkpoint's mask is not finite"):
+        check_finite(state, ["mask"])
 
 
 @pytest.mark.parametrize("seen", [2**62, -1])
