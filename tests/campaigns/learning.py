@@ -140,7 +140,8 @@ def page(rows: list[Row]) -> str:
     rows = last(rows)
     parts = [
         "# Are the papers' claims reproduced?",
-        "Complete trainings of committed configs on small datasets. Figures are those of the last state, never the "
+        "Complete trainings of committed configs on small datasets. An arm is a config with options; its runs differ in "
+        "the seed. Figures are those of the last state, never the "
         f"best. A run takes at most {LIMIT // 60} minutes on one CPU core, unless its table says more; failed runs are "
         "counted. Cells: mean and standard deviation over the seeds, or the values if there are fewer than three. "
         "Figures of different tables, datasets or extractors are not comparable. Plots: a point for each run, a line "
@@ -154,9 +155,12 @@ def page(rows: list[Row]) -> str:
             parts.append(
                 f"**To be repeated:** {old} of {len(mine)} runs used earlier options or equations (see rows.jsonl)."
             )
-        if mine and (missing := [arm for arm in experiment.arms if arm not in {row["arm"] for row in mine}]):
+        begun, done = {row["arm"] for row in mine}, {(row["arm"], row["seed"]) for row in mine}
+        if mine and (missing := [arm for arm in experiment.arms if arm not in begun]):
             named = "; ".join(missing) if len(missing) <= 6 else f"{len(missing)} of {len(experiment.arms)} arms"
             parts.append(f"**Not run yet:** {named}.")
+        if left := [job for job in experiment.due(first(mine)) if job[0] in begun and job not in done]:
+            parts.append(f"**Not run yet:** further seeds, {len(left)} runs.")
         parts += [_table(experiment, mine), _claims(experiment, mine)] if mine else ["Not run yet."]
         if any(row["figures"] for row in mine):
             parts.append(f"![{experiment.title}]({name}.png)")
