@@ -140,9 +140,9 @@ def page(rows: list[Row]) -> str:
     rows = last(rows)
     parts = [
         "# Are the papers' claims reproduced?",
-        "Complete trainings of committed configs on small datasets. An arm is a config with options; its runs differ in "
-        "the seed. Figures are those of the last state, never the "
-        f"best. A run takes at most {LIMIT // 60} minutes on one CPU core, unless its table says more; failed runs are "
+        "Complete trainings of committed configs on small datasets. An arm is a config with options; its runs differ "
+        "in the seed. Figures are those of the last state, never the best. "
+        f"A run takes at most {LIMIT // 60} minutes on one CPU core, unless its table says more; failed runs are "
         "counted. Cells: mean and standard deviation over the seeds, or the values if there are fewer than three. "
         "Figures of different tables, datasets or extractors are not comparable. Plots: a point for each run, a line "
         "at the mean of an arm. Written by `python -m tests.campaigns.learning` from "
