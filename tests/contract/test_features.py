@@ -27,6 +27,7 @@ from tests.variants import small
 
 TABLE = Path(__file__).parents[2] / ".github" / "docs" / "features.md"
 BEGIN, END = "<!-- features: python -m tests.contract.test_features -->\n", "<!-- end of features -->"
+ANSWERS = ("yes", "no")
 REFUSED = (ValueError, TypeError, MisconfigurationException)
 
 
@@ -180,21 +181,31 @@ FEATURES = {
 }
 
 
+GROUPS = list(FEATURES)[:12], list(FEATURES)[12:]  # tables that fit on a page
+
+
 def table(found):
-    """Markdown of {(variant, feature): cell}, in tables that fit on a page."""
-    lines = []
-    for features in (list(FEATURES)[:5], list(FEATURES)[5:12], list(FEATURES)[12:15], list(FEATURES)[15:]):
-        lines += ["| | " + " | ".join(features) + " |", "|---" * (len(features) + 1) + "|"]
-        for name in ganzoo.list_models():
-            lines.append(f"| `{name}` | " + " | ".join(found[name, feature] for feature in features) + " |")
-        lines.append("")
-    return "\n".join(lines)
+    """Markdown of {(variant, feature): cell}: a line for the features that all variants have, or lack, and tables."""
+    names = ganzoo.list_models()
+    cells = {feature: {found[name, feature] for name in names} for feature in FEATURES}
+    lines = [
+        f"- {answer} for all variants: {'; '.join(f for f in FEATURES if cells[f] == {answer})}" for answer in ANSWERS
+    ]
+    for group in GROUPS:
+        features = [feature for feature in group if len(cells[feature]) > 1]
+        lines += ["", "| | " + " | ".join(features) + " |", "|---" * (len(features) + 1) + "|"]
+        lines += [f"| `{name}` | {' | '.join(found[name, feature] for feature in features)} |" for name in names]
+    return "\n".join([*lines, ""])
 
 
 def committed():
-    """{(variant, feature): cell} of the committed tables."""
-    text, found = TABLE.read_text(), {}
-    for part in text[text.index(BEGIN) + len(BEGIN) : text.index(END)].strip().split("\n\n"):
+    """{(variant, feature): cell} of the committed lines and tables."""
+    text, found, names = TABLE.read_text(), {}, ganzoo.list_models()
+    first, *parts = text[text.index(BEGIN) + len(BEGIN) : text.index(END)].strip().split("\n\n")
+    for line in first.splitlines():
+        answer, _, features = line.removeprefix("- ").partition(" for all variants: ")
+        found |= {(name, feature): answer for name in names for feature in features.split("; ")}
+    for part in parts:
         head, _, *rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in part.splitlines()]
         for name, *cells in rows:
             found |= {(name.strip("`"), feature): cell for feature, cell in zip(head[1:], cells, strict=True)}
