@@ -282,8 +282,9 @@ def page(rows: list[Row]) -> str:
         "An exit code -N means that signal N ended the process. A full disk is simulated by a limit on file size; loss "
         "of the disk's cache in a power failure is not tested. Runs of two processes are compared with runs of two. "
         f"Tested with three variants only: {', '.join(FOR_FEW)}.",
-        "Written by `python -m tests.campaigns.faults` from [rows.jsonl](rows.jsonl), which contains the exit code and "
-        "last message of each start.",
+        "Messages are quoted as printed by those runs; their wording may have changed since. Written by `python -m "
+        "tests.campaigns.faults` from [rows.jsonl](rows.jsonl), which contains the exit code and last message of each "
+        "start.",
     ]
     return "\n\n".join(parts) + "\n"
 
