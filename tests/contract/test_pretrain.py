@@ -403,6 +403,21 @@ def test_the_readme_names_the_model_of_each_variant(made):
     assert pretrain_page.readme(lines, {"gan-digits": record}).splitlines() == [expected, lines.splitlines()[1]]
 
 
+def test_the_guide_to_variants_ranks_the_models_of_portraits(made):
+    record = record_of(made / "out/gan-digits")
+    records = {"gan-digits": record}
+    for name, fid in (("gan-emoji", 30.0), ("dcgan-emoji", 20.0)):
+        records[name] = json.loads(json.dumps(record))
+        first = records[name]["scores"]["scores"][0]
+        assert first["figure"] == "fid"
+        first["value"], first["protocol"]["data"] = fid, "Portraits"
+    text = f"before\n{pretrain_page.BEGIN}old\n{pretrain_page.END}\nafter"
+    before, _, _, _, better, worse, _, after = pretrain_page.choosing(text, records).splitlines()
+    assert (before, after) == ("before", "after")
+    assert better.startswith("| [`dcgan-emoji`](https://") and "/dcgan-emoji/README.md) | 8x8 | 20 |" in better
+    assert "| [`gan-emoji`]" in worse
+
+
 def test_a_remark_is_on_the_card_and_on_the_page(made):
     record = {**record_of(made / "out/gan-digits"), "remark": "Faces are blurred: few steps."}
     assert "- Faces are blurred: few steps." in pretrain_page.card("gan-digits", record)

@@ -145,6 +145,8 @@ def test_the_page_and_the_readme_match_the_records():
     assert (ganzoo.PRETRAINED / "README.md").read_text() == pretrain_page.page(records)
     text = pretrain_page.README.read_text(encoding="utf-8")
     assert text == pretrain_page.readme(text, records)
+    guide = pretrain_page.CHOOSING.read_text(encoding="utf-8")
+    assert guide == pretrain_page.choosing(guide, records)
 
 
 def test_the_wall_matches_the_models():
