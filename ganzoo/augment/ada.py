@@ -17,7 +17,7 @@ BANDS = (10 / 13, 1 / 13, 1 / 13, 1 / 13)  # expected power of images in each fr
 
 
 class ADA(Augment):
-    """Turned, scaled, shifted and recoloured images, each of 18 changes with a probability p that D controls.
+    """Random flips, rotations, scales, shifts and colours, each with a probability p that follows D's overfitting.
 
     The transforms are those of appendix B, in its order. Six categories, each with a multiple of p: `pixel` (flip,
     quarter turns, shift by up to 1/8 in whole pixels), `geometry` (scale, rotation, aspect, shift by fractions),

@@ -15,7 +15,7 @@ from ganzoo.core.random import Numbers
 
 
 class APA(Augment):
-    """Fakes instead of reals, each with a probability p that D controls by the images shown as reals.
+    """Shows D fakes instead of reals, each with a probability p that follows D's overfitting.
 
     The authors take the fakes of G's last update, so these may have other labels than the reals that they replace. Here
     G makes new ones with the labels, or from the sources, of these reals. In translation without pairs, images are

@@ -12,7 +12,7 @@ from ganzoo.functional.transforms import erased, moved
 
 
 class DiffAugment(Augment):
-    """Other colours, a shift and a missing rectangle for every image.
+    """Random colour changes, a shift and a cutout for every image.
 
     In this order. Colour: brightness x + U(-.5, .5); saturation, which scales the difference to the mean over channels
     by U(0, 2); contrast, which scales the difference to the image's mean by U(.5, 1.5). Grey images have no saturation;

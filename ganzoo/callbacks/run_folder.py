@@ -199,7 +199,7 @@ class RunFolder(BatchEndCallback):
         self.signal, self._signalled_at = signum, time.monotonic()
         what = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
         with suppress(OSError):  # the terminal may be closed
-            os.write(2, f"\n{what}: stopping after this batch; repeat to stop immediately\n".encode())
+            os.write(2, f"\n{what}: stopping after this batch; repeat to stop immediately, without saving\n".encode())
 
     def _restore_handler(self) -> None:
         restore_handlers(self._handlers)

@@ -77,7 +77,7 @@ class Reader(pickle.Unpickler):
             )
         if not KNOWN.fullmatch(origin):
             raise Refused(
-                f"names {origin[:80]!a}, which is no part of the official networks; loading it would run code, so it "
+                f"names {origin[:80]!a}, which is not part of the official networks; loading it would run code, so it "
                 "was refused: use another file"
             )
         return dict if origin in DICTS else type("Record", (Record,), {"origin": origin})
@@ -189,7 +189,7 @@ def main() -> int:
     except MemoryError:
         reason = "needs far more memory than its size, so it was not read; use another file"
     except Exception as error:  # damaged files may raise anything
-        reason = f"is damaged, or no pickle of the official networks ({type(error).__name__}); download it again"
+        reason = f"is damaged, or not a pickle of the official networks ({type(error).__name__}); download it again"
     else:
         out.write(len(text).to_bytes(8, "little") + text)
         out.writelines(values)

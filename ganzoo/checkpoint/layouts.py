@@ -46,7 +46,7 @@ def layout_of(networks: Networks) -> Layout:
         if key in networks["G"]:
             return layout
     known = ", ".join(layout.variant for layout in LAYOUTS.values())
-    raise ValueError(f"it has networks of other code than {known}; use that")
+    raise ValueError(f"its networks are not of {known}; use the code that wrote them")
 
 
 # StyleGAN2
@@ -95,7 +95,7 @@ def _mapping(g: Mapping[str, Tensor]) -> dict[str, Any]:
     embed = g.get("mapping.embed.weight")
     latent, size = g["mapping.fc0.weight"].shape[1] - (0 if embed is None else embed.shape[0]), len(g["mapping.w_avg"])
     if latent != size:
-        raise ValueError(f"z has {latent} numbers, w {size}, which ganzoo has alike; use the official code")
+        raise ValueError(f"z has {latent} numbers and w {size}, but ganzoo needs equal sizes; use the official code")
     layers = sum(bool(re.fullmatch(r"mapping\.fc\d+\.weight", name)) for name in g)
     return {"num_classes": None if embed is None else embed.shape[1], "z_dim": latent, "mapping_layers": layers}
 
@@ -109,7 +109,7 @@ def _group(variant: str, options: dict[str, Any], of_g: dict[str, list[Any]]) ->
         of_g: G's further options, and the values that ours has.
 
     Raises:
-        ValueError: a network has an option that ours has not.
+        ValueError: a network has an option that ours does not have.
     """
     flat = {key: _flat(options.get(key, {})) for key in NETWORKS}
     for key, given in flat.items():
@@ -117,7 +117,7 @@ def _group(variant: str, options: dict[str, Any], of_g: dict[str, list[Any]]) ->
         for option, value in given.items():
             if option not in FREE | {"mbstd_group_size"} and value not in values.get(option, []):
                 raise ValueError(
-                    f"{key} has {option}={value!r}, which ganzoo's {variant} has not; use the official code"
+                    f"{key} has {option}={value!r}, which ganzoo's {variant} does not have; use the official code"
                 )
     return flat["D"].get("mbstd_group_size", 4)
 

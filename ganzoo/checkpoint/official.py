@@ -33,9 +33,9 @@ SECONDS, SPEED = 60, 5e6  # limit of the time to read a pickle: so many, and one
 STORAGES = {"Float": "float32", "Double": "float64", "Half": "float16", "BFloat16": "bfloat16", "Long": "int64"}
 OTHERS = {  # how files begin that are no pickles, and what to do with them
     rb"PK\x03\x04": "is a file of torch.save, such as a checkpoint of ganzoo, which needs no conversion: sample FILE",
-    rb".{7}\0\{": "is a safetensors file, no pickle; give the official .pkl, or a folder of save_pretrained to sample",
+    rb".{7}\0\{": "is a safetensors file, not a pickle; give the official .pkl, or a folder of save_pretrained",
     rb"\s*<": "is a web page, not the file behind it; download it again",
-    rb"(?!\x80[\x02-\x05])": "is no pickle of Python 3; give a .pkl that the official code wrote",
+    rb"(?!\x80[\x02-\x05])": "is not a Python 3 pickle; give a .pkl that the official code wrote",
 }
 
 
@@ -96,12 +96,12 @@ def _read(path: Path, file: Any) -> tuple[Networks, dict[str, Any], str]:
         try:
             done = subprocess.run(command, stdin=file, stdout=out, stderr=subprocess.PIPE, **limits)  # type: ignore[call-overload]
         except subprocess.TimeoutExpired as error:
-            raise CheckpointError(f"{path} takes far too long to read, so it was not; use another file") from error
+            raise CheckpointError(f"{path} takes far too long to read, so it was refused; use another file") from error
         said = [f"exit code {done.returncode}", *done.stderr.decode(errors="replace").splitlines()][-1]
         if done.returncode == inert.REFUSED:
             raise CheckpointError(f"{path} {said}")
         if done.returncode:
-            raise CheckpointError(f"{path} ended its reader ({said}); use another file")
+            raise CheckpointError(f"{path} crashed the process that reads it ({said}); use another file")
         out.seek(0)
         try:
             return *_tensors(out), digest
@@ -156,7 +156,7 @@ def _model(path: Path, layout: Layout, networks: Networks, options: dict[str, An
                     "official code for it"
                 )
         if left:
-            raise ValueError(f"{key} has {min(left)}, which ganzoo's {variant} has not; use the official code for it")
+            raise ValueError(f"{key} has {min(left)}, which ganzoo's {variant} does not have; use the official code")
         network.load_state_dict(found)  # type: ignore[union-attr]
     return model
 
@@ -180,4 +180,4 @@ def _check_filter(name: str, theirs: Tensor, ours: Tensor, which: str) -> None:
         ValueError: they differ.
     """
     if theirs.shape != ours.shape or not torch.allclose(theirs, ours, atol=1e-5):
-        raise ValueError(f"{name} is another filter {which}, which ganzoo has; use the official code")
+        raise ValueError(f"{name} is another filter {which}, the only one that ganzoo supports; use the official code")

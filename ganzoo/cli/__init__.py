@@ -49,11 +49,11 @@ def usage() -> str:
         [
             f"ganzoo {__version__}: GANs on PyTorch Lightning",
             "",
-            "usage: python -m ganzoo VERB [options]",
+            "usage: python -m ganzoo COMMAND [options]",
             "",
             *lines,
             "",
-            "python -m ganzoo VERB --help lists a verb's options.",
+            "python -m ganzoo COMMAND --help lists its options.",
             "First time here?  python -m ganzoo fit --config wgangp/emoji-roles   (3 minutes, no GPU, no download)",
         ]
     )
@@ -113,5 +113,5 @@ def _run(arguments: Sequence[str]) -> int:
 def _no_verb(word: str, rest: Sequence[str]) -> str:
     verb = next((argument for argument in rest if argument in VERBS), None)
     if word.startswith("-"):
-        return f"the verb comes first; write python -m ganzoo {verb or 'fit'} {word} ..."
-    return f"no verb {word!r}{closest(word, VERBS, 'python -m ganzoo --help lists them')}"
+        return f"the command comes first; write python -m ganzoo {verb or 'fit'} {word} ..."
+    return f"no command {word!r}{closest(word, VERBS, 'python -m ganzoo --help lists them')}"

@@ -127,7 +127,8 @@ def _variant(name: str) -> int:
     counts = [f"{p} {sum(w.numel() for w in getattr(model, p).parameters()):,}" for p in ("generator", "discriminator")]
     print(f"\nParameters with default arguments: {', '.join(counts)}")
     given = {kind for kind in described("augment") if model.boundary is None and getattr(augment, kind)().strength}
-    print("Augmentations: " + ", ".join(f"{kind} with p" if kind in given else kind for kind in described("augment")))
+    named = [f"{kind} (only with p set)" if kind in given else kind for kind in described("augment")]
+    print(f"Augmentations: {', '.join(named)}")
     kinds = {kind: penalised.refusal(cls(), model) for kind, cls in sorted(options_of(Penalty).items())}
     print(f"Penalties: {', '.join(kind for kind, problem in kinds.items() if problem is None)}")
     for problem in dict.fromkeys(filter(None, kinds.values())):

@@ -55,7 +55,7 @@ def _check_folder(path: str, image_size: Size | None) -> int:
     print(f"{report.images:,} images ({kinds}; {modes}), {report.others:,} other files")
     if report.sizes == 1:
         print(f"all {w0} pixels wide and {h0} high")
-    else:
+    elif report.sizes:
         print(f"width {w0} to {w2} (median {w1}), height {h0} to {h2} (median {h1}), {report.sizes:,} sizes")
     if len(report.classes) > 1:
         classes = {name or "(in no folder)": count for name, count in report.classes.items()}
@@ -94,12 +94,12 @@ def _kinds(report: FolderReport) -> list[str]:
     lines = []
     if report.ranges.keys() - {"uint8"}:
         kinds = (f"{n:,} {kind} from {low:.6g} to {high:.6g}" for kind, (n, low, high) in report.ranges.items())
-        lines.append(f"depth: {', '.join(kinds)}; read as floats, without loss; data.range becomes -1 to 1")
+        lines.append(f"depth: {', '.join(kinds)}; read as floats, without loss; data.range is mapped to -1 to 1")
     if report.bands.keys() - {1, 3} and (report.bands.keys() - {1, 2, 3, 4} or not report.transparent):
         lines.append(f"bands: {', '.join(f'{n:,} with {bands}' for bands, n in report.bands.items())}")
     counts = {
         "transparent: put on white, or data.background; kept by data.channels 4 (2 for grey)": report.transparent,
-        "turned by their orientation": report.rotated,
+        "rotated or mirrored by their orientation tag": report.rotated,
         "with several frames: the first is used": report.animated,
     }
     lines += [f"{n:,} {what}" for what, n in counts.items() if n]

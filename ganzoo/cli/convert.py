@@ -15,7 +15,7 @@ DATA = ("image_size", "channels", "num_classes")  # arguments of the model that 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
     parser = Arguments(
-        verb, f"{VERBS[verb].help}. No code in the file runs. It has weights, but no training state.", "FILE OUT"
+        verb, f"{VERBS[verb].help}. No code in the file runs. The result has no training state.", "FILE OUT"
     )
     parser.add_argument("file", metavar="FILE", help="a .pkl with G, D and G_ema")
     parser.add_argument("out", metavar="OUT", help="a new folder, for sample, evaluate, and fit --ckpt_path")

@@ -14,7 +14,7 @@ from ganzoo.core.text import path_of
 
 def main(verb: str, arguments: Sequence[str]) -> int:
     if arguments and not arguments[0].startswith("-") and arguments[0] != "prepare":
-        raise UserError(f"no verb data {arguments[0]!r}{closest(arguments[0], ['prepare'], 'use data prepare')}")
+        raise UserError(f"no command data {arguments[0]!r}{closest(arguments[0], ['prepare'], 'use data prepare')}")
     parser = Arguments(
         f"{verb} prepare",
         "Writes a folder of pictures as shards, for data larger than memory. If interrupted, the same command "

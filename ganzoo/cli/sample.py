@@ -64,7 +64,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         "--standing_statistics",
         type=number(Count),
         metavar="PASSES",
-        help="statistics of the generator's batch norms: means over so many batches of 256 fakes, such as 16 "
+        help="recompute the statistics of the generator's batch norms over PASSES batches of 256 fakes, such as 16 "
         "(default: those of the training)",
     )
     parser.add_argument("--outdir", type=path_of, default=Path("samples"), help="output folder (default: samples)")
@@ -81,7 +81,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--bands",
         metavar="R,G,B",
-        help="channels shown in a grid, from 0 (default: 0,1,2 of more than 4)",
+        help="channels shown in a grid, counted from 0 (default: 0,1,2 if there are more than 4)",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps (default: cpu)")
     parser.add_argument("--variant", metavar="my_file.MyGAN", help="the class of your own variant, for its checkpoint")

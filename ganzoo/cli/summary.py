@@ -18,7 +18,7 @@ CONTENTS = {
     "samples": "sample grids during training, from fixed latents",
     "samples.mp4": "the sample grids as a video",
     "interpolation.png": "interpolations between latents",
-    "truncation.png": "latents truncated less and less",
+    "truncation.png": "the same latents with truncations up to 1",
     "mixing.png": "coarse styles of the left images with fine styles of the top images",
     "reals.png": "training images",
     "metrics.jsonl": "losses and scores",
@@ -90,7 +90,7 @@ def _scores(report: Report) -> list[str]:
     shown = [score for score in report.scores if score.better][:SHOWN]
     width = max((len(score.name) for score in shown), default=0) + 2
     lines += [f"  {score.name:<{width}}{score.readable}" for score in shown]
-    return lines + ([f"  and {more} more in scores.json"] if (more := len(report.scores) - SHOWN) > 0 else [])
+    return lines + ([f"  and {more} more in scores.json"] if (more := len(report.scores) - len(shown)) > 0 else [])
 
 
 def failed(run: RunFolder, trainer: Trainer) -> bool:

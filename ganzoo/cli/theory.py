@@ -1,4 +1,4 @@
-"""`theory`: draws figures on GAN theory into a folder; each call computes or trains all numbers anew."""
+"""`theory`: draws figures on GAN theory into a folder; each call recomputes all numbers."""
 
 from __future__ import annotations
 

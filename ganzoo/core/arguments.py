@@ -70,7 +70,8 @@ def check_game(variant: type, base: type, game: Mapping[str, Any]) -> None:
         for name in ("play", "discriminator_step", "generator_step"):
             if getattr(variant, name) is not getattr(base, name):
                 raise ValueError(
-                    f"consensus updates both players at once and cannot be combined with {variant.__name__}.{name}"
+                    f"consensus updates both players at once and cannot be combined with {variant.__name__}.{name}: "
+                    "leave consensus out"
                 )
         _need(game, "consensus, which updates both players at once,", alone)
     if game["share_fakes"]:

@@ -55,7 +55,8 @@ def check_batch(batch: Any, model: GANModule, values: bool) -> None:
     for key, read in ("image", 1), ("label", model.num_classes), ("source", model.source_channels):
         if read is not None and key not in batch:
             raise MisconfigurationException(
-                f"{type(model).__name__} needs batch[{key!r}], but the batches have only {', '.join(map(str, batch))}"
+                f"{type(model).__name__} needs batch[{key!r}], but the batches have only {', '.join(map(str, batch))}: "
+                "let the data set return it"
             )
     if values:
         _check_values(batch, model.hparams, model.num_classes)
@@ -88,7 +89,10 @@ def _check_images(images: Any, name: str, channels: int | None, pixels: Any = No
         size = limits.sides(pixels) if limits.refusal(pixels, limits.Size) is None else (None, None)
         asked = [a if isinstance(a, int) else b for a, b in zip((channels, *size), found, strict=True)]
         if asked != found:
-            problem = f"[N, {', '.join(map(str, found))}], but the model needs [N, {', '.join(map(str, asked))}]"
+            problem = (
+                f"[N, {', '.join(map(str, found))}], but the model needs [N, {', '.join(map(str, asked))}]: "
+                "give the model their channels and image_size"
+            )
     if problem is not None:
         raise MisconfigurationException(f"the images of {name} are {problem}")
 
@@ -106,7 +110,10 @@ def _check_labels(labels: Any, name: str, n: int, num_classes: int | None) -> No
     low, high = (int(bound) for bound in labels.aminmax())
     if low < 0 or num_classes is not None and high >= num_classes:
         last = "" if num_classes is None else f" to {num_classes - 1}"
-        raise MisconfigurationException(f"{name} has labels from {low} to {high}; the model's classes are 0{last}")
+        raise MisconfigurationException(
+            f"{name} has labels from {low} to {high}; the model's classes are 0{last}: number the classes from 0, or "
+            "change num_classes"
+        )
 
 
 def explain_batch_norm(error: Exception) -> None:

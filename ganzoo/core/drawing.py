@@ -80,7 +80,7 @@ def to_pil(images: Tensor) -> list[Image.Image]:
         ValueError: there are more channels, or these are points in the plane.
     """
     if tuple(images.shape[1:]) == (2, 1, 1):
-        raise ValueError("points in the plane are no pictures; only a grid or an array of them can be written")
+        raise ValueError("points in the plane are not pictures; only a grid or an array of them can be written")
     if images.shape[1] > 4:
         raise ValueError(f"images of {images.shape[1]} channels cannot be drawn; only 1 to 4 can, or arrays written")
     pixels = to_uint8(images.detach().float().cpu()).permute(0, 2, 3, 1).numpy()

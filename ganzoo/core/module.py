@@ -73,7 +73,7 @@ class GANModule(LightningModule, ABC):
         top_k: share of its fakes on which the generator is trained, those that D scores highest in each microbatch of a
             process (Sinha et al. 2020, arXiv:2002.06224); 1 for all.
         top_k_half_life: images in which this share halves, from 1 down to `top_k`; None: `top_k` from the start. The
-            paper's .99 per epoch is 69 epochs.
+            paper's factor of 0.99 per epoch halves it in 69 epochs.
         freeze_d: number of D's layers, counted from the image, that are not trained, for fine-tuning (FreezeD, Mo et
             al. 2020, arXiv:2002.10964).
 

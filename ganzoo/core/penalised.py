@@ -159,9 +159,11 @@ def check(model: GANModule) -> None:
     penalties, variant = penalties_of(model), type(model).__name__
     if model.top_k < 1 and (several(model) or model.source_channels is not None):
         what = "several discriminators" if several(model) else "a source for each fake, which all have to be translated"
-        raise MisconfigurationException(f"top_k does not work with {variant}: it has {what}")
+        raise MisconfigurationException(f"top_k does not work with {variant}: it has {what}; leave top_k out")
     if model.freeze_d and several(model):
-        raise MisconfigurationException(f"freeze_d does not work with {variant}: it has several discriminators")
+        raise MisconfigurationException(
+            f"freeze_d does not work with {variant}: it has several discriminators; leave freeze_d out"
+        )
     for penalty in penalties:
         name = type(penalty).__name__
         if (problem := refusal(penalty, model)) is not None:
@@ -172,21 +174,21 @@ def check(model: GANModule) -> None:
             if player in model.more_steps:
                 what, cure = f"optimizer: {variant}'s lazy regularization", "use another optimizer"
             raise MisconfigurationException(
-                f"{what} takes steps of its own, but two steps of ExtraAdam are one; {cure}"
+                f"{what} takes steps of its own, but ExtraAdam needs two steps per update; {cure}"
             )
 
 
 def refusal(penalty: Penalty, model: GANModule) -> str | None:
     """Why a penalty does not work with a model; None if it does."""
     if penalty.scores and several(model):
-        return "it has several discriminators"
+        return "it has several discriminators; leave freeze_d out"
     if penalty.fakes and model.several_sizes:
         return "G makes images of several sizes"
     return penalty.problem(model)
 
 
 def several(model: GANModule) -> bool:
-    """Whether it has several discriminators, which may score images of different sizes."""
+    """Whether it has several discriminators; leave freeze_d out, which may score images of different sizes."""
     return isinstance(model.discriminator, nn.ModuleList | nn.ModuleDict)
 
 

@@ -124,7 +124,7 @@ def _check_channels(root: Path, headers: Mapping[str, Header], reading: Reading,
         if len(kinds) == 1 and len(bad) == len(headers):
             cure = f"set {name} to {kinds.pop()}"
         if all(headers[file].frames for file in bad):
-            cure += " (they have several frames, of which the first is used: frames are no bands)"
+            cure += " (they have several frames, of which the first is used: frames are not bands)"
         raise ValueError(
             f"{len(bad)} of {len(headers)} pictures in {where} do not fit {name}, which is {channels}: "
             f"{listing(bad)}.\nTo use them, {cure}."
@@ -202,7 +202,7 @@ def summary(headers: Iterable[Header], reading: Reading, others: Iterable[str] =
     alpha = f"put on {reading.background or 'white'}" if reading.channels in (1, 3) else "which is kept"
     counts = {
         f"with transparency, {alpha}": sum(seen.alpha for seen in headers),
-        "turned by their orientation": sum(seen.rotated for seen in headers),
+        "rotated or mirrored by their orientation tag": sum(seen.rotated for seen in headers),
         "with several frames, of which the first is used": sum(seen.frames for seen in headers),
     }
     said += [f"{n:,} {what}" for what, n in counts.items() if n]

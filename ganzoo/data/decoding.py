@@ -145,7 +145,7 @@ def check_colour(name: str) -> None:
     try:
         ImageColor.getcolor(name, "RGB")
     except ValueError:
-        raise ValueError(f"background is {name!r}, which is no colour: use a name such as white, or #rrggbb") from None
+        raise ValueError(f"background is {name!r}, which is not a colour: use white, for example, or #rrggbb") from None
 
 
 @contextmanager
@@ -292,7 +292,7 @@ def leave_out(bad: dict[str, str], n: int, what: str, corrupt: str) -> None:
         return
     message = f"{len(bad)} of {n} {what}: {listing(bad)}"
     if len(bad) == n:
-        raise ValueError(f"{message}.\nNo pictures are left to train on: check the path.")
+        raise ValueError(f"{message}.\nNo pictures are left to train on: repair these files, or check the path.")
     if corrupt == "refuse":
         raise ValueError(f"{message}.\nRemove them, or set data.corrupt to skip, to train on the others.")
     warnings.warn(f"skipped: {message}", stacklevel=4)
@@ -326,7 +326,7 @@ def find(root: Path) -> Tree:
     if not pictures:
         raise FileNotFoundError(
             f"No pictures in {root.absolute()} or below: looked for {' '.join(EXTENSIONS + ARRAYS)}, found "
-            f"{len(others)} other files."
+            f"{len(others)} other files: convert these, or check the path."
         )
     return Tree(pictures, others, folders)
 

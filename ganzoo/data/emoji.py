@@ -150,7 +150,7 @@ class Emoji(GANDataModule):
 
 
 class Tones(GANDataModule):
-    """Portraits of one skin tone as sources, and the same people in another as images: translation with a known truth.
+    """Portraits of one skin tone as sources, and the same people in another as images: translation with known targets.
 
     Without `paired`, training batches are unpaired as for CycleGAN: images and sources come from two fixed, disjoint
     halves of the training portraits, each shuffled on its own, as a function of (seed, epoch). val and test stay

@@ -216,6 +216,8 @@ class Loader(_Batches):
                 f"batch_size={batch_size} cannot be divided equally among {world_size} processes: "
                 f"choose a multiple of {world_size}, for example {max(1, round(batch_size / world_size)) * world_size}."
             )
+        if not len(data):
+            raise ValueError("there are no training images: add images, or lower val_fraction if the data has one")
         if batch_size > len(data):
             raise ValueError(
                 f"batch_size={batch_size} exceeds the {len(data)} training images, so an epoch would have no batch: "

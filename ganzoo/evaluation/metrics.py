@@ -27,10 +27,12 @@ def at_least(given: Given, least: int, what: str, sets: tuple[str, ...] = BOTH) 
     """Raises a ValueError unless each of the sets exists and has at least `least` images."""
     for name in sets:
         size = given.sizes.get(name)
+        if size is None and name == "real":
+            raise ValueError(f"{what} needs real images; give some, or choose other metrics")
         if size is None:
             raise ValueError(f"{what} needs a {name} split, which this data does not have; choose other metrics")
         if size < least:
-            raise ValueError(f"{what} needs at least {least} {name} images, but there are {size}")
+            raise ValueError(f"{what} needs at least {least} {name} images, but there are {size}; use more")
 
 
 def against_train(given: Given, what: str) -> None:
@@ -283,7 +285,7 @@ class Accuracy(Metric):
 
     def check(self, given: Given) -> None:
         if given.num_classes is None:
-            raise ValueError("accuracy needs a conditional model")
+            raise ValueError("accuracy needs a conditional model; leave accuracy out")
         needs_logits(given, self.name, given.num_classes)
 
     def compute(self, states: States) -> Figures:
@@ -294,7 +296,7 @@ class Accuracy(Metric):
 
 @dataclass(frozen=True)
 class TruePartners(Metric):
-    """Translations beside the true images of their sources, as far as the first 5,000 fakes.
+    """L1 and PSNR of translations against the true images of their sources, for at most the first 5,000 fakes.
 
     `l1`: mean absolute difference, of the range 0 to 1. `psnr`: peak signal-to-noise ratio in dB, averaged over images.
     """

@@ -141,7 +141,7 @@ def is_random(network: nn.Module) -> str | None:
 def moves(network: nn.Module) -> str | None:
     """What makes two scores of the same image differ in training; None if nothing does."""
     return (
-        "spectral norm, which takes a step of its own at each score"
+        "spectral norm, whose power iteration advances at each score"
         if any(is_spectral(m) for m in network.modules())
         else None
     )

@@ -15,7 +15,7 @@ from ganzoo.penalties.base import Penalty, View, like
 
 
 class BCR(Penalty):
-    """D's scores of an image and of its mirrored, shifted copy agree: balanced consistency.
+    """Penalises differences between D's scores of an image and of its mirrored, shifted copy: balanced consistency.
 
     D minimises real E (D(x) - D(T x))^2 + fake E (D(G(z)) - D(T G(z)))^2 (Zhao et al. 2020, arXiv:2002.04724,
     algorithm 1); with `fake` 0 this is the penalty of Zhang et al. 2020 (arXiv:1910.12027). T mirrors an image with
@@ -70,7 +70,7 @@ class BCR(Penalty):
 
 
 class ZCR(Penalty):
-    """D's scores of G's images of neighbouring latents agree, and the images differ: latent consistency.
+    """For neighbouring latents, penalises differences between D's scores, and rewards those between G's images.
 
     D minimises discriminator E (D(G(z)) - D(G(z + noise n)))^2 and G -generator E (G(z) - G(z + noise n))^2, a mean
     over images and pixels, with n ~ N(0, 1) (Zhao et al. 2020, arXiv:2002.04724, algorithm 2). Together with `BCR` it

@@ -25,7 +25,7 @@ class _OfGradients(Penalty):
 
 
 class R1(_OfGradients):
-    """The gradient of D's score with respect to the image is short at reals.
+    """Penalises the squared norm of the gradient of D's score with respect to the image, at reals.
 
     D minimises weight / 2 E |grad D(x)|^2 (Mescheder et al. 2018, arXiv:1801.04406, eq. 9). With `interval` k > 1 it
     does so in every k-th batch only, times k, in an optimizer step of its own; D's Adam then has the learning rate r lr
@@ -36,7 +36,7 @@ class R1(_OfGradients):
         interval: k.
         difference: eps: E ((D(x + eps n) - D(x)) / eps)^2 with n ~ N(0, 1) instead of the squared gradient, which is
             its expectation. It needs no second derivatives, but varies: a draw has a relative deviation of sqrt 2.
-            lambda of a paper's lambda (D(x + eps n) - D(x))^2 is `weight` / (2 eps^2). None: the gradient itself.
+            A paper's term lambda (D(x + eps n) - D(x))^2 has lambda = `weight` / (2 eps^2). None: the gradient itself.
     """
 
     def __init__(self, weight: NonNegative = 10.0, interval: Count = 1, difference: Step | None = None) -> None:
@@ -71,7 +71,7 @@ class R1(_OfGradients):
 
 
 class R2(R1):
-    """The gradient of D's score with respect to the image is short at fakes.
+    """Penalises the squared norm of the gradient of D's score with respect to the image, at fakes.
 
     As `R1`, with G(z) instead of x (Mescheder et al. 2018, arXiv:1801.04406, eq. 10).
 
@@ -88,7 +88,7 @@ class R2(R1):
 
 
 class GradientPenalty(_OfGradients):
-    """The gradient of D's score has a given norm, or no more, between reals and fakes.
+    """Penalises gradient norms of D other than a given value, or only larger ones, between reals and fakes.
 
     D minimises weight E (|grad D(x_u)| - norm)^2 with x_u = u x + (1 - u) G(z) and u uniform in [0, 1): zero-centred
     with `norm` 0 (Thanh-Tung et al. 2019, arXiv:1902.03984). If `one_sided`, only longer gradients are penalised, by

@@ -14,7 +14,7 @@ from ganzoo.penalties.base import Penalty, View
 
 
 class LeCam(Penalty):
-    """D's scores of reals and fakes stay near each other's moving averages, for few images.
+    """Penalises scores of reals above the moving average of fakes, and of fakes below that of reals; for few images.
 
     D minimises weight (E max(0, D(x) - a_F)^2 + E max(0, a_R - D(G(z)))^2), where a_R and a_F are moving averages of
     its mean scores of reals and fakes (Tseng et al. 2021, arXiv:2104.03310, in the one-sided form of the authors'

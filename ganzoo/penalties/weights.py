@@ -19,7 +19,7 @@ WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED, EqualisedLi
 
 
 class Orthogonal(Penalty):
-    """The rows of each layer's weights are orthogonal, and their lengths free.
+    """Penalises inner products of the rows of each layer's weights, but not their lengths.
 
     The term is weight times the sum over layers of |W W'|^2 without the diagonal of W W' (Brock et al. 2018,
     arXiv:1809.11096, eq. 3). W is the weight of a convolution or linear layer, [outputs, all else]. The authors' code

@@ -20,7 +20,8 @@ from ganzoo.optim.adam import FusedAdam
 
 
 class ContraGAN(GANModule):
-    """The hinge loss plus `contrastive_weight` * 2C: D minimises 2C of real images, G that of fakes.
+    """The hinge loss plus `contrastive_weight` times 2C, the conditional contrastive loss: D minimises it for reals, G
+    for fakes.
 
     2C attracts the embedding of an image to the proxy of its class and to the embeddings of the batch's other images
     of this class, compared with all other images. D's score does not depend on the label. The fakes of an update have

@@ -33,10 +33,10 @@ class ImprovedGAN(GANModule):
     D minimises -E log p(y | x, y <= K) - E log D(x) - E log(1 - D(G(z))), with D = Z / (Z + 1) and Z = sum_k exp l_k
     (section 5). The first term needs `batch["labelled"]`, from the data module `SemiSupervised`. G minimises |E f(x) -
     E f(G(z))|^2, where f is D's last hidden layer before its noise (section 3.1), and x are the images of D's last
-    update (in the authors' code others). As in that code, this is divided by the number of features, and for "conv" is
-    the mean absolute difference instead. With one class and no labels D is an ordinary discriminator. The defaults are
-    those of semi-supervised MNIST, with the sizes of the authors' code (openai/improved-gan, mnist_svhn_cifar10), which
-    the paper does not state.
+    update (in the authors' code, other images). As in that code, this is divided by the number of features, and for
+    "conv" is the mean absolute difference instead. With one class and no labels D is an ordinary discriminator. The
+    defaults are those of semi-supervised MNIST, with the sizes of the authors' code (openai/improved-gan,
+    mnist_svhn_cifar10), which the paper does not state.
 
     `val/error` is the share of wrongly classified held-out images. Batch statistics (feature matching, minibatch
     discrimination, batch norm) are those of a microbatch of a process's share.

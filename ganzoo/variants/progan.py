@@ -22,14 +22,14 @@ class ProGAN(GANModule):
     """min_G max_D E D(x) - E D(G(z)) - penalty / norm^2 E (|grad D(x_u)| - norm)^2 - drift E D(x)^2, x_u between a real
     and a fake (appendix A).
 
-    Both networks grow: they begin with images of 4 pixels, for `stable` images. Then, for each doubling of the size,
-    layers for the new size are faded in over `fade` images, during which reals, fakes and D's features are mixtures of
-    two sizes (figure 2), and the networks are trained for `stable` images. The stage is a function of the images seen,
-    and samples are of the current one.
+    Both networks grow: they begin with images of 4 to 7 pixels, for `stable` images. Then, for each doubling of the
+    size, layers for the new size are faded in over `fade` images, during which reals, fakes and D's features are
+    mixtures of two sizes (figure 2), and the networks are trained for `stable` images. The stage is a function of the
+    images seen, and samples are of the current one.
 
-    All layers exist from the start, and move once they are part of a stage. Images have the last size in all stages:
-    G repeats pixels, D averages them, and the penalty is that of the image in the current size. The authors' code takes
-    the gradient at the repeated pixels, which is shorter: until the last stage it allows D steeper slopes.
+    All layers exist from the start, and are trained once they are part of a stage. Images have the final size in all
+    stages: G repeats pixels, D averages them, and the penalty is that of the image in the current size. The authors'
+    code takes the gradient at the repeated pixels, which is shorter: until the last stage it allows D steeper slopes.
 
     The paper's batches have 16 images up to 128x128, then 14, 6 and 3 at 256, 512 and 1024; here all are equal.
 
@@ -38,12 +38,12 @@ class ProGAN(GANModule):
         channels: of the image.
         z_dim: size of the latent, standard normal, which G scales to a sphere.
         maps: feature maps of a layer times the shorter side of its images.
-        width: most feature maps of a layer.
+        width: maximum number of feature maps of a layer.
         group: images that D compares, see `MinibatchStdDev`; None: all of a batch, as in the paper; 1: none.
         stable: images of each stage, without the fade.
         fade: images in which a stage is faded in.
         penalty: weight of the gradient penalty, lambda.
-        norm: length of the gradient without a penalty, gamma in appendix D.
+        norm: gradient norm at which the penalty is 0, gamma in appendix D.
         drift: weight of the squared score of reals.
         ema_half_life: in images, of the averaged generator: the paper's decay of 0.999 per batch of 16; None: no
             averaging.

@@ -22,8 +22,8 @@ class ProjectedGAN(GANModule):
     """min_D E max(0, 1 - D_l(P_l(x))) + E max(0, 1 + D_l(P_l(G(z))));  min_G -E D_l(P_l(G(z))),  means over l  (eq. 3).
 
     D sees an image through a frozen network that was trained to classify others: P_l mixes its feature maps by random
-    projections, across channels and scales, and has no trained weights either. Each of the four D_l has logits for the
-    places of its map; the means are over all logits of all maps.
+    projections, across channels and scales, and has no trained weights either. Each of the four D_l returns a map of
+    logits; the means are over all logits of all maps.
 
     D sees augmented images by default; smaller ones are enlarged for the feature network. It is torchvision's
     EfficientNet-B0, whose maps have the channels of the paper's Lite0. As in the paper, its inputs are normalised as
@@ -44,7 +44,7 @@ class ProjectedGAN(GANModule):
         lite: G without noise, with half of the convolutions.
         features: "efficientnet_b0" or "vgg16", trained on ImageNet, with weights that are downloaded; or
             "emoji-training", a classifier of emoji, which comes with ganzoo.
-        ema_half_life: half-life, in images, of the averaged generator; the paper's 10/32 batches of 64 in thousands.
+        ema_half_life: half-life, in images, of the averaged generator: the paper's 10,000 / 32 batches of 64.
         augment: what D sees; None: the images.
         optimizer: Adam.
         **game: see `GANModule`.
@@ -74,7 +74,8 @@ class ProjectedGAN(GANModule):
         super().__init__(optimizer=optimizer, ema_half_life=ema_half_life, augment=augment, **game)
         if self.freeze_d:
             raise MisconfigurationException(
-                "freeze_d does not work with ProjectedGAN: its features are frozen, and its heads are beside each other"
+                "freeze_d does not work with ProjectedGAN: its feature network is frozen already, and its heads are "
+                "parallel; leave freeze_d out"
             )
         self.num_classes = classes = num_classes if conditional else None
         self.z_dim = z_dim

@@ -28,8 +28,8 @@ class R3GAN(GANModule):
     """min_D E f(D(G(z)) - D(x)) + gamma / 2 (E |grad D(x)|^2 + E |grad D(G(z))|^2);  min_G E f(D(x) - D(G(z)))
 
     with f(t) = log(1 + e^t) (section 2): D compares each fake with a real, of the same class if there are labels. The
-    penalties, R1 and R2, are part of every update of D. Networks without norms, z or noise in deeper layers, minibatch
-    statistics or equalised rates (section 3).
+    penalties, R1 and R2, are part of every update of D. The networks have no norms, no z or noise in deeper
+    layers, no minibatch statistics and no equalised learning rates (section 3).
 
     The players have different reals: D the first, third, ... image of a batch, and G the others. So a batch of 2 N is
     what the paper calls a batch of N. All numbers of images count both halves, so they are twice the paper's.
@@ -46,7 +46,7 @@ class R3GAN(GANModule):
         embedding: size of G's embedding of a label; None: z_dim.
         width: feature maps of a stage; blocks have twice as many within. A list: of each stage, from the smallest size.
         wide_to: shorter side, in pixels, up to which stages have `width` feature maps; each larger one has half as many
-            as the one before it. A list `width` ignores it.
+            as the one before it. Ignored if `width` is a list.
         blocks: residual blocks of a stage.
         group_size: feature maps of a group of the 3x3 convolutions; None: no groups.
         gamma: weight of the penalties.

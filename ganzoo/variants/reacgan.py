@@ -20,7 +20,8 @@ from ganzoo.optim.adam import FusedAdam
 
 
 class ReACGAN(GANModule):
-    """The hinge loss plus `class_weight` * D2D-CE: D minimises D2D-CE of real images, G that of fakes.
+    """The hinge loss plus `class_weight` times D2D-CE, the data-to-data cross-entropy: D minimises it for reals, G for
+    fakes.
 
     D2D-CE replaces ACGAN's cross-entropy. It compares the similarity of an image's embedding to the proxy of its class
     with those to the batch's images of other classes. Embeddings and proxies have length 1, so that no gradient

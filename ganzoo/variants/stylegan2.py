@@ -55,7 +55,7 @@ class StyleGAN2(StyleGAN):
         path_weight: weight of the path lengths' penalty; 0: none.
         path_interval: batches per update on it, times `n_critic`.
         ema_half_life: in images, of the averaged generator; None: no averaging.
-        optimizer: Adam, before the correction.
+        optimizer: Adam, before the correction for the lazy penalties.
         **game: see `GANModule`.
     """
 

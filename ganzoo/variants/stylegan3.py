@@ -31,12 +31,13 @@ class StyleGAN3(StyleGAN):
     G's feature maps are samples of continuous signals, below half the sampling rate: details move with the shapes
     that they belong to, not with the pixels. The input are Fourier features, moved and rotated by w; each leaky ReLU is
     applied at a higher sampling rate, between filters; there is no noise. Configuration T is equivariant to
-    translations, R also to rotations, by 1x1 convolutions and filters without direction. Each layer is divided by the
+    translations, R also to rotations, by 1x1 convolutions and radially symmetric filters. Each layer is divided by the
     root of its input's running mean square, which is part of G's state.
 
-    D, the mapping and lazy R1 are StyleGAN2's, without path lengths and mixing of styles. G plays first. Images that
-    R's D sees are blurred at the start of training, less and less, so that D does not concentrate on high frequencies
-    early (section 3.2). R1 is the gradient of the sum of D's scores, which compare the images of a group.
+    D, the mapping and lazy R1 are StyleGAN2's, without path lengths and mixing of styles. G is updated first. Images
+    that R's D sees are blurred at the start of training, with a sigma that falls to 0, so that D does not concentrate
+    on high frequencies early (section 3.2). R1 is the gradient of the sum of D's scores, which compare the images of a
+    group.
 
     `model.sample(16, truncation=0.7)` moves w towards its mean.
 
@@ -49,13 +50,13 @@ class StyleGAN3(StyleGAN):
         z_dim: size of the latent, standard normal, and of w.
         maps: feature maps of a layer times twice its cutoff frequency, in periods of the image; G has twice as many
             with `rotation`. In D, those of a layer times the side of its images.
-        width: most feature maps of a layer, in G twice as many with `rotation`.
+        width: maximum number of feature maps of a layer, in G twice as many with `rotation`.
         mapping_layers: layers of the mapping from z to w.
         layers: G's, besides the last, which makes the image; 3 or more.
         group: images that D compares, see `MinibatchStdDev`; 1: none.
         gamma: weight of R1; 0: none.
         r1_interval: batches per update on R1.
-        blur: with `rotation`, the blur's first sigma, in pixels; 0: none. A filter 2^-(t / sigma)^2.
+        blur: with `rotation`, the blur's initial sigma, in pixels; 0: none. The filter is 2^-(t / sigma)^2.
         blur_images: images seen until it is 0; it falls linearly.
         ema_half_life: in images, of the averaged generator; None: no averaging.
         ema_ramp_up: limits the half-life to this share of the images seen; None: it is constant.

@@ -160,9 +160,9 @@ def table(text: str) -> list:
 @pytest.mark.parametrize(
     ("command", "words"),
     table("""
-    fitt --config dcgan/digits | no verb 'fitt' | did you mean 'fit'?
-    xyzzy | no verb 'xyzzy' | python -m ganzoo --help
-    --config dcgan/digits fit | the verb comes first | python -m ganzoo fit --config
+    fitt --config dcgan/digits | no command 'fitt' | did you mean 'fit'?
+    xyzzy | no command 'xyzzy' | python -m ganzoo --help
+    --config dcgan/digits fit | the command comes first | python -m ganzoo fit --config
     fit | no data and no model | --config dcgan/digits
     fit --model DCGAN | no data | --data Digits
     fit --data Digits | no model | --model DCGAN
@@ -833,7 +833,7 @@ def test_usage_list_info_and_checks_print_their_contents(capsys):
     assert main(["list"]) == 0
     out = capsys.readouterr().out
     assert "DCGAN" in out and all(name in out for name in configs())
-    assert "--model.penalties PENALTY)\n  BCR " in out and "\n  R1  " in out and "The gradient of D's score" in out
+    assert "--model.penalties PENALTY)\n  BCR " in out and "\n  R1  " in out and "Penalises the squared norm" in out
     assert main(["info", "R1"]) == 0 and "1801.04406" in capsys.readouterr().out
     assert main(["info", "dcgan/digits"]) == 0 and "class_path: DCGAN" in capsys.readouterr().out
     assert main(["info", "DCGAN"]) == 0

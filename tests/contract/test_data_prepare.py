@@ -210,7 +210,7 @@ def test_the_command_suggests_verbs_and_skips_corrupt_images_on_request(
 ) -> None:
     monkeypatch.chdir(pictures.parent)
     assert main(["data", "prepar", "pictures", "out"]) == 2
-    assert "no verb data 'prepar'; did you mean 'prepare'?" in capsys.readouterr().err
+    assert "no command data 'prepar'; did you mean 'prepare'?" in capsys.readouterr().err
     (pictures / "a" / "bad.png").write_bytes(b"junk")
     command = ["data", "prepare", "pictures", "out", "--image_size", "8", "--jobs", "1"]
     assert main(command) == 2

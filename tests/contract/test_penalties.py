@@ -555,7 +555,7 @@ def test_penalties_may_be_given_by_name():
         (
             MisconfigurationException,
             lambda: fit(make("GAN", penalties=R1(interval=2), optimizer=lambda p: ExtraAdam(p)), steps=1),
-            "two steps of ExtraAdam are one; set interval 1",
+            "ExtraAdam needs two steps per update; set interval 1",
         ),
         (
             MisconfigurationException,

@@ -272,7 +272,7 @@ def test_backgrounds(tmp_path: Path) -> None:
                 assert (read.flatten(1).T - torch.tensor(colours)).abs().max() <= 1, (name, channels)
     for background, channels, words in (
         ("red", 4, "data.background is 'red', but only images of 1 or 3 channels have one, and data.channels is 4"),
-        ("redd", 3, "background is 'redd', which is no colour"),
+        ("redd", 3, "background is 'redd', which is not a colour"),
     ):
         with pytest.raises(ValueError, match=words):
             ImageFolder(str(tmp_path), channels=channels, background=background, range="type", **PLAIN)
@@ -311,7 +311,7 @@ def test_pictures_of_other_channels_are_refused(tmp_path: Path) -> None:
         ImageFolder(str(plain), channels=4, **PLAIN)
     (tmp_path / "frames").mkdir()
     tifffile.imwrite(tmp_path / "frames/a.tif", BANDS.transpose(2, 0, 1), photometric="minisblack")
-    with pytest.raises(ValueError, match="(?s)which is 5: .*a.tif: 1 band.*frames are no bands"):
+    with pytest.raises(ValueError, match="(?s)which is 5: .*a.tif: 1 band.*frames are not bands"):
         ImageFolder(str(tmp_path / "frames"), channels=5, **PLAIN)
 
 
@@ -559,7 +559,7 @@ def test_commands_with_bands(
     assert run("checks --data five") == 0
     told = capsys.readouterr().out
     assert re.search(
-        r"\ndepth: 4 uint16 from \d+ to 40\d\d; read as floats, without loss; data.range becomes -1 to 1\n", told
+        r"\ndepth: 4 uint16 from \d+ to 40\d\d; read as floats, without loss; data.range is mapped to -1 to 1\n", told
     )
     assert "bands: 4 with 5" in told and told.endswith("--data.path five --data.channels 5 --data.range data\n")
     fit = (

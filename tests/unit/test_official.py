@@ -39,7 +39,7 @@ def content(name, tag=None, **changes):
 
 @cache
 def of_stylegan3(wide):
-    """Tensors of a D, which the file of golden numbers has not; R's G is twice as wide as D says."""
+    """Tensors of a D, which the file of golden numbers does not have; R's G is twice as wide as D says."""
     torch.manual_seed(0)
     d = StyleGAN2Discriminator(16, 3, maps=128 if wide else 64, width=16 if wide else 8)
     return {layouts.stylegan2_key(name, {"image_size": 16}): w for name, w in d.state_dict().items()}
@@ -182,7 +182,7 @@ def drop(key):
 UNLIKE = {
     "G of other blocks": (
         option(architecture="resnet"),
-        "G has architecture='resnet', which ganzoo's StyleGAN2 has not",
+        "G has architecture='resnet', which ganzoo's StyleGAN2 does not have",
     ),
     "another filter, stated": (option(resample_filter=[1, 2, 1]), "resample_filter=[1, 2, 1]"),
     "another clamp": (option(conv_clamp=1), "conv_clamp=1"),
@@ -205,11 +205,11 @@ UNLIKE = {
     ),
     "one more tensor": (
         edited(changed("stylegan2", "b16.extra.weight", torch.ones(3), "D")),
-        "D has b16.extra.weight, which ganzoo's StyleGAN2 has not",
+        "D has b16.extra.weight, which ganzoo's StyleGAN2 does not have",
     ),
     "w of another size than z": (
         edited(changed("stylegan2", "mapping.w_avg", torch.ones(8))),
-        "z has 16 numbers, w 8",
+        "z has 16 numbers and w 8",
     ),
     "a large image in a name": (
         edited(changed("stylegan2", "synthesis.b32768.torgb.weight", torch.ones(3, 16, 1, 1))),
@@ -218,7 +218,7 @@ UNLIKE = {
     "no D": (edited(drop("D")), "it has no D; give a pickle with G, D and G_ema"),
     "StyleGAN3 with another margin": (
         lambda: content("stylegan3", synthesis_kwargs=EasyDict(margin_size=12)),
-        "G has margin_size=12, which ganzoo's StyleGAN3 has not",
+        "G has margin_size=12, which ganzoo's StyleGAN3 does not have",
     ),
     "StyleGAN3 with another filter": (
         edited(changed("stylegan3", "synthesis.L2_36_16.down_filter", torch.ones(12) / 12, "G_ema")),
@@ -230,7 +230,7 @@ UNLIKE = {
     ),
     "other networks": (
         lambda: dict.fromkeys(inert.NETWORKS, network({"a": torch.ones(1)}, Generator)),
-        "of other code",
+        "its networks are not of",
     ),
     "no networks": (lambda: {"weights": [1.0]}, "has no networks G, D and G_ema"),
     "weights of a state_dict": (lambda: {"G_ema": {"a": torch.ones(1)}}, "has no networks G, D and G_ema"),
@@ -297,10 +297,10 @@ def storing(tensor):
 
 BOMB = Calls(torch.storage._load_from_bytes, pickle.dumps(Calls(os.system, "touch canary"), 2))
 LYING = {
-    "a call in a storage": (lambda: storing(tensor(BOMB, 0, (3,), (1,))), "names 'posix.system', which is no part"),
+    "a call in a storage": (lambda: storing(tensor(BOMB, 0, (3,), (1,))), "names 'posix.system', which is not part"),
     "a checkpoint in a storage": (
         lambda: storing(tensor(Calls(torch.storage._load_from_bytes, saved({"a": 1})), 0, (3,), (1,))),
-        "is damaged, or no pickle of the official networks",
+        "is damaged, or not a pickle of the official networks",
     ),
     "a tensor beyond its storage": (
         lambda: storing(tensor(values(), 2, (3,), (1,))),
@@ -312,12 +312,12 @@ LYING = {
         lambda: storing(tensor(values(torch.complex64), 0, (3,), (1,))),
         "its tensors do not fit their data",
     ),
-    "an object for a tensor": (lambda: storing(Persistent()), "is damaged, or no pickle of the official networks"),
+    "an object for a tensor": (lambda: storing(Persistent()), "is damaged, or not a pickle of the official networks"),
     "exponentially nested options": (
         option(channel_base=laughs()),
-        "is damaged, or no pickle of the official networks (ValueError)",
+        "is damaged, or not a pickle of the official networks (ValueError)",
     ),
-    "options that contain themselves": (option(channel_base=itself()), "is damaged, or no pickle"),
+    "options that contain themselves": (option(channel_base=itself()), "is damaged, or not a pickle"),
 }
 
 
@@ -344,7 +344,7 @@ def test_networks_that_lie_are_refused(make, words):
 HOSTILE = {
     "os.system": (
         lambda: pickle.dumps({"G": Calls(os.system, "touch canary")}),
-        "names 'posix.system', which is no part",
+        "names 'posix.system', which is not part",
     ),
     "eval": (lambda: pickle.dumps(Calls(eval, "open('canary', 'w')")), "names 'builtins.eval'"),
     "torch.load": (lambda: pickle.dumps(Calls(torch.load, "canary")), "names 'torch.serialization.load'"),
@@ -357,10 +357,10 @@ HOSTILE = {
         "is a TensorFlow pickle; convert it with legacy.py",
     ),
     "an extension": (lambda: bomb(b"\x82\x01."), "is damaged"),
-    "truncated": (lambda: whole()[:-100], "is damaged, or no pickle of the official networks (UnpicklingError)"),
+    "truncated": (lambda: whole()[:-100], "is damaged, or not a pickle of the official networks (UnpicklingError)"),
     "a large memo": (lambda: bomb(b"Nr\xff\xff\xff\x7f."), "needs far more memory than its size"),
     "large bytes": (lambda: bomb(b"\x8e" + (1 << 40).to_bytes(8, "little") + b"."), "needs far more memory"),
-    "a tuple as deep as the stack": (lambda: nested(300_000), "ended its reader"),
+    "a tuple as deep as the stack": (lambda: nested(300_000), "crashed the process that reads it"),
     "modules within each other": (
         lambda: bomb(
             b"}(X\x01\0\0\0Gctraining\nG\n)\x81q\0}(X\x0b\0\0\0_parameters}X\x08\0\0\0_buffers}X\x08\0\0\0_modules"
@@ -369,8 +369,8 @@ HOSTILE = {
         "(RecursionError)",
     ),
     "html": (lambda: b"\n<!DOCTYPE html><title>Sign in</title>", "is a web page"),
-    "text": (lambda: b"version https://git-lfs.github.com/spec/v1", "is no pickle of Python 3"),
-    "empty": (lambda: b"", "is no pickle of Python 3"),
+    "text": (lambda: b"version https://git-lfs.github.com/spec/v1", "is not a Python 3 pickle"),
+    "empty": (lambda: b"", "is not a Python 3 pickle"),
 }
 
 
@@ -389,7 +389,7 @@ def test_wrong_paths_are_refused(capsys):
     before = sorted(Path().rglob("*"))
     for arguments, words in {
         "a.ckpt new": "a.ckpt is a file of torch.save, such as a checkpoint of ganzoo, which needs no conversion: ",
-        "a.safetensors new": "a.safetensors is a safetensors file, no pickle; give",
+        "a.safetensors new": "a.safetensors is a safetensors file, not a pickle; give",
         "full new": "full is a folder; give a .pkl",
         "none.pkl new": "none.pkl: No such file",
         "http://127.0.0.1:9/a.pkl new": "No such file",

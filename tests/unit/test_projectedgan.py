@@ -230,7 +230,7 @@ def test_discriminator_takes_any_features():
         ({"features": "efficientnet"}, "features is efficientnet; did you mean 'efficientnet_b0'"),
         ({"channels": 4}, "features: efficientnet_b0 reads grey or RGB images, but they have 4 channels"),
         ({"image_size": 30}, "image_size 30: the network doubles the height and width 1 to 8 times"),
-        ({"freeze_d": 1}, "freeze_d does not work with ProjectedGAN: its features are frozen"),
+        ({"freeze_d": 1}, "freeze_d does not work with ProjectedGAN: its feature network is frozen"),
     ],
 )
 def test_bad_input(arguments, message):
