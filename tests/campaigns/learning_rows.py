@@ -132,7 +132,7 @@ def modes(layout: str, count: int) -> Experiment:
         for arm, rate in zip(search[name], RATES, strict=True):
             asked = f"{options} --model.optimizer.lr {rate} --trainer.max_steps {steps}".lstrip()
             arms[arm] = Arm(config.format(layout), asked)
-    title = {"ring": "Eight modes on a ring", "grid": "Twenty-five modes on a grid"}[layout] + ", longer, by rate"
+    title = {"ring": "Eight modes on a ring", "grid": "Twenty-five modes on a grid, longer, by rate"}[layout]
     claim = Claim(f"WGANGP finds all {count} modes", at_least("modes", count, "WGANGP"))
     return Experiment(title, arms, ("modes", "high_quality", "kl"), (claim,), final, note=SEARCHED, search=search)
 
@@ -295,14 +295,6 @@ EXPERIMENTS = {
         note="On held-out edges. `accuracy`: fraction of the translations in which a classifier of real digits "
         "recognises the source's class, instead of the paper's FCN score. The paper's order (Cityscapes, IoU): L1+cGAN "
         ".17, cGAN .16, L1 .11, GAN .01.",
-    ),
-    "ring": Experiment(
-        "Eight modes on a ring",
-        {name: Arm(f"{name.lower()}/ring") for name in PLAYERS},
-        ("modes", "high_quality", "kl"),
-        (Claim("WGANGP finds all eight modes", at_least("modes", 8, "WGANGP")),),
-        final,
-        note=MODES,
     ),
     "grid": Experiment(
         "Twenty-five modes on a grid",
