@@ -96,7 +96,7 @@ class SFID(Metric):
 class FIDInfinity(Metric):
     """FID extrapolated to infinitely many fakes; the number of reals is unchanged."""
 
-    sizes: Annotated[int, Limits(2, math.inf)] = 15
+    sizes: Annotated[int, Limits(3, math.inf)] = 15
     seed: int = 0
 
     name = "fid_infinity"

@@ -22,7 +22,7 @@ Padding = Literal["circular", "constant"]  # periodic, or zeros
 LOBES = 3  # of Lanczos' filter, to either side
 FINE = 4  # samples per pixel and axis, between which rotated images are interpolated
 REACH = 2 * LOBES  # of the filter of a rotation to all sides, in pixels
-SMALLEST = 16  # pixels of the images, that some are left for any angle
+SMALLEST = 16  # side of an image in pixels, so that valid pixels remain at any angle
 
 
 def low_pass(cutoff: float, half_width: float, taps: int, rate: float = 1.0) -> Tensor:
@@ -138,7 +138,7 @@ def equivariance_db(
     y = f(x)
     scale = [after / before for after, before in zip(y.shape[-2:], x.shape[-2:], strict=True)]
     errors = [
-        (f(translate(x, dx, dy)) - translate(y, dx * scale[1], dy * scale[0])).double().square().mean()
+        (f(translate(x, dx, dy)) - translate(y, dx * scale[1], dy * scale[0])).cpu().double().square().mean()
         for dx, dy in shifts
     ]
     return 10 * torch.log10(span**2 / torch.stack(errors).mean()).item()
@@ -191,8 +191,9 @@ def rotation(angle: float) -> Tensor:
 
 
 def translation_squares(still: Tensor, moved: Tensor, dx: float, dy: float) -> Tensor:
-    """Square differences [N, K] between moved images and the moved still ones, float64, of all channels at the pixels
-    whose origin is inside the image; for fractions of a pixel, also the samples that Lanczos' filter reads there.
+    """Square differences [N, K] between moved images and the moved still ones, float64 on the CPU, of all channels at
+    the pixels whose origin is inside the image; for fractions of a pixel, also the samples that Lanczos' filter reads
+    there.
 
     Args:
         still, moved: [N, C, H, W].
@@ -200,12 +201,12 @@ def translation_squares(still: Tensor, moved: Tensor, dx: float, dy: float) -> T
     """
     expected, columns = _interpolated(still, dx)
     expected, rows = _interpolated(expected.mT, dy)
-    return (moved[..., rows, columns] - expected.mT).double().square().flatten(1)
+    return (moved[..., rows, columns] - expected.mT).cpu().double().square().flatten(1)
 
 
 def rotation_squares(still: Tensor, turned: Tensor, angle: float) -> Tensor:
-    """Square differences [N, K] between rotated images and the rotated still ones, float64, of all channels at the
-    pixels of which the filters below read hardly any beyond the images.
+    """Square differences [N, K] between rotated images and the rotated still ones, float64 on the CPU, of all channels
+    at the pixels of which the filters below read hardly any beyond the images.
 
     A rotated image can have frequencies in the corners of its square spectrum that the still one cannot represent, and
     conversely. Both are therefore filtered: the still one in its rotation, see `rotated`, the other by the kernel of
@@ -228,7 +229,7 @@ def rotation_squares(still: Tensor, turned: Tensor, angle: float) -> Tensor:
     origins = torch.stack(_origins(at, angle)).abs().amax(0) <= at[-1] - REACH + 0.5
     difference = rotated(still, angle) - conv2d(turned, kernel, padding=REACH - 1, groups=n)
     valid = origins & inside & inside[:, None]
-    return difference[..., valid.to(difference.device)].double().square().flatten(1)
+    return difference[..., valid.to(difference.device)].cpu().double().square().flatten(1)
 
 
 def rotated(x: Tensor, angle: float) -> Tensor:

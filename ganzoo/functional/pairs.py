@@ -14,7 +14,8 @@ def l1_and_psnr(images: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
         truth: uint8 [M, C, H, W]; image i is compared with `truth[i % M]`.
 
     Returns:
-        Two float64 [N]. The ratio is at most that of one value that differs by one level.
+        Two float64 [N]. Equal images get the ratio of a pair in which a single value differs by one level, so that
+        means stay finite.
     """
     l1, psnr = [], []
     for i, image in enumerate(images):

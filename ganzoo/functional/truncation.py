@@ -11,7 +11,7 @@ def truncated(z: Tensor, bound: float) -> Tensor:
     """Standard normal numbers -> numbers of the normal distribution restricted to [-bound, bound].
 
     Quantiles are mapped to quantiles, which is the distribution of drawing numbers beyond the bound again, as the paper
-    does. A latent keeps its direction from 0, so the images of a seed at several bounds are comparable.
+    does. Each number keeps its sign and its order, so the images of a seed at several bounds are comparable.
     """
     below = ndtr(torch.tensor(-bound, dtype=torch.float64))
     quantile = below + (1 - 2 * below) * ndtr(z.cpu().double())  # not every device has double precision

@@ -35,7 +35,7 @@ def density_step(p: Tensor, q: Tensor, lr: float = 1.0) -> Tensor:
     """The generator after one step in the space of densities, where V(D*, .) is convex (section 4.2).
 
     The gradient of V with respect to q is log(1 - D*) for the optimal D*; the mirror descent step is q (1 - D*)^-lr,
-    normalised. With lr = 1 it is (p + q) / 2: each step halves the distance.
+    normalised. With lr = 1 it is (p + q) / 2: each step halves the distance. No number of q may be 0.
     """
     return torch.softmax(q.log() - lr * torch.log1p(-best_discriminator(p, q)), 0)
 

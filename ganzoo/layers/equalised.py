@@ -52,7 +52,7 @@ class EqualisedConv2d(nn.Module):
         padding: zeros around the input, or above and beside it.
         active: followed by `leaky`.
         gain: factor of the output.
-        bias: factor of the bias; None: that of the output, and no bias if not `active`.
+        bias: factor of the bias; None: `gain`, and there is a bias only if `active`.
     """
 
     def __init__(

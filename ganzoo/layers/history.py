@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector
 
 
 class HistoricalAverage(nn.Module):
@@ -23,14 +22,19 @@ class HistoricalAverage(nn.Module):
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         super().__init__()
-        self.register_buffer("mean", parameters_to_vector(parameters).detach().clone())
+        self.register_buffer("mean", _flat(parameters).detach())
         self.register_buffer("count", torch.tensor(1))
 
     def forward(self, parameters: Iterable[nn.Parameter]) -> Tensor:
-        return (parameters_to_vector(parameters) - self.mean).square().sum()
+        return (_flat(parameters) - self.mean).square().sum()
 
     @torch.no_grad()
     def update(self, parameters: Iterable[nn.Parameter]) -> None:
         """Add one more theta[i] to the mean."""
         self.count += 1
-        self.mean.lerp_(parameters_to_vector(parameters), 1 / self.count)
+        self.mean.lerp_(_flat(parameters), 1 / self.count)
+
+
+def _flat(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """All numbers in one vector, in any memory format, unlike torch's `parameters_to_vector`."""
+    return torch.cat([p.flatten() for p in parameters])

@@ -8,7 +8,7 @@ NORMS = nn.BatchNorm2d | nn.InstanceNorm2d
 
 
 def normal_(network: nn.Module, std: float) -> None:
-    """Weights from N(0, std), gains of batch and instance norms from N(1, std), biases 0; in place.
+    """Weights from N(0, std), gains of batch and instance norms of images from N(1, std), biases 0; in place.
 
     As in the authors' code of DCGAN (Theano), Pix2Pix and CycleGAN (Lua).
     """

@@ -26,11 +26,16 @@ def shape(
     if takes(height, width):
         return height, width
     steps = (2**k for k in range(13))
-    near = ([[max(4, step * (side // step + k)) for k in range(-1, 5)] for side in (height, width)] for step in steps)
+    near = ([_around(side, step) for side in (height, width)] for step in steps)
     shapes = [(h, w) for pair in near for h, w in product(*pair) if (h == w or height != width) and takes(h, w)]
     best = min(shapes, key=lambda found: (abs(found[0] - height) + abs(found[1] - width), -found[0]))
     what = squares if height == width else others or squares
     raise ValueError(f"image_size {normal_size(image_size)}: {what}; try {normal_size(best)}")
+
+
+def _around(side: int, step: int) -> list[int]:
+    """Multiples of a step, from 4 up: near a side, and 4 to 7 steps, which networks that double sizes begin with."""
+    return [max(4, step * k) for k in (4, 5, 6, 7, *range(side // step - 1, side // step + 5))]
 
 
 def halvings(height: int, width: int) -> int:

@@ -173,8 +173,8 @@ def decoder(n_in: int, hidden: Sequence[int], channels: int) -> nn.Sequential:
 
 def quadrant(x: Tensor, which: Tensor) -> Tensor:
     """[N, n, 2h, 2w], which [N] in 0 to 3 -> [N, n, h, w]: upper left, upper right, lower left, lower right."""
-    parts = x.unflatten(2, (2, -1)).unflatten(4, (2, -1)).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
-    return parts[torch.arange(len(x), device=x.device), which]
+    parts = x.unflatten(2, (2, -1)).unflatten(4, (2, -1))
+    return parts[torch.arange(len(x), device=x.device), :, which // 2, :, which % 2]
 
 
 def _stem(channels: int, m: list[int], n: int) -> list[nn.Module]:

@@ -27,7 +27,7 @@ class ProGANGenerator(nn.Module):
     1 - alpha of them is the image of the stage before. Each stage has two convolutions and a layer for its image.
 
     Args:
-        image_size: a side of 4 to 7 pixels, doubled at least once; or [height, width], of which the shorter is.
+        image_size: a side of 4 to 7 pixels, doubled at least once; or [height, width], whose shorter side is such.
         channels: of the image.
         z_dim: d; z is scaled to length sqrt d.
         maps, width: feature maps: see `maps_by_size`.

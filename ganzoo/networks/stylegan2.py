@@ -42,7 +42,7 @@ class StyleGenerator(nn.Module):
         """Images of w; or of w_mean + psi (w - w_mean), psi = `truncation` [N]."""
         w = self.mapping(z, y)
         if truncation is not None:
-            w = torch.lerp(self.w_mean, w, truncation[:, None])
+            w = torch.lerp(self.w_mean.to(w), w, truncation.to(w)[:, None])
         return self.synthesis(self.synthesis.repeated(w))
 
 
@@ -50,7 +50,7 @@ class StyleGAN2Generator(StyleGenerator):
     """z [N, d], y [N] -> w [N, d] -> images [N, C, H, W], not bounded, with constant noise.
 
     Args:
-        image_size: a side of 4 to 7 pixels, doubled at least once; or [height, width], of which the shorter is.
+        image_size: a side of 4 to 7 pixels, doubled at least once; or [height, width], whose shorter side is such.
         channels: of the image.
         z_dim: d.
         maps, width: feature maps: see `feature_maps`.

@@ -18,7 +18,8 @@ from ganzoo.layers.modulated import modulated_conv2d
 from ganzoo.networks.base import shape
 from ganzoo.networks.stylegan2 import StyleGenerator, ToImage
 
-FIRST_CUTOFF, FIRST_STOP, LAST_STOP = 2.0, 2**2.1, 2**0.3  # the last one in cutoffs
+FIRST_CUTOFF, FIRST_STOP = 2.0, 2**2.1  # in periods of the image
+LAST_STOP = 2**0.3  # in multiples of the last cutoff
 CRITICAL = 2  # last layers, whose cutoff is half their sampling rate
 MARGIN = 10  # pixels beyond each border of the image
 TAPS = 6  # of a filter, for each sample of the coarser grid

@@ -103,7 +103,7 @@ class Lookahead(Optimizer):
     Args:
         params: as in torch.
         optimizer: makes the inner optimizer, whose moments are kept at interpolations.
-        k: inner steps between two interpolations.
+        k: inner steps between two interpolations; an even number with ExtraAdam.
         alpha: weight of the inner optimizer's result, in (0, 1]; with 1 the interpolation has no effect.
     """
 
@@ -119,6 +119,8 @@ class Lookahead(Optimizer):
         if not 0 < alpha <= 1:
             raise ValueError(f"alpha is {alpha}; it takes a number in (0, 1]")
         self.inner = optimizer(params)
+        if k % 2 and isinstance(self.inner, ExtraAdam):
+            raise ValueError(f"k is {k}; it takes an even number with ExtraAdam, of which two steps are one update")
         super().__init__(self.inner.param_groups, {"k": k, "alpha": alpha})  # the same dicts: schedulers reach both
         self.defaults |= self.inner.defaults
         self.state = self.inner.state

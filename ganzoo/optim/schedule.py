@@ -33,11 +33,12 @@ def anneal_sgd(optimizers: Iterable[Optimizer], images_seen: int, decay: float) 
     """SGD schedule of Goodfellow et al. (2014) and Mirza & Osindero (2014); other optimizers are unaffected.
 
     The learning rate is lr / decay^t after t updates of 100 images, at least 1e-6; momentum increases by 0.2 over 250
-    epochs of 50,000 images.
+    epochs of 50,000 images, up to the papers' 0.7.
     """
     for optimizer in optimizers:
         if isinstance(optimizer, SGD):
             start = optimizer.defaults
             for group in optimizer.param_groups:
-                group["lr"] = max(start["lr"] / decay ** (images_seen / 100), 1e-6)
-                group["momentum"] = start["momentum"] + 0.2 * min(images_seen / (250 * 50_000), 1.0)
+                group["lr"] = max(start["lr"] * decay ** (-images_seen / 100), 1e-6)
+                rise = 0.2 * min(images_seen / (250 * 50_000), 1.0)
+                group["momentum"] = max(start["momentum"], min(start["momentum"] + rise, 0.7))

@@ -225,6 +225,4 @@ def objectives(steps: int = 600) -> Figure:
         axes.set_xlabel("x")
     for axes in grid[:, 0]:
         axes.set_ylabel("y")
-    for axes in grid.flat[len(ON_THE_RING) :]:
-        axes.set_visible(False)
     return figure

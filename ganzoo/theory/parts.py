@@ -31,7 +31,7 @@ def seeding(seed: int) -> Iterator[None]:
     before = os.environ.pop("PL_GLOBAL_SEED", None)
     with torch.random.fork_rng(devices=[]):
         os.environ["PL_GLOBAL_SEED"] = str(seed)  # of latents and dropout: `ganzoo.core.random.global_seed`
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reseed GPUs
         try:
             yield
         finally:

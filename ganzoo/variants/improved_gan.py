@@ -122,7 +122,8 @@ class ImprovedGAN(GANModule):
 
     def play(self, batch: Batch) -> None:
         super().play(batch)
-        ema.update(self.classifier, self.discriminator, 1 - self.averaging)
+        if not self.players["discriminator"].ahead:
+            ema.update(self.classifier, self.discriminator, 1 - self.averaging)
         for player, average in self.history.items():
             cast(HistoricalAverage, average).update(getattr(self, player).parameters())
 

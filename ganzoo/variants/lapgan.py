@@ -107,7 +107,8 @@ class LAPGAN(GANModule):
             if isinstance(optimizer, SGD) and self.lr_scheduler is None:
                 for group in optimizer.param_groups:
                     group["lr"] = optimizer.defaults["lr"] / (1 + 4e-5) ** epochs
-                    group["momentum"] = min(optimizer.defaults["momentum"] + 0.0008 * epochs, 0.8)
+                    first = optimizer.defaults["momentum"]
+                    group["momentum"] = max(first, min(first + 0.0008 * epochs, 0.8))
 
     def latent(self, n: int, generator: torch.Generator | None = None) -> list[Tensor]:
         shapes = [*((n, 1, *size) for size in self.sizes[:-1]), (n, self.z_dim)]

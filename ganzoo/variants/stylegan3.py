@@ -18,6 +18,7 @@ from ganzoo.functional.equivariance import resample
 from ganzoo.networks.stylegan2 import StyleGAN2Discriminator
 from ganzoo.networks.stylegan3 import StyleGAN3Generator
 from ganzoo.optim.adam import FusedAdam
+from ganzoo.optim.schedule import falling
 from ganzoo.variants.stylegan import StyleGAN
 
 SQUARE_HALF_LIFE = 20_000  # in images, of the running mean squares
@@ -114,7 +115,7 @@ class StyleGAN3(StyleGAN):
             synthesis.move_squares(squares, 1 - 0.5 ** (images / SQUARE_HALF_LIFE))
 
     def schedule(self, images_seen: int) -> None:
-        sigma = self.blur * max(0.0, 1 - images_seen / self.blur_images)
+        sigma = falling(self.blur, images_seen, self.blur_images)
         self.blurs = sigma > 0
         self.sigma.fill_(sigma)
 

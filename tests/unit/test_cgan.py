@@ -151,11 +151,23 @@ def test_learning_rate_and_momentum_follow_the_papers_schedule():
     """lr 0.1 / 1.00004 per update of 100 images, down to 1e-6; momentum from .5 to .7."""
     model = cgan()
     trainer = fit(model, steps=1)
-    for images, lr, momentum in [(0, 0.1, 0.5), (6_250_000, 0.1 / 1.00004**62_500, 0.6), (10**9, 1e-6, 0.7)]:
+    for images, lr, momentum in [
+        (0, 0.1, 0.5),
+        (6_250_000, 0.1 / 1.00004**62_500, 0.6),
+        (10**9, 1e-6, 0.7),
+        (10**13, 1e-6, 0.7),
+    ]:
         model.schedule(images)
         for optimizer in trainer.optimizers:
             assert optimizer.param_groups[0]["lr"] == pytest.approx(lr)
             assert optimizer.param_groups[0]["momentum"] == pytest.approx(momentum)
+
+
+def test_a_momentum_above_the_papers_is_kept():
+    model = cgan(optimizer=lambda params: SGD(params, lr=0.1, momentum=0.9))
+    trainer = fit(model, steps=1)
+    model.schedule(10**9)
+    assert trainer.optimizers[0].param_groups[0]["momentum"] == 0.9
 
 
 def test_a_given_scheduler_replaces_the_papers_schedule():

@@ -135,6 +135,13 @@ def test_lookahead_refuses_bad_arguments(bad, message):
         Lookahead([torch.nn.Parameter(torch.ones(1))], **bad)
 
 
+def test_lookahead_needs_whole_updates_of_extra_adam():
+    """An interpolation of extrapolated weights would be undone by the next step."""
+    with pytest.raises(ValueError, match="k is 5; it takes an even number with ExtraAdam"):
+        Lookahead([torch.nn.Parameter(torch.ones(1))], ExtraAdam)
+    Lookahead([torch.nn.Parameter(torch.ones(1))], ExtraAdam, k=4)
+
+
 @pytest.mark.parametrize("name", MAKERS)
 def test_the_variant_contract_holds_for_every_optimizer(name):
     check_variant(DCGAN, image_size=16, channels=1, width=8, optimizer=MAKERS[name])

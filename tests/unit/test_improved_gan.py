@@ -23,7 +23,7 @@ from ganzoo.networks.improved import (
     NoisyDiscriminator,
     SoftplusGenerator,
 )
-from ganzoo.optim import EpsInRootAdam
+from ganzoo.optim import EpsInRootAdam, ExtraAdam
 from ganzoo.testing import CHECKS, fit
 from tests.contract.test_processes import two
 
@@ -432,6 +432,21 @@ def test_the_classifier_is_the_moving_average_of_d():
             expected = 0.75 * expected + 0.25 * weights[i]
         torch.testing.assert_close(p, expected)
         assert not p.requires_grad
+
+
+def test_the_classifier_does_not_average_extrapolated_weights():
+    gan = make(averaging=0.25, optimizer=lambda params: ExtraAdam(params, lr=0.01))
+    start = [p.clone() for p in gan.classifier.parameters()]
+    fit(gan, steps=1)
+    assert gan.players["discriminator"].ahead
+    assert all(map(torch.equal, gan.classifier.parameters(), start))
+    fit(gan, steps=2)
+    assert not all(map(torch.equal, gan.classifier.parameters(), start))
+
+
+def test_historical_averaging_takes_any_memory_format():
+    gan = make(historical_weight=0.5, architecture="conv", image_size=16).to(memory_format=torch.channels_last)
+    fit(gan, steps=1)
 
 
 def test_unsupervised_weight_0_trains_a_supervised_classifier():

@@ -98,7 +98,7 @@ def test_extra_adam_is_ahead_after_every_odd_step():
 
 
 def test_a_nested_extra_adam_is_ahead_too():
-    mover, nets = player(make=lambda params: Lookahead(params, lambda p: ExtraAdam(p, lr=0.1), k=3))
+    mover, nets = player(make=lambda params: Lookahead(params, lambda p: ExtraAdam(p, lr=0.1), k=4))
     nets["discriminator"](torch.randn(4, 2)).square().sum().backward()
     mover.step(Strategy())
     assert mover.ahead

@@ -27,6 +27,7 @@ from ganzoo.data.decoding import fitted, resize
 from ganzoo.data.prepare import prepare
 from ganzoo.data.reading import Reading
 from ganzoo.networks import autoencoder, dcgan, unet
+from ganzoo.networks.base import gated_layout, residual_layout
 from ganzoo.testing import fit, sources
 from tests.variants import small
 
@@ -111,6 +112,21 @@ def test_a_u_net_halves_both_sides_as_often_as_it_can(size: Any, coarsest: tuple
     masks = [torch.ones(1, *shape) for shape in net.noise]
     assert net(masks, torch.randn(1, 2, *sides(size))).shape == (1, 1, *sides(size))
     assert net.noise[0][1:] == coarsest
+
+
+@pytest.mark.parametrize(
+    ("make", "size", "best"),
+    [
+        (lambda size: residual_layout(size), 16_000, 896),  # 7 pixels, doubled 7 times
+        (lambda size: gated_layout(size), [6000, 5000], [5888, 1792]),
+        (lambda size: autoencoder.ConvAutoEncoder(size, 1, 1), 512, 128),
+    ],
+)
+def test_images_that_are_far_too_large_get_a_size_that_fits(make: Any, size: Any, best: Any) -> None:
+    with pytest.raises(ValueError, match=r"^image_size .*; try (.+)$") as caught:
+        make(size)
+    found = json.loads(str(caught.value).rpartition("; try ")[2])
+    assert sides(found) == sides(best)
 
 
 @pytest.mark.parametrize("net", [dcgan, autoencoder, unet])

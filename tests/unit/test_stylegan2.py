@@ -412,6 +412,11 @@ def test_truncation_moves_w_towards_its_mean():
     torch.testing.assert_close(half, gan.generator.synthesis(w[:, None].expand(-1, 4, -1)).detach().clamp(-1, 1))
 
 
+def test_truncation_works_with_weights_in_half_precision():
+    gan = stylegan().bfloat16()
+    assert gan.sample(seeds=[3], truncation=0.7).isfinite().all()
+
+
 def test_half_precision_is_bounded_and_close():
     gan = stylegan(width=16).eval()
     z, x = gan.latent(4), torch.rand(4, 1, 8, 8)
