@@ -30,7 +30,7 @@ class ProGAN(GANModule):
     All layers exist from the start, and are trained once they are part of a stage. Images have the final size in all
     stages: G repeats pixels, D averages them, and the penalty is that of the image in the current size. The authors'
     code takes the gradient at the repeated pixels, which is shorter: until the last stage it allows D steeper slopes.
-    It is the gradient of the sum of D's scores, each of which depends on the other images of the batch.
+    The gradient is that of the sum of D's scores, each of which depends on the other images of the batch.
 
     The paper's batches have 16 images up to 128x128, then 14, 6 and 3 at 256, 512 and 1024; here all are equal.
 
