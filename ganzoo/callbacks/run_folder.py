@@ -11,9 +11,8 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -22,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ganzoo.callbacks.base import time_left
-from ganzoo.core.atomic import keep_until, naming, path_part, remove_partial, write_atomically
+from ganzoo.core.atomic import keep_until, naming, path_part, remove_partial, write_text
 from ganzoo.core.files import check_regular, open_file
 from ganzoo.core.lightning_fixes import BatchEndCallback, skip_sigterm_broadcast
 from ganzoo.core.player import parameters
@@ -170,7 +169,7 @@ class RunFolder(BatchEndCallback):
         for folder in (self.folder, self.folder / "samples"):
             remove_partial(folder)
         for name, text in self.texts.items():
-            write_atomically(self.folder / name, partial(_text, text))
+            write_text(self.folder / name, text)
 
     def _keep(self, trainer: Trainer) -> None:
         """Recreates a folder that was deleted, so that later files can be saved.
@@ -267,10 +266,6 @@ def _bytes(file: Path) -> bytes | None:
             return bytes(opened.read())
     except OSError:
         return None
-
-
-def _text(text: str, file: BinaryIO) -> None:
-    file.write(text.encode())
 
 
 def lock(folder: Path) -> None:

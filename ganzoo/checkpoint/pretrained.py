@@ -15,7 +15,7 @@ from ganzoo.checkpoint import sealed as checkpoints
 from ganzoo.checkpoint.sealed import CheckpointError
 from ganzoo.core import from_data
 from ganzoo.core.arguments import variant_name
-from ganzoo.core.atomic import write_atomically
+from ganzoo.core.atomic import write_atomically, write_text
 from ganzoo.core.files import open_file, read_text
 from ganzoo.core.from_data import FromData
 from ganzoo.core.module import GANModule
@@ -109,7 +109,7 @@ def save_pretrained(
         weights = {name: w.to(dtype) if w.is_floating_point() else w for name, w in weights.items()}
     weights = {name: weight.contiguous().clone() for name, weight in weights.items()}
     write_atomically(folder / "model.safetensors", lambda file: file.write(save(weights, {"format": "pt"})))
-    write_atomically(folder / "config.json", lambda file: file.write((json.dumps(config, indent=2) + "\n").encode()))
+    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
     return folder
 
 

@@ -12,10 +12,10 @@ from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from ganzoo import __version__
-from ganzoo.cli.errors import UserError, causes, closest, describe, printable
+from ganzoo.cli.errors import UserError, causes, describe
 from ganzoo.cli.streams import OutputError, standard_streams
 from ganzoo.core.signals import exit_on_terminate
-from ganzoo.core.text import escaping
+from ganzoo.core.text import closest, escaping, printable
 
 
 class Verb(NamedTuple):

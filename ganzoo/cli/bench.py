@@ -13,7 +13,7 @@ from typing import Any
 
 from ganzoo.cli.errors import Arguments, UserError, number, user_errors
 from ganzoo.cli.paths import find_config
-from ganzoo.core.atomic import naming
+from ganzoo.core.atomic import write_text
 from ganzoo.core.limits import Count
 from ganzoo.core.text import path_of
 
@@ -52,8 +52,8 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         print(f"largest batch that fits, at {PRECISIONS[0]}: {largest(fit, rows[0]['images'])}")
     if options.json is not None:
         machine = {"machine": platform.machine(), "python": platform.python_version()}
-        with user_errors(), naming(options.json):
-            options.json.write_text(json.dumps({**machine, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+        with user_errors():
+            write_text(options.json, json.dumps({**machine, "rows": rows}, indent=2) + "\n")
     return 0
 
 

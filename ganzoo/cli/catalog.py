@@ -9,10 +9,10 @@ from typing import Any
 
 import ganzoo
 from ganzoo.cli import VERBS
-from ganzoo.cli.errors import Arguments, UserError, closest, user_errors
+from ganzoo.cli.errors import Arguments, UserError, user_errors
 from ganzoo.cli.paths import additions, configs, find_checkpoint, pretrained, record_of
 from ganzoo.core.files import read_text
-from ganzoo.core.text import visible
+from ganzoo.core.text import closest, visible
 
 OPTIONS = {"augment": "augmentation", "penalties": "penalty"}  # arguments of every variant, and folders of ganzoo
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import ganzoo
 from ganzoo.cli import VERBS
-from ganzoo.cli.errors import Arguments, UserError, number, printable, user_errors
+from ganzoo.cli.errors import Arguments, UserError, number, user_errors
 from ganzoo.core.environment import PACKAGES, devices, version
 from ganzoo.core.limits import Size
-from ganzoo.core.text import visible
+from ganzoo.core.text import printable, visible
 
 if TYPE_CHECKING:
     from ganzoo.data.inspection import FolderReport

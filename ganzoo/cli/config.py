@@ -14,11 +14,11 @@ import yaml
 from jsonargparse import Path as NamedFile
 from jsonargparse import get_loader, set_loader
 
-from ganzoo.cli.errors import UserError, one_line
+from ganzoo.cli.errors import UserError
 from ganzoo.cli.paths import configs as shipped_trainings
 from ganzoo.cli.paths import find_config
 from ganzoo.core.files import read_text
-from ganzoo.core.text import slip
+from ganzoo.core.text import one_line, slip
 
 LONGEST = 100_000  # characters in a config; a resolved one has 10,000
 LONGEST_VALUE = 10_000

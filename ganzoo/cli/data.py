@@ -7,9 +7,9 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from ganzoo.cli.errors import Arguments, UserError, closest, describe, number, user_errors
+from ganzoo.cli.errors import Arguments, UserError, describe, number, user_errors
 from ganzoo.core.limits import Count, Size, sides
-from ganzoo.core.text import path_of
+from ganzoo.core.text import closest, path_of
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:

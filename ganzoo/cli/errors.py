@@ -16,8 +16,6 @@ from typing import Any, NoReturn
 import ganzoo
 from ganzoo.core.limits import Positive, Size, refusal
 from ganzoo.core.text import closest, one_line
-from ganzoo.core.text import nearest as nearest
-from ganzoo.core.text import printable as printable
 
 SLIPS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError)  # need their type's name
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

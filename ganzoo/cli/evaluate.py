@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ganzoo.cli import VERBS, trust
-from ganzoo.cli.errors import Arguments, UserError, closest, number, printable, user_errors
+from ganzoo.cli.errors import Arguments, UserError, number, user_errors
 from ganzoo.cli.paths import configs, find_checkpoint, find_config, pretrained, record_of, run_of
 from ganzoo.core.limits import Count, Positive, Size
-from ganzoo.core.text import path_of, visible
+from ganzoo.core.text import closest, path_of, printable, visible
 
 if TYPE_CHECKING:
     from ganzoo.evaluation.comparison import Place

@@ -17,9 +17,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from ganzoo.augment import Augment
 from ganzoo.cli import trust
 from ganzoo.cli.config import read
-from ganzoo.cli.errors import UserError, causes, closest, describe, nearest, one_line, place
+from ganzoo.cli.errors import UserError, causes, describe, place
 from ganzoo.cli.paths import own_files
 from ganzoo.core.module import GANModule
+from ganzoo.core.text import closest, nearest, one_line
 from ganzoo.data import GANDataModule
 from ganzoo.data.vision import VisionData
 from ganzoo.penalties import Penalty

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import ganzoo
-from ganzoo.cli.errors import UserError, closest, one_line
+from ganzoo.cli.errors import UserError
 from ganzoo.core.files import read_text
-from ganzoo.core.text import path_of
+from ganzoo.core.text import closest, one_line, path_of
 
 ADDED = ("logging/", "rules/")  # folders of partial configs
 

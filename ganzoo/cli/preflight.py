@@ -32,7 +32,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from ganzoo.cli import config as configs
 from ganzoo.cli.config import LINKED
-from ganzoo.cli.errors import UserError, causes, closest, describe, mid_run, one_line
+from ganzoo.cli.errors import UserError, causes, describe, mid_run
 from ganzoo.core.arguments import OPTIMISATION, check_schedulers
 from ganzoo.core.batch import explain_batch_norm
 from ganzoo.core.limits import ArgumentError, Count, CountFrom0, Limits, Rate, Share, check, machine_memory, refusal
@@ -40,7 +40,7 @@ from ganzoo.core.module import GANModule
 from ganzoo.core.pixels import scaled
 from ganzoo.core.player import PLAYERS
 from ganzoo.core.strategy import GANStrategy, check_callback
-from ganzoo.core.text import path_of
+from ganzoo.core.text import closest, one_line, path_of
 from ganzoo.data import GANDataModule
 from ganzoo.data.datasets import Images
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ganzoo.cli import VERBS
-from ganzoo.cli.errors import Arguments, UserError, closest, number, user_errors
+from ganzoo.cli.errors import Arguments, UserError, number, user_errors
 from ganzoo.cli.paths import find_checkpoint, own_files
 from ganzoo.cli.writing import Parts, suffix, write
 from ganzoo.core.limits import Count, Positive, area, check_memory
-from ganzoo.core.text import composed, path_of, visible
+from ganzoo.core.text import closest, composed, path_of, visible
 
 if TYPE_CHECKING:
     from ganzoo.data.archive import File

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ganzoo.cli.errors import Arguments, UserError, closest
-from ganzoo.core.text import path_of
+from ganzoo.cli.errors import Arguments, UserError
+from ganzoo.core.text import closest, path_of
 from ganzoo.theory import FIGURES
 
 

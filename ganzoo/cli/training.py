@@ -36,7 +36,7 @@ from ganzoo.checkpoint.sealed import in_order, newest
 from ganzoo.cli import VERBS, preflight, trust
 from ganzoo.cli import config as configs
 from ganzoo.cli.cost import measure
-from ganzoo.cli.errors import UserError, causes, describe, mid_run, one_line, printable, user_errors
+from ganzoo.cli.errors import UserError, causes, describe, mid_run, user_errors
 from ganzoo.cli.parsing import Parser
 from ganzoo.cli.paths import find_checkpoint, own_files, run_of
 from ganzoo.cli.streams import ignore_stdout_failures
@@ -50,7 +50,7 @@ from ganzoo.core.module import GANModule
 from ganzoo.core.player import parameters
 from ganzoo.core.signals import RESUMABLE, exit_on_terminate
 from ganzoo.core.strategy import GANStrategy
-from ganzoo.core.text import path_of
+from ganzoo.core.text import one_line, path_of, printable
 
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, value: dumper.represent_data(value.value))  # `Timer` has one
 DRY = "--dry-run"

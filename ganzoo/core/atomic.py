@@ -57,6 +57,11 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], A
             os.close(folder)
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """`write_atomically` of a text in UTF-8."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
 @contextmanager
 def naming(path: str | os.PathLike[str]) -> Iterator[None]:
     """Sets `filename` of an OSError raised inside to this path if it is unset (a full disk) or names a partial file."""

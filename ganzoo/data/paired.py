@@ -21,7 +21,7 @@ from ganzoo.data.base import GANDataModule, Split, Workers
 from ganzoo.data.datasets import Images, Jittered, Merged, Wrapped, combine, digest_files
 from ganzoo.data.decoding import Fit, Header, find, leave_out, readable, upright
 from ganzoo.data.folder import FolderImages, FolderPictures, Store, StoredImages
-from ganzoo.data.labels import SPLITS, fraction, split_folders
+from ganzoo.data.labels import SPLITS, held_out, of_split, places
 from ganzoo.data.order import Repeated
 from ganzoo.data.reading import Reading
 
@@ -313,16 +313,13 @@ class Sources(Wrapped):
 
 def _splits(names: Sequence[str], val_fraction: float) -> dict[Split, list[int]]:
     """The indices of each split's names: by top-level folder if all are named as splits, else by a hash of the name."""
-    if split_folders(names):
-        named = {split: [i for i, name in enumerate(names) if name.startswith(f"{split}/")] for split in SPLITS}
-        return {**named, "val": named["val"] or named["test"], "test": named["test"] or named["val"]}
-    held_out = [fraction(name) < val_fraction for name in names]
-    train, rest = ([i for i, held in enumerate(held_out) if held == which] for which in (False, True))
-    if not train:
+    held = held_out(torch.tensor(places(names), dtype=torch.float64), val_fraction)
+    found: dict[Split, list[int]] = {split: of_split(held, split).tolist() for split in SPLITS}
+    if not found["train"]:
         raise ValueError(
             f"all {len(names)} pictures are held out: lower val_fraction (now {val_fraction}) or add pictures"
         )
-    return {"train": train, "val": rest, "test": rest}
+    return found
 
 
 def _domain(found: Found, letter: str) -> Found:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ganzoo.core.atomic import remove_partial, write_atomically
+from ganzoo.core.atomic import remove_partial, write_atomically, write_text
 from ganzoo.core.limits import Count, Size, normal_size
 from ganzoo.core.text import path_of, visible
 from ganzoo.data.agreed import agreed
@@ -172,7 +172,7 @@ def _claim(target: Path, index: Index) -> dict[int, Entry]:
 
 
 def _write_index(target: Path, index: Index) -> None:
-    write_atomically(target / INDEX, lambda file: file.write(index.text().encode()))
+    write_text(target / INDEX, index.text())
 
 
 class _Picture(NamedTuple):

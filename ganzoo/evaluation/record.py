@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ganzoo.core.atomic import write_atomically
+from ganzoo.core.atomic import write_text
 from ganzoo.core.environment import version
 from ganzoo.core.files import read_text
 
@@ -79,8 +79,7 @@ class Report:
     made: dict[str, Any] = field(default_factory=dict)
 
     def save(self, file: Path) -> None:
-        text = json.dumps(self.as_dict(), indent=2, allow_nan=False) + "\n"
-        write_atomically(file, lambda opened: opened.write(text.encode()))
+        write_text(file, json.dumps(self.as_dict(), indent=2, allow_nan=False) + "\n")
 
     def as_dict(self) -> dict[str, Any]:
         """Contents for JSON: values that are not finite become None."""

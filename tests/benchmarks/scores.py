@@ -10,7 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ganzoo.cli.errors import UserError, one_line
+from ganzoo.cli.errors import UserError
+from ganzoo.core.text import one_line
 from tests.benchmarks.rows import GOALS, row, timed
 
 if TYPE_CHECKING:

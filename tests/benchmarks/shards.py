@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ganzoo.cli.errors import UserError, one_line
+from ganzoo.cli.errors import UserError
+from ganzoo.core.text import one_line
 from tests.benchmarks.rows import GOALS, row, timed
 
 ROOT = Path(__file__).parents[2]

@@ -24,11 +24,11 @@ from torch.utils._pytree import tree_flatten_with_path
 import ganzoo
 import ganzoo.cli.training  # imported once, for all forks
 from ganzoo.checkpoint.sealed import read as read_checkpoint
-from ganzoo.cli.errors import one_line
 from ganzoo.cli.paths import find_config
 from ganzoo.core.drawing import to_pil
 from ganzoo.core.environment import environment
 from ganzoo.core.pixels import to_float
+from ganzoo.core.text import one_line
 from ganzoo.data import Digits
 from tests.campaigns.faults_kinds import FAULTS, HELD_OUT, SAVES, STEPS, Course, Dies
 
