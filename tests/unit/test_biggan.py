@@ -53,7 +53,7 @@ PAPER = {
     "ImageNet's chunks": (lambda: (made(imagenet128).generator.chunks, made(imagenet128).z_dim), (6, 120)),
     "ImageNet's average": (lambda: 0.5 ** (4096 / made(imagenet128).ema_half_life), pytest.approx(0.9999, abs=1e-8)),
     "ImageNet's penalties": (
-        lambda: [(type(p).__name__, p.weight) for p in made(imagenet128).penalties],
+        lambda: [(type(p).__name__, p.weight) for p in made(imagenet128).penalties.values()],
         [("Orthogonal", 1e-4)],
     ),
     # StudioGAN
