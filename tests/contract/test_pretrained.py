@@ -27,7 +27,7 @@ WITHDRAWN = {
     for name in (
         *("gan", "cgan", "lapgan", "dcgan", "improvedgan", "infogan", "ebgan", "ladderebgan", "mlpgan", "acgan"),
         *("lsgan", "pix2pix", "wgan", "cyclegan", "wgangp", "sngan", "projectiongan", "sagan", "biggan", "contragan"),
-        *("reacgan", "projectedgan", "progan"),
+        *("reacgan", "progan"),
     )
 }
 WITHDRAWN |= {"stylegan2/emoji64", "stylegan3/emoji64"}
