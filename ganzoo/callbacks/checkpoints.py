@@ -98,8 +98,11 @@ class Checkpoints(BatchEndCallback, Checkpoint):
             self._save_last(trainer)
 
     def _save_last(self, trainer: Trainer) -> None:
-        path = self.folder / "last.ckpt"
-        self.failed = not (save(trainer, path) or save(trainer, path))  # the first attempt may end in a rollback
+        path, before = self.folder / "last.ckpt", self.rolled_back
+        saved = save(trainer, path)
+        if self.rolled_back > before:  # non-finite weights instead of a full disk
+            saved = save(trainer, path)
+        self.failed = not saved
         self._last_step = trainer.global_step
 
     def _due(self, trainer: Trainer) -> bool:

@@ -88,14 +88,15 @@ class Equivariance(Metric):
         """Sums of square errors and numbers of values, [N, 2] float64, of a block, for the uniform numbers `draws`
         [N, moves, 2]."""
         still = model.moved(z, given, torch.eye(3, device=z.device).expand(len(z), 3, 3))
-        found = torch.zeros(len(z), 2, dtype=torch.float64)
+        device = "cpu" if z.device.type == "mps" else z.device  # which has no float64
+        found = torch.zeros(len(z), 2, dtype=torch.float64, device=device)
         for draw in draws.unbind(1):
             moves = [self.move(u, v, *still.shape[2:]) for u, v in draw.tolist()]
             moved = model.moved(z, given, torch.stack([transform for transform, _ in moves]).to(z.device))
             for i, (_, compare) in enumerate(moves):
                 squares = compare(still[i : i + 1], moved[i : i + 1])
                 found[i] += torch.stack([squares.sum(), squares.new_tensor(squares.numel())])
-        return found
+        return found.cpu()
 
     @abstractmethod
     def move(self, u: float, v: float, height: int, width: int) -> tuple[Tensor, Compare]:

@@ -15,4 +15,9 @@ def double(x: Tensor, what: str = "features") -> Tensor:
         raise ValueError(f"{what} must have shape [n >= 1, d], not {list(x.shape)}")
     if not x.isfinite().all():
         raise ValueError("non-finite features" if what == "features" else f"non-finite features: the {what}")
-    return (x.cpu() if x.device.type == "mps" else x).detach().double()
+    return float64(x.detach())
+
+
+def float64(x: Tensor) -> Tensor:
+    """On the same device, or on the CPU if the device has no float64."""
+    return (x.cpu() if x.device.type == "mps" else x).double()

@@ -18,6 +18,8 @@ from scipy.special import j1
 from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d, grid_sample, leaky_relu, pad
 
+from ganzoo.functional.base import float64
+
 Padding = Literal["circular", "constant"]  # periodic, or zeros
 LOBES = 3  # of Lanczos' filter, to either side
 FINE = 4  # samples per pixel and axis, between which rotated images are interpolated
@@ -138,7 +140,7 @@ def equivariance_db(
     y = f(x)
     scale = [after / before for after, before in zip(y.shape[-2:], x.shape[-2:], strict=True)]
     errors = [
-        (f(translate(x, dx, dy)) - translate(y, dx * scale[1], dy * scale[0])).cpu().double().square().mean()
+        float64(f(translate(x, dx, dy)) - translate(y, dx * scale[1], dy * scale[0])).square().mean()
         for dx, dy in shifts
     ]
     return 10 * torch.log10(span**2 / torch.stack(errors).mean()).item()
@@ -191,7 +193,7 @@ def rotation(angle: float) -> Tensor:
 
 
 def translation_squares(still: Tensor, moved: Tensor, dx: float, dy: float) -> Tensor:
-    """Square differences [N, K] between moved images and the moved still ones, float64 on the CPU, of all channels at
+    """Square differences [N, K] between moved images and the moved still ones, float64, of all channels at
     the pixels whose origin is inside the image; for fractions of a pixel, also the samples that Lanczos' filter reads
     there.
 
@@ -201,11 +203,11 @@ def translation_squares(still: Tensor, moved: Tensor, dx: float, dy: float) -> T
     """
     expected, columns = _interpolated(still, dx)
     expected, rows = _interpolated(expected.mT, dy)
-    return (moved[..., rows, columns] - expected.mT).cpu().double().square().flatten(1)
+    return float64(moved[..., rows, columns] - expected.mT).square().flatten(1)
 
 
 def rotation_squares(still: Tensor, turned: Tensor, angle: float) -> Tensor:
-    """Square differences [N, K] between rotated images and the rotated still ones, float64 on the CPU, of all channels
+    """Square differences [N, K] between rotated images and the rotated still ones, float64, of all channels
     at the pixels of which the filters below read hardly any beyond the images.
 
     A rotated image can have frequencies in the corners of its square spectrum that the still one cannot represent, and
@@ -229,7 +231,7 @@ def rotation_squares(still: Tensor, turned: Tensor, angle: float) -> Tensor:
     origins = torch.stack(_origins(at, angle)).abs().amax(0) <= at[-1] - REACH + 0.5
     difference = rotated(still, angle) - conv2d(turned, kernel, padding=REACH - 1, groups=n)
     valid = origins & inside & inside[:, None]
-    return difference[..., valid.to(difference.device)].cpu().double().square().flatten(1)
+    return float64(difference[..., valid.to(difference.device)]).square().flatten(1)
 
 
 def rotated(x: Tensor, angle: float) -> Tensor:
