@@ -181,14 +181,14 @@ def check(model: GANModule) -> None:
 def refusal(penalty: Penalty, model: GANModule) -> str | None:
     """Why a penalty does not work with a model; None if it does."""
     if penalty.scores and several(model):
-        return "it has several discriminators; leave freeze_d out"
+        return "it has several discriminators; leave the penalty out"
     if penalty.fakes and model.several_sizes:
-        return "G makes images of several sizes"
+        return "G makes images of several sizes; leave the penalty out"
     return penalty.problem(model)
 
 
 def several(model: GANModule) -> bool:
-    """Whether it has several discriminators; leave freeze_d out, which may score images of different sizes."""
+    """Whether it has several discriminators, which may score images of different sizes."""
     return isinstance(model.discriminator, nn.ModuleList | nn.ModuleDict)
 
 

@@ -62,7 +62,7 @@ class BCR(Penalty):
 
     def problem(self, model: Any) -> str | None:
         if model.source_channels is not None:
-            return "D also sees the source, which is not transformed"
+            return "D also sees the source, which is not transformed; leave the penalty out"
         height, width = sides(model.hparams.get("image_size", 64))
         if int(self.shift * max(height, width)) == 0 and not (self.flip and width > 1):
             return f"at {height}x{width} pixels T changes nothing; use larger images, or raise shift"
@@ -104,4 +104,6 @@ class ZCR(Penalty):
         return {"zcr": -self.generator * gap.square().mean()}
 
     def problem(self, model: Any) -> str | None:
-        return None if model.source_channels is None else "it translates, so its latent may have no effect"
+        if model.source_channels is None:
+            return None
+        return "it translates, so its latent may have no effect; leave the penalty out"
