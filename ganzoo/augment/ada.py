@@ -138,7 +138,8 @@ class ADA(Augment):
         return matrix.to(dtype), offset[:, None].expand(-1, 3).to(dtype)
 
     def gains(self, numbers: Numbers, dtype: torch.dtype) -> Tensor:
-        """Gains [N, 4] of the frequency bands: each band's, in turn, with the power of all restored."""
+        """Gains [N, 4] of the frequency bands: each band in turn is scaled at random, and all four are then divided so
+        that the expected power stays the same."""
         gates, n = numbers.uniform(4) < self.strength.p * self.filter, numbers.normal(4)
         gains = torch.ones_like(n)
         for i in range(4):

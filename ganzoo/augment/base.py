@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ganzoo.core.options import Option, made
+from ganzoo.core.processes import rank_and_world
 from ganzoo.core.random import Numbers
 from ganzoo.functional.schedules import cosine
 
@@ -58,7 +59,7 @@ class Strength(nn.Module):
         if self.target is not None and model.boundary is None:
             raise ValueError(
                 f"augment: p follows the signs of D's logits of reals, but {type(model).__name__} has no such logits: "
-                "set p, such as to 0.2"
+                "set p, for example to 0.2"
             )
 
     def hear(self, x: Tensor, output: Any) -> None:
@@ -84,7 +85,7 @@ class Strength(nn.Module):
         if not self.has_heard:
             raise ValueError(
                 "augment: p follows the signs of discriminate(batch['image']), but discriminator_loss of "
-                f"{type(model).__name__} does not call it: set p, such as to 0.2"
+                f"{type(model).__name__} does not call it: set p, for example to 0.2"
             )
         total, logits, images = self._total()
         model.observe("augment/sign", total / logits)
@@ -93,7 +94,7 @@ class Strength(nn.Module):
 
     def _total(self) -> Tensor:
         total = self.signs.clone()
-        if dist.is_available() and dist.is_initialized():
+        if rank_and_world()[1] > 1:
             dist.all_reduce(total)
         return total
 
@@ -112,14 +113,14 @@ class Strength(nn.Module):
         shapes = [value.shape if isinstance(value, Tensor) else None for value in (p, signs)]
         if shapes != [(), (3,)] or not 0 <= p <= 1 or not signs.isfinite().all():
             raise ValueError("the checkpoint's state of the augmentation is invalid; use another checkpoint")
-        first = not dist.is_available() or not dist.is_initialized() or dist.get_rank() == 0
         self.p.copy_(p)
-        self.signs.copy_(signs * int(first))  # those of all processes
+        self.signs.copy_(signs * int(rank_and_world()[0] == 0))  # those of all processes
         self.has_heard = bool(signs[1])
 
 
 class Augment(Option):
-    """Random transforms of the discriminator's inputs, during updates only; elsewhere the identity.
+    """Random transforms of the discriminator's inputs while an equation is evaluated, in updates and on held-out
+    images; elsewhere the identity.
 
     Within an equation, each call draws new transforms for each of its images, from keys in the batch, so they are the
     same with any number of processes and microbatches. `transform` is what subclasses implement.
@@ -131,7 +132,7 @@ class Augment(Option):
     def __init__(self) -> None:
         super().__init__()
         self.strength: Strength | None = None
-        self.keys: Tensor | None = None  # [N] of the running equation; None outside of an update
+        self.keys: Tensor | None = None  # [N] of the running equation; None outside of equations
         self.player, self.calls = 0, 0  # whose equation it is, and its draws so far
         self.held = False  # whether calls share one draw
 
@@ -143,7 +144,7 @@ class Augment(Option):
         """Images and their condition: sources [N, C', H, W] move with their images, labels are unchanged."""
         if self.keys is None:
             return x, y
-        self.check_channels(x.shape[1])  # of images of which the model's arguments say nothing
+        self.check_channels(x.shape[1])  # the model's arguments may not state how many channels these images have
         numbers = Numbers(self._keys(len(x)), self.player, self.calls)
         self.calls += not self.held
         beside = y.shape[1] if isinstance(y, Tensor) and y.ndim == 4 else 0
@@ -159,7 +160,8 @@ class Augment(Option):
         Args:
             x: [N, C, H, W] in [-1, 1], at least float32.
             numbers: the random numbers to use.
-            channels: of the image, the first ones; others belong to its source, and only move.
+            channels: of the image, the first ones; others belong to its source: they move and are cut out with it, but
+                keep their colours.
         """
         return x
 

@@ -15,8 +15,8 @@ from ganzoo.core.options import plain
 
 OPTIMISATION = {"optimizer", "discriminator_optimizer", "lr_scheduler"}  # arguments of the run, not of the model
 DATA_SAYS = {  # arguments that must equal the data module's attribute -> message if that is None
-    "image_size": "needs images of one size",
-    "channels": "needs images that all have the same number of channels",
+    "image_size": "needs images of one size: let the data module resize them",
+    "channels": "needs images that all have the same number of channels: let the data module convert them",
     "num_classes": "needs labels, but the data has none: use labelled data, or ImageFolder with --data.labels true",
     "source_channels": "translates images, but the data has no sources: use PairedFolder, UnpairedFolder or Pairs",
 }
@@ -80,7 +80,7 @@ def check_game(variant: type, base: type, game: Mapping[str, Any]) -> None:
         other = "penalties" if game["penalties"] else "top_k"
         raise ValueError(f"consensus cannot be combined with {other}: leave one of them out")
     if game["top_k_half_life"] is not None and game["top_k"] == 1:
-        raise ValueError("top_k_half_life has no effect with top_k 1: set top_k, such as to 0.5")
+        raise ValueError("top_k_half_life has no effect with top_k 1: set top_k, for example to 0.5")
 
 
 def _need(game: Mapping[str, Any], option: str, needed: Mapping[str, Any]) -> None:

@@ -24,8 +24,8 @@ def size(batch: Any) -> int:
 
 
 class Gate:
-    """Checks the keys of every batch of a training; images and labels only in the first batch, since this
-    synchronises the device and all batches of a loader are alike."""
+    """Checks the keys of every batch of a training; images and labels only in the first batch, since checking them
+    synchronises the device, and later batches of a loader have the same format."""
 
     def __init__(self) -> None:
         self.first = True
@@ -124,7 +124,8 @@ def explain_batch_norm(error: Exception) -> None:
     """
     if "more than 1 value per channel" in str(error):
         raise MisconfigurationException(
-            "batch norm needs at least two images in each microbatch of each process"
+            "batch norm needs at least two images in each microbatch of each process: raise batch_size, or lower "
+            "microbatches"
         ) from error
 
 
@@ -150,8 +151,16 @@ def microbatches(batch: Batch, k: int) -> list[Batch]:
         return [batch]
     for tensor in tree_leaves(batch):
         if len(tensor) % k:
-            raise MisconfigurationException(f"microbatches: {k} does not divide the {len(tensor)} images of a process")
+            raise MisconfigurationException(
+                f"microbatches: {k} does not divide the {len(tensor)} images of a process: choose a divisor, or change "
+                "batch_size"
+            )
     return [cast(Batch, tree_map(lambda t, i=i: t.chunk(k)[i], batch)) for i in range(k)]
+
+
+def labels(model: GANModule, batch: Batch) -> Tensor | None:
+    """The labels, which a real and its fake share; None if the model takes none."""
+    return None if model.num_classes is None else batch["label"]
 
 
 def with_draws(model: GANModule, batch: Batch) -> Batch:

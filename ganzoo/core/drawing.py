@@ -82,7 +82,9 @@ def to_pil(images: Tensor) -> list[Image.Image]:
     if tuple(images.shape[1:]) == (2, 1, 1):
         raise ValueError("points in the plane are not pictures; only a grid or an array of them can be written")
     if images.shape[1] > 4:
-        raise ValueError(f"images of {images.shape[1]} channels cannot be drawn; only 1 to 4 can, or arrays written")
+        raise ValueError(
+            f"images of {images.shape[1]} channels cannot be drawn, only those of 1 to 4: write arrays instead"
+        )
     pixels = to_uint8(images.detach().float().cpu()).permute(0, 2, 3, 1).numpy()
     return [Image.fromarray(p[..., 0] if p.shape[-1] == 1 else p) for p in pixels]
 

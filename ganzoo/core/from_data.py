@@ -96,5 +96,5 @@ def saved(found: Mapping[str, Any], arguments: Mapping[str, Any]) -> FromData:
     origin = found.get("origin", {})
     texts = [*origin, *origin.values()] if isinstance(origin, dict) else [None]
     if not all(isinstance(text, str) and len(text) <= 1000 for text in texts) or len(texts) > 20:
-        raise ValueError("its origin is not a few texts")
+        raise ValueError("its origin is not a dict of at most 10 texts, each of at most 1,000 characters")
     return FromData(list(names), absent, readings.saved(found.get("readings", {}), arguments), origin)

@@ -150,7 +150,7 @@ def _beyond(value: Any, kind: str, limits: Limits) -> str | None:
         return f"is {value}; it takes a finite number"
     if limits.hold(value):
         return None
-    if limits == Limits():
+    if value > LARGEST == limits.most:
         return f"is {value}; it takes {LARGEST:g} or less"
     return f"is {value}; it takes {kind} {limits}"
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ganzoo.core.lightning_fixes import show
 from ganzoo.core.player import LOSSES
+from ganzoo.core.processes import of_all, rank_and_world
 from ganzoo.core.types import Terms
 
 
@@ -80,7 +81,7 @@ class Means:
         sums = torch.cat([values for values, _ in self._sums.values()])
         weights = [weight for names, (_, weight) in self._sums.items() for _ in names]
         table = torch.stack([sums, torch.tensor(weights).to(sums)])
-        if dist.is_available() and dist.is_initialized():
+        if rank_and_world()[1] > 1:
             dist.all_reduce(table)
         found: dict[str, list[float]] = {}
         for name, (value, weight) in zip((n for names in self._sums for n in names), table.T.tolist(), strict=True):
@@ -91,11 +92,7 @@ class Means:
     def shares(self) -> list[list[dict[str, Any]]]:
         """The sums of each process, on the CPU, for a checkpoint, which one process writes."""
         mine = [{"names": list(n), "sums": s.cpu(), "weight": w} for n, (s, w) in self._sums.items()]
-        if not dist.is_initialized():
-            return [mine]
-        gathered = [mine] * dist.get_world_size()
-        dist.all_gather_object(gathered, mine)
-        return gathered
+        return of_all(mine)
 
     def to(self, device: torch.device) -> None:
         """Move the sums to another device."""
@@ -103,7 +100,7 @@ class Means:
 
     def take(self, shares: list[Any]) -> None:
         """Restore the sums of `shares`; if the number of processes has changed, the first process takes all of them."""
-        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        rank, world = rank_and_world()
         same = len(shares) == world
         counts = int(same or rank == 0)  # other processes need the names, with sums and weights of 0
         self._sums = {}

@@ -29,7 +29,7 @@ from ganzoo.core import (
     training_state,
 )
 from ganzoo.core.arguments import check_agreement, check_game, check_schedulers, constructor_arguments
-from ganzoo.core.batch import Gate, explain_batch_norm, microbatches, size, with_draws
+from ganzoo.core.batch import Gate, explain_batch_norm, labels, microbatches, size, with_draws
 from ganzoo.core.compiler import Compiler
 from ganzoo.core.finite import NonFiniteError, Watch
 from ganzoo.core.frozen import evaluating, freeze
@@ -291,10 +291,8 @@ class GANModule(LightningModule, ABC):
         """Sets learning rates, momenta or weights for the next batch, as functions of the images seen before it."""
 
     def observe(self, name: str, value: Tensor) -> None:
-        """Logs the mean of a scalar over the batches until the next log, without synchronising devices.
-
-        In validation and test it is the mean over the held-out images, logged as `val/<name>` and `test/<name>`.
-        """
+        """Logs the mean of a scalar over the batches until the next log, or, as `val/<name>` or `test/<name>`, over all
+        held-out images, without synchronising devices."""
         self.loss_log.observe(name, value, self.training)
 
     # Random inputs
@@ -309,6 +307,7 @@ class GANModule(LightningModule, ABC):
         return {"z": self.latent(n, generator)}
 
     with_draws = with_draws  # the batch with this process's share of them
+    labels = labels  # of a batch, which a real and its fake share; None if the model takes none
 
     def uniform(self, generator: torch.Generator | None, *shape: int) -> Tensor:
         """Uniform numbers in (-1, 1), for `latent`."""

@@ -67,9 +67,11 @@ def made(kind: type[Kind], name: str, value: Any) -> list[Kind]:
             continue
         stored = each if isinstance(each, dict) else {"class_path": each}
         cls, arguments = stored.get("class_path"), stored.get("init_args", {})
-        if not isinstance(cls, str) or cls not in known or not isinstance(arguments, dict):
+        if not isinstance(cls, str) or cls not in known:
             cure = f"it takes {', '.join(known)}"
             raise ValueError(f"{name} is {visible(cls)}{closest(str(cls), list(known), cure)}")
+        if not isinstance(arguments, dict):
+            raise ValueError(f"{name}: init_args of {cls} is {visible(arguments)}; it takes a dict of arguments")
         try:
             found.append(known[cls](**arguments))
         except TypeError as error:  # an argument that the class does not have

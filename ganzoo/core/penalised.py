@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ganzoo.core.batch import share, size
 from ganzoo.core.player import PLAYERS, PlayerName
+from ganzoo.core.processes import rank_and_world
 from ganzoo.core.types import Batch, Terms
 from ganzoo.optim.game import takes_pairs
 from ganzoo.penalties.base import Penalty, View
@@ -47,7 +48,7 @@ class Update:
 
     def loss(self, batch: Batch) -> Terms:
         """The terms of the equation and the penalties, on the same fakes and scores; a function of weights and batch,
-        as any equation."""
+        like any equation."""
         model = self.model
         selects = self.player == "generator" and model.top_k < 1 and model.training
         if self.penalties or selects:
@@ -110,7 +111,7 @@ def step(model: GANModule, batch: Batch, player: PlayerName) -> None:
 
 
 def held_out(model: GANModule, player: PlayerName, batch: Batch) -> Terms:
-    """The terms of a player's update in every batch, for held-out images."""
+    """The terms that a player's update has in every batch (without lazy penalties), for held-out images."""
     update = Update(model, player)
     with listening(model):
         return update.loss(update.drawn(batch))
@@ -168,10 +169,15 @@ def check(model: GANModule) -> None:
         name = type(penalty).__name__
         if (problem := refusal(penalty, model)) is not None:
             raise MisconfigurationException(f"penalties: {name} does not work with {variant}: {problem}")
+        if penalty.interval > 1 and penalty.concerns("generator"):
+            raise MisconfigurationException(
+                f"penalties: {name} has interval {penalty.interval}, but only terms of D can have one above 1; set "
+                "interval 1"
+            )
     for player in PLAYERS:
         if steps(model, player) > 1 and takes_pairs(model.make_optimizer[player]([nn.Parameter(torch.zeros(1))])):
             what, cure = "penalties: an interval above 1", "set interval 1"
-            if player in model.more_steps:
+            if model.more_steps.get(player):
                 what, cure = f"optimizer: {variant}'s lazy regularization", "use another optimizer"
             raise MisconfigurationException(
                 f"{what} takes steps of its own, but ExtraAdam needs two steps per update; {cure}"
@@ -223,7 +229,7 @@ def condition(model: GANModule, batch: Batch) -> Tensor | None:
     """The second argument of `discriminate`: the sources or labels of a conditional model."""
     if model.source_channels is not None:
         return batch["source"]
-    return batch["label"] if model.num_classes is not None else None
+    return model.labels(batch)
 
 
 def scores(model: GANModule, output: Any) -> Tensor:
@@ -273,10 +279,10 @@ def _score(model: GANModule, y: Tensor | None, x: Tensor) -> Tensor:
 
 
 def _over_processes(value: Tensor) -> Tensor:
-    if dist.is_available() and dist.is_initialized():
+    world = rank_and_world()[1]
+    if world > 1:
         dist.all_reduce(value)
-        return value / dist.get_world_size()
-    return value
+    return value / world
 
 
 def _unchanged(value: Tensor) -> Tensor:

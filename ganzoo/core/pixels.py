@@ -60,7 +60,7 @@ def refusal(images: Tensor, first: int = 0) -> str | None:
     shape = f"[{', '.join(['N', *map(str, images.shape[1:])])}]"
     if images.ndim != 4:
         return f"{shape}, not [N, C, H, W]"
-    if images.shape[3] in (1, 3, 4) and min(images.shape[1:3]) > 4:
+    if images.shape[3] in (1, 2, 3, 4) and min(images.shape[1:3]) > 4:
         return f"{shape} with channels last: put them first with permute(0, 3, 1, 2)"
     if images.dtype == torch.uint8:
         return None

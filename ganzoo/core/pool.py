@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
+
+from ganzoo.core.processes import of_all, rank_and_world
 
 Share = dict[str, list[Tensor]]  # the images of one process by the name of their pool
 
@@ -51,15 +52,11 @@ class ImagePool:
 def shares(pools: dict[str, ImagePool]) -> list[Share]:
     """The images of each process, on the CPU, for a checkpoint, which one process writes."""
     mine = {name: [image.cpu() for image in pool.images] for name, pool in pools.items()}
-    if not dist.is_initialized():
-        return [mine]
-    gathered = [mine] * dist.get_world_size()
-    dist.all_gather_object(gathered, mine)
-    return gathered
+    return of_all(mine)
 
 
 def refill(pools: dict[str, ImagePool], saved: list[Share]) -> None:
     """Restore this process's pools; with more processes than were saved, some get the same images."""
-    rank = dist.get_rank() if dist.is_initialized() else 0
+    rank, _ = rank_and_world()
     for name, images in saved[rank % len(saved)].items():
         pools[name].images = images[: pools[name].capacity]

@@ -74,7 +74,7 @@ def _saved(kind: str, settings: Any, arguments: Mapping[str, Any]) -> Reading:
     except RecursionError:
         plain = False
     if not plain:
-        raise ValueError(f"{what} consists of other values than settings")
+        raise ValueError(f"{what} is not a short dict of plain values")
     if unknown := settings.keys() - {field.name for field in fields(Reading)}:
         raise ValueError(f"{what} has the unknown setting {visible(min(unknown)[:40])}, perhaps of a newer ganzoo")
     if (problem := refusal(settings.get("size"), Size)) is not None:

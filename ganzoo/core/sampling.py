@@ -70,10 +70,10 @@ def take_standing_statistics(
     refuse(passes=(passes, Count), batch_size=(batch_size, Count), truncation=(truncation, Positive | None))
     name, random = type(model).__name__, torch.Generator().manual_seed(seed)
     if model.source_channels is not None:
-        raise ValueError(f"standing_statistics: {name} translates pictures instead of latents; leave them out")
+        raise ValueError(f"standing_statistics: {name} translates pictures, and its images need sources; leave it out")
     with model.sampler() as network:
         if not batch_norms(network):
-            raise ValueError(f"standing_statistics: {name}'s generator has no batch norm; leave them out")
+            raise ValueError(f"standing_statistics: {name}'s generator has no batch norm; leave it out")
         with standing(network):
             for _ in range(passes):
                 z = model.latent(batch_size, random)

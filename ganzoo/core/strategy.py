@@ -25,6 +25,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from ganzoo.core.lightning_fixes import sync_module_states
+from ganzoo.core.processes import rank_and_world
 
 UNSUITED: dict[type[Callback], str] = {  # also for subclasses: the reason, and the alternative
     BaseFinetuning: "adds parameters to one optimizer during training, but a GAN has two; remove it",
@@ -78,9 +79,9 @@ def gather(rows: Tensor) -> Tensor:
     those of the loss in one process. Without the factor they are smaller by the world size. Second derivatives, as in
     consensus optimization, lack the terms between processes.
     """
-    if not (dist.is_available() and dist.is_initialized()):
+    rank, world_size = rank_and_world()
+    if world_size == 1:
         return rows
-    world_size, rank = dist.get_world_size(), dist.get_rank()
     parts = [torch.empty_like(rows) for _ in range(world_size)]
     dist.all_gather(parts, rows.detach().contiguous())
     parts[rank] = rows + (world_size - 1) * (rows - rows.detach())

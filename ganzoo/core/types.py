@@ -22,12 +22,12 @@ class Batch(TypedDict, total=False):
     labelled: tuple[Tensor, Tensor]  # (image, label): labelled images for semi-supervised learning
     z: Latent  # latents: `minimize` adds them and all else from `GANModule.draw`, so equations draw nothing
     u: Tensor  # [N] uniform in [0, 1): interpolation weights of reals and fakes, if the variant draws them
-    perturbation: Tensor  # [N, 2, C, H, W] normal: added to reals and fakes, for differences of scores, likewise
+    perturbation: Tensor  # [N, 2, C, H, W] normal: added to reals and fakes, for gradients by differences of scores
     noise: list[Tensor]  # [N, 1, h, w] standard normal, for the layers of a generator that adds it
-    soft: Tensor  # [N, 2, ...] uniform in [0.8, 1): targets of D's logits of reals and of fakes, where they are random
+    soft: Tensor  # [N, 2, ...] uniform in [0.8, 1): margins of FastGAN's hinge loss, for reals and fakes
     quadrant: Tensor  # [N] int64, 0 to 3: the part of an image that a decoder reconstructs
-    mixed: Any  # second latents, and the layers from which each image has their style, if the variant draws them
-    directions: Tensor  # [N, C, H, W] normal: of the change of images, for their derivative
+    mixed: Any  # style mixing: second latents, and for each image the first layer that has their style
+    directions: Tensor  # [N, C, H, W] normal: y of StyleGAN2's path lengths |J' y|
     keys: Tensor  # [N] int64 seeds of the augmentation, if there is one
     pseudo: Any  # random inputs of the fakes that replace reals, with APA
     drawn: dict[str, Any]  # random inputs of each penalty, by its name

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from ganzoo.core.processes import of_all, rank_and_world
 from ganzoo.evaluation.interfaces import Outputs
 
 T = TypeVar("T")
@@ -33,11 +34,6 @@ def joined(device: str) -> Iterator[str]:
         yield device
     finally:
         dist.destroy_process_group()
-
-
-def rank_and_world() -> tuple[int, int]:
-    """Rank of this process, from 0, and the number of processes."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
 
 def is_first() -> bool:
@@ -70,13 +66,8 @@ def failing_together() -> Iterator[None]:
 
 def _failures(mine: Exception | None) -> list[tuple[type[Exception], str]]:
     """Types and messages of the exceptions of all processes."""
-    world = rank_and_world()[1]
-    if world == 1:
-        return []
     kind = next((kind for kind in (ValueError, OSError) if isinstance(mine, kind)), RuntimeError)
-    everyone: list[Any] = [None] * world
-    dist.all_gather_object(everyone, mine and (kind, str(mine)))
-    return [failure for failure in everyone if failure is not None]
+    return [failure for failure in of_all(mine and (kind, str(mine))) if failure is not None]
 
 
 def first_before_others(do: Callable[[], T]) -> T:

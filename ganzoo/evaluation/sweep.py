@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
+from ganzoo.core.processes import rank_and_world
 from ganzoo.evaluation import cache
 from ganzoo.evaluation.determinism import seeded
 from ganzoo.evaluation.interfaces import BLOCK, EXTRACTED, NOT_FINITE, Extractor, Outputs, probe
-from ganzoo.evaluation.processes import broadcast, failing_together, gather, is_first, rank_and_world
+from ganzoo.evaluation.processes import broadcast, failing_together, gather, is_first
 from ganzoo.evaluation.sources import Reals, Source
 from ganzoo.evaluation.states import new_state
 from ganzoo.functional.frechet import Gaussian

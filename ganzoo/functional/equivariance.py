@@ -193,9 +193,9 @@ def rotation(angle: float) -> Tensor:
 
 
 def translation_squares(still: Tensor, moved: Tensor, dx: float, dy: float) -> Tensor:
-    """Square differences [N, K] between moved images and the moved still ones, float64, of all channels at
-    the pixels whose origin is inside the image; for fractions of a pixel, also the samples that Lanczos' filter reads
-    there.
+    """Square differences [N, K] between moved images and the moved still ones, float64, of all channels, at the pixels
+    whose origin is inside the still image; for fractions of a pixel, all samples that Lanczos' filter reads must also
+    be inside it.
 
     Args:
         still, moved: [N, C, H, W].
@@ -208,7 +208,7 @@ def translation_squares(still: Tensor, moved: Tensor, dx: float, dy: float) -> T
 
 def rotation_squares(still: Tensor, turned: Tensor, angle: float) -> Tensor:
     """Square differences [N, K] between rotated images and the rotated still ones, float64, of all channels
-    at the pixels of which the filters below read hardly any beyond the images.
+    at the pixels for which the filters below read hardly anything beyond the images' borders.
 
     A rotated image can have frequencies in the corners of its square spectrum that the still one cannot represent, and
     conversely. Both are therefore filtered: the still one in its rotation, see `rotated`, the other by the kernel of

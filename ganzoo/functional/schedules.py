@@ -21,7 +21,7 @@ def growth(images_seen: int, doublings: int, stable: float, fade: float) -> tupl
     if images_seen < stable:
         return 0, 1.0
     length, since = stable + fade, images_seen - stable
-    if since >= doublings * length:  # the last stage has ended, too
+    if since >= doublings * length:  # all fades are over; the last stage goes on
         return doublings, 1.0
     before, share = divmod(since, length)  # stages that have ended, besides the first; images of this one
     return int(before) + 1, share / fade if share < fade else 1.0

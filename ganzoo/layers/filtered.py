@@ -39,7 +39,7 @@ class FilteredLeaky(nn.Module):
         self.up, self.down = up, down
         needed = (out - 1) * down + len(second)
         cut = ((size - 1) * up + len(first) - needed) // 2  # of the filtered samples, at each border
-        self.unread = max(0, (cut - len(first)) // up + 1)  # pixels at each border of which no needed sample depends
+        self.unread = max(0, (cut - len(first)) // up + 1)  # pixels at each border on which no needed sample depends
         self.cut = cut - self.unread * up
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ EXPANSION = 2
 
 
 class ResNeXtBlock(nn.Module):
-    """x [N, C, H, W] -> x + conv1(f(conv3(f(conv1(x))))), f a leaky ReLU of slope 0.2.
+    """x [N, C, H, W] -> x + conv1x1(f(conv3x3(f(conv1x1(x))))), f a leaky ReLU of slope 0.2.
 
     There are 2 C feature maps within, and the 3x3 convolution is grouped (Huang et al. 2025, arXiv:2501.05441, figure
     4). The last convolution has no bias, and no activation follows the sum.

@@ -90,7 +90,10 @@ def maps_by_size(n: int, side: int, maps: int, width: int) -> list[int]:
         ValueError: a size has none.
     """
     if maps < side << n:
-        raise ValueError(f"maps is {maps}, but feature maps of {side << n} pixels have maps / {side << n} channels")
+        raise ValueError(
+            f"maps is {maps}, but feature maps of {side << n} pixels have maps / {side << n} channels: use {side << n} "
+            "or more"
+        )
     return [min(maps // (side << i), width) for i in range(n + 1)]
 
 

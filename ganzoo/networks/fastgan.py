@@ -32,7 +32,8 @@ from ganzoo.layers.init import normal_
 from ganzoo.layers.spectral import SpectralConv2d, SpectralUnfold
 from ganzoo.networks.base import GATED, gated_layout, gated_maps
 
-DOWN = (16, 16, 8, 4, 2, 1, 1 / 2, 1 / 4, 1 / 8)  # of D at half the size; G's are `GATED`
+# D's feature maps at 2, 4, 8, ... 512 pixels, in multiples of its width; G's are `GATED`
+DOWN = (16, 16, 8, 4, 2, 1, 1 / 2, 1 / 4, 1 / 8)
 SMALL, STEM = 5, 6  # doublings from 4 pixels to 128, G's second image, and to 256, where D's blocks begin
 conv = partial(SpectralConv2d, bias=False)
 

@@ -42,7 +42,7 @@ class Perceptual(nn.Module):
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
         if self.features is None:
-            return (x - target).square().mean((1, 2, 3))
+            return (x - target.detach()).square().mean((1, 2, 3))
         return perceptual_distance(self.features, x, target, list(self.buffers(recurse=False)) or None)
 
 

@@ -23,11 +23,12 @@ Conv = partial(EqualisedConv2d, bias=1.0)  # its bias has no factor (section 4.1
 class ProGANGenerator(nn.Module):
     """z [N, d] -> images [N, C, H, W], not bounded: feature maps of 4 pixels, doubled n times.
 
-    Stage i makes images of the i-th size, which are enlarged to the last one by repeating pixels. With `alpha`, a share
-    1 - alpha of them is the image of the stage before. Each stage has two convolutions and a layer for its image.
+    Stage i makes images of the i-th size, which are enlarged to the last one by repeating pixels. With `alpha`, the
+    image is alpha times that of this stage plus 1 - alpha times that of the stage before. Each stage has two
+    convolutions and a layer for its image.
 
     Args:
-        image_size: a side of 4 to 7 pixels, doubled at least once; or [height, width], whose shorter side is such.
+        image_size: a side of 4 to 7 pixels, doubled at least once; or [height, width] with such a shorter side.
         channels: of the image.
         z_dim: d; z is scaled to length sqrt d.
         maps, width: feature maps: see `maps_by_size`.

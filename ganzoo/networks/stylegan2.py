@@ -50,7 +50,7 @@ class StyleGAN2Generator(StyleGenerator):
     """z [N, d], y [N] -> w [N, d] -> images [N, C, H, W], not bounded, with constant noise.
 
     Args:
-        image_size: a side of 4 to 7 pixels, doubled at least once; or [height, width], whose shorter side is such.
+        image_size: a side of 4 to 7 pixels, doubled at least once; or [height, width] with such a shorter side.
         channels: of the image.
         z_dim: d.
         maps, width: feature maps: see `feature_maps`.
@@ -75,7 +75,7 @@ class StyleGAN2Generator(StyleGenerator):
 class Mapping(nn.Module):
     """z [N, a] and y [N] -> w [N, d]: fully connected layers, whose learning rate is a hundredth of the others'.
 
-    The latent has length sqrt a at the input, and so has the label's embedding, which is concatenated to it.
+    The latent is scaled to length sqrt a, and the label's embedding, which is concatenated to it, to sqrt d.
 
     Args:
         a: size of the latent; 0: labels are the only input.

@@ -118,7 +118,12 @@ class AliasFreeSynthesis(nn.Module):
         if layers <= CRITICAL:
             raise ValueError(f"layers is {layers}; StyleGAN3 needs {CRITICAL + 1} or more")
         if maps < side:
-            raise ValueError(f"maps is {maps}, but layers of {side} pixels have maps / {side} channels")
+            factor = 2 if rotation else 1  # by which the generator has multiplied them
+            least = side // factor
+            raise ValueError(
+                f"maps is {maps // factor}, but layers of {side} pixels have maps / {least} channels: use {least} or "
+                "more"
+            )
         found = bands(side, layers, maps, width)
         self.input = FourierInput(found[0], d)
         self.layers = nn.ModuleList(

@@ -121,7 +121,8 @@ class Lookahead(Optimizer):
         self.inner = optimizer(params)
         if k % 2 and isinstance(self.inner, ExtraAdam):
             raise ValueError(f"k is {k}; it takes an even number with ExtraAdam, of which two steps are one update")
-        super().__init__(self.inner.param_groups, {"k": k, "alpha": alpha})  # the same dicts: schedulers reach both
+        super().__init__(self.inner.param_groups, {"k": k})  # the same dicts: schedulers reach both
+        self.alpha = alpha  # not in the groups, where RMSprop has an alpha of its own
         self.defaults |= self.inner.defaults
         self.state = self.inner.state
 
@@ -138,7 +139,7 @@ class Lookahead(Optimizer):
                 state.setdefault("slow", slow.get(p))
                 state["taken"] = state.get("taken", 0) + 1
                 if state["taken"] % group["k"] == 0:
-                    p.copy_(state["slow"].lerp_(p, group["alpha"]))
+                    p.copy_(state["slow"].lerp_(p, self.alpha))
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

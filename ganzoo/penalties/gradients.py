@@ -66,7 +66,7 @@ class R1(_OfGradients):
     def problem(self, model: Any) -> str | None:
         cause = None if self.difference is None else is_random(model.discriminator) or moves(model.discriminator)
         return super().problem(model) or (
-            cause and f"D has {cause}, so two of its scores differ by more than the image; leave difference out"
+            cause and f"D has {cause}, so two of its scores differ even for the same image; leave difference out"
         )
 
 

@@ -10,12 +10,11 @@ from torch import Tensor, nn
 from ganzoo.core.limits import NonNegative
 from ganzoo.core.types import Terms
 from ganzoo.functional.penalties import off_diagonal
-from ganzoo.layers.equalised import EqualisedConv2d, EqualisedLinear
-from ganzoo.layers.modulated import ModulatedConv2d
+from ganzoo.layers.equalised import EqualisedLinear
 from ganzoo.penalties.base import Penalty, View
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED, EqualisedLinear, EqualisedConv2d, ModulatedConv2d)
+LINEAR = (nn.Linear, EqualisedLinear)
 
 
 class Orthogonal(Penalty):
@@ -46,11 +45,17 @@ class Orthogonal(Penalty):
 
     def of(self, network: nn.Module) -> Terms:
         """The term of a network."""
-        layers = [layer for layer in network.modules() if isinstance(layer, WEIGHTED)]
+        layers = [layer for layer in network.modules() if _has_rows(layer)]
         return {"orthogonal": self.weight * torch.stack([off_diagonal(_rows(layer)) for layer in layers]).sum()}
 
     def concerns(self, player: str) -> bool:
         return self.player in (player, "both")
+
+
+def _has_rows(layer: nn.Module) -> bool:
+    """Whether it is a linear layer or a convolution, whose weight has at least three dimensions."""
+    weight = getattr(layer, "weight", None)
+    return isinstance(layer, LINEAR) or (isinstance(weight, Tensor) and weight.ndim > 2)
 
 
 def _rows(layer: nn.Module) -> Tensor:

@@ -31,8 +31,9 @@ class ContraGAN(GANModule):
     they all have one class.
 
     The networks are BigGAN's; D has two linear heads, for score and embedding. Numbers are those of the authors' code
-    for CIFAR-10; for ImageNet see `imagenet128`. In that code, shortcuts of D's blocks are of relu(x), since its ReLU
-    is in place, and labels of fakes are drawn at random.
+    for CIFAR-10, without its averaged generator, which configs/contragan/cifar10.yaml has; for ImageNet see
+    `imagenet128`. In that code, shortcuts of D's blocks are of relu(x), since its ReLU is in place, and labels of fakes
+    are drawn at random.
 
     Args:
         image_size: pixels: a side of 4 to 7 pixels, doubled 1 to 7 times: 28, 32, 48, 64, ...; or [height, width].

@@ -20,9 +20,8 @@ class DCGAN(GANModule):
     D maximises E log D(x) + E log(1 - D(G(z))), G maximises E log D(G(z)).
 
     Where the paper is silent, the authors' Theano code (dcgan_code) is followed: 5x5 kernels, initial batch-norm gains
-    N(1, .02). That code also has an L2 penalty of 1e-5; it is omitted here, as in their Torch code (dcgan.torch),
-    as is its rule that a batch updates only one of the players.
-    Further differences are documented with the networks.
+    N(1, .02). In that code there is also an L2 penalty of 1e-5, and a batch updates only one of the players; here, as
+    in their Torch code (dcgan.torch), there is neither. Further differences are documented with the networks.
 
     Args:
         image_size: pixels: 8, 16, 32, 64, ...; or [height, width], such as [64, 96].

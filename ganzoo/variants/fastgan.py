@@ -98,7 +98,7 @@ class FastGAN(GANModule):
         return {"fake": -self.discriminate(self.fakes(batch)).mean()}
 
     def discriminate(self, x: Tensor | tuple[Tensor, Tensor], y: Tensor | None = None) -> Any:
-        """D's logits [N, 2, h, w] of images, or of G's large and small images, each augmented on its own.
+        """D's logits [N, 2, h, w] of images, or of G's large and small images, which are augmented independently.
 
         With quadrants y [N], also the reconstructions, and what D saw, each [N, 3, C, h, w].
         """

@@ -113,5 +113,5 @@ class Pix2Pix(GANModule):
         source, size = batch["source"], self.size
         if source.shape[2:] != size:
             here, given = ("x".join(map(str, shape)) for shape in (size, source.shape[2:]))
-            raise ValueError(f"this Pix2Pix translates {here} pixels, not {given}")
+            raise ValueError(f"this Pix2Pix translates {here} pixels, not {given}: resize the sources")
         return network(batch["z"], source)

@@ -38,8 +38,7 @@ class ProGAN(GANModule):
         image_size: pixels: a side of 4 to 7 pixels, doubled at least once: 8, 28, 32, 64, ...; or [height, width].
         channels: of the image.
         z_dim: size of the latent, standard normal, which G scales to a sphere.
-        maps: feature maps of a layer times the shorter side of its images.
-        width: maximum number of feature maps of a layer.
+        maps, width: a layer whose images have s pixels on the shorter side has maps / s feature maps, at most `width`.
         group: images that D compares, see `MinibatchStdDev`; None: all of a batch, as in the paper; 1: none.
         stable: images of each stage, without the fade.
         fade: images in which a stage is faded in.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from ganzoo.augment import Augment, DiffAugment
@@ -44,13 +43,13 @@ class ProjectedGAN(GANModule):
         lite: G without noise, with half of the convolutions.
         features: "efficientnet_b0" or "vgg16", trained on ImageNet, with weights that are downloaded; or
             "emoji-training", a classifier of emoji, which comes with ganzoo.
-        ema_half_life: half-life, in images, of the averaged generator: the paper's 10,000 / 32 batches of 64.
+        ema_half_life: half-life, in images, of the averaged generator: the authors' 10,000 / 32 times the batch of 64.
         augment: what D sees; None: the images.
         optimizer: Adam.
         **game: see `GANModule`.
 
     Raises:
-        ValueError: the features are unknown, or read other images.
+        ValueError: the features are unknown or read other images, or freeze_d is set.
     """
 
     generator: ProjectedGenerator
@@ -73,7 +72,7 @@ class ProjectedGAN(GANModule):
     ) -> None:
         super().__init__(optimizer=optimizer, ema_half_life=ema_half_life, augment=augment, **game)
         if self.freeze_d:
-            raise MisconfigurationException(
+            raise ValueError(
                 "freeze_d does not work with ProjectedGAN: its feature network is frozen already, and its heads are "
                 "parallel; leave freeze_d out"
             )
@@ -85,18 +84,15 @@ class ProjectedGAN(GANModule):
         self.discriminator = ProjectedDiscriminator(frozen, *maps, d_width, classes)
 
     def discriminator_loss(self, batch: Batch) -> Terms:
-        y = self.label(batch)
+        y = self.labels(batch)
         real, fake = self.discriminate(batch["image"], y), self.discriminate(self.fakes(batch), y)
         return {"real": hinge_real(real), "fake": hinge_fake(fake)}
 
     def generator_loss(self, batch: Batch) -> Terms:
-        return {"fake": -self.discriminate(self.fakes(batch), self.label(batch)).mean()}
-
-    def label(self, batch: Batch) -> Tensor | None:
-        return None if self.num_classes is None else batch["label"]
+        return {"fake": -self.discriminate(self.fakes(batch), self.labels(batch)).mean()}
 
     def synthesize(self, network: Any, batch: Batch) -> Tensor:
-        return network(batch["z"], self.label(batch), batch.get("noise", ()))
+        return network(batch["z"], self.labels(batch), batch.get("noise", ()))
 
     def draw(self, n: int, generator: Any) -> Batch:
         """Latents, and noise for G's layers."""

@@ -12,9 +12,11 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from ganzoo.augment import ADA
+from ganzoo.core import penalised
 from ganzoo.core.batch import size
 from ganzoo.core.limits import Count, NonNegative, Positive, PositiveShare, Probability, Size, sides
 from ganzoo.core.module import GANModule
+from ganzoo.core.player import PLAYERS
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.losses import log_fake, log_real, relativistic
 from ganzoo.functional.penalties import scores_and_squared_gradients, squared_differences
@@ -150,10 +152,6 @@ class R3GAN(GANModule):
                 near = score(x.float() + self.difference * batch["perturbation"][:, which])
             return scores, squared_differences(scores, near, self.difference)
 
-    def labels(self, batch: Batch) -> Tensor | None:
-        """The labels, which a real and its fake share."""
-        return None if self.num_classes is None else batch["label"]
-
     def draw(self, n: int, generator: torch.Generator) -> Batch:
         drawn: Batch = {"z": self.latent(n, generator)}
         if self.difference is not None:
@@ -168,13 +166,14 @@ class R3GAN(GANModule):
         self.gamma.fill_(at(*self.gammas))
         if self.final_half_life is not None:
             self.ema_half_life = max(1.0, at(0.0, self.final_half_life))
-        for optimizer in self.trainer.optimizers:
+        for player, optimizer in zip(PLAYERS, self.trainer.optimizers, strict=True):
             first = optimizer.defaults
+            last = self.final_beta2 ** (1 / penalised.steps(self, player))  # as `for_more_steps` corrects the first
             for group in optimizer.param_groups:
                 if self.lr_scheduler is None:
                     group["lr"] = at(first["lr"], self.lr_share * first["lr"])
                 if "betas" in group:
-                    group["betas"] = first["betas"][0], at(first["betas"][1], self.final_beta2)
+                    group["betas"] = first["betas"][0], at(first["betas"][1], last)
 
 
 def cifar10(**arguments: Any) -> R3GAN:

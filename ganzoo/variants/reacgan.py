@@ -32,9 +32,10 @@ class ReACGAN(GANModule):
     if they all have one class.
 
     The networks are BigGAN's; D has two linear heads, for score and embedding. Numbers are those of the authors' code
-    for CIFAR-10; for ImageNet see `imagenet128`. Two differences from that code: D2D-CE is the paper's equation, while
-    the code multiplies R_i by a number between e^(-m_p / t) and 1, since it subtracts the largest similarity only
-    there; and shortcuts of D's blocks are of x, not of relu(x). Its labels of fakes are drawn at random.
+    for CIFAR-10, without its averaged generator, which configs/reacgan/cifar10.yaml has; for ImageNet see
+    `imagenet128`. Two differences from that code: D2D-CE is the paper's equation, while the code multiplies R_i by a
+    number between e^(-m_p / t) and 1, since it subtracts the largest similarity only there; and shortcuts of D's blocks
+    are of x, not of relu(x). Its labels of fakes are drawn at random.
 
     Args:
         image_size: pixels: a side of 4 to 7 pixels, doubled 1 to 7 times: 28, 32, 48, 64, ...; or [height, width].

@@ -78,9 +78,6 @@ class StyleGAN(GANModule):
         squares = squared_gradients(partial(self.discriminate, y=self.labels(batch)), batch["image"])
         return {"r1": self.gamma / 2 * squares.mean()}
 
-    def labels(self, batch: Batch) -> Tensor | None:
-        return None if self.num_classes is None else batch["label"]
-
     @torch.no_grad()
     def move_w_mean(self, batch: Batch) -> Tensor:
         """By w [N, d] of new latents of all processes, with the labels of this batch; returns those of this process."""

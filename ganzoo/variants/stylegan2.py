@@ -34,7 +34,8 @@ class StyleGAN2(StyleGAN):
 
     The penalties are lazy (section 3.1): each has a separate update in every 16th (R1) or 4th batch, with its weight
     times this number, and Adam's constants are corrected. G is updated before D. Path lengths are those of every second
-    image of a microbatch; R1 is the gradient of the sum of D's scores, each of which depends on the group of the image.
+    image of a microbatch. R1 takes the gradient of the sum of D's scores, since the score of an image depends on the
+    other images of its group.
 
     Samples have constant noise in the layers. `model.sample(16, truncation=0.7)` moves w towards its mean.
 

@@ -30,15 +30,15 @@ class StyleGAN3(StyleGAN):
     """min_D E f(D(G(z))) + E f(-D(x)) + gamma / 2 E |grad D(x)|^2;  min_G E f(-D(G(z))), with f(t) = log(1 + e^t).
 
     G's feature maps are samples of continuous signals, below half the sampling rate: details move with the shapes
-    that they belong to, not with the pixels. The input are Fourier features, moved and rotated by w; each leaky ReLU is
-    applied at a higher sampling rate, between filters; there is no noise. Configuration T is equivariant to
+    that they belong to, not with the pixels. The input consists of Fourier features, moved and rotated by w; each leaky
+    ReLU is applied at a higher sampling rate, between filters; there is no noise. Configuration T is equivariant to
     translations, R also to rotations, by 1x1 convolutions and radially symmetric filters. Each layer is divided by the
     root of its input's running mean square, which is part of G's state.
 
     D, the mapping and lazy R1 are StyleGAN2's, without path lengths and mixing of styles. G is updated first. Images
     that R's D sees are blurred at the start of training, with a sigma that falls to 0, so that D does not concentrate
-    on high frequencies early (section 3.2). R1 is the gradient of the sum of D's scores, which compare the images of a
-    group.
+    on high frequencies early (section 3.2). R1 takes the gradient of the sum of D's scores, since the score of an image
+    depends on the other images of its group.
 
     `model.sample(16, truncation=0.7)` moves w towards its mean.
 
@@ -49,8 +49,8 @@ class StyleGAN3(StyleGAN):
         conditional: whether to use labels, if there are any.
         rotation: configuration R; False: T.
         z_dim: size of the latent, standard normal, and of w.
-        maps: feature maps of a layer times twice its cutoff frequency, in periods of the image; G has twice as many
-            with `rotation`. In D, those of a layer times the side of its images.
+        maps: a layer of G with the cutoff frequency f, in periods of the image, has maps / (2 f) feature maps, with
+            `rotation` twice as many; a layer of D whose images have s pixels on a side has maps / s.
         width: maximum number of feature maps of a layer, in G twice as many with `rotation`.
         mapping_layers: layers of the mapping from z to w.
         layers: G's, besides the last, which makes the image; 3 or more.

@@ -225,6 +225,9 @@ def test_channels_that_do_not_fit_are_refused_before_training():
     with pytest.raises(ValueError, match="augment: color needs grey, RGB or RGBA images, but they have 2 channels"):
         fit(model, NoiseImages(model), steps=1)
     fit(ganzoo.DCGAN(8, 2, width=4, augment=DiffAugment(color=False)), steps=1)
+    with pytest.raises(ValueError, match="color needs grey, .*, but they have 2 channels: set color to 0"):
+        ADA().check_channels(2)
+    ADA(color=0.0).check_channels(2)
 
 
 @pytest.mark.parametrize(

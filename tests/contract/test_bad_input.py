@@ -61,7 +61,7 @@ TYPED = {
     ),
     "no signs": (
         "--model WGANGP --model.augment ADA --data Digits",
-        "augment: p follows the signs of D's logits of reals, but WGANGP has no such logits: set p, such as to 0.2",
+        "augment: p follows the signs of D's logits of reals, but WGANGP has no such logits: set p, for example to 0.2",
     ),
     "no augmentation": (
         "--model DCGAN --model.augment DifAugment --data Digits",
@@ -229,6 +229,11 @@ BATCHES = {
     "channels last": (
         "DCGAN",
         Own(IMAGES.permute(0, 2, 3, 1)),
+        r"channels last: put them first with permute\(0, 3, 1, 2\)",
+    ),
+    "channels last, grey with alpha": (
+        "DCGAN",
+        Own(IMAGES.expand(-1, 2, -1, -1).permute(0, 2, 3, 1)),
         r"channels last: put them first with permute\(0, 3, 1, 2\)",
     ),
     "empty": ("DCGAN", Own(IMAGES[:0]), r"empty: \[0, 1, 16, 16\]"),

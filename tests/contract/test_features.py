@@ -95,7 +95,7 @@ def augmented(name, augment, **options):
         try:
             return trained(make(name, augment=augment(**options, **p)), steps=steps) and answer
         except REFUSED as error:
-            assert str(error).endswith("set p, such as to 0.2")
+            assert str(error).endswith("set p, for example to 0.2")
     return "no"
 
 
@@ -103,7 +103,7 @@ def accepted(name, **argument):
     """Whether a variant, at its default norms, accepts an option; `test_penalties` trains with all that it accepts."""
     try:
         penalised.check(make(name, **argument))
-    except MisconfigurationException as error:
+    except REFUSED as error:
         assert f"does not work with {name}: " in str(error)
         return "no"
     return "yes"

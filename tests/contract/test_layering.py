@@ -16,7 +16,7 @@ FILES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROO
 
 RANK_0 = {f"core/{name}" for name in ("atomic", "environment", "finite", "limits", "pixels", "random", "text", "types")}
 RANK_0 |= {"checkpoint/bounds", "checkpoint/inert", "checkpoint/pickles", "checkpoint/tensors", "core/files"}
-RANK_0 |= {"core/signals"}
+RANK_0 |= {"core/signals", "core/processes"}
 RANK_0 |= {"functional", "layers"}
 RANK_1 = {"networks", "augment", "games", "penalties", "optim", "core/compiler", "core/ema", "core/frozen", "core/pool"}
 RANK_1 |= {"core/options"}

@@ -116,6 +116,15 @@ def test_a_refused_penalty_stops_fit(kind):
         fit(make("LAPGAN", penalties=kind()), steps=1)
 
 
+def test_defaults_are_those_of_the_papers():
+    assert [penalty.weight for penalty in (R1(), R2(), GradientPenalty())] == [10, 10, 10]
+    assert not GradientPenalty().one_sided and GradientPenalty().norm == 0
+    assert (LeCam().weight, LeCam().decay) == (0.3, 0.99)
+    assert (BCR().real, BCR().fake) == (10, 10)
+    assert (ZCR().discriminator, ZCR().generator, ZCR().noise) == (20, 0.5, 0.05)
+    assert (Orthogonal().weight, Orthogonal().player) == (1e-4, "generator")
+
+
 def test_all_penalties_are_tested():
     assert set(ALL) == set(options_of(Penalty).values()) == set(REFUSED)
 
@@ -522,6 +531,16 @@ def test_penalties_may_be_given_by_name():
             lambda: make("GAN", penalties={"class_path": "R1", "init_args": {"wait": 1}}),
             "penalties: .*wait",
         ),
+        (
+            ValueError,
+            lambda: make("GAN", penalties={"class_path": "R1", "init_args": 3}),
+            "penalties: init_args of R1 is 3; it takes a dict of arguments",
+        ),
+        (
+            ValueError,
+            lambda: make("GAN", ema_half_life=1e13),
+            r"ema_half_life is 10000000000000.0; it takes 1e\+12 or less",
+        ),
         (ValueError, lambda: make("GAN", penalties=R1(), consensus=1.0), "consensus cannot be combined with penalties"),
         (ValueError, lambda: make("GAN", top_k=0.5, consensus=1.0), "consensus cannot be combined with top_k"),
         (ValueError, lambda: make("GAN", top_k=0.0), r"top_k is 0.0; it takes a number in \(0, 1\]"),
@@ -655,3 +674,37 @@ def test_r1_is_computed_in_float32_under_autocast(difference):
     torch.testing.assert_close(half["r1"], exact["r1"], rtol=1e-5, atol=0)
     assert half["real"] != exact["real"]
     fit(make("WGANGP", penalties=R1(difference=difference)), steps=1, precision="bf16-mixed")
+
+
+@pytest.mark.parametrize("name", ganzoo.list_models())
+def test_orthogonality_concerns_each_linear_layer_and_convolution(name):
+    """Of G: all weights of two dimensions or more, but those of tables and gates, have a gradient."""
+    model = make(name)
+    Orthogonal().of(model.generator)["orthogonal"].backward()
+    left = [
+        key for key, p in model.generator.named_parameters() if key.endswith("weight") and p.ndim > 2 and p.grad is None
+    ]
+    assert not left
+
+
+class LazyForG(Drift):
+    interval = 4
+
+    def generator_terms(self, view):
+        return {"drift": view.fake_score().mean()}
+
+
+def test_a_lazy_penalty_of_g_is_refused():
+    with pytest.warns(UserWarning, match="not plain"):
+        model = make("WGANGP", penalties=LazyForG())
+    with pytest.raises(
+        MisconfigurationException, match="LazyForG has interval 4, but only terms of D .* set interval 1"
+    ):
+        penalised.check(model)
+
+
+def test_the_cause_of_steps_that_extra_adam_cannot_take_is_named():
+    style = {"group": 1, "path_weight": 0.0, "discriminator_optimizer": lambda p: ExtraAdam(p)}
+    for gamma, cause in ((0.0, "penalties: an interval above 1 .* set interval 1"), (1.0, "lazy regularization")):
+        with pytest.raises(MisconfigurationException, match=cause):
+            penalised.check(make("StyleGAN2", gamma=gamma, penalties=R1(interval=4), **style))

@@ -246,11 +246,11 @@ def test_models_without_readings_are_as_before(capsys):
 HOSTILE: dict[str, tuple[Any, str]] = {
     "list": ([1], "its readings are not those of image and source"),
     "kind": ({"label": {}}, "its readings are not those of image and source"),
-    "no settings": ({"image": 3}, "its reading of image consists of other values than settings"),
-    "nested": ({"image": {"size": 8, "fit": "x" * 2000}}, "its reading of image consists of other values"),
+    "no settings": ({"image": 3}, "its reading of image is not a short dict of plain values"),
+    "nested": ({"image": {"size": 8, "fit": "x" * 2000}}, "its reading of image is not a short dict"),
     "nested deeply": (
         {"image": {"size": 8, "fit": json.loads("[" * 900 + "]" * 900)}},
-        "its reading of image consists of",
+        "its reading of image is not a short dict",
     ),
     "unknown": ({"image": {"size": 8, "code\n": 1}}, r"has the unknown setting code\\n, perhaps of a newer ganzoo"),
     "no size": ({"image": {}}, "its reading of image: size is null"),

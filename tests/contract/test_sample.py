@@ -160,7 +160,7 @@ def test_damaged_origins(bad):
     save_pretrained(small(3), "weights")
     config = json.loads(Path("weights/config.json").read_text())
     Path("weights/config.json").write_text(json.dumps({**config, "origin": bad}))
-    with pytest.raises(CheckpointError, match="weights is damaged: its origin is not a few texts"):
+    with pytest.raises(CheckpointError, match="weights is damaged: its origin is not a dict of at most 10 texts"):
         ganzoo.load("weights")
 
 

@@ -468,6 +468,11 @@ class ScriptedModel(SimpleNamespace):
         self.trainer.global_step += 1
 
 
+def test_the_controllers_defaults_are_the_papers():
+    for strength in (ADA().strength, APA().strength):
+        assert (strength.target, strength.ramp, strength.first, strength.last) == (0.6, 500_000, 0, None)
+
+
 def test_the_controller_reaches_its_target():
     """At its speed: 4 batches of 100 images change p by 400 / 10,000; then it stays within one such step."""
     model = ScriptedModel(ADA(target=0.62, ramp=10_000.0))
@@ -514,7 +519,9 @@ def test_a_given_p_is_kept_or_follows_its_schedule():
 def test_a_discriminator_that_is_not_heard_is_an_error():
     model = ScriptedModel(ADA())
     model.trainer.global_step = 4
-    with pytest.raises(ValueError, match="discriminator_loss of ScriptedModel does not call it: set p, such as to 0.2"):
+    with pytest.raises(
+        ValueError, match="discriminator_loss of ScriptedModel does not call it: set p, for example to 0.2"
+    ):
         model.augment.adapt(model)
 
 

@@ -18,8 +18,10 @@ from ganzoo.core.random import mix
 from ganzoo.evaluation.comparison import difference
 from ganzoo.evaluation.record import Report
 from ganzoo.functional.truncation import truncated
+from ganzoo.layers.attention import SelfAttention
+from ganzoo.layers.residual import DeepDownBlock, DeepUpBlock
 from ganzoo.layers.spectral import SpectralConv2d, SpectralEmbedding, SpectralLinear
-from ganzoo.networks.biggan import BigGANDeepGenerator, BigGANGenerator
+from ganzoo.networks.biggan import BigGANDeepDiscriminator, BigGANDeepGenerator, BigGANGenerator
 from ganzoo.networks.residual import ResidualDiscriminator
 from ganzoo.variants.biggan import deep_imagenet128, imagenet128
 from tests.paper import optimizers
@@ -176,8 +178,8 @@ def test_truncation_on_the_command_line(tmp_path, monkeypatch, capsys):
         "sample dcgan --truncation 0.5": "truncation: DCGAN has none; leave it out",
         "evaluate dcgan reals.npy --truncation 0.5": "truncation: DCGAN has none; leave it out",
         "sample big --truncation 0": "--truncation is 0; it takes a number above 0",
-        "sample gan --standing_statistics 2": "standing_statistics: GAN's generator has no batch norm; leave them out",
-        "evaluate gan reals.npy --standing_statistics 2": "GAN's generator has no batch norm; leave them out",
+        "sample gan --standing_statistics 2": "standing_statistics: GAN's generator has no batch norm; leave it out",
+        "evaluate gan reals.npy --standing_statistics 2": "GAN's generator has no batch norm; leave it out",
         "evaluate big reals.npy --standing_statistics 0": "--standing_statistics is 0; it takes a whole number from 1",
         "evaluate big reals.npy --metrics ppl --truncation 1": "ppl is defined without truncation; leave one of them",
     }.items():
@@ -225,7 +227,7 @@ def test_standing_statistics_leave_out_labels_without_training_images(monkeypatc
 
 
 def test_standing_statistics_of_translators_and_of_no_passes_are_refused():
-    with pytest.raises(ValueError, match="Pix2Pix translates pictures instead of latents; leave them out"):
+    with pytest.raises(ValueError, match="Pix2Pix translates pictures, and its images need sources; leave it out"):
         ganzoo.Pix2Pix(**small("Pix2Pix")).take_standing_statistics()
     with pytest.raises(ValueError, match="passes is 0; it takes a whole number from 1"):
         biggan().take_standing_statistics(0)
@@ -267,3 +269,38 @@ def test_arguments_that_do_not_fit_are_refused(bad, words):
     make = partial(biggan, **bad)
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_attention_is_applied_at_its_size(deep):
+    """In deep networks after the block that doubles to it, and after the two blocks that halve to it."""
+    gan = biggan(deep=deep, image_size=64, attention=32, z_dim=10)
+    seen = {"generator": [], "discriminator": []}
+    for player, names in seen.items():
+        for module in getattr(gan, player).modules():
+            if isinstance(module, SelfAttention | DeepUpBlock | DeepDownBlock):
+                module.register_forward_hook(
+                    lambda m, x, y, names=names: names.append((type(m).__name__, x[0].shape[2], y.shape[2]))
+                )
+    y = torch.tensor([0, 1])
+    gan.discriminator(gan.generator(gan.latent(2), y), y)
+    for player, names in seen.items():
+        assert [found for found in names if found[0] == "SelfAttention"] == [("SelfAttention", 32, 32)]
+        if deep:
+            block = {"generator": ("DeepUpBlock", 16, 32), "discriminator": ("DeepDownBlock", 32, 32)}[player]
+            assert names[names.index(("SelfAttention", 32, 32)) - 1] == block
+
+
+def test_outputs_of_the_generators():
+    for make in (BigGANGenerator, BigGANDeepGenerator):
+        with torch.device("meta"):
+            found = [type(m).__name__ for m in make(16, 1, z_dim=6).out]
+        assert found == ["BatchNorm2d", "ReLU", "SpectralConv2d", "Tanh"]
+
+
+def test_the_deep_discriminator_sums_positive_features_of_8_pixels():
+    torch.manual_seed(0)
+    d, x = BigGANDeepDiscriminator(32, 1, 1).eval(), torch.randn(2, 1, 32, 32)
+    h = d.blocks(x)
+    assert h.shape[2:] == (8, 8)
+    torch.testing.assert_close(d.features(x), h.clamp(min=0).flatten(2).sum(2))

@@ -94,7 +94,7 @@ def test_the_ebgan_score_matches_loops_over_log_softmax():
 def test_invalid_input_is_refused():
     with pytest.raises(ValueError, match="10 splits needs n >= 10"):
         inception_score(logits(9))
-    with pytest.raises(ValueError, match="no|at least|not 0|10 splits"):
+    with pytest.raises(ValueError, match="n >= 1, d"):
         inception_score(logits(9)[:0])
     state = SplitEntropy(100)
     state.update(logits(60))

@@ -116,6 +116,7 @@ def test_bad_metrics_and_missing_reals_are_refused(model):
         ("digits", 10_000),
         (named("digits"), 10_000),
         (named("inception"), 50_000),
+        (named("mnist5k-stacked"), 26_000),
     ],
 )
 def test_the_default_number_of_fakes_depends_on_the_extractor(model, extractor, n, monkeypatch):

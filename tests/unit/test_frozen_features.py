@@ -112,7 +112,7 @@ def test_missing_weights_are_one_clear_error(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     features = Features()  # building a model needs no weights
     with pytest.raises(
-        FileNotFoundError, match=r"efficientnet_b0 could not.*no network.*save http.*or choose|features"
+        FileNotFoundError, match=r"efficientnet_b0 could not.*no network.*save http.*(or choose|features)"
     ):
         features.load()
     (tmp_path / "hub" / "checkpoints" / "efficientnet_b0_rwightman-7f5810bc.pth").write_bytes(b"x")

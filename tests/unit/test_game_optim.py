@@ -145,3 +145,13 @@ def test_lookahead_needs_whole_updates_of_extra_adam():
 @pytest.mark.parametrize("name", MAKERS)
 def test_the_variant_contract_holds_for_every_optimizer(name):
     check_variant(DCGAN, image_size=16, channels=1, width=8, optimizer=MAKERS[name])
+
+
+def test_lookahead_s_alpha_is_not_that_of_rmsprop():
+    """The inner optimizer's first step is 0.1 / sqrt(1 - 0.99); half of it is kept."""
+    p = torch.nn.Parameter(torch.zeros(1))
+    optimizer = Lookahead([p], partial(torch.optim.RMSprop, lr=0.1, alpha=0.99), k=1, alpha=0.5)
+    assert optimizer.param_groups[0]["alpha"] == 0.99
+    p.grad = -torch.ones(1)
+    optimizer.step()
+    assert p.item() == pytest.approx(0.5, rel=1e-5)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import ganzoo
+from ganzoo.augment import DiffAugment
 from ganzoo.networks.ladder import Combinator, Ladder
 from ganzoo.optim import FusedAdam
 from ganzoo.testing import NoiseImages, fit
@@ -280,7 +281,10 @@ def test_the_gradient_of_the_energy_reaches_g():
     assert any(g.abs().max() > 1e-3 for g in gradients)
 
 
-def test_validation_logs_the_error_of_the_clean_path():
+@pytest.mark.parametrize("augment", [None, DiffAugment()], ids=["plain", "augmented"])
+def test_validation_logs_the_error_of_the_clean_path(augment):
+    """On held-out images as they are."""
+
     class Rows:
         def __init__(self):
             self.values = {}
@@ -288,7 +292,7 @@ def test_validation_logs_the_error_of_the_clean_path():
         def __call__(self, values):
             self.values |= values
 
-    gan, rows = model(), Rows()
+    gan, rows = model(augment=augment), Rows()
     gan.publish = rows
     data = NoiseImages(gan)
     trainer = fit(gan, data, steps=3, limit_val_batches=1.0, log_every_n_steps=1)

@@ -32,6 +32,11 @@ def test_minibatch_discrimination_matches_the_papers_double_sum():
     torch.testing.assert_close(joined[:, 4:], expected)
 
 
+def test_kernels_of_minibatch_discrimination_are_the_authors():
+    """100 of five dimensions."""
+    assert MinibatchDiscrimination(250).weight.shape == (250, 100 * 5)
+
+
 def test_minibatch_discrimination_detects_a_collapsed_batch():
     layer = MinibatchDiscrimination(4, kernels=3)
     one = torch.randn(1, 4)

@@ -30,8 +30,9 @@ from ganzoo.evaluation.interfaces import BLOCK, EXTRACTED, Extractor
 from ganzoo.evaluation.measure import Evaluation
 from ganzoo.evaluation.sources import Fakes, Reals, Reference
 from ganzoo.evaluation.states import STATES, Moments, Sample
-from ganzoo.functional.frechet import frechet_distance
+from ganzoo.functional.frechet import Gaussian, frechet_distance, frechet_standard_error
 from ganzoo.functional.kernels import kid
+from ganzoo.functional.parzen import parzen
 from tests.variants import small
 
 ALL = ["fid", "is", "kid", "pr", "dc", "memorisation"]
@@ -309,7 +310,9 @@ def test_scores_of_constant_fakes_match_closed_forms():
     )  # |mu1 - mu2|^2 + tr S1
     assert found["is"] == pytest.approx(1, abs=1e-9)
     assert found["recall"] == 0, "no real lies at the distance 0 that all fakes have from one another"
-    assert found["precision"] in (0, 1) and found["coverage"] <= (distances < np.inf).mean()
+    radii = np.sort(cdist(real, real))
+    within = distances[:, None] ** 0.5 <= radii[:, [3]]
+    assert found["precision"] == within.any() and found["coverage"] == (distances**0.5 < radii[:, 5]).mean()
 
 
 def test_intra_fid_of_a_single_class_equals_fid():
@@ -317,9 +320,51 @@ def test_intra_fid_of_a_single_class_equals_fid():
     labels = torch.zeros(100, dtype=torch.long)
     data = Still(images)
     data.dataset("train")._labels = labels
-    found = values(evaluation(["fid", "accuracy", "intra_fid"], data=data, labels=labels).run())
+    found = values(evaluation(["fid", "intra_fid"], data=data, labels=labels).run())
     assert found["intra_fid"] == pytest.approx(found["fid"], rel=1e-9)
-    assert 0 <= found["accuracy"] <= 1
+
+
+def test_intra_fid_is_the_mean_of_the_classes():
+    seeded = torch.Generator().manual_seed(0)
+    states = {
+        side: {"features.rows": torch.randn(200, 3, generator=seeded).double(), "labels.rows": torch.arange(200) % 2}
+        for side in ("fake", "real")
+    }
+    states["fake"]["features.rows"][::2] *= 2
+    expected = [
+        frechet_distance(*(Gaussian.of(states[side]["features.rows"][c::2]) for side in ("real", "fake")))
+        for c in (0, 1)
+    ]
+    assert expected[0] > 2 * expected[1]
+    found = metrics.IntraFID().compute(states)["intra_fid"]
+    assert found == (pytest.approx(np.mean(expected)), pytest.approx(np.std(expected)))
+
+
+def test_sfid_is_the_fid_of_spatial_features():
+    fake, real = (features(x)[0][:, :7] for x in (made(Fakes(Toy(), 1000))["images"], Digits().dataset("train").images))
+    expected = frechet_distance(*(Gaussian.of(torch.from_numpy(x)) for x in (real, fake)))
+    assert values(evaluation(["sfid"]).run())["sfid"] == pytest.approx(expected, rel=1e-8)
+
+
+def test_errors_of_fid_and_accuracy():
+    report = evaluation(["fid"], n=1100).run()
+    fake, real = (features(x)[0] for x in (made(Fakes(Toy(), 1100))["images"], Digits().dataset("train").images))
+    fake = torch.from_numpy(fake)
+    expected = frechet_standard_error(Gaussian.of(torch.from_numpy(real)), Gaussian.of(fake), fake)
+    assert report.scores[0].error == pytest.approx(expected, rel=0.05), "from a sample of the features"
+    logits, labels = torch.eye(4).repeat(5, 1), torch.tensor([0, 1, 2, 0] * 5)
+    found = metrics.Accuracy().compute({"fake": {"logits.rows": logits, "labels.rows": labels}})["accuracy"]
+    assert found == (0.75, pytest.approx((0.75 * 0.25 / 20) ** 0.5))
+
+
+def test_parzen_scores_test_images_with_a_width_chosen_on_validation_images():
+    found = values(evaluation(["parzen"], n=300).run())
+    pixels = {split: Digits().dataset(split).images for split in ("train", "val", "test")}
+    pixels["fake"] = made(Fakes(Toy(), 300))["images"]
+    fake, train, val, test = (pixels[key].flatten(1).double() / 255 for key in ("fake", "train", "val", "test"))
+    expected, of_reals = parzen(fake, val, test), parzen(train[:300], val, test)
+    assert (found["parzen"], found["parzen_sigma"]) == pytest.approx((expected.mean, expected.sigma))
+    assert found["parzen_of_reals"] == pytest.approx(of_reals.mean)
 
 
 # States

@@ -436,3 +436,7 @@ def test_weights_with_a_wrong_hash_are_refused(hub):
 def test_unsupported_input_is_refused_by_check(squares, metric, facts, message):
     with pytest.raises(ValueError, match=message):
         metric.check(facts)
+
+
+def test_the_default_protocol_of_path_lengths():
+    assert PPL() == PPL(pairs=10_000, epsilon=1e-4, net="vgg", interpolation="lerp", resize=64, seed=0)

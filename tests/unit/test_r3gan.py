@@ -21,7 +21,8 @@ from ganzoo.functional.penalties import scores_and_squared_gradients, squared_gr
 from ganzoo.functional.schedules import cosine
 from ganzoo.layers.resnext import ResNeXtBlock
 from ganzoo.networks.r3gan import R3GANDiscriminator, R3GANGenerator, stage_widths
-from ganzoo.testing import NoiseImages, fit
+from ganzoo.penalties import R1
+from ganzoo.testing import BATCH, NoiseImages, fit
 from ganzoo.variants.r3gan import cifar10, ffhq64, ffhq256, imagenet32, imagenet64
 from tests.paper import layers, optimizers, prior
 from tests.unit.test_sngan import size
@@ -282,6 +283,14 @@ def test_losses(pairs, r2, classes):
     assert real.std() > 0.01 and all(term > 1e-4 for term in d.values())
 
 
+def test_beta2_is_corrected_for_a_lazy_penalty_throughout_the_burn_in():
+    gan = r3gan(penalties=R1(interval=4), burn_in=100.0)
+    trainer = fit(gan, steps=2)
+    gan.schedule(100)
+    d, g = (optimizer.param_groups[0]["betas"][1] for optimizer in trainer.optimizers)
+    assert (d, g) == (pytest.approx(0.99 ** (4 / 5)), pytest.approx(0.99))
+
+
 def test_labels_may_be_ignored():
     gan = r3gan(conditional=False)
     assert gan.num_classes is None and gan.generator.embed is None and gan.discriminator.table is None
@@ -327,9 +336,11 @@ def test_noise_is_drawn_for_differences_only():
 
 
 def test_ada_follows_the_signs_of_the_reals():
-    gan = r3gan(augment=ADA(ramp=100.0))
-    fit(gan, steps=5)
-    assert gan.augment.strength.signs.any() or gan.augment.strength.p > 0
+    """Half of each batch are D's reals; with a target of 1 p never rises, with -1 it never falls."""
+    for target, p in ((-0.999, 4 * BATCH / 2 / 100), (0.999, 0.0)):
+        gan = r3gan(augment=ADA(ramp=100.0, target=target))
+        fit(gan, steps=5)
+        assert gan.augment.strength.p == pytest.approx(p)
 
 
 # Halves of a batch

@@ -9,6 +9,7 @@ import torch
 
 import ganzoo
 from ganzoo.functional.contrastive import data_to_data
+from ganzoo.variants import reacgan
 from ganzoo.variants.reacgan import imagenet128
 from tests.paper import optimizers, prior
 from tests.variants import small
@@ -73,3 +74,12 @@ def test_the_players_may_have_different_widths():
     for model, n in ((gan, 6), (narrow, arguments["width"])):
         assert model.discriminator.embed.in_features == 2 * n
         assert model.generator.project.out_features == 4 * arguments["width"] * 16
+
+
+def test_embeddings_of_all_processes_are_compared(monkeypatch):
+    torch.manual_seed(0)
+    gan, seen = ganzoo.ReACGAN(**small("ReACGAN")).train(), []
+    monkeypatch.setattr(reacgan, "gather", lambda t: torch.cat([t, t]))
+    monkeypatch.setattr(reacgan, "data_to_data", lambda e, p, y, *_: seen.append((len(e), len(p), len(y))) or e.sum())
+    gan.generator_loss({"label": torch.tensor([0, 2, 1, 1]), "z": gan.latent(4)})
+    assert seen == [(8, 8, 8)]

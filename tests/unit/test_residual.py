@@ -18,6 +18,8 @@ from ganzoo.layers.base import Conv2d
 from ganzoo.layers.conditional_norm import ConditionalBatchNorm, class_table
 from ganzoo.layers.residual import DeepDownBlock, DeepUpBlock, DownBlock, UpBlock
 from ganzoo.layers.spectral import SpectralConv2d, SpectralEmbedding, SpectralLinear, normalised
+from ganzoo.networks.base import DOWN, UP
+from ganzoo.networks.residual import ResidualDiscriminator, ResidualGenerator
 
 
 @pytest.fixture(autouse=True)
@@ -251,3 +253,39 @@ def test_order_of_the_deep_down_block(down, n_out):
     skip = half(x) if n_out == 4 else torch.cat([half(x), block.more(half(x))], 1)
     torch.testing.assert_close(block(x), h + skip)
     assert block.conv2.weight.shape == (n_out // 4, n_out // 4, 3, 3)
+
+
+# Networks
+
+
+def test_feature_maps_of_each_size():
+    """Brock et al. 2018, tables 4 to 9, from 64 pixels up; smaller images have the same maps in all layers."""
+    assert {
+        4: (16, 16, 8, 4, 2),
+        5: (16, 16, 8, 4, 2, 1),
+        6: (16, 16, 8, 8, 4, 2, 1),
+        7: (16, 16, 8, 8, 4, 2, 1, 1),
+    }.items() <= UP.items()
+    assert {
+        4: (1, 2, 4, 8, 16),
+        5: (1, 2, 4, 8, 16, 16),
+        6: (1, 2, 4, 8, 8, 16, 16),
+        7: (1, 1, 2, 4, 8, 8, 16, 16),
+    }.items() <= DOWN.items()
+    assert [UP[n] for n in (1, 2, 3)] == [(4,) * (n + 1) for n in (1, 2, 3)]
+    assert [DOWN[n] for n in (1, 2, 3)] == [(2,) * 3, (2,) * 3, (2,) * 4]
+    assert len(UP) == len(DOWN) == 7
+
+
+def test_images_are_the_tanh_of_a_normalised_relu():
+    g, seen = ResidualGenerator(16, 1, 4, 2).eval(), []
+    g.blocks[-1].register_forward_hook(lambda m, x, y: seen.append(y))
+    found = g(torch.randn(2, 4))
+    torch.testing.assert_close(found, torch.tanh(g.out(g.norm(seen[0]).clamp(min=0))))
+
+
+def test_first_weights_of_the_projection_are_xaviers():
+    """Uniform, with their own bound."""
+    table = ResidualDiscriminator(32, 3, 16, num_classes=10).table.weight
+    bound = (6 / sum(table.shape)) ** 0.5
+    assert 0.8 * bound < table.abs().max() <= bound

@@ -13,9 +13,10 @@ import ganzoo
 from ganzoo.layers.spectral import SpectralConv2d, SpectralLinear
 from ganzoo.networks.base import attended, reductions, residual_layout
 from ganzoo.networks.residual import ResidualDiscriminator, ResidualGenerator
+from ganzoo.networks.sndcgan import SNDCGANDiscriminator, SNDCGANGenerator
 from ganzoo.testing import NoiseImages, fit
 from tests.contract.test_turns import Remember
-from tests.paper import layers, optimizers, prior
+from tests.paper import LINEAR, begins, layers, optimizers, prior, spread
 from tests.variants import small
 
 
@@ -110,6 +111,12 @@ def test_first_weights_are_xaviers():
                 pixels = m.weight[0, 0].numel()
                 bound = (6 * gain / (m.weight.shape[0] * pixels + m.weight.shape[1] * pixels)) ** 0.5
                 assert bound >= m.weight.abs().max() > 0.8 * bound and not m.bias.any(), name
+
+
+def test_first_weights_of_the_convolutional_networks_are_normal():
+    torch.manual_seed(0)
+    for network in (SNDCGANGenerator(32, 3, 128), SNDCGANDiscriminator(32, 3)):
+        assert spread(network, LINEAR) == begins(0, 0.02)
 
 
 @pytest.mark.parametrize("architecture", ["resnet", "dcgan"])

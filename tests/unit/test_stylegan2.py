@@ -123,6 +123,10 @@ def test_published_settings(make, numbers, others):
     assert made(make, gamma=3.0).gamma == 3.0
 
 
+def test_auto_counts_the_shorter_side():
+    assert made(auto, image_size=(256, 512), batch_size=16).gamma == pytest.approx(2e-4 * 256**2 / 16)
+
+
 def test_adam_of_cifar_is_corrected_for_path_lengths_that_it_lacks():
     """As in NVIDIA's code: D's 1/17 less for R1, G's 1/5 less."""
     assert optimizers(made(cifar), "lr") == [pytest.approx(0.0025 * 16 / 17), 0.002]
