@@ -73,7 +73,8 @@ def check_samples(make: Make) -> None:
     before = _state(model)
     source = sources(model, 3)
     images = model.sample(seeds=[3, 1, 2], source=source)
-    assert images.ndim == 4 and images.isfinite().all() and images.abs().max() <= 1
+    in_range = images.ndim == 4 and images.isfinite().all() and images.abs().max() <= 1
+    assert in_range, "samples are not finite images [N, C, H, W] in [-1, 1]"
     alone = model.sample(seeds=[1], source=None if source is None else source[1:2])
     assert torch.allclose(images[1:2], alone, atol=1e-5), "a seed's image depends on the other seeds"
     assert all(m.training for m in model.modules()), "sampling left a module in eval mode"
@@ -153,7 +154,8 @@ def check_turns(make: Make) -> None:
             module.register_forward_hook(no_graph)
     fit(model, steps=2 * model.n_critic)
     assert all(moved.values()), f"a player was not updated: {moved}"
-    assert all(p.requires_grad for name in PLAYERS for p in getattr(model, name).parameters())
+    trained = all(p.requires_grad for name in PLAYERS for p in getattr(model, name).parameters())
+    assert trained, "a parameter is still frozen after training"
 
 
 def check_shared_fakes(make: Make) -> None:
@@ -214,7 +216,8 @@ def check_resume(make: Make) -> None:
             _assert_equal(_state(whole), _state(again), f"different after resuming at step {step}:")
             for a, b in zip(trainer.optimizers, resumed.optimizers, strict=True):
                 same = zip(tree_leaves(a.state_dict()), tree_leaves(b.state_dict()), strict=True)
-                assert all(torch.equal(x, y) if isinstance(x, Tensor) else x == y for x, y in same)
+                equal = all(torch.equal(x, y) if isinstance(x, Tensor) else x == y for x, y in same)
+                assert equal, f"the optimizer's state differs after resuming at step {step}"
 
 
 def check_bfloat16(make: Make) -> None:
@@ -237,7 +240,8 @@ def check_bfloat16(make: Make) -> None:
         assert dead or cosine > 0.9, f"the {player}'s gradient in bfloat16 has cosine {cosine:.2f} to that in float32"
     model = make()
     fit(model, steps=model.n_critic, precision="bf16-mixed")
-    assert all(p.isfinite().all() and p.dtype == torch.float32 for p in model.parameters())
+    intact = all(p.isfinite().all() and p.dtype == torch.float32 for p in model.parameters())
+    assert intact, "training in bf16-mixed leaves a parameter that is not finite, or not float32"
 
 
 CHECKS = (
@@ -293,11 +297,11 @@ def _drawn(model: GANModule) -> Batch:
     return {**batch, **model.draw(BATCH, torch.Generator().manual_seed(0))}
 
 
-def sources(model: GANModule, n: int, image_size: Size | None = None) -> Tensor | None:
-    """n source images for a translator, by default in its constructor's `image_size`, or 32; None for other models."""
+def sources(model: GANModule, n: int) -> Tensor | None:
+    """n source images for a translator, in its constructor's `image_size`, or 32; None for other models."""
     if model.source_channels is None:
         return None
-    size = image_size or model.hparams.get("image_size", 32)
+    size = model.hparams.get("image_size", 32)
     shape = (n, model.source_channels, *sides(size))
     return 2 * torch.rand(shape, generator=torch.Generator().manual_seed(0)) - 1
 

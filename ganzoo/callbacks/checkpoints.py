@@ -61,7 +61,7 @@ class Checkpoints(BatchEndCallback, Checkpoint):
         self.rolled_back = state_dict["rolled_back"]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.folder = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"  # `log_dir` is collective
+        self.folder = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"  # all processes must read it
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._saved_at, self._last_step = time.monotonic(), -1

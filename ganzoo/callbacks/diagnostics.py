@@ -117,7 +117,8 @@ class Diagnostics(BatchEndCallback):
     - `drift`: mean distance between a latent's images at this check and the last, divided by that between two reals.
 
     Args:
-        every_n_steps: batches between two checks, of which the first four raise no alarm about curves; 0 for none.
+        every_n_steps: batches between two checks; 0 for none. In the first four checks, only frozen players and
+            non-finite numbers raise an alarm.
         n: fakes, training images and held-out images per check.
     """
 

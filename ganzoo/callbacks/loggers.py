@@ -80,7 +80,7 @@ class RunWandb(WandbLogger):
 class RunTensorBoard(TensorBoardLogger):
     """TensorBoard in `RUN/tensorboard`; hides values after the checkpoint that a run resumes from."""
 
-    package, install = "tensorboard", "pip install 'ganzoo[tensorboard]'"
+    package, install = "tensorboard", 'pip install "ganzoo[tensorboard]"'
     cure = "fix this, or train without it"
 
     def __init__(self) -> None:

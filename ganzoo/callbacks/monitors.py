@@ -13,7 +13,7 @@ from ganzoo.core.player import LOSSES
 
 
 class Monitors(BatchEndCallback):
-    """Checks monitored values: each is a loss, or in the `monitored` of a callback that comes before this one.
+    """Checks that every monitored value is logged: it is a loss, or in the `monitored` of an earlier callback.
 
     Values may be missing until they are first computed; EarlyStopping counts each value once.
     """

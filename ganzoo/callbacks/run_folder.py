@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -68,7 +69,8 @@ class RunLog(Logger):
         if self.waits:
             return
         with naming(self.path), open_file(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
+            row = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+            file.write(json.dumps({"step": step, **row}, allow_nan=False) + "\n")
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Does nothing: the run's `config.yaml` has them."""

@@ -69,7 +69,7 @@ class Samples(BatchEndCallback):
                 raise ArgumentError(Samples, "bands", str(error).removeprefix("bands ")) from error
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.folder = Path(trainer.log_dir or trainer.default_root_dir)  # `log_dir` is collective
+        self.folder = Path(trainer.log_dir or trainer.default_root_dir)  # `log_dir`: all processes must read it
         self.trained = False
         self.latents: Latent | None = None  # of all grids
         if self.bands is not None:
@@ -82,6 +82,10 @@ class Samples(BatchEndCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.trained = True
         (self.folder / "samples.mp4").unlink(missing_ok=True)  # of an earlier end of this run
+        for grid in (self.folder / "samples").glob("*.png"):
+            if grid.stem.isdigit() and int(grid.stem) > trainer.global_step:  # resumed from an earlier step
+                grid.unlink(missing_ok=True)
+        self.shows_reals = trainer.global_step == 0 or not (self.folder / "reals.png").exists()
         if trainer.global_step == 0:
             self._draw(trainer, pl_module)
 
@@ -89,7 +93,8 @@ class Samples(BatchEndCallback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        if trainer.global_step == 1:
+        if self.shows_reals:
+            self.shows_reals = False
             n = self._count(batch["image"])
             reals = some(trainer, n, "train") or batch  # a batch may have too few
             self._show(trainer, "reals", self._grid(reals["image"][:n]))
@@ -110,7 +115,9 @@ class Samples(BatchEndCallback):
         frames = sorted((self.folder / "samples").glob("*.png"))
         if self.video_fps and len(frames) > 1:
             with warn_on_oserror(video):
-                write_video(video, frames, self.video_fps)
+                partial = video.with_suffix(".partial.mp4")
+                write_video(partial, frames, self.video_fps)
+                partial.replace(video)
                 log_video(trainer, "video", video, lambda: animation(frames, self.video_fps))
 
     def _draw(self, trainer: Trainer, model: Any) -> None:

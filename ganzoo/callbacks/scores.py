@@ -91,7 +91,7 @@ class Scores(BatchEndCallback):
             raise MisconfigurationException(
                 "scores need real images from one of ganzoo's data modules; use one of these"
             )
-        self.folder = Path(trainer.log_dir or trainer.default_root_dir)  # `log_dir` is collective
+        self.folder = Path(trainer.log_dir or trainer.default_root_dir)  # `log_dir`: all processes must read it
         at_the_end = None if None in [peer.metrics for peer in peers] else asked
         try:
             self._assemble(cast(GANModule, pl_module), data, asked, at_the_end)

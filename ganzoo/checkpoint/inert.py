@@ -1,10 +1,10 @@
 """Reads a pickle of the official StyleGAN or R3GAN code without calling anything that it names.
 
-A pickle says which constructors to call. Here, each of the official code's makes an inert `Record` of its arguments,
-and every other name is refused. Tensors are not made either: their numbers are bytes in the pickle.
+A pickle says which constructors to call. Here, every constructor of the official code makes an inert `Record` of its
+arguments, and every other name is refused. Tensors are not built; their values remain bytes.
 
-Run as a program, which needs no torch: a pickle from stdin, its networks to stdout. It has little memory, and can open
-nothing: neither files nor connections.
+Run as a program, which needs no torch, it reads a pickle from stdin and writes its networks to stdout. Except on
+Windows, its memory is limited, and it can open neither files nor connections.
 """
 
 from __future__ import annotations

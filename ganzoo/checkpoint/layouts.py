@@ -36,7 +36,7 @@ def layout_of(networks: Networks) -> Layout:
     """The layout of a file's networks, whose tensors lose the parts of their names that we leave out.
 
     Raises:
-        ValueError: they are of other code.
+        ValueError: they were not written by the official code of a known variant.
     """
     for key in NETWORKS:
         if key not in networks:
@@ -52,7 +52,7 @@ def layout_of(networks: Networks) -> Layout:
 # StyleGAN2
 
 FREE = {"z_dim", "c_dim", "w_dim", "img_resolution", "img_channels", "channel_base", "channel_max", "num_layers"}
-FREE |= {"num_ws", "embed_features", "layer_features", "cmap_dim"}  # the shapes show these, and the next are training's
+FREE |= {"num_ws", "embed_features", "layer_features", "cmap_dim"}  # so far shapes; the others concern training
 FREE |= {"num_fp16_res", "use_fp16", "fp16_channels_last", "fused_modconv_default", "w_avg_beta", "freeze_layers"}
 FREE |= {"magnitude_ema_beta"}
 VALUES: dict[str, list[Any]] = {  # of options that shapes do not show, as our networks have them

@@ -28,10 +28,11 @@ from ganzoo.checkpoint.sealed import CheckpointError, build
 from ganzoo.core.atomic import path_part
 from ganzoo.core.files import open_file
 from ganzoo.core.module import GANModule
+from ganzoo.core.text import quoted
 
-SECONDS, SPEED = 60, 5e6  # limit of the time to read a pickle: so many, and one more for so many bytes
+SECONDS, SPEED = 60, 5e6  # time limit for reading a pickle: SECONDS, plus one second per SPEED bytes
 STORAGES = {"Float": "float32", "Double": "float64", "Half": "float16", "BFloat16": "bfloat16", "Long": "int64"}
-OTHERS = {  # how files begin that are no pickles, and what to do with them
+OTHERS = {  # first bytes of files that are not pickles -> what the file is, and what to do
     rb"PK\x03\x04": "is a file of torch.save, such as a checkpoint of ganzoo, which needs no conversion: sample FILE",
     rb".{7}\0\{": "is a safetensors file, not a pickle; give the official .pkl, or a folder of save_pretrained",
     rb"\s*<": "is a web page, not the file behind it; download it again",
@@ -85,7 +86,7 @@ def _read(path: Path, file: Any) -> tuple[Networks, dict[str, Any], str]:
     """Networks of a pickle, its description by `inert.contents`, and its sha256."""
     start = file.read(9)
     if problem := next((what for kind, what in OTHERS.items() if re.match(kind, start, re.DOTALL)), None):
-        raise CheckpointError(f"{path} {problem.replace('FILE', str(path))}")
+        raise CheckpointError(f"{path} {problem.replace('FILE', quoted(path))}")
     file.seek(0)
     digest, size = hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
     file.seek(0)

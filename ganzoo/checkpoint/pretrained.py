@@ -19,7 +19,7 @@ from ganzoo.core.atomic import write_atomically, write_text
 from ganzoo.core.files import open_file, read_text
 from ganzoo.core.from_data import FromData
 from ganzoo.core.module import GANModule
-from ganzoo.core.text import closest
+from ganzoo.core.text import closest, path_of
 
 HEADER = 1 << 22  # maximum bytes of safetensors' JSON, about 100 per tensor
 
@@ -95,7 +95,7 @@ def save_pretrained(
         dtype: of the floating-point weights in the file, such as torch.float16; None keeps theirs. `load` converts the
             rounded weights back to the model's dtype.
     """
-    folder = Path(folder)
+    folder = path_of(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = {"variant": variant_name(type(model)), "arguments": dict(model.hparams)}
     weights = model.state_dict()
@@ -149,7 +149,7 @@ def read(path: str | Path) -> Saved:
 
 def read_all(path: str | Path) -> tuple[Saved, FromData]:
     """What `read` returns, and what the model knows of its data."""
-    name, path = str(path), Path(path)
+    name, path = str(path), path_of(path)
     if "://" in name:
         raise FileNotFoundError(f"{name} is not a local file; download it, and give its path")
     if not path.exists() and name in ganzoo.list_pretrained():

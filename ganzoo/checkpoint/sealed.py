@@ -182,11 +182,14 @@ def newest(folder: Path) -> Path | None:
     return next((file for file in reversed(in_order(folder)) if intact(file)), None)
 
 
+NONE_INTACT = "no earlier checkpoint is intact: copy the file again, or start a new run"
+
+
 def _earlier(path: str | os.PathLike[str]) -> str:
     files = in_order(Path(path).parent)
     before = files[: files.index(Path(path))] if Path(path) in files else []
     whole = next((file for file in reversed(before) if intact(file)), None)
-    return f"an earlier checkpoint is intact: {whole}" if whole else "no earlier checkpoint is intact"
+    return f"an earlier checkpoint is intact: {whole}" if whole else NONE_INTACT
 
 
 def _write(checkpoint: dict[str, Any], file: BinaryIO) -> None:

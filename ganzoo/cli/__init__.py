@@ -61,7 +61,8 @@ def usage() -> str:
 
 @escaping()
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one verb and returns its exit code: 2 after a user's error, 130 after Ctrl-C, 75 after SIGTERM or SIGHUP."""
+    """Runs one command and returns its exit code: 2 after a user's error, 130 after Ctrl-C; 75 if fit, validate or test
+    gets SIGTERM or SIGHUP."""
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # `open_picture` raises instead
     warnings.formatwarning = _one_line
     with standard_streams():

@@ -49,7 +49,8 @@ def main(verb: str, arguments: Sequence[str]) -> int:
                 print(f"{'':<24}{'images/s':>10}{'ms/step':>12}{'peak MB':>10}")
             print(_line(row), flush=True)
     if rows[0]["device"].startswith("cuda"):
-        print(f"largest batch that fits, at {PRECISIONS[0]}: {largest(fit, rows[0]['images'])}")
+        eager = [*fit, "--trainer.precision", PRECISIONS[0], "--model.compile_losses", "false"]
+        print(f"largest batch that fits, at {PRECISIONS[0]}, eager: {largest(eager, rows[0]['images'])}")
     if options.json is not None:
         machine = {"machine": platform.machine(), "python": platform.python_version()}
         with user_errors():

@@ -12,7 +12,7 @@ from ganzoo.cli import VERBS
 from ganzoo.cli.errors import Arguments, UserError, user_errors
 from ganzoo.cli.paths import additions, configs, find_checkpoint, pretrained, record_of
 from ganzoo.core.files import read_text
-from ganzoo.core.text import closest, visible
+from ganzoo.core.text import closest, path_of, visible
 
 OPTIONS = {"augment": "augmentation", "penalties": "penalty"}  # arguments of every variant, and folders of ganzoo
 
@@ -56,11 +56,12 @@ def _info(name: str) -> int:
     if shipped := {**configs(), **additions()}.get(name):
         print(read_text(shipped), end="")
         return 0
-    if Path(name).suffix in (".yaml", ".yml") and Path(name).is_file():
+    path = path_of(name)
+    if path.suffix in (".yaml", ".yml") and path.is_file():
         with user_errors():
-            print(read_text(Path(name)).rstrip())
+            print(read_text(path).rstrip())
         return 0
-    if Path(name).exists():
+    if path.exists():
         return _checkpoint(find_checkpoint(name))
     if name in pretrained():
         print(read_text(pretrained()[name] / "README.md"), end="")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from ganzoo.cli import VERBS
 from ganzoo.cli.errors import Arguments, UserError, number, user_errors
 from ganzoo.core.environment import PACKAGES, devices, version
 from ganzoo.core.limits import Size
-from ganzoo.core.text import printable, visible
+from ganzoo.core.text import printable, quoted, visible
 
 if TYPE_CHECKING:
     from ganzoo.data.inspection import FolderReport
@@ -39,7 +38,8 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     for device in devices():
         print(f"  {'device':<16}{device}")
     for name, extra in EXTRAS.items():
-        print(f"  {name:<16}{version(name) or f'not installed (optional): pip install ganzoo[{extra}]'}")
+        install = f'not installed (optional): pip install "ganzoo[{extra}]"'
+        print(f"  {name:<16}{version(name) or install}")
     return 0
 
 
@@ -82,10 +82,10 @@ def _check_folder(path: str, image_size: Size | None) -> int:
     if len(report.ranges) > 1 and not report.ranges.keys() <= {"uint8", "uint16"}:
         print("to train on it, put the images of each depth into a folder of its own")
         return 1
-    more = f" --data.image_size {shlex.quote(str(image_size))}" if image_size is not None else ""
+    more = f" --data.image_size {quoted(image_size)}" if image_size is not None else ""
     more += " --data.corrupt skip" if report.unusable else ""
-    more += "".join(f" --data.{name} {shlex.quote(value)}" for name, value in _settings(report).items())
-    print(f"train on it: python -m ganzoo fit --config dcgan/folder --data.path {shlex.quote(path)}{more}")
+    more += "".join(f" --data.{name} {quoted(value)}" for name, value in _settings(report).items())
+    print(f"train on it: python -m ganzoo fit --config dcgan/folder --data.path {quoted(path)}{more}")
     return 1 if report.unusable else 0
 
 

@@ -39,7 +39,7 @@ def load(text: str) -> Any:
     """Parses YAML text: a whole config, or the value of one option.
 
     Raises:
-        yaml.YAMLError: it is not YAML, or repeats a key, of which PyYAML would silently take the last.
+        yaml.YAMLError: it is not YAML, or repeats a key (PyYAML would silently keep the last value).
         UserError: it exceeds the limits above: a few nested aliases can expand to billions of values.
     """
     try:  # arguments that the locale's encoding cannot decode contain surrogates
@@ -75,7 +75,8 @@ def read(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or error
-        raise UserError(f"{path}{line} is not valid YAML: {one_line(problem)}; {EXAMPLE}") from error
+        kind = " is not valid YAML" if isinstance(error, yaml.YAMLError) else ""
+        raise UserError(f"{path}{line}{kind}: {one_line(problem)}; {EXAMPLE}") from error
     if not isinstance(config, dict):
         what = "is empty" if not config else f"contains a {type(config).__name__}, not options"
         raise UserError(f"{path} {what}; {EXAMPLE}")
@@ -98,8 +99,8 @@ def find_all(arguments: Sequence[str]) -> list[str]:
             configs.append(find_config(value if equals else next(rest, "")))
         else:
             others.append(argument)
-    trainings = set(shipped_trainings().values())
-    configs.sort(key=lambda path: path not in trainings)
+    trainings = {path.resolve() for path in shipped_trainings().values()}
+    configs.sort(key=lambda path: path.resolve() not in trainings)
     asks = [word for word in others if re.match(r"--model\.\w+\.help\b", word)]
     if asks and not configs and not any(re.match(r"--model(=|$)", word) for word in others):
         others = ["--model", "GAN", *others]  # any variant: all have these arguments

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
+import json
 from collections.abc import Sequence
 from inspect import signature
 
 from ganzoo.cli import VERBS
 from ganzoo.cli.errors import Arguments, user_errors
-from ganzoo.core.text import path_of, visible
+from ganzoo.core.text import path_of, quoted, visible
 
 DATA = ("image_size", "channels", "num_classes")  # arguments of the model that follow from the data
 
@@ -26,12 +26,12 @@ def main(verb: str, arguments: Sequence[str]) -> int:
 
         model = convert(path_of(options.file), out)
     given, name = model.hparams, type(model).__name__
-    size, folder = given["image_size"], shlex.quote(str(out))
+    size, folder = given["image_size"], quoted(out)
     classes = f", {given['num_classes']} classes" if given["num_classes"] else ""
     usual = signature(type(model)).parameters
     own = {k: v for k, v in given.items() if k not in DATA and (k not in usual or v != usual[k].default)}
     data = f" --data.image_size {size} --data.channels {given['channels']}" + " --data.labels true" * bool(classes)
-    settings = "".join(f" --model.{key} {shlex.quote(str(value))}" for key, value in own.items())
+    settings = "".join(f" --model.{key} {quoted(json.dumps(value))}" for key, value in own.items())
     print(
         f"{visible(out)}: {name}, {size}x{size}, {given['channels']} channels{classes}, sha256 {model.origin['sha256']}"
     )

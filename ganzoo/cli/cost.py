@@ -22,7 +22,8 @@ class Cost(NamedTuple):
     """The cost of one training step.
 
     Attributes:
-        seconds: median over the steps after the warm-up, without lazy terms unless they are due.
+        seconds: median over the steps after the warm-up; lazy terms, such as StyleGAN2's R1 in every 16th step, count
+            only in the steps in which they are due.
         memory: peak in bytes, with all lazy terms, of the GPU, or of the process if trained on a CPU; 0 if unknown.
         images: batch size.
     """

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 
 from ganzoo.cli.errors import Arguments, UserError, describe, number, user_errors
 from ganzoo.core.limits import Count, Size, sides
-from ganzoo.core.text import closest, path_of
+from ganzoo.core.text import closest, path_of, quoted
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
@@ -77,7 +76,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     gigabytes = sum(file.stat().st_size for file in options.out.glob("*.arrow")) / 1e9
     shards = "1 shard" if len(index.shards) == 1 else f"{len(index.shards):,} shards"
     print(f"{options.out}: {what}{classes}, in {shards}, {gigabytes:,.2f} GB")
-    print(f"train on it: python -m ganzoo fit --config dcgan/shards --data.path {shlex.quote(str(options.out))}")
+    print(f"train on it: python -m ganzoo fit --config dcgan/shards --data.path {quoted(options.out)}")
     return 0
 
 

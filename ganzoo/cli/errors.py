@@ -120,7 +120,7 @@ def mid_run(error: BaseException) -> str | None:
         error = error.__context__ or error
     kind, text = _original(error)
     for cause in (error, error.__cause__):
-        if isinstance(cause, OSError) and cause.errno in FULL:
+        if isinstance(cause, OSError) and cause.errno in FULL and not re.search(DISK, text):
             text = f"[Errno {cause.errno}] {text}"
     line = re.sub(r"\[enforce fail at \S+\] (\. |err == 0\. )?", "", one_line(text))
     if re.search(r"cannot be decoded|can be decoded|conditioned on metric|is damaged \(", text):

@@ -35,7 +35,8 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         "-n",
         type=number(Count),
         metavar="N",
-        help="number of fakes (default: 50,000 for Inception, 26,000 for Stacked MNIST, 2,500 for points, else 10,000)",
+        help="number of fakes (default: 50,000 for Inception, 26,000 for Stacked MNIST, 2,500 without an extractor, "
+        "else 10,000)",
     )
     parser.add_argument(
         "--split",
@@ -98,6 +99,7 @@ def _measure(options: Any) -> None:
         if checkpoint is not None:
             report.subject["file"] = checkpoint.name
         if is_first():
+            file = _record(options)  # another evaluation may have taken the name meanwhile
             file.parent.mkdir(parents=True, exist_ok=True)
             report.save(file)
             print(f"{_title(evaluation, checkpoint, options)}\n\n{report}\n")
@@ -120,7 +122,7 @@ def _prepare(options: Any) -> tuple[Evaluation, Path | None]:
 
 def _is_model(name: str) -> bool:
     """Whether a name is that of a run, a checkpoint or a trained model, rather than of pictures."""
-    path = Path(name)
+    path = path_of(name)
     if not path.exists() and name in pretrained():
         path = pretrained()[name]
     if not path.exists():
@@ -173,7 +175,7 @@ def _reals(name: str, options: Any) -> Any:
     """The path of a folder or array of real images, or the data of a config or a run."""
     from ganzoo.cli.parsing import data_of
 
-    path = Path(name)
+    path = path_of(name)
     if path.is_dir() and not (path / "config.yaml").is_file() or path.suffix.lower() in SETS:
         if options.split:
             raise UserError(f"{name} has no splits; leave --split out")
@@ -181,8 +183,10 @@ def _reals(name: str, options: Any) -> Any:
     if not path.exists() and path.suffix not in (".yaml", ".yml") and name not in configs():
         cure = "python -m ganzoo list shows the configs"
         raise UserError(f"no folder or config {name!r}{closest(name, configs(), cure)}")
+    from ganzoo.evaluation.processes import prepare
+
     data = data_of(path / "config.yaml" if path.is_dir() else find_config(name), options.trust)
-    data.prepare_data()
+    prepare(data)
     return data
 
 
@@ -220,7 +224,7 @@ def _record(options: Any) -> Path:
 
     file = options.json
     if file is None:
-        what = Path(options.what)
+        what = path_of(options.what)
         folder = what if (what / "config.yaml").is_file() else run_of(what) or Path()
         names = ("scores.json", *(f"scores-{i}.json" for i in range(2, 10_000)))
         file = next(folder / name for name in names if not (folder / name).exists())

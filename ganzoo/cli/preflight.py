@@ -56,7 +56,7 @@ REFUSED = {  # option of Lightning's `Trainer` -> its default, and why other val
     "model_registry": (None, "uploads checkpoints, which ganzoo does not support; leave it out"),
 }
 VALIDATION = {"check_val_every_n_epoch": (None, 1), "num_sanity_val_steps": (None, 0), "val_check_interval": (None,)}
-UNFIT: dict[type[Callback], str] = {  # callbacks that only work in Python, and why
+UNFIT: dict[type[Callback], str] = {  # callbacks that the command line refuses, and why
     BasePredictionWriter: PREDICT,
     BatchSizeFinder: "changes data.batch_size, so the run's config would be wrong; try sizes with fit --dry-run",
     ModelPruning: "needs functions and parameters, which a config cannot store; use it from Python",

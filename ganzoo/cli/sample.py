@@ -116,7 +116,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         try:
             written = write(parts, names, columns, options)
         except OSError as error:
-            raise UserError(f"--outdir {options.outdir}: {error.strerror}; choose another folder") from error
+            raise UserError(f"--outdir {options.outdir}: {error.strerror or error}; choose another folder") from error
     of_class = f", class {visible(model.class_names[label])}" if label is not None and model.class_names else ""
     of_class += " (which has no training images)" * (label in model.absent)
     seen = f"{int(model.images_seen):,} training images seen"
@@ -173,8 +173,8 @@ def _in_columns(model: Any, options: Any) -> bool:
 
 
 def class_columns(model: Any) -> int:
-    """Columns of a grid whose i-th image is of the i-th trained class, counted in turn: one class in each, for up to 20
-    classes."""
+    """Number of columns of a grid whose images cycle through the trained classes; for up to 20 classes, each column
+    shows one class."""
     classes = len(model.trained_labels())
     return classes * max(1, 8 // classes) if classes <= 20 else 10
 

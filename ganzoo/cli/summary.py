@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-
 from lightning.pytorch import Trainer
 
 from ganzoo.callbacks.checkpoints import Checkpoints
@@ -11,7 +9,7 @@ from ganzoo.callbacks.diagnostics import Diagnostics
 from ganzoo.callbacks.run_folder import RunFolder
 from ganzoo.callbacks.scores import Scores
 from ganzoo.core.arguments import variant_name
-from ganzoo.core.text import visible
+from ganzoo.core.text import quoted, visible
 from ganzoo.evaluation.record import Report
 
 CONTENTS = {
@@ -22,7 +20,7 @@ CONTENTS = {
     "mixing.png": "coarse styles of the left images with fine styles of the top images",
     "reals.png": "training images",
     "metrics.jsonl": "losses and scores",
-    "tensorboard": "losses, scores and pictures: tensorboard --logdir runs",
+    "tensorboard": "losses, scores and pictures: tensorboard --logdir {root}",
     "wandb": "losses, scores and pictures for wandb",
     "scores.json": "the final scores, and how they were measured",
     "checkpoints/last.ckpt": "the last state",
@@ -36,7 +34,8 @@ def summary(run: RunFolder, trainer: Trainer) -> str:
     """What `fit` prints at its end: state, files, alarms, scores and next commands."""
     state = "Stopped" if run.signal else "Done" if run.started else "Nothing to train: the run was already"
     full = _full(trainer)
-    lost = ", but the last state could not be saved: free some space, and resume with --ckpt_path last" if full else ""
+    cure = f"remove the cause, and resume with --ckpt_path {quoted(run.folder)}"
+    lost = f", but the last state could not be saved (see above): {cure}" if full else ""
     if not run.whole:
         lost = f", but {run.folder} was deleted during the training: its earlier files are lost"
     head = f"{state} at step {trainer.global_step:,}{lost}. In {run.folder}:"
@@ -51,13 +50,14 @@ def _contents(run: RunFolder) -> list[str]:
     found = {name: what for name, what in CONTENTS.items() if (run.folder / name).exists()}
     for path in sorted((run.folder / "checkpoints").glob("best-*.ckpt")):
         found[f"checkpoints/{path.name}"] = f"best checkpoint by {path.stem.removeprefix('best-')}"
-    return [f"  {name:<30}{what}" for name, what in found.items()]
+    root = quoted(run.folder.parent)
+    return [f"  {name:<30}{what.replace('{root}', root)}" for name, what in found.items()]
 
 
 def _next(run: RunFolder, trainer: Trainer, scored: bool) -> list[str]:
     """Commands to use the run."""
     model = trainer.lightning_module
-    folder, config = (shlex.quote(str(path)) for path in (run.folder, run.folder / "config.yaml"))
+    folder, config = (quoted(path) for path in (run.folder, run.folder / "config.yaml"))
     name = variant_name(type(model))
     own = "" if name.startswith("ganzoo.") else f" --variant {name}"
     of = "--seeds 0-63" if model.source_channels is None else "--source FOLDER"

@@ -50,7 +50,7 @@ from ganzoo.core.module import GANModule
 from ganzoo.core.player import parameters
 from ganzoo.core.signals import RESUMABLE, exit_on_terminate
 from ganzoo.core.strategy import GANStrategy
-from ganzoo.core.text import one_line, path_of, printable
+from ganzoo.core.text import one_line, path_of, printable, quoted
 
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, value: dumper.represent_data(value.value))  # `Timer` has one
 DRY = "--dry-run"
@@ -299,7 +299,7 @@ class GANCLI(LightningCLI):
         if (last := newest(self.run.checkpoints)) is None:
             return "; there is no checkpoint yet"
         cure = " and a lower learning rate, or let the run roll back: --checkpoint.rollbacks 3" if lower else ""
-        return f"; the last good state is {last}: resume with --ckpt_path {last}{cure}"
+        return f"; the last good state is {last}: resume with --ckpt_path {quoted(last)}{cure}"
 
     def _make_run(self) -> RunFolder:
         config = self.config

@@ -1,4 +1,4 @@
-"""What a config may name: configs import and call classes, so an untrusted one must not name any code it likes."""
+"""What a config may name: configs import and call classes, so an untrusted config must not name arbitrary code."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -35,8 +36,10 @@ def write(parts: Parts, names: Sequence[str], columns: int, options: Any) -> str
     single = {"grid": "grid.png", "npy": "samples.npy"}.get(kind)
     files = [folder / name for name in ([single] if single else [f"{name}{options.suffix}" for name in names])]
     read = {source.resolve() for source in options.source or []}
-    if not single and any(file.exists() and {file.resolve(), *file.resolve().parents} & read for file in files):
-        raise UserError(f"--outdir {folder} contains the pictures of --source; choose another folder")
+    for file in files:
+        beside = () if single else file.resolve().parents
+        if file.exists() and {file.resolve(), *beside} & read:
+            raise UserError(f"--outdir {folder} contains the pictures of --source; choose another folder")
     parts = _shown(chain([next(parts)], parts), len(names))  # nothing is written if the first batch fails
     folder.mkdir(parents=True, exist_ok=True)
     before = {file for beside in {file.parent for file in files} for file in beside.glob(f"*{options.suffix}")}
@@ -44,7 +47,8 @@ def write(parts: Parts, names: Sequence[str], columns: int, options: Any) -> str
     if kind == "npy":
         write_atomically(files[0], lambda file: _write_array(file, parts, len(names), options.depth))
     elif kind == "grid":
-        _grid(parts, columns, options.bands).save(files[0])
+        grid = _grid(parts, columns, options.bands)
+        write_atomically(files[0], partial(grid.save, format="png"))
     else:
         _write_each(files, parts, options.depth)
     what = files[0] if single else f"{folder}/{'*' if options.source else 'seed*'}{options.suffix}"
@@ -80,8 +84,11 @@ def _write_each(files: Sequence[Path], parts: Parts, depth: int) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             if tiff:
                 _write_tiff(file, image)
-            else:
-                (Image.fromarray(image[..., 0]) if wide else image).save(file)
+                continue
+            if wide and image.shape[2] > 1:
+                raise UserError(f"a PNG of 16 bits is grey, but these have {image.shape[2]} channels; use --format npy")
+            picture = Image.fromarray(image[..., 0]) if wide else image
+            write_atomically(file, partial(picture.save, format="png"))
 
 
 def _write_tiff(file: Path, image: Any) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shlex
+import subprocess
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -36,6 +38,11 @@ def path_of(name: str | os.PathLike[str]) -> Path:
     except UnicodeEncodeError:
         name = os.fsdecode(os.fspath(name).encode("utf-8", "surrogateescape"))
     return Path(name).expanduser()
+
+
+def quoted(argument: Any) -> str:
+    """An argument as this system's shell reads it, for printed commands."""
+    return subprocess.list2cmdline([str(argument)]) if os.name == "nt" else shlex.quote(str(argument))
 
 
 def one_line(text: Any) -> str:

@@ -42,11 +42,11 @@ def agreed(
         root: The folder.
         files: Of its pictures, by name.
         headers: Of the pictures to be used.
-        reading: With any range and depth.
+        reading: The settings; its range and depth are ignored.
         range: "type", "data" for the smallest and the largest value in all files, [lowest, highest], or None: "type"
             for unsigned integers of 8 or 16 bits, and an error for other values.
         corrupt: "skip" leaves out files that cannot be decoded, of those whose values are looked at.
-        key: Names of the settings "channels", "background" and "range" in messages.
+        key: Format of a setting's name in messages, such as "data.{}" or "data.source_{}".
 
     Raises:
         ValueError: The pictures have other channels than the reading, several depths, or values without a range; a

@@ -316,7 +316,7 @@ def find(root: Path) -> Tree:
         ValueError: It is a damaged or unsafe archive.
     """
     if not root.exists():
-        raise FileNotFoundError(f"There is no folder {root.absolute()}: check the path.")
+        raise FileNotFoundError(f"There is no folder or file {root.absolute()}: check the path.")
     if not is_archive(root) and not root.is_dir():
         raise NotADirectoryError(f"{root.absolute()} is a file: give the folder of the pictures, or a .zip of them.")
     files, folders = members(root) if is_archive(root) else _walk(root)

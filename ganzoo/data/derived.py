@@ -38,7 +38,7 @@ class _Derived(GANDataModule):
             raise ValueError(f"data is {data!r}; {type(self).__name__} needs a data module, such as Digits")
         self.data = data
         self.image_size, self.channels, self.num_classes = data.image_size, data.channels, data.num_classes
-        self.extractor, self.readings = data.extractor, data.readings
+        self.extractor, self.readings, self.classes, self.seen = data.extractor, data.readings, data.classes, data.seen
 
     def prepare_data(self) -> None:
         """Download missing files."""

@@ -207,8 +207,8 @@ class StoredImages(Images):
             if image is not None:
                 return i, image
         raise RuntimeError(
-            f"None of the {len(self)} pictures of this split can be decoded: check {self.pictures.names[0]} and the "
-            "others."
+            f"None of the {len(self)} pictures of this split can be decoded: check "
+            f"{self.pictures.names[self.members[0]]} and the others."
         )
 
 

@@ -219,9 +219,10 @@ class Loader(_Batches):
         if not len(data):
             raise ValueError("there are no training images: add images, or lower val_fraction if the data has one")
         if batch_size > len(data):
+            most = len(data) // world_size * world_size
             raise ValueError(
                 f"batch_size={batch_size} exceeds the {len(data)} training images, so an epoch would have no batch: "
-                f"lower batch_size to {len(data) // world_size * world_size} or less, or add images."
+                + (f"lower batch_size to {most} or less, or add images." if most else "add images.")
             )
         self.sampler = Shuffle(len(data), batch_size, seed, rank, world_size, same)  # Lightning calls its set_epoch
         super().__init__(data, self.sampler, num_workers)

@@ -19,7 +19,7 @@ from ganzoo.data.agreed import Range, agreed, summary
 from ganzoo.data.archive import File, name_of
 from ganzoo.data.base import GANDataModule, Split, Workers
 from ganzoo.data.datasets import Images, Jittered, Merged, Wrapped, combine, digest_files
-from ganzoo.data.decoding import Fit, Header, find, leave_out, readable, upright
+from ganzoo.data.decoding import Fit, Header, find, leave_out, listing, readable, upright
 from ganzoo.data.folder import FolderImages, FolderPictures, Store, StoredImages
 from ganzoo.data.labels import SPLITS, held_out, of_split, places
 from ganzoo.data.order import Repeated
@@ -94,8 +94,8 @@ class _Translation(GANDataModule):
         return found
 
     def agree(self, found: dict[str, Found]) -> None:
-        """Sets the readings of "image" and "source" from their pictures: {folder: ...}, one for both, or two in this
-        order."""
+        """Sets the readings of "image" and "source". `found` maps a folder to its pictures: one folder for both, or
+        that of the images and then that of the sources."""
         channels = {"image": self.channels, "source": self.source_channels}
         plain = [kind for kind in channels if channels[kind] in (1, 3)] or ["image"]  # on the background
         said: list[str] = []
@@ -350,7 +350,9 @@ def _match(folders: dict[str, Found], corrupt: str) -> dict[str, tuple[File, ...
             else:
                 bad[f"{path}/{mine[stem]}"] = "{}x{}, but its source is {}x{}".format(*seen.size, *source_seen.size)
     what = "files do not form pairs of the same name and aspect ratio"
-    leave_out(bad, len(targets) + len(sources), what, corrupt if pairs else "refuse")
+    if bad and not pairs:
+        raise ValueError(f"{what} in {path} and {source_path}: {listing(bad)}.\nRename or resize them.")
+    leave_out(bad, len(targets) + len(sources), what, corrupt)
     return pairs
 
 

@@ -163,7 +163,7 @@ def _load(file: Path, limit: int | None) -> np.ndarray | Rows:
     except Exception as error:  # numpy, zipfile and zlib raise many types on damaged files
         why = re.split(r"\. |\n", str(error))[0]  # without numpy's advice to unpickle it
         raise ValueError(f"{file.absolute()} cannot be read as an array: {why}; write it with numpy.save") from error
-    array, shape = array[:limit], array.shape
+    array, shape = (array[:limit] if array.ndim else array), array.shape
     last = array.ndim == 4 and not (shape[1] <= 4 and min(shape[2:]) > 4)
     if array.dtype not in (np.uint8, np.uint16) or not last or 0 in shape[1:]:
         raise ValueError(

@@ -184,7 +184,7 @@ def _premultiplied(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def squeezed(size: Size, channels: int) -> Mapping[str, Reading]:
-    """The reading of data that consists of squares, which are resampled to any shape; empty for squares, since these
-    are the same with every `fit`."""
+    """The reading of a data set of square pictures that are resampled to `size`; empty if `size` is square, too, since
+    every `fit` then gives the same result."""
     height, width = sides(size)
     return {} if height == width else {"image": Reading(size, channels, "squeeze")}

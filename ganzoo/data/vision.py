@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import socket
+import string
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
@@ -301,7 +302,9 @@ class LSUN(Divided):
         self.splits = {"train": [f"{category}_train"], "test": [f"{category}_val"]}
 
     def official(self, split: Split) -> Images:
-        for file in Path().glob("_cache_*"):
+        root = os.path.join(self.root, f"{self.splits[split][0]}_lmdb")
+        file = Path("_cache_" + "".join(c for c in root if c in string.ascii_letters))  # as torchvision names it
+        if file.is_file():
             with open_file(file) as keys:
                 try:
                     Keys(keys).load()

@@ -19,6 +19,7 @@ from ganzoo.data.reading import Reading
 from ganzoo.evaluation.choice import usual_count, usual_extractor, usual_split
 from ganzoo.evaluation.interfaces import Extractor
 from ganzoo.evaluation.measure import Evaluation
+from ganzoo.evaluation.processes import prepare
 from ganzoo.evaluation.record import Report
 from ganzoo.evaluation.sources import Fakes, Reals, Reference, check_images
 from ganzoo.evaluation.sweep import Progress
@@ -57,8 +58,8 @@ def evaluate(
         device: of the extractor; None for the model's device, or the CPU.
         progress: called with what is being read, the number of images done, and their total.
         truncation: of a model's latents, as in `sample`.
-        standing_statistics: determines the statistics of a model's batch norms by so many passes; the model keeps them:
-            see `take_standing_statistics`.
+        standing_statistics: number of passes that recompute the statistics of the model's batch norms, which the model
+            then keeps: see `take_standing_statistics`.
 
     Raises:
         ValueError: images are neither bytes nor finite floats in [-1, 1], floats appear to be in [0, 1], or a metric
@@ -68,7 +69,7 @@ def evaluate(
     sampling: dict[str, Any] = {"n": n, "truncation": truncation, "standing_statistics": standing_statistics}
     check(evaluate, {**sampling, "split": split, "seed": seed})
     if isinstance(reals, GANDataModule):
-        reals.prepare_data()
+        prepare(reals)
     asked: dict[str, Any] = {"split": split, "seed": seed, "extractor": extractor, "weights": weights}
     return assemble(fakes, reals, metrics, **sampling, **asked, device=device).run(progress)
 
@@ -94,8 +95,8 @@ def assemble(
 
     Args:
         resize: pixels per side, or [height, width], to which pictures in folders are cropped and resized; None for
-            their own size. With a model, or a data module, that knows how its pictures were read, they are read like
-            these; real pictures also with a model's size and channels.
+            their own size. If the model or the data module knows how its pictures were read, given pictures are read in
+            the same way; real pictures for a model also get its size and channels.
     """
     model = fakes if isinstance(fakes, GANModule) else None
     if model is None and n is not None:
@@ -113,6 +114,9 @@ def assemble(
         like = reference.sets["real"] if reference else None
         n = n or usual_count(_extractor_name(extractor, reference))
         source: Fakes | Reals = Fakes(model, n, seed, like, truncation, standing_statistics)
+        classes = None if reference is None else getattr(reference.data, "num_classes", None)
+        if source.translates and source.num_classes is not None and classes is not None:
+            source.num_classes = classes  # its labels may lack the last ones
     else:
         like = readings.of(reals).get("image")
         check_images(images := _images(fakes, resize, "fakes", like), "the fakes")

@@ -36,12 +36,13 @@ USUAL = ("fid", "is", "kid", "pr", "dc", "memorisation", "accuracy")  # for data
 
 
 def usual_extractor(channels: int) -> str | None:
-    """Default extractor of images that specify none; None for points."""
+    """Default extractor of images that specify none; None unless they are grey or colour."""
     return {1: "inception-grey", 3: "inception"}.get(channels)
 
 
 def usual_count(extractor: str | None) -> int:
-    """Default number of fakes: 50,000 with Inception, 26,000 for Stacked MNIST, 2,500 points, otherwise 10,000."""
+    """Default number of fakes: 50,000 with Inception, 26,000 for Stacked MNIST, 2,500 without an extractor, as for
+    points, otherwise 10,000."""
     if extractor is None:
         return 2_500
     return 50_000 if "inception" in extractor else 26_000 if extractor.endswith("stacked") else 10_000

@@ -51,7 +51,8 @@ def _missing(reports: Mapping[Path, Report], found: Mapping[Path, Score]) -> str
 
 
 def _differences(scores: list[Score]) -> str:
-    """Fields in which protocols differ from the first; of several values, the last is named."""
+    """Fields in which other protocols differ from the first; if several differ in one field, only the last of their
+    values is named."""
     first, *others = scores
     apart = {key: pair for other in others for key, pair in difference(first.protocol, other.protocol).items()}
     return "; ".join(f"{key} differs ({_short(key, a)} and {_short(key, b)})" for key, (a, b) in apart.items())

@@ -88,7 +88,7 @@ class Equivariance(Metric):
         """Sums of square errors and numbers of values, [N, 2] float64, of a block, for the uniform numbers `draws`
         [N, moves, 2]."""
         still = model.moved(z, given, torch.eye(3, device=z.device).expand(len(z), 3, 3))
-        device = "cpu" if z.device.type == "mps" else z.device  # which has no float64
+        device = "cpu" if z.device.type == "mps" else z.device  # MPS has no float64
         found = torch.zeros(len(z), 2, dtype=torch.float64, device=device)
         for draw in draws.unbind(1):
             moves = [self.move(u, v, *still.shape[2:]) for u, v in draw.tolist()]

@@ -78,6 +78,11 @@ def first_before_others(do: Callable[[], T]) -> T:
         return do() if result is None else result
 
 
+def prepare(data: Any) -> None:
+    """Downloads missing files of a data module: one process, before the others find them."""
+    first_before_others(lambda: (data.prepare_data(),))
+
+
 def gather(outputs: Outputs) -> list[Outputs]:
     """Blocks of all processes, in order of rank; all have the same size."""
     world = rank_and_world()[1]

@@ -38,7 +38,8 @@ class Source(ABC):
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """How a model's images are sampled, for protocols; without standing statistics as before there were any."""
+        """How a model's images are sampled, for protocols. Without standing statistics the key is absent, so that
+        records from before this option stay comparable."""
         passes = self.standing_statistics
         return {"truncation": self.truncation, **({"standing_statistics": passes} if passes else {})}
 
@@ -71,8 +72,8 @@ class Fakes(Source):
         reals: for a conditional model, the data set from whose labels each fake's class is drawn (uniform classes if it
             has none); for a translator, the data set whose sources are translated in order.
         truncation: of the latents; None: none.
-        standing_statistics: replaces the statistics of the model's batch norms, by so many passes of
-            `model.take_standing_statistics`.
+        standing_statistics: number of passes of `model.take_standing_statistics`, which replaces the statistics of the
+            model's batch norms.
 
     Attributes:
         uniform: whether classes are drawn uniformly, since the reals have no labels.

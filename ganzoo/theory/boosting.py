@@ -20,7 +20,7 @@ class Boosted(NamedTuple):
 
     losses: list[float]  # of the classifier on held-out digits, per round
     reals: Tensor  # [n, 1, 8, 8] of -1 and 1, as are the fantasies
-    fantasies: dict[int, Tensor]  # after so many rounds
+    fantasies: dict[int, Tensor]  # number of completed rounds -> samples of the field
     adversaries: dict[int, float]  # held-out loss of a stronger classifier, with 20 units
 
 
