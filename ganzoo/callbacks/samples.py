@@ -115,9 +115,7 @@ class Samples(BatchEndCallback):
         frames = sorted((self.folder / "samples").glob("*.png"))
         if self.video_fps and len(frames) > 1:
             with warn_on_oserror(video):
-                partial = video.with_suffix(".partial.mp4")
-                write_video(partial, frames, self.video_fps)
-                partial.replace(video)
+                write_atomically(video, lambda file: write_video(file, frames, self.video_fps))
                 log_video(trainer, "video", video, lambda: animation(frames, self.video_fps))
 
     def _draw(self, trainer: Trainer, model: Any) -> None:

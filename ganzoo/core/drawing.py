@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -111,11 +112,11 @@ def _plane(points: Tensor, size: int = 512, limit: float = 1.1) -> Image.Image:
     return Image.fromarray(canvas.numpy())
 
 
-def write_video(path: Path, frames: Sequence[Path], fps: int) -> None:
-    """Encode PNG files of one size, in order, as an H.264 video; the last frame is held for two seconds."""
+def write_video(file: BinaryIO, frames: Sequence[Path], fps: int) -> None:
+    """Encode PNG files of one size, in order, as an H.264 video in MP4; the last frame is held for two seconds."""
     import av
 
-    with av.open(str(path), "w") as video:
+    with av.open(file, "w", format="mp4") as video:
         first = np.asarray(Image.open(frames[0]).convert("RGB"))
         height, width = (length - length % 2 for length in first.shape[:2])  # the codec needs even sizes
         stream = video.add_stream("libx264", rate=fps, options={"crf": "18"})

@@ -27,6 +27,7 @@ from PIL import Image
 import ganzoo
 from ganzoo.checkpoint.pretrained import load, save_pretrained
 from ganzoo.cli import VERBS, main
+from ganzoo.cli.config import find_all
 from ganzoo.cli.errors import describe
 from ganzoo.cli.paths import configs
 from ganzoo.core.drawing import picture, to_pil
@@ -956,3 +957,12 @@ def test_checks_of_a_folder_without_a_readable_image_names_no_training(tmp_path,
     assert main(["checks", "--data", str(tmp_path)]) == 1
     out = capsys.readouterr().out
     assert "nothing to train on" in out and "train on it:" not in out
+
+
+def test_shipped_configs_come_before_the_user_s_in_any_form(tmp_path, monkeypatch):
+    mine, shipped = tmp_path / "mine.yaml", configs()["dcgan/digits"]
+    mine.write_text("trainer: {max_steps: 1}")
+    monkeypatch.chdir(shipped.parents[1])
+    for name in ("dcgan/digits", "dcgan/digits.yaml", str(shipped)):
+        found = find_all(["--config", str(mine), "--config", name])
+        assert [Path(path).resolve() for path in found[1::2]] == [shipped.resolve(), mine.resolve()]

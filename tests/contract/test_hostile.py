@@ -156,5 +156,6 @@ def test_lsun_refuses_a_malicious_key_cache(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="_cache_databedroomtrainlmdb is not a list of LSUN keys"):
         LSUN().make_dataset("train")
     file.write_bytes(pickle.dumps([b"a", b"b"]))
+    Path("_cache_of_another_program").mkdir()
     with pytest.raises(RuntimeError, match="LSUN was not found"):
         LSUN().make_dataset("train")

@@ -22,8 +22,9 @@ from ganzoo.cli import main
 from ganzoo.core.drawing import above, picture, to_pil
 from ganzoo.core.pixels import to_float, to_uint8
 from ganzoo.core.random import mix
-from ganzoo.data import ImageFolder
+from ganzoo.data import ImageFolder, Tones
 from ganzoo.data.reading import Reading
+from ganzoo.evaluation.assemble import assemble
 from ganzoo.evaluation.perceptual import Walker
 from ganzoo.evaluation.sources import Fakes
 from ganzoo.testing import fit
@@ -285,3 +286,26 @@ def test_a_folder_with_other_pictures_is_reported(capsys):
     assert run("sample weights -n 1", capsys).endswith(": samples/grid.png; samples had 7 other pictures before\n")
     run("sample weights -n 1 --outdir other", capsys)
     assert run("sample weights -n 1 --outdir other", capsys).endswith(": other/grid.png, replaced\n")
+
+
+def test_a_grid_does_not_replace_its_source(translator, capsys):
+    pictures(["grid.png"], root="samples")
+    before = Path("samples/grid.png").read_bytes()
+    refused("sample weights --source samples/grid.png", capsys, "--outdir samples contains the pictures of --source")
+    assert Path("samples/grid.png").read_bytes() == before
+
+
+def test_weights_may_be_in_the_home_folder(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    save_pretrained(small(), "~/mine")
+    assert (tmp_path / "mine" / "model.safetensors").exists() and not Path("~").exists()
+    assert type(ganzoo.load("~/mine")) is ganzoo.CGAN
+    assert "CGAN" in run("info '~/mine'", capsys)
+
+
+def test_labels_of_translations_are_the_data_s():
+    """The held-out images may lack the last ones."""
+    data = Tones("dark", "light", image_size=32)
+    model = ganzoo.Pix2Pix(source_channels=3, channels=3, image_size=32, width=4)
+    assert assemble(model, data, ["fid"], n=10, split="val", extractor="emoji-tone").fakes.num_classes == 6

@@ -171,6 +171,8 @@ def test_bad_batch_sizes_are_refused() -> None:
         Loader(Numbers(), 8, world_size=3)
     with pytest.raises(ValueError, match="exceeds the 23 training images.*lower batch_size to 22"):
         Loader(Numbers(), 24, world_size=2)
+    with pytest.raises(ValueError, match="would have no batch: add images"):
+        Loader(Numbers(), 24, world_size=24)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

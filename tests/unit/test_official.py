@@ -109,6 +109,14 @@ def test_arguments_follow_from_the_networks(arguments):
     assert all(weight.equal(weights[key]) for key, weight in before.state_dict().items())
 
 
+@pytest.mark.parametrize("tag", [tag for name, tag in TAGS if name == "r3gan"])
+def test_the_printed_command_has_null_for_none(tag, capsys):
+    write(Path("theirs.pkl"), content("r3gan", tag))
+    assert main(["convert", "theirs.pkl", "ours"]) == 0
+    command = capsys.readouterr().out.splitlines()[-1]
+    assert "None" not in command and (ganzoo.load("ours").hparams["group_size"] is None) == ("null" in command)
+
+
 def test_the_printed_command_trains_further(capsys):
     write(Path("theirs.pkl"), content("stylegan2", "cond"))
     for i in range(5):

@@ -133,7 +133,8 @@ def test_a_grid_shows_each_image_enlarged():
 def test_a_video_of_odd_size_is_cropped_to_an_even_size(tmp_path):
     for i in range(3):
         Image.new("L", (33, 21), 80 * i).save(tmp_path / f"{i}.png")
-    write_video(tmp_path / "video.mp4", sorted(tmp_path.glob("*.png")), fps=2)
+    with (tmp_path / "video.mp4").open("wb") as file:
+        write_video(file, sorted(tmp_path.glob("*.png")), fps=2)
     with av.open(str(tmp_path / "video.mp4")) as video:
         assert (video.streams.video[0].width, video.streams.video[0].height) == (32, 20)
 
@@ -191,3 +192,33 @@ def test_the_progress_line_is_formatted():
     assert line == "step 100/400 · 0:30 left · D 1.00 · G 2.00 · 6,400 images · 640/s"
     assert [short(n) for n in (9999, 123_456, 12_345_678)] == ["9,999", "123k", "12.3M"]
     assert clock(3723) == "1:02:03"
+
+
+def test_grids_after_the_step_of_a_resumed_run_are_removed(tmp_path):
+    """They would be in its video."""
+    whole = fit(ganzoo.DCGAN(**TINY), steps=4, callbacks=[Samples(every_n_steps=2)], default_root_dir=tmp_path)
+    whole.save_checkpoint(tmp_path / "4.ckpt")
+    (tmp_path / "samples" / "00000006.png").write_bytes((tmp_path / "samples" / "00000004.png").read_bytes())
+    more = {"steps": 5, "ckpt_path": str(tmp_path / "4.ckpt"), "default_root_dir": tmp_path}
+    fit(ganzoo.DCGAN(**TINY), callbacks=[Samples(every_n_steps=2, video_fps=0)], **more)
+    steps = sorted(int(path.stem) for path in (tmp_path / "samples").iterdir())
+    assert steps == [0, 2, 4, 5]
+
+
+def test_a_run_that_continues_another_draws_its_own_reals(tmp_path):
+    first = fit(ganzoo.DCGAN(**TINY), steps=2, default_root_dir=tmp_path)
+    first.save_checkpoint(tmp_path / "2.ckpt")
+    more = {"steps": 4, "ckpt_path": str(tmp_path / "2.ckpt"), "default_root_dir": tmp_path / "new"}
+    fit(ganzoo.DCGAN(**TINY), callbacks=[Samples(video_fps=0)], **more)
+    assert (tmp_path / "new" / "reals.png").exists()
+
+
+def test_a_video_that_cannot_be_finished_is_not_left_behind(tmp_path, monkeypatch, capsys):
+    def broken(file, frames, fps):
+        file.write(b"half")
+        raise OSError("disk")
+
+    monkeypatch.setattr("ganzoo.callbacks.samples.write_video", broken)
+    fit(ganzoo.DCGAN(**TINY), steps=2, callbacks=[Samples(every_n_steps=1)], default_root_dir=tmp_path)
+    assert "samples.mp4 was not written: disk" in capsys.readouterr().err
+    assert not [path for path in tmp_path.iterdir() if "mp4" in path.name]

@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 import ganzoo
+from ganzoo.callbacks.run_folder import RunLog
 from ganzoo.callbacks.scores import FID, KID, InceptionScore, Scores
 from ganzoo.checkpoint.pretrained import load
 from ganzoo.core.atomic import keep_until
@@ -254,6 +255,9 @@ def test_nan_scores_are_recorded_and_never_best(tmp_path):
     assert math.isnan(trainer.callback_metrics[scores.evaluation.names["fid"]])
     values = history(tmp_path)
     assert values[2] is not None and values[4] is values[6] is None
+    log = RunLog(tmp_path)
+    log.log_metrics({"fid": math.nan, "D/loss": 0.5}, step=3)
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 3, "fid": null, "D/loss": 0.5}\n'
     assert torch.load(tmp_path / "checkpoints" / "best-fid.ckpt", weights_only=True)["global_step"] == 2
     assert math.isnan(Report.load(tmp_path / "scores.json").scores[0].value)
 
