@@ -273,7 +273,7 @@ EXPERIMENTS = {
         final,
         note="Part of the paper's grid, on digits instead of MNIST, 3,000 batches of 64. Arm names end in "
         "nLayerG/nLayerD. All arms have 100 latents, widths of 400 and 256 and no averaged generator. Each has one "
-        "optimizer: EBGAN Adam with lr 1e-3; GAN SGD with lr 0.01, that of the best of twelve runs in the paper.",
+        "optimizer: EBGAN Adam with lr 1e-3; GAN SGD with lr 0.01, the optimizer of the best GAN in the paper's grid.",
     ),
     "edges": Experiment(
         "Edges to digits with four objectives",
@@ -315,7 +315,7 @@ EXPERIMENTS = {
         seeds=1,
         limit=7200,
         note="Networks of four layers of 512 units, a penalty of 0.1, five critic updates and lr 1e-4, as in the "
-        "authors' code; 12,000 updates of G: the authors' 100,000 would take nine hours of one core. "
+        "authors' code; 12,000 updates of G, more than an hour of one core: the authors' 100,000 would take nine. "
         "`high_quality_10000` is the share after 10,000 of the 60,000 batches.",
     ),
     "rules_ring": Experiment(
@@ -376,7 +376,7 @@ EXPERIMENTS = {
         "number of batches, so that each trains for five minutes of one core; `CPU s` includes scores and "
         "evaluations. `fid` is against the images trained on, `fid_628` against all 628, `held_out_fid` against "
         "93 test portraits, whose roles are new (FID between training and test portraits: 65); 5,000 fakes each. "
-        "`copying` is above 0.5 in part because held-out portraits have other roles. One seed: over three seeds "
+        "Where `copying` is above 0.5, this is in part because held-out portraits have other roles. One seed: over three seeds "
         "FID of such runs has a standard deviation of 2 (WGANGP) and 3 to 6 (DCGAN), so smaller differences are "
         "noise. ADA and APA have a controlled p with a ramp of 100,000 images for DCGAN; p is fixed at 0.2 for "
         "WGANGP, whose critic has no logits.",
@@ -450,7 +450,7 @@ EXPERIMENTS = {
         },
         ("correlation", "fid"),
         (
-            Claim("the critic's distance falls as FID falls", lambda found: found["WGAN"]["correlation"] > 0.5),
+            Claim("the critic's distance falls as FID falls (a correlation above 0.5)", lambda found: found["WGAN"]["correlation"] > 0.5),
             Claim(
                 "it is correlated with FID more strongly than GAN's estimate of the Jensen-Shannon divergence",
                 strength_in_order("correlation", "WGAN", "DCGAN"),

@@ -1,4 +1,4 @@
-"""What style mixing moves in portraits: by layer, the share of the colours that come from the image with fine styles.
+"""What style mixing moves in portraits: for each layer, how much of the colours comes from the image with fine styles.
 
 python -m tests.campaigns.mixing STYLEGAN2 --out .github/pictures/mixing.png
 

@@ -50,7 +50,7 @@ _shipping = Lock()  # an evaluation sets torch's global state
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m tests.campaigns.pretrain", description=__doc__)
     parser.add_argument(
-        "configs", nargs="*", default=MODELS, help="config names or files (default: all shipped models)"
+        "configs", nargs="*", default=MODELS, help="config names or files (default: those of pretrain_models.py)"
     )
     parser.add_argument(
         "--out", type=Path, default=ganzoo.PRETRAINED, metavar="DIR", help="output folder, with a subfolder per model"

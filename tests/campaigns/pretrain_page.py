@@ -175,7 +175,7 @@ def page(records: Mapping[str, Record]) -> str:
         'a part was not measured. Weights: of the generator; "whole": of both networks.',
         "",
         "```bash",
-        "python -m tests.campaigns.pretrain --jobs 2         # searches, trains and writes missing and outdated models",
+        "python -m tests.campaigns.pretrain --jobs 2         # missing and outdated models of pretrain_models.py",
         "python -m tests.campaigns.pretrain dcgan/digits     # one of them",
         "python -m tests.campaigns.pretrain --page           # writes this page, the cards and the picture",
         "```",
