@@ -5,15 +5,48 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ganzoo.cli.errors import Arguments, UserError, describe, number, user_errors
 from ganzoo.core.limits import Count, Size, sides
 from ganzoo.core.text import closest, path_of, quoted
 
+if TYPE_CHECKING:
+    from ganzoo.data.shards import Index
+
 
 def main(verb: str, arguments: Sequence[str]) -> int:
     if arguments and not arguments[0].startswith("-") and arguments[0] != "prepare":
         raise UserError(f"no command data {arguments[0]!r}{closest(arguments[0], ['prepare'], 'use data prepare')}")
+    options = _parser(verb).parse_args(arguments[1:] if arguments[:1] == ["prepare"] else arguments)
+
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+    from ganzoo.callbacks.base import Bar
+    from ganzoo.data.prepare import prepare
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    try:
+        with user_errors(), Bar(*columns) as bar:
+            task = bar.add_task("pictures", total=None)
+            settings = {key: value for key, value in vars(options).items() if key not in ("folder", "out")}
+            index = prepare(
+                options.folder,
+                options.out,
+                **settings,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+    except UserError as error:
+        raise UserError(_options(describe(error))) from error
+    except KeyboardInterrupt:
+        print("ganzoo: run the same command again to continue", file=sys.stderr)
+        raise
+    _report(index, options.out)
+    return 0
+
+
+def _parser(verb: str) -> Arguments:
     parser = Arguments(
         f"{verb} prepare",
         "Writes a folder of pictures as shards, for data larger than memory. If interrupted, the same command "
@@ -45,39 +78,20 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--jobs", type=number(Count), default=os.cpu_count() or 1, metavar="N", help="decoding processes"
     )
-    options = parser.parse_args(arguments[1:] if arguments[:1] == ["prepare"] else arguments)
+    return parser
 
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-    from ganzoo.callbacks.base import Bar
-    from ganzoo.data.prepare import prepare
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    try:
-        with user_errors(), Bar(*columns) as bar:
-            task = bar.add_task("pictures", total=None)
-            settings = {key: value for key, value in vars(options).items() if key not in ("folder", "out")}
-            index = prepare(
-                options.folder,
-                options.out,
-                **settings,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
-            )
-    except UserError as error:
-        raise UserError(_options(describe(error))) from error
-    except KeyboardInterrupt:
-        print("ganzoo: run the same command again to continue", file=sys.stderr)
-        raise
+def _report(index: Index, out: Path) -> None:
+    """Prints what was written, and how to train on it."""
     assert index.shards is not None
     n, (height, width) = sum(entry.images for entry in index.shards), sides(index.image_size)
     kinds = {1: "grey pictures", 3: "colour pictures"}
     what = f"{n:,} {kinds.get(index.channels, f'pictures with {index.channels} channels')} of {width}x{height}"
     classes = f", {len(index.classes)} classes" if index.classes else ""
-    gigabytes = sum(file.stat().st_size for file in options.out.glob("*.arrow")) / 1e9
+    gigabytes = sum(file.stat().st_size for file in out.glob("*.arrow")) / 1e9
     shards = "1 shard" if len(index.shards) == 1 else f"{len(index.shards):,} shards"
-    print(f"{options.out}: {what}{classes}, in {shards}, {gigabytes:,.2f} GB")
-    print(f"train on it: python -m ganzoo fit --config dcgan/shards --data.path {quoted(options.out)}")
-    return 0
+    print(f"{out}: {what}{classes}, in {shards}, {gigabytes:,.2f} GB")
+    print(f"train on it: python -m ganzoo fit --config dcgan/shards --data.path {quoted(out)}")
 
 
 def _options(message: str) -> str:

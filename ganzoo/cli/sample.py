@@ -29,6 +29,46 @@ PIXELS = 2**19  # in a batch
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
+    options = _parser(verb).parse_args(arguments)
+    seeds = _seeds(options.seeds, options.n)
+    path = find_checkpoint(options.checkpoint)
+    with user_errors():
+        variant = import_variant(options.variant)
+
+        from ganzoo.checkpoint.pretrained import load
+
+        model = load(path, variant)
+        label = None if options.label is None else _label(model, options.label)
+        _check(model, options.source, options.direction)
+        options.bands = _bands(options, _out_channels(model, options.direction))
+        options.suffix = suffix(options, _out_channels(model, options.direction))
+        check_device(options.device)
+        sources = _sources(options.source, options.n) if options.source else None
+        if seeds is None:
+            seeds = list(range(_usual(model, options) if sources is None else len(sources)))
+        if sources is not None and len(sources) != len(seeds):
+            raise UserError(f"{len(sources)} pictures in --source, but {len(seeds)} seeds; give one seed per picture")
+        if options.format == "grid":
+            _check_grid(model, len(seeds))
+        columns = class_columns(model) if _in_columns(model, options) else max(1, round(len(seeds) ** 0.5))
+        names = [f"seed{seed:06d}" for seed in seeds] if sources is None else list(sources)
+        files = None if sources is None else list(sources.values())
+        model.to(options.device)
+        if options.standing_statistics is not None:
+            model.take_standing_statistics(options.standing_statistics, truncation=options.truncation)
+        parts = _parts(model, seeds, _labels(model, options, label, len(seeds)), files, options)
+        try:
+            written = write(parts, names, columns, options)
+        except OSError as error:
+            raise UserError(f"--outdir {options.outdir}: {error.strerror or error}; choose another folder") from error
+    of_class = f", class {visible(model.class_names[label])}" if label is not None and model.class_names else ""
+    of_class += " (which has no training images)" * (label in model.absent)
+    seen = f"{int(model.images_seen):,} training images seen"
+    print(f"{len(seeds)} images of {type(model).__name__}{of_class} ({seen}): {written}")
+    return 0
+
+
+def _parser(verb: str) -> Arguments:
     parser = Arguments(
         verb, VERBS[verb].help, "checkpoint [--seeds 0,1,4-6] [--class CLASS] [--source PATH ...] [options]"
     )
@@ -85,43 +125,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps (default: cpu)")
     parser.add_argument("--variant", metavar="my_file.MyGAN", help="the class of your own variant, for its checkpoint")
-    options = parser.parse_args(arguments)
-    seeds = _seeds(options.seeds, options.n)
-    path = find_checkpoint(options.checkpoint)
-    with user_errors():
-        variant = import_variant(options.variant)
-
-        from ganzoo.checkpoint.pretrained import load
-
-        model = load(path, variant)
-        label = None if options.label is None else _label(model, options.label)
-        _check(model, options.source, options.direction)
-        options.bands = _bands(options, _out_channels(model, options.direction))
-        options.suffix = suffix(options, _out_channels(model, options.direction))
-        check_device(options.device)
-        sources = _sources(options.source, options.n) if options.source else None
-        if seeds is None:
-            seeds = list(range(_usual(model, options) if sources is None else len(sources)))
-        if sources is not None and len(sources) != len(seeds):
-            raise UserError(f"{len(sources)} pictures in --source, but {len(seeds)} seeds; give one seed per picture")
-        if options.format == "grid":
-            _check_grid(model, len(seeds))
-        columns = class_columns(model) if _in_columns(model, options) else max(1, round(len(seeds) ** 0.5))
-        names = [f"seed{seed:06d}" for seed in seeds] if sources is None else list(sources)
-        files = None if sources is None else list(sources.values())
-        model.to(options.device)
-        if options.standing_statistics is not None:
-            model.take_standing_statistics(options.standing_statistics, truncation=options.truncation)
-        parts = _parts(model, seeds, _labels(model, options, label, len(seeds)), files, options)
-        try:
-            written = write(parts, names, columns, options)
-        except OSError as error:
-            raise UserError(f"--outdir {options.outdir}: {error.strerror or error}; choose another folder") from error
-    of_class = f", class {visible(model.class_names[label])}" if label is not None and model.class_names else ""
-    of_class += " (which has no training images)" * (label in model.absent)
-    seen = f"{int(model.images_seen):,} training images seen"
-    print(f"{len(seeds)} images of {type(model).__name__}{of_class} ({seen}): {written}")
-    return 0
+    return parser
 
 
 def _label(model: Any, text: str) -> int:

@@ -96,7 +96,6 @@ def prepare(
     per_shard = max(1, SHARD // int(np.prod(index.shape)))
     parts = [pictures[start : start + per_shard] for start in range(0, len(names), per_shard)]
     sources = [_source(index, part, split_folders(names), listed) for part in parts]
-    entries: dict[int, Entry] = {}
     done = 0
 
     def advance(n: int) -> None:
@@ -105,6 +104,39 @@ def prepare(
         if progress is not None:
             progress(done, len(names))
 
+    entries = _write_shards(target, index, parts, sources, known, corrupt, jobs, advance)
+    files = {shard_file(target, number) for number in range(len(parts))}
+    for file in set(target.glob("shard-*.arrow")) - files:  # left from a folder with more pictures
+        file.unlink()
+    index = index._replace(shards=[entries[number] for number in range(len(parts))])
+    _write_index(target, index)
+    return index
+
+
+def _write_shards(
+    target: Path,
+    index: Index,
+    parts: list[list[_Picture]],
+    sources: list[str],
+    known: dict[int, Entry],
+    corrupt: str,
+    jobs: int,
+    advance: Callable[[int], None],
+) -> dict[int, Entry]:
+    """Writes the shards that are missing or out of date, and returns the entries of all, by number.
+
+    Args:
+        target: Their folder.
+        index: Their settings.
+        parts: The pictures of each shard.
+        sources: What each shard was made of, see `_source`.
+        known: Entries of an earlier index.
+        corrupt: As in `prepare`.
+        jobs: As in `prepare`.
+        advance: Called with numbers of pictures that are done.
+    """
+    entries: dict[int, Entry] = {}
+    total = sum(map(len, parts))
     for number, part in enumerate(parts):
         entry = _finished(shard_file(target, number), index, sources[number])
         if entry is None or known.get(number, entry) != entry or corrupt == "refuse" and entry.images < len(part):
@@ -123,18 +155,13 @@ def prepare(
             made.append(block)
             bad |= block.bad
             if corrupt == "refuse":
-                leave_out(bad, len(names), UNREADABLE, corrupt)
+                leave_out(bad, total, UNREADABLE, corrupt)
             advance(block.n)
         write_atomically(file, partial(_write, index=index, blocks=made, source=sources[number]))
-        entries[number] = Shard(file, index.shape, labels).entry()
-    leave_out(bad, len(names), UNREADABLE, corrupt)
+        entries[number] = Shard(file, index.shape, bool(index.classes)).entry()
+    leave_out(bad, total, UNREADABLE, corrupt)
 
-    files = {shard_file(target, number) for number in range(len(parts))}
-    for file in set(target.glob("shard-*.arrow")) - files:  # left from a folder with more pictures
-        file.unlink()
-    index = index._replace(shards=[entries[number] for number in range(len(parts))])
-    _write_index(target, index)
-    return index
+    return entries
 
 
 def _own_size(root: Path, sizes: dict[str, tuple[int, int]]) -> tuple[int, int]:

@@ -28,10 +28,10 @@ class ProjectionGAN(GANModule):
         channels: of the image.
         num_classes: number of labels.
         z_dim: size of the latent, standard normal.
-        width: feature maps: a quarter of G's and half of D's at 32x32; at 64x64 and more the smallest number, 1024 =
-            16 `width` being the largest.
+        width: unit of the feature maps: up to 32x32, all layers of G have 4 and of D 2 times as many; above, G's have 1
+            (at 64x64: 2) to 16 times as many, and D's 1 to 16.
         n_critic: batches, each with one discriminator update, per generator update.
-        optimizer: the paper's Adam.
+        optimizer: the paper's Adam. Its rate falls linearly to 0 in configs/projectiongan/cifar10.yaml.
         **game: see `GANModule`.
     """
 

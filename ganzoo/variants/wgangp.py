@@ -38,7 +38,8 @@ class WGANGP(GANModule):
         width: feature maps of DCGAN's convolutions at half the image's size, of all residual blocks, or hidden units of
             the MLP.
         architecture: "dcgan"; "resnet", the residual networks for CIFAR-10 (table 3), whose critic has no norm; or
-            "mlp" with four linear layers.
+            "mlp" with four linear layers. For "resnet" the paper has a width of 128 and a rate of 2e-4 that falls
+            linearly to 0, as configs/wgangp/cifar10.yaml.
         norm: of DCGAN's critic: "layer", which the paper recommends instead of batch norm, or "none".
         resize: G of "dcgan" doubles sizes by repeating pixels before 3x3 convolutions, instead of fractionally-strided
             ones, which leave speckles (Odena et al. 2016, https://doi.org/10.23915/distill.00003).

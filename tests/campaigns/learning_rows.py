@@ -376,10 +376,10 @@ EXPERIMENTS = {
         "number of batches, so that each trains for five minutes of one core; `CPU s` includes scores and "
         "evaluations. `fid` is against the images trained on, `fid_628` against all 628, `held_out_fid` against "
         "93 test portraits, whose roles are new (FID between training and test portraits: 65); 5,000 fakes each. "
-        "Where `copying` is above 0.5, this is in part because held-out portraits have other roles. One seed: over three seeds "
-        "FID of such runs has a standard deviation of 2 (WGANGP) and 3 to 6 (DCGAN), so smaller differences are "
-        "noise. ADA and APA have a controlled p with a ramp of 100,000 images for DCGAN; p is fixed at 0.2 for "
-        "WGANGP, whose critic has no logits.",
+        "Where `copying` is above 0.5, this is in part because held-out portraits have other roles. One seed: over "
+        "three seeds FID of such runs has a standard deviation of 2 (WGANGP) and 3 to 6 (DCGAN), so smaller "
+        "differences are noise. ADA and APA have a controlled p with a ramp of 100,000 images for DCGAN; p is fixed "
+        "at 0.2 for WGANGP, whose critic has no logits.",
     ),
     "few_modern": Experiment(
         "Variants made for few images, with 100 and with 628 images",
@@ -450,7 +450,10 @@ EXPERIMENTS = {
         },
         ("correlation", "fid"),
         (
-            Claim("the critic's distance falls as FID falls (a correlation above 0.5)", lambda found: found["WGAN"]["correlation"] > 0.5),
+            Claim(
+                "the critic's distance falls as FID falls (a correlation above 0.5)",
+                lambda found: found["WGAN"]["correlation"] > 0.5,
+            ),
             Claim(
                 "it is correlated with FID more strongly than GAN's estimate of the Jensen-Shannon divergence",
                 strength_in_order("correlation", "WGAN", "DCGAN"),

@@ -2,10 +2,10 @@
 
 python -m tests.campaigns.translation STYLEGAN3 STYLEGAN2 --out .github/pictures/translation.webp
 
-The input of StyleGAN3 consists of waves, which move exactly. StyleGAN2 has no such input, so its constant input of 4x4 pixels,
-as a periodic signal, is moved by the same share of the image, and its noise, which would stay in place, is left out.
-What then stays in place is due to its layers. The file is a WebP, since a GIF's palette would add a pattern that does
-not move.
+The input of StyleGAN3 consists of waves, which move exactly. StyleGAN2 has no such input, so its constant input of 4x4
+pixels, as a periodic signal, is moved by the same share of the image, and its noise, which would stay in place, is left
+out. What then stays in place is due to its layers. The file is a WebP, since a GIF's palette would add a pattern that
+does not move.
 """
 
 from __future__ import annotations
