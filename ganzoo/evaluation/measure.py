@@ -173,7 +173,7 @@ def _extractor(
 
 
 def _computable(metrics: Iterable[Metric], given: Given, insist: bool) -> list[Metric]:
-    """The metrics that can be computed; with `insist`, all of them, or the ValueError of the first that cannot."""
+    """The metrics that can be computed; with `insist`, all of them, or the error of the first that cannot."""
     found = []
     for metric in metrics:
         try:
@@ -183,7 +183,7 @@ def _computable(metrics: Iterable[Metric], given: Given, insist: bool) -> list[M
                 raise ValueError(f"{metric.name} needs images, but these are points in the plane; use the metric modes")
             metric.check(given)
             found.append(metric)
-        except ValueError:
+        except (OSError, ValueError):  # an OSError: weights could not be downloaded
             if insist:
                 raise
     return found

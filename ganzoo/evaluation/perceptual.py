@@ -5,24 +5,22 @@ torchmetrics contains LPIPS' linear layers (v0.1); the weights of torchvision's 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ganzoo.core.files import open_file
 from ganzoo.core.limits import Count, Positive
 from ganzoo.core.pixels import to_float
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
 from ganzoo.evaluation.determinism import ieee_float32, seeded
+from ganzoo.evaluation.downloads import fetch, tensors
 from ganzoo.evaluation.interfaces import BLOCK, NOT_FINITE, Figures, Given, Metric, States
 
 Net = Literal["alex", "vgg"]
@@ -35,23 +33,14 @@ def network(net: Net) -> nn.Module:
     The weight file is checked first: torchvision would unpickle an existing file without comparing its hash.
 
     Raises:
-        ValueError: the weights cannot be downloaded, or the file has another hash or is not of tensors.
+        FileNotFoundError: the weights could not be downloaded.
+        ValueError: the file has another hash, or is not of tensors.
     """
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
     from torchvision.models import AlexNet_Weights, VGG16_Weights
 
     url = {"alex": AlexNet_Weights, "vgg": VGG16_Weights}[net].DEFAULT.url
-    file = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
-    try:
-        torch.hub.load_state_dict_from_url(url, check_hash=True, weights_only=True)
-        with open_file(file) as content:
-            if not hashlib.file_digest(content, "sha256").hexdigest().startswith(file.stem.rpartition("-")[2]):
-                raise ValueError("its sha256 does not match its name")
-    except (OSError, EOFError, RuntimeError, ValueError, UnpicklingError) as error:
-        why = str(error).partition("\n")[0]
-        raise ValueError(
-            f"the weights of LPIPS could not be downloaded or read ({why}); save {url} as {file}"
-        ) from error
+    tensors(fetch("the weights of LPIPS", url, Path(url).stem.rpartition("-")[2]), url)
     return LearnedPerceptualImagePatchSimilarity(net_type=net).net
 
 

@@ -67,6 +67,10 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     },
     "evaluation/inception": (RANK_0 | {"evaluation/downloads", "evaluation/interfaces"}, LIGHTNING),
     "evaluation": (RANK_0 | {"evaluation/determinism", "evaluation/interfaces"}, {*LIGHTNING, "safetensors"}),
+    "evaluation/perceptual": (
+        RANK_0 | {f"evaluation/{name}" for name in ("determinism", "downloads", "interfaces")},
+        LIGHTNING,
+    ),
     **{f"evaluation/{name}": (RANK_0 | {"evaluation"}, LIGHTNING) for name in TOGETHER},
     "evaluation/assemble": (RANK_0 | CORE | {"data", "evaluation", "networks/features"}, TORCH),
     "variants": (RANK_0 | RANK_1 | CORE, {"torch", "lightning"}),
