@@ -100,6 +100,7 @@ class RunFolder(BatchEndCallback):
         self.started = False
         self._deleted = False
         self.signal = 0  # that requested the stop; 0 without
+        self.period = 1  # steps between two looks at the signal
         self._signalled_at = 0.0  # time of the signal, in seconds
         self._handlers: dict[int, Any] = {}
 
@@ -132,6 +133,8 @@ class RunFolder(BatchEndCallback):
             print(f"{self.folder}: {what}, {trainer.world_size} x {pl_module.device.type}", file=sys.stderr)
             if trainer.max_steps < 0 and (trainer.max_epochs or -1) < 0 and not time_left(trainer):
                 print("no trainer.max_steps, max_epochs or max_time: training until Ctrl-C", file=sys.stderr)
+        if trainer.world_size > 1:  # agreement of the processes takes time, hence only at each log
+            self.period = max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]
         self._handlers = set_handlers(self._interrupt, *CODES)
         if self._handlers and trainer.world_size > 1:
             skip_sigterm_broadcast(trainer)
@@ -199,8 +202,9 @@ class RunFolder(BatchEndCallback):
             raise KeyboardInterrupt
         self.signal, self._signalled_at = signum, time.monotonic()
         what = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
+        when = "after this batch" if self.period == 1 else f"at the next step divisible by {self.period}"
         with suppress(OSError):  # the terminal may be closed
-            os.write(2, f"\n{what}: stopping after this batch; repeat to stop immediately, without saving\n".encode())
+            os.write(2, f"\n{what}: stopping {when}; repeat to stop immediately, without saving\n".encode())
 
     def _restore_handler(self) -> None:
         restore_handlers(self._handlers)
@@ -209,8 +213,7 @@ class RunFolder(BatchEndCallback):
     def _stop(self, trainer: Trainer) -> bool:
         if trainer.world_size == 1:
             return bool(self.signal)
-        # Agreement of the processes takes time, hence only at each log.
-        if trainer.global_step % max(1, trainer.log_every_n_steps):  # type: ignore[attr-defined]
+        if trainer.global_step % self.period:
             return False
         asked = torch.tensor(self.signal, device=trainer.strategy.root_device)
         self.signal = int(trainer.strategy.reduce(asked, reduce_op="max"))  # possibly received by one process alone

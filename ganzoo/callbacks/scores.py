@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -146,10 +147,18 @@ class Scores(BatchEndCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.trained = True
         if self.final is not None and trainer.is_global_zero:
-            (self.folder / "scores.json").unlink(missing_ok=True)  # of an earlier end of this run
+            self._make_room(self.folder / "scores.json")
         if self.evaluation is not None:
             records = self._history(self.evaluation, trainer.global_step) if trainer.is_global_zero else {}
             self.records: Records = trainer.strategy.broadcast(records)
+
+    def _make_room(self, file: Path) -> None:
+        """Removes the scores of an earlier end of this run; renames those of `evaluate`, which name a checkpoint."""
+        with suppress(OSError, ValueError):
+            if "file" in Report.load(file).subject:
+                names = (file.with_stem(f"scores-{i}") for i in count(2))
+                file.rename(next(name for name in names if not name.exists()))
+        file.unlink(missing_ok=True)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         step = trainer.global_step

@@ -22,6 +22,7 @@ class Layout(NamedTuple):
         arguments: of the variant, from the networks and the options of their constructors.
         theirs: our key and the variant's arguments -> theirs.
         licence: of the official weights.
+        further: options to train the networks further, by the side of the images; the official ones, for batches of 32.
         filters: the filters of our model's G that the file has, too, by their key.
     """
 
@@ -29,6 +30,7 @@ class Layout(NamedTuple):
     arguments: Callable[[Networks, dict[str, Any]], dict[str, Any]]
     theirs: Callable[[str, Mapping[str, Any]], str]
     licence: str
+    further: Callable[[int], dict[str, Any]]
     filters: Callable[[Any], dict[str, Tensor]] = lambda model: {}
 
 
@@ -130,6 +132,11 @@ def _flat(options: Any) -> dict[str, Any]:
     return found
 
 
+def more_stylegan2(side: int) -> dict[str, Any]:
+    """The authors' heuristic for R1."""
+    return {"gamma": round(2e-4 * side**2 / 32, 4)}
+
+
 def stylegan2_key(key: str, arguments: Mapping[str, Any]) -> str:
     """Our key of a network of StyleGAN2, and the variant's arguments -> the official key."""
     side = arguments["image_size"]
@@ -190,6 +197,11 @@ def stylegan3(networks: Networks, options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def more_stylegan3(side: int) -> dict[str, Any]:
+    """The authors' 0.5 for R1 at 128 pixels, by the number of pixels."""
+    return {"gamma": 0.5 * (side / 128) ** 2}
+
+
 def stylegan3_key(key: str, arguments: Mapping[str, Any]) -> str:
     """Our key of a network of StyleGAN3, and the variant's arguments -> the official key, without sizes."""
     if not key.startswith("synthesis."):
@@ -234,6 +246,13 @@ def r3gan(networks: Networks, options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def more_r3gan(side: int) -> dict[str, Any]:
+    """The values after the burn-in; gamma is the paper's, where it has one for this size."""
+    gamma = {32: 0.005, 64: 0.2, 256: 15.0}.get(side)
+    last = {"burn_in": None, "optimizer": "FusedAdam", "optimizer.lr": 5e-5, "optimizer.beta1": 0.0}
+    return {**last, "optimizer.beta2": 0.99, **({} if gamma is None else {"gamma": gamma})}
+
+
 def r3gan_key(key: str, arguments: Mapping[str, Any]) -> str:
     """Our key of a network of R3GAN -> the official one."""
     for pattern, name in {
@@ -254,7 +273,7 @@ def r3gan_key(key: str, arguments: Mapping[str, Any]) -> str:
 NVIDIA = "NVIDIA's own weights are under the NVIDIA Source Code License, for non-commercial use only"
 UNSTATED = "R3GAN's repository states no licence, and its code is based on StyleGAN3's, for non-commercial use only"
 LAYOUTS = {  # by a tensor of G that only this code has
-    "synthesis.b4.const": Layout("StyleGAN2", stylegan2, stylegan2_key, NVIDIA),
-    "synthesis.input.freqs": Layout("StyleGAN3", stylegan3, stylegan3_key, NVIDIA, stylegan3_filters),
-    "MainLayers.0.Layers.0.Basis": Layout("R3GAN", r3gan, r3gan_key, UNSTATED),
+    "synthesis.b4.const": Layout("StyleGAN2", stylegan2, stylegan2_key, NVIDIA, more_stylegan2),
+    "synthesis.input.freqs": Layout("StyleGAN3", stylegan3, stylegan3_key, NVIDIA, more_stylegan3, stylegan3_filters),
+    "MainLayers.0.Layers.0.Basis": Layout("R3GAN", r3gan, r3gan_key, UNSTATED, more_r3gan),
 }

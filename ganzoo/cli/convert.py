@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from inspect import signature
+from typing import Any
 
 from ganzoo.cli import VERBS
 from ganzoo.cli.errors import Arguments, user_errors
+from ganzoo.core.limits import sides
 from ganzoo.core.text import path_of, quoted, visible
 
 DATA = ("image_size", "channels", "num_classes")  # arguments of the model that follow from the data
@@ -22,6 +24,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     out = path_of(options.out)
     with user_errors():
+        from ganzoo.checkpoint.layouts import LAYOUTS
         from ganzoo.checkpoint.official import convert
 
         model = convert(path_of(options.file), out)
@@ -31,7 +34,8 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     usual = signature(type(model)).parameters
     own = {k: v for k, v in given.items() if k not in DATA and (k not in usual or v != usual[k].default)}
     data = f" --data.image_size {size} --data.channels {given['channels']}" + " --data.labels true" * bool(classes)
-    settings = "".join(f" --model.{key} {quoted(json.dumps(value))}" for key, value in own.items())
+    further = next(layout.further for layout in LAYOUTS.values() if layout.variant == name)(min(sides(size)))
+    settings = "".join(f" --model.{key} {_value(value)}" for key, value in {**own, **further}.items())
     print(
         f"{visible(out)}: {name}, {size}x{size}, {given['channels']} channels{classes}, sha256 {model.origin['sha256']}"
     )
@@ -39,6 +43,11 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     print(f"images: python -m ganzoo sample {folder}")
     print(
         f"train it further: python -m ganzoo fit --model {name}{settings} --data ImageFolder --data.path PICTURES"
-        f"{data} --ckpt_path {folder}"
+        f"{data} --data.batch_size 32 --trainer.max_steps 10000 --ckpt_path {folder}"
     )
     return 0
+
+
+def _value(value: Any) -> str:
+    """An argument's value as an option."""
+    return quoted(value if isinstance(value, str) else json.dumps(value))

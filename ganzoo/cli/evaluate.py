@@ -174,6 +174,7 @@ def _pictures(metrics: Sequence[str], options: Any) -> tuple[str, Any]:
 def _reals(name: str, options: Any) -> Any:
     """The path of a folder or array of real images, or the data of a config or a run."""
     from ganzoo.cli.parsing import data_of
+    from ganzoo.evaluation.processes import prepare
 
     path = path_of(name)
     if path.is_dir() and not (path / "config.yaml").is_file() or path.suffix.lower() in SETS:
@@ -183,8 +184,6 @@ def _reals(name: str, options: Any) -> Any:
     if not path.exists() and path.suffix not in (".yaml", ".yml") and name not in configs():
         cure = "python -m ganzoo list shows the configs"
         raise UserError(f"no folder or config {name!r}{closest(name, configs(), cure)}")
-    from ganzoo.evaluation.processes import prepare
-
     data = data_of(path / "config.yaml" if path.is_dir() else find_config(name), options.trust)
     prepare(data)
     return data
@@ -253,7 +252,7 @@ def _compare(files: Sequence[Path]) -> int:
     from ganzoo.evaluation.comparison import compare
     from ganzoo.evaluation.record import Report
 
-    files = list(dict.fromkeys(file / "scores.json" if file.is_dir() else file for file in files))
+    files = list(dict.fromkeys(_of_folder(file) if file.is_dir() else file for file in files))
     if len(files) < 2:
         raise UserError("--compare needs two or more records of scores")
     reports = {file: Report.load(file) for file in files}
@@ -269,6 +268,14 @@ def _compare(files: Sequence[Path]) -> int:
             "then compare"
         )
     return 0
+
+
+def _of_folder(folder: Path) -> Path:
+    """The record in a folder."""
+    found = sorted(folder.glob("scores*.json"))
+    if len(found) > 1:
+        raise UserError(f"{folder} has several records ({', '.join(file.name for file in found)}); name one of them")
+    return folder / "scores.json"
 
 
 def _ranking(places: Sequence[Place], weights: Mapping[Path, str]) -> str:

@@ -363,10 +363,11 @@ def check_weights(path: str, checkpoint: dict[str, Any], model: Any) -> None:
     saved, here = ({k: w.shape for k, w in state.items() if of_network(k)} for state in states)
     if saved == here:
         return
+    free = inspect.signature(GANModule).parameters  # which determine no network
     other = [
-        f"model.{key} {value}, not {model.hparams[key]}"
+        f"{'data' if key in LINKED else 'model'}.{key} {value}, not {model.hparams[key]}"
         for key, value in checkpoint["hyper_parameters"].items()
-        if key in model.hparams and model.hparams[key] != value
+        if key in model.hparams and model.hparams[key] != value and key not in free
     ]
     cause = f"was trained with {', '.join(other)}" if other else f"does not fit {type(model).__name__}"
     of_folder = "set these" if other else "write or download it again"

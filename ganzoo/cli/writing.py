@@ -37,10 +37,13 @@ def write(parts: Parts, names: Sequence[str], columns: int, options: Any) -> str
     files = [folder / name for name in ([single] if single else [f"{name}{options.suffix}" for name in names])]
     read = {source.resolve() for source in options.source or []}
     for file in files:
-        beside = () if single else file.resolve().parents
-        if file.exists() and {file.resolve(), *beside} & read:
+        folders = () if kind == "npy" else file.resolve().parents  # an array may lie beside pictures
+        if file.exists() and {file.resolve(), *folders} & read:
             raise UserError(f"--outdir {folder} contains the pictures of --source; choose another folder")
-    parts = _shown(chain([next(parts)], parts), len(names))  # nothing is written if the first batch fails
+    first = next(parts)  # nothing is written if the first batch fails
+    if kind == "png" and options.depth == 16 and options.suffix == ".png" and first[1].shape[1] > 1:
+        raise UserError(f"a PNG of 16 bits is grey, but these have {first[1].shape[1]} channels; use --format npy")
+    parts = _shown(chain([first], parts), len(names))
     folder.mkdir(parents=True, exist_ok=True)
     before = {file for beside in {file.parent for file in files} for file in beside.glob(f"*{options.suffix}")}
     replaced = ", replaced" if any(file.exists() for file in files) else ""
@@ -84,11 +87,8 @@ def _write_each(files: Sequence[Path], parts: Parts, depth: int) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             if tiff:
                 _write_tiff(file, image)
-                continue
-            if wide and image.shape[2] > 1:
-                raise UserError(f"a PNG of 16 bits is grey, but these have {image.shape[2]} channels; use --format npy")
-            picture = Image.fromarray(image[..., 0]) if wide else image
-            write_atomically(file, partial(picture.save, format="png"))
+            else:
+                (Image.fromarray(image[..., 0]) if wide else image).save(file)
 
 
 def _write_tiff(file: Path, image: Any) -> None:

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ganzoo.core.batch import share, size
+from ganzoo.core.batch import labels, share, size
 from ganzoo.core.player import PLAYERS, PlayerName
 from ganzoo.core.processes import rank_and_world
 from ganzoo.core.types import Batch, Terms
@@ -168,6 +168,7 @@ def check(model: GANModule) -> None:
     for penalty in penalties:
         name = type(penalty).__name__
         if (problem := refusal(penalty, model)) is not None:
+            problem += "" if ";" in problem else "; leave the penalty out"
             raise MisconfigurationException(f"penalties: {name} does not work with {variant}: {problem}")
         if penalty.interval > 1 and penalty.concerns("generator"):
             raise MisconfigurationException(
@@ -187,9 +188,9 @@ def check(model: GANModule) -> None:
 def refusal(penalty: Penalty, model: GANModule) -> str | None:
     """Why a penalty does not work with a model; None if it does."""
     if penalty.scores and several(model):
-        return "it has several discriminators; leave the penalty out"
+        return "it has several discriminators"
     if penalty.fakes and model.several_sizes:
-        return "G makes images of several sizes; leave the penalty out"
+        return "G makes images of several sizes"
     return penalty.problem(model)
 
 
@@ -229,7 +230,7 @@ def condition(model: GANModule, batch: Batch) -> Tensor | None:
     """The second argument of `discriminate`: the sources or labels of a conditional model."""
     if model.source_channels is not None:
         return batch["source"]
-    return model.labels(batch)
+    return labels(model, batch)
 
 
 def scores(model: GANModule, output: Any) -> Tensor:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -112,6 +113,20 @@ def clip_gradients(optimizer: Optimizer, norm: float, scaler: Any) -> None:
     if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
         scaler.unscale_(optimizer)  # a fused optimizer would unscale them only in its step
     nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], norm)
+
+
+def check_owned(model: Any) -> None:
+    """
+    Raises:
+        MisconfigurationException: a parameter belongs to neither player, so no optimizer would train it.
+    """
+    owned = {id(p) for player in PLAYERS for p in getattr(model, player).parameters()}
+    for name, p in model.named_parameters():
+        if p.requires_grad and id(p) not in owned:
+            raise MisconfigurationException(
+                f"{name} belongs to neither player, so it would not be trained: make it part of self.generator or "
+                "self.discriminator, or freeze it with requires_grad_(False)"
+            )
 
 
 def parameters(model: Any) -> str:

@@ -6,7 +6,6 @@ import difflib
 import os
 import re
 import shlex
-import subprocess
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -42,7 +41,10 @@ def path_of(name: str | os.PathLike[str]) -> Path:
 
 def quoted(argument: Any) -> str:
     """An argument as this system's shell reads it, for printed commands."""
-    return subprocess.list2cmdline([str(argument)]) if os.name == "nt" else shlex.quote(str(argument))
+    if os.name == "nt":
+        plain = re.fullmatch(r"[\w.:\\/=,+-]+", str(argument))
+        return str(argument) if plain else f'"{argument}"'
+    return shlex.quote(str(argument))
 
 
 def one_line(text: Any) -> str:

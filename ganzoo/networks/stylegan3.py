@@ -121,8 +121,8 @@ class AliasFreeSynthesis(nn.Module):
             factor = 2 if rotation else 1  # by which the generator has multiplied them
             least = side // factor
             raise ValueError(
-                f"maps is {maps // factor}, but layers of {side} pixels have maps / {least} channels: use {least} or "
-                "more"
+                f"maps is {maps // factor}, but layers of {side} pixels have maps / {least} channels: use {side} or "
+                "more, for D's layers, too"
             )
         found = bands(side, layers, maps, width)
         self.input = FourierInput(found[0], d)

@@ -62,7 +62,7 @@ class BCR(Penalty):
 
     def problem(self, model: Any) -> str | None:
         if model.source_channels is not None:
-            return "D also sees the source, which is not transformed; leave the penalty out"
+            return "D also sees the source, which is not transformed"
         height, width = sides(model.hparams.get("image_size", 64))
         if int(self.shift * max(height, width)) == 0 and not (self.flip and width > 1):
             return f"at {height}x{width} pixels T changes nothing; use larger images, or raise shift"
@@ -106,4 +106,4 @@ class ZCR(Penalty):
     def problem(self, model: Any) -> str | None:
         if model.source_channels is None:
             return None
-        return "it translates, so its latent may have no effect; leave the penalty out"
+        return "it translates, so its latent may have no effect"

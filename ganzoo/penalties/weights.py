@@ -15,6 +15,7 @@ from ganzoo.penalties.base import Penalty, View
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LINEAR = (nn.Linear, EqualisedLinear)
+OTHERS = (nn.LayerNorm, nn.RMSNorm, nn.Bilinear)
 
 
 class Orthogonal(Penalty):
@@ -53,9 +54,10 @@ class Orthogonal(Penalty):
 
 
 def _has_rows(layer: nn.Module) -> bool:
-    """Whether it is a linear layer or a convolution, whose weight has at least three dimensions."""
-    weight = getattr(layer, "weight", None)
-    return isinstance(layer, LINEAR) or (isinstance(weight, Tensor) and weight.ndim > 2)
+    """Whether it is a linear layer, or a trained convolution, whose weight has at least three dimensions."""
+    if isinstance(layer, OTHERS) or not isinstance(weight := getattr(layer, "weight", None), Tensor):
+        return False
+    return isinstance(layer, LINEAR) or (weight.ndim > 2 and weight.requires_grad)
 
 
 def _rows(layer: nn.Module) -> Tensor:

@@ -36,8 +36,8 @@ class BigGAN(GANModule):
         channels: of the image.
         num_classes: number of labels.
         z_dim: size of the latent, standard normal; it must divide into one chunk for each doubling and one more.
-        width: unit of the feature maps, the paper's ch: up to 32x32, all layers of G have 4 and of D 2 (`deep`: 4)
-            times as many; above, G's have 1 (at 64x64: 2) to 16 times as many, and D's 1 to 16.
+        width: unit of the feature maps, the paper's ch: below 64x64, all layers of G have 4 and of D 2 (`deep`: 4)
+            times as many; from 64x64 up, G's have 1 (below 128x128: 2) to 16 times as many, and D's 1 to 16.
         embedding: size of the shared class embedding.
         attention: largest side of the feature maps with attention, in both players, at most half the image's side.
         deep: BigGAN-deep: twice as many blocks, with bottlenecks, and the whole latent in each of them.

@@ -98,7 +98,8 @@ class LadderEBGAN(GANModule):
         fake, _ = self.discriminate(self.fakes(batch))
         image, label = batch["labelled"]
         logits = full_precision(self.discriminator.classify(self.augment(image)))
-        found = logits.argmax(1) if self.training else self.classify(image)  # held-out images are not augmented
+        # Held-out images are classified as they are, not augmented
+        found = logits.argmax(1) if self.training else self.classify(image)
         self.observe("error", (found != label).float().mean())
         return {
             "real": real.mean(),

@@ -29,8 +29,8 @@ class SAGAN(GANModule):
         channels: of the image.
         num_classes: number of labels.
         z_dim: size of the latent, standard normal.
-        width: unit of the feature maps: up to 32x32, all layers of G have 4 and of D 2 times as many; above, G's have 1
-            (at 64x64: 2) to 16 times as many, and D's 1 to 16.
+        width: unit of the feature maps: below 64x64, all layers of G have 4 and of D 2 times as many; from 64x64 up,
+            G's have 1 (below 128x128: 2) to 16 times as many, and D's 1 to 16.
         attention: largest side of the feature maps with attention, in both players: 32 is the paper's feat_32, the best
             in its table 1. It is at most half the image's side.
         optimizer: G's Adam.

@@ -26,6 +26,7 @@ from PIL import Image
 
 import ganzoo
 from ganzoo.checkpoint.pretrained import load, save_pretrained
+from ganzoo.checkpoint.sealed import read
 from ganzoo.cli import VERBS, main
 from ganzoo.cli.config import find_all
 from ganzoo.cli.errors import describe
@@ -966,3 +967,17 @@ def test_shipped_configs_come_before_the_user_s_in_any_form(tmp_path, monkeypatc
     for name in ("dcgan/digits", "dcgan/digits.yaml", str(shipped)):
         found = find_all(["--config", str(mine), "--config", name])
         assert [Path(path).resolve() for path in found[1::2]] == [shipped.resolve(), mine.resolve()]
+
+
+def test_the_command_that_continues_a_run_lengthens_its_schedule(tmp_path, monkeypatch, capfd):
+    """Whose learning rate would stay 0."""
+    monkeypatch.chdir(tmp_path)
+    options = "--trainer.max_steps 2 --samples.video_fps 0 --scores.final_n 0 --samples.rows 1 --model.hidden 8"
+    options += " --model.lr_scheduler ganzoo.optim.LinearTail --model.lr_scheduler.total_iters 2"
+    options += " --model.lr_scheduler.falling_iters 1"
+    assert main(shlex.split(f"fit --config mlpgan/digits {options}")) == 0
+    (line,) = (line for line in "".join(capfd.readouterr()).splitlines() if " fit --config runs" in line)
+    assert "--trainer.max_steps 4 --model.lr_scheduler.total_iters 4 --model.lr_scheduler.falling_iters 2" in line
+    assert main(shlex.split(line.partition("python -m ganzoo ")[2])) == 0
+    rates = read(Path("runs/001-mlpgan-digits/checkpoints/last.ckpt"))["lr_schedulers"]
+    assert all(schedule["_last_lr"] == [0.0] and schedule["last_epoch"] == 4 for schedule in rates)

@@ -476,3 +476,12 @@ def test_two_processes_give_the_scores_of_one(here, evaluate, metrics):
     two = Report.load(Path("two.json"))
     assert two.scores == one.scores and two.subject == one.subject
     assert printed == [expected.replace("out.json", "two.json"), ""]
+
+
+def test_a_folder_with_several_records_is_not_compared(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/scores.json", "a/scores-2.json", "b/scores.json"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text("{}")
+    assert main(["evaluate", "--compare", "a", "b"]) == 2
+    assert "a has several records (scores-2.json, scores.json); name one of them" in capsys.readouterr().err

@@ -20,6 +20,7 @@ from ganzoo.core.frozen import evaluating, layers_of
 from ganzoo.core.options import options_of
 from ganzoo.core.pixels import scaled
 from ganzoo.core.player import PLAYERS
+from ganzoo.layers.equalised import EqualisedLinear
 from ganzoo.layers.spectral import normalised
 from ganzoo.optim import ExtraAdam, FusedAdam, Lookahead
 from ganzoo.optim.adam import for_more_steps
@@ -678,13 +679,22 @@ def test_r1_is_computed_in_float32_under_autocast(difference):
 
 @pytest.mark.parametrize("name", ganzoo.list_models())
 def test_orthogonality_concerns_each_linear_layer_and_convolution(name):
-    """Of G: all weights of two dimensions or more, but those of tables and gates, have a gradient."""
+    """Of G: their weights have a gradient."""
     model = make(name)
     Orthogonal().of(model.generator)["orthogonal"].backward()
-    left = [
-        key for key, p in model.generator.named_parameters() if key.endswith("weight") and p.ndim > 2 and p.grad is None
-    ]
-    assert not left
+    weights = {key for key, p in model.generator.named_parameters() if key.endswith("weight") and p.ndim > 2}
+    linear = (nn.Linear, EqualisedLinear)
+    weights |= {f"{key}.weight" for key, m in model.generator.named_modules() if isinstance(m, linear)}
+    found = [p.grad is not None for key, p in model.generator.named_parameters() if key in weights]
+    assert found and all(found)
+
+
+def test_norms_and_constant_weights_are_not_made_orthogonal():
+    frozen = nn.Conv2d(2, 3, 3).requires_grad_(False)
+    network = nn.Sequential(nn.LayerNorm([2, 4, 4]), frozen, nn.Conv2d(3, 2, 1))
+    weight = network[2].weight.flatten(1)
+    found = Orthogonal(weight=1.0).of(network)["orthogonal"]
+    torch.testing.assert_close(found, 2 * (weight[0] @ weight[1]).square())
 
 
 class LazyForG(Drift):

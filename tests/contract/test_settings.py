@@ -10,6 +10,7 @@ import logging
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import lightning.pytorch.callbacks as shipped
@@ -528,3 +529,18 @@ def test_own_options_have_effects(option, tmp_path, monkeypatch, play):
         play(f"{beside} {more}")
         results.append(left())
     assert results[0] != results[1]
+
+
+def test_weights_may_take_half_of_the_memory(monkeypatch):
+    monkeypatch.setattr(preflight, "machine_memory", lambda: 80.0)
+    config = SimpleNamespace(class_path="ganzoo.GAN", init_args={"hidden": 9})
+    with preflight.affordable(config):
+        torch.nn.Linear(10, 1, bias=False)
+    with pytest.raises(UserError, match="larger than this machine's memory"), preflight.affordable(config):
+        torch.nn.Linear(11, 1, bias=False)
+
+
+def test_without_checkpointing_there_are_no_best_checkpoints(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = f"{SMALL} --trainer.accelerator cpu --trainer.max_steps 1 --trainer.enable_checkpointing false"
+    assert training.build("fit", shlex.split(options), dry=True).config_init.scores.best == []

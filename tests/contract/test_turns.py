@@ -560,3 +560,21 @@ def test_a_second_resume_after_one_at_the_end_of_an_epoch_is_bit_identical(tmp_p
 def test_sizes_that_differ_from_the_data_are_refused():
     with pytest.raises(MisconfigurationException, match="image_size is 16, but 8 in the data"):
         fit(ganzoo.DCGAN(**{**TINY, "image_size": 16}), Digits(), steps=1)
+
+
+def test_held_out_batches_have_their_own_latents():
+    model, seen = dcgan(), []
+    equation = model.discriminator_loss
+    model.discriminator_loss = lambda batch: seen.append(batch["z"].clone()) or equation(batch)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
+    Trainer(accelerator="cpu", **quiet).validate(model, NoiseImages(model), verbose=False)
+    assert len(seen) > 1 and not torch.equal(seen[0], seen[1])
+
+
+def test_a_network_of_neither_player_is_refused():
+    model = dcgan()
+    model.encoder = nn.Linear(2, 1)
+    with pytest.raises(MisconfigurationException, match="encoder.weight belongs to neither player, .* make it part of"):
+        fit(model, steps=1)
+    model.encoder.requires_grad_(False)
+    fit(model, steps=1)

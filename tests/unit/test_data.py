@@ -8,6 +8,7 @@ import pickle
 import socket
 import struct
 from contextlib import nullcontext
+from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ import torchvision
 from PIL import Image
 from torch import Tensor
 
+from ganzoo.callbacks.checkpoints import Checkpoints
 from ganzoo.core.pixels import to_float, to_uint8
 from ganzoo.data import (
     CIFAR10,
@@ -32,12 +34,15 @@ from ganzoo.data import (
     Digits,
     FashionMNIST,
     Gaussians,
+    ImageFolder,
     Images,
     MNIST5k,
+    Shards,
 )
 from ganzoo.data.base import Split
 from ganzoo.data.decoding import fitted, resize
 from ganzoo.data.digits import _mnist5k
+from ganzoo.data.paired import _Translation
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
@@ -302,3 +307,16 @@ def test_square_crops_or_squeezes() -> None:
     squeezed = np.asarray(wide.resize((4, 4), Image.Resampling.LANCZOS))
     assert torch.equal(fitted(wide, 4, "squeeze"), torch.from_numpy(squeezed.copy()).permute(2, 0, 1))
     assert fitted(wide.convert("L"), 4).shape == (1, 4, 4)
+
+
+def test_published_defaults():
+    """Others would split folders anew, and lose more work."""
+    for cls in (ImageFolder, _Translation, Shards):
+        assert signature(cls).parameters["val_fraction"].default == 0.1
+    assert {name: parameter.default for name, parameter in signature(Checkpoints).parameters.items()} == {
+        "every_n_steps": 1000,
+        "every_minutes": None,
+        "keep_last": 2,
+        "keep_every_n_images": None,
+        "rollbacks": 0,
+    }

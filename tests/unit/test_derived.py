@@ -178,7 +178,8 @@ def test_unpaired_halves_are_disjoint() -> None:
     assert edges.dataset("train").__getitems__(range(16))["image"].equal(fixed["image"])
     halves = module._halves(Numbered(31).dataset("train"))
     theirs = numbers(halves[1].data.__getitems__(range(15))["image"])  # type: ignore[attr-defined]
-    assert not set(theirs) & set(images) and len(set(theirs)) == 15 and sources
+    assert not set(theirs) & set(images) and len(set(theirs)) == 15
+    assert sources == {6 * (n // 6) for n in theirs}
     seen = [torch.cat([b["image"] for b in Loader(edges.training_images(s), 4, seed=s)]) for s in (0, 1)]
     assert [set(numbers(part)) for part in seen] == [set(images)] * 2 and not torch.equal(*seen)
     val = module.dataset("val").__getitems__(range(6))

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 import ganzoo
-from ganzoo.callbacks.diagnostics import ALARMS, COPIED, WARM_UP, Diagnostics, scores_of, small
+from ganzoo.callbacks.diagnostics import ALARMS, COPIED, WARM_UP, Diagnostics, _verdicts, scores_of, small
 from ganzoo.core.pixels import to_float
 from ganzoo.data import ArrayImages, Digits, GANDataModule, Gaussians
 from ganzoo.functional.alarms import auc, clusters, mean_distance, near_held_out, reached
@@ -460,3 +460,21 @@ def test_the_digits_config_raises_no_alarm(seed, tmp_path, monkeypatch, capsys):
     rung, curves = watch(model, Digits(batch_size=64), steps=6000, every=500, n=256)
     print(*curves.items(), sep="\n")
     assert rung == {} and " at step " not in capsys.readouterr().err
+
+
+THRESHOLDS = [
+    ("collapse", {"diversity": 0.249}),
+    ("modes left out", {"modes": 0.699}),
+    ("D wins", {"D_accuracy": 0.9991, "coverage": 0.099}),
+    ("D memorises", {"D_overfit": 0.751}),
+    ("copying", {"copying": 0.601, "near_held_out": 0.349}),
+    ("oscillation", {"drift": 0.801}),
+]
+
+
+@pytest.mark.parametrize(("alarm", "values"), THRESHOLDS, ids=[name for name, _ in THRESHOLDS])
+def test_alarms_begin_at_their_thresholds(alarm, values):
+    assert [name for name, wrong in _verdicts(values).items() if wrong] == [alarm]
+    for name, value in values.items():
+        other = value + 0.002 if name in ("diversity", "modes", "coverage", "near_held_out") else value - 0.002
+        assert not any(_verdicts({**values, name: other}).values()), name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -262,3 +263,36 @@ def test_an_infinite_loss_is_an_error_with_an_fp16_scaler():
 def test_a_vanishing_fp16_scale_is_an_error():
     with pytest.raises(NonFiniteError, match="scale"):
         fit(make("MLPGAN"), steps=40, log_every_n_steps=5, plugins=[half()], callbacks=[Overflow(0.0)])
+
+
+def test_a_rollback_restores_the_scale_of_fp16(tmp_path):
+    plugin = half()
+
+    class Vanish(Callback):
+        def on_train_batch_start(self, trainer, *_):
+            if trainer.global_step == 4:
+                plugin.scaler.update(2.0**-11)
+
+    callbacks = [Vanish(), Checkpoints(every_n_steps=3, rollbacks=1)]
+    more = {"plugins": [plugin], "default_root_dir": tmp_path, "enable_checkpointing": True, "callbacks": callbacks}
+    fit(make("MLPGAN"), steps=7, log_every_n_steps=1, **more)
+    assert plugin.scaler.get_scale() == 2.0**8
+
+
+def test_the_least_scale_is_2_to_the_minus_10():
+    Watch().check(1, SimpleNamespace(get_scale=lambda: 2.0**-10))
+    with pytest.raises(NonFiniteError, match="scale of 5e-04"):
+        Watch().check(1, SimpleNamespace(get_scale=lambda: 2.0**-11))
+
+
+def test_a_non_finite_term_of_the_second_microbatch_is_named():
+    model, calls = make("DCGAN", microbatches=2), []
+    equation = model.discriminator_loss
+
+    def loss(batch):
+        calls.append(1)
+        return {k: t * (math.inf if len(calls) == 2 else 1) for k, t in equation(batch).items()}
+
+    model.discriminator_loss = loss
+    with pytest.raises(NonFiniteError, match="the discriminator's term 'real'"):
+        fit(model, steps=1)

@@ -8,6 +8,7 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from ganzoo.data import ImageFolder, Pictures, scan
-from ganzoo.data.decoding import header
+from ganzoo.data import ImageFolder, Pictures, folder, scan
+from ganzoo.data.decoding import fitted, header
 from ganzoo.data.folder import FolderImages
-from ganzoo.data.labels import SPLITS, fraction, natural
+from ganzoo.data.labels import SPLITS, fraction, natural, places, split_folders
 from ganzoo.data.reading import Reading
 
 NOISE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -452,3 +453,31 @@ def test_scan_report(tmp_path: Path) -> None:
     assert report.notes == {"top.png": "4x40, below 8 pixels", "a/float.tiff": "float32 from 0 to 0"}
     assert report.ranges == {"uint8": (6, 0, 255), "float32": (1, 0, 0)} and report.bands == {1: 1, 3: 6}
     assert report.suffixes == {".md": 1} and not report.rotated + report.animated + report.transparent
+
+
+def test_the_cache_takes_at_most_its_share_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the shared memory that is free, and all of `cache_gb`."""
+    monkeypatch.setattr(folder.os.path, "isdir", lambda path: True)
+    monkeypatch.setattr(folder.shutil, "disk_usage", lambda path: SimpleNamespace(free=2000))
+
+    def kept(n: int, cache_gb: float = 1.0, shared: bool = True) -> bool:
+        how: Any = {"skip": False, "cache_gb": cache_gb, "shared": shared}
+        return folder.Store(["x"] * n, (1, 10, 10), torch.uint8, **how).cache is not None
+
+    assert kept(10) and not kept(11) and kept(11, shared=False)
+    assert kept(10, 1.05e-6, False) and not kept(11, 1.05e-6, False)
+
+
+@pytest.mark.parametrize("size", [64, [64, 16]])
+def test_jpegs_are_decoded_at_twice_the_size_or_more(tmp_path: Path, size: Any) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.jpg")
+    with Image.open(tmp_path / "a.jpg") as whole:
+        expected = fitted(whole.convert("RGB"), size, "squeeze")
+    assert torch.equal(Reading(size, fit="squeeze")(tmp_path / "a.jpg"), expected)
+
+
+def test_a_train_folder_alone_is_divided_by_hash() -> None:
+    names = [f"train/{i}.png" for i in range(9)]
+    assert not split_folders(names) and all(0 <= place < 1 for place in places(names))
+    assert split_folders([*names, "val/0.png"]) and not split_folders(["val/0.png", "test/0.png"])

@@ -23,7 +23,7 @@ from ganzoo.cli.errors import mid_run
 from ganzoo.core import signals
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
-from ganzoo.data import ArrayImages, Flipped, GANDataModule, Images, Loader, SequentialLoader
+from ganzoo.data import ArrayImages, Flipped, GANDataModule, Images, Loader, SequentialLoader, order
 
 
 class Numbers(Images):
@@ -289,3 +289,12 @@ def test_data_module_scales_bytes_on_the_device() -> None:
     torch.testing.assert_close(scaled["labelled"][0], expected)
     assert isinstance(scaled["source"], Tensor) and torch.equal(scaled["source"], torch.ones(3))
     assert torch.equal(scaled["label"], torch.arange(3))
+
+
+def test_the_order_does_not_depend_on_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = tickets(Loader(Numbers(), 4))
+    monkeypatch.setattr(order, "BLOCK", 2)
+    assert tickets(Loader(Numbers(), 4)) == whole
+    loader = Loader(Numbers(), 4)
+    loader.load_state_dict({"epoch": 0, "batch": 1})
+    assert tickets(loader) == whole[1:]

@@ -286,9 +286,12 @@ def test_losses(pairs, r2, classes):
 def test_beta2_is_corrected_for_a_lazy_penalty_throughout_the_burn_in():
     gan = r3gan(penalties=R1(interval=4), burn_in=100.0)
     trainer = fit(gan, steps=2)
-    gan.schedule(100)
-    d, g = (optimizer.param_groups[0]["betas"][1] for optimizer in trainer.optimizers)
-    assert (d, g) == (pytest.approx(0.99 ** (4 / 5)), pytest.approx(0.99))
+    for images in (0, 50, 100):
+        gan.schedule(images)
+        d, g = (optimizer.param_groups[0]["betas"][1] for optimizer in trainer.optimizers)
+        ends = 0.9, 0.99
+        assert g == pytest.approx(cosine(*ends, images, 100))
+        assert d == pytest.approx(cosine(*(end ** (4 / 5) for end in ends), images, 100))
 
 
 def test_labels_may_be_ignored():
@@ -336,9 +339,10 @@ def test_noise_is_drawn_for_differences_only():
 
 
 def test_ada_follows_the_signs_of_the_reals():
-    """Half of each batch are D's reals; with a target of 1 p never rises, with -1 it never falls."""
-    for target, p in ((-0.999, 4 * BATCH / 2 / 100), (0.999, 0.0)):
-        gan = r3gan(augment=ADA(ramp=100.0, target=target))
+    """Half of each batch are D's reals; with a target of 2 p never rises, with -2 it never falls."""
+    for target, p in ((-2.0, 4 * BATCH / 2 / 100), (2.0, 0.0)):
+        gan = r3gan(augment=ADA(ramp=100.0))
+        gan.augment.strength.target = target
         fit(gan, steps=5)
         assert gan.augment.strength.p == pytest.approx(p)
 

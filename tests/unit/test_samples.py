@@ -222,3 +222,9 @@ def test_a_video_that_cannot_be_finished_is_not_left_behind(tmp_path, monkeypatc
     fit(ganzoo.DCGAN(**TINY), steps=2, callbacks=[Samples(every_n_steps=1)], default_root_dir=tmp_path)
     assert "samples.mp4 was not written: disk" in capsys.readouterr().err
     assert not [path for path in tmp_path.iterdir() if "mp4" in path.name]
+
+
+def test_points_are_drawn_at_their_places():
+    points = torch.tensor([[0.55, 0.0], [0.0, 0.825]]).view(2, 2, 1, 1)
+    pixels = np.asarray(picture(points))
+    assert pixels[255, 384] == pixels[63, 256] == 0 and (pixels == 0).sum() == 18

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
@@ -17,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 import ganzoo
 from ganzoo.callbacks.run_folder import RunLog
-from ganzoo.callbacks.scores import FID, KID, InceptionScore, Scores
+from ganzoo.callbacks.scores import FID, KID, InceptionScore, Scores, _finished
 from ganzoo.checkpoint.pretrained import load
 from ganzoo.core.atomic import keep_until
 from ganzoo.core.strategy import GANStrategy
@@ -500,3 +501,31 @@ def test_a_resumed_run_keeps_the_k_best_checkpoints_of_an_uninterrupted_run(tmp_
     train(parts, scores(), steps=10, ckpt_path=str(parts / "a.ckpt"))
     kept = [sorted(p.name for p in (path / "checkpoints").iterdir()) for path in (whole, parts)]
     assert kept[0] == kept[1] and len(kept[0]) == 3
+
+
+def test_scores_of_evaluate_are_kept_when_a_run_goes_on(tmp_path):
+    train(tmp_path, FID(n=20, every_n_steps=1, final_n=20), steps=1)
+    report = Report.load(tmp_path / "scores.json")
+    report.subject["file"] = "last.ckpt"
+    report.save(tmp_path / "scores.json")
+    train(tmp_path, FID(n=20, every_n_steps=1, final_n=20), steps=1)
+    assert Report.load(tmp_path / "scores-2.json").subject["file"] == "last.ckpt"
+    assert "file" not in Report.load(tmp_path / "scores.json").subject
+
+
+SETTINGS = [{"n": 30}, {"every_n_steps": 3}, {"keep_best": 2}, {"final_n": 30}, {"split": "val"}]
+SETTINGS += [{"extractor": "digits"}, {"weights": "a.pth"}, {"seed": 1}]
+
+
+@pytest.mark.parametrize("other", SETTINGS, ids=str)
+def test_another_setting_takes_another_pass(other):
+    one, two = FID(**QUICK), KID(**{**QUICK, **other})
+    trainer = SimpleNamespace(callbacks=[one, two])
+    assert one._peers(trainer) == [one] and two._peers(trainer) == [two]
+
+
+@pytest.mark.parametrize(("left", "over"), [(-1.0, True), (5.0, False), (None, False)])
+def test_a_time_limit_alone_ends_a_training(left, over):
+    timer = Timer("00:00:00:01")
+    timer.time_remaining = lambda: left
+    assert _finished(SimpleNamespace(max_steps=-1, max_epochs=-1, callbacks=[timer])) is over

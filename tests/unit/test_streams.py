@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from ganzoo.callbacks.run_folder import DEBOUNCE, RunFolder, RunLog
 from ganzoo.cli import main
@@ -178,3 +180,31 @@ def test_strategies_are_registered_without_docstrings(monkeypatch) -> None:
 
     GANStrategy.register_strategies(Registry())
     assert set(seen.values()) == {""}
+
+
+def test_a_second_sigterm_counts_after_one_second(tmp_path, monkeypatch):
+    run, now = RunFolder(tmp_path, {}, RunLog(tmp_path)), 100.0
+    monkeypatch.setattr("ganzoo.callbacks.run_folder.time.monotonic", lambda: now)
+    run._interrupt(signal.SIGTERM, None)
+    now = 100.9
+    run._interrupt(signal.SIGTERM, None)
+    now = 101.1
+    with pytest.raises(KeyboardInterrupt):
+        run._interrupt(signal.SIGTERM, None)
+
+
+def test_processes_agree_on_a_signal_at_each_log(tmp_path, capfd):
+    def reduce(signals, reduce_op):
+        asked.append((int(signals), reduce_op))
+        return torch.tensor(int(signal.SIGTERM))
+
+    run, asked = RunFolder(tmp_path, {}, RunLog(tmp_path)), []
+    run.period = 5
+    strategy = SimpleNamespace(root_device=torch.device("cpu"), reduce=reduce)
+    trainer = SimpleNamespace(world_size=2, global_step=4, strategy=strategy)
+    assert not run._stop(trainer) and asked == []
+    trainer.global_step = 5
+    assert run._stop(trainer) and asked == [(0, "max")] and run.code == 75
+    run.signal = 0
+    run._interrupt(signal.SIGTERM, None)
+    assert "stopping at the next step divisible by 5; repeat to stop immediately" in capfd.readouterr().err

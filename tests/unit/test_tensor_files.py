@@ -204,3 +204,12 @@ def test_overlapping_members_are_refused():
         archive.filelist[2].header_offset = archive.filelist[1].header_offset
     with pytest.raises(ValueError, match="overlap"):
         tensors.check_file(file)
+
+
+def test_extra_fields_of_members_are_refused():
+    file, info = io.BytesIO(), zipfile.ZipInfo("archive/data.pkl")
+    info.extra = struct.pack("<HH", 0x7777, 4) + b"abcd"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(info, b"\x80\x02N.")
+    with pytest.raises(ValueError, match="fields that torch.save does not write"):
+        tensors.check_file(io.BytesIO(file.getvalue()))

@@ -134,3 +134,11 @@ def test_data_without_sources_is_refused():
 
     with pytest.raises(Exception, match="Asks translates images, but the data has no sources"):
         fit(Asks(), Digits(), steps=1)
+
+
+def test_all_grids_show_the_same_sources(tmp_path):
+    samples = Samples(1, rows=3, columns=4, video_fps=0)
+    fit(Negative(), Ramps(batch_size=8), steps=2, callbacks=[samples], default_root_dir=tmp_path)
+    files = list((tmp_path / "samples").glob("*.png"))
+    tops = {np.asarray(Image.open(file).convert("L"))[:66].tobytes() for file in files}
+    assert len(files) == 3 and len(tops) == 1
