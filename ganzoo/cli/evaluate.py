@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SETS = (".npy", ".npz", ".zip")  # files of many pictures
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")  # a single picture is no checkpoint
-REALS = "a folder, a .npy/.npz/.zip file, or the data of a config such as dcgan/digits"
+REALS = "a run, for its data; a folder, a .npy/.npz/.zip file, or the data of a config such as dcgan/digits"
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:

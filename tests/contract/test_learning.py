@@ -49,7 +49,6 @@ CLAIMS = [
             [("L1+cGAN", "cGAN"), ("L1+cGAN", "L1"), ("cGAN", "L1"), ("cGAN", "GAN"), ("L1", "GAN")]
         )
     ),
-    ("grid", 0, "modes", {"WGANGP": 25}, {"WGANGP": 24, "WGAN": 25, "EBGAN": 25}),
     *(
         (name, i, figure, {rule: 0.4, "Adam": 0.6}, {rule: 0.6, "Adam": 0.4})
         for name, figure in (("rules_ring", "kl"), ("rules_digits", "fid"))
