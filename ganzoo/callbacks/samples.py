@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -83,10 +84,10 @@ class Samples(BatchEndCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.trained = True
         (self.folder / "samples.mp4").unlink(missing_ok=True)  # of an earlier end of this run
-        for grid in (self.folder / "samples").glob("*.png") if trainer.global_step else ():
+        for grid in (self.folder / "samples").glob("*.png"):  # the run begins anew, or at an earlier step
             if re.fullmatch(r"[0-9]{8,}", grid.stem) and int(grid.stem) > trainer.global_step:
-                with warn_on_oserror(grid):
-                    grid.unlink(missing_ok=True)  # the run is resumed from an earlier step
+                with suppress(OSError):
+                    grid.unlink()
         self.shows_reals = trainer.global_step == 0 or not (self.folder / "reals.png").exists()
         if trainer.global_step == 0:
             self._draw(trainer, pl_module)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -154,11 +154,18 @@ class Scores(BatchEndCallback):
 
     def _make_room(self, file: Path) -> None:
         """Removes the scores of an earlier end of this run; renames those of `evaluate`, which name a checkpoint."""
-        with suppress(OSError, ValueError):
-            if "file" in Report.load(file).subject:
+        if not file.exists():
+            return
+        try:
+            measured = "file" in Report.load(file).subject
+        except ValueError:  # not a record of this version
+            measured = True
+        with warn_on_oserror(file):
+            if measured:
                 names = (file.with_stem(f"scores-{i}") for i in count(2))
                 file.rename(next(name for name in names if not name.exists()))
-        file.unlink(missing_ok=True)
+            else:
+                file.unlink()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         step = trainer.global_step

@@ -22,7 +22,7 @@ class Layout(NamedTuple):
         arguments: of the variant, from the networks and the options of their constructors.
         theirs: our key and the variant's arguments -> theirs.
         licence: of the official weights.
-        further: options to train the networks further, by the side of the images; the official ones, for batches of 32.
+        further: options to train a model with these arguments further in batches of 32.
         filters: the filters of our model's G that the file has, too, by their key.
     """
 
@@ -30,7 +30,7 @@ class Layout(NamedTuple):
     arguments: Callable[[Networks, dict[str, Any]], dict[str, Any]]
     theirs: Callable[[str, Mapping[str, Any]], str]
     licence: str
-    further: Callable[[int], dict[str, Any]]
+    further: Callable[[Mapping[str, Any]], dict[str, Any]]
     filters: Callable[[Any], dict[str, Tensor]] = lambda model: {}
 
 
@@ -132,9 +132,11 @@ def _flat(options: Any) -> dict[str, Any]:
     return found
 
 
-def more_stylegan2(side: int) -> dict[str, Any]:
-    """The authors' heuristic for R1."""
-    return {"gamma": round(2e-4 * side**2 / 32, 4)}
+def more_stylegan2(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The authors' heuristic for R1; for CIFAR-10, whose D has no residual blocks, their settings."""
+    if not arguments["residual"]:
+        return {"gamma": 0.01, "path_weight": 0.0, "mixing": 0.0}
+    return {"gamma": round(2e-4 * arguments["image_size"] ** 2 / 32, 4)}
 
 
 def stylegan2_key(key: str, arguments: Mapping[str, Any]) -> str:
@@ -197,9 +199,9 @@ def stylegan3(networks: Networks, options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def more_stylegan3(side: int) -> dict[str, Any]:
+def more_stylegan3(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The authors' 0.5 for R1 at 128 pixels, by the number of pixels."""
-    return {"gamma": 0.5 * (side / 128) ** 2}
+    return {"gamma": 0.5 * (arguments["image_size"] / 128) ** 2}
 
 
 def stylegan3_key(key: str, arguments: Mapping[str, Any]) -> str:
@@ -246,11 +248,12 @@ def r3gan(networks: Networks, options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def more_r3gan(side: int) -> dict[str, Any]:
-    """The values after the burn-in; gamma is the paper's, where it has one for this size."""
-    gamma = {32: 0.005, 64: 0.2, 256: 15.0}.get(side)
-    last = {"burn_in": None, "optimizer": "FusedAdam", "optimizer.lr": 5e-5, "optimizer.beta1": 0.0}
-    return {**last, "optimizer.beta2": 0.99, **({} if gamma is None else {"gamma": gamma})}
+def more_r3gan(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The paper's values after the burn-in, with gamma for its sizes and data; and an average for short trainings."""
+    gammas = {(32, False): 0.005, (32, True): 0.05, (64, False): 0.2, (64, True): 0.1, (256, False): 15.0}
+    gamma = gammas.get((arguments["image_size"], arguments["num_classes"] == 1000))
+    adam = {"optimizer": "FusedAdam", "optimizer.lr": 5e-5, "optimizer.beta1": 0.0, "optimizer.beta2": 0.99}
+    return {"burn_in": None, **adam, "ema_half_life": 1e4, **({} if gamma is None else {"gamma": gamma})}
 
 
 def r3gan_key(key: str, arguments: Mapping[str, Any]) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 
 from ganzoo.cli import VERBS
 from ganzoo.cli.errors import Arguments, user_errors
-from ganzoo.core.limits import sides
 from ganzoo.core.text import path_of, quoted, visible
 
 DATA = ("image_size", "channels", "num_classes")  # arguments of the model that follow from the data
@@ -34,7 +33,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     usual = signature(type(model)).parameters
     own = {k: v for k, v in given.items() if k not in DATA and (k not in usual or v != usual[k].default)}
     data = f" --data.image_size {size} --data.channels {given['channels']}" + " --data.labels true" * bool(classes)
-    further = next(layout.further for layout in LAYOUTS.values() if layout.variant == name)(min(sides(size)))
+    further = next(layout.further for layout in LAYOUTS.values() if layout.variant == name)(given)
     settings = "".join(f" --model.{key} {_value(value)}" for key, value in {**own, **further}.items())
     print(
         f"{visible(out)}: {name}, {size}x{size}, {given['channels']} channels{classes}, sha256 {model.origin['sha256']}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
@@ -272,10 +273,10 @@ def _compare(files: Sequence[Path]) -> int:
 
 def _of_folder(folder: Path) -> Path:
     """The record in a folder."""
-    found = sorted(folder.glob("scores*.json"))
+    found = sorted(file for file in folder.glob("scores*.json") if re.fullmatch(r"scores(-\d+)?\.json", file.name))
     if len(found) > 1:
         raise UserError(f"{folder} has several records ({', '.join(file.name for file in found)}); name one of them")
-    return folder / "scores.json"
+    return found[0] if found else folder / "scores.json"
 
 
 def _ranking(places: Sequence[Place], weights: Mapping[Path, str]) -> str:

@@ -363,11 +363,13 @@ def check_weights(path: str, checkpoint: dict[str, Any], model: Any) -> None:
     saved, here = ({k: w.shape for k, w in state.items() if of_network(k)} for state in states)
     if saved == here:
         return
-    free = inspect.signature(GANModule).parameters  # which determine no network
+    free = inspect.signature(GANModule).parameters  # which determine no network, but for an average
+    here = model.hparams
     other = [
-        f"{'data' if key in LINKED else 'model'}.{key} {value}, not {model.hparams[key]}"
+        f"{'' if key == 'num_classes' else 'data.' if key in LINKED else 'model.'}{key} {value}, not {here[key]}"
         for key, value in checkpoint["hyper_parameters"].items()
-        if key in model.hparams and model.hparams[key] != value and key not in free
+        if key in here and here[key] != value
+        if key not in free or (key == "ema_half_life" and None in (value, here[key]))
     ]
     cause = f"was trained with {', '.join(other)}" if other else f"does not fit {type(model).__name__}"
     of_folder = "set these" if other else "write or download it again"

@@ -73,12 +73,14 @@ def _next(run: RunFolder, trainer: Trainer, scored: bool) -> list[str]:
 
 
 def _more(run: RunFolder, trainer: Trainer) -> str:
-    """Options that double the limits of a training, and the length of its schedule, whose learning rate would stay 0;
-    "" after a signal, as it has not reached them."""
+    """Options that double the limits of a training, and the length of its schedule if the learning rate is 0 now; ""
+    after a signal, as it has not reached them."""
     if run.signal:
         return ""
     limits = {"max_steps": trainer.max_steps, "max_epochs": trainer.max_epochs}
     more = "".join(f" --trainer.{name} {2 * limit}" for name, limit in limits.items() if limit and limit > 0)
+    if any(group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups):
+        return more
     config = yaml.safe_load(run.texts.get("config.yaml", "")) or {}
     schedule = config.get("model", {}).get("init_args", {}).get("lr_scheduler") or {}
     lengths = {k: v for k, v in schedule.get("init_args", {}).items() if k in ("total_iters", "falling_iters")}

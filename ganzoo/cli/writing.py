@@ -39,7 +39,7 @@ def write(parts: Parts, names: Sequence[str], columns: int, options: Any) -> str
     for file in files:
         folders = () if kind == "npy" else file.resolve().parents  # an array may lie beside pictures
         if file.exists() and {file.resolve(), *folders} & read:
-            raise UserError(f"--outdir {folder} contains the pictures of --source; choose another folder")
+            raise UserError(f"--outdir {folder} would replace pictures of --source; choose another folder")
     first = next(parts)  # nothing is written if the first batch fails
     if kind == "png" and options.depth == 16 and options.suffix == ".png" and first[1].shape[1] > 1:
         raise UserError(f"a PNG of 16 bits is grey, but these have {first[1].shape[1]} channels; use --format npy")
@@ -86,12 +86,13 @@ def _write_each(files: Sequence[Path], parts: Parts, depth: int) -> None:
             file = next(rest)
             file.parent.mkdir(parents=True, exist_ok=True)
             if tiff:
-                _write_tiff(file, image)
+                save: Any = partial(_write_tiff, image=image)
             else:
-                (Image.fromarray(image[..., 0]) if wide else image).save(file)
+                save = partial((Image.fromarray(image[..., 0]) if wide else image).save, format="png")
+            write_atomically(file, save, durable=False)
 
 
-def _write_tiff(file: Path, image: Any) -> None:
+def _write_tiff(file: BinaryIO, image: Any) -> None:
     """Writes an array [H, W, C]; the last of 2 or 4 channels is alpha."""
     import tifffile
 

@@ -21,7 +21,7 @@ from ganzoo.core.files import LONGEST, open_file
 PARTIAL = ".partial"  # suffix of a file that is being written
 
 
-def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], Any]) -> None:
+def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], Any], durable: bool = True) -> None:
     """Write to a temporary file in the same folder, fsync it, and rename it.
 
     If the process is killed or the disk is full, the previous file remains. With several concurrent writers, the last
@@ -30,6 +30,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], A
     Args:
         path: of the file; its folder must exist.
         write: called with a binary file, open for reading and writing.
+        durable: False: without fsync, which takes milliseconds; a power failure may then lose the file.
 
     Raises:
         OSError: the file cannot be written; the error names it, and the temporary file is removed.
@@ -41,14 +42,15 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], A
             with file:
                 write(file)
                 file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    os.fsync(file.fileno())
                 if fcntl is None:
                     file.close()
                 partial.replace(path)  # still locked
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
-    if os.name == "posix":
+    if durable and os.name == "posix":
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             with suppress(OSError):  # some file systems cannot

@@ -36,7 +36,7 @@ from ganzoo.core.frozen import evaluating, freeze
 from ganzoo.core.limits import Count, CountFrom0, NonNegative, Positive, PositiveShare, check
 from ganzoo.core.loss_log import Loss, LossLog
 from ganzoo.core.options import made
-from ganzoo.core.player import PLAYERS, Player, PlayerName, check_owned, clip_gradients
+from ganzoo.core.player import PLAYERS, Player, PlayerName, check_trained, clip_gradients
 from ganzoo.core.random import Randomness
 from ganzoo.core.strategy import check_trainer
 from ganzoo.core.types import Batch, Equation, Latent, Terms, floats_as, full_precision
@@ -371,7 +371,6 @@ class GANModule(LightningModule, ABC):
             self.ema = ema.frozen_copy(self.generator)
 
     def configure_optimizers(self) -> Any:
-        check_owned(self)
         optimizers = [self.make_optimizer[player](getattr(self, player).parameters()) for player in PLAYERS]
         for player, optimizer in zip(PLAYERS, optimizers, strict=True):
             for_more_steps(optimizer, penalised.steps(self, player))
@@ -384,6 +383,7 @@ class GANModule(LightningModule, ABC):
 
     def on_train_start(self) -> None:
         trainer, networks = self.trainer, {player: getattr(self, player) for player in PLAYERS}
+        check_trained(self, trainer.optimizers)
         lightning_fixes.skip_driver_lookup()
         lightning_fixes.count_finished_epoch(trainer)
         lightning_fixes.train_mode(self, *networks.values(), self.augment)

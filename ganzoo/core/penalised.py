@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ganzoo.core.batch import labels, share, size
+from ganzoo.core.batch import share, size
 from ganzoo.core.player import PLAYERS, PlayerName
 from ganzoo.core.processes import rank_and_world
 from ganzoo.core.types import Batch, Terms
@@ -230,7 +230,7 @@ def condition(model: GANModule, batch: Batch) -> Tensor | None:
     """The second argument of `discriminate`: the sources or labels of a conditional model."""
     if model.source_channels is not None:
         return batch["source"]
-    return labels(model, batch)
+    return model.labels(batch)
 
 
 def scores(model: GANModule, output: Any) -> Tensor:

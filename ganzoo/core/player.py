@@ -115,14 +115,14 @@ def clip_gradients(optimizer: Optimizer, norm: float, scaler: Any) -> None:
     nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], norm)
 
 
-def check_owned(model: Any) -> None:
+def check_trained(model: Any, optimizers: Sequence[Optimizer]) -> None:
     """
     Raises:
-        MisconfigurationException: a parameter belongs to neither player, so no optimizer would train it.
+        MisconfigurationException: no optimizer has a parameter, since it belongs to neither player.
     """
-    owned = {id(p) for player in PLAYERS for p in getattr(model, player).parameters()}
+    trained = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     for name, p in model.named_parameters():
-        if p.requires_grad and id(p) not in owned:
+        if p.requires_grad and id(p) not in trained and not name.startswith("ema."):
             raise MisconfigurationException(
                 f"{name} belongs to neither player, so it would not be trained: make it part of self.generator or "
                 "self.discriminator, or freeze it with requires_grad_(False)"

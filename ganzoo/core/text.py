@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 import shlex
+import subprocess
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -41,10 +42,10 @@ def path_of(name: str | os.PathLike[str]) -> Path:
 
 def quoted(argument: Any) -> str:
     """An argument as this system's shell reads it, for printed commands."""
-    if os.name == "nt":
-        plain = re.fullmatch(r"[\w.:\\/=,+-]+", str(argument))
-        return str(argument) if plain else f'"{argument}"'
-    return shlex.quote(str(argument))
+    if os.name != "nt":
+        return shlex.quote(str(argument))
+    found = subprocess.list2cmdline([str(argument)])  # quotes for spaces only; cmd splits at & and others
+    return found if '"' in found or re.fullmatch(r"[\w.:\\/=,+-]+", found) else f'"{found}"'
 
 
 def one_line(text: Any) -> str:

@@ -54,10 +54,10 @@ class Orthogonal(Penalty):
 
 
 def _has_rows(layer: nn.Module) -> bool:
-    """Whether it is a linear layer, or a trained convolution, whose weight has at least three dimensions."""
+    """Whether it is a trained linear layer or convolution, whose weight has at least three dimensions."""
     if isinstance(layer, OTHERS) or not isinstance(weight := getattr(layer, "weight", None), Tensor):
         return False
-    return isinstance(layer, LINEAR) or (weight.ndim > 2 and weight.requires_grad)
+    return weight.requires_grad and (isinstance(layer, LINEAR) or weight.ndim > 2)
 
 
 def _rows(layer: nn.Module) -> Tensor:

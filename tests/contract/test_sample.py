@@ -291,7 +291,7 @@ def test_a_folder_with_other_pictures_is_reported(capsys):
 def test_a_grid_does_not_replace_its_source(translator, capsys):
     pictures(["grid.png"], root="samples")
     before = Path("samples/grid.png").read_bytes()
-    refused("sample weights --source samples/grid.png", capsys, "--outdir samples contains the pictures of --source")
+    refused("sample weights --source samples/grid.png", capsys, "--outdir samples would replace pictures of --source")
     assert Path("samples/grid.png").read_bytes() == before
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import shlex
 import subprocess
 import sys
 from collections import OrderedDict
@@ -121,21 +122,32 @@ def test_the_printed_command_has_null_for_none(capsys):
     assert "--model.group_size null " in capsys.readouterr().out
 
 
-def test_the_printed_command_trains_further(capsys):
-    write(Path("theirs.pkl"), content("stylegan2", "cond"))
+FURTHER = {
+    "stylegan2": ("cond", "--model.gamma 0.0016 "),
+    "stylegan3": ("t", "--model.gamma 0.0078125 "),
+    "r3gan": ("cond", "--model.burn_in null --model.optimizer FusedAdam --model.optimizer.lr 5e-05 "),
+}
+
+
+@pytest.mark.parametrize("name", FURTHER)
+def test_the_printed_command_trains_further(name, capsys):
+    tag, options = FURTHER[name]
+    write(Path("theirs.pkl"), content(name, tag))
     for i in range(5):
         Path(f"PICTURES/{i}").mkdir(parents=True)
         for j in range(2):
             Image.effect_noise((16, 16), 50 + j).convert("RGB").save(f"PICTURES/{i}/{j}.png")
     assert main(["convert", "theirs.pkl", "ours"]) == 0
     command = capsys.readouterr().out.splitlines()[-1].partition("python -m ganzoo ")[2]
+    assert options in command
     more = "--data.batch_size 4 --trainer.max_steps 1 --samples.video_fps 0 --scores.final_n 0 --model.augment ADA"
     more += " --model.optimizer.lr 1e-9 --model.freeze_d 2"
-    assert main([*command.split(), *more.split()]) == 0
-    before, after = ganzoo.load("ours").state_dict(), ganzoo.load("runs/001-stylegan2-pictures").state_dict()
-    for name, weight in before.items():
-        if name.startswith(("generator", "discriminator", "ema")) and "w_mean" not in name:
-            torch.testing.assert_close(after[name], weight, rtol=1e-5, atol=1e-5, msg=name)
+    more += " --model.discriminator_optimizer.lr 1e-9" if name == "stylegan3" else ""
+    assert main([*shlex.split(command), *more.split()]) == 0
+    before, after = ganzoo.load("ours").state_dict(), ganzoo.load(f"runs/001-{name}-pictures").state_dict()
+    for key, weight in before.items():
+        if key.startswith(("generator", "discriminator", "ema")) and not key.endswith(("w_mean", "square", "basis")):
+            torch.testing.assert_close(after[key], weight, rtol=1e-5, atol=1e-5, msg=key)
     assert after["images_seen"] == 4
 
 
