@@ -113,6 +113,8 @@ def test_bench_prints_a_table(monkeypatch, capsys, tmp_path):
 
 def test_bench_finds_the_largest_batch_on_a_gpu(monkeypatch, capsys):
     def measured(fit, steps):
+        if "--data.batch_size" in fit:
+            assert fit[-6:-2] == ["--trainer.precision", "32-true", "--model.compile_losses", "false"]
         size = int(fit[fit.index("--data.batch_size") + 1]) if "--data.batch_size" in fit else 64
         if size > 512:
             return {"error": "out of memory"}
@@ -120,7 +122,7 @@ def test_bench_finds_the_largest_batch_on_a_gpu(monkeypatch, capsys):
 
     monkeypatch.setattr(bench, "measured", measured)
     assert main(["bench", "dcgan/digits", "--eager"]) == 0
-    assert "largest batch that fits, at 32-true: 512 (1,024: out of memory)" in capsys.readouterr().out
+    assert "largest batch that fits, at 32-true, eager: 512 (1,024: out of memory)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -323,6 +323,8 @@ def may_pass(mutation: Mutation) -> bool:
         return (
             name in NOT_NEEDED or key == ("checkpoint", "every_n_steps") or key == ("data", "init_args", "image_size")
         )
+    if kind == "wrong section" and value is None:
+        return name in ("lr_scheduler", "augment")
     if kind == "other type":
         return value == "7"
     if kind == "out of range":
