@@ -474,3 +474,21 @@ def test_labels_can_be_ignored():
     assert stylegan(num_classes=3).num_classes == 3
     gan = stylegan(num_classes=3, conditional=False)
     assert gan.num_classes is None and gan.discriminator.mapping is None and gan.generator.mapping.embed is None
+
+
+def test_shared_fakes_take_one_forward_pass_of_the_synthesis():
+    """G's fakes have a graph, D's do not."""
+    calls = []
+    for share in (False, True):
+        torch.manual_seed(0)
+        gan = ganzoo.StyleGAN2(**{**small("StyleGAN2"), "num_classes": None}, share_fakes=share, path_weight=0.0)
+        made, seen = [], []
+        gan.generator.synthesis.register_forward_hook(lambda m, x, y, made=made: made.append(y))
+        d_loss, g_loss = gan.discriminator_loss, gan.generator_loss
+        gan.discriminator_loss = lambda batch, seen=seen, loss=d_loss: seen.append(batch) or loss(batch)
+        gan.generator_loss = lambda batch, seen=seen, loss=g_loss: seen.append(batch) or loss(batch)
+        fit(gan, steps=2)
+        calls.append(len(made))
+        if share:
+            assert [batch["fakes"].requires_grad for batch in seen] == [True, False] * 2
+    assert calls[0] == calls[1] + 2
