@@ -39,8 +39,7 @@ def blocks(path: Path, language: str) -> list[str]:
 def commands(path: Path) -> list[list[str]]:
     """The arguments of every `python -m ganzoo` line that is not tested elsewhere."""
     lines = "\n".join(blocks(path, "bash")).replace("\\\n", " ").splitlines()
-    lines = [line.partition("#")[0].split("&&")[-1] for line in lines if "python -m ganzoo" in line]
-    lines = [line.removeprefix("until ").partition(";")[0] for line in lines]
+    lines = [found[0] for line in lines if (found := re.search(r"python -m ganzoo[^;#]*", line))]  # also in loops
     return [shlex.split(line)[3:] for line in lines if not any(word in line for word in ELSEWHERE)]
 
 
