@@ -379,11 +379,11 @@ class GANModule(LightningModule, ABC):
         return optimizers, [{"scheduler": scheduler} for scheduler in schedulers]
 
     def on_fit_start(self) -> None:
+        check_trained(self, self.trainer.optimizers)
         self.asked = initial(self.trainer.optimizers)  # before a checkpoint is loaded
 
     def on_train_start(self) -> None:
         trainer, networks = self.trainer, {player: getattr(self, player) for player in PLAYERS}
-        check_trained(self, trainer.optimizers)
         lightning_fixes.skip_driver_lookup()
         lightning_fixes.count_finished_epoch(trainer)
         lightning_fixes.train_mode(self, *networks.values(), self.augment)

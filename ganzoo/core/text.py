@@ -6,7 +6,6 @@ import difflib
 import os
 import re
 import shlex
-import subprocess
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -44,6 +43,8 @@ def quoted(argument: Any) -> str:
     """An argument as this system's shell reads it, for printed commands."""
     if os.name != "nt":
         return shlex.quote(str(argument))
+    import subprocess  # slow, and needed here alone
+
     found = subprocess.list2cmdline([str(argument)])  # quotes for spaces only; cmd splits at & and others
     return found if '"' in found or re.fullmatch(r"[\w.:\\/=,+-]+", found) else f'"{found}"'
 

@@ -11,9 +11,11 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
+import torchvision
 
 from ganzoo.checkpoint.bounds import check_content, no_larger
 from ganzoo.cli import main, trust
@@ -148,10 +150,26 @@ def test_model_and_tensor_sizes_are_bounded():
         check_content({"a": [weights]}, size=47)
 
 
+def _lsun_cache(monkeypatch):
+    """The file that torchvision makes for bedrooms, with an empty data base."""
+    transaction = MagicMock()
+    transaction.stat.return_value = {"entries": 0}
+    transaction.cursor.return_value.iternext.return_value = iter(())
+    lmdb = MagicMock()
+    lmdb.open.return_value.begin.return_value.__enter__.return_value = transaction
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "lmdb", lmdb)
+        torchvision.datasets.LSUN("data", classes=["bedroom_train"])
+    (made,) = Path().glob("_cache_*")
+    return made
+
+
 def test_lsun_refuses_a_malicious_key_cache(tmp_path, monkeypatch):
     """torchvision unpickles the cache that it finds in the working folder."""
     monkeypatch.chdir(tmp_path)
+    made = _lsun_cache(monkeypatch)
     file = Path("_cache_databedroomtrainlmdb")
+    assert made == file, "torchvision has another name for it"
     file.write_bytes(pickle.dumps(print))
     with pytest.raises(ValueError, match="_cache_databedroomtrainlmdb is not a list of LSUN keys"):
         LSUN().make_dataset("train")
