@@ -54,6 +54,7 @@ def _memory_stays_flat(request):
         if hasattr(value, "cache_clear") and value.__module__ == request.module.__name__:
             value.cache_clear()  # default models
     give_back()  # including that of the module's fixtures
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
