@@ -13,7 +13,7 @@ from ganzoo.cli import VERBS, trust
 from ganzoo.cli.errors import Arguments, UserError, number, user_errors
 from ganzoo.cli.paths import configs, find_checkpoint, find_config, pretrained, record_of, run_of
 from ganzoo.core.limits import Count, Positive, Size
-from ganzoo.core.text import closest, path_of, printable, visible
+from ganzoo.core.text import closest, path_of, printable, quoted, visible
 
 if TYPE_CHECKING:
     from ganzoo.evaluation.comparison import Place
@@ -67,7 +67,11 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         "--json", type=path_of, metavar="FILE", help="output file (default: scores.json in the run's folder, else here)"
     )
     parser.add_argument(
-        "--compare", nargs="+", type=path_of, metavar="JSON", help="rank the scores in these files; evaluate nothing"
+        "--compare",
+        nargs="+",
+        type=path_of,
+        metavar="JSON",
+        help="rank the scores in these files or runs; evaluate nothing",
     )
     options = parser.parse_args(arguments)
     with user_errors():
@@ -250,15 +254,16 @@ def _list() -> int:
 
 
 def _compare(files: Sequence[Path]) -> int:
-    from ganzoo.evaluation.comparison import compare
+    from ganzoo.evaluation.comparison import compare, pool_seeds
     from ganzoo.evaluation.record import Report
 
     files = list(dict.fromkeys(_of_folder(file) if file.is_dir() else file for file in files))
     if len(files) < 2:
         raise UserError("--compare needs two or more records of scores")
-    reports = {file: Report.load(file) for file in files}
+    configs = {file: config for file in files if (config := _training_of(file))}
+    reports = pool_seeds({file: Report.load(file) for file in files}, configs)
     ranked, refused = compare(reports)
-    weights = {file: report.subject.get("weights", "") for file, report in reports.items()}
+    weights = {name: report.subject.get("weights", "") for name, report in reports.items()}
     for places in ranked.values():
         print(_ranking(places, weights if len(set(weights.values())) > 1 else {}))
     for name, reason in refused.items():
@@ -276,14 +281,24 @@ def _of_folder(folder: Path) -> Path:
     found = sorted(file for file in folder.glob("scores*.json") if re.fullmatch(r"scores(-\d+)?\.json", file.name))
     if len(found) > 1:
         raise UserError(f"{folder} has several records ({', '.join(file.name for file in found)}); name one of them")
-    return found[0] if found else folder / "scores.json"
+    if not found:
+        raise UserError(f"{folder} has no record of scores; write one: python -m ganzoo evaluate {quoted(folder)}")
+    return found[0]
 
 
-def _ranking(places: Sequence[Place], weights: Mapping[Path, str]) -> str:
+def _training_of(record: Path) -> dict[str, Any]:
+    """The config of the run in whose folder the record is; empty if there is none."""
+    from ganzoo.cli.config import read
+
+    file = record.parent / "config.yaml"
+    return read(file) if file.is_file() else {}
+
+
+def _ranking(places: Sequence[Place], weights: Mapping[str, str]) -> str:
     first, texts = places[0].score, [place.score.readable for place in places]
     width = max(map(len, texts))
     lines = [f"{first.name} ({f'{first.better} is better' if first.better else 'not for ranking'})"]
     for place, text in zip(places, texts, strict=True):
-        line = f"  {place.rank or '-'}  {text:<{width}}  {place.file}  {weights.get(place.file, '')}".rstrip()
+        line = f"  {place.rank or '-'}  {text:<{width}}  {place.name}  {weights.get(place.name, '')}".rstrip()
         lines.append(line + ("  (within two standard errors of the one above)" if place.near else ""))
     return "\n".join(map(visible, lines))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +18,64 @@ class Place:
     """Rank of a score among others with the same protocol.
 
     Attributes:
-        file: its record.
+        name: of its record, or records.
         score: the score.
         rank: from 1, shared by equal scores; None for figures that cannot be ranked.
         near: whether it is within two standard errors of the score ranked above.
     """
 
-    file: Path
+    name: str
     score: Score
     rank: int | None
     near: bool
 
 
-def compare(reports: Mapping[Path, Report]) -> tuple[dict[str, list[Place]], dict[str, str]]:
+def pool_seeds(reports: Mapping[Path, Report], configs: Mapping[Path, Mapping[str, Any]]) -> dict[str, Report]:
+    """Reports by name; those of trainings that differ only in their seed become one, with their mean scores.
+
+    Args:
+        reports: by file.
+        configs: of the trainings, by the same files; other reports stay as they are.
+    """
+    groups: dict[str, list[Path]] = {}
+    for file, report in reports.items():
+        config = {
+            key: value
+            for key, value in configs.get(file, {}).items()
+            if key in ("model", "data", "trainer", "ckpt_path")
+        }
+        subject = {key: value for key, value in report.subject.items() if key != "seed"}
+        protocols = [(score.name, score.protocol) for score in report.scores]
+        same = json.dumps([config, subject, protocols], default=str) if config else str(file)
+        groups.setdefault(same, []).append(file)
+    pooled = {}
+    for files in groups.values():
+        seeds = {configs[file].get("seed_everything") for file in files} if len(files) > 1 else set()
+        if len(files) == len(seeds):
+            pooled[f"{files[0]} and {len(files) - 1} with other seeds"] = _mean([reports[file] for file in files])
+        else:
+            pooled |= {str(file): reports[file] for file in files}
+    return pooled
+
+
+def _mean(reports: Sequence[Report]) -> Report:
+    """A report with the mean of each score, and its standard error over the reports."""
+    scores = []
+    for alike in zip(*(report.scores for report in reports), strict=True):
+        values = [score.value for score in alike]
+        finite = all(map(math.isfinite, values))
+        error = statistics.stdev(values) / len(values) ** 0.5 if finite else None
+        kind = f"standard error over {len(values)} trainings"
+        scores.append(replace(alike[0], value=statistics.fmean(values), error=error, error_kind=kind))
+    return Report(reports[0].subject, scores)
+
+
+def compare(reports: Mapping[str, Report]) -> tuple[dict[str, list[Place]], dict[str, str]]:
     """Places, best first, of each figure that all reports have with one protocol; for each other figure, the reason."""
     ranked: dict[str, list[Place]] = {}
     refused: dict[str, str] = {}
     for figure in dict.fromkeys(score.figure for report in reports.values() for score in report.scores):
-        found = {file: score for file, report in reports.items() for score in report.scores if score.figure == figure}
+        found = {name: score for name, report in reports.items() for score in report.scores if score.figure == figure}
         if reason := _missing(reports, found) or _differences(list(found.values())):
             refused[figure] = reason
         else:
@@ -45,8 +88,8 @@ def difference(a: Protocol, b: Protocol) -> dict[str, tuple[Any, Any]]:
     return {key: (a.get(key), b.get(key)) for key in {**a, **b} if a.get(key) != b.get(key)}
 
 
-def _missing(reports: Mapping[Path, Report], found: Mapping[Path, Score]) -> str:
-    missing = [str(file) for file in reports if file not in found]
+def _missing(reports: Mapping[str, Report], found: Mapping[str, Score]) -> str:
+    missing = [name for name in reports if name not in found]
     return f"not in {', '.join(missing)}" if missing else ""
 
 
@@ -62,16 +105,16 @@ def _short(key: str, value: Any) -> str:
     return str(value)[:12] if key.endswith("fingerprint") else str(value)
 
 
-def _places(found: Mapping[Path, Score]) -> list[Place]:
+def _places(found: Mapping[str, Score]) -> list[Place]:
     better = next(iter(found.values())).better
     sign = -1 if better == "higher" else 1
     order = sorted(found.items(), key=lambda pair: (pair[1].value != pair[1].value, sign * pair[1].value))
     places: list[Place] = []
-    for i, (file, score) in enumerate(order):
+    for i, (name, score) in enumerate(order):
         above = places[-1] if places else None
         rank = above.rank if above and above.score.value == score.value else i + 1
         near = above is not None and _is_near(score, above.score)
-        places.append(Place(file, score, rank if better else None, bool(better) and near))
+        places.append(Place(name, score, rank if better else None, bool(better) and near))
     return places
 
 

@@ -9,6 +9,7 @@ import shutil
 import socket
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -417,6 +418,24 @@ def test_compare_ranks_records(here, evaluate, capsys):
     assert "\x1b" not in out and "\\x1b[2Jfid" in out
 
 
+def test_compare_takes_the_mean_of_runs_with_other_seeds(here, evaluate, capsys):
+    report = evaluate(f"{RUN} --metrics fid -n 100")[0]
+    for seed, value in ((1, 3.0), (2, 5.0)):
+        folder = Path(f"runs/seed{seed}")
+        folder.mkdir()
+        config = Path(RUN, "config.yaml").read_text()
+        (folder / "config.yaml").write_text(config.replace("seed_everything: 0", f"seed_everything: {seed}"))
+        Report(report.subject, [replace(report.scores[0], value=value)]).save(folder / "scores.json")
+    report.save(Path("alone.json"))
+    capsys.readouterr()
+    assert main(shlex.split("evaluate --compare runs/seed1 runs/seed2 alone.json")) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "seed1" in line)
+    assert line.split()[1:] == ["4.0", "+-", "1.0", "runs/seed1/scores.json", "and", "1", "with", "other", "seeds"]
+    Path("runs/seed2/config.yaml").write_text("seed_everything: [")
+    assert main(shlex.split("evaluate --compare runs/seed1 runs/seed2")) == 2
+    assert "runs/seed2/config.yaml, line 2 is not valid YAML" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("more", "field"),
     [
@@ -437,6 +456,7 @@ def test_compare_refuses_different_protocols(here, evaluate, capsys, more, field
     ("files", "words"),
     [
         ("a.json", "two or more records of scores"),
+        (f"{RUN} fakes", "fakes has no record of scores; write one: python -m ganzoo evaluate fakes"),
         (f"{RUN}/scores.json {RUN}", "two or more records of scores"),
         (f"{RUN}/scores.json nowhere.json", "nowhere.json"),
         (f"{RUN}/scores.json broken.json", "broken.json is not a record of scores"),

@@ -50,7 +50,8 @@ def shortened(arguments: list[str]) -> list[str]:
         quick += ["--data.batch_size", "4"]
         quick += [] if "--dry-run" in arguments else ["--trainer.max_steps", "3"]
         first = "configs/wgangp/emoji-roles.yaml" in line  # with scores and a video
-        quick += ["--scores.final_n", "400" if first else "0"] if "digits" in line or "emoji" in line else []
+        scored = first or "--seed_everything" in line
+        quick += ["--scores.final_n", "400" if scored else "0"] if "digits" in line or "emoji" in line else []
         quick += [] if first else ["--samples.video_fps", "0"]
         quick += ["--model.width", "4"] if "/folder" in line or "dcgan/shards" in line else []  # of 64x64 pixels
         if "ImageFolder" in line and "improvedgan" in line:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ganzoo.evaluation.comparison import compare
+from ganzoo.evaluation.comparison import compare, pool_seeds
 from ganzoo.evaluation.record import Report, Score
 
 STANDARD = "standard error over fakes"
@@ -24,14 +24,14 @@ def report(**scores):
 
 
 def files(*reports):
-    return {Path(f"{letter}.json"): report for letter, report in zip("abcdef", reports, strict=False)}
+    return {f"{letter}.json": report for letter, report in zip("abcdef", reports, strict=False)}
 
 
 def places(*scores):
     """File letters, ranks and `near` flags of one figure, best first."""
     ranked, refused = compare(files(*(report(fid=score) for score in scores)))
     assert refused == {}
-    return [(place.file.stem, place.rank, place.near) for place in ranked["fid"]]
+    return [(place.name[0], place.rank, place.near) for place in ranked["fid"]]
 
 
 @pytest.mark.parametrize(("better", "order"), [("lower", "bac"), ("higher", "cab")])
@@ -75,6 +75,56 @@ def test_different_protocols_and_missing_figures_are_named():
         "kid": "fakes differs (100 and 50); data_fingerprint differs (0123456789ab and fedcba987654)",
         "pr": "not in a.json",
     }
+
+
+A, B, C, D = (Path(f"{letter}.json") for letter in "abcd")
+LONGER = {"trainer": {"max_steps": 9}}
+
+
+def pooled(values, seeds, config=None, subject=None, **more):
+    """`pool_seeds` for runs with these values of FID and these training seeds; `config` and `subject` of the last."""
+    reports = {file: report(fid={"value": value}) for file, value in zip((A, B, C, D), values, strict=False)}
+    configs = {
+        file: {"seed_everything": seed, "model": {"lr": 1}, "trainer": {}, "samples": {"rows": seed}}
+        for file, seed in zip(reports, seeds, strict=True)
+    }
+    last = list(reports)[-1]
+    configs[last] |= config or {}
+    reports[last].subject.update(subject or {})
+    return pool_seeds(reports, configs | more)
+
+
+def test_trainings_that_differ_in_their_seed_have_a_mean_and_a_standard_error():
+    """1, 2 and 6: mean 3, variance 7."""
+    found = pooled([1.0, 2.0, 6.0], [0, 1, 2], subject={"seed": 5})
+    assert list(found) == ["a.json and 2 with other seeds"]
+    (score,) = found["a.json and 2 with other seeds"].scores
+    assert (score.value, score.error) == (3.0, pytest.approx((7 / 3) ** 0.5))
+    assert score.error_kind == "standard error over 3 trainings" and score.protocol == {"fakes": 100}
+    (score,) = pooled([1.0, math.nan], [0, 1])["a.json and 1 with other seeds"].scores
+    assert math.isnan(score.value) and score.error is None
+
+
+@pytest.mark.parametrize(
+    ("seeds", "more"),
+    [
+        ([0, 1], {"config": LONGER}),
+        ([0, 1], {"config": {"model": {"lr": 2}}}),
+        ([0, 1], {"config": {"data": {"flip": True}}}),
+        ([0, 1], {"config": {"ckpt_path": "other"}}),
+        ([0, 1], {"subject": {"weights": "raw"}}),
+        ([0, 0], {}),
+    ],
+)
+def test_other_trainings_are_not_pooled(seeds, more):
+    assert list(pooled([1.0, 2.0], seeds, **more)) == ["a.json", "b.json"]
+    assert list(pooled([1.0, 3.0, 2.0], [3, *seeds], **more))[-1] == "c.json"
+
+
+def test_scores_of_other_protocols_and_records_outside_of_runs_are_not_pooled():
+    reports = {A: report(fid={}), B: report(fid={"protocol": {"fakes": 50}}), C: report(fid={}), D: report(fid={})}
+    configs = {file: {"seed_everything": seed, "model": {}} for seed, file in enumerate((A, B))}
+    assert list(pool_seeds(reports, configs)) == ["a.json", "b.json", "c.json", "d.json"]
 
 
 def test_evaluate_compare_does_not_import_torch(tmp_path):
