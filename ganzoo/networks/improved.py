@@ -107,6 +107,7 @@ class DeconvolutionalGenerator(_Generator):
             if isinstance(layer, nn.Linear | nn.ConvTranspose2d):  # not the norms
                 normal_(layer, 0.05)
         super().__init__([*layers, weight_norm(last, dim=1), nn.Sigmoid()], z_dim, reference)
+        self.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
 
 
 class Bias(nn.Module):
@@ -205,6 +206,7 @@ class ConvolutionalDiscriminator(_Discriminator):
             layers += _leaky(nn.Conv2d(2 * hidden, 2 * hidden, kernel))
         layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
         super().__init__(layers, nn.Identity(), 2 * hidden, num_classes, kernels)
+        self.to(memory_format=torch.channels_last)
 
 
 def _leaky(layer: nn.Conv2d) -> list[nn.Module]:

@@ -53,6 +53,7 @@ class PatchDiscriminator(nn.Module):
             last = nn.Conv2d(n_in, 1, 4, padding=1)
         self.layers = nn.Sequential(*layers, last)
         normal_(self, 0.02)
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         if self.source_channels is not None:

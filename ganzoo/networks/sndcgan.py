@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
+import torch
 from torch import Tensor, nn
 
 from ganzoo.core.limits import Size
@@ -34,6 +35,7 @@ class SNDCGANGenerator(nn.Sequential):
             layers += [nn.ConvTranspose2d(2 * maps, maps, 4, stride=2, padding=1), nn.BatchNorm2d(maps), nn.ReLU()]
         super().__init__(*layers, nn.Conv2d(width, channels, 3, padding=1), nn.Tanh())
         normal_(self, 0.02)
+        self.to(memory_format=torch.channels_last)
 
 
 class SNDCGANDiscriminator(nn.Module):
@@ -60,6 +62,7 @@ class SNDCGANDiscriminator(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.score = SpectralLinear(maps[-1] * prod(grid), 1)
         normal_(self, 0.02)
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return self.score(self.layers(x).flatten(1)).squeeze(1)

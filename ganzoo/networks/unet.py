@@ -61,6 +61,7 @@ class UNet(nn.Module):
         levels = reversed(range(1, depth))  # of the decoder's hidden layers, from the coarsest
         self.noise = [(widths[k - 1], h >> k, w >> k) for k in levels][:3]
         normal_(self, 0.02)
+        self.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
 
     def forward(self, z: Sequence[Tensor], source: Tensor) -> Tensor:
         """z: for each shape in `noise` a mask [N, C, h, w], multiplied with the layer's output."""
