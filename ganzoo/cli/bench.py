@@ -89,8 +89,10 @@ def _measure(fit: list[str], steps: int, sender: Any) -> None:
     from ganzoo.cli.cost import measure
     from ganzoo.cli.errors import describe
     from ganzoo.cli.training import build
+    from ganzoo.core.allocator import keep_freed_memory
     from ganzoo.core.player import parameters
 
+    keep_freed_memory()  # as `fit` does
     try:
         cli = build("fit", fit, dry=True)
         config = cli.config_init.trainer
