@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ganzoo.cli import VERBS, trust
 from ganzoo.cli.errors import Arguments, UserError, number, user_errors
 from ganzoo.cli.paths import configs, find_checkpoint, find_config, pretrained, record_of, run_of
+from ganzoo.core.files import read_text
 from ganzoo.core.limits import Count, Positive, Size
 from ganzoo.core.text import closest, path_of, printable, quoted, visible
 
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 SETS = (".npy", ".npz", ".zip")  # files of many pictures
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")  # a single picture is no checkpoint
+UNRELATED = {  # settings that do not change a training
+    *("default_root_dir", "logger", "enable_progress_bar", "enable_model_summary", "profiler"),
+    *("num_workers", "cache_gb"),
+}
 REALS = "a run, for its data; a folder, a .npy/.npz/.zip file, or the data of a config such as dcgan/digits"
 
 
@@ -260,8 +266,7 @@ def _compare(files: Sequence[Path]) -> int:
     files = list(dict.fromkeys(_of_folder(file) if file.is_dir() else file for file in files))
     if len(files) < 2:
         raise UserError("--compare needs two or more records of scores")
-    configs = {file: config for file in files if (config := _training_of(file))}
-    reports = pool_seeds({file: Report.load(file) for file in files}, configs)
+    reports = pool_seeds({file: Report.load(file) for file in files}, {file: _training_of(file) for file in files})
     ranked, refused = compare(reports)
     weights = {name: report.subject.get("weights", "") for name, report in reports.items()}
     for places in ranked.values():
@@ -287,18 +292,27 @@ def _of_folder(folder: Path) -> Path:
 
 
 def _training_of(record: Path) -> dict[str, Any]:
-    """The config of the run in whose folder the record is; empty if there is none."""
+    """What determines the training of the run in whose folder a record is; empty if there is none."""
     from ganzoo.cli.config import read
 
-    file = record.parent / "config.yaml"
-    return read(file) if file.is_file() else {}
+    try:
+        config = read(record.parent / "config.yaml")
+        parent = json.loads(read_text(record.parent / "environment.json")).get("parent")  # of a fine-tuning
+        trainer = {key: value for key, value in config["trainer"].items() if key not in UNRELATED}
+        data = {key: value for key, value in config["data"]["init_args"].items() if key not in UNRELATED}
+        parts = {"model": config["model"], "data": [config["data"]["class_path"], data], "trainer": trainer}
+        return {"seed_everything": config["seed_everything"], **parts, "parent": parent}
+    except (UserError, OSError, ValueError, LookupError, TypeError, AttributeError):
+        return {}  # other files with these names, or damaged ones
 
 
 def _ranking(places: Sequence[Place], weights: Mapping[str, str]) -> str:
     first, texts = places[0].score, [place.score.readable for place in places]
     width = max(map(len, texts))
+    kinds = list(dict.fromkeys(place.score.error_kind for place in places if place.score.error))
     lines = [f"{first.name} ({f'{first.better} is better' if first.better else 'not for ranking'})"]
     for place, text in zip(places, texts, strict=True):
         line = f"  {place.rank or '-'}  {text:<{width}}  {place.name}  {weights.get(place.name, '')}".rstrip()
+        line += f"  (+-: {place.score.error_kind})" if place.score.error and len(kinds) > 1 else ""
         lines.append(line + ("  (within two standard errors of the one above)" if place.near else ""))
-    return "\n".join(map(visible, lines))
+    return "\n".join(map(visible, [*lines, f"  +-: {kinds[0]}"] if len(kinds) == 1 else lines))

@@ -30,29 +30,26 @@ class Place:
     near: bool
 
 
-def pool_seeds(reports: Mapping[Path, Report], configs: Mapping[Path, Mapping[str, Any]]) -> dict[str, Report]:
-    """Reports by name; those of trainings that differ only in their seed become one, with their mean scores.
+def pool_seeds(reports: Mapping[Path, Report], trainings: Mapping[Path, Mapping[str, Any]]) -> dict[str, Report]:
+    """Reports by the names of their files; those of trainings that differ only in their seed become one, with the means
+    of their scores.
 
     Args:
         reports: by file.
-        configs: of the trainings, by the same files; other reports stay as they are.
+        trainings: "seed_everything" and everything else that determines the training of each report that is of one.
     """
     groups: dict[str, list[Path]] = {}
     for file, report in reports.items():
-        config = {
-            key: value
-            for key, value in configs.get(file, {}).items()
-            if key in ("model", "data", "trainer", "ckpt_path")
-        }
+        training = {key: value for key, value in trainings.get(file, {}).items() if key != "seed_everything"}
         subject = {key: value for key, value in report.subject.items() if key != "seed"}
         protocols = [(score.name, score.protocol) for score in report.scores]
-        same = json.dumps([config, subject, protocols], default=str) if config else str(file)
+        same = json.dumps([training, subject, protocols], default=str) if training else str(file)
         groups.setdefault(same, []).append(file)
     pooled = {}
     for files in groups.values():
-        seeds = {configs[file].get("seed_everything") for file in files} if len(files) > 1 else set()
+        seeds = {trainings[file].get("seed_everything") for file in files} if len(files) > 1 else set()
         if len(files) == len(seeds):
-            pooled[f"{files[0]} and {len(files) - 1} with other seeds"] = _mean([reports[file] for file in files])
+            pooled[", ".join(map(str, files))] = _mean([reports[file] for file in files])
         else:
             pooled |= {str(file): reports[file] for file in files}
     return pooled
@@ -63,9 +60,8 @@ def _mean(reports: Sequence[Report]) -> Report:
     scores = []
     for alike in zip(*(report.scores for report in reports), strict=True):
         values = [score.value for score in alike]
-        finite = all(map(math.isfinite, values))
-        error = statistics.stdev(values) / len(values) ** 0.5 if finite else None
-        kind = f"standard error over {len(values)} trainings"
+        error = statistics.stdev(values) / len(values) ** 0.5 if all(map(math.isfinite, values)) else None
+        kind = "standard error over trainings"
         scores.append(replace(alike[0], value=statistics.fmean(values), error=error, error_kind=kind))
     return Report(reports[0].subject, scores)
 
@@ -119,6 +115,8 @@ def _places(found: Mapping[str, Score]) -> list[Place]:
 
 
 def _is_near(score: Score, above: Score) -> bool:
-    if not score.error or not above.error or "standard error" not in score.error_kind:
+    if not score.error or not above.error or score.error_kind != above.error_kind:
+        return False
+    if "standard error" not in score.error_kind:
         return False
     return abs(score.value - above.value) < 2 * (score.error**2 + above.error**2) ** 0.5

@@ -398,7 +398,9 @@ def test_compare_ranks_records(here, evaluate, capsys):
     assert main(shlex.split(f"evaluate --compare {RUN} a.json")) == 0
     out, error = capsys.readouterr()
     lines = out.splitlines()
-    blocks = {lines[i].split("_")[0]: lines[i : i + 3] for i in range(0, len(lines), 3)}
+    heads = [i for i, line in enumerate(lines) if not line.startswith(" ")]
+    blocks = {lines[i].split("_")[0]: lines[i : i + 3] for i in heads}
+    assert lines[heads[0] + 3] == "  +-: standard error over fakes"
     scores = {name: values(Report.load(Path(name))) for name in (f"{RUN}/scores.json", "a.json")}
     for name, best in (("fid", min), ("precision", max), ("recall", max)):
         head, first, second = blocks[name]
@@ -422,18 +424,34 @@ def test_compare_takes_the_mean_of_runs_with_other_seeds(here, evaluate, capsys)
     report = evaluate(f"{RUN} --metrics fid -n 100")[0]
     for seed, value in ((1, 3.0), (2, 5.0)):
         folder = Path(f"runs/seed{seed}")
-        folder.mkdir()
-        config = Path(RUN, "config.yaml").read_text()
+        shutil.copytree(RUN, folder)
+        config = (folder / "config.yaml").read_text().replace("default_root_dir: runs", f"default_root_dir: seed{seed}")
         (folder / "config.yaml").write_text(config.replace("seed_everything: 0", f"seed_everything: {seed}"))
         Report(report.subject, [replace(report.scores[0], value=value)]).save(folder / "scores.json")
     report.save(Path("alone.json"))
-    capsys.readouterr()
-    assert main(shlex.split("evaluate --compare runs/seed1 runs/seed2 alone.json")) == 0
-    line = next(line for line in capsys.readouterr().out.splitlines() if "seed1" in line)
-    assert line.split()[1:] == ["4.0", "+-", "1.0", "runs/seed1/scores.json", "and", "1", "with", "other", "seeds"]
-    Path("runs/seed2/config.yaml").write_text("seed_everything: [")
-    assert main(shlex.split("evaluate --compare runs/seed1 runs/seed2")) == 2
-    assert "runs/seed2/config.yaml, line 2 is not valid YAML" in capsys.readouterr().err
+
+    def compare():
+        capsys.readouterr()
+        assert main(shlex.split("evaluate --compare runs/seed1 runs/seed2 alone.json")) == 0
+        lines = capsys.readouterr().out.splitlines()
+        return [" ".join(line.split()[1:]) for line in lines[1:] if "seed" in line]
+
+    both = "4.0 +- 1.0 runs/seed1/scores.json, runs/seed2/scores.json (+-: standard error over trainings)"
+    assert compare() == [both]
+    for file, old, new in (
+        ("environment.json", "{", '{"parent": "runs/001", '),
+        ("config.yaml", "width: 4", "width: 5"),
+        ("config.yaml", "batch_size: 100", "batch_size: 50"),
+        ("config.yaml", "max_steps: 6", "max_steps: 7"),
+        ("config.yaml", "model:", "model: ["),
+    ):
+        path = Path("runs/seed2", file)
+        content = path.read_text()
+        assert content.count(old) == 1 or file == "environment.json"
+        path.write_text(content.replace(old, new, 1))
+        assert len(compare()) == 2, new
+        path.write_text(content)
+    assert compare() == [both]
 
 
 @pytest.mark.parametrize(

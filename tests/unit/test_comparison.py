@@ -61,6 +61,7 @@ def test_near_means_within_two_standard_errors_of_the_score_above(value, kind, n
     found = places({"value": 1.0, "error": 0.3, "error_kind": kind}, {"value": value, "error": 0.4, "error_kind": kind})
     assert [place[2] for place in found] == [False, near]
     assert not places({"error": 0.3}, {"error": None})[1][2]
+    assert not places({"error": 0.3}, {"error": 0.3, "error_kind": "standard error over trainings"})[1][2]
 
 
 def test_different_protocols_and_missing_figures_are_named():
@@ -78,43 +79,31 @@ def test_different_protocols_and_missing_figures_are_named():
 
 
 A, B, C, D = (Path(f"{letter}.json") for letter in "abcd")
-LONGER = {"trainer": {"max_steps": 9}}
 
 
-def pooled(values, seeds, config=None, subject=None, **more):
-    """`pool_seeds` for runs with these values of FID and these training seeds; `config` and `subject` of the last."""
+def pooled(values, seeds, model=None, subject=None):
+    """`pool_seeds` for trainings with these values of FID and these seeds; `model` and `subject` of the last."""
     reports = {file: report(fid={"value": value}) for file, value in zip((A, B, C, D), values, strict=False)}
-    configs = {
-        file: {"seed_everything": seed, "model": {"lr": 1}, "trainer": {}, "samples": {"rows": seed}}
-        for file, seed in zip(reports, seeds, strict=True)
-    }
+    trainings = {file: {"seed_everything": seed, "model": 1} for file, seed in zip(reports, seeds, strict=True)}
     last = list(reports)[-1]
-    configs[last] |= config or {}
+    trainings[last] |= {"model": model} if model else {}
     reports[last].subject.update(subject or {})
-    return pool_seeds(reports, configs | more)
+    return pool_seeds(reports, trainings)
 
 
 def test_trainings_that_differ_in_their_seed_have_a_mean_and_a_standard_error():
     """1, 2 and 6: mean 3, variance 7."""
     found = pooled([1.0, 2.0, 6.0], [0, 1, 2], subject={"seed": 5})
-    assert list(found) == ["a.json and 2 with other seeds"]
-    (score,) = found["a.json and 2 with other seeds"].scores
+    assert list(found) == ["a.json, b.json, c.json"]
+    (score,) = found["a.json, b.json, c.json"].scores
     assert (score.value, score.error) == (3.0, pytest.approx((7 / 3) ** 0.5))
-    assert score.error_kind == "standard error over 3 trainings" and score.protocol == {"fakes": 100}
-    (score,) = pooled([1.0, math.nan], [0, 1])["a.json and 1 with other seeds"].scores
+    assert score.error_kind == "standard error over trainings" and score.protocol == {"fakes": 100}
+    (score,) = pooled([1.0, math.nan], [0, 1])["a.json, b.json"].scores
     assert math.isnan(score.value) and score.error is None
 
 
 @pytest.mark.parametrize(
-    ("seeds", "more"),
-    [
-        ([0, 1], {"config": LONGER}),
-        ([0, 1], {"config": {"model": {"lr": 2}}}),
-        ([0, 1], {"config": {"data": {"flip": True}}}),
-        ([0, 1], {"config": {"ckpt_path": "other"}}),
-        ([0, 1], {"subject": {"weights": "raw"}}),
-        ([0, 0], {}),
-    ],
+    ("seeds", "more"), [([0, 1], {"model": 2}), ([0, 1], {"subject": {"weights": "raw"}}), ([0, 0], {})]
 )
 def test_other_trainings_are_not_pooled(seeds, more):
     assert list(pooled([1.0, 2.0], seeds, **more)) == ["a.json", "b.json"]
@@ -123,8 +112,8 @@ def test_other_trainings_are_not_pooled(seeds, more):
 
 def test_scores_of_other_protocols_and_records_outside_of_runs_are_not_pooled():
     reports = {A: report(fid={}), B: report(fid={"protocol": {"fakes": 50}}), C: report(fid={}), D: report(fid={})}
-    configs = {file: {"seed_everything": seed, "model": {}} for seed, file in enumerate((A, B))}
-    assert list(pool_seeds(reports, configs)) == ["a.json", "b.json", "c.json", "d.json"]
+    trainings = {file: {"seed_everything": seed, "model": 1} for seed, file in enumerate((A, B))} | {C: {}}
+    assert list(pool_seeds(reports, trainings)) == ["a.json", "b.json", "c.json", "d.json"]
 
 
 def test_evaluate_compare_does_not_import_torch(tmp_path):
