@@ -34,7 +34,7 @@ def classify(root: Path, tree: Tree, names: Sequence[str]) -> tuple[list[str], l
         classes = [str(number) for number in range(max(numbers, default=-1) + 1)]
     else:
         splits = tuple(f"{split}/" for split in SPLITS)
-        depth = int(all(name.startswith(splits) for name in tree.pictures))
+        depth = int(all(name.startswith(splits) for name in names))
         beside = [name for name in names if name.count("/") <= depth]
         if beside:
             below = f" or its folders {', '.join(SPLITS)}" if depth else ""

@@ -231,7 +231,8 @@ class Shard:
             batch = pa.ipc.read_record_batch(rows, found)
             self.source = (found.metadata or {}).get(b"source", b"").decode()
             batch.validate(full=True)
-            self.bytes, start = whole.size, batch["image"].buffers()[1].address - whole.address
+            self.bytes = whole.size
+            start = batch["image"].buffers()[1].address - whole.address if len(batch) else 0
             self.images = Rows(path, start, (len(batch), *shape))
             if start < 0 or start + math.prod(self.images.shape) > whole.size:
                 raise pa.ArrowInvalid("its pixels are compressed or truncated")

@@ -164,6 +164,20 @@ def test_undecodable_images_are_refused_or_skipped(pictures: Path, tmp_path: Pat
         make(pictures, out)
 
 
+def test_a_shard_may_be_empty(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ganzoo.data.prepare.SHARD", 1)  # a shard for each picture
+    file = pictures / "a" / "02.png"
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.warns(UserWarning, match="skipped: 1 of 20 pictures"):
+        skipped = make(pictures, tmp_path / "out", corrupt="skip")
+    assert make(pictures, tmp_path / "out", corrupt="skip") == skipped
+    found = Shards(str(tmp_path / "out"), num_workers=0, val_fraction=0)
+    file.unlink()
+    expected = ImageFolder(str(pictures), SIZE, num_workers=0, val_fraction=0)
+    images = [module.dataset("train").__getitems__(range(19))["image"] for module in (found, expected)]
+    assert sorted(map(bytes, images[0].numpy())) == sorted(map(bytes, images[1].numpy()))
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [

@@ -328,6 +328,11 @@ def test_folders_of_splits_are_not_classes(tmp_path: Path, labels: bool) -> None
     assert [len(module.dataset(split)) for split in SPLITS] == [5, 1, 1]
     assert module.classes == (["cat", "cow", "dog"] if labels else [])
     assert not labels or module.dataset("val").labels().tolist() == [2]  # type: ignore[union-attr]
+    (tmp_path / "thumbnail.png").touch()  # empty
+    with warnings.catch_warnings(action="ignore"):
+        module = ImageFolder(str(tmp_path), 8, labels=labels, corrupt="skip", num_workers=0)
+    assert module.classes == (["cat", "cow", "dog"] if labels else [])
+    (tmp_path / "thumbnail.png").unlink()
     fill(tmp_path / "test/cat", 4)
     assert [len(ImageFolder(str(tmp_path), 8, num_workers=0).dataset(split)) for split in SPLITS] == [5, 1, 4]
     fill(tmp_path / "train", 1, "beside.png")
