@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from rich.console import Console
 from rich.progress import Progress
@@ -65,6 +65,17 @@ def save(trainer: Trainer, path: Path) -> bool:
         return False
     trainer.strategy.barrier("Trainer.save_checkpoint")  # the other processes wait there
     return False
+
+
+@contextmanager
+def on_training_device(trainer: Trainer, model: LightningModule) -> Iterator[None]:
+    """For `on_fit_end`, before which Lightning moves the model to the CPU."""
+    before = model.device
+    model.to(trainer.strategy.root_device)
+    try:
+        yield
+    finally:
+        model.to(before)
 
 
 def time_left(trainer: Trainer) -> list[float]:

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ganzoo.callbacks.base import held_out, some, warn_on_oserror
+from ganzoo.callbacks.base import held_out, on_training_device, some, warn_on_oserror
 from ganzoo.core.atomic import write_atomically
 from ganzoo.core.drawing import animation, check_bands, picture, shown, write_video
 from ganzoo.core.lightning_fixes import BatchEndCallback
@@ -109,12 +109,13 @@ class Samples(BatchEndCallback):
         video = self.folder / "samples.mp4"
         if not self.trained and (video.exists() or not self.video_fps):
             return  # the run had ended before, and its video was written
-        if trainer.global_step % self.every_n_steps:
-            self._draw(trainer, pl_module)
         model = cast(GANModule, pl_module)
-        if model.source_channels is None:
-            for name, images in final_grids(model, self.rows, self.columns).items():
-                self._show(trainer, name, self._grid(images))
+        with on_training_device(trainer, model):
+            if trainer.global_step % self.every_n_steps:
+                self._draw(trainer, model)
+            if model.source_channels is None:
+                for name, images in final_grids(model, self.rows, self.columns).items():
+                    self._show(trainer, name, self._grid(images))
         frames = sorted((self.folder / "samples").glob("*.png"))
         if self.video_fps and len(frames) > 1:
             with warn_on_oserror(video):

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-from ganzoo.callbacks.base import Bar, save, time_left, warn_on_oserror
+from ganzoo.callbacks.base import Bar, on_training_device, save, time_left, warn_on_oserror
 from ganzoo.core.atomic import keep_until
 from ganzoo.core.files import open_file
 from ganzoo.core.lightning_fixes import BatchEndCallback
@@ -192,7 +192,7 @@ class Scores(BatchEndCallback):
         show = trainer.is_global_zero and trainer.progress_bar_callback is not None
         if show:
             print(f"scoring {len(self.final.fakes):,} fakes", file=sys.stderr)
-        with progress_bar(show) as progress:
+        with on_training_device(trainer, pl_module), progress_bar(show) as progress:
             self.report = self._measure(self.final, trainer, cast(GANModule, pl_module), progress)
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from io import BytesIO
 from pathlib import Path
 
@@ -10,14 +11,16 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from PIL import Image
 
 import ganzoo
 from ganzoo.callbacks.progress import clock, short, status
 from ganzoo.callbacks.samples import Samples, final_grids, fixed, interpolation, mixtures, truncations
+from ganzoo.callbacks.scores import Scores
 from ganzoo.core.drawing import animation, picture, write_video
 from ganzoo.core.pixels import to_uint8
-from ganzoo.data import Gaussians
+from ganzoo.data import Digits, Gaussians
 from ganzoo.testing import fit
 from tests.variants import small
 
@@ -44,6 +47,23 @@ def test_the_last_grid_equals_the_output_of_sample(tmp_path):
     fit(model, steps=2, callbacks=[Samples(rows=2, columns=3)], default_root_dir=tmp_path)
     expected = np.asarray(picture(model.sample(seeds=range(6)), 3))
     assert np.array_equal(np.asarray(Image.open(tmp_path / "samples" / "00000002.png")), expected)
+
+
+def test_the_end_is_drawn_and_scored_on_the_device_of_the_training(tmp_path, monkeypatch):
+    """cpu:0 stands for a GPU: Lightning moves the model to "cpu" before `on_fit_end`."""
+    device, found = torch.device("cpu", 0), set()
+    monkeypatch.setattr(SingleDeviceStrategy, "root_device", property(lambda self: device))
+    generate = ganzoo.DCGAN.generate
+
+    def spy(model, *given):
+        found.add(model.device)
+        return generate(model, *given)
+
+    monkeypatch.setattr(ganzoo.DCGAN, "generate", spy)
+    model, scores = ganzoo.DCGAN(**TINY), Scores(["fid"], every_n_steps=5, final_n=20)
+    fit(model, Digits(), steps=3, callbacks=[Samples(rows=2, columns=3), scores], default_root_dir=tmp_path)
+    assert found == {device} and scores.report is not None and math.isfinite(scores.report.scores[0].value)
+    assert model.device == torch.device("cpu") and (tmp_path / "interpolation.png").exists()
 
 
 def test_drawing_samples_does_not_change_training(tmp_path):
