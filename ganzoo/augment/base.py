@@ -47,7 +47,7 @@ class Strength(nn.Module):
         self.target = 0.6 if p is None and target is None else target
         self.first, self.last, self.ramp = p or 0.0, p_end, ramp
         self.reals: Tensor | None = None  # as the running equation shows them to D
-        self.boundary, self.has_heard = 0.0, False
+        self.boundary, self.has_heard, self.has_adapted = 0.0, False, False  # since the start or a restart
         self.register_buffer("p", torch.tensor(self.first), persistent=False)
         self.register_buffer("signs", torch.zeros(3), persistent=False)
 
@@ -77,8 +77,9 @@ class Strength(nn.Module):
             self.p.fill_(cosine(self.first, self.last, model.images_seen, self.ramp))
         elif self.target is None:
             return
-        elif (step := model.trainer.global_step) and step % INTERVAL == 0:
+        elif (step := model.trainer.global_step) and step % INTERVAL == 0 and (self.has_heard or self.has_adapted):
             self._follow(model)
+        self.has_adapted = True
         model.observe("augment/p", self.p.clone())
 
     def _follow(self, model: Any) -> None:
@@ -114,7 +115,7 @@ class Strength(nn.Module):
         if shapes != [(), (3,)] or not 0 <= p <= 1 or not signs.isfinite().all():
             raise ValueError("the checkpoint's state of the augmentation is invalid; use another checkpoint")
         self.p.copy_(p)
-        self.signs.copy_(signs * int(rank_and_world()[0] == 0))  # those of all processes
+        self.signs.copy_(signs / rank_and_world()[1])  # equal shares: DDP copies the first process's buffers to all
         self.has_heard = bool(signs[1])
 
 

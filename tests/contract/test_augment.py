@@ -151,6 +151,21 @@ def test_a_controlled_strength_is_resumed(augment, tmp_path):
     fit(plain, steps=12, ckpt_path=tmp_path / "a.ckpt")
 
 
+@pytest.mark.parametrize("augment", OPTIONS[1:], ids=lambda option: type(option).__name__)
+def test_a_controlled_strength_may_be_added_on_resume(augment, tmp_path):
+    """At step 8, where p would be changed."""
+
+    class Save(Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            if trainer.global_step == 8:
+                trainer.save_checkpoint(tmp_path / "a.ckpt")
+
+    fit(dcgan(), steps=8, callbacks=[Save()])
+    model = dcgan(augment=augment)
+    fit(model, steps=13, ckpt_path=tmp_path / "a.ckpt")
+    assert 0 < model.augment.strength.p < 0.5
+
+
 @every
 def test_players_move_in_turn(augment):
     check_turns(lambda: dcgan(augment=augment))

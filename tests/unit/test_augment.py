@@ -519,10 +519,21 @@ def test_a_given_p_is_kept_or_follows_its_schedule():
 def test_a_discriminator_that_is_not_heard_is_an_error():
     model = ScriptedModel(ADA())
     model.trainer.global_step = 4
+    model.augment.adapt(model)  # the first batch after a checkpoint without augmentation
+    model.trainer.global_step = 8
     with pytest.raises(
         ValueError, match="discriminator_loss of ScriptedModel does not call it: set p, for example to 0.2"
     ):
         model.augment.adapt(model)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_signs_are_shared_by_the_processes(monkeypatch, world):
+    """DDP makes their buffers equal after the state is restored."""
+    monkeypatch.setattr("ganzoo.augment.base.rank_and_world", lambda: (0, world))
+    augment = ADA()
+    augment.restore({"p": torch.tensor(0.25), "signs": torch.tensor([24.0, 32.0, 16.0])})
+    assert (world * augment.strength.signs).tolist() == [24, 32, 16] and augment.strength.p == 0.25
 
 
 def test_the_state_of_the_controller_is_restored():
