@@ -50,7 +50,8 @@ def evaluate(
             the model's training (`model.readings`), if that is known.
         metrics: names in `ganzoo.evaluation.choice.METRICS`, with settings as in "kid:size=500"; None for all default
             ones that can be computed.
-        n: number of fakes of a model; None for the default of `usual_count`.
+        n: number of fakes of a model, of a translator at most one for each source; None for the default of
+            `usual_count`.
         split: split of the data module used as reals; None for "train", or, for a translator, "val" if it has images.
         seed: of a model's fakes.
         extractor: a name, such as "inception" or "digits", or a network of your own; None for the data's default.
@@ -113,6 +114,8 @@ def assemble(
         device = device or model.device
         like = reference.sets["real"] if reference else None
         n = n or usual_count(_extractor_name(extractor, reference))
+        if model.source_channels is not None and like is not None:
+            n = min(n, len(like))  # repeated translations would count as different images
         source: Fakes | Reals = Fakes(model, n, seed, like, truncation, standing_statistics)
         classes = None if reference is None else getattr(reference.data, "num_classes", None)
         if source.translates and source.num_classes is not None and classes is not None:

@@ -128,10 +128,11 @@ class Evaluation:
         with failing_together():
             about = self.reference.about() if self.reference is not None and is_first() else None
         about = broadcast(about)
-        return [
-            protocol(metric, self.extractor, shape, len(self.fakes), about, self.fakes.sampling)
-            for metric in self.metrics
-        ]
+        found = []
+        for metric in self.metrics:
+            reals = about if self.fakes.of_reals or set(metric.needs) - {"fake"} else None
+            found.append(protocol(metric, self.extractor, shape, len(self.fakes), reals, self.fakes.sampling))
+        return found
 
     def _states(self, progress: Progress | None) -> dict[str, dict[str, Any]]:
         needs: dict[str, dict[str, None]] = {}

@@ -167,7 +167,7 @@ class KID(Metric):
 
 @dataclass(frozen=True)
 class InceptionScore(Metric):
-    """Inception score exp E KL(p(y|x) || p(y)), averaged over splits, in order."""
+    """Inception score exp E KL(p(y|x) || p(y)), averaged over random splits."""
 
     name = "is"
     figures = {"is": "higher"}
@@ -387,10 +387,15 @@ class Parzen(Metric):
     def compute(self, states: States) -> Figures:
         fake, real, val, test = (_pixels(states[side]["images.rows"]) for side in ("fake", "real", "val", "test"))
         figures: Figures = {}
-        for name, samples in (("parzen", fake), ("parzen_of_reals", real[: len(fake)])):
-            found = parzen(samples, val, test)
+        for name, samples in (("parzen", fake), ("parzen_of_reals", _mixed(real)[: len(fake)])):
+            found = parzen(samples, _mixed(val), test)
             figures |= {name: (found.mean, found.standard_error), f"{name}_sigma": (found.sigma, None)}
         return figures
+
+
+def _mixed(rows: Tensor) -> Tensor:
+    """In a random order, the same each time, since files may be sorted by class."""
+    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
 
 
 def _pixels(images: Tensor) -> Tensor:

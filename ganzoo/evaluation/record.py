@@ -159,7 +159,7 @@ def protocol(
         extractor: of the features; None without.
         images: their shape, as text.
         fakes: their number.
-        reals: "data", "split", "reals" (how many) and "data_fingerprint"; None without reals.
+        reals: "data", "split", "reals" (how many) and "data_fingerprint"; None if nothing depends on them.
         sampling: "truncation" of the latents, and "standing_statistics" if there are any.
     """
     found: Protocol = {
@@ -169,7 +169,7 @@ def protocol(
         "image": images,
         **sampling,
     }
-    if reals is not None and set(metric.needs) - {"fake"}:
+    if reals is not None:
         found |= reals
     if extractor is not None and metric.extracts:
         found |= {

@@ -24,6 +24,8 @@ class Source(ABC):
 
     Attributes:
         model: the model that generates them; None for files.
+        of_reals: whether they depend on the reals, by their labels or sources.
+        uniform: whether classes are drawn uniformly, since the reals have no labels.
         labels: from which the images' classes are drawn; None without labels.
         num_classes: of the images, for metrics of classes; None if their classes are unknown.
         truncation: of the latents; None: none.
@@ -31,6 +33,7 @@ class Source(ABC):
     """
 
     model: Any = None
+    of_reals = uniform = False
     labels: Tensor | None = None
     num_classes: int | None = None
     truncation: Positive | None = None
@@ -38,10 +41,11 @@ class Source(ABC):
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """How a model's images are sampled, for protocols. Without standing statistics the key is absent, so that
-        records from before this option stay comparable."""
-        passes = self.standing_statistics
-        return {"truncation": self.truncation, **({"standing_statistics": passes} if passes else {})}
+        """How a model's images are sampled, for protocols. Unless they apply, the last two keys are absent, so that
+        records from before them stay comparable."""
+        found: dict[str, Any] = {"truncation": self.truncation}
+        found |= {"standing_statistics": self.standing_statistics} if self.standing_statistics else {}
+        return found | ({"classes": "uniform"} if self.uniform else {})
 
     @property
     def translates(self) -> bool:
@@ -99,6 +103,7 @@ class Fakes(Source):
             self._draw_labels(model)
         if model.source_channels is not None:
             self._keep_labels()
+        self.of_reals = self.translates or not (self.labels is None or self.uniform)
         if standing_statistics is not None:
             model.take_standing_statistics(standing_statistics, truncation=truncation)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,8 +12,9 @@ from ganzoo.functional.base import double
 class SplitEntropy:
     """Inception score exp(E_x KL(p(y|x) || p(y))) (Salimans et al. 2016, arXiv:1606.03498) of a stream of images.
 
-    The images are split in order into `splits` parts; part i starts at i n // splits. Only the sums of p and of p log p
-    are stored for each part, since E_x KL(p(y|x) || p(y)) = H(p(y)) - E_x H(p(y|x)).
+    The images are split into `splits` parts of equal size, at random, as torch-fidelity does: images sorted by class,
+    split in order, would have few classes in each. Only the sums of p and of p log p are stored for each part, since
+    E_x KL(p(y|x) || p(y)) = H(p(y)) - E_x H(p(y|x)).
 
     Args:
         n: images in total, at least `splits`.
@@ -22,6 +24,9 @@ class SplitEntropy:
     def __init__(self, n: int, splits: int = 10) -> None:
         self.n, self.splits = n, splits
         self.seen = 0
+        order = torch.from_numpy(np.random.RandomState(2020).permutation(n))  # torch-fidelity's
+        self.part = torch.empty_like(order)  # of each image
+        self.part[order] = (torch.arange(n) * splits + splits - 1) // n
         self.p = self.p_log_p = torch.zeros(())
 
     def update(self, logits: Tensor) -> None:
@@ -42,10 +47,9 @@ class SplitEntropy:
             self.p_log_p = log_p.new_zeros(self.splits)
         p = log_p.exp()
         p_log_p = (p * log_p).sum(1)
-        for i in range(self.splits):
-            first, last = (max(edge * self.n // self.splits - self.seen, 0) for edge in (i, i + 1))
-            self.p[i] += p[first:last].sum(0)
-            self.p_log_p[i] += p_log_p[first:last].sum()
+        part = self.part[self.seen : self.seen + len(log_p)].to(log_p.device)
+        self.p.index_add_(0, part, p)
+        self.p_log_p.index_add_(0, part, p_log_p)
         self.seen += len(log_p)
 
     def compute(self) -> tuple[float, float]:
@@ -56,8 +60,7 @@ class SplitEntropy:
         """
         if self.seen < self.n:
             raise ValueError(f"an Inception score of n = {self.n} got only {self.seen} rows of logits")
-        edges = torch.arange(self.splits + 1, device=self.p.device) * self.n // self.splits
-        count = edges.diff()
+        count = self.part.bincount(minlength=self.splits).to(self.p.device)
         q = self.p / count[:, None]
         scores = (self.p_log_p / count - torch.xlogy(q, q).sum(1)).exp()
         return scores.mean().item(), scores.std(correction=0).item()

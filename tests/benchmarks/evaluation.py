@@ -139,7 +139,6 @@ def _theirs(case: Case, device: str, cache: str) -> dict[str, float]:
         batch_size=BATCH,
         feature_extractor=case.theirs,
         feature_extractor_weights_path=case.weights,
-        samples_shuffle=False,
         verbose=False,
         **{names[metric]: True for metric in case.metrics},
     )

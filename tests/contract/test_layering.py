@@ -14,7 +14,10 @@ import ganzoo
 ROOT = Path(__file__).parents[2] / "ganzoo"
 FILES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.py"))
 
-RANK_0 = {f"core/{name}" for name in ("atomic", "environment", "finite", "limits", "pixels", "random", "text", "types")}
+RANK_0 = {
+    f"core/{name}"
+    for name in ("allocator", "atomic", "environment", "finite", "limits", "pixels", "random", "text", "types")
+}
 RANK_0 |= {"checkpoint/bounds", "checkpoint/inert", "checkpoint/pickles", "checkpoint/tensors", "core/files"}
 RANK_0 |= {"core/signals", "core/processes"}
 RANK_0 |= {"functional", "layers"}

@@ -243,6 +243,7 @@ def test_scores_match_their_definitions():
 
     p = np.exp(logits - logits.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)
+    p = p[np.random.RandomState(2020).permutation(1100)]  # as torch-fidelity
     parts = [p[1100 * i // 10 : 1100 * (i + 1) // 10] for i in range(10)]
     assert found["is"] == pytest.approx(
         np.mean([np.exp((q * np.log(q / q.mean(0))).sum(1).mean()) for q in parts]), rel=1e-9
@@ -279,7 +280,7 @@ def test_scores_agree_with_torch_fidelity():
     fake, logits, real = map(torch.from_numpy, (fake, logits, real))
     stats = [metric_fid.fid_features_to_statistics(x) for x in (real, fake)]
     theirs = metric_fid.fid_statistics_to_metric(*stats, verbose=False)
-    theirs |= metric_isc.isc_features_to_metric(logits, shuffle=False)
+    theirs |= metric_isc.isc_features_to_metric(logits)
     precision, recall = metric_prc.calculate_precision_recall_full(fake, real)
     assert found["fid"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-8)
     assert found["is"] == pytest.approx(theirs["inception_score_mean"], rel=1e-9)
@@ -357,12 +358,29 @@ def test_errors_of_fid_and_accuracy():
     assert found == (0.75, pytest.approx((0.75 * 0.25 / 20) ** 0.5))
 
 
+def test_protocols_name_the_reals_that_fakes_depend_on():
+    """By the labels from which classes are drawn."""
+    sizes = {"image_size": 8, "channels": 1, "hidden": 8, "d_hidden": 4}
+    cgan, gan, data = ganzoo.CGAN(**sizes, num_classes=10), ganzoo.GAN(**sizes), Digits()
+
+    def how(model, reals, **more):
+        return ganzoo.evaluate(model, reals, ["is"], n=20, extractor="digits", **more).scores[0].protocol
+
+    train, val = how(cgan, data), how(cgan, data, split="val")
+    assert (train["split"], val["split"]) == ("train", "val")
+    assert train["data_fingerprint"] == data.dataset("train").fingerprint() != val["data_fingerprint"]
+    uniform = how(cgan, data.dataset("train").images)
+    assert uniform["classes"] == "uniform" and "classes" not in train
+    assert "data" not in {**uniform, **how(gan, data)} and "classes" not in how(gan, data)
+
+
 def test_parzen_scores_test_images_with_a_width_chosen_on_validation_images():
     found = values(evaluation(["parzen"], n=300).run())
     pixels = {split: Digits().dataset(split).images for split in ("train", "val", "test")}
     pixels["fake"] = made(Fakes(Toy(), 300))["images"]
     fake, train, val, test = (pixels[key].flatten(1).double() / 255 for key in ("fake", "train", "val", "test"))
-    expected, of_reals = parzen(fake, val, test), parzen(train[:300], val, test)
+    mixed = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:300]  # of all classes
+    expected, of_reals = parzen(fake, val, test), parzen(train[mixed], val, test)
     assert (found["parzen"], found["parzen_sigma"]) == pytest.approx((expected.mean, expected.sigma))
     assert found["parzen_of_reals"] == pytest.approx(of_reals.mean)
 
