@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from ganzoo.callbacks.base import save
+from ganzoo.callbacks.base import save, stops
 from ganzoo.checkpoint.sealed import in_order, newest, read, step_of
 from ganzoo.core.atomic import remove_partial
 from ganzoo.core.finite import NonFiniteError
@@ -79,7 +79,7 @@ class Checkpoints(BatchEndCallback, Checkpoint):
         pl_module.rollback = None  # it refers to the trainer, which would prevent copying the model
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        if trainer.should_stop or trainer.global_step == trainer.max_steps:
+        if stops(trainer) or trainer.global_step == trainer.max_steps:
             # Not in on_train_end: Lightning then counts the epoch as finished.
             self._save_last(trainer)
         keeps = self._images_due(pl_module) > self._kept

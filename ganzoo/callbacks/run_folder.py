@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -22,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ganzoo.callbacks.base import time_left
-from ganzoo.core.atomic import keep_until, naming, path_part, remove_partial, write_text
+from ganzoo.core.atomic import append_row, keep_until, naming, path_part, remove_partial, write_text
 from ganzoo.core.files import check_regular, open_file
 from ganzoo.core.lightning_fixes import BatchEndCallback, skip_sigterm_broadcast
 from ganzoo.core.player import parameters
@@ -68,9 +67,9 @@ class RunLog(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         if self.waits:
             return
-        with naming(self.path), open_file(self.path, "a", encoding="utf-8") as file:
+        with naming(self.path):
             row = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-            file.write(json.dumps({"step": step, **row}, allow_nan=False) + "\n")
+            append_row(self.path, {"step": step, **row})
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Does nothing: the run's `config.yaml` has them."""
@@ -147,6 +146,8 @@ class RunFolder(BatchEndCallback):
         self._keep(trainer)
         if self._stop(trainer):
             trainer.should_stop = True  # after this batch; `Checkpoints` saves its state
+            trainer.limit_val_batches = 0  # no validation before that
+            trainer.fit_loop.min_epochs, trainer.fit_loop.epoch_loop.min_steps = None, None  # they would go on
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restore_handler()

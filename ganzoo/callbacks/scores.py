@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +15,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from ganzoo.callbacks.base import Bar, on_training_device, save, time_left, warn_on_oserror
-from ganzoo.core.atomic import keep_until
-from ganzoo.core.files import open_file
+from ganzoo.callbacks.run_folder import RunFolder
+from ganzoo.core.atomic import append_row, keep_until
 from ganzoo.core.lightning_fixes import BatchEndCallback
 from ganzoo.core.limits import Count, Limits, check
 from ganzoo.core.module import GANModule
@@ -178,14 +177,16 @@ class Scores(BatchEndCallback):
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / "scores.jsonl"
-            with warn_on_oserror(path), open_file(path, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": trainer.global_step, **report.as_dict()}) + "\n")
+            with warn_on_oserror(path):
+                append_row(path, {"step": trainer.global_step, **report.as_dict()})
         for score in report.scores:
-            if score.figure in self.directions and self._is_best(self.records, score.figure, step, score.value):
-                self._keep(trainer, score.figure)
+            before = self.records.get(score.figure, {})
+            best = score.figure in self.directions and self._is_best(self.records, score.figure, step, score.value)
+            if best and not self._keep(trainer, score.figure):
+                self.records[score.figure] = before
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.final is None or not _finished(trainer):
+        if self.final is None or not _finished(trainer) or _interrupted(trainer):
             return
         if not self.trained and trainer.strategy.broadcast((self.folder / "scores.json").exists()):
             return  # the run had ended before, and was scored
@@ -232,15 +233,16 @@ class Scores(BatchEndCallback):
         records[figure] = {step: known[step] for step in best}
         return step in best
 
-    def _keep(self, trainer: Trainer, figure: str) -> None:
+    def _keep(self, trainer: Trainer, figure: str) -> bool:
+        """Writes the checkpoint of a best score, and removes those that no longer are; whether it was written."""
         folder = self.folder / "checkpoints"
-        if self.keep_best == 1:
-            save(trainer, folder / f"best-{figure}.ckpt")
-            return
-        kept = {folder / f"best-{figure}-{step:08d}.ckpt" for step in self.records[figure]}
-        if save(trainer, folder / f"best-{figure}-{trainer.global_step:08d}.ckpt") and trainer.is_global_zero:
+        step = f"-{trainer.global_step:08d}" if self.keep_best > 1 else ""
+        saved = trainer.strategy.broadcast(save(trainer, folder / f"best-{figure}{step}.ckpt"))
+        if saved and step and trainer.is_global_zero:
+            kept = {folder / f"best-{figure}-{step:08d}.ckpt" for step in self.records[figure]}
             for old in set(folder.glob(f"best-{figure}-*.ckpt")) - kept:
                 old.unlink()
+        return saved
 
     def _history(self, evaluation: Evaluation, step: int) -> Records:
         """The best so far; removes scores after the checkpoint that a run resumes from."""
@@ -296,6 +298,12 @@ def _scores(past: Any) -> list[tuple[str, float, Any]]:
     except (LookupError, TypeError):
         return []
     return [(figure, value, how) for figure, value, how in found if type(value) in (int, float) and type(figure) is str]
+
+
+def _interrupted(trainer: Trainer) -> bool:
+    """Whether a signal asks the run to stop: it is scored when it is started again."""
+    signals = [callback.signal for callback in trainer.callbacks if isinstance(callback, RunFolder)]  # type: ignore[attr-defined]
+    return trainer.strategy.reduce_boolean_decision(any(signals), all=False)
 
 
 def _finished(trainer: Trainer) -> bool:

@@ -115,6 +115,13 @@ def _lock(file: BinaryIO, wait: bool) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
+def append_row(file: Path, row: dict[str, Any]) -> None:
+    """Appends a record to a log of JSON lines; on a new line, even if a full disk has cut off the last one."""
+    with open_file(file, "a+b") as opened:
+        cut = opened.seek(0, os.SEEK_END) and opened.seek(-1, os.SEEK_END) >= 0 and opened.read(1) != b"\n"
+        opened.write(b"\n" * cut + json.dumps(row, allow_nan=False).encode() + b"\n")
+
+
 def keep_until(file: Path, step: int) -> Iterator[dict[str, Any]]:
     """Remove invalid lines and records of later steps from a log of JSON lines; returns the remaining records."""
     kept: list[bytes] = []

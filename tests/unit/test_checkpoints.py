@@ -410,6 +410,33 @@ def test_sigterm_outside_of_training_steps_exits_with_75(when, reference):
     assert_equal_runs(reference, RUN)
 
 
+def test_sigterm_in_the_last_batch_leaves_the_final_scores_to_the_next_start(reference):
+    assert run(prepare=dies_at(40, signal.SIGTERM)) == 75
+    assert (RUN / "checkpoints" / "last.ckpt").exists() and not (RUN / "scores.json").exists()
+    assert run() == 0
+    assert_equal_runs(reference, RUN)
+
+
+def test_sigterm_stops_before_min_steps_and_without_a_validation():
+    command = f"{COMMAND} --trainer.min_steps 40 --trainer.min_epochs 3 --trainer.limit_val_batches 1"
+    assert run(command, prepare=dies_at(10, signal.SIGTERM)) == 75
+    assert read(RUN / "checkpoints" / "last.ckpt")["global_step"] == 10
+    assert "val/" not in (RUN / "metrics.jsonl").read_text()
+
+
+def test_a_request_to_stop_before_min_steps_saves_once(tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr("ganzoo.callbacks.checkpoints.save", lambda trainer, path: saved.append(trainer.global_step))
+
+    class Ask(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            trainer.should_stop = True
+
+    settings = {"callbacks": [Ask(), Checkpoints(every_n_steps=100)], "enable_checkpointing": True}
+    fit(ganzoo.DCGAN(**small("DCGAN")), steps=9, min_steps=5, default_root_dir=tmp_path, **settings)
+    assert saved == [5]
+
+
 def test_an_extended_run_computes_new_scores(reference):
     short = f"{COMMAND} --trainer.max_steps 20"
     assert run(short) == 0

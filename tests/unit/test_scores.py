@@ -17,10 +17,11 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 import ganzoo
+import ganzoo.callbacks.scores as scores_module
 from ganzoo.callbacks.run_folder import RunLog
 from ganzoo.callbacks.scores import FID, KID, InceptionScore, Scores, _finished
 from ganzoo.checkpoint.pretrained import load
-from ganzoo.core.atomic import keep_until
+from ganzoo.core.atomic import append_row, keep_until
 from ganzoo.core.strategy import GANStrategy
 from ganzoo.data import Digits, Gaussians
 from ganzoo.evaluation.extractors import Classifier, Custom
@@ -456,6 +457,17 @@ def test_two_processes_have_the_same_scores_and_resume(tmp_path):
     assert list(two(steps=step + 1, ckpt_path=str(best))[1]["fid"].values()) == [min(known.values())]
 
 
+def test_a_row_after_a_cut_off_row_has_its_own_line(tmp_path):
+    file = tmp_path / "scores.jsonl"
+    append_row(file, {"step": 1})
+    with file.open("a") as opened:
+        opened.write('{"step": 2, "sco')  # the disk was full
+    append_row(file, {"step": 3})
+    append_row(file, {"step": 4})
+    assert file.read_text() == '{"step": 1}\n{"step": 2, "sco\n{"step": 3}\n{"step": 4}\n'
+    assert [row["step"] for row in keep_until(file, 9)] == [1, 3, 4]
+
+
 def test_a_log_is_truncated_to_its_valid_lines_after_a_crash(tmp_path):
     file = tmp_path / "scores.jsonl"
     assert list(keep_until(file, 5)) == [] and not file.exists()
@@ -489,6 +501,19 @@ def test_the_k_best_checkpoints_are_kept(tmp_path):
     values = {step: value for step, value in history(tmp_path).items()}
     best = sorted(sorted(values, key=values.get)[:2])
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == [f"best-fid-{s:08d}.ckpt" for s in best]
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_a_best_checkpoint_that_was_not_written_does_not_count(tmp_path, monkeypatch, k):
+    whole, save = tmp_path / "whole", scores_module.save
+    train(whole, FID(keep_best=k, **QUICK), steps=8)
+    first, *others = sorted(history(whole), key=history(whole).get)
+    monkeypatch.setattr(
+        scores_module, "save", lambda trainer, path: trainer.global_step != first and save(trainer, path)
+    )
+    train(tmp_path, FID(keep_best=k, **QUICK), steps=8)
+    kept = [torch.load(path, weights_only=True)["global_step"] for path in (tmp_path / "checkpoints").iterdir()]
+    assert sorted(kept) == sorted(others[:k])
 
 
 def test_a_resumed_run_keeps_the_k_best_checkpoints_of_an_uninterrupted_run(tmp_path):
