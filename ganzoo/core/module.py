@@ -17,24 +17,14 @@ from torch.utils._pytree import tree_map
 
 from ganzoo.augment import Augment, chosen
 from ganzoo.checkpoint.sealed import load_from_checkpoint
-from ganzoo.core import (
-    consensus,
-    ema,
-    held_out,
-    lightning_fixes,
-    loss_log,
-    penalised,
-    pickling,
-    sampling,
-    training_state,
-)
+from ganzoo.core import consensus, ema, held_out, lightning_fixes, penalised, pickling, sampling, training_state
 from ganzoo.core.arguments import check_agreement, check_game, check_schedulers, constructor_arguments
 from ganzoo.core.batch import Gate, explain_batch_norm, labels, microbatches, size, with_draws
 from ganzoo.core.compiler import Compiler
 from ganzoo.core.finite import NonFiniteError, Watch
 from ganzoo.core.frozen import evaluating, freeze
 from ganzoo.core.limits import Count, CountFrom0, NonNegative, Positive, PositiveShare, check
-from ganzoo.core.loss_log import Loss, LossLog
+from ganzoo.core.loss_log import Loss, LossLog, refresh
 from ganzoo.core.options import made
 from ganzoo.core.player import PLAYERS, Player, PlayerName, check_trained, clip_gradients
 from ganzoo.core.random import Randomness
@@ -200,15 +190,15 @@ class GANModule(LightningModule, ABC):
             return penalised.step(self, batch, "generator")
         self.minimize(self.generator_loss, batch, player="generator")
 
-    def minimize(self, loss: Equation, batch: Batch, *, player: PlayerName, interval: int = 1) -> None:
+    def minimize(self, loss: Equation, batch: Batch, *, player: PlayerName, interval: int | None = None) -> None:
         """One optimizer step of one player on the sum of the loss's terms; the other player is frozen.
 
         Args:
             loss: an equation; called once per microbatch.
             batch: this process's share; the random inputs of `draw` are added.
             player: whose parameters are updated.
-            interval: batches from one update on this loss to the next. Above 1, its gradient is multiplied by this
-                number, and its terms are not part of the player's logged `loss`.
+            interval: the player's updates per update on this loss, by which its gradient is multiplied; its terms are
+                not part of the player's logged `loss`. None: this is that loss.
 
         Raises:
             NonFiniteError: a term or a gradient is not finite; on an accelerator, raised at the next log.
@@ -218,8 +208,8 @@ class GANModule(LightningModule, ABC):
         with mover.active():
             terms = []
             for part in microbatches(self.with_draws(batch), k):
-                found = self.compute_loss(loss, part, player, whole=interval == 1)
-                total = found.total if interval == 1 else interval * found.total
+                found = self.compute_loss(loss, part, player, whole=interval is None)
+                total = found.total if interval is None else interval * found.total
                 total = total / k if k > 1 else total
                 total.backward() if self.direct else self.manual_backward(total)
                 terms.append(found.values)
@@ -401,7 +391,7 @@ class GANModule(LightningModule, ABC):
             clip_gradients(optimizer, self.clip_norm, self.scaler)
 
     validation_step = test_step = held_out.evaluate
-    on_train_epoch_end = loss_log.refresh
+    on_train_epoch_end = refresh
 
     def on_validation_epoch_end(self) -> None:
         held_out.report(self, "val")

@@ -44,7 +44,8 @@ class Update:
         if model.due(self.interval):
             given = self.drawn(batch, model.trainer.global_rank, model.trainer.world_size)
             with listening(model):
-                model.minimize(self.loss, given, player=self.player, interval=self.interval)
+                interval = self.interval if self.interval > 1 else None
+                model.minimize(self.loss, given, player=self.player, interval=interval)
 
     def loss(self, batch: Batch) -> Terms:
         """The terms of the equation and the penalties, on the same fakes and scores; a function of weights and batch,

@@ -74,7 +74,7 @@ class ZCR(Penalty):
 
     D minimises discriminator E (D(G(z)) - D(G(z + noise n)))^2 and G -generator E (G(z) - G(z + noise n))^2, a mean
     over images and pixels, with n ~ N(0, 1) (Zhao et al. 2020, arXiv:2002.04724, algorithm 2). Together with `BCR` it
-    is the paper's ICR.
+    is the paper's ICR. The defaults are StudioGAN's for BigGAN on CIFAR-10.
 
     Args:
         discriminator: weight of D's term.

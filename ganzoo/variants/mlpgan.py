@@ -58,6 +58,7 @@ class MLPGAN(GANModule):
         super().__init__(optimizer=optimizer, **game)
         self.z_dim = z_dim
         self.objective = objective
+        self.boundary = None if objective == "relativistic" else 0.0  # differences of scores: see R3GAN
         self.generator = ReLUGenerator(image_size, channels, z_dim, hidden, layers_g, batch_norm)
         self.discriminator = ReLUDiscriminator(image_size, channels, d_hidden, layers_d, batch_norm, dropout)
         if batch_norm:

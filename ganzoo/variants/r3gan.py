@@ -98,6 +98,7 @@ class R3GAN(GANModule):
         self.num_classes = num_classes if conditional else None
         self.z_dim = z_dim
         self.relativistic, self.r2, self.difference = relativistic, r2, difference
+        self.boundary = None if relativistic else 0.0  # differences of scores have no sign for reals alone
         self.burn_in, self.lr_share, self.final_beta2 = burn_in, lr_share, final_beta2
         self.gammas, self.final_half_life = (gamma, gamma_share * gamma), self.ema_half_life
         self.shape = channels, *sides(image_size)

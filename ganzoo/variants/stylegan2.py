@@ -98,7 +98,7 @@ class StyleGAN2(StyleGAN):
         if self.path_weight and self.due(self.path_interval * self.n_critic):
             y = more_normal(self, batch, *batch["image"].shape[1:])
             more: Batch = {**batch, "directions": y}
-            self.minimize(self.path_loss, more, player="generator", interval=self.path_interval)
+            self.minimize(self.path_loss, more, player="generator", interval=self.path_interval * self.n_generator)
         self.move_w_mean(batch)
 
     def path_loss(self, batch: Batch) -> Terms:

@@ -202,9 +202,11 @@ MODERN = {
 
 def modern_arms() -> dict[str, Arm]:
     arms = {}
-    options = ("none", "null"), ("DiffAugment", "DiffAugment"), ("ADA", "ADA --model.augment.ramp 100000")
     for limit, name in (("--data.limit 100 ", "100"), ("", "all")):
         for variant, (config, *steps) in MODERN.items():
+            # R3GAN's p follows the schedule of its authors, as differences of scores have no sign for reals alone
+            how = "p 0 --model.augment.p_end 0.3 --model.augment.ramp" if variant == "R3GAN" else "ramp"
+            options = ("none", "null"), ("DiffAugment", "DiffAugment"), ("ADA", f"ADA --model.augment.{how} 100000")
             for (option, chosen), most in zip(options, steps, strict=True):
                 text = f"{limit}--model.augment {chosen} --trainer.max_steps {most} {SCORED_FEW}"
                 arms[f"{variant}, {name}, {option}"] = Arm(config, text)

@@ -227,12 +227,20 @@ def test_any_shape_is_transformed(augment, channels, size):
 
 def test_the_logits_whose_signs_count_are_known():
     found = {name: getattr(ganzoo, name)(**small(name)).boundary for name in ganzoo.list_models()}
-    without = ("WGAN", "WGANGP", "ProGAN", "EBGAN", "LadderEBGAN", "LAPGAN", "CycleGAN")
+    without = ("WGAN", "WGANGP", "ProGAN", "EBGAN", "LadderEBGAN", "LAPGAN", "CycleGAN", "R3GAN")
     assert found == {**dict.fromkeys(ganzoo.list_models(), 0.0), **dict.fromkeys(without), "LSGAN": 0.5}
     assert (
         ganzoo.LSGAN(8, a=-1.0, b=3.0, width=4).boundary == 1
         and ganzoo.LSGAN(8, a=1.0, b=0.0, width=4).boundary is None
     )
+
+
+def test_the_boundary_is_where_densities_are_equal():
+    kinds = ("gan", "kl", "reverse-kl", "pearson", "hellinger", "jensen-shannon")
+    found = {kind: ganzoo.GAN(**small("GAN"), divergence=kind).boundary for kind in kinds}
+    assert found == {**dict.fromkeys(kinds, 0.0), "kl": 1.0}
+    assert ganzoo.MLPGAN(**small("MLPGAN"), objective="relativistic").boundary is None
+    assert ganzoo.R3GAN(**{**small("R3GAN"), "relativistic": False}).boundary == 0
 
 
 def test_channels_that_do_not_fit_are_refused_before_training():

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache, partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from torch.nn.functional import conv2d, softplus
 
 import ganzoo
 from ganzoo.augment import ADA
+from ganzoo.callbacks.run_folder import RunLog
 from ganzoo.checkpoint.layouts import stylegan2_key
 from ganzoo.functional.penalties import path_lengths, squared_gradients
 from ganzoo.layers.equalised import EqualisedConv2d, EqualisedLinear, leaky
@@ -288,7 +290,7 @@ class Watched(ganzoo.StyleGAN2):
         super().__init__(**arguments)
         self.seen = []
 
-    def minimize(self, loss, batch, *, player, interval=1):
+    def minimize(self, loss, batch, *, player, interval=None):
         def watched(part):
             self.seen.append((loss.__name__, player[0], interval, part))
             return loss(part)
@@ -318,10 +320,18 @@ def test_g_plays_first_and_penalties_have_updates_of_their_own(more, order):
     assert " ".join(letters[name] for name, *_ in model.seen) == order
     for name, player, interval, part in model.seen:
         assert player == {"g": "g", "p": "g", "d": "d", "r": "d"}[letters[name]]
-        assert interval == {"path_loss": 2, "r1_loss": 3}.get(name, 1)
+        assert interval == {"path_loss": 2 * model.n_generator, "r1_loss": 3}.get(name)
         assert len(part["z"]) == len(part["image"]) == 8
     fakes = [part["z"] for name, *_, part in model.seen]
     assert len({tuple(z.flatten().tolist()) for z in fakes}) == len(fakes)  # new latents for each update
+
+
+def test_penalties_of_every_batch_are_logged_beside_the_losses(tmp_path):
+    model = ganzoo.StyleGAN2(**{**small("StyleGAN2"), "num_classes": None, "r1_interval": 1, "path_interval": 1})
+    fit(model, steps=2, logger=RunLog(tmp_path), log_every_n_steps=1)
+    found = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert found["D/loss"] == pytest.approx(found["D/real"] + found["D/fake"])
+    assert {"D/r1", "G/loss", "G/path"} <= found.keys()
 
 
 def test_losses_and_penalties_by_the_networks_outputs():
