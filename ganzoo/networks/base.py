@@ -46,8 +46,8 @@ def halvings(height: int, width: int) -> int:
 
 # Feature maps of residual networks, in multiples of their width, by the number of doublings from 4 pixels. G's: of its
 # linear layer and after each doubling; D's: after each block. As in Brock et al. 2018 (arXiv:1809.11096, appendix B),
-# except that of 32 to 63 pixels and below, which are those of Miyato et al. 2018 (arXiv:1802.05957, table 4, for 32; their
-# networks for 48 pixels, table 5, have other widths).
+# except below 64 pixels, where they are those of Miyato et al. 2018 for 32 (arXiv:1802.05957, table 4); theirs for 48,
+# table 5, have other widths.
 UP = {1: (4, 4), 2: (4, 4, 4), 3: (4, 4, 4, 4), 4: (16, 16, 8, 4, 2), 5: (16, 16, 8, 4, 2, 1)}
 UP |= {6: (16, 16, 8, 8, 4, 2, 1), 7: (16, 16, 8, 8, 4, 2, 1, 1)}
 DOWN = {1: (2, 2, 2), 2: (2, 2, 2), 3: (2, 2, 2, 2), 4: (1, 2, 4, 8, 16), 5: (1, 2, 4, 8, 16, 16)}
