@@ -92,9 +92,10 @@ class Scores(BatchEndCallback):
                 "scores need real images from one of ganzoo's data modules; use one of these"
             )
         self.folder = Path(trainer.log_dir or trainer.default_root_dir)  # `log_dir`: all processes must read it
-        at_the_end = None if None in [peer.metrics for peer in peers] else asked
+        default = any(peer.metrics is None and (peer._asked(data) or peer.final_n) for peer in peers)
+        named = [name for peer in peers for name in peer.metrics or []]
         try:
-            self._assemble(cast(GANModule, pl_module), data, asked, at_the_end)
+            self._assemble(cast(GANModule, pl_module), data, asked, named, default)
         except (ValueError, OSError) as error:
             raise MisconfigurationException(f"scores: {error}") from error
         self.directions = self._directions(peers, data)
@@ -105,8 +106,9 @@ class Scores(BatchEndCallback):
         scores = [] if self.evaluation is None else self.evaluation.failed().scores
         return [name for score in scores for name in (score.figure, score.name)]
 
-    def _assemble(self, model: GANModule, data: Any, now: list[str], at_the_end: list[str] | None) -> None:
-        """Creates the evaluations during and after training with these metrics; they share an extractor."""
+    def _assemble(self, model: GANModule, data: Any, now: list[str], at_the_end: list[str], default: bool) -> None:
+        """Creates the evaluations during and after training with these metrics, and afterwards the default ones, too;
+        they share an extractor."""
         extractor = self.extractor
 
         def evaluation(metrics: list[str] | None, n: int | None) -> Evaluation:
@@ -119,7 +121,9 @@ class Scores(BatchEndCallback):
             extractor = self.evaluation.extractor or extractor
         if self.final_n != 0:
             try:
-                self.final = evaluation(at_the_end, self.final_n)
+                usual = [metric.name for metric in evaluation(None, self.final_n).metrics] if default else []
+                named = {name.partition(":")[0]: name for name in [*usual, *at_the_end]}  # with settings, if any
+                self.final = evaluation([*named.values()], self.final_n)
             except ValueError as error:
                 raise ValueError(f"final_n {self.final_n}: {error}" if self.final_n else str(error)) from error
 

@@ -143,6 +143,28 @@ def test_explicit_metrics_apply_to_the_final_evaluation_too(tmp_path):
     assert [score.figure for score in Report.load(tmp_path / "scores.json").scores] == ["fid"]
 
 
+def test_explicit_metrics_are_added_to_the_default_ones(tmp_path):
+    settings = {"n": 20, "final_n": 30}
+    train(tmp_path, Scores(**settings), Scores(["ebgan_score", "pr:k=2"], **settings), steps=1)
+    report = Report.load(tmp_path / "scores.json")
+    found = {score.figure: score.protocol["settings"] for score in report.scores}
+    assert {"fid", "is", "authenticity", "ebgan_score"} <= found.keys()
+    assert found["precision"] == {"k": 2} and len(found) == len(report.scores)
+
+
+def test_defaults_that_need_inception_are_not_added_to_explicit_metrics(tmp_path, monkeypatch):
+    def assemble(model, data, metrics, **_):
+        asked.append(metrics)
+        return SimpleNamespace(metrics=[], extractor=None)
+
+    monkeypatch.setattr(scores_module, "assemble", assemble)
+    data, asked, peers = digits(), [], [Scores(), KID()]
+    data.extractor = "inception-grey"  # which is a download
+    trainer = SimpleNamespace(callbacks=peers, datamodule=data, log_dir=None, default_root_dir=tmp_path)
+    peers[0].on_fit_start(trainer, make())
+    assert asked == [["kid"], ["kid"]]
+
+
 def test_modes_are_the_default_metric_of_points(tmp_path):
     model = ganzoo.GAN(image_size=1, channels=2, z_dim=2, hidden=8, d_hidden=8)
     train(tmp_path, Scores(n=100, every_n_steps=2), model=model, data=Gaussians(n=1000, batch_size=64))
