@@ -161,8 +161,8 @@ def _extractor_name(asked: str | Extractor | nn.Module | None, reference: Refere
     """Name of the extractor, on which the default number of fakes depends; None for points."""
     if isinstance(asked, str):
         return asked
-    if isinstance(asked, Extractor):
-        return asked.name
+    if asked is not None:
+        return asked.name if isinstance(asked, Extractor) else type(asked).__name__
     return reference.extractor if reference else "inception"
 
 

@@ -285,7 +285,7 @@ class Accuracy(Metric):
 
     def check(self, given: Given) -> None:
         if given.num_classes is None:
-            raise ValueError("accuracy needs a conditional model; leave accuracy out")
+            raise ValueError("accuracy needs a conditional model and labelled reals; leave accuracy out")
         needs_logits(given, self.name, given.num_classes)
 
     def compute(self, states: States) -> Figures:

@@ -218,7 +218,8 @@ def check_images(data: Any, what: str) -> None:
 
 def reduced(data: Any) -> dict[str, str]:
     """What records say of images with more than 8 bits per channel, from a data module or a data set."""
-    deep = getattr(data, "deep", False) or getattr(getattr(data, "reading", None), "deep", False)
+    reading = getattr(data, "reading", None) or getattr(data, "readings", {}).get("image")
+    deep = getattr(data, "deep", False) or getattr(reading, "deep", False)
     return {"depth": "reduced to 8 bits"} if deep else {}
 
 

@@ -8,6 +8,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from ganzoo.data.decoding import header, upright
 from ganzoo.data.prepare import prepare
 from ganzoo.data.reading import Reading
 from ganzoo.evaluation.assemble import assemble
+from ganzoo.evaluation.sources import reduced
 from ganzoo.testing import fit as training
 from tests.variants import small
 
@@ -520,6 +522,13 @@ def test_grids_show_alpha_on_a_checkerboard_and_chosen_bands() -> None:
             shown(five, bad)
     with pytest.raises(ValueError, match="bands is .*; it takes one or three numbers from 0 up"):
         Samples(bands=[0, 1])
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_records_say_that_deep_pictures_of_any_data_module_are_reduced(deep: bool) -> None:
+    reading = SimpleNamespace(deep=deep)
+    for data in (SimpleNamespace(reading=reading), SimpleNamespace(readings={"image": reading})):
+        assert reduced(data) == ({"depth": "reduced to 8 bits"} if deep else {})
 
 
 def test_scores_of_other_channels_take_an_extractor_of_ones_own(tmp_path: Path) -> None:

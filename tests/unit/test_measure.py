@@ -24,6 +24,7 @@ from ganzoo.data import CIFAR10, Digits, Emoji, Gaussians, Pairs
 from ganzoo.data.base import GANDataModule
 from ganzoo.data.datasets import ArrayImages
 from ganzoo.evaluation import choice, measure, metrics, perceptual
+from ganzoo.evaluation.assemble import assemble
 from ganzoo.evaluation.choice import METRICS
 from ganzoo.evaluation.determinism import ieee_float32
 from ganzoo.evaluation.interfaces import BLOCK, EXTRACTED, Extractor
@@ -356,6 +357,16 @@ def test_errors_of_fid_and_accuracy():
     logits, labels = torch.eye(4).repeat(5, 1), torch.tensor([0, 1, 2, 0] * 5)
     found = metrics.Accuracy().compute({"fake": {"logits.rows": logits, "labels.rows": labels}})["accuracy"]
     assert found == (0.75, pytest.approx((0.75 * 0.25 / 20) ** 0.5))
+
+
+def test_the_default_number_of_fakes_depends_on_the_extractor_that_is_used():
+    class Mine(torch.nn.Flatten):
+        pass
+
+    data = Digits()
+    data.extractor = "inception-grey"
+    sizes = {"image_size": 8, "channels": 1, "hidden": 8, "d_hidden": 4}
+    assert len(assemble(ganzoo.GAN(**sizes), data, ["fid"], extractor=Mine()).fakes) == 10_000
 
 
 def test_protocols_name_the_reals_that_fakes_depend_on():
