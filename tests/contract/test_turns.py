@@ -17,9 +17,11 @@ from torch import nn
 from torch.optim import SGD
 
 import ganzoo
+from ganzoo.cli import main
 from ganzoo.core import ema
 from ganzoo.core.random import mix
 from ganzoo.data import Digits
+from ganzoo.evaluation.record import Report
 from ganzoo.testing import BATCH, NoiseImages, check_turns, fit
 from tests.variants import TWINS, small
 
@@ -326,6 +328,19 @@ def test_training_and_sampling_on_cuda(precision):
     assert all(p.isfinite().all() for p in model.parameters())
     images = model.to("cuda").sample(4, seeds=range(4))
     torch.testing.assert_close(images, model.to("cpu").sample(4, seeds=range(4)), atol=2e-2, rtol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("steps", [2, 3], ids=["a grid at the end", "no grid at the end"])
+def test_a_run_on_cuda_has_its_final_files(tmp_path, monkeypatch, steps):
+    """Lightning moves the model to the CPU before they are made."""
+    monkeypatch.chdir(tmp_path)
+    command = "fit --config dcgan/digits --trainer.accelerator cuda --trainer.devices 1 --samples.every_n_steps 2"
+    assert main([*command.split(), "--trainer.max_steps", str(steps), "--scores.final_n", "100"]) == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    assert all((run / name).exists() for name in ("interpolation.png", "samples.mp4", "checkpoints/last.ckpt"))
+    assert all(math.isfinite(score.value) for score in Report.load(run / "scores.json").scores)
 
 
 def test_fit_sets_train_mode():
