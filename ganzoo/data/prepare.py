@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -93,9 +93,12 @@ def prepare(
     index = Index(name_of(root), size, channels, fit, classes, None, background)
     known = _claim(target, index)
 
-    per_shard = max(1, SHARD // int(np.prod(index.shape)))
-    parts = [pictures[start : start + per_shard] for start in range(0, len(names), per_shard)]
-    sources = [_source(index, part, split_folders(names), listed) for part in parts]
+    step, moved = max(1, SHARD // math.prod(index.shape)), split_folders(names)
+    parts = []
+    for number, start in enumerate(range(0, len(names), step)):
+        chosen = pictures[start : start + step]
+        source = _source(index, chosen, moved, listed)
+        parts.append(_Part(shard_file(target, number), chosen, source, known.get(number)))
     done = 0
 
     def advance(n: int) -> None:
@@ -104,64 +107,69 @@ def prepare(
         if progress is not None:
             progress(done, len(names))
 
-    entries = _write_shards(target, index, parts, sources, known, corrupt, jobs, advance)
-    files = {shard_file(target, number) for number in range(len(parts))}
-    for file in set(target.glob("shard-*.arrow")) - files:  # left from a folder with more pictures
+    index = index._replace(shards=_write_shards(parts, index, corrupt, jobs, advance))
+    for file in set(target.glob("shard-*.arrow")) - {part.file for part in parts}:  # of a folder with more pictures
         file.unlink()
-    index = index._replace(shards=[entries[number] for number in range(len(parts))])
     _write_index(target, index)
     return index
 
 
-def _write_shards(
-    target: Path,
-    index: Index,
-    parts: list[list[_Picture]],
-    sources: list[str],
-    known: dict[int, Entry],
-    corrupt: str,
-    jobs: int,
-    advance: Callable[[int], None],
-) -> dict[int, Entry]:
-    """Writes the shards that are missing or out of date, and returns the entries of all, by number.
+class _Picture(NamedTuple):
+    """A picture and what is stored with it."""
 
-    Args:
-        target: Their folder.
-        index: Their settings.
-        parts: The pictures of each shard.
-        sources: What each shard was made of, see `_source`.
-        known: Entries of an earlier index.
-        corrupt: As in `prepare`.
-        jobs: As in `prepare`.
-        advance: Called with numbers of pictures that are done.
-    """
-    entries: dict[int, Entry] = {}
-    total = sum(map(len, parts))
-    for number, part in enumerate(parts):
-        entry = _finished(shard_file(target, number), index, sources[number])
-        if entry is None or known.get(number, entry) != entry or corrupt == "refuse" and entry.images < len(part):
-            continue
-        entries[number] = entry
-        advance(len(part))
+    name: str
+    file: File
+    place: float  # determines its split
+    label: int  # 0 without labels
+
+
+class _Part(NamedTuple):
+    """What becomes one shard."""
+
+    file: Path
+    pictures: list[_Picture]
+    source: str  # see `_source`
+    known: Entry | None  # in an earlier index
+
+
+def _write_shards(
+    parts: Sequence[_Part], index: Index, corrupt: str, jobs: int, advance: Callable[[int], None]
+) -> list[Entry]:
+    """Writes the shards that are missing or out of date, and returns the entries of all; calls `advance` with numbers
+    of pictures that are done."""
+    entries: dict[Path, Entry] = {}
+    for part in parts:
+        if (entry := _kept(part, index, corrupt)) is not None:
+            entries[part.file] = entry
+            advance(len(part.pictures))
 
     bad: dict[str, str] = {}
-    missing = [number for number in range(len(parts)) if number not in entries]
-    blocks = _decoded(index, [parts[number] for number in missing], jobs)
-    for number in missing:
-        file = shard_file(target, number)
+    total = sum(len(part.pictures) for part in parts)
+    missing = [part for part in parts if part.file not in entries]
+    blocks = _decoded(index, [part.pictures for part in missing], jobs)
+    for part in missing:
         made: list[_Block] = []
-        while sum(block.n for block in made) < len(parts[number]):
-            block = next(blocks)
-            made.append(block)
+        while sum(block.n for block in made) < len(part.pictures):
+            made.append(block := next(blocks))
             bad |= block.bad
             if corrupt == "refuse":
                 leave_out(bad, total, UNREADABLE, corrupt)
             advance(block.n)
-        write_atomically(file, partial(_write, index=index, blocks=made, source=sources[number]))
-        entries[number] = Shard(file, index.shape, bool(index.classes)).entry()
+        write_atomically(part.file, partial(_write, index=index, blocks=made, source=part.source))
+        entries[part.file] = Shard(part.file, index.shape, bool(index.classes)).entry()
     leave_out(bad, total, UNREADABLE, corrupt)
+    return [entries[part.file] for part in parts]
 
-    return entries
+
+def _kept(part: _Part, index: Index, corrupt: str) -> Entry | None:
+    """The entry of a shard that is complete and up to date, else None."""
+    try:
+        shard = Shard(part.file, index.shape, bool(index.classes))
+        entry = shard.entry()
+    except (FileNotFoundError, ValueError):
+        return None
+    whole = corrupt == "skip" or entry.images == len(part.pictures)
+    return entry if shard.source == part.source and whole and part.known in (None, entry) else None
 
 
 def _own_size(root: Path, sizes: dict[str, tuple[int, int]]) -> tuple[int, int]:
@@ -202,39 +210,21 @@ def _write_index(target: Path, index: Index) -> None:
     write_text(target / INDEX, index.text())
 
 
-class _Picture(NamedTuple):
-    """A picture and what is stored with it."""
-
-    name: str
-    file: File
-    place: float  # determines its split
-    label: int  # 0 without labels
-
-
-def _source(index: Index, pictures: Sequence[_Picture], places: bool, labels: bool) -> str:
+def _source(index: Index, pictures: Sequence[_Picture], moved: bool, labels: bool) -> str:
     """sha256 (hex) of settings and of the files' names, sizes and times; a shard with another hash is out of date.
 
     Args:
         index: The settings.
         pictures: Of the shard.
-        places: Whether their splits do not follow from their names alone.
+        moved: Whether their splits do not follow from their names alone.
         labels: Whether their classes do not follow from their names.
     """
     settings = index[1:6] if index.background is None else index[1:]  # None was added later
     digest = hashlib.sha256(repr(settings).encode())
     for picture in pictures:
-        more = f" {picture.place}" * places + f" {picture.label}" * labels
+        more = f" {picture.place}" * moved + f" {picture.label}" * labels
         digest.update(f"{picture.name}\n{stamp(picture.file)}{more}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
-
-
-def _finished(file: Path, index: Index, source: str) -> Entry | None:
-    """The entry of a complete and up-to-date shard, else None."""
-    try:
-        shard = Shard(file, index.shape, bool(index.classes))
-        return shard.entry() if shard.source == source else None
-    except (FileNotFoundError, ValueError):
-        return None
 
 
 class _Block(NamedTuple):
@@ -266,7 +256,7 @@ class _Pictures(Dataset[_Block]):
 
 def _decoded(index: Index, parts: Sequence[Sequence[_Picture]], jobs: int) -> Iterator[_Block]:
     """Blocks of each part's pictures in turn; no block crosses the end of a part."""
-    step = max(1, BLOCK // int(np.prod(index.shape)))
+    step = max(1, BLOCK // math.prod(index.shape))
     places: list[range] = []
     start = 0
     for part in parts:
