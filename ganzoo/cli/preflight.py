@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +29,6 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from ganzoo.cli import config as configs
 from ganzoo.cli.config import LINKED
 from ganzoo.cli.errors import UserError, causes, describe, mid_run
 from ganzoo.core.arguments import OPTIMISATION, check_schedulers
@@ -194,50 +192,6 @@ def _check_callbacks(given: Any) -> None:
                 raise UserError(f"trainer.callbacks: {cls.__name__} {why}")
 
 
-def difference(file: Path, config: str) -> str | None:
-    """The first difference in model or data between a training and a run. The arguments of `GANModule` and
-    `GANDataModule`, which say how it is trained, may differ.
-
-    Args:
-        file: the run's config.
-        config: the training's config, as YAML.
-
-    Returns:
-        `data.path is 'dogs' here, and 'cats'`, or None.
-    """
-    before, now = configs.read(file), configs.load(config)
-    sections = {"model": GANModule, "data": GANDataModule}
-    found = (_difference(before.get(name, {}), now[name], name, _arguments(base)) for name, base in sections.items())
-    return next((text for text in found if text is not None), None)
-
-
-def _difference(before: Any, now: Any, key: str, but: set[str]) -> str | None:
-    """The first difference; ignores keys of only one of the two, which come from another version of ganzoo."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        names = sorted(name for name in now if name in before and name not in but)
-        found = (_difference(before[name], now[name], f"{key}.{name}", but) for name in names)
-        return next((text for text in found if text is not None), None)
-    normal = _last_part if key.endswith(".class_path") else _absolute
-    if normal(before) == normal(now):
-        return None
-    here, there = (one_line(repr(value))[:80] for value in (now, before))
-    return f"{key.replace('.init_args', '')} is {here} here, but {there}"
-
-
-def _arguments(base: type) -> set[str]:
-    return set(inspect.signature(base).parameters)
-
-
-def _last_part(name: Any) -> Any:
-    """The class name of a class path: classes may move to other modules."""
-    return name.rpartition(".")[2] if isinstance(name, str) else name
-
-
-def _absolute(value: Any) -> Any:
-    """A string as an absolute path, since it may be a path."""
-    return os.path.abspath(os.path.expanduser(value)) if isinstance(value, str) else value
-
-
 @contextmanager
 def affordable(config: Any) -> Iterator[None]:
     """Refuses networks whose weights and gradients exceed this machine's memory during construction, before that memory
@@ -349,29 +303,3 @@ def _check_one_picture(model: Any, images: Images) -> None:
             loss(batch)
         except Exception as error:  # others are raised again in training
             explain_batch_norm(error)
-
-
-def of_network(name: str) -> bool:
-    """Whether a weight belongs to a network. The load hooks fill in the model's numbers and penalties."""
-    return "." in name and name.partition(".")[0] != "penalties"
-
-
-def check_weights(path: str, checkpoint: dict[str, Any], model: Any) -> None:
-    """Checks that a checkpoint's weights fit the model."""
-    model.configure_model()  # adds the averaged generator
-    states = checkpoint["state_dict"], model.state_dict()
-    saved, here = ({k: w.shape for k, w in state.items() if of_network(k)} for state in states)
-    if saved == here:
-        return
-    free = inspect.signature(GANModule).parameters  # which determine no network, but for an average
-    here = model.hparams
-    other = [
-        f"{'' if key == 'num_classes' else 'data.' if key in LINKED else 'model.'}{key} {value}, not {here[key]}"
-        for key, value in checkpoint["hyper_parameters"].items()
-        if key in here and here[key] != value
-        if key not in free or (key == "ema_half_life" and None in (value, here[key]))
-    ]
-    cause = f"was trained with {', '.join(other)}" if other else f"does not fit {type(model).__name__}"
-    of_folder = "set these" if other else "write or download it again"
-    cure = of_folder if Path(path).is_dir() else "use its run's config.yaml"
-    raise UserError(f"{path} {cause}; {cure}, or leave --ckpt_path out to start a new run")

@@ -31,9 +31,9 @@ from ganzoo.callbacks.progress import GANProgress, clock
 from ganzoo.callbacks.run_folder import RunFolder, RunLog, lock, next_run, runs_of, take_next
 from ganzoo.callbacks.samples import Samples
 from ganzoo.callbacks.scores import Scores
-from ganzoo.checkpoint.pretrained import read_all, read_checkpoint
+from ganzoo.checkpoint.pretrained import read_checkpoint
 from ganzoo.checkpoint.sealed import in_order, newest
-from ganzoo.cli import VERBS, preflight, trust
+from ganzoo.cli import VERBS, preflight, resuming, trust
 from ganzoo.cli import config as configs
 from ganzoo.cli.cost import measure
 from ganzoo.cli.errors import UserError, causes, describe, mid_run, user_errors
@@ -188,9 +188,9 @@ class GANCLI(LightningCLI):
     def _check(self) -> None:
         preflight.check_model(self.model)
         if self.checkpoint is not None:
-            preflight.check_weights(self.config.ckpt_path, self.checkpoint, self.model)
+            resuming.check_weights(self.config.ckpt_path, self.checkpoint, self.model)
             if Path(self.config.ckpt_path).is_dir():  # a new run begins with its networks
-                networks = {name: w for name, w in self.checkpoint["state_dict"].items() if preflight.of_network(name)}
+                networks = resuming.networks(self.checkpoint["state_dict"])
                 self.model.load_state_dict({**self.model.state_dict(), **networks})
                 self.model.origin = self.checkpoint["ganzoo"]["origin"]
                 self.config.ckpt_path = None
@@ -228,7 +228,7 @@ class GANCLI(LightningCLI):
         path = self.config.ckpt_path = str(find_checkpoint(self.config.ckpt_path))
         if self.verb == "fit":
             self._find_home(Path(path))
-        self.checkpoint = _weights(path) if Path(path).is_dir() else read_checkpoint(Path(path))
+        self.checkpoint = resuming.from_folder(path) if Path(path).is_dir() else read_checkpoint(Path(path))
         names = self.checkpoint["ganzoo"]["variant"], self.config.model.class_path
         saved, cls = (name.rpartition(".")[2] for name in names)
         if saved != cls:
@@ -242,7 +242,7 @@ class GANCLI(LightningCLI):
         self.home = run_of(checkpoint)
         if self.home is None:
             return
-        if (other := preflight.difference(self.home / "config.yaml", self._text())) is None:
+        if (other := resuming.difference(self.home / "config.yaml", self._text())) is None:
             lock(self.home)  # before reading: a process that trains in it may delete the checkpoint
         else:
             self.notice = f"{other} in {self.home}: continuing from {checkpoint} in a new run"
@@ -325,17 +325,6 @@ class GANCLI(LightningCLI):
                 f"{match[1]}: OptimizerCallable = lambda params: ..., imported from lightning.pytorch.cli"
             )
         return text.rstrip() + "\n"
-
-
-def _weights(folder: str) -> dict[str, Any]:
-    """A `save_pretrained` folder in the form of a checkpoint, without training state."""
-    (variant, arguments, weights, slim), facts = read_all(folder)
-    if slim:
-        raise UserError(
-            f"{folder} has no discriminator; to train further, give a run, a .ckpt, or a folder that has one"
-        )
-    own = {"variant": variant, "origin": facts.origin}
-    return {"ganzoo": own, "hyper_parameters": arguments, "state_dict": weights, "global_step": 0}
 
 
 def _listed(given: Any) -> list[Any]:

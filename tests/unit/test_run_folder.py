@@ -18,7 +18,7 @@ from ganzoo.callbacks import run_folder
 from ganzoo.callbacks.run_folder import RunFolder, RunLog, lock, next_run, runs_of, take_next
 from ganzoo.callbacks.samples import Samples
 from ganzoo.checkpoint.sealed import read
-from ganzoo.cli import main, preflight
+from ganzoo.cli import main, preflight, resuming
 from ganzoo.cli.errors import UserError
 from ganzoo.cli.training import GANCLI, build
 
@@ -211,18 +211,18 @@ def test_resuming_with_other_data_starts_a_new_run_that_names_its_parent(cats, c
 def test_changed_data_arguments_make_a_new_run_except_those_of_training(before, after, found):
     rest = "model: {class_path: GAN, init_args: {hidden: 8, n_critic: %d}}\ndata: "
     Path("config.yaml").write_text(rest % 1 + before)
-    said = preflight.difference(Path("config.yaml"), rest % 2 + after)
+    said = resuming.difference(Path("config.yaml"), rest % 2 + after)
     assert said == found or said and found and said.startswith(found)
 
 
 def test_changed_model_arguments_make_a_new_run_except_those_of_training():
     Path("config.yaml").write_text("model: {class_path: WGANGP, init_args: {gp_weight: 10, n_critic: 5}}")
     config = "model: {class_path: WGANGP, init_args: {gp_weight: %d, n_critic: 1}}\ndata: {class_path: Digits}"
-    assert preflight.difference(Path("config.yaml"), config % 10) is None
-    assert preflight.difference(Path("config.yaml"), config % 1) == "model.gp_weight is 1 here, but 10"
+    assert resuming.difference(Path("config.yaml"), config % 10) is None
+    assert resuming.difference(Path("config.yaml"), config % 1) == "model.gp_weight is 1 here, but 10"
     Path("config.yaml").write_bytes(b"\xff")
     with pytest.raises(UserError, match="config.yaml is not UTF-8 text"):
-        preflight.difference(Path("config.yaml"), config % 1)
+        resuming.difference(Path("config.yaml"), config % 1)
 
 
 def deleting(step, act, options=""):

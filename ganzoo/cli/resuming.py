@@ -1,0 +1,98 @@
+"""Resuming: whether a training continues a run, and whether a checkpoint's weights fit its model."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ganzoo.checkpoint.pretrained import read_all
+from ganzoo.cli import config as configs
+from ganzoo.cli.config import LINKED
+from ganzoo.cli.errors import UserError
+from ganzoo.core.module import GANModule
+from ganzoo.core.text import one_line
+from ganzoo.data import GANDataModule
+
+
+def difference(file: Path, config: str) -> str | None:
+    """The first difference in model or data between a training and a run. The arguments of `GANModule` and
+    `GANDataModule`, which say how it is trained, may differ.
+
+    Args:
+        file: the run's config.
+        config: the training's config, as YAML.
+
+    Returns:
+        `data.path is 'dogs' here, and 'cats'`, or None.
+    """
+    before, now = configs.read(file), configs.load(config)
+    sections = {"model": GANModule, "data": GANDataModule}
+    found = (_difference(before.get(name, {}), now[name], name, _arguments(base)) for name, base in sections.items())
+    return next((text for text in found if text is not None), None)
+
+
+def _difference(before: Any, now: Any, key: str, but: set[str]) -> str | None:
+    """The first difference; ignores keys of only one of the two, which come from another version of ganzoo."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        names = sorted(name for name in now if name in before and name not in but)
+        found = (_difference(before[name], now[name], f"{key}.{name}", but) for name in names)
+        return next((text for text in found if text is not None), None)
+    normal = _last_part if key.endswith(".class_path") else _absolute
+    if normal(before) == normal(now):
+        return None
+    here, there = (one_line(repr(value))[:80] for value in (now, before))
+    return f"{key.replace('.init_args', '')} is {here} here, but {there}"
+
+
+def _arguments(base: type) -> set[str]:
+    return set(inspect.signature(base).parameters)
+
+
+def _last_part(name: Any) -> Any:
+    """The class name of a class path: classes may move to other modules."""
+    return name.rpartition(".")[2] if isinstance(name, str) else name
+
+
+def _absolute(value: Any) -> Any:
+    """A string as an absolute path, since it may be a path."""
+    return os.path.abspath(os.path.expanduser(value)) if isinstance(value, str) else value
+
+
+def from_folder(folder: str) -> dict[str, Any]:
+    """A `save_pretrained` folder in the form of a checkpoint, without training state."""
+    (variant, arguments, weights, slim), facts = read_all(folder)
+    if slim:
+        raise UserError(
+            f"{folder} has no discriminator; to train further, give a run, a .ckpt, or a folder that has one"
+        )
+    own = {"variant": variant, "origin": facts.origin}
+    return {"ganzoo": own, "hyper_parameters": arguments, "state_dict": weights, "global_step": 0}
+
+
+def networks(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights of networks; load hooks fill in the model's own numbers and its penalties."""
+    return {name: w for name, w in state.items() if "." in name and not name.startswith("penalties.")}
+
+
+def check_weights(path: str, checkpoint: dict[str, Any], model: Any) -> None:
+    """Checks that a checkpoint's weights fit the model."""
+    model.configure_model()  # adds the averaged generator
+    states = checkpoint["state_dict"], model.state_dict()
+    saved, own = ({name: w.shape for name, w in networks(state).items()} for state in states)
+    if saved == own:
+        return
+    free = inspect.signature(GANModule).parameters  # which determine no network, but for an average
+    here = model.hparams
+    other = [
+        f"{'' if key == 'num_classes' else 'data.' if key in LINKED else 'model.'}{key} {value}, not {here[key]}"
+        for key, value in checkpoint["hyper_parameters"].items()
+        if key in here and here[key] != value
+        if key not in free or (key == "ema_half_life" and None in (value, here[key]))
+    ]
+    cause = f"was trained with {', '.join(other)}" if other else f"does not fit {type(model).__name__}"
+    of_folder = "set these" if other else "write or download it again"
+    cure = of_folder if Path(path).is_dir() else "use its run's config.yaml"
+    raise UserError(f"{path} {cause}; {cure}, or leave --ckpt_path out to start a new run")
