@@ -56,10 +56,10 @@ def measure(model: Any, data: Any, steps: int, warm_up: int, **trainer: Any) -> 
         **quiet,  # type: ignore[arg-type]
         **trainer,
     )
-    if torch.cuda.is_available():
+    on_gpu = it.strategy.root_device.type == "cuda"
+    if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     it.fit(model, datamodule=data)
-    on_gpu = it.strategy.root_device.type == "cuda"
     memory = torch.cuda.max_memory_allocated() if on_gpu else _memory_of_the_process()
     return Cost(statistics.median(clock.seconds[warm_up:]), memory, clock.images)
 

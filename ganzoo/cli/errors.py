@@ -20,7 +20,7 @@ from ganzoo.core.text import closest, one_line
 SLIPS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError)  # need their type's name
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DISK = rf"\[Errno ({'|'.join(map(str, FULL))})\]|No space left|unexpected pos"  # the last one is from torch.save
-MEMORY = r"can't allocate memory|out of memory|Unable to allocate|bad_alloc"
+MEMORY = r"can't allocate memory|out of memory|Unable to allocate|bad_alloc|ALLOC_FAILED"
 PEER = r"gloo.*(closed by peer|reset by peer|Timed out|Broken pipe|refused)|NCCL|Connection closed by peer"
 
 

@@ -83,7 +83,7 @@ class GANCLI(LightningCLI):
             subclass_mode_data=True,
             save_config_callback=None,  # RunFolder saves it
             # GANs have no validation loss to monitor; `limit_val_batches: 1.0` computes the losses on held-out images
-            trainer_defaults={"max_epochs": -1, "default_root_dir": "runs"}
+            trainer_defaults={"max_epochs": -1, "default_root_dir": "runs", "devices": 1}
             | ({"limit_val_batches": 0} if verb == "fit" else {}),
             seed_everything_default=0,
             parser_class=Parser,

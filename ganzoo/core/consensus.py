@@ -38,7 +38,8 @@ def minimize_at_once(model: GANModule, batch: Batch, *, consensus: float = 0.0) 
         with kept(player.opponent_buffers):
             loss = model.compute_loss(equation, batch, player.name)
         moving = [p for p in player.parameters if p.requires_grad]
-        gradients = torch.autograd.grad(loss.total, moving, create_graph=consensus > 0, allow_unused=True)
+        with torch.autocast(model.device.type, enabled=False):  # as in `minimize`
+            gradients = torch.autograd.grad(loss.total, moving, create_graph=consensus > 0, allow_unused=True)
         v += list(zip(moving, gradients, strict=True))
         losses.append((loss.names, loss.values))
     set_gradients(v, consensus, model.trainer.world_size)
@@ -64,8 +65,10 @@ def set_gradients(v: Sequence[tuple[Tensor, Tensor | None]], gamma: float, world
         fixed = [gradient.detach().clone() for gradient in curved]
         if world_size > 1:
             average(fixed)
-        push = torch.autograd.grad(curved, [p for p, _ in v], fixed, allow_unused=True)  # J'v
+        with torch.autocast(v[0][0].device.type, enabled=False):
+            push = torch.autograd.grad(curved, [p for p, _ in v], fixed, allow_unused=True)  # J'v
     for (p, gradient), more in zip(v, push, strict=True):
-        p.grad = None if gradient is None else gradient.detach().clone()  # an expanded view cannot be averaged in place
+        # in the parameter's memory order, as `backward` makes it: fused optimizers read both in the order of storage
+        p.grad = None if gradient is None else torch.empty_like(p).copy_(gradient.detach())
         if more is not None:
-            p.grad = gamma * more if p.grad is None else p.grad.add(more, alpha=gamma)
+            p.grad = torch.empty_like(p).copy_(gamma * more) if p.grad is None else p.grad.add_(more, alpha=gamma)

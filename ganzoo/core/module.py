@@ -211,7 +211,8 @@ class GANModule(LightningModule, ABC):
                 found = self.compute_loss(loss, part, player, whole=interval is None)
                 total = found.total if interval is None else interval * found.total
                 total = total / k if k > 1 else total
-                total.backward() if self.direct else self.manual_backward(total)
+                with torch.autocast(self.device.type, enabled=False):  # each derivative has its function's precision
+                    total.backward() if self.direct else self.manual_backward(total)
                 terms.append(found.values)
             self.settle(mover, found.names, terms[0] if k == 1 else torch.stack(terms).sum(0))
             mover.step(self.trainer.strategy, self.direct)
@@ -327,9 +328,14 @@ class GANModule(LightningModule, ABC):
             z: latents, as drawn by `latent`.
             given: other inputs of the generator: `label`, or `source` for translation.
         """
-        batch = floats_as(self.dtype, {"z": z, **(given or {})})
+        batch = self.inputs({"z": z, **(given or {})})
         with self.sampler() as network:
             return self.synthesize(network, batch).float().clamp(-1, 1)
+
+    def inputs(self, given: Batch) -> Batch:
+        """Inputs of the generator on the model's device, floats in its precision."""
+        found: Batch = floats_as(self.dtype, given, self.device)
+        return found
 
     @contextmanager
     def sampler(self) -> Iterator[Any]:

@@ -42,9 +42,9 @@ def full_precision(output: Any) -> Any:
     return _map(lambda t: t.float() if t.dtype in (torch.bfloat16, torch.float16) else t, output)
 
 
-def floats_as(dtype: Any, tree: Any) -> Any:
-    """A pytree with its floating-point tensors converted to a dtype."""
-    return _map(lambda t: t.to(dtype) if t.is_floating_point() else t, tree)
+def floats_as(dtype: Any, tree: Any, device: Any = None) -> Any:
+    """A pytree with its floating-point tensors converted to a dtype, and all on a device, if one is given."""
+    return _map(lambda t: t.to(device or t.device, dtype if t.is_floating_point() else t.dtype), tree)
 
 
 def _map(change: Callable[[Tensor], Tensor], tree: Any) -> Any:

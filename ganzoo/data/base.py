@@ -113,9 +113,7 @@ class GANDataModule(LightningDataModule):
         seed = global_seed() if self.seed is None else self.seed
         data = self.training_images(seed)
         same = bool(self.trainer and self.trainer.overfit_batches)  # type: ignore[attr-defined]
-        return Loader(
-            data, self.batch_size, seed=seed, num_workers=self.num_workers, same=same, **self._rank_and_world()
-        )
+        return Loader(data, self.batch_size, seed=seed, num_workers=self.num_workers, same=same, **self._place())
 
     def val_dataloader(self) -> SequentialLoader | list[Any]:
         """The validation split in order; an empty list if it has no images."""
@@ -131,14 +129,16 @@ class GANDataModule(LightningDataModule):
 
     def _sequential(self, split: Split) -> SequentialLoader | list[Any]:
         data = self.dataset(split)
-        place = self._rank_and_world()
+        place = self._place()
         share = max(1, self.batch_size // place["world_size"])
         return SequentialLoader(data, share, num_workers=self.num_workers, **place) if len(data) else []
 
-    def _rank_and_world(self) -> dict[str, int]:
+    def _place(self) -> dict[str, Any]:
+        """The process for which batches are loaded, and whether its device is a GPU, so that they are pinned."""
         if self.trainer is None:
             return {"rank": 0, "world_size": 1}
-        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+        gpu = self.trainer.strategy.root_device.type == "cuda"
+        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size, "pin": gpu}
 
 
 def stratify(labels: Tensor, per_class: int) -> dict[Split, Tensor]:

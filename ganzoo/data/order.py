@@ -39,18 +39,17 @@ class _Batches:
     Not a torch DataLoader, whose order Lightning would replace in distributed training.
     """
 
-    def __init__(self, data: Images, order: Iterable[Sequence[int]], num_workers: int) -> None:
+    def __init__(self, data: Images, order: Iterable[Sequence[int]], num_workers: int, pin: bool) -> None:
         self.data = data  # not `dataset`: Lightning would take this for a DataLoader under overfit_batches
-        self.order, self.num_workers = order, num_workers
+        self.order, self.num_workers, self.pin = order, num_workers, pin
         self._loader: DataLoader[Batch] | None = None
         self._iterator: Iterator[Batch] | None = None  # Lightning uses this name to shut down workers
 
     def __iter__(self) -> Iterator[Batch]:
-        pin = torch.cuda.is_available()
         if self.num_workers == 0:  # a DataLoader would take longer than loading the images
             for tickets in self.order:
                 batch = self.data.__getitems__(tickets)
-                yield tree_map(Tensor.pin_memory, batch) if pin else batch
+                yield tree_map(Tensor.pin_memory, batch) if self.pin else batch
             return
         if self._iterator is None or self._loader is None:
             self._loader = DataLoader(
@@ -59,7 +58,7 @@ class _Batches:
                 collate_fn=identity,
                 num_workers=self.num_workers,
                 persistent_workers=True,
-                pin_memory=pin,
+                pin_memory=self.pin,
                 generator=torch.Generator(),  # otherwise its seeds come from the global generator
                 worker_init_fn=_ignore_signals,
             )
@@ -90,14 +89,22 @@ class SequentialLoader(_Batches):
         rank: Rank of this process.
         world_size: Number of processes that share the data.
         num_workers: Worker processes that load in advance; 0 loads in this process.
+        pin: Whether to return pinned memory, for a GPU.
     """
 
     def __init__(
-        self, data: Images, batch_size: int, *, rank: int = 0, world_size: int = 1, num_workers: int = 0
+        self,
+        data: Images,
+        batch_size: int,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        num_workers: int = 0,
+        pin: bool = False,
     ) -> None:
         part = range(len(data) * rank // world_size, len(data) * (rank + 1) // world_size)
         self._parts = [part[start : start + batch_size] for start in range(0, len(part), batch_size)]
-        super().__init__(data, self._parts, num_workers)
+        super().__init__(data, self._parts, num_workers, pin)
 
     def __len__(self) -> int:
         return len(self._parts)
@@ -194,6 +201,7 @@ class Loader(_Batches):
         rank: Rank of this process.
         world_size: Number of processes that share each batch.
         num_workers: Worker processes that load in advance; 0 loads in this process.
+        pin: Whether to return pinned memory, for a GPU.
         same: Whether every epoch repeats the first, for `Trainer(overfit_batches=...)`.
 
     Raises:
@@ -209,6 +217,7 @@ class Loader(_Batches):
         rank: int = 0,
         world_size: int = 1,
         num_workers: int = 0,
+        pin: bool = False,
         same: bool = False,
     ) -> None:
         if batch_size < 1 or batch_size % world_size:
@@ -225,7 +234,7 @@ class Loader(_Batches):
                 + (f"lower batch_size to {most} or less, or add images." if most else "add images.")
             )
         self.sampler = Shuffle(len(data), batch_size, seed, rank, world_size, same)  # Lightning calls its set_epoch
-        super().__init__(data, self.sampler, num_workers)
+        super().__init__(data, self.sampler, num_workers, pin)
         self._restored = False
 
     def __len__(self) -> int:

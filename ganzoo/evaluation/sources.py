@@ -95,8 +95,9 @@ class Fakes(Source):
         reals: Any = None,
         truncation: Positive | None = None,
         standing_statistics: Count | None = None,
+        device: torch.device | str | None = None,
     ) -> None:
-        self.model, self.n, self.seed, self.reals = model, n, seed, reals
+        self.model, self.n, self.seed, self.reals, self.device = model, n, seed, reals, device
         self.truncation, self.standing_statistics = truncation, standing_statistics
         self.uniform = False
         if model.num_classes is not None:
@@ -163,7 +164,8 @@ class Fakes(Source):
             images = self.model.generate(tree_map(lambda t: t.to(device), z), given)
         finite = images.flatten(1).isfinite().all(1).byte()
         outputs = {"images": as_bytes(images), "finite": finite}
-        return {**outputs, "labels": given["label"]} if "label" in given else outputs
+        outputs |= {"labels": given["label"]} if "label" in given else {}
+        return {key: value.to(self.device or device) for key, value in outputs.items()}
 
 
 class Reals(Source):

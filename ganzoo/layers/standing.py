@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def batch_norms(network: nn.Module) -> list[nn.BatchNorm1d | nn.BatchNorm2d | nn.SyncBatchNorm]:
-    """Its batch norms with running statistics."""
-    kinds = nn.BatchNorm1d | nn.BatchNorm2d | nn.SyncBatchNorm
-    return [m for m in network.modules() if isinstance(m, kinds) and m.track_running_stats]
+def batch_norms(network: nn.Module) -> list[_BatchNorm]:
+    """Its batch norms with running statistics, among them those of other processes' batches, too."""
+    return [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
 
 
 @contextmanager

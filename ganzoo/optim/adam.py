@@ -35,6 +35,14 @@ class FusedAdam(torch.optim.Adam):
     ) -> None:
         super().__init__(params, lr, (beta1, beta2), eps, weight_decay, fused=fused)
 
+    def load_state_dict(self, state_dict: Any) -> None:
+        """As in torch, and in the memory order of each parameter, which the fused kernel assumes."""
+        super().load_state_dict(state_dict)
+        for p, state in self.state.items():
+            for key, value in state.items():
+                if isinstance(value, Tensor) and value.shape == p.shape and value.stride() != p.stride():
+                    state[key] = torch.empty_like(p).copy_(value)
+
 
 class EpsInRootAdam(Optimizer):
     """Adam that divides by sqrt(v + eps) instead of sqrt(v) + eps, as in the code of Salimans et al. (2016).

@@ -133,7 +133,8 @@ class StyleGAN2(StyleGAN):
                 middle one.
         """
         with self.sampler() as network:
-            w, other = (network.mapping(batch["z"], self.labels(batch)) for batch in (coarse, fine))
+            both = self.inputs(coarse), self.inputs(fine)
+            w, other = (network.mapping(batch["z"], self.labels(batch)) for batch in both)
             first = network.synthesis.layers // 2 if first is None else first
             mixed = network.synthesis.mixed(w, other, torch.full((len(w),), first, device=w.device))
             return network.synthesis(mixed).float().clamp(-1, 1)

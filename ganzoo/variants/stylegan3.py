@@ -13,7 +13,7 @@ from ganzoo.augment.ada import ADA
 from ganzoo.core.batch import size
 from ganzoo.core.limits import Count, Layers, NonNegative, Positive, Size
 from ganzoo.core.strategy import gather
-from ganzoo.core.types import Batch, floats_as, full_precision
+from ganzoo.core.types import Batch, full_precision
 from ganzoo.functional.equivariance import resample
 from ganzoo.networks.stylegan2 import StyleGAN2Discriminator
 from ganzoo.networks.stylegan3 import StyleGAN3Generator
@@ -128,7 +128,7 @@ class StyleGAN3(StyleGAN):
         """As `generate`, but not clamped, and with the input's points mapped by `transforms` [N, 3, 3]: for scores of
         equivariance. See `ganzoo.functional.equivariance.translation` and `rotation`.
         """
-        batch = floats_as(self.dtype, {"z": z, **given})
+        batch = self.inputs({"z": z, **given})
         with self.sampler() as network:
             w = network.mapping(batch["z"], self.labels(batch))
             return network.synthesis(network.synthesis.repeated(w), transforms).float()

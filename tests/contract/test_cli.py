@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from lightning.pytorch.accelerators import CPUAccelerator
 from PIL import Image
 
 import ganzoo
@@ -958,6 +959,14 @@ def test_checks_of_a_folder_without_a_readable_image_names_no_training(tmp_path,
     assert main(["checks", "--data", str(tmp_path)]) == 1
     out = capsys.readouterr().out
     assert "nothing to train on" in out and "train on it:" not in out
+
+
+def test_one_device_is_the_default(tmp_path, monkeypatch):
+    """Lightning's is all GPUs, which do not divide every batch."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(CPUAccelerator, "auto_device_count", staticmethod(lambda: 3))
+    quick = "--trainer.max_steps 1 --scores.final_n 0 --samples.video_fps 0 --data.batch_size 4"
+    assert main(shlex.split(f"fit --config dcgan/digits {quick}")) == 0
 
 
 def test_checks_recommends_augmentation_for_few_images(tmp_path, monkeypatch, capsys):

@@ -117,6 +117,8 @@ def test_out_of_memory_on_a_gpu_is_reported():
     )
     line = mid_run(torch.OutOfMemoryError(text))
     assert line.startswith("out of memory (CUDA out of memory); lower data.batch_size")
+    line = mid_run(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    assert line.startswith("out of memory")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's disk that is always full")

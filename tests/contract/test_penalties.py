@@ -677,6 +677,28 @@ def test_r1_is_computed_in_float32_under_autocast(difference):
     fit(make("WGANGP", penalties=R1(difference=difference)), steps=1, precision="bf16-mixed")
 
 
+def test_the_gradient_of_r1_is_that_of_float32_under_autocast():
+    """Lightning calls `training_step`, with its backward passes, under autocast."""
+
+    class PenaltyAlone(ganzoo.MLPGAN):
+        def discriminator_loss(self, batch):
+            return {"none": 0 * self.discriminate(batch["image"]).float().mean()}
+
+        def generator_step(self, batch):
+            pass
+
+    found = []
+    for precision in ("32-true", "bf16-mixed"):
+        torch.manual_seed(0)
+        sizes = {**small("MLPGAN"), "batch_norm": False, "penalties": R1(100.0)}
+        model = PenaltyAlone(**sizes, optimizer=lambda params: SGD(params, lr=1.0))
+        before = {key: p.detach().clone() for key, p in model.discriminator.named_parameters()}
+        fit(model, steps=1, precision=precision)
+        found.append({key: p.detach() - before[key] for key, p in model.discriminator.named_parameters()})
+    assert max(step.abs().max() for step in found[0].values()) > 0
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-7)
+
+
 @pytest.mark.parametrize("name", ganzoo.list_models())
 def test_orthogonality_concerns_each_linear_layer_and_convolution(name):
     """Of G: their weights have a gradient."""

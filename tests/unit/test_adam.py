@@ -105,3 +105,23 @@ def test_the_command_line_selects_it(tmp_path, monkeypatch):
     assert main(["fit", "--model", "GAN", "--model.hidden", "8", *optimizer, *data]) == 0
     checkpoint = torch.load(next(tmp_path.rglob("last.ckpt")), weights_only=True)
     assert checkpoint["optimizer_states"][0]["param_groups"][0]["betas"] == (0.25, 0.999)
+
+
+def test_a_loaded_state_has_the_memory_order_of_the_parameters():
+    """As of a checkpoint from before the network was in channels_last."""
+    torch.manual_seed(0)
+    start, gradients = torch.randn(3, 2, 2, 2), torch.randn(2, 3, 2, 2, 2)
+    found = []
+    for later in (torch.contiguous_format, torch.channels_last):
+        state = None
+        value = start
+        for gradient, order in zip(gradients, (torch.contiguous_format, later), strict=True):
+            p = torch.nn.Parameter(value.clone(memory_format=order))
+            adam = FusedAdam([p], lr=0.1)
+            if state is not None:
+                adam.load_state_dict(state)
+            p.grad = torch.empty_like(p).copy_(gradient)
+            adam.step()
+            value, state = p.detach(), adam.state_dict()
+        found.append(value)
+    assert torch.allclose(*found, atol=1e-6)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from scipy import stats
 from torch import nn
 
@@ -304,3 +305,10 @@ def test_the_deep_discriminator_sums_positive_features_of_8_pixels():
     h = d.blocks(x)
     assert h.shape[2:] == (8, 8)
     torch.testing.assert_close(d.features(x), h.clamp(min=0).flatten(2).sum(2))
+
+
+def test_norms_that_were_synchronised_have_standing_statistics():
+    """Lightning's plugin leaves a class of its own."""
+    sync = TorchSyncBatchNorm()
+    model = sync.revert(sync.apply(ganzoo.DCGAN(image_size=8, channels=1, width=4)))
+    model.take_standing_statistics(passes=1, batch_size=4)

@@ -15,9 +15,11 @@ from torch.optim import SGD
 from ganzoo import DCGAN, GAN, MLPGAN, WGAN
 from ganzoo.cli import main
 from ganzoo.cli.paths import additions
+from ganzoo.core.consensus import set_gradients
 from ganzoo.core.module import GANModule
 from ganzoo.games.games import Bilinear
 from ganzoo.games.rules import consensus, gradient, trajectory
+from ganzoo.optim import FusedAdam
 from ganzoo.testing import NoiseImages, check_bfloat16, check_resume, check_turns, fit
 
 
@@ -100,6 +102,23 @@ class Linear(Product):
 
     def generator_loss(self, batch):
         return {"fake": 3 * self.generator.weight.sum()}
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5])
+def test_gradients_have_the_memory_order_of_their_parameters(gamma):
+    """The fused Adam reads both in the order of storage."""
+    torch.manual_seed(0)
+    p = torch.nn.Parameter(torch.randn(3, 2, 2, 2).to(memory_format=torch.channels_last))
+    gradient = (p.square() / 2 + p).contiguous()
+    assert gradient.stride() != p.stride()
+    set_gradients([(p, gradient)], gamma, 1)
+    assert p.grad is not None and p.grad.stride() == p.stride() and not p.grad.requires_grad
+    assert torch.allclose(p.grad, gradient + gamma * (1 + p) * gradient)
+    q = torch.nn.Parameter(p.detach().contiguous())
+    q.grad = p.grad.contiguous()
+    for parameter, fused in ((p, True), (q, False)):
+        FusedAdam([parameter], lr=0.1, fused=fused).step()
+    assert torch.allclose(p, q, atol=1e-6)
 
 
 def test_constant_gradients_add_no_consensus_term():

@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from ganzoo.cli.errors import mid_run
 from ganzoo.core import signals
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
-from ganzoo.data import ArrayImages, Flipped, GANDataModule, Images, Loader, SequentialLoader, order
+from ganzoo.data import ArrayImages, Digits, Flipped, GANDataModule, Images, Loader, SequentialLoader, order
 
 
 class Numbers(Images):
@@ -298,3 +299,16 @@ def test_the_order_does_not_depend_on_the_block(monkeypatch: pytest.MonkeyPatch)
     loader = Loader(Numbers(), 4)
     loader.load_state_dict({"epoch": 0, "batch": 1})
     assert tickets(loader) == whole[1:]
+
+
+def test_batches_are_pinned_for_a_gpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for a CPU beside a GPU, which may be in use."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self + 1)
+    data = Digits(batch_size=10, num_workers=0)
+    plain = next(iter(data.train_dataloader()))["image"]
+    for device, added in (("cpu", 0), ("cuda", 1)):
+        strategy = SimpleNamespace(root_device=torch.device(device))
+        data.trainer = SimpleNamespace(global_rank=0, world_size=1, overfit_batches=0, strategy=strategy)
+        assert torch.equal(next(iter(data.train_dataloader()))["image"], plain + added)
+        assert torch.equal(next(iter(data.val_dataloader()))["image"], data.dataset("val").images[:10] + added)

@@ -369,6 +369,15 @@ def test_the_default_number_of_fakes_depends_on_the_extractor_that_is_used():
     assert len(assemble(ganzoo.GAN(**sizes), data, ["fid"], extractor=Mine()).fakes) == 10_000
 
 
+def test_fakes_are_moved_to_the_device_of_the_extractor():
+    """Another one than the model's; meta stands for it."""
+    block = Fakes(
+        ganzoo.CGAN(image_size=8, channels=1, hidden=8, d_hidden=4), 20, 0, Digits().dataset("val"), device="meta"
+    )
+    assert {value.device.type for value in block.block(0).values()} == {"meta"}
+    assert {value.device.type for value in Fakes(Toy(), 20).block(0).values()} == {"cpu"}
+
+
 def test_protocols_name_the_reals_that_fakes_depend_on():
     """By the labels from which classes are drawn."""
     sizes = {"image_size": 8, "channels": 1, "hidden": 8, "d_hidden": 4}
