@@ -23,12 +23,13 @@ from ganzoo.callbacks.base import held_out, on_training_device, some, warn_on_os
 from ganzoo.core.atomic import write_atomically
 from ganzoo.core.drawing import animation, check_bands, picture, shown, write_video
 from ganzoo.core.lightning_fixes import BatchEndCallback
-from ganzoo.core.limits import ArgumentError, Count, Limits, check
+from ganzoo.core.limits import ArgumentError, Count, Limits, area, check
 from ganzoo.core.module import GANModule
 from ganzoo.core.pixels import as_bytes, is_points
 from ganzoo.core.types import Batch, Latent
 
 Tiles = Annotated[int, Limits(1, 100)]
+PIXELS = 2**19  # generated at once
 
 
 class Samples(BatchEndCallback):
@@ -134,15 +135,12 @@ class Samples(BatchEndCallback):
 
     def _generated(self, model: GANModule, latents: Latent) -> Tensor:
         """Images of the latents of seeds 0, 1, ..., as `sample` gives; one class per column."""
-        n, parts = len(tree_leaves(latents)[0]), []
-        for start in range(0, n, 256):
-            given: Batch = {}
-            if model.num_classes is not None:
-                usual = model.trained_labels()
-                labels = [usual[i % self.columns % len(usual)] for i in range(start, min(n, start + 256))]
-                given["label"] = torch.tensor(labels, device=model.device)
-            parts.append(model.generate(tree_map(lambda z, start=start: z[start : start + 256], latents), given).cpu())
-        return torch.cat(parts)
+        given: Batch = {}
+        if model.num_classes is not None:
+            usual, n = model.trained_labels(), len(tree_leaves(latents)[0])
+            labels = [usual[i % self.columns % len(usual)] for i in range(n)]
+            given["label"] = torch.tensor(labels, device=model.device)
+        return generated(model, latents, given)
 
     def _translated(self, trainer: Trainer, model: GANModule) -> Tensor | None:
         """Rows of sources, translations and, for paired data, targets; None without a data module of ganzoo's."""
@@ -150,7 +148,7 @@ class Samples(BatchEndCallback):
         n = max(1, self.rows // kinds) * self.columns
         if (batch := held_out(trainer, n)) is None:
             return None
-        fakes = model.sample(n, seeds=range(n), source=batch["source"])
+        fakes = model.sample(n, seeds=range(n), source=batch["source"], batch_size=at_once(model))
         rows = [shown(batch["source"]), *(shown(images, self.bands) for images in (fakes, batch["image"]))][:kinds]
         rows = [as_bytes(images) for images in rows]
         most = max(images.shape[1] for images in rows)
@@ -184,7 +182,7 @@ def final_grids(model: GANModule, rows: int, columns: int) -> dict[str, Tensor]:
 def truncations(model: GANModule, rows: int, columns: int) -> Tensor:
     """Images of fixed seeds, one per row, with truncations up to 1, the same in a column."""
     z, given = fixed(model, 0, rows)
-    images = [model.generate(model.truncate(z, (i + 1) / columns), given) for i in range(columns)]
+    images = [generated(model, model.truncate(z, (i + 1) / columns), given) for i in range(columns)]
     return torch.stack(images, 1).flatten(0, 1)
 
 
@@ -199,6 +197,18 @@ def mixtures(model: Any, rows: int, columns: int) -> Tensor:
         row = tree_map(lambda t, i=i: t[i : i + 1].expand(columns - 1, *t.shape[1:]), coarse)
         lines += [left[i : i + 1], model.mix(row, fine)]
     return torch.cat(lines)
+
+
+def at_once(model: GANModule) -> int:
+    """How many images are generated at once, so that a device holds them if it holds a batch of the training."""
+    return max(1, min(256, PIXELS // area(model.hparams.get("image_size", 1))))
+
+
+def generated(model: GANModule, z: Latent, given: Batch) -> Tensor:
+    """As `model.generate`, in parts, and on the CPU."""
+    n, most = len(tree_leaves(z)[0]), at_once(model)
+    parts = [tree_map(lambda t, start=start: t[start : start + most], (z, given)) for start in range(0, n, most)]
+    return torch.cat([model.generate(*part).cpu() for part in parts])
 
 
 def fixed(model: GANModule, first: int, n: int) -> tuple[Latent, Batch]:
@@ -221,7 +231,7 @@ def interpolation(model: GANModule, rows: int, columns: int) -> Tensor:
         return torch.lerp(a[:, None], b[:, None], t).flatten(0, 1)
 
     labels = tree_map(lambda y: y.repeat_interleave(columns), given)
-    return model.generate(tree_map(line, start, end), labels)
+    return generated(model, tree_map(line, start, end), labels)
 
 
 def log_image(trainer: Trainer, key: str, image: Image.Image) -> None:

@@ -77,7 +77,7 @@ class GAN(GANModule):
             raise ValueError(f"maximum-likelihood needs a logit: use divergence 'gan', not {divergence!r}")
         self.z_dim = z_dim
         self.objective, self.divergence = objective, divergence
-        self.boundary = F_DIVERGENCES[divergence].optimal(torch.zeros(())).item()
+        self.boundary = F_DIVERGENCES[divergence].optimal(torch.zeros((), device="cpu")).item()
         self.generator = MLPGenerator(image_size, channels, z_dim, hidden)
         self.discriminator = MaxoutDiscriminator(image_size, channels, d_hidden, pieces)
         self.z_bound = math.sqrt(3)  # of the prior; saved with the weights, which depend on it
