@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image
 
 import ganzoo
 from ganzoo.callbacks.progress import clock, short, status
-from ganzoo.callbacks.samples import Samples, final_grids, fixed, interpolation, mixtures, truncations
+from ganzoo.callbacks.samples import Samples, at_once, final_grids, fixed, interpolation, mixtures, truncations
 from ganzoo.callbacks.scores import Scores
 from ganzoo.core.drawing import animation, picture, write_video
 from ganzoo.core.pixels import to_uint8
@@ -40,6 +41,16 @@ def test_training_writes_grids_reals_interpolation_and_video(tmp_path):
     last = np.asarray(Image.open(tmp_path / "samples" / "00000005.png").convert("RGB")).astype(float)
     height, width = frames[-1].shape[:2]
     assert abs(frames[-1] - last[:height, :width]).mean() < 8
+
+
+def test_large_images_are_generated_in_parts(monkeypatch):
+    assert [at_once(SimpleNamespace(hparams={"image_size": size})) for size in (8, 64, 512, 1024)] == [256, 128, 2, 1]
+    model, sizes = ganzoo.DCGAN(**TINY), []
+    generate = ganzoo.DCGAN.generate
+    whole = interpolation(model, 2, 3)
+    monkeypatch.setattr(ganzoo.DCGAN, "generate", lambda *given: sizes.append(len(given[1])) or generate(*given))
+    monkeypatch.setattr("ganzoo.callbacks.samples.PIXELS", 4 * 8 * 8)
+    assert torch.allclose(interpolation(model, 2, 3), whole, atol=1e-6) and sizes == [4, 2]
 
 
 def test_the_last_grid_equals_the_output_of_sample(tmp_path):
