@@ -78,11 +78,6 @@ def on_training_device(trainer: Trainer, model: LightningModule) -> Iterator[Non
         model.to(before)
 
 
-def stops(trainer: Trainer) -> bool:
-    """Whether training ends after this batch on request: not before `min_steps` and `min_epochs`."""
-    return trainer.should_stop and trainer.fit_loop._can_stop_early
-
-
 def time_left(trainer: Trainer) -> list[float]:
     """Seconds left by each of the training's time limits."""
     timers = [c for c in trainer.callbacks if isinstance(c, Timer)]  # type: ignore[attr-defined]

@@ -10,11 +10,11 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from ganzoo.callbacks.base import save, stops
+from ganzoo.callbacks.base import save
 from ganzoo.checkpoint.sealed import in_order, newest, read, step_of
 from ganzoo.core.atomic import remove_partial
 from ganzoo.core.finite import NonFiniteError
-from ganzoo.core.lightning_fixes import BatchEndCallback
+from ganzoo.core.lightning_fixes import BatchEndCallback, stops
 from ganzoo.core.limits import Count, CountFrom0, Positive, check
 from ganzoo.optim.adam import set_all, settings
 

@@ -15,7 +15,6 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from ganzoo.callbacks.base import Bar, on_training_device, save, time_left, warn_on_oserror
-from ganzoo.callbacks.run_folder import RunFolder
 from ganzoo.core.atomic import append_row, keep_until
 from ganzoo.core.lightning_fixes import BatchEndCallback
 from ganzoo.core.limits import Count, Limits, check
@@ -306,7 +305,7 @@ def _scores(past: Any) -> list[tuple[str, float, Any]]:
 
 def _interrupted(trainer: Trainer) -> bool:
     """Whether a signal asks the run to stop: it is scored when it is started again."""
-    signals = [callback.signal for callback in trainer.callbacks if isinstance(callback, RunFolder)]  # type: ignore[attr-defined]
+    signals = [getattr(callback, "signal", 0) for callback in trainer.callbacks]  # type: ignore[attr-defined]
     return trainer.strategy.reduce_boolean_decision(any(signals), all=False)
 
 

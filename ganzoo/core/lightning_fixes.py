@@ -25,6 +25,12 @@ from lightning.pytorch.strategies import Strategy
 from ganzoo.checkpoint.sealed import CheckpointIO
 
 
+def stops(trainer: Trainer) -> bool:
+    """Whether training ends after this batch on request: not before `min_steps` and `min_epochs`. Lightning (2.0 to
+    2.6.6) only tells by a private name."""
+    return trainer.should_stop and trainer.fit_loop._can_stop_early
+
+
 def count_one_step(trainer: Trainer) -> None:
     """Count a batch as one global step. Lightning (2.0 to 2.6.6) counts each step of each optimizer under manual
     optimization, so the optimizers are stepped through the strategy, which counts none, and this counts the batch."""

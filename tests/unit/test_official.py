@@ -141,6 +141,7 @@ def test_the_printed_command_trains_further(name, capsys):
     command = capsys.readouterr().out.splitlines()[-1].partition("python -m ganzoo ")[2]
     assert options in command
     more = "--data.batch_size 4 --trainer.max_steps 1 --samples.video_fps 0 --scores.final_n 0 --model.augment ADA"
+    more += " --model.augment.p 0.2" if name == "r3gan" else ""
     more += " --model.optimizer.lr 1e-9 --model.freeze_d 2"
     more += " --model.discriminator_optimizer.lr 1e-9" if name == "stylegan3" else ""
     assert main([*shlex.split(command), *more.split()]) == 0
