@@ -54,7 +54,7 @@ def _memory_stays_flat(request):
         if hasattr(value, "cache_clear") and value.__module__ == request.module.__name__:
             value.cache_clear()  # default models
     give_back()  # including that of the module's fixtures
-    gc.freeze()
+    gc.freeze()  # what survives a module lives on, so later collections need not visit it
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def batch_norms(network: nn.Module) -> list[_BatchNorm]:
-    """Its batch norms with running statistics, among them those of other processes' batches, too."""
+    """Its batch norms with running statistics, also those that are, or were, synchronised between processes."""
     return [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
 
 
