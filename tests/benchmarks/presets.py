@@ -280,7 +280,8 @@ class _Tensors:
             file = Path(folder, "trace.json")
             self.profile.export_chrome_trace(str(file))
             events = json.loads(file.read_text())["traceEvents"]
-        changes = sorted((e["ts"], e["args"]["Bytes"]) for e in events if e["name"] == "[memory]")
+        memory = sorted((e["ts"], e["args"]["Addr"], e["args"]["Bytes"]) for e in events if e["name"] == "[memory]")
+        changes = list(_changes(memory))
         times = [at for at, _ in changes]
         totals = [0, *accumulate(change for _, change in changes)]  # before each of the times, and after the last
         found: dict[str, int] = {}
@@ -291,6 +292,18 @@ class _Tensors:
             kept = kept or totals[first]
             found[name] = max(found.get(name, 0), *totals[first : last + 1])
         return kept, found
+
+
+def _changes(memory: Sequence[tuple[float, int, int]]) -> Iterator[tuple[float, int]]:
+    """Times and bytes, without the release of what was allocated before the profile: torch may report it, too."""
+    known = set()
+    for at, address, size in memory:
+        if size > 0:
+            known.add(address)
+            yield at, size
+        elif address in known:
+            known.remove(address)
+            yield at, size
 
 
 class _Cuda:

@@ -275,6 +275,20 @@ def test_memory_of_a_step_grows_with_the_batch_and_falls_with_microbatches() -> 
     assert few["kept"] == pytest.approx(4 * kept, rel=0.05)
 
 
+def test_memory_of_a_former_profile_does_not_count_when_it_is_freed() -> None:
+    former, gauge = bench_presets._Tensors(), bench_presets._Tensors()
+    with bench_rows.silence():
+        with former.counting():
+            early = torch.zeros(1000)
+        with gauge.counting():
+            kept = torch.zeros(10)
+            del early
+            with gauge.span("later"):
+                later = torch.zeros(100)
+        assert gauge.peaks() == (40, {"later": 440})
+    assert len(kept) + len(later) == 110
+
+
 def test_time_of_a_step_is_a_mean_over_a_cycle_of_lazy_terms() -> None:
     spans = bench_presets._Spans(bench_presets.made(SMALL), bench_presets._Tensors())
     spans.seconds = {"G": [2.0, 1.0], "path": [4.0], "D": [1.5], "R1": [16.0], "step": [30.0, 23.0]}
