@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import platform
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,9 +25,7 @@ MOST = 1 << 16  # images; no larger batch is tried
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
-    usage = f"python -m ganzoo {verb} CONFIG [--KEY VALUE ...] [--steps N] [--eager] [--json FILE]"
-    parser = Arguments(verb, __doc__ or "")
-    parser.usage = usage
+    parser = Arguments(verb, __doc__ or "", "CONFIG [--KEY VALUE ...] [--steps N] [--eager] [--json FILE]")
     parser.add_argument("config", help="name of a shipped config, or a config file")
     parser.add_argument("--steps", type=number(Count), default=20, metavar="N", help="timed steps (default: 20)")
     parser.add_argument("--eager", action="store_true", help="skip the compiled rows, which take a minute or more each")
@@ -87,7 +87,7 @@ def _measure(fit: list[str], steps: int, sender: Any) -> None:
     import torch
 
     from ganzoo.cli.cost import measure
-    from ganzoo.cli.errors import describe
+    from ganzoo.cli.errors import at_start
     from ganzoo.cli.training import build
     from ganzoo.core.allocator import keep_freed_memory
     from ganzoo.core.player import parameters
@@ -102,7 +102,9 @@ def _measure(fit: list[str], steps: int, sender: Any) -> None:
         name = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
         row: dict[str, Any] = {**cost._asdict(), "device": f"{device} ({name})", "parameters": parameters(cli.model)}
     except Exception as error:  # reported in this row
-        row = {"error": describe(error)}
+        if os.environ.get("GANZOO_TRACEBACK"):
+            traceback.print_exc()
+        row = {"error": at_start(error)}
     sender.send(row)
 
 

@@ -36,8 +36,11 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     print(f"ganzoo {ganzoo.__version__}, Python {platform.python_version()}, {platform.platform()}")
     for name in PACKAGES:
         print(f"  {name:<16}{version(name) or 'MISSING: pip install ' + name}")
-    for device in devices():
-        print(f"  {'device':<16}{device}")
+    try:
+        for device in devices():
+            print(f"  {'device':<16}{device}")
+    except Exception as error:  # a broken installation may raise anything
+        print(f"  {'device':<16}torch cannot be imported: {printable(error)}")
     for name, extra in EXTRAS.items():
         install = f'not installed (optional): pip install "ganzoo[{extra}]"'
         print(f"  {name:<16}{version(name) or install}")

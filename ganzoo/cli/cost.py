@@ -59,7 +59,10 @@ def measure(model: Any, data: Any, steps: int, warm_up: int, **trainer: Any) -> 
     on_gpu = it.strategy.root_device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
-    it.fit(model, datamodule=data)
+    try:
+        it.fit(model, datamodule=data)
+    except SystemExit as error:
+        raise KeyboardInterrupt from error  # Lightning exits on Ctrl-C
     memory = torch.cuda.max_memory_allocated() if on_gpu else _memory_of_the_process()
     return Cost(statistics.median(clock.seconds[warm_up:]), memory, clock.images)
 

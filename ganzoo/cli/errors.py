@@ -38,6 +38,8 @@ class Arguments(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         command = f"{self.prog} --help shows the usage"
         if match := re.match(r"unrecognized arguments: (\S+)", message):
+            if not match[1].startswith("-"):
+                raise UserError(f"unexpected argument {match[1]!r}; paths with spaces need quotes; {command}")
             options = [o for action in self._actions for o in action.option_strings if o not in ("-h", "--help")]
             raise UserError(f"no option {match[1]!r}{closest(match[1], options, command)}")
         raise UserError(f"{message.removeprefix('argument ').replace(': is ', ' is ', 1)}; {command}")
@@ -143,6 +145,13 @@ def mid_run(error: BaseException) -> str | None:
     if isinstance(error, OSError) and (match := re.search(r"\[Errno \d+\] (.+?): ['\"](.+?)['\"]", text)):
         return f"{match[2]}: {match[1]}; it was accessible when training began: check the disk and permissions"
     return None
+
+
+def at_start(error: BaseException) -> str:
+    """The cause of an error before the end of the first batch, in one line."""
+    if isinstance(error, OSError) and error.errno not in FULL:
+        return describe(error)
+    return mid_run(error) or describe(error)
 
 
 def _fetching(error: BaseException) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import ganzoo
 from ganzoo.cli.errors import UserError
 from ganzoo.core.files import read_text
-from ganzoo.core.text import closest, one_line, path_of
+from ganzoo.core.text import closest, one_line, path_of, quoted
 
 ADDED = ("logging/", "rules/")  # folders of partial configs
 
@@ -34,8 +34,10 @@ def _shipped() -> dict[str, Path]:
 
 
 def find_config(name: str) -> Path:
-    """A config file, by its path or by the name of a shipped one."""
+    """A config file, by its path, its run, or the name of a shipped one."""
     path = path_of(name)
+    if (path / "config.yaml").is_file():  # a run
+        path = path / "config.yaml"
     if path.is_file():
         return path
     shipped = _shipped()
@@ -74,13 +76,19 @@ def find_checkpoint(name: str) -> Path:
         beside = [str(file) for file in path.parent.glob("*") if file.is_dir() or file.suffix == ".ckpt"]
         known = [*beside, *pretrained()]
         raise UserError(f"no checkpoint {name!r}{closest(name, known, 'name a run, such as runs/001-dcgan-digits')}")
-    if path.is_file() or (path / "config.json").is_file():
+    if path.is_file():
+        if path.suffix == ".pkl":
+            raise UserError(f"{name} is not a checkpoint; convert it first: python -m ganzoo convert {quoted(name)} OUT")
+        if path.suffix == ".safetensors":
+            raise UserError(f"{name} has no config beside its weights that names its variant; name the folder instead")
         return path
     from ganzoo.checkpoint.sealed import in_order  # imports torch
 
-    if not (checkpoints := in_order(path / "checkpoints")):
+    if checkpoints := in_order(path / "checkpoints"):
+        return checkpoints[-1]
+    if not (path / "config.json").is_file():
         raise UserError(f"{name} has no checkpoints/*.ckpt; name a run, a .ckpt, or a save_pretrained folder")
-    return checkpoints[-1]
+    return path
 
 
 def run_of(checkpoint: Path) -> Path | None:

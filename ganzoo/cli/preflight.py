@@ -102,13 +102,18 @@ def check_config(config: Any, verb: str) -> None:
     _check_effects(config, verb)
     _check_callbacks(config.trainer.callbacks)
     for option in OPTIMISATION:
-        if isinstance(given := config.model.init_args.get(option), Namespace):
+        if isinstance(given := _arguments(config.model).get(option), Namespace):
             try:
                 check(resolve_name(given.class_path), vars(given.get("init_args") or Namespace()))
             except ArgumentError as error:
                 raise UserError(f"model.{option}.{error}") from error
     if (weights := config.scores.weights) is not None and not path_of(weights).is_file():
         raise UserError(f"scores.weights: {weights} is not a file; give an existing one, or leave it out")
+
+
+def _arguments(config: Any) -> Any:
+    """The arguments of a class, which may have none."""
+    return config.get("init_args") or Namespace()
 
 
 def _urls(value: Any, key: str = "") -> Iterator[str]:
@@ -178,8 +183,13 @@ def _check_effects(config: Any, verb: str) -> None:
         raise UserError("trainer.use_distributed_sampler has no effect on ganzoo's data; leave it out")
 
 
+def listed(given: Any) -> list[Any]:
+    """`trainer.callbacks`, which may be None, one, or a list, as a list."""
+    return given if isinstance(given, list) else [given] if given else []
+
+
 def _check_callbacks(given: Any) -> None:
-    for callback in given if isinstance(given, list) else [given] if given else []:
+    for callback in listed(given):
         cls: Any = resolve_name(callback.class_path)
         try:
             check_callback(cls)
@@ -225,7 +235,7 @@ def _largest(config: Any) -> str:
     cls: Any = resolve_name(config.class_path)
     times = {}
     for name, parameter in inspect.signature(cls).parameters.items():
-        value = config.init_args.get(name)
+        value = _arguments(config).get(name)
         if name == "image_size" and isinstance(value, list):
             value = max(value)
         if type(value) is int and type(parameter.default) is int and parameter.default > 0:

@@ -122,6 +122,8 @@ class GANCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         if self.verb == "fit" and self.config.ckpt_path == "last":
             self._find_last()
+        if self.config.ckpt_path == "":
+            raise UserError("--ckpt_path is empty; name a run or a checkpoint, or leave it out")
         if self.config.ckpt_path:
             self._read_checkpoint()
         elif self.verb != "fit":
@@ -145,7 +147,7 @@ class GANCLI(LightningCLI):
         # Callbacks with state come before the run, whose last checkpoint contains it
         callbacks = [self.config_init.diagnostics, self.run, self.config_init.samples, self.config_init.scores]
         callbacks.append(Monitors())
-        own_bar = any(isinstance(callback, ProgressBar) for callback in _listed(config.callbacks))
+        own_bar = any(isinstance(callback, ProgressBar) for callback in preflight.listed(config.callbacks))
         if config.enable_progress_bar is not False and not own_bar:
             callbacks.insert(2, GANProgress())
         callbacks.insert(2, loggers.Loggers(self.run.folder, self.run.texts["config.yaml"], late))
@@ -156,7 +158,7 @@ class GANCLI(LightningCLI):
         return self._trainer({**config, **kwargs}, callbacks)
 
     def _trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Trainer:
-        callbacks = [*_listed(config.pop("callbacks")), *callbacks]
+        callbacks = [*preflight.listed(config.pop("callbacks")), *callbacks]
         try:
             trainer = self.trainer_class(**config, callbacks=callbacks)
             if config["strategy"] == "auto" and trainer.num_devices * trainer.num_nodes > 1:
@@ -208,14 +210,18 @@ class GANCLI(LightningCLI):
         if self.verb == "fit" and (seen := getattr(self.datamodule, "seen", "")):
             rank_zero_only(print)(printable(f"pictures: {seen}"), file=sys.stderr)
         try:
-            method(self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path, weights_only=True)
+            losses = method(self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path, weights_only=True)
+            if losses == []:
+                raise UserError("the data has no validation images; set data.val_fraction, or use test")
+        except UserError:
+            raise
         except SystemExit as error:
             if error.code == RESUMABLE:
                 raise
             raise KeyboardInterrupt from error  # Lightning exits on Ctrl-C
         except Exception as error:
             if not (self.run and self.run.started) or isinstance(error, MisconfigurationException):
-                raise UserError(describe(error)) from error
+                raise UserError(at_start(error)) from error
             bad = isinstance(error, NonFiniteError)
             if (line := str(error) if bad else mid_run(error)) is None:
                 raise
@@ -226,7 +232,7 @@ class GANCLI(LightningCLI):
 
     def _read_checkpoint(self) -> None:
         path = self.config.ckpt_path = str(find_checkpoint(self.config.ckpt_path))
-        if self.verb == "fit":
+        if self.verb == "fit" and Path(path).is_file():
             self._find_home(Path(path))
         self.checkpoint = resuming.from_folder(path) if Path(path).is_dir() else read_checkpoint(Path(path))
         names = self.checkpoint["ganzoo"]["variant"], self.config.model.class_path
@@ -236,17 +242,28 @@ class GANCLI(LightningCLI):
         step, most = self.checkpoint["global_step"], self.config.trainer.max_steps
         if self.verb == "fit" and 0 < most < step + (self.home is None):
             raise UserError(f"{path} is at step {step} of {most}; to continue, add --trainer.max_steps {2 * step}")
+        if self.verb == "fit" and self.home is None and "loops" in self.checkpoint:
+            epochs = self.checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+            if 0 < (most := self.config.trainer.max_epochs or -1) <= epochs:
+                raise UserError(f"{path} is at epoch {epochs} of {most}; to continue, add --trainer.max_epochs {2 * epochs}")
 
     def _find_home(self, checkpoint: Path) -> None:
         """Resumes a run in its own folder, unless the data or the model differ: then it starts a new run."""
         self.home = run_of(checkpoint)
         if self.home is None:
             return
-        if (other := resuming.difference(self.home / "config.yaml", self._text())) is None:
-            lock(self.home)  # before reading: a process that trains in it may delete the checkpoint
-        else:
+        if other := resuming.difference(self.home / "config.yaml", self._text()):
             self.notice = f"{other} in {self.home}: continuing from {checkpoint} in a new run"
             self.home = None
+            return
+        try:
+            lock(self.home)  # before reading: a process that trains in it may delete the checkpoint
+        except OSError as error:
+            cure = "to continue in a run of your own, copy the checkpoint and name the copy"
+            raise UserError(f"{self.home} cannot be written ({describe(error)}); {cure}") from error
+        steps = [step_of(file) for file in in_order(checkpoint.parent) if not file.name.startswith("best-")]
+        if any(step_of(checkpoint) < step < sys.maxsize for step in steps):
+            self.notice = f"{self.home} goes back to step {step_of(checkpoint):,}: its later logs and checkpoints are removed"
 
     def _linked(self, datamodule: Any, key: str) -> Any:
         """The data's value for an argument of the model."""
@@ -327,10 +344,6 @@ class GANCLI(LightningCLI):
         return text.rstrip() + "\n"
 
 
-def _listed(given: Any) -> list[Any]:
-    """`trainer.callbacks`, which may be None, one, or a list, as a list."""
-    return given if isinstance(given, list) else [given] if given else []
-
 
 def build(verb: str, arguments: Sequence[str], dry: bool = False) -> GANCLI:
     """Creates the model, data and trainer of a command; for `dry` see `GANCLI`.
@@ -375,14 +388,17 @@ def _epoch(trainer: Namespace, data: Any) -> int:
 def dry_run(cli: GANCLI) -> int:
     """Trains three batches, prints the cost of the whole training, and leaves no files."""
     config, trainer = cli.config_init.trainer, cli.trainer
-    with user_errors():
+    try:
         cost = measure(cli.model, cli.datamodule, 1, 2, accelerator=config.accelerator, precision=config.precision)
+    except Exception as error:
+        raise UserError(at_start(error)) from error
     limits = [trainer.max_steps] if trainer.max_steps > 0 else []
     if (epochs := trainer.max_epochs or -1) > 0:
         limits.append(epochs * _epoch(config, cli.datamodule))
     steps = min(limits, default=None)
     print(f"{type(cli.model).__name__}: {parameters(cli.model)}; batches of {cost.images} images")
-    print(f"{cost.seconds:.3g} s per step, peak memory {cost.memory / 1e6:,.0f} MB")
+    one = " on one device, with the whole batch" if trainer.num_devices * trainer.num_nodes > 1 else ""
+    print(f"{cost.seconds:.3g} s per step, peak memory {cost.memory / 1e6:,.0f} MB{one}")
     if steps is None and time_left(trainer):
         print("it would run until trainer.max_time: trainer.max_steps and trainer.max_epochs are not set")
     elif steps is None:

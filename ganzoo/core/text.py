@@ -36,7 +36,10 @@ def path_of(name: str | os.PathLike[str]) -> Path:
         os.fsencode(name)
     except UnicodeEncodeError:
         name = os.fsdecode(os.fspath(name).encode("utf-8", "surrogateescape"))
-    return Path(name).expanduser()
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # ~name, and no user has this name
+        return Path(name)
 
 
 def quoted(argument: Any) -> str:
@@ -81,6 +84,10 @@ class Escaped:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.terminal, name)
+
+    def isatty(self) -> bool:
+        """False, so that libraries write no colours, which would be escaped."""
+        return False
 
     def write(self, text: str) -> int:
         again = "\r" if text.startswith("\r") else ""  # tqdm rewrites its line

@@ -136,7 +136,7 @@ def test_few_images_are_compared_with_all_portraits_and_with_held_out_ones(tmp_p
     monkeypatch.setattr("tests.campaigns.learning_measures.command", evaluate)
     scores = [{"figure": figure, "value": 0.5} for figure in ("fid", "copying")]
     (tmp_path / "scores.json").write_text(json.dumps({"scores": scores}))
-    assert few(tmp_path) == {"fid": 0.5, "copying": 0.5, "fid_628": 30.0, "fid_628": 70.0}
+    assert few(tmp_path) == {"fid": 0.5, "copying": 0.5, "fid_628": 30.0, "held_out_fid": 70.0}
 
 
 def test_in_order_is_strict():
@@ -234,7 +234,7 @@ def test_a_plot_shows_every_finished_run():
 @pytest.mark.parametrize(
     ("name", "values", "expected"),
     [
-        ("fid_628", [3.0, 30.0], True),
+        ("held_out_fid", [3.0, 30.0], True),
         ("kl", [0.01, 1.0], True),
         ("fid", [3.0, 29.0], False),
         ("kl", [0.0, 1.0], False),
