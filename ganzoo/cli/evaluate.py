@@ -31,8 +31,8 @@ REALS = "a run, for its data; a folder, a .npy/.npz/.zip file, or the data of a 
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
-    parser = Arguments(verb, VERBS[verb].help)
-    parser.usage = f"{parser.prog} WHAT [REALS] [options]\n       {parser.prog} --compare JSON JSON ..."
+    usage = f"WHAT [REALS] [options]\n       python -m ganzoo {verb} --compare JSON JSON ..."
+    parser = Arguments(verb, VERBS[verb].help, usage)
     parser.add_argument(
         "what", nargs="?", help="a run, a checkpoint, a trained model, a folder of pictures, or a .npy/.npz/.zip file"
     )

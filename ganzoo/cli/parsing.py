@@ -18,7 +18,7 @@ from ganzoo.augment import Augment
 from ganzoo.cli import trust
 from ganzoo.cli.config import read
 from ganzoo.cli.errors import UserError, causes, describe, place
-from ganzoo.cli.paths import own_files
+from ganzoo.cli.paths import configs, own_files
 from ganzoo.core.module import GANModule
 from ganzoo.core.text import closest, nearest, one_line
 from ganzoo.data import GANDataModule
@@ -102,7 +102,8 @@ def _explained(message: str, chain: Sequence[BaseException], options: Sequence[s
         name = names.split()[0]
         if name.startswith("-"):
             return _unknown(name.lstrip("-").partition("=")[0], options)
-        return OptionError("", f"unexpected argument {name!r}; write --KEY {name}")
+        key = "--config" if name in configs() else "--KEY"
+        return OptionError("", f"unexpected argument {name!r}; write {key} {name}")
     if what == "the following arguments are required":
         return _missing(names.split(", "), whole="trainer" in options)
     text = one_line(root or message)[:300]
@@ -161,7 +162,7 @@ def _unknown(name: str, options: Sequence[str]) -> OptionError:
 def _missing(names: Sequence[str], whole: bool) -> OptionError:
     if whole and ("model" in names or "data" in names):  # not the parser of a class with such arguments
         say = " ".join({"model": "--model DCGAN", "data": "--data Digits"}[name] for name in names)
-        text = f"no {' and no '.join(names)}; add {say}, or a complete config: --config dcgan/digits"
+        text = f"no {' and no '.join(names)}; add {say}, or a complete config: --config dcgan/digits, or --config RUN"
         return OptionError("", text)
     return OptionError(names[0], "has no value and no default; set it")
 

@@ -36,10 +36,10 @@ def _shipped() -> dict[str, Path]:
 def find_config(name: str) -> Path:
     """A config file, by its path, its run, or the name of a shipped one."""
     path = path_of(name)
-    if (path / "config.yaml").is_file():  # a run
-        path = path / "config.yaml"
     if path.is_file():
         return path
+    if (path / "config.yaml").is_file():  # a run
+        return path / "config.yaml"
     shipped = _shipped()
     key = re.sub(r"^(\./)?configs/|\.ya?ml$", "", path.as_posix())
     if key not in shipped:
@@ -78,7 +78,9 @@ def find_checkpoint(name: str) -> Path:
         raise UserError(f"no checkpoint {name!r}{closest(name, known, 'name a run, such as runs/001-dcgan-digits')}")
     if path.is_file():
         if path.suffix == ".pkl":
-            raise UserError(f"{name} is not a checkpoint; convert it first: python -m ganzoo convert {quoted(name)} OUT")
+            raise UserError(
+                f"{name} is not a checkpoint; convert it first: python -m ganzoo convert {quoted(name)} OUT"
+            )
         if path.suffix == ".safetensors":
             raise UserError(f"{name} has no config beside its weights that names its variant; name the folder instead")
         return path

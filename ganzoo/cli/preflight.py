@@ -113,7 +113,7 @@ def check_config(config: Any, verb: str) -> None:
 
 def _arguments(config: Any) -> Any:
     """The arguments of a class, which may have none."""
-    return config.get("init_args") or Namespace()
+    return getattr(config, "init_args", None) or Namespace()
 
 
 def _urls(value: Any, key: str = "") -> Iterator[str]:

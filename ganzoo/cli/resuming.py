@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ganzoo.checkpoint.pretrained import read_all
+from ganzoo.checkpoint.sealed import newest, step_of
 from ganzoo.cli import config as configs
 from ganzoo.cli.config import LINKED
 from ganzoo.cli.errors import UserError
@@ -70,6 +71,28 @@ def from_folder(folder: str) -> dict[str, Any]:
         )
     own = {"variant": variant, "origin": facts.origin}
     return {"ganzoo": own, "hyper_parameters": arguments, "state_dict": weights, "global_step": 0}
+
+
+def going_back(run: Path, checkpoint: Path) -> str:
+    """A notice if the run has later states than the checkpoint that it is resumed from; otherwise an empty string."""
+    last = newest(run / "checkpoints")
+    if last is None or step_of(last) <= step_of(checkpoint):
+        return ""
+    return (
+        f"{run} goes back to step {step_of(checkpoint):,}: its later logs, grids and checkpoints are removed (a copy "
+        "of the checkpoint outside of the run would start a new run)"
+    )
+
+
+def check_limits(path: str, checkpoint: Mapping[str, Any], trainer: Any, new_run: bool) -> None:
+    """Refuses a training that would already be over. A finished run may be asked again to continue, as it is by
+    unattended trainings."""
+    step, most = checkpoint["global_step"], trainer.max_steps
+    if 0 < most < step + new_run:
+        raise UserError(f"{path} is at step {step} of {most}; to continue, add --trainer.max_steps {2 * step}")
+    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"] if "loops" in checkpoint else 0
+    if new_run and 0 < (most := trainer.max_epochs or -1) <= epochs:
+        raise UserError(f"{path} is at epoch {epochs} of {most}; to continue, add --trainer.max_epochs {2 * epochs}")
 
 
 def networks(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,6 +50,8 @@ def main(verb: str, arguments: Sequence[str]) -> int:
             raise UserError(f"{len(sources)} pictures in --source, but {len(seeds)} seeds; give one seed per picture")
         if options.format == "grid":
             _check_grid(model, len(seeds))
+        from ganzoo.cli.preflight import check_folder
+
         check_folder(options.outdir, "outdir DIR")
         columns = class_columns(model) if _in_columns(model, options) else max(1, round(len(seeds) ** 0.5))
         names = [f"seed{seed:06d}" for seed in seeds] if sources is None else list(sources)

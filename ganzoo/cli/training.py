@@ -36,7 +36,7 @@ from ganzoo.checkpoint.sealed import in_order, newest
 from ganzoo.cli import VERBS, preflight, resuming, trust
 from ganzoo.cli import config as configs
 from ganzoo.cli.cost import measure
-from ganzoo.cli.errors import UserError, causes, describe, mid_run, user_errors
+from ganzoo.cli.errors import UserError, at_start, causes, describe, mid_run, user_errors
 from ganzoo.cli.parsing import Parser
 from ganzoo.cli.paths import find_checkpoint, own_files, run_of
 from ganzoo.cli.streams import ignore_stdout_failures
@@ -239,13 +239,8 @@ class GANCLI(LightningCLI):
         saved, cls = (name.rpartition(".")[2] for name in names)
         if saved != cls:
             raise UserError(f"{path} is a checkpoint of {saved}, not {cls}; use --model {saved}, or another checkpoint")
-        step, most = self.checkpoint["global_step"], self.config.trainer.max_steps
-        if self.verb == "fit" and 0 < most < step + (self.home is None):
-            raise UserError(f"{path} is at step {step} of {most}; to continue, add --trainer.max_steps {2 * step}")
-        if self.verb == "fit" and self.home is None and "loops" in self.checkpoint:
-            epochs = self.checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-            if 0 < (most := self.config.trainer.max_epochs or -1) <= epochs:
-                raise UserError(f"{path} is at epoch {epochs} of {most}; to continue, add --trainer.max_epochs {2 * epochs}")
+        if self.verb == "fit":
+            resuming.check_limits(path, self.checkpoint, self.config.trainer, new_run=self.home is None)
 
     def _find_home(self, checkpoint: Path) -> None:
         """Resumes a run in its own folder, unless the data or the model differ: then it starts a new run."""
@@ -261,9 +256,7 @@ class GANCLI(LightningCLI):
         except OSError as error:
             cure = "to continue in a run of your own, copy the checkpoint and name the copy"
             raise UserError(f"{self.home} cannot be written ({describe(error)}); {cure}") from error
-        steps = [step_of(file) for file in in_order(checkpoint.parent) if not file.name.startswith("best-")]
-        if any(step_of(checkpoint) < step < sys.maxsize for step in steps):
-            self.notice = f"{self.home} goes back to step {step_of(checkpoint):,}: its later logs and checkpoints are removed"
+        self.notice = resuming.going_back(self.home, checkpoint)
 
     def _linked(self, datamodule: Any, key: str) -> Any:
         """The data's value for an argument of the model."""
@@ -342,7 +335,6 @@ class GANCLI(LightningCLI):
                 f"{match[1]}: OptimizerCallable = lambda params: ..., imported from lightning.pytorch.cli"
             )
         return text.rstrip() + "\n"
-
 
 
 def build(verb: str, arguments: Sequence[str], dry: bool = False) -> GANCLI:

@@ -33,7 +33,8 @@ def fetch(what: str, url: str, hashed: str, otherwise: str = "") -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # writes a temporary file, renamed when complete
-        torch.hub.download_url_to_file(url, str(path), hashed, progress=on_terminal(sys.stderr))
+        shown = getattr(sys.stderr, "terminal", sys.stderr).isatty()
+        torch.hub.download_url_to_file(url, str(path), hashed, progress=shown)
     except (OSError, HTTPException, RuntimeError) as error:  # torch.hub raises a RuntimeError for a wrong hash
         reason = " ".join(str(error).split())
         raise FileNotFoundError(

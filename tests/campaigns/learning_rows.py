@@ -98,9 +98,9 @@ SEARCHED = (
     "PacGAN's protocol, with three trials instead of ten: 2,500 samples; a sample within 3 sigma of the nearest mode "
     "has high quality, and a mode with such a sample is found. The same search for all: three learning rates, seed 0; "
     "then two more seeds of the best by `high_quality` times e^-`kl`. 24,000 batches of 256 (12,000 for arms "
-    "with R1 and R2). The search prefers the lowest rate, 3e-4, for WGAN and EBGAN and some others; lower ones were not "
-    "tried, nor WGAN's published 5e-5. Seed 0 chose the rate, and is one of the three. ReLU networks with four layers of 128 units; EBGAN's "
-    "D is an auto-encoder. WGANGP has the penalty of 0.1 and the five critic updates of its authors' code for such "
+    "with R1 and R2). The search prefers the lowest rate, 3e-4, for WGAN, EBGAN and others; lower ones were not tried, "
+    "nor WGAN's published 5e-5. Seed 0 chose the rate, and is one of the three. ReLU networks with four layers of "
+    "128 units; EBGAN's D is an auto-encoder. WGANGP has the penalty of 0.1 and the five critic updates of its authors' code for such "
     "points, but not their 512 units and 100,000 updates of G."
 )
 R1_AND_R2 = "--model.penalties R1 --model.penalties.weight 0.2 --model.penalties+ R2 --model.penalties.weight 0.2"

@@ -179,6 +179,9 @@ def table(text: str) -> list:
     fit --config | no config '' | python -m ganzoo list
     fit --config= | no config '' | python -m ganzoo list
     fit --config nowhere.yaml | no config 'nowhere.yaml' | python -m ganzoo list
+    fit dcgan/digits | unexpected argument 'dcgan/digits' | write --config dcgan/digits
+    fit {dcgan/digits | unexpected argument | write --KEY
+    fit --config dcgan/digits --ckpt_path "" | --ckpt_path is empty | leave it out
     validate --model DCGAN --data Digits | validate needs trained weights | --ckpt_path RUN
     fit --config mlpgan/ring --model.penalties R7 | model.penalties: Expected a dot import path string: R7 | R1, R2
     fit --config mlpgan/ring --model.penalties LeCan | did you mean 'LeCam'?
@@ -191,9 +194,10 @@ def table(text: str) -> list:
     info qqq | no variant, config or file 'qqq' | python -m ganzoo list
     info DCGANN | did you mean 'DCGAN'?
     info | required: name | python -m ganzoo info --help
-    list me | no option 'me' | python -m ganzoo list --help
+    list me | unexpected argument 'me' | paths with spaces need quotes | python -m ganzoo list --help
     sample | required: checkpoint | python -m ganzoo sample --help
     sample nowhere | no checkpoint 'nowhere' | name a run
+    sample ~nobody/run | no checkpoint '~nobody/run' | name a run
     sample x --seed 3 | no option '--seed' | did you mean '--seeds'?
     checks --dta x | no option '--dta' | did you mean '--data'?
     checks --data nowhere | nowhere | check the path
@@ -517,6 +521,10 @@ def test_weights_alone_are_the_start_of_a_new_run(refuse, run, capsys):
 def test_a_foreign_checkpoint_is_refused(refuse):
     torch.save({"state_dict": {}}, "other.ckpt")
     refuse("sample other.ckpt", "other.ckpt is not a checkpoint of ganzoo", "fit")
+    for name in ("ffhq.pkl", "model.safetensors"):
+        Path(name).touch()
+    refuse("sample ffhq.pkl", "convert it first: python -m ganzoo convert ffhq.pkl OUT")
+    refuse("evaluate model.safetensors", "name the folder")
 
 
 @pytest.mark.parametrize(
@@ -549,7 +557,7 @@ def test_a_checkpoint_that_differs_from_the_settings_is_refused(refuse, run, opt
     --format jpg | 'jpg' | grid
     --source file | DCGAN generates images from seeds only | leave --source out
     --source | --source | at least one
-    --outdir file | --outdir file: File exists | choose another folder
+    --outdir file | file cannot be written (Not a directory) | choose another folder: --outdir DIR
     --variant nonsense | --variant nonsense not found | write my_file.MyGAN
     --variant my_broken.MyGAN | my_broken.py, line 2 | 'no_such_package'
     """),

@@ -79,6 +79,11 @@ class Terminal(io.StringIO):
         return True
 
 
+def test_streams_are_no_terminals_to_libraries():
+    """Which would write colours, that are escaped."""
+    assert Terminal().isatty() and not Escaped(Terminal()).isatty()
+
+
 def test_all_output_of_a_command_is_escaped(monkeypatch):
     """Including warnings, and output next to a progress bar, which itself needs control characters."""
 
