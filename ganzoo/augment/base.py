@@ -203,8 +203,8 @@ class Augment(Option):
             self.calls, self.held = before
 
     def heard(self, x: Tensor, output: Any) -> Any:
-        """D's output for images (before their transform), unchanged."""
-        if self.strength:
+        """D's output for images (before their transform), unchanged; controls p, unless the call is a repeated one."""
+        if self.strength and not self.held:
             self.strength.hear(x, output)
         return output
 

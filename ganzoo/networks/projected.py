@@ -16,6 +16,7 @@ from ganzoo.layers.conditional_norm import ConditionalBatchNorm
 from ganzoo.layers.excitation import SkipExcitation
 from ganzoo.layers.fixed import FixedConv2d
 from ganzoo.layers.gated import GatedBlock, NoisyUpBlock
+from ganzoo.layers.pixelnorm import PixelNorm
 from ganzoo.layers.spectral import SpectralConv2d, SpectralLinear, SpectralUnfold
 from ganzoo.networks.base import gated_layout, gated_maps
 
@@ -57,6 +58,7 @@ class ProjectedGenerator(nn.Module):
         norm = nn.BatchNorm2d if num_classes is None else of_class
         block = GatedBlock if lite else NoisyUpBlock
         self.embed = None if num_classes is None else nn.Embedding(num_classes, z_dim)
+        self.normalise = PixelNorm()
         self.first, self.norm = SpectralUnfold(z_dim, 2 * m[0], (grid[0], grid[1])), nn.BatchNorm2d(2 * m[0])
         self.blocks = nn.ModuleList(block(a, b, SpectralConv2d, norm) for a, b in pairwise(m[: n + 1]))
         self.reach = min(4, n)  # doublings from the maps that excite to the excited ones
@@ -74,8 +76,7 @@ class ProjectedGenerator(nn.Module):
             noise: standard normal [N, 1, h, w] for each of `self.noise`; none by default.
         """
         c = () if self.embed is None else (self.embed(y),)
-        z = z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt()
-        h = [glu(self.norm(self.first(z)), 1)]
+        h = [glu(self.norm(self.first(self.normalise(z))), 1)]
         for k, block in enumerate(self.blocks):
             given = noise[2 * k : 2 * k + 2] or (None, None)
             h.append(block(h[-1], given if self.noise else None, *c))

@@ -8,6 +8,7 @@ The page and its plots are generated from the rows alone.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shlex
 import shutil
@@ -18,6 +19,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import yaml
+
+from ganzoo.cli.paths import configs
 from ganzoo.core.environment import environment
 from tests.campaigns.learning_measures import LIMIT, Figures, Found, command
 from tests.campaigns.learning_plots import plot, points
@@ -100,10 +104,17 @@ def first(rows: list[Row]) -> Found:
 
 
 def current(row: Row) -> bool:
-    """Whether the row's command is still that of its arm, and not older than the arm's `since`."""
+    """Whether the row's command is still that of its arm, the config unchanged, and the row not older than `since`."""
     asked = options_of(row["experiment"], row["arm"], row["seed"])
-    since = EXPERIMENTS[row["experiment"]].arms[row["arm"]].since
-    return row["command"] == f"python -m ganzoo fit {asked}" and (not since or row["made"]["time"] >= since)
+    config, _, since = EXPERIMENTS[row["experiment"]].arms[row["arm"]]
+    same = row.get("basis") in (None, basis(config))  # rows of before December 2026 have none
+    return row["command"] == f"python -m ganzoo fit {asked}" and same and (not since or row["made"]["time"] >= since)
+
+
+def basis(config: str) -> str:
+    """A hash of a config's settings."""
+    settings = yaml.safe_load(configs()[config].read_text())
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def run(name: str, arm: str, seed: int, work: Path) -> Row:
@@ -125,6 +136,7 @@ def run(name: str, arm: str, seed: int, work: Path) -> Row:
         "arm": arm,
         "seed": seed,
         "command": f"python -m ganzoo fit {asked}",
+        "basis": basis(experiment.arms[arm].config),
         "figures": figures,
         "failure": failure,
         "cpu_seconds": round(seconds, 1),

@@ -143,5 +143,10 @@ def strength_in_order(figure: str, *arms: str) -> Callable[[Found], bool]:
 
 
 def mean_of(figure: str, kind: str, found: Found) -> float:
-    """Mean over the arms whose name begins with the word `kind`."""
-    return statistics.mean(figures[figure] for arm, figures in found.items() if arm.split()[0] == kind)
+    """Mean over the arms whose name begins with the word `kind`.
+
+    Raises:
+        KeyError: an arm of another kind has no counterpart: a run failed, and the means would be of different networks.
+    """
+    networks = {arm.partition(" ")[2] for arm in found}
+    return statistics.mean(found[f"{kind} {network}".strip()][figure] for network in networks)

@@ -100,8 +100,8 @@ SEARCHED = (
     "then two more seeds of the best by `high_quality` times e^-`kl`. 24,000 batches of 256 (12,000 for arms "
     "with R1 and R2). The search prefers the lowest rate, 3e-4, for WGAN, EBGAN and others; lower ones were not tried, "
     "nor WGAN's published 5e-5. Seed 0 chose the rate, and is one of the three. ReLU networks with four layers of "
-    "128 units; EBGAN's D is an auto-encoder. WGANGP has the penalty of 0.1 and the five critic updates of its authors' code for such "
-    "points, but not their 512 units and 100,000 updates of G."
+    "128 units; EBGAN's D is an auto-encoder. WGANGP has the penalty of 0.1 and the five critic updates of its "
+    "authors' code for such points, but not their 512 units and 100,000 updates of G."
 )
 R1_AND_R2 = "--model.penalties R1 --model.penalties.weight 0.2 --model.penalties+ R2 --model.penalties.weight 0.2"
 METHODS = {  # config without the layout, options, batches

@@ -313,7 +313,8 @@ class LinearScore(nn.Linear):
         return super().forward(x.flatten(1))[:, 0]
 
 
-def test_a_difference_is_of_two_images_under_one_transform():
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_difference_is_of_two_images_under_one_transform(precision):
     """The expectation of R1 by differences is R1, through transforms that are linear for a linear D exactly so. Under
     two transforms it would be thousands of times as large."""
     found = []
@@ -321,9 +322,18 @@ def test_a_difference_is_of_two_images_under_one_transform():
         torch.manual_seed(0)
         model = ganzoo.WGANGP(8, 1, width=4, augment=DiffAugment(), penalties=penalty, optimizer=lambda p: SGD(p, 0.0))
         model.discriminator, logger = LinearScore(64, 1), Remember()
-        fit(model, steps=40, log_every_n_steps=40, logger=logger)
+        fit(model, steps=40, log_every_n_steps=40, logger=logger, precision=precision)
         found.append(logger.rows[-1][1]["D/r1"])
     assert found[1] == pytest.approx(found[0], rel=0.2)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_an_image_s_sign_counts_once(precision):
+    """Also if a penalty by differences evaluates D on the reals again."""
+    penalty = R1(1.0, difference=0.01)
+    model = dcgan(augment=ADA(ramp=100.0), penalties=penalty, optimizer=sgd)
+    fit(model, steps=2, precision=precision)
+    assert model.augment.strength.signs[2] == 2 * BATCH
 
 
 @pytest.mark.slow

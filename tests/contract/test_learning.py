@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from itertools import product
@@ -13,7 +14,7 @@ from PIL import Image
 
 from ganzoo.cli.paths import additions, configs
 from tests.campaigns import learning_plots
-from tests.campaigns.learning import PLACE, last, main, options_of, page, read
+from tests.campaigns.learning import PLACE, basis, last, main, options_of, page, read
 from tests.campaigns.learning_measures import command, early, few, in_order
 from tests.campaigns.learning_rows import EXPERIMENTS
 
@@ -194,6 +195,17 @@ def test_rows_of_outdated_options_are_reported_and_run_again(tmp_path, monkeypat
     )
     main(["critic", "--place", str(tmp_path)])
     assert ("WGAN", 0) in ran
+
+
+def test_rows_of_changed_configs_are_reported(monkeypatch, tmp_path):
+    new = {**row("WGAN", 0, correlation=0.5, fid=1.0), "basis": basis("wgan/digits")}
+    assert "To be repeated" not in page([new])
+    shutil.copy(configs()["wgan/digits"], tmp_path / "same.yaml")
+    changed = (tmp_path / "same.yaml").read_text().replace("max_steps: ", "max_steps: 1")
+    for text, stale in ((changed, True), (f"# a comment\n{(tmp_path / 'same.yaml').read_text()}", False)):
+        (tmp_path / "other.yaml").write_text(text)
+        monkeypatch.setattr("tests.campaigns.learning.configs", lambda: {"wgan/digits": tmp_path / "other.yaml"})
+        assert ("**To be repeated:** 1 of 1 runs" in page([new])) is stale
 
 
 def test_rows_of_outdated_losses_are_reported():
