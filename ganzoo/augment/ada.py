@@ -29,10 +29,10 @@ class ADA(Augment):
     Above p = .8 or so, transforms leak into what G learns.
 
     Args:
-        p: fixed probability, or that of the first batch with `p_end`; None: controlled, from 0.
-        target: of E sign(D(x)) over reals x, in (-1, 1), for a controlled p; None: the paper's 0.6.
+        p: fixed probability, or that of the first batch with `p_end`; None: adaptive, from 0.
+        target: of E sign(D(x)) over reals x, in (-1, 1), for an adaptive p; None: the paper's 0.6.
         p_end: p falls or rises to this along a cosine, over `ramp` images.
-        ramp: images in which a controlled p can go from 0 to 1 (the authors take 100,000 to continue from a trained
+        ramp: images in which an adaptive p can go from 0 to 1 (the authors take 100,000 to continue from a trained
             model), or a scheduled one goes from p to p_end.
         pixel: multiple of p for this category; 0: none.
         geometry: as `pixel`.

@@ -22,10 +22,10 @@ class APA(Augment):
     replaced, but not sources.
 
     Args:
-        p: fixed probability, or that of the first batch with `p_end`; None: controlled, from 0.
-        target: of E sign(D(x)) over the images shown as real, in (-1, 1), for a controlled p; None: the paper's 0.6.
+        p: fixed probability, or that of the first batch with `p_end`; None: adaptive, from 0.
+        target: of E sign(D(x)) over the images shown as real, in (-1, 1), for an adaptive p; None: the paper's 0.6.
         p_end: p falls or rises to this along a cosine, over `ramp` images.
-        ramp: images in which a controlled p can go from 0 to 1, or a scheduled one goes from p to p_end.
+        ramp: images in which an adaptive p can go from 0 to 1, or a scheduled one goes from p to p_end.
 
     Raises:
         ValueError: an argument is out of range, or two contradict each other.

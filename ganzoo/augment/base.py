@@ -15,21 +15,21 @@ from ganzoo.core.processes import rank_and_world
 from ganzoo.core.random import Numbers
 from ganzoo.functional.schedules import cosine
 
-INTERVAL = 4  # batches between two changes of a controlled strength
+INTERVAL = 4  # batches between two changes of an adaptive strength
 
 
 class Strength(nn.Module):
-    """Probability p of an augmentation: fixed, a function of the images seen, or controlled by the discriminator.
+    """Probability p of an augmentation: fixed, a function of the images seen, or adapted to the discriminator.
 
     Controlled, p rises while D overfits, that is, while the mean sign of its logits of reals, E sign(D(x)), exceeds the
     target, and falls otherwise: by the share of `ramp` images that D has seen since the last change, every 4 batches
     (Karras et al. 2020, arXiv:2006.06676, section 3).
 
     Args:
-        p: fixed probability, or that of the first batch with `p_end`; None: controlled, from 0.
-        target: of E sign(D(x)), in (-1, 1), for a controlled p; None: 0.6.
+        p: fixed probability, or that of the first batch with `p_end`; None: adaptive, from 0.
+        target: of E sign(D(x)), in (-1, 1), for an adaptive p; None: 0.6.
         p_end: p falls or rises to this along a cosine, over `ramp` images.
-        ramp: images in which a controlled p can go from 0 to 1, or a scheduled one goes from p to p_end.
+        ramp: images in which an adaptive p can go from 0 to 1, or a scheduled one goes from p to p_end.
 
     Raises:
         ValueError: an argument is out of range, or two contradict each other.
@@ -41,7 +41,7 @@ class Strength(nn.Module):
     def __init__(self, p: float | None, target: float | None, p_end: float | None, ramp: float) -> None:
         super().__init__()
         if p is not None and target is not None:
-            raise ValueError(f"p is {p} and target {target}: p is either given or controlled; leave one of them out")
+            raise ValueError(f"p is {p} and target {target}: p is either given or adaptive; leave one of them out")
         if p is None and p_end is not None:
             raise ValueError(f"p_end is {p_end}, but p is not given: set p, where it starts")
         self.target = 0.6 if p is None and target is None else target
@@ -100,7 +100,7 @@ class Strength(nn.Module):
         return total
 
     def state(self) -> dict[str, Any]:
-        """A controlled p and the signs of all processes, for a checkpoint."""
+        """An adaptive p and the signs of all processes, for a checkpoint."""
         return {} if self.target is None else {"p": self.p.cpu(), "signs": self._total().cpu()}
 
     def restore(self, state: Mapping[str, Any]) -> None:

@@ -47,12 +47,13 @@ class GANModule(LightningModule, ABC):
         optimizer: makes the generator's optimizer from its parameters, and by default the discriminator's.
         discriminator_optimizer: the discriminator's, if different.
         lr_scheduler: makes a learning-rate scheduler for each optimizer; stepped once per batch.
-        n_critic: batches, each with one discriminator update, per generator update.
+        n_critic: discriminator updates per generator update, each on a new batch.
         n_generator: generator updates per discriminator update, each with new latents.
         microbatches: parts into which a batch is split to save memory; their gradients are averaged.
         clip_norm: maximum gradient norm of an update; None for no clipping.
         ema_half_life: half-life, in images, of the averaged generator, which generates the samples; None: no averaging.
-        ema_ramp_up: limits the half-life to this share of the images seen; None for a constant half-life.
+        ema_ramp_up: the half-life is at most this share of the images seen, so that the average forgets the initial
+            weights early; None: it is constant.
         compile_losses: compile both equations with `torch.compile`.
         consensus: simultaneous updates with this weight of consensus optimization (gamma in Mescheder et al. 2017,
             arXiv:1705.10461; 0 for plain simultaneous updates); None: alternating updates.

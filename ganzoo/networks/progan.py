@@ -28,7 +28,7 @@ class ProGANGenerator(nn.Module):
     convolutions and a layer for its image.
 
     Args:
-        image_size: a side of 4 to 7 pixels, doubled at least once; or [height, width] with such a shorter side.
+        image_size: 4, 5, 6 or 7 times a power of two from 2 up; or [height, width] with such a shorter side.
         channels: of the image.
         z_dim: d; z is scaled to length sqrt d.
         maps, width: feature maps: see `maps_by_size`.

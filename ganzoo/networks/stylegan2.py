@@ -50,7 +50,7 @@ class StyleGAN2Generator(StyleGenerator):
     """z [N, d], y [N] -> w [N, d] -> images [N, C, H, W], not bounded, with constant noise.
 
     Args:
-        image_size: a side of 4 to 7 pixels, doubled at least once; or [height, width] with such a shorter side.
+        image_size: 4, 5, 6 or 7 times a power of two from 2 up; or [height, width] with such a shorter side.
         channels: of the image.
         z_dim: d.
         maps, width: feature maps: see `feature_maps`.

@@ -32,16 +32,17 @@ class BigGAN(GANModule):
     The fakes of an update have the labels of its real images; those of the authors' code are uniform.
 
     Args:
-        image_size: pixels: a side of 4 to 7 pixels, doubled 1 to 7 times: 28, 32, 48, 64, ...; or [height, width].
+        image_size: pixels: 4, 5, 6 or 7 times a power of two from 2 to 128, such as 28, 32 or 64; or [height, width].
         channels: of the image.
         num_classes: number of labels.
-        z_dim: size of the latent, standard normal; it must divide into one chunk for each doubling and one more.
-        width: unit of the feature maps, the paper's ch: below 64x64, all layers of G have 4 and of D 2 (`deep`: 4)
-            times as many; from 64x64 up, G's have 1 (below 128x128: 2) to 16 times as many, and D's 1 to 16.
+        z_dim: size of the latent, standard normal; a multiple of the number of doublings of the image plus 1.
+        width: base number of feature maps, the paper's ch. Below 64x64, all layers of G have 4 ch, and of D 2 ch
+            (`deep`: 4 ch). From 64x64 up, G has 16 ch at its smallest size to ch (below 128x128: 2 ch) at its
+            largest, and D has ch to 16 ch.
         embedding: size of the shared class embedding.
         attention: largest side of the feature maps with attention, in both players, at most half the image's side.
         deep: BigGAN-deep: twice as many blocks, with bottlenecks, and the whole latent in each of them.
-        n_critic: batches, each with one discriminator update, per generator update.
+        n_critic: discriminator updates per generator update, each on a new batch.
         optimizer: G's Adam.
         discriminator_optimizer: D's Adam.
         **game: see `GANModule`.

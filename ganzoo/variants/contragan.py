@@ -32,14 +32,14 @@ class ContraGAN(GANModule):
 
     The networks are BigGAN's; D has two linear heads, for score and embedding. Numbers are those of the authors' code
     for CIFAR-10, without its averaged generator, which configs/contragan/cifar10.yaml has; for ImageNet see
-    `imagenet128`. In that code, shortcuts of D's blocks are of relu(x), since its ReLU is in place, and labels of fakes
-    are drawn at random.
+    `imagenet128`. In that code, an in-place ReLU also changes the input x of the shortcuts of D's blocks to relu(x),
+    and labels of fakes are drawn at random.
 
     Args:
-        image_size: pixels: a side of 4 to 7 pixels, doubled 1 to 7 times: 28, 32, 48, 64, ...; or [height, width].
+        image_size: pixels: 4, 5, 6 or 7 times a power of two from 2 to 128, such as 28, 32 or 64; or [height, width].
         channels: of the image.
         num_classes: number of labels.
-        z_dim: size of the latent, standard normal; it must divide into one chunk for each doubling and one more.
+        z_dim: size of the latent, standard normal; a multiple of the number of doublings of the image plus 1.
         width: unit of the feature maps: at 32x32, G has 4 `width` of them, and D 2.
         d_width: as `width`, for D; None: the same.
         embedding: size of G's embedding of the label.

@@ -40,7 +40,7 @@ class FastGAN(GANModule):
     pixels up, lack the largest layers: see the table in `networks/fastgan.py`.
 
     Args:
-        image_size: pixels: a side of 4 to 7 pixels, doubled 3 to 8 times: 32, 40, 48, 56, 64, ...; or [height, width].
+        image_size: pixels: 4, 5, 6 or 7 times a power of two from 8 to 256, such as 32 or 80; or [height, width].
         channels: of the image.
         z_dim: size of the latent, standard normal.
         width: unit of the feature maps of both players; see `networks/fastgan.py`.

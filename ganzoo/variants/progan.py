@@ -35,7 +35,7 @@ class ProGAN(GANModule):
     The paper's batches have 16 images up to 128x128, then 14, 6 and 3 at 256, 512 and 1024; here all are equal.
 
     Args:
-        image_size: pixels: a side of 4 to 7 pixels, doubled at least once: 8, 28, 32, 64, ...; or [height, width].
+        image_size: pixels: 4, 5, 6 or 7 times a power of two from 2 up, such as 28, 32 or 64; or [height, width].
         channels: of the image.
         z_dim: size of the latent, standard normal, which G scales to a sphere.
         maps, width: a layer whose images have s pixels on the shorter side has maps / s feature maps, at most `width`.

@@ -33,7 +33,7 @@ class ProjectedGAN(GANModule):
     image. A label conditions G's norms, and D by projection (`networks/projected.py`).
 
     Args:
-        image_size: pixels: a side of 4 to 7 pixels, doubled 1 to 8 times: 28, 32, 48, 64, ...; or [height, width].
+        image_size: pixels: 4, 5, 6 or 7 times a power of two from 2 to 256, such as 28, 32 or 64; or [height, width].
         channels: of the image, 1 or 3.
         num_classes: number of labels; None: unconditional.
         conditional: whether to use labels, if there are any.

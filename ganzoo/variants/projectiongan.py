@@ -24,13 +24,13 @@ class ProjectionGAN(GANModule):
     differences from that code are SNGAN's.
 
     Args:
-        image_size: pixels: a side of 4 to 7 pixels, doubled 1 to 7 times: 28, 32, 48, 64, ...; or [height, width].
+        image_size: pixels: 4, 5, 6 or 7 times a power of two from 2 to 128, such as 28, 32 or 64; or [height, width].
         channels: of the image.
         num_classes: number of labels.
         z_dim: size of the latent, standard normal.
         width: unit of the feature maps: below 64x64, all layers of G have 4 and of D 2 times as many; from 64x64 up,
             G's have 1 (below 128x128: 2) to 16 times as many, and D's 1 to 16.
-        n_critic: batches, each with one discriminator update, per generator update.
+        n_critic: discriminator updates per generator update, each on a new batch.
         optimizer: the paper's Adam. Its rate falls linearly to 0 in configs/projectiongan/cifar10.yaml.
         **game: see `GANModule`.
     """

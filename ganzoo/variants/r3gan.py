@@ -40,7 +40,7 @@ class R3GAN(GANModule):
     half-life of the averaged generator rise, along a cosine. `ADA` with `p` and `p_end` does the same.
 
     Args:
-        image_size: pixels: a side of 4 to 7 pixels, doubled 1 to 7 times: 28, 32, 48, 64, ...; or [height, width].
+        image_size: pixels: 4, 5, 6 or 7 times a power of two from 2 to 128, such as 28, 32 or 64; or [height, width].
         channels: of the image.
         num_classes: number of labels, for an embedding in G and a projection in D; None: unconditional.
         conditional: whether to use labels, if there are any.
@@ -54,8 +54,8 @@ class R3GAN(GANModule):
         gamma: weight of the penalties.
         relativistic: False: the non-saturating loss of Goodfellow et al. (2014), for comparison.
         r2: False: R1 alone, for comparison.
-        difference: eps: R1 and R2 by ((D(x + eps n) - D(x)) / eps)^2 with n ~ N(0, 1), which needs no second
-            derivatives and varies more, such as 0.01; None: the gradients themselves.
+        difference: eps, for example 0.01: R1 and R2 are estimated by ((D(x + eps n) - D(x)) / eps)^2 with n ~ N(0, 1),
+            which needs no second derivatives, but has more variance. None: exact gradients.
         burn_in: images; None: learning rate, gamma, beta2 and half-life are constant.
         lr_share: learning rate after the burn-in, as a share of the first one.
         gamma_share: gamma after the burn-in, as a share of `gamma`.

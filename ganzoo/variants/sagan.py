@@ -25,7 +25,7 @@ class SAGAN(GANModule):
     0.999, and initial weights have gain 1 in all layers; here as SNGAN's, sqrt 2 within blocks.
 
     Args:
-        image_size: pixels: a side of 4 to 7 pixels, doubled 1 to 7 times: 28, 32, 48, 64, ...; or [height, width].
+        image_size: pixels: 4, 5, 6 or 7 times a power of two from 2 to 128, such as 28, 32 or 64; or [height, width].
         channels: of the image.
         num_classes: number of labels.
         z_dim: size of the latent, standard normal.

@@ -24,7 +24,8 @@ W_DECAY = 0.998  # of the mean of w, per update
 class StyleGAN(GANModule):
     """min_D E f(D(G(z))) + E f(-D(x)) + gamma / 2 E |grad D(x)|^2;  min_G E f(-D(G(z))), with f(t) = log(1 + e^t).
 
-    G is updated first. R1 is lazy: an update of its own, every `r1_interval` batches, times that number.
+    G is updated first. R1 is lazy: every `r1_interval` batches, D has a separate optimizer step on `r1_interval` times
+    the penalty.
 
     Args:
         z_dim: size of the latent and of w.

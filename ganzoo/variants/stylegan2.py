@@ -33,14 +33,14 @@ class StyleGAN2(StyleGAN):
     latent.
 
     The penalties are lazy (section 3.1): each has a separate update in every 16th (R1) or 4th batch, with its weight
-    times this number, and Adam's constants are corrected. G is updated before D. Path lengths are those of every second
-    image of a microbatch. R1 takes the gradient of the sum of D's scores, since the score of an image depends on the
-    other images of its group.
+    times this number, and Adam's constants are corrected. G is updated before D. Path lengths are computed for every
+    second image of a microbatch. R1 takes the gradient of the sum of D's scores, since the score of an image depends
+    on the other images of its group.
 
     Samples have constant noise in the layers. `model.sample(16, truncation=0.7)` moves w towards its mean.
 
     Args:
-        image_size: pixels: a side of 4 to 7 pixels, doubled at least once: 8, 28, 32, 64, ...; or [height, width].
+        image_size: pixels: 4, 5, 6 or 7 times a power of two from 2 up, such as 28, 32 or 64; or [height, width].
         channels: of the image.
         num_classes: number of labels, for G's mapping and a projection in D; None: unconditional.
         conditional: whether to use labels, if there are any.

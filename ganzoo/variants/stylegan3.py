@@ -60,7 +60,8 @@ class StyleGAN3(StyleGAN):
         blur: with `rotation`, the blur's initial sigma, in pixels; 0: none. The filter is 2^-(t / sigma)^2.
         blur_images: images seen until it is 0; it falls linearly.
         ema_half_life: in images, of the averaged generator; None: no averaging.
-        ema_ramp_up: limits the half-life to this share of the images seen; None: it is constant.
+        ema_ramp_up: the half-life is at most this share of the images seen, so that the average forgets the initial
+            weights early; None: it is constant.
         optimizer: G's Adam.
         discriminator_optimizer: D's, before the correction for R1.
         **game: see `GANModule`.

@@ -32,7 +32,7 @@ class WGAN(GANModule):
             paper).
         architecture: "dcgan", or "mlp" with four linear layers.
         clip: largest absolute weight of the critic.
-        n_critic: batches, each with one update of the critic, per generator update.
+        n_critic: critic updates per generator update, each on a new batch.
         burst: number of critic updates, instead of `n_critic`, before each of G's first 25 updates, and after 500,
             1000, ... updates of G: 100 in the authors' code (WassersteinGAN, main.py). None: always `n_critic`, as in
             algorithm 1.

@@ -46,7 +46,7 @@ class WGANGP(GANModule):
         penalty: weight of the gradient penalty, the paper's lambda.
         num_classes: number of labels, used if `conditional`.
         conditional: the supervised form, not for "mlp".
-        n_critic: batches, each with one update of the critic, per generator update.
+        n_critic: critic updates per generator update, each on a new batch.
         optimizer: Adam as in algorithm 1.
         **game: see `GANModule`.
 

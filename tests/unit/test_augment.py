@@ -640,7 +640,7 @@ def test_half_precision_is_transformed_in_float32():
         (lambda: APA(p=-0.1), "p is -0.1; it takes a number from 0 to 1"),
         (lambda: ADA(target=1.0), r"target is 1.0; it takes a number in \(-1, 1\)"),
         (lambda: APA(target=-1.0), r"target is -1.0; it takes a number in \(-1, 1\)"),
-        (lambda: ADA(p=0.2, target=0.6), "p is 0.2 and target 0.6: p is either given or controlled; leave one of them"),
+        (lambda: ADA(p=0.2, target=0.6), "p is 0.2 and target 0.6: p is either given or adaptive; leave one of them"),
         (lambda: ADA(p_end=0.5), "p_end is 0.5, but p is not given: set p, where it starts"),
         (lambda: ADA(ramp=0.0), "ramp is 0.0; it takes a number above 0"),
         (lambda: ADA(color=-1.0), "color is -1.0; it takes a number from 0 up"),
