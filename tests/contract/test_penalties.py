@@ -122,6 +122,7 @@ def test_defaults_are_those_of_the_papers():
     assert not GradientPenalty().one_sided and GradientPenalty().norm == 0
     assert (LeCam().weight, LeCam().decay) == (0.3, 0.99)
     assert (BCR().real, BCR().fake) == (10, 10)
+    assert (BCR().shift, BCR().flip) == (0.125, True)
     assert (ZCR().discriminator, ZCR().generator, ZCR().noise) == (20, 0.5, 0.05)
     assert (Orthogonal().weight, Orthogonal().player) == (1e-4, "generator")
 

@@ -125,3 +125,7 @@ def test_a_loaded_state_has_the_memory_order_of_the_parameters():
             value, state = p.detach(), adam.state_dict()
         found.append(value)
     assert torch.allclose(*found, atol=1e-6)
+
+
+def test_the_default_rate():
+    assert FusedAdam([torch.nn.Parameter(torch.ones(1))]).defaults["lr"] == 1e-3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache, partial
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -312,3 +313,8 @@ def test_norms_that_were_synchronised_have_standing_statistics():
     sync = TorchSyncBatchNorm()
     model = sync.revert(sync.apply(ganzoo.DCGAN(image_size=8, channels=1, width=4)))
     model.take_standing_statistics(passes=1, batch_size=4)
+
+
+def test_standing_statistics_are_by_default_of_16_batches_of_256():
+    given = signature(ganzoo.BigGAN.take_standing_statistics).parameters
+    assert (given["passes"].default, given["batch_size"].default) == (16, 256)

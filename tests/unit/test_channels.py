@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -162,6 +163,15 @@ def test_bands_are_read_from_a_zip(tmp_path: Path) -> None:
                 archive.write(file, file.name)
         data = ImageFolder(str(tmp_path / f"{name}.zip"), channels=5, **PLAIN)
         assert close(data.dataset("train")[0]["image"], floats(BANDS))
+
+
+@pytest.mark.parametrize(("bits", "warned"), [(14, True), (15, False)])
+def test_a_quarter_of_the_range_is_little(tmp_path: Path, bits: int, warned: bool) -> None:
+    bands(tmp_path, values=BANDS >> 16 - bits)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        ImageFolder(str(tmp_path), channels=5, **PLAIN)
+    assert any("use a small part" in str(warning.message) for warning in found) == warned
 
 
 def test_the_range_of_a_folder(tmp_path: Path) -> None:

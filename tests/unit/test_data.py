@@ -21,6 +21,9 @@ from PIL import Image
 from torch import Tensor
 
 from ganzoo.callbacks.checkpoints import Checkpoints
+from ganzoo.callbacks.diagnostics import Diagnostics
+from ganzoo.callbacks.samples import Samples
+from ganzoo.callbacks.scores import Scores
 from ganzoo.core.pixels import to_float, to_uint8
 from ganzoo.data import (
     CIFAR10,
@@ -38,6 +41,7 @@ from ganzoo.data import (
     Images,
     MNIST5k,
     Shards,
+    Tones,
 )
 from ganzoo.data.base import Split
 from ganzoo.data.decoding import fitted, resize
@@ -135,6 +139,8 @@ def test_gaussians(layout: Any, modes: int, sigma: float) -> None:
     assert error.std().item() == pytest.approx(sigma, rel=0.03)
     reach = module.centers.abs().max().item()
     assert reach == pytest.approx(1.0 if layout == "ring" else 4.0)
+    assert module.scale == pytest.approx(reach + 6 * sigma), "that of trained checkpoints"
+    assert signature(Gaussians).parameters["n"].default == 50_000
     assert len(module.dataset("val")) == len(module.dataset("test")) == 2000
     assert not torch.equal(arrays(module, "val").images, arrays(module, "test").images)
     assert torch.equal(arrays(Gaussians(layout, n=10_000, seed=3), "train").images, data.images)
@@ -320,3 +326,14 @@ def test_published_defaults():
         "keep_every_n_images": None,
         "rollbacks": 0,
     }
+    for cls, expected in {
+        Samples: {"every_n_steps": 500, "rows": 6, "columns": 10, "video_fps": 8},
+        Scores: {"n": 1000, "every_n_steps": 1000},
+        Diagnostics: {"every_n_steps": 500, "n": 256},
+        ImageFolder: {"image_size": 64, "channels": 3, "fit": "crop"},
+        _Translation: {"image_size": 256, "channels": 3, "source_channels": 3, "fit": "crop", "jitter": 0},
+        Tones: {"batch_size": 16},
+    }.items():
+        given = signature(cls).parameters
+        assert {name: given[name].default for name in expected} == expected
+    assert [cls().num_classes for cls in (CIFAR100, CIFAR10, SVHN)] == [100, 10, 10]

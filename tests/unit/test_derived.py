@@ -328,3 +328,11 @@ def test_data_modules_nested_in_yaml() -> None:
     module = instantiate(parser.parse_object({"data": yaml.safe_load(text)})).data
     assert module.name == "Digits-10-labels-low-resolution" and module.image_size == 16
     assert next(iter(module.train_dataloader()))["source"].shape == (3, 1, 16, 16)
+
+
+@pytest.mark.parametrize(("weak", "lines"), [(50, 1), (51, 2)])
+def test_edges_exceed_a_quarter_of_the_steepest(weak: int, lines: int) -> None:
+    image = torch.zeros(1, 1, 16, 16, dtype=torch.uint8)
+    image[..., 4:], image[..., 12:] = 200, 200 - weak
+    found = (edges(image)[0, 0, 8] == 0).sum()
+    assert found == lines

@@ -17,7 +17,18 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 import ganzoo
-from ganzoo.callbacks.diagnostics import ALARMS, COPIED, WARM_UP, Diagnostics, _verdicts, scores_of, small
+from ganzoo.callbacks.diagnostics import (
+    ALARMS,
+    CLUSTERS,
+    COPIED,
+    DUE,
+    NEIGHBOURS,
+    WARM_UP,
+    Diagnostics,
+    _verdicts,
+    scores_of,
+    small,
+)
 from ganzoo.core.pixels import to_float
 from ganzoo.data import ArrayImages, Digits, GANDataModule, Gaussians
 from ganzoo.functional.alarms import auc, clusters, mean_distance, near_held_out, reached
@@ -478,3 +489,7 @@ def test_alarms_begin_at_their_thresholds(alarm, values):
     for name, value in values.items():
         other = value + 0.002 if name in ("diversity", "modes", "coverage", "near_held_out") else value - 0.002
         assert not any(_verdicts({**values, name: other}).values()), name
+
+
+def test_the_levels_of_the_alarms_were_measured_with_these():
+    assert (NEIGHBOURS, CLUSTERS, DUE) == (5, 10, 0.2)

@@ -18,6 +18,7 @@ from ganzoo.checkpoint.sealed import read
 from ganzoo.core.finite import NonFiniteError, Watch, check_weights
 from ganzoo.core.player import PLAYERS
 from ganzoo.core.strategy import GANStrategy
+from ganzoo.core.training_state import recover
 from ganzoo.testing import fit
 from tests.variants import small
 
@@ -296,3 +297,11 @@ def test_a_non_finite_term_of_the_second_microbatch_is_named():
     model.discriminator_loss = loss
     with pytest.raises(NonFiniteError, match="the discriminator's term 'real'"):
         fit(model, steps=1)
+
+
+def test_images_of_a_lost_turn_are_not_averaged():
+    model = ganzoo.GAN(image_size=8, hidden=4, d_hidden=4, z_dim=2)
+    model.rollback = lambda error: setattr(model, "unaveraged", 32)  # a checkpoint between two turns of G
+    model.images_seen = 64
+    recover(model, NonFiniteError(3, "D"))
+    assert (model.images_seen, model.unaveraged) == (64, 0)

@@ -155,3 +155,10 @@ def test_lookahead_s_alpha_is_not_that_of_rmsprop():
     p.grad = -torch.ones(1)
     optimizer.step()
     assert p.item() == pytest.approx(0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["optimistic", "extra"])
+def test_steps_skipped_by_the_scaler_are_skipped_altogether(name):
+    """The fp16 scaler calls `step` of an optimizer that says it handles infinities, as the fused one does."""
+    optimizer = MAKERS[name]([torch.nn.Parameter(torch.ones(1))])
+    assert not getattr(optimizer, "_step_supports_amp_scaling", False) and not optimizer.defaults["fused"]

@@ -6,6 +6,7 @@ import json
 import random
 from datetime import timedelta
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -31,8 +32,9 @@ from ganzoo.evaluation.interfaces import BLOCK, EXTRACTED, Extractor
 from ganzoo.evaluation.measure import Evaluation
 from ganzoo.evaluation.sources import Fakes, Reals, Reference
 from ganzoo.evaluation.states import STATES, Moments, Sample
-from ganzoo.functional.frechet import Gaussian, frechet_distance, frechet_standard_error
+from ganzoo.functional.frechet import Gaussian, fid_infinity, frechet_distance, frechet_standard_error
 from ganzoo.functional.kernels import kid
+from ganzoo.functional.neighbours import density_coverage, precision_recall
 from ganzoo.functional.parzen import parzen
 from tests.variants import small
 
@@ -451,8 +453,8 @@ def test_a_sample_holds_the_first_5000_rows():
 
 
 def places():
-    backends = torch.backends
-    return [x.fp32_precision for x in (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul)]
+    backends, cpu = torch.backends, (torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv)
+    return [x.fp32_precision for x in (backends.cuda.matmul, backends.cudnn.conv, *cpu)]
 
 
 @pytest.mark.parametrize("how", ["untouched", "medium", "allow_tf32", "new"])
@@ -474,6 +476,7 @@ def test_extraction_runs_in_ieee_float32_and_restores_the_users_precision(how):
     finally:
         torch.backends.fp32_precision = "none"
         torch.backends.cudnn.conv.fp32_precision = "tf32"
+        torch.backends.mkldnn.conv.fp32_precision = "none"
         torch.set_float32_matmul_precision(before)
 
 
@@ -596,6 +599,8 @@ BAD = {
     "fewer reals than a subset": (["kid"], {"data": NARROW}, "1000 real images"),
     "fewer fakes than splits": (["is"], {"n": 9}, "10 fake images"),
     "one fake": (["fid"], {"n": 1}, "2 fake images"),
+    "few fakes for an extrapolation": (["fid_infinity"], {"n": 999}, "1000 fake images"),
+    "fewer than two fakes per class": (["intra_fid"], {"labels": torch.arange(10), "n": 19}, "20 fake images"),
     "no test split": (["memorisation"], {"data": NARROW}, "test split"),
     "held against the test split": (["memorisation"], {"split": "test"}, "split train, not test"),
     "parzen against the test split": (["parzen"], {"split": "test"}, "split train, not test"),
@@ -759,3 +764,33 @@ def test_byte_images_survive_a_round_trip_through_floats():
     model = Toy()
     block = Fakes(model, 64).block(0)["images"]
     assert block.dtype == torch.uint8 and torch.equal(block, to_uint8(block / 127.5 - 1))
+
+
+SET = {
+    "pr": (metrics.PrecisionRecall(k=1), lambda real, fake: precision_recall(real, fake, 1)),
+    "dc": (metrics.DensityCoverage(k=1), lambda real, fake: density_coverage(real, fake, 1)),
+    "kid": (metrics.KID(2, 20, 1), lambda real, fake: [kid(real, fake, 2, 20, 1)]),
+    "kid, other subsets": (metrics.KID(3, 20, 1), lambda real, fake: [kid(real, fake, 3, 20, 1)]),
+    "fid_infinity": (metrics.FIDInfinity(4, 1), lambda real, fake: [fid_infinity(Gaussian.of(real), fake, 4, 1)]),
+}
+
+
+@pytest.mark.parametrize("name", SET)
+def test_settings_of_a_metric_change_the_score(name):
+    seeded = torch.Generator().manual_seed(0)
+    real, fake = (torch.randn(60, 3, generator=seeded).double() for _ in range(2))
+    sides = {"real": real, "fake": fake}
+    states = {side: {"features.rows": x, "features.moments": Gaussian.of(x)} for side, x in sides.items()}
+    metric, expected = SET[name]
+    values = list(expected(real, fake))
+    pairs = values if "kid" in name or "fid" in name else [(value, None) for value in values]
+    assert list(metric.compute(states).values()) == pairs
+    assert metrics.FIDInfinity().sizes == 15, "as in the paper"
+
+
+def test_parzens_width_is_chosen_on_images_of_all_the_validation_set(monkeypatch):
+    seen, found = [], SimpleNamespace(mean=0.0, standard_error=0.0, sigma=0.1)
+    monkeypatch.setattr(metrics, "parzen", lambda samples, valid, test: seen.append(valid) or found)
+    rows = {"images.rows": torch.arange(1200)[:, None]}
+    metrics.Parzen().compute(dict.fromkeys(("fake", "real", "val", "test"), rows))
+    assert len(seen) == 2 and all((valid[:1000] * 255 > 1100).any() for valid in seen)

@@ -139,7 +139,7 @@ def test_the_printed_command_trains_further(name, capsys):
             Image.effect_noise((16, 16), 50 + j).convert("RGB").save(f"PICTURES/{i}/{j}.png")
     assert main(["convert", "theirs.pkl", "ours"]) == 0
     command = capsys.readouterr().out.splitlines()[-1].partition("python -m ganzoo ")[2]
-    assert options in command
+    assert options in command and "--data.batch_size 32 --trainer.max_steps 10000" in command
     more = "--data.batch_size 4 --trainer.max_steps 1 --samples.video_fps 0 --scores.final_n 0 --model.augment ADA"
     more += " --model.augment.p 0.2" if name == "r3gan" else ""
     more += " --model.optimizer.lr 1e-9 --model.freeze_d 2"
@@ -150,6 +150,49 @@ def test_the_printed_command_trains_further(name, capsys):
         if key.startswith(("generator", "discriminator", "ema")) and not key.endswith(("w_mean", "square", "basis")):
             torch.testing.assert_close(after[key], weight, rtol=1e-5, atol=1e-5, msg=key)
     assert after["images_seen"] == 4
+
+
+SIZES = {"c_dim": 0, "img_resolution": 16, "img_channels": 3, "z_dim": 512, "w_dim": 512, "channel_max": 512}
+SIZES |= {"num_fp16_res": 4, "conv_clamp": 256, "fused_modconv_default": "inference_only", "use_fp16": False}
+OF_D = {**SIZES, "architecture": "resnet", "freeze_layers": 0}
+OF_D |= {"epilogue_kwargs": {"mbstd_group_size": 8, "mbstd_num_channels": 1}}
+OF_G = {
+    "StyleGAN2": {"activation": "lrelu", "lr_multiplier": 0.01, "resample_filter": [1, 3, 3, 1], "use_noise": True},
+    "StyleGAN3": {
+        **{
+            "conv_kernel": 1,
+            "use_radial_filters": True,
+            "num_critical": 2,
+            "first_cutoff": 2,
+            "first_stopband": 2**2.1,
+        },
+        **{"last_stopband_rel": 2**0.3, "margin_size": 10, "output_scale": 0.25, "filter_size": 6},
+        **{"lrelu_upsampling": 2, "magnitude_ema_beta": 0.999},
+    },
+}
+
+
+@pytest.mark.parametrize("name", OF_G)
+def test_options_that_official_files_state_are_accepted(name):
+    g = {**SIZES, "mapping_kwargs": {"num_layers": 8}, "synthesis_kwargs": OF_G[name]}
+    of_g = layouts.OF_STYLEGAN3 if name == "StyleGAN3" else {"architecture": ["skip"]}
+    assert layouts._group(name, {"G": g, "D": OF_D, "G_ema": g}, of_g) == 8
+
+
+def test_suggested_settings_are_those_of_the_authors():
+    gammas = {
+        (size, classes): layouts.more_r3gan({"image_size": size, "num_classes": classes}).get("gamma")
+        for size in (32, 64, 256)
+        for classes in (None, 1000)
+    }
+    found = {key: gamma for key, gamma in gammas.items() if gamma}
+    assert found == {(32, None): 0.005, (32, 1000): 0.05, (64, None): 0.2, (64, 1000): 0.1, (256, None): 15.0}
+    adam = {"optimizer": "FusedAdam", "optimizer.lr": 5e-5, "optimizer.beta1": 0.0, "optimizer.beta2": 0.99}
+    rest = {"burn_in": None, **adam, "ema_half_life": 1e4}
+    assert layouts.more_r3gan({"image_size": 16, "num_classes": None}) == rest
+    cifar = layouts.more_stylegan2({"residual": False, "image_size": 32})
+    assert cifar == {"gamma": 0.01, "path_weight": 0.0, "mixing": 0.0}
+    assert layouts.more_stylegan2({"residual": True, "image_size": 256}) == {"gamma": 0.4096}
 
 
 # Refused

@@ -11,6 +11,8 @@ from torch import Tensor
 import ganzoo
 from ganzoo.data import Digits, GANDataModule, Pairs, Tones
 from ganzoo.data.base import Split
+from ganzoo.evaluation.metrics import TruePartners
+from ganzoo.evaluation.states import Sample
 from ganzoo.functional.pairs import l1_and_psnr
 
 
@@ -61,3 +63,8 @@ def test_pairs_need_known_partners() -> None:
     dcgan = ganzoo.DCGAN(image_size=16, channels=1, width=4)
     with pytest.raises(ValueError, match="pairs needs a translator"):
         ganzoo.evaluate(dcgan, Digits(image_size=16), ["pairs"], n=20)
+
+
+def test_the_name_counts_the_pairs_that_are_compared() -> None:
+    assert TruePartners().count(10_000) == Sample(10_000).room == 5000
+    assert TruePartners().count(200) == 200

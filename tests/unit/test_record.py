@@ -258,3 +258,10 @@ def test_invalid_records_are_refused_in_one_line(case, tmp_path):
 def test_a_missing_record_raises_file_not_found(tmp_path):
     with pytest.raises(FileNotFoundError):
         Report.load(tmp_path / "scores.json")
+
+
+def test_only_figures_defined_by_inception_leave_it_out():
+    inception = {"fid", "is", "kid", "sfid", "intra_fid", "fid_infinity"}
+    names = {*inception, "precision", "recall", "density", "coverage", "authenticity", "copying"}
+    plain = {name for name in names if "@" not in score_name(name, how(extractor=Named("inception")))}
+    assert plain == inception

@@ -177,6 +177,8 @@ def test_an_animation_is_short_and_ends_with_the_last_frame(tmp_path):
     assert 40 < gif.n_frames <= 64
     gif.seek(gif.n_frames - 1)
     assert gif.convert("L").getpixel((0, 0)) == 129 and gif.info["duration"] == 2000
+    gif.seek(0)
+    assert gif.info["duration"] == 120, "1/8 s, in hundredths"
 
 
 def test_a_seed_gives_the_same_image_in_any_batch():
