@@ -59,6 +59,9 @@ class Myst(SphinxDirective):
         raise NotImplementedError
 
 
+OWN = ("classify", "mix", "moved", "translate_back")  # methods that only some variants have
+
+
 class Variant(Myst):
     """Paper, samples and scores of its trained models, configs, and docstring of a variant."""
 
@@ -76,7 +79,9 @@ class Variant(Myst):
             lines += [f"| `{score['name']}` | {score['value']:.4g} |" for score in scores]
             lines += ["", f"[Its card]({SOURCES}/ganzoo/pretrained/{name}/README.md) has the protocol.", ""]
         lines += ["## Configs", "", table(configs(), argument.lower()), ""]
-        lines += ["## Reference", "", "```{eval-rst}", f".. autoclass:: ganzoo.{argument}", "```"]
+        own = [name for name in OWN if hasattr(getattr(ganzoo, argument), name)]
+        lines += ["## Reference", "", "```{eval-rst}", f".. autoclass:: ganzoo.{argument}"]
+        lines += ["", *(f".. automethod:: ganzoo.{argument}.{name}" for name in own), "```"]
         return "\n".join(lines)
 
 

@@ -31,7 +31,7 @@ class ADA(Augment):
     Args:
         p: fixed probability, or that of the first batch with `p_end`; None: adaptive, from 0.
         target: of E sign(D(x)) over reals x, in (-1, 1), for an adaptive p; None: the paper's 0.6.
-        p_end: p falls or rises to this along a cosine, over `ramp` images.
+        p_end: p falls or rises from `p` to this along a cosine, over `ramp` images; None: p is fixed or adaptive.
         ramp: images in which an adaptive p can go from 0 to 1 (the authors take 100,000 to continue from a trained
             model), or a scheduled one goes from p to p_end.
         pixel: multiple of p for this category; 0: none.

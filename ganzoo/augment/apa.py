@@ -24,7 +24,7 @@ class APA(Augment):
     Args:
         p: fixed probability, or that of the first batch with `p_end`; None: adaptive, from 0.
         target: of E sign(D(x)) over the images shown as real, in (-1, 1), for an adaptive p; None: the paper's 0.6.
-        p_end: p falls or rises to this along a cosine, over `ramp` images.
+        p_end: p falls or rises from `p` to this along a cosine, over `ramp` images; None: p is fixed or adaptive.
         ramp: images in which an adaptive p can go from 0 to 1, or a scheduled one goes from p to p_end.
 
     Raises:

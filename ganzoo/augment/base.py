@@ -21,14 +21,14 @@ INTERVAL = 4  # batches between two changes of an adaptive strength
 class Strength(nn.Module):
     """Probability p of an augmentation: fixed, a function of the images seen, or adapted to the discriminator.
 
-    Controlled, p rises while D overfits, that is, while the mean sign of its logits of reals, E sign(D(x)), exceeds the
+    An adaptive p rises while D overfits, that is, while the mean sign of its logits of reals, E sign(D(x)), exceeds the
     target, and falls otherwise: by the share of `ramp` images that D has seen since the last change, every 4 batches
     (Karras et al. 2020, arXiv:2006.06676, section 3).
 
     Args:
         p: fixed probability, or that of the first batch with `p_end`; None: adaptive, from 0.
         target: of E sign(D(x)), in (-1, 1), for an adaptive p; None: 0.6.
-        p_end: p falls or rises to this along a cosine, over `ramp` images.
+        p_end: p falls or rises from `p` to this along a cosine, over `ramp` images; None: p is fixed or adaptive.
         ramp: images in which an adaptive p can go from 0 to 1, or a scheduled one goes from p to p_end.
 
     Raises:

@@ -22,7 +22,7 @@ class DiffAugment(Augment):
     Args:
         color: whether colours change.
         translation: largest shift, as a share of each side; uncovered pixels are 0, mid-grey. 0: none.
-        cutout: side of the erased rectangle, as a share of each side. 0: none.
+        cutout: side of the erased rectangle, set to 0, as a share of each side; it may lie partly outside. 0: none.
 
     Raises:
         ValueError: nothing is left.

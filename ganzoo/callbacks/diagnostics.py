@@ -100,15 +100,17 @@ ALARMS = {
 
 
 class Diagnostics(BatchEndCallback):
-    """Logs `diagnostics/...` and prints one line when a problem begins; again only after it has ended.
+    """Logs `diagnostics/...`, and prints one line when a problem begins; the same line again only after the problem has
+    ended.
 
-    Each check compares `sample`'s images for the seeds 0 to n - 1, fixed training images, and as many held-out ones; it
-    does not affect training. Images are compared pixel by pixel, at 16x16 pixels or fewer. Curves are omitted if their
+    Each check compares the images of `sample` for the seeds 0 to n - 1 with n fixed training images and n held-out
+    ones; `modes`, `copying` and `near_held_out` use up to 4,096 training images, or n if that is more. It does not
+    affect training. Images are compared pixel by pixel, at 16x16 pixels or fewer. Curves are omitted if their
     data is missing: without a data module of ganzoo's, or without a validation split.
 
-    - `D_accuracy`: AUC of D's scores in eval mode, held-out reals against fakes: 0.5 for chance, 1 for perfect
-      separation.
-    - `D_overfit`: AUC of D's scores, training images against held-out ones: ideally 0.5.
+    - `D_accuracy`: AUC of D's scores in eval mode, held-out reals (without a validation split: training images) against
+      fakes, as max(AUC, 1 - AUC), since energies are lower for reals. 0.5: chance; 1: perfect separation.
+    - `D_overfit`: likewise, training images against held-out ones; ideally 0.5.
     - `diversity`: mean distance between two fakes, divided by that between two reals.
     - `modes`: share of the reals that lie in clusters which fakes reach.
     - `coverage`: share of the reals that have a fake among their nearest neighbours.
@@ -119,7 +121,7 @@ class Diagnostics(BatchEndCallback):
     Args:
         every_n_steps: batches between two checks; 0 for none. In the first four checks, only frozen players and
             non-finite numbers raise an alarm.
-        n: fakes, training images and held-out images per check.
+        n: number of fakes, of held-out images and, for the other curves, of training images; 11 to 10,000.
     """
 
     def __init__(self, every_n_steps: CountFrom0 = 500, n: Annotated[int, Limits(CLUSTERS + 1, 10_000)] = 256) -> None:

@@ -41,11 +41,11 @@ class Samples(BatchEndCallback):
 
     Args:
         every_n_steps: batches between two grids; there is one more before the first batch and after the last.
-        rows: of the grid.
-        columns: of the grid; for a conditional model, each column shows one class.
-        video_fps: frames per second of the video of all grids; 0 for no video.
-        bands: one or three channels to be shown, counted from 0; None for all of up to four (the second of two, and the
-            last of four, is alpha, shown on a checkerboard), otherwise the first three.
+        rows: of the grid, 1 to 100. Data in the plane is shown as 2,000 points.
+        columns: of the grid, 1 to 100; for a conditional model, each column shows one class.
+        video_fps: frames per second of the video of all grids, 1 to 100; 0: no video.
+        bands: one or three channels to show, counted from 0. None: 1 to 4 channels are shown as grey or colour, with
+            alpha (the second of 2, the last of 4) on a checkerboard; of more channels, the first three are shown.
 
     Raises:
         ValueError: the bands are not one or three.

@@ -38,17 +38,17 @@ class Scores(BatchEndCallback):
     those of the end go to `scores.json`. Several of these callbacks with the same settings share one pass.
 
     Args:
-        metrics: names in `ganzoo.evaluation.choice.METRICS`; [] for none. None for a cheap one during training, "modes"
-            if the data has known modes or "fid" if it has its own classifier, and all default ones afterwards; if there
-            is no cheap one, since Inception would be needed, nothing is computed unless `final_n` is given.
-        n: fakes per evaluation during training.
+        metrics: names, as in `evaluate`; [] for none. None, after training: all default ones. None, during training:
+            "modes" if the data has known modes, else "fid" if it has a classifier of its own, else none; in the last
+            case, scores after training need `final_n`, since they need Inception.
+        n: fakes per evaluation during training, 1 to 1,000,000.
         every_n_steps: batches between two evaluations.
         best: figures, such as fid or recall, whose best checkpoint is kept as `checkpoints/best-<figure>.ckpt`; None
             for the first that can be ranked, [] for none.
         keep_best: number of best checkpoints kept; if more than one, as `checkpoints/best-<figure>-<step>.ckpt`.
-        split: of the data, used as reals.
+        split: of the data, used as reals; None: "train", or, for a translator, "val" if it has images.
         extractor: of the features; None for the data's own.
-        weights: a file with the extractor's weights, if they cannot be downloaded.
+        weights: a file with Inception's weights, if they cannot be downloaded; for Inception only.
         seed: of the fakes.
         final_n: fakes of the evaluation after training; None for the default (`ganzoo.evaluation.choice.usual_count`),
             0 for no such evaluation. Omitted if training is stopped early.

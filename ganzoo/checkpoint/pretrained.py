@@ -47,16 +47,16 @@ def load(path: str | Path, variant: type[GANModule] | None = None, map_location:
         path: a Lightning checkpoint; a run's folder, for its last checkpoint; a folder written by `save_pretrained`;
             or, if no such path exists, the name of a model that comes with ganzoo: `load("dcgan-digits")`. Most of
             these are slim: their discriminators are untrained; `info NAME` says so.
-        variant: the class, for a checkpoint of your own variant. Only the zoo's classes are found automatically: a file
-            must not decide what code is imported.
-        map_location: the device.
+        variant: the class, for a checkpoint of your own variant; None: the zoo's class that the file names. Other
+            classes are not found automatically: a file must not decide what code is imported.
+        map_location: the device of the model.
 
     Returns:
         An instance of the checkpoint's variant.
 
     Raises:
         FileNotFoundError: there is no such path, and no model of that name; `ganzoo.list_pretrained()` lists these.
-        CheckpointError: the file is not a checkpoint of ganzoo, damaged, unsafe, or of another variant.
+        CheckpointError: (a ValueError) the file is not a checkpoint of ganzoo, damaged, unsafe, or of another variant.
     """
     (name, arguments, weights, slim), facts = read_all(path)
     cls = _resolve(name, variant, path)
@@ -90,10 +90,13 @@ def save_pretrained(
         slim: write only the weights for sampling: the averaged generator, or the generator if there is none, and the
             model's own buffers. The model from `load` has the same samples; its generator is the averaged one, and all
             else, in particular the discriminator, is untrained.
-        averaged: write all networks, but only the averaged generator, if there is one; in the model from `load`, the
-            generator and its average both have these weights.
+        averaged: write all networks, but of the generator only its average, if there is one; ignored if `slim`. In the
+            model from `load`, the generator and its average both have these weights.
         dtype: of the floating-point weights in the file, such as torch.float16; None keeps theirs. `load` converts the
             rounded weights back to the model's dtype.
+
+    Returns:
+        The folder.
     """
     folder = path_of(folder)
     folder.mkdir(parents=True, exist_ok=True)

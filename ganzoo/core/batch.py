@@ -159,7 +159,7 @@ def microbatches(batch: Batch, k: int) -> list[Batch]:
 
 
 def labels(model: GANModule, batch: Batch) -> Tensor | None:
-    """The labels, which a real and its fake share; None if the model takes none."""
+    """Labels [N] of a batch, which a real and its fake share; None if the generator takes none."""
     return None if model.num_classes is None else batch["label"]
 
 

@@ -45,8 +45,9 @@ class GANModule(LightningModule, ABC):
 
     Args:
         optimizer: makes the generator's optimizer from its parameters, and by default the discriminator's.
-        discriminator_optimizer: the discriminator's, if different.
-        lr_scheduler: makes a learning-rate scheduler for each optimizer; stepped once per batch.
+        discriminator_optimizer: the discriminator's; None: made by `optimizer`.
+        lr_scheduler: makes a learning-rate scheduler for each optimizer, stepped once per batch; None: the rates are
+            constant, or those of the variant's `schedule`.
         n_critic: discriminator updates per generator update, each on a new batch.
         n_generator: generator updates per discriminator update, each with new latents.
         microbatches: parts into which a batch is split to save memory; their gradients are averaged.
@@ -59,8 +60,10 @@ class GANModule(LightningModule, ABC):
             arXiv:1705.10461; 0 for plain simultaneous updates); None: alternating updates.
         share_fakes: generate fakes once per batch: the discriminator is trained on them detached, and the generator
             backpropagates through them. False: new latents for each update.
-        augment: random transforms of what the discriminator sees, such as `ADA()`: `python -m ganzoo list` names them.
-        penalties: terms added to the players' losses, one or several: `python -m ganzoo list` names them.
+        augment: random transforms of what the discriminator sees, such as `ADA()`; None: none. `python -m ganzoo list`
+            names all.
+        penalties: one or several terms added to the players' losses, such as `R1()`; None: none. `python -m ganzoo
+            list` names all.
         top_k: share of its fakes on which the generator is trained, those that D scores highest in each microbatch of a
             process (Sinha et al. 2020, arXiv:2002.06224); 1 for all.
         top_k_half_life: images in which this share halves, from 1 down to `top_k`; None: `top_k` from the start. The
@@ -68,28 +71,43 @@ class GANModule(LightningModule, ABC):
         freeze_d: number of D's layers, counted from the image, that are not trained, for fine-tuning (FreezeD, Mo et
             al. 2020, arXiv:2002.10964).
 
+    Attributes:
+        generator: G, with all of its trained parameters.
+        discriminator: D, likewise.
+        ema: the averaged generator; None: no averaging, or training has not begun.
+        z_dim: size of the latent.
+        prior: distribution of the latents: "normal", or "uniform" in (-1, 1).
+        num_classes: classes of the generator's label; None if it takes no label.
+        source_channels: channels of the generator's input image; None if it takes none.
+        boundary: output of D that separates fakes from reals, 0 for logits; None without (no adaptive ADA).
+        real_scores_higher: whether D's outputs are larger for reals than for fakes; False for energies.
+        several_sizes: whether `make_fakes` returns a tuple: images, and the same images in other sizes.
+        batch_parts: parts into which `play` splits a batch.
+        more_steps: optimizer steps per update of a player on other losses than its main one.
+        images_seen: training images so far, over all processes; schedules are functions of it.
+
     Raises:
         ValueError: an argument is out of range, or contradicts another one.
     """
 
-    generator: nn.Module  # contains all parameters of this player
+    generator: nn.Module
     discriminator: nn.Module
-    ema: nn.Module | None  # the averaged generator
+    ema: nn.Module | None
     augment: Augment  # applied to the discriminator's inputs
     z_dim: int
-    prior: str = "normal"  # of the latents: "normal", or "uniform" in (-1, 1)
-    num_classes: int | None = None  # of the generator's label; None if it takes none
+    prior: str = "normal"
+    num_classes: int | None = None
     class_names: Sequence[str] = ()  # in the order of the labels, from the data; empty if unknown
     absent: Sequence[int] = ()  # labels without training images, as far as the data knows
     readings: training_state.Readings = {}  # how files became "image" and "source"; empty if unknown
     origin: Mapping[str, str] = {}  # of converted weights: `file`, `sha256`, `licence`
-    source_channels: int | None = None  # of the generator's input image; None if it takes none
-    several_sizes: bool = False  # `make_fakes` returns a tuple: images, and the same images in other sizes
-    boundary: float | None = 0.0  # between D's logits of fakes and of reals; None: there are no such logits
-    real_scores_higher: bool = True  # D's outputs are larger for reals than for fakes; False for energies
-    batch_parts: int = 1  # into which `play` splits a batch
-    more_steps: Mapping[PlayerName, float] = {}  # of an optimizer per update of its player, besides that on its loss
-    images_seen: int  # over all processes; schedules are functions of it
+    source_channels: int | None = None
+    several_sizes: bool = False
+    boundary: float | None = 0.0
+    real_scores_higher: bool = True
+    batch_parts: int = 1
+    more_steps: Mapping[PlayerName, float] = {}
+    images_seen: int
     unaveraged: int  # images seen since the last update of the averaged generator
     players: dict[PlayerName, Player]  # while training
     compiler: Compiler  # while training
@@ -182,11 +200,17 @@ class GANModule(LightningModule, ABC):
                 self.generator_step(for_g)
 
     def discriminator_step(self, batch: Batch) -> None:
+        """Updates the discriminator: one optimizer step on `discriminator_loss` and the penalties, and one for each
+        longer interval of penalties that is due.
+        """
         if self.penalties:
             return penalised.step(self, batch, "discriminator")
         self.minimize(self.discriminator_loss, batch, player="discriminator")
 
     def generator_step(self, batch: Batch) -> None:
+        """Updates the generator: one optimizer step on `generator_loss`, of the `top_k` share of the fakes, and the
+        penalties.
+        """
         if self.penalties or self.top_k < 1:
             return penalised.step(self, batch, "generator")
         self.minimize(self.generator_loss, batch, player="generator")
@@ -198,11 +222,12 @@ class GANModule(LightningModule, ABC):
             loss: an equation; called once per microbatch.
             batch: this process's share; the random inputs of `draw` are added.
             player: whose parameters are updated.
-            interval: the player's updates per update on this loss, by which its gradient is multiplied; its terms are
-                not part of the player's logged `loss`. None: this is that loss.
+            interval: minimise this loss in every `interval`-th update of the player only: its gradient is multiplied by
+                `interval`, and its terms are left out of the logged `D/loss` or `G/loss`. None: the player's main loss.
 
         Raises:
             NonFiniteError: a term or a gradient is not finite; on an accelerator, raised at the next log.
+            MisconfigurationException: `microbatches` does not divide the images of a process.
         """
         loss, mover, k = self.compiler(loss), self.players[player], self.microbatches
         mover.optimizer.zero_grad()
@@ -254,14 +279,30 @@ class GANModule(LightningModule, ABC):
 
     @abstractmethod
     def discriminator_loss(self, batch: Batch) -> Terms:
-        """Weighted terms of the loss that the discriminator minimises."""
+        """Terms of the loss that the discriminator minimises.
+
+        Args:
+            batch: `image` [N, C, H, W] in [-1, 1]; `label`, `source` or `labelled`, if the data has them; and what
+                `draw` returns, such as `z`.
+
+        Returns:
+            {name: weighted scalar}, at least float32. The loss is the sum; each term is logged by its name.
+        """
 
     @abstractmethod
     def generator_loss(self, batch: Batch) -> Terms:
-        """Weighted terms of the loss that the generator minimises."""
+        """Terms of the loss that the generator minimises; arguments and result as of `discriminator_loss`."""
 
     def discriminate(self, x: Tensor, y: Tensor | None = None) -> Any:
-        """D as used by the equations: x [N, C, H, W] -> logits [N], or D's own output; at least in float32."""
+        """D's outputs for images, as the equations use them; at least float32.
+
+        Args:
+            x: images [N, C, H, W], which are augmented here.
+            y: labels [N] or sources [N, C', H, W], for a D that takes them.
+
+        Returns:
+            Logits [N], or the variant's own output: a map [N, h, w], or a tuple that begins with the scores.
+        """
         return self.augment.heard(x, full_precision(self.discriminator(*self.augment.pair(x, y))))
 
     def fakes(self, batch: Batch) -> Any:
@@ -290,12 +331,21 @@ class GANModule(LightningModule, ABC):
     # Random inputs
 
     def latent(self, n: int, generator: torch.Generator | None = None) -> Latent:
-        """n latents, a pytree of tensors [n, ...], on the generator's device, or this module's if None; by default
-        `z_dim` numbers of `prior`."""
+        """Latents: [n, z_dim] numbers of `prior`, or, in some variants, a pytree of tensors [n, ...].
+
+        Args:
+            n: number of latents.
+            generator: source and device of the random numbers; None: torch's own, on the model's device.
+        """
         return {"normal": self.normal, "uniform": self.uniform}[self.prior](generator, n, self.z_dim)
 
     def draw(self, n: int, generator: torch.Generator) -> Batch:
-        """Random inputs of one update, for all processes together: latents, and whatever else the equation needs."""
+        """Random inputs of one update: the latents `z`, and whatever else the equations need.
+
+        Args:
+            n: number of images over all processes; the first size of each tensor.
+            generator: source and device of the random numbers.
+        """
         return {"z": self.latent(n, generator)}
 
     with_draws = with_draws  # the batch with this process's share of them
@@ -316,7 +366,12 @@ class GANModule(LightningModule, ABC):
     # Sampling
 
     def synthesize(self, network: Any, batch: Batch) -> Any:
-        """Images of a network (the generator or its average) from latents `z` and its other inputs."""
+        """Images [N, C, H, W], not clamped to [-1, 1].
+
+        Args:
+            network: the generator or its average.
+            batch: `z`, and `label` or `source`, if the generator takes them.
+        """
         return network(batch["z"]) if self.num_classes is None else network(batch["z"], batch["label"])
 
     @torch.no_grad()
@@ -327,7 +382,7 @@ class GANModule(LightningModule, ABC):
 
         Args:
             z: latents, as drawn by `latent`.
-            given: other inputs of the generator: `label`, or `source` for translation.
+            given: `label` int64 [N], or `source` [N, C', H, W] in [-1, 1]; None if the generator takes neither.
         """
         batch = self.inputs({"z": z, **(given or {})})
         with self.sampler() as network:
@@ -340,7 +395,9 @@ class GANModule(LightningModule, ABC):
 
     @contextmanager
     def sampler(self) -> Iterator[Any]:
-        """The network that generates samples, in eval mode: the averaged generator if there is one."""
+        """Context manager: the network that generates samples, in eval mode; its mode is restored on exit. It is the
+        averaged generator, or the generator if there is no average.
+        """
         network = self.generator if self.ema is None else self.ema
         with evaluating(network):
             yield network

@@ -26,21 +26,22 @@ Output = Literal["pt", "np", "pil"]
 
 
 def seeded(model: GANModule, seeds: Sequence[int]) -> Latent:
-    """One latent per seed, on the model's device; drawn on the CPU, since GPU models differ in their random numbers."""
+    """One latent for each seed (any whole number), on the model's device. They are drawn on the CPU, since random
+    numbers differ between kinds of GPU."""
     generator = torch.Generator()
     rows = [model.latent(1, generator.manual_seed(mix(seed))) for seed in seeds]
     return tree_map(lambda *row: torch.cat(row).to(model.device), *rows)
 
 
 def truncate(model: GANModule, z: Latent, truncation: float) -> Latent:
-    """Latents for images that are more typical and less diverse, by a variant that defines it.
+    """Latents for more typical, less diverse images, in variants that have truncation.
 
     Args:
         z: as drawn by `latent`.
-        truncation: as the variant's paper defines it.
+        truncation: above 0: the bound of z's numbers (BigGAN), or psi, 1 for no truncation (StyleGAN2, StyleGAN3).
 
     Raises:
-        ValueError: the variant does not.
+        ValueError: the variant has no truncation.
     """
     raise ValueError(f"truncation: {type(model).__name__} has none; leave it out")
 
@@ -53,10 +54,11 @@ def take_standing_statistics(
     truncation: Positive | None = None,
     seed: int = 0,
 ) -> None:
-    """Replaces the statistics of the batch norms that generate images by means over many fakes.
+    """Replaces the statistics of the batch norms that generate images by means over `passes` batches of fakes (Brock et
+    al. 2018, arXiv:1809.11096, section 3).
 
-    Latents and labels are drawn anew for each pass; the labels are uniform. Call it again for another truncation. See
-    Brock et al. 2018, arXiv:1809.11096, section 3.
+    Each pass draws new latents, and labels uniformly from those with training images. The model keeps the statistics;
+    call the method again for another truncation.
 
     Args:
         passes: number of batches.
@@ -65,7 +67,8 @@ def take_standing_statistics(
         seed: of latents and labels.
 
     Raises:
-        ValueError: the generator has no batch norm, or translates pictures.
+        ValueError: the generator has no batch norm or translates pictures, the variant has no truncation, or an
+            argument is out of range.
     """
     refuse(passes=(passes, Count), batch_size=(batch_size, Count), truncation=(truncation, Positive | None))
     name, random = type(model).__name__, torch.Generator().manual_seed(seed)
@@ -107,17 +110,18 @@ def sample(
     """New images; a seed gives the same image on every device and in any batch.
 
     Args:
-        n: number of images; optional if seeds, labels or sources determine it.
-        seeds: one per image; None draws random ones.
-        label: class of all images, or of each; None derives it from the seed.
-        source: input images [n, C', H, W] in [-1, 1] of a translator.
-        truncation: of a variant that has it, such as BigGAN: lower values give more typical, less diverse images.
+        n: number of images; None: as many as there are seeds, else sources, else labels, else 1.
+        seeds: whole numbers, one per image; None: random ones.
+        label: class of all images, or of each; None: derived from the seed, of the classes with training images.
+        source: input images [n, C', H, W], floats in [-1, 1]; for a translator only.
+        truncation: above 0, see `truncate`: lower values give more typical, less diverse images; None: no truncation.
         output_type: "pt" a float tensor [n, C, H, W] in [-1, 1] on the CPU; "np" a uint8 array [n, H, W, C]; "pil" a
             list of PIL images.
         batch_size: number of images generated at once.
 
     Raises:
-        ValueError: the numbers of images, seeds, labels and sources disagree, or the model does not take one of these.
+        ValueError: the numbers of images, seeds, labels and sources disagree, the model does not take one of these, an
+            argument is out of range, or "pil" cannot show the images (points, or more than 4 channels).
     """
     refuse(
         n=(n, int | None),

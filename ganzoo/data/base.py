@@ -41,9 +41,9 @@ class GANDataModule(LightningDataModule):
 
     Args:
         batch_size: Images per training batch, over all processes.
-        num_workers: Worker processes per training process that load in advance; 0 loads in the training process.
+        num_workers: Worker processes per training process that load in advance, up to 256; 0: load in that process.
         flip: Whether to mirror a random half of the training images left to right, anew in every epoch.
-        seed: Seed of the order and the flips; None uses the one given to `seed_everything`.
+        seed: Seed of the order and the flips; None: the one given to `seed_everything`, or 0.
 
     Raises:
         ValueError: An argument, including the subclass's own, has the wrong type or is out of range.

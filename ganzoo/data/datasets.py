@@ -26,7 +26,11 @@ PICTURES: tuple[Literal["image", "source"], ...] = ("image", "source")  # flippe
 
 
 class Images(Dataset[Batch]):
-    """A data set that returns whole batches; a subclass implements `__len__` and `__getitems__`."""
+    """A data set that returns whole batches; a subclass implements `__len__` and `__getitems__`.
+
+    `__getitems__` takes tickets, `epoch * len(self) + index`, and returns the images `index`. A random transform of an
+    image is a function of a seed and the ticket, so it differs between epochs, but not between processes or workers.
+    """
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -155,7 +159,12 @@ class Wrapped(Images):
 
 
 class Flipped(Wrapped):
-    """Mirrors another data set's images and their sources left to right if `mix(seed, ticket)` is odd: about half."""
+    """Mirrors a random half of another data set's images, and their sources, left to right.
+
+    Args:
+        data: The images.
+        seed: Seed of the choice, which also depends on the ticket, so it differs between epochs.
+    """
 
     def __init__(self, data: Images, seed: int) -> None:
         super().__init__(data)

@@ -104,7 +104,7 @@ class Emoji(GANDataModule):
     Args:
         subset: "all", or "portraits" (the subcategories person, person-role and person-fantasy).
         label: The factor that is the class: "category" (8 classes) of all; "tone" (6), "gender" (3) or "role" (52) of
-            the portraits. None takes "category" and "tone".
+            the portraits. None: "category" of all, "tone" of the portraits.
         image_size: Pixels per side: 32, or 64 for the portraits.
         limit: Maximum number of training pictures, spread evenly over roles (other pictures: subcategories); None for
             all.

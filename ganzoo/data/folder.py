@@ -34,8 +34,8 @@ class ImageFolder(GANDataModule):
 
     If all pictures are in top-level folders train and val, train and test, or all three, these are the splits (the
     other one replaces a missing val or test). Otherwise a hash of a file's relative path, independent of the seed,
-    determines its split, so adding files does not move others: val and test are the same `val_fraction` of the files;
-    train is the rest.
+    determines its split, so adding files does not move others: the share `val_fraction` with the lowest hashes is both
+    val and test (the same pictures); the rest is train.
 
     Attributes:
         classes: Class names, in the order of the labels; empty without labels.

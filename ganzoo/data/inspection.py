@@ -21,25 +21,45 @@ from ganzoo.data.reading import as_raster
 
 @dataclass
 class FolderReport:
-    """Results of `scan`. File names are relative to the folder, with forward slashes."""
+    """Results of `scan`. File names are relative to the folder, with forward slashes.
 
-    images: int  # files with a picture's extension
-    others: int  # other files, without hidden ones
-    extensions: dict[str, int]  # ".jpg" -> number of files
-    modes: dict[str, int]  # Pillow's mode ("RGB", "L", "P" ...) -> number of files
-    width: tuple[int, int, int]  # smallest, median, largest, in pixels; zeros if no file could be read
+    Attributes:
+        images: Number of files with a picture's extension.
+        others: Number of other files, without hidden ones.
+        extensions: Number of pictures by extension, such as ".jpg".
+        modes: Number of pictures by Pillow's mode: "RGB", "L", "P", ...
+        width: Smallest, median and largest width in pixels; zeros if no file could be read.
+        height: Likewise.
+        sizes: Number of distinct (width, height).
+        classes: Number of pictures by top-level subfolder; "" for those outside subfolders.
+        empty: Top-level subfolders without a readable picture.
+        unusable: For each file that cannot be read, the reason.
+        notes: Remarks on usable files: smaller than `image_size`, animated, more than 8 bits, transparent.
+        suffixes: Number of other files by extension.
+        bands: Number of pictures by their number of bands, with alpha.
+        ranges: For each type of values: number of pictures, smallest and largest value.
+        transparent: Number of transparent pictures.
+        rotated: Number of pictures that are turned by their EXIF orientation.
+        animated: Number of pictures with several frames.
+    """
+
+    images: int
+    others: int
+    extensions: dict[str, int]
+    modes: dict[str, int]
+    width: tuple[int, int, int]
     height: tuple[int, int, int]
-    sizes: int  # number of distinct (width, height)
-    classes: dict[str, int]  # top-level subfolder -> number of files; "" for files outside subfolders
-    empty: list[str]  # top-level subfolders without a readable picture
-    unusable: dict[str, str]  # file -> why it cannot be read: not a picture, truncated ...
-    notes: dict[str, str]  # usable file -> remarks: smaller than image_size, animated, more than 8 bits, transparent
-    suffixes: dict[str, int]  # of the other files, which are ignored -> number of files
-    bands: dict[int, int]  # number of bands, with alpha -> number of files
-    ranges: dict[str, tuple[int, float, float]]  # type of values -> number of files, smallest and largest value
-    transparent: int  # files
-    rotated: int  # files turned by their orientation
-    animated: int  # files of several frames
+    sizes: int
+    classes: dict[str, int]
+    empty: list[str]
+    unusable: dict[str, str]
+    notes: dict[str, str]
+    suffixes: dict[str, int]
+    bands: dict[int, int]
+    ranges: dict[str, tuple[int, float, float]]
+    transparent: int
+    rotated: int
+    animated: int
 
 
 def scan(path: str, image_size: Size | None = None, progress: Callable[[int, int], None] | None = None) -> FolderReport:

@@ -47,7 +47,10 @@ class _Translation(GANDataModule):
         background: Colour under transparent pictures, for "image" and "source" of 1 or 3 channels; None for white.
         range: The values of "image" that become -1 and 1, as in `ImageFolder`.
         source_range: Those of "source".
-        **kwargs: See `GANDataModule`.
+        **kwargs: As in `ImageFolder`: `image_size` (256 by default), `channels`, `fit`, `corrupt`, `val_fraction`,
+            `cache_gb`, `num_workers`, `background` and `range`; for the sources, `source_channels` (3) and
+            `source_range`. `jitter` (0, at most 16,384): training pictures are resampled to this many more pixels per
+            side, and cropped to `image_size` at a new position in each epoch. Others: see `GANDataModule`.
     """
 
     num_classes = None
@@ -137,13 +140,17 @@ class PairedFolder(_Translation):
 
     The splits are independent of the seed. If all pictures are in top-level folders train and val, train and test, or
     all three, these are the splits (the other one replaces a missing val or test). Otherwise a hash of the target's
-    relative path determines the split: val and test are the same `val_fraction`, train is the rest.
+    relative path determines the split: the share `val_fraction` with the lowest hashes is both val and test (the same
+    pictures); the rest is train.
 
     Args:
         path: The folder or zip archive; with `source_path`, that of the targets.
-        source_path: The folder or zip archive of the sources.
+        source_path: The folder or zip archive of the sources; None: each picture shows source and target side by side.
         source_side: Without `source_path`, the half of each picture that is the source.
-        **kwargs: See `GANDataModule`.
+        **kwargs: As in `ImageFolder`: `image_size` (256 by default), `channels`, `fit`, `corrupt`, `val_fraction`,
+            `cache_gb`, `num_workers`, `background` and `range`; for the sources, `source_channels` (3) and
+            `source_range`. `jitter` (0, at most 16,384): training pictures are resampled to this many more pixels per
+            side, and cropped to `image_size` at a new position in each epoch. Others: see `GANDataModule`.
 
     Raises:
         FileNotFoundError: A folder does not exist, or contains no pictures.
@@ -195,8 +202,11 @@ class UnpairedFolder(_Translation):
 
     Args:
         path: The folder of the images, CycleGAN's domain B; without `source_path`, that of both domains.
-        source_path: The folder of the sources, CycleGAN's domain A.
-        **kwargs: See `GANDataModule`.
+        source_path: The folder of the sources, CycleGAN's domain A; None: both domains are in `path`.
+        **kwargs: As in `ImageFolder`: `image_size` (256 by default), `channels`, `fit`, `corrupt`, `val_fraction`,
+            `cache_gb`, `num_workers`, `background` and `range`; for the sources, `source_channels` (3) and
+            `source_range`. `jitter` (0, at most 16,384): training pictures are resampled to this many more pixels per
+            side, and cropped to `image_size` at a new position in each epoch. Others: see `GANDataModule`.
 
     Raises:
         FileNotFoundError: A folder does not exist, or contains no pictures.

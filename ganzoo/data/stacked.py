@@ -60,8 +60,8 @@ class StackedMNIST(GANDataModule):
 
     - "pacgan" (VEEGAN, Srivastava et al. 2017; PacGAN, Lin et al. 2018): a DCGAN, two generator updates per
       discriminator update. Published: DCGAN 78.9 modes, KL 4.50; PacDCGAN2 1000 modes, KL 0.06.
-    - "r3gan" (Huang et al. 2024): a small ResNet. Published: RpGAN+R1+R2 1000 modes, KL 0.078; GAN+R1+R2 693 modes, KL
-      0.927; the full model 1000 modes, KL 0.029.
+    - "r3gan" (Huang et al. 2025, arXiv:2501.05441): a small ResNet. Published: RpGAN+R1+R2 1000 modes,
+      KL 0.078; GAN+R1+R2 693 modes, KL 0.927; the full model 1000 modes, KL 0.029.
 
     Both used all of MNIST, so results on MNIST5k cannot be compared with them. With the source MNIST, val is made from
     the last 10,000 of the 60,000 training images.

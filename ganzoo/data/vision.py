@@ -194,6 +194,16 @@ class MNIST(Divided):
 
     train: the first 50,000 of the official 60,000; val: their last 10,000, as in the code of Goodfellow et al. (2014);
     test: the official 10,000.
+
+    Args:
+        image_size: Pixels per side after resampling, or [height, width]; None: the data set's own size.
+        root: Folder of the files, also for downloads.
+        download: Whether to download missing files.
+        val_fraction: Share of the official training images, from the end, that form val; None: as above.
+        **kwargs: See `GANDataModule`.
+
+    Raises:
+        RuntimeError: The files are not in `root` and could not be downloaded; raised when the data is first read.
     """
 
     channels = 1
@@ -208,16 +218,20 @@ class FashionMNIST(MNIST):
     """Clothes, 28x28, one channel, 10 classes.
 
     train: the first 50,000 of the official 60,000; val: their last 10,000; test: the official 10,000.
+
+    Arguments and errors are those of `MNIST`.
     """
 
     extractor = "inception-grey"
 
 
 class CIFAR10(Divided):
-    """Small photographs, 32x32, 10 classes.
+    """Small photographs, 32x32, three channels, 10 classes.
 
     train: the first 45,000 of the official 50,000; val: their last 5,000; test: the official 10,000. Published scores
     use all 50,000: `val_fraction` 0.
+
+    Arguments and errors are those of `MNIST`.
     """
 
     splits = {"train": True, "test": False}
@@ -225,26 +239,32 @@ class CIFAR10(Divided):
 
 
 class CIFAR100(CIFAR10):
-    """Small photographs, 32x32, 100 classes.
+    """Small photographs, 32x32, three channels, 100 classes.
 
     train: the first 45,000 of the official 50,000; val: their last 5,000; test: the official 10,000.
+
+    Arguments and errors are those of `MNIST`.
     """
 
     num_classes = 100
 
 
 class SVHN(Divided):
-    """House numbers, 32x32, 10 classes.
+    """House numbers, 32x32, three channels, 10 classes.
 
     train: the first 65,931 of the official 73,257 (without "extra"); val: their last 7,326; test: the official 26,032.
+
+    Arguments and errors are those of `MNIST`.
     """
 
 
 class STL10(Divided):
-    """Photographs, 96x96, without labels, as is usual for GANs.
+    """Photographs, 96x96, three channels, without labels, as is usual for GANs.
 
     train: the official 5,000 training images and the first 89,500 of the 100,000 unlabelled ones; val: the last 10,500
     of these; test: the official 8,000.
+
+    Arguments and errors are those of `MNIST`.
     """
 
     num_classes = None
@@ -253,9 +273,11 @@ class STL10(Divided):
 
 
 class CelebA(VisionData):
-    """Aligned faces, 64x64 by default, without labels: the central 178x178 pixels, resampled.
+    """Aligned faces, 64x64 by default, three channels, without labels: the central 178x178 pixels, resampled.
 
     The official splits: train 162,770, val 19,867, test 19,962. The download requires gdown.
+
+    Arguments and errors are those of `MNIST`, without `val_fraction`; `image_size` is 64 by default.
     """
 
     num_classes = None

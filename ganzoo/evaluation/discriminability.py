@@ -23,10 +23,13 @@ def accuracy_by_resolution(
         extractor: a classifier for the labels' classes.
         images: uint8 [N, C, H, W].
         labels: [N], the classes requested from the model, or those of real images for comparison.
-        resolutions: in pixels, at most the images' size.
+        resolutions: r in pixels, from 1 to the images' shorter side.
+
+    Returns:
+        The accuracy for each resolution, {r: accuracy}.
 
     Raises:
-        ValueError: the extractor is not a classifier, or a resolution is not in 1 to the images' size.
+        ValueError: the extractor has no classes or reads another number of channels, or a resolution is out of range.
     """
     if extractor.num_classes is None:
         raise ValueError(f"{extractor.name} has no classes; choose a classifier, such as inception or digits")

@@ -47,16 +47,20 @@ def grid_features(network: nn.Module, images: Tensor, batch_size: int = 256) -> 
 
 
 def linear_accuracy(network: nn.Module, train: Labelled, tests: Iterable[Labelled], C: float = 1.0) -> list[float]:
-    """Accuracies of a linear L2-SVM on `grid_features`.
+    """Accuracies of a linear L2-SVM on `grid_features` (Radford et al. 2015, arXiv:1511.06434, section 5.1).
 
     Args:
-        network: a discriminator.
-        train: training set of the SVM.
-        tests: held-out sets.
-        C: inverse regularisation strength of the SVM. The paper does not give it; choose it on held-out images.
+        network: a discriminator that reads images [N, C, H, W] only.
+        train: training set of the SVM: images [N, C, H, W] in [-1, 1] on the network's device, and labels [N].
+        tests: held-out sets, likewise.
+        C: inverse regularisation strength of the SVM, above 0. The paper does not give it; choose it on held-out
+            images.
 
     Returns:
         One accuracy in [0, 1] per held-out set.
+
+    Raises:
+        ValueError: the network has no convolution followed by a ReLU or leaky ReLU.
     """
     images, labels = train
     svm = LinearSVC(C=C, loss="squared_hinge", max_iter=10_000, random_state=0)

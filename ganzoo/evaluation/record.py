@@ -35,8 +35,9 @@ class Score:
 
     Attributes:
         name: with extractor and count, such as `fid_digits@1a2b_10k`; `fid_50k` uses Inception.
-        value: the figure.
-        error: its uncertainty, of kind `error_kind`; None without.
+        value: the figure; NaN if it could not be computed.
+        error: its uncertainty; None if unknown.
+        error_kind: kind of the uncertainty, such as "standard error over fakes"; "" without.
         better: "lower", "higher", or "" for a figure that cannot be ranked.
         figure: name of the metric's figure.
         protocol: everything that must be equal for two scores to be comparable.
@@ -79,6 +80,7 @@ class Report:
     made: dict[str, Any] = field(default_factory=dict)
 
     def save(self, file: Path) -> None:
+        """Writes the report as JSON, such as `scores.json`; `load` reads it."""
         write_text(file, json.dumps(self.as_dict(), indent=2, allow_nan=False) + "\n")
 
     def as_dict(self) -> dict[str, Any]:
@@ -90,7 +92,12 @@ class Report:
 
     @staticmethod
     def load(file: Path) -> Report:
-        """A saved report; ValueError if the file is not one."""
+        """Reads a saved report.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: it is not a report, or of another version.
+        """
         try:
             content = json.loads(read_text(file))
             if content["schema"] != SCHEMA:

@@ -168,7 +168,7 @@ def rotation_db(images: Images, angles: Iterable[float], span: float = 2.0) -> f
 
     Args:
         images: as for `translation_db`; squares of 16 pixels or more.
-        angles: in radians; the paper's are uniform over the circle. See `rotated` for their sign.
+        angles: in radians, clockwise; the paper's are uniform over the circle.
         span: range of the images; 2 for [-1, 1].
     """
     still = images(torch.eye(3))
@@ -177,7 +177,12 @@ def rotation_db(images: Images, angles: Iterable[float], span: float = 2.0) -> f
 
 
 def decibels(error: float, span: float = 2.0) -> float:
-    """Peak signal-to-noise ratio of a mean square error; infinite for 0."""
+    """Peak signal-to-noise ratio in dB of a mean square error, 10 log10(span^2 / error); infinite for 0.
+
+    Args:
+        error: mean square error.
+        span: range of the values; 2 for [-1, 1].
+    """
     return math.inf if error == 0 else 10 * math.log10(span**2 / error)
 
 
@@ -187,7 +192,7 @@ def translation(dx: float, dy: float) -> Tensor:
 
 
 def rotation(angle: float) -> Tensor:
-    """The transform [3, 3] of the points that rotates images as `rotated` does."""
+    """The transform [3, 3] of the points that rotates images clockwise by `angle` radians, as `rotated` does."""
     c, s = math.cos(angle), math.sin(angle)
     return torch.tensor([[c, s, 0.0], [-s, c, 0.0], [0.0, 0.0, 1.0]])
 
@@ -235,10 +240,10 @@ def rotation_squares(still: Tensor, turned: Tensor, angle: float) -> Tensor:
 
 
 def rotated(x: Tensor, angle: float) -> Tensor:
-    """x [N, C, H, H], rotated about its centre from the axis to the right (x) towards that down (y); zeros beyond.
+    """x [N, C, H, H], rotated clockwise about its centre by `angle` radians; 0 beyond the border.
 
-    As in the authors' code, `rotation_kernel` makes `FINE` samples per pixel and axis, and interpolation between them
-    the rotated image.
+    As in the authors' code, `rotation_kernel` makes `FINE` samples per pixel and axis, and the rotated image is
+    interpolated between them.
     """
     side, n = x.shape[-1], x.shape[1]
     kernel = rotation_kernel(angle, FINE).to(x).expand(n, 1, -1, -1)

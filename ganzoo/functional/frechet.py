@@ -108,10 +108,13 @@ def frechet_standard_error(real: Gaussian, fake: Gaussian, sample: Tensor) -> fl
     This first-order estimate ignores the bias of a small n, and is too small if the distance is close to that bias.
 
     Args:
+        real: of the reals.
+        fake: of the n fakes.
         sample: [m >= 2, d], features of all or some fakes.
 
     Raises:
-        ValueError: n <= d: the covariance is singular, and the distance not differentiable.
+        ValueError: n <= d, so the covariance is singular and the distance not differentiable; the sample has another
+            shape; or features are not finite.
     """
     if fake.cov is None or fake.n <= len(fake.mean):
         raise ValueError(f"a standard error needs more fakes than features, not {fake.n} and {len(fake.mean)}")
@@ -130,16 +133,21 @@ def frechet_standard_error(real: Gaussian, fake: Gaussian, sample: Tensor) -> fl
 def fid_infinity(real: Gaussian, fakes: Tensor, sizes: int = 15, seed: int = 0) -> tuple[float, float]:
     """FID extrapolated to infinitely many fakes (Chong & Forsyth 2020, arXiv:1911.07023).
 
-    To first order the distance is linear in 1/N. It is computed for random subsets of `sizes` sizes N from n/10 to n,
-    and a regression line is extrapolated to 1/N = 0. The bias due to few real images remains.
+    To first order the distance is linear in 1/N. It is computed for random subsets of N = n/10 to n fakes, and a
+    regression line is extrapolated to 1/N = 0. The bias due to few real images remains.
 
     Args:
+        real: of the reals.
         fakes: [n, d], features, n >= 20; for n / 10 <= d the smaller subsets deviate from the line.
+        sizes: number of subsets, each of another size, 3 or more.
         seed: of the subsets; global random state is unaffected.
 
     Returns:
         The intercept and its standard error in the regression. Since subsets overlap, it is the error of the
         extrapolation alone, without that of sampling the n fakes.
+
+    Raises:
+        ValueError: too few fakes or sizes, another d than the reals, or features that are not finite.
     """
     fakes = double(fakes)
     n = len(fakes)

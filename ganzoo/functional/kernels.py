@@ -11,10 +11,14 @@ BLOCK = 128  # rows of the kernel matrix in memory at once
 
 
 def mmd2(x: Tensor, y: Tensor) -> float:
-    """Unbiased squared maximum mean discrepancy with the kernel (x.y / d + 1)^3; may be negative.
+    """Unbiased squared maximum mean discrepancy with the kernel (x.y / d + 1)^3 (Bińkowski et al. 2018,
+    arXiv:1801.01401, section 4); may be negative.
 
     Args:
         x, y: [m, d] and [n, d]; m, n >= 2.
+
+    Raises:
+        ValueError: too few rows, different d, or values that are not finite.
     """
     x, y = double(x), double(y)
     m, n = len(x), len(y)
@@ -27,11 +31,19 @@ def mmd2(x: Tensor, y: Tensor) -> float:
 
 
 def kid(real: Tensor, fake: Tensor, subsets: int = 100, size: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """Mean and population standard deviation of `mmd2` over random subsets, drawn without replacement.
+    """KID: `mmd2` of random subsets of reals and fakes, each drawn without replacement.
 
     Args:
         real, fake: [n, d] and [m, d]; at least `size` rows each.
+        subsets: number of pairs of subsets, 1 or more.
+        size: rows of a subset, 2 or more.
         seed: of the subsets; global random state is unaffected.
+
+    Returns:
+        Mean and population standard deviation over the subsets.
+
+    Raises:
+        ValueError: too few rows or subsets, different d, or values that are not finite.
     """
     real, fake = double(real), double(fake)
     if min(len(real), len(fake)) < size:

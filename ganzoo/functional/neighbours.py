@@ -23,6 +23,13 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, flo
 
     Args:
         real, fake: [n, d] and [m, d]; more than k rows each.
+        k: number of neighbours, 1 or more.
+
+    Returns:
+        Precision and recall.
+
+    Raises:
+        ValueError: too few rows, different d, or values that are not finite.
     """
     real, fake = _centred(real, fake)
     real_radii, fake_radii = _radii(real, k), _radii(fake, k)
@@ -42,6 +49,13 @@ def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> tuple[float, flo
 
     Args:
         real, fake: [n, d] and [m, d]; n > k, m >= 1.
+        k: number of neighbours, 1 or more.
+
+    Returns:
+        Density and coverage.
+
+    Raises:
+        ValueError: too few rows, different d, or values that are not finite.
     """
     real, fake = _centred(real, fake)
     count, covered = 0, 0
@@ -61,6 +75,9 @@ def authenticity(train: Tensor, fake: Tensor) -> float:
 
     Args:
         train, fake: [n, d] and [m, d]; n >= 2, m >= 1.
+
+    Raises:
+        ValueError: too few rows, different d, or values that are not finite.
     """
     train, fake = _centred(train, fake)
     radii = _radii(train, 1)
@@ -74,14 +91,17 @@ def authenticity(train: Tensor, fake: Tensor) -> float:
 def copying(train: Tensor, held_out: Tensor, fake: Tensor) -> tuple[float, float]:
     """Data-copying test (Meehan et al. 2020, arXiv:2004.05675), global, without cells.
 
-    Returns:
-        The probability that a fake is closer to the training set than a held-out real is, ties counting half. 0.5
-        is ideal, 1 means copies, 0 that fakes are far from the data. And the z score of the Mann-Whitney U (normal
-        approximation, corrected for ties), positive for copying, the opposite of the paper's sign.
-
     Args:
         train, held_out, fake: [n, d], [l, d] and [m, d], at least one row each. The held-out reals are from the
             distribution of the training set and disjoint from it.
+
+    Returns:
+        The probability that a fake is closer to the training set than a held-out real is; a tie counts half. 0.5:
+        ideal; 1: copies; 0: fakes far from the data. And the z score of the Mann-Whitney U test (normal approximation,
+        corrected for ties): positive for copies; the paper's sign is the opposite.
+
+    Raises:
+        ValueError: too few rows, different d, or values that are not finite.
     """
     train, held_out, fake = _centred(train, held_out, fake)
     nearest = [torch.cat([distances.min(1).values for _, distances in _blocks(x, train)]) for x in (held_out, fake)]

@@ -17,7 +17,7 @@ def gradient_penalty(f: Callable[[Tensor], Tensor], x: Tensor, fake: Tensor, u: 
     Args:
         f: images [N, C, H, W] -> scores [N]; scores of different images are independent.
         x: real images.
-        fake: as many generated images.
+        fake: as many generated images, [N, C, H, W].
         u: [N] uniform in [0, 1).
     """
     with torch.autocast(x.device.type, enabled=False):
@@ -63,8 +63,8 @@ def scores_and_squared_gradients(f: Callable[[Tensor], Tensor], x: Tensor) -> tu
 
 
 def path_lengths(images: Callable[[Tensor], Tensor], w: Tensor, y: Tensor) -> Tensor:
-    """|J' y| of each image [N], J the Jacobian of the images with respect to w, for random directions y, by the root
-    of its mean square over the layers (Karras et al. 2020, StyleGAN2, arXiv:1912.04958, eq. 4).
+    """Path lengths [N]: the root of the mean over layers l of |J_l^T y|^2, where J_l is the Jacobian of the image with
+    respect to w_l, and y a random direction (Karras et al. 2020, StyleGAN2, arXiv:1912.04958, eq. 4).
 
     Computed in float32, even under autocast, and differentiable again. y is divided by the square root of the number
     of pixels, so that the lengths of large images are comparable.
@@ -98,9 +98,9 @@ def between(x: Tensor, fake: Tensor, u: Tensor) -> Tensor:
 
 
 def lecam(real: Tensor, fake: Tensor, real_mean: Tensor, fake_mean: Tensor) -> Tensor:
-    """E max(0, D(x) - a_F)^2 + E max(0, a_R - D(G(z)))^2, the form of the code of Tseng et al. 2021 (arXiv:2104.03310).
+    """E max(0, D(x) - a_F)^2 + E max(0, a_R - D(G(z)))^2, as in the code of Tseng et al. 2021 (arXiv:2104.03310).
 
-    The paper's eq. 6 has no maximum: it also attracts scores from the far sides.
+    The paper's eq. 6 has no maximum, so it also penalises scores of reals below a_F, and of fakes above a_R.
 
     Args:
         real: scores of reals [N].

@@ -87,9 +87,9 @@ def optimistic(game: Game, point: Tensor, lr: float = 0.1) -> Points:
 
 
 def consensus(game: Game, point: Tensor, lr: float = 0.1, gamma: float = 1.0) -> Points:
-    """x' = x + lr (v - gamma grad |v|^2 / 2) (Mescheder et al. 2017, arXiv:1705.10461).
+    """x' = x + lr (v - gamma J^T v), with the Jacobian J of v (Mescheder et al. 2017, arXiv:1705.10461).
 
-    grad |v|^2 / 2 = J'v, with the Jacobian J of v. It attracts to all stationary points, including unstable ones.
+    J^T v is the gradient of |v|^2 / 2. The rule is attracted to all stationary points, including unstable ones.
     """
     while True:
         v = game.v(point)

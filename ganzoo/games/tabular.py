@@ -23,7 +23,7 @@ def best_discriminator(p: Tensor, q: Tensor) -> Tensor:
 
 
 def value(p: Tensor, q: Tensor, d: Tensor | None = None) -> Tensor:
-    """V(D, G) = E_p log D + E_q log(1 - D), a scalar (eq. 1).
+    """V(D, G) = E_p log D + E_q log(1 - D), a scalar (Goodfellow et al. 2014, arXiv:1406.2661, eq. 1).
 
     With the best discriminator, which is the default, it is -log 4 + 2 JSD(p, q) (theorem 1), convex in q.
     """
@@ -59,7 +59,7 @@ class TabularGAN(Game):
 
 
 def ebgan_value(p: Tensor, q: Tensor, energy: Tensor, margin: float) -> Tensor:
-    """V = E_p D + E_q max(0, m - D), minimised by EBGAN's discriminator (eq. 3).
+    """V = E_p D + E_q max(0, m - D), minimised by D in EBGAN (Zhao et al. 2016, arXiv:1609.03126, eq. 3).
 
     Optimal energies are 0 where p >= q and m elsewhere (lemma 1; any in [0, m] where p = q). They give
     V = m sum min(p, q) = m (1 - TV(p, q)), with the total variation TV.
@@ -70,9 +70,9 @@ def ebgan_value(p: Tensor, q: Tensor, energy: Tensor, margin: float) -> Tensor:
 def ebgan_play(p: Tensor, q: Tensor, energy: Tensor, margin: float, lr: float = 1.0) -> Iterator[tuple[Tensor, Tensor]]:
     """EBGAN with two tables: yields (q, energy) after each step, infinitely. G minimises E_q D, D `ebgan_value`.
 
-    Section 2.2: at a Nash equilibrium q = p and V = m (theorem 1), and D is constant almost everywhere (theorem 2),
-    which may be *any* constant in [0, m]. Unless an energy is clamped at 0 or m, D's gradient p - q sums to 0, so the
-    mean energy keeps its initial value, and the constant equals this value.
+    Zhao et al. 2016 (arXiv:1609.03126), section 2.2: at a Nash equilibrium q = p and V = m (theorem 1), and D is
+    constant almost everywhere (theorem 2), which may be *any* constant in [0, m]. Unless an energy is clamped at 0 or
+    m, D's gradient p - q sums to 0, so the mean energy keeps its initial value, and the constant equals this value.
 
     For energies in [0, m] the game is bilinear, E_p D - E_q D, and gradient steps diverge. Both players therefore use
     extragradient: G mirror steps in the space of densities, D steps projected to [0, m].

@@ -45,7 +45,8 @@ class FusedAdam(torch.optim.Adam):
 
 
 class EpsInRootAdam(Optimizer):
-    """Adam that divides by sqrt(v + eps) instead of sqrt(v) + eps, as in the code of Salimans et al. (2016).
+    """Adam that divides by sqrt(v + eps) instead of sqrt(v) + eps, as the code of Salimans et al. 2016
+    (arXiv:1606.03498).
 
     With eps = 1e-8, steps shrink for gradients below 1e-4: for a constant gradient of 1e-5 the step is 0.0995 lr;
     torch's Adam takes 0.999 lr.

@@ -21,11 +21,14 @@ from ganzoo.optim.adam import FusedAdam
 
 
 class CorrectedAdam(FusedAdam):
-    """Adam with a correction after each step. Not fused, since steps skipped by the fp16 scaler must stay uncorrected.
+    """Base class of Adam with a correction after each step.
+
+    It is not fused: the fp16 gradient scaler calls `step` of a fused optimizer even for a step that it skips, and the
+    correction would then be applied.
 
     Args:
         params: as in torch.
-        **adam: as in `FusedAdam`.
+        **adam: arguments of `FusedAdam`, except `fused`: `lr`, `beta1`, `beta2`, `eps`, `weight_decay`.
     """
 
     def __init__(self, params: Any, **adam: Any) -> None:
@@ -50,6 +53,10 @@ class OptimisticAdam(CorrectedAdam):
     """Twice Adam's step minus the previous one (Daskalakis et al. 2018, arXiv:1711.00141, algorithm 1).
 
     The first step is twice Adam's, as in the algorithm.
+
+    Args:
+        params: as in torch.
+        **adam: as in `CorrectedAdam`.
     """
 
     def correct(self, p: Tensor, before: Tensor, state: dict[str, Any]) -> None:
@@ -65,6 +72,10 @@ class ExtraAdam(CorrectedAdam):
     the extrapolated ones. An update therefore takes two batches, the weights after an odd number of steps are
     extrapolated, and `max_steps` and `n_critic` count each step, that is, half an update. Both steps update the
     moments.
+
+    Args:
+        params: as in torch.
+        **adam: as in `CorrectedAdam`.
     """
 
     @property
@@ -103,7 +114,7 @@ class Lookahead(Optimizer):
     Args:
         params: as in torch.
         optimizer: makes the inner optimizer, whose moments are kept at interpolations.
-        k: inner steps between two interpolations; an even number with ExtraAdam.
+        k: inner steps between two interpolations, 1 or more; an even number with ExtraAdam.
         alpha: weight of the inner optimizer's result, in (0, 1]; with 1 the interpolation has no effect.
     """
 

@@ -60,11 +60,17 @@ class Penalty(Option):
 
     A subclass implements `discriminator_terms` or `generator_terms`, or both, and begins its `__init__` with
     `super().__init__()`. Its buffers are part of checkpoints.
+
+    Attributes:
+        interval: batches per update of D on the penalty; above 1, in a separate optimizer step. 1 for terms of G.
+        scores: whether it needs D's scores; then it is refused for several discriminators.
+        fakes: whether it needs fakes as images, not only their scores.
+        name: of its terms in the log.
     """
 
-    interval: int = 1  # batches per update of D by the penalty; above 1 in an optimizer step of its own
-    scores: bool = True  # whether it needs D's scores
-    fakes: bool = False  # whether it needs fakes as images, not only their scores
+    interval: int = 1
+    scores: bool = True
+    fakes: bool = False
 
     @property
     def name(self) -> str:

@@ -17,15 +17,15 @@ from ganzoo.penalties.base import Penalty, View, like
 class BCR(Penalty):
     """Penalises differences between D's scores of an image and of its mirrored, shifted copy: balanced consistency.
 
-    D minimises real E (D(x) - D(T x))^2 + fake E (D(G(z)) - D(T G(z)))^2 (Zhao et al. 2020, arXiv:2002.04724,
+    D minimises `real` * E (D(x) - D(T x))^2 + `fake` * E (D(G(z)) - D(T G(z)))^2 (Zhao et al. 2020, arXiv:2002.04724,
     algorithm 1); with `fake` 0 this is the penalty of Zhang et al. 2020 (arXiv:1910.12027). T mirrors an image with
-    probability 1/2, and shifts it by up to `shift` of its sides, with reflected borders. It must not change what an
-    image is: set `flip` to false for digits and text.
+    probability 1/2, and shifts it by up to `shift` of its sides, with reflected borders. T must not change the content
+    of an image: set `flip` to false for digits and text. Not for translators, whose D also sees the source.
 
     Args:
         real: weight of reals.
         fake: weight of fakes.
-        shift: largest shift, as a share of the sides, rounded down to pixels.
+        shift: largest shift, as a share of the sides, 0 to 0.5, rounded down to pixels.
         flip: whether T mirrors.
     """
 
@@ -72,9 +72,9 @@ class BCR(Penalty):
 class ZCR(Penalty):
     """For neighbouring latents, penalises differences between D's scores, and rewards those between G's images.
 
-    D minimises discriminator E (D(G(z)) - D(G(z + noise n)))^2 and G -generator E (G(z) - G(z + noise n))^2, a mean
-    over images and pixels, with n ~ N(0, 1) (Zhao et al. 2020, arXiv:2002.04724, algorithm 2). Together with `BCR` it
-    is the paper's ICR. The defaults are StudioGAN's for BigGAN on CIFAR-10.
+    D minimises `discriminator` * E (D(G(z)) - D(G(z + `noise` * n)))^2, with n ~ N(0, 1). G minimises -`generator` *
+    E (G(z) - G(z + `noise` * n))^2, a mean over images and pixels (Zhao et al. 2020, arXiv:2002.04724, algorithm 2).
+    Together with `BCR` it is the paper's ICR. The defaults are StudioGAN's for BigGAN on CIFAR-10. Not for translators.
 
     Args:
         discriminator: weight of D's term.

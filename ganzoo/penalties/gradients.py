@@ -31,12 +31,17 @@ class R1(_OfGradients):
     does so in every k-th batch only, times k, in an optimizer step of its own; D's Adam then has the learning rate r lr
     and the decays beta^r, with r = k / (k + 1) (Karras et al. 2020, StyleGAN2, arXiv:1912.04958, appendix B).
 
+    Training refuses it (MisconfigurationException) if D has batch norm, minibatch discrimination or minibatch standard
+    deviation, since an image's score then depends on other images; and with `difference`, if D has dropout, noise or
+    spectral norm.
+
     Args:
         weight: gamma.
-        interval: k.
-        difference: eps: E ((D(x + eps n) - D(x)) / eps)^2 with n ~ N(0, 1) instead of the squared gradient, which is
-            its expectation. It needs no second derivatives, but varies: a draw has a relative deviation of sqrt 2.
-            A paper's term lambda (D(x + eps n) - D(x))^2 has lambda = `weight` / (2 eps^2). None: the gradient itself.
+        interval: k, batches per update on the penalty; 1: part of every update of D.
+        difference: eps, 1e-4 to 1: E ((D(x + eps n) - D(x)) / eps)^2 with n ~ N(0, 1) replaces the squared gradient,
+            to which it is equal up to O(eps^2). It needs no second derivatives, but a single n has a relative standard
+            deviation of sqrt 2. A paper's term lambda (D(x + eps n) - D(x))^2 has lambda = `weight` / (2 eps^2). None:
+            the gradient itself.
     """
 
     def __init__(self, weight: NonNegative = 10.0, interval: Count = 1, difference: Step | None = None) -> None:
@@ -88,12 +93,12 @@ class R2(R1):
 
 
 class GradientPenalty(_OfGradients):
-    """Penalises gradient norms of D other than a given value, or only larger ones, between reals and fakes.
+    """Penalises the norm of D's gradient at points between reals and fakes, if it differs from `norm`.
 
-    D minimises weight E (|grad D(x_u)| - norm)^2 with x_u = u x + (1 - u) G(z) and u uniform in [0, 1): zero-centred
-    with `norm` 0 (Thanh-Tung et al. 2019, arXiv:1902.03984). If `one_sided`, only longer gradients are penalised, by
-    E max(0, |grad D(x_u)| - norm)^2 (Petzka et al. 2018, arXiv:1709.08894). `WGANGP` has the two-sided penalty of norm
-    1 in its equation.
+    D minimises `weight` * E (|grad D(x_u)| - `norm`)^2 with x_u = u x + (1 - u) G(z) and u uniform in [0, 1);
+    zero-centred with `norm` 0 (Thanh-Tung et al. 2019, arXiv:1902.03984). With `one_sided`, only norms above `norm` are
+    penalised: `weight` * E max(0, |grad D(x_u)| - `norm`)^2 (Petzka et al. 2018, arXiv:1709.08894). `WGANGP` has the
+    two-sided penalty of norm 1 in its equation.
 
     Args:
         weight: lambda.

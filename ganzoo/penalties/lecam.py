@@ -14,10 +14,10 @@ from ganzoo.penalties.base import Penalty, View
 
 
 class LeCam(Penalty):
-    """Penalises scores of reals above the moving average of fakes, and of fakes below that of reals; for few images.
+    """Keeps scores of reals near or below the average score of fakes, and conversely; for few images.
 
-    D minimises weight (E max(0, D(x) - a_F)^2 + E max(0, a_R - D(G(z)))^2), where a_R and a_F are moving averages of
-    its mean scores of reals and fakes (Tseng et al. 2021, arXiv:2104.03310, in the one-sided form of the authors'
+    D minimises `weight` * (E max(0, D(x) - a_F)^2 + E max(0, a_R - D(G(z)))^2), where a_R and a_F are moving averages
+    of its mean scores of reals and fakes (Tseng et al. 2021, arXiv:2104.03310, in the one-sided form of the authors'
     code). The averages include the current batch, and are unbiased from the start, like Adam's; the authors' BigGAN
     has decay .9, and starts after 1000 steps instead. With `microbatches`, each part sees its own mean and those of
     earlier batches.

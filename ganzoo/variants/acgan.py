@@ -33,11 +33,14 @@ class ACGAN(GANModule):
     Args:
         image_size: pixels: 8, 16, 32, 64, ...; or [height, width], such as [64, 96].
         channels: of the image.
-        num_classes: number of labels.
+        num_classes: number of classes.
         z_dim: size of the latent, uniform in (-1, 1); the label is appended as a one-hot vector.
         width: feature maps of the convolutions at half the image's size, doubled with each halving.
         optimizer: the paper's Adam.
         **game: see `GANModule`.
+
+    Raises:
+        ValueError: the networks do not support the image size.
     """
 
     prior = "uniform"

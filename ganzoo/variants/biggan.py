@@ -34,8 +34,9 @@ class BigGAN(GANModule):
     Args:
         image_size: pixels: 4, 5, 6 or 7 times a power of two from 2 to 128, such as 28, 32 or 64; or [height, width].
         channels: of the image.
-        num_classes: number of labels.
-        z_dim: size of the latent, standard normal; a multiple of the number of doublings of the image plus 1.
+        num_classes: number of classes.
+        z_dim: size of the latent, standard normal; a multiple of k + 1 if 4 to 7 pixels are doubled k times: of 4 at
+            32x32, of 6 at 128x128. Any size if `deep`.
         width: base number of feature maps, the paper's ch. Below 64x64, all layers of G have 4 ch, and of D 2 ch
             (`deep`: 4 ch). From 64x64 up, G has 16 ch at its smallest size to ch (below 128x128: 2 ch) at its
             largest, and D has ch to 16 ch.
@@ -46,6 +47,10 @@ class BigGAN(GANModule):
         optimizer: G's Adam.
         discriminator_optimizer: D's Adam.
         **game: see `GANModule`.
+
+    Raises:
+        ValueError: the networks do not support the image size, they cannot split z_dim, or `attention` is below D's
+            smallest feature maps.
     """
 
     def __init__(

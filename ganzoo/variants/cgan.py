@@ -27,8 +27,8 @@ class CGAN(GANModule):
     Args:
         image_size: pixels, or [height, width].
         channels: of the image.
-        num_classes: number of labels.
-        z_dim: size of the latent, uniform in (0, 1).
+        num_classes: number of classes.
+        z_dim: size of the latent, uniform in [0, 1).
         z_hidden: units of G's layer on z.
         y_hidden: units of G's layer on the label.
         hidden: units of G's joint layer.

@@ -37,7 +37,7 @@ class CycleGAN(GANModule):
         channels: of the image.
         source_channels: of the source.
         width: feature maps of all networks' first layers.
-        blocks: residual blocks of G and F; None: the paper's 9, or 6 below 256 pixels.
+        blocks: residual blocks of G and F, 0 to 1000; None: the paper's 9, or 6 below 256 pixels.
         receptive_field: of the discriminators' logits, in pixels: 1, 7, 16, 34, 70, 142, 286; None: the paper's 70, or
             the largest that does not exceed the image.
         cycle: weight of L_cyc.
@@ -54,7 +54,7 @@ class CycleGAN(GANModule):
 
     Raises:
         ValueError: `cycle` and `gan` are both 0, the identity term would compare different numbers of channels, two
-            schedules are given, or the networks do not support the image size.
+            schedules are given, `share_fakes` is set, or the networks do not support the image size.
     """
 
     generator: nn.ModuleDict

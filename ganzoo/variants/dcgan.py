@@ -30,6 +30,9 @@ class DCGAN(GANModule):
         width: feature maps of the convolutions at half the image's size, doubled with each halving.
         optimizer: Adam as in section 4, "details of adversarial training".
         **game: see `GANModule`.
+
+    Raises:
+        ValueError: the networks do not support the image size.
     """
 
     prior = "uniform"

@@ -44,7 +44,7 @@ class EBGAN(GANModule):
         architecture: "mlp", the paper's for MNIST (section 4.1), or "dcgan", with the paper's feature maps for LSUN and
             CelebA; DCGAN's G has 5x5 kernels, the paper's 4x4.
         layers_g: linear layers of G, the grid's nLayerG; "mlp" only.
-        layers_d: linear layers of Enc and Dec together, of which Dec has one: nLayerD; "mlp" only.
+        layers_d: linear layers of Enc and Dec together, 2 or more, of which Dec has one: nLayerD; "mlp" only.
         hidden: units of G's hidden layers, sizeG; for "dcgan" feature maps at half the image's size.
         d_hidden: units of Enc's layers, sizeD; for "dcgan" feature maps at half the image's size.
         dropout: drop probability of Enc's units; "mlp" only.
@@ -53,6 +53,9 @@ class EBGAN(GANModule):
         pull_away_weight: weight of the pull-away term f_PT (0.1 in EBGAN-PT); pairs are within a process's microbatch.
         optimizer: Adam as in the paper's grid.
         **game: see `GANModule`.
+
+    Raises:
+        ValueError: `layers_d` is below 2, or "dcgan" does not support the image size.
     """
 
     margin: Tensor  # current value; a buffer, so that it is saved in checkpoints

@@ -44,11 +44,11 @@ class ImprovedGAN(GANModule):
     Args:
         image_size: pixels, or [height, width].
         channels: of the image.
-        num_classes: number of labels; None, for data without labels, is the same as 1.
+        num_classes: number of classes; None, for data without labels, is the same as 1.
         architecture: "mlp", the paper's for MNIST, or "conv", for CIFAR-10.
         z_dim: size of the latent, uniform in [0, 1).
         hidden: units of G's hidden layers; for "conv" feature maps of the last one (128 in the paper).
-        d_hidden: units of D's first layer; for "conv" feature maps (96 in the paper).
+        d_hidden: units of D's first layer, 4 or more; for "conv" feature maps (96 in the paper).
         objective: of G: "feature-matching", for the best classifier; or "non-saturating", -E log D(G(z)), together with
             minibatch discrimination for the best samples (the authors' code has E log(1 - D(G(z))), and three G steps
             per D step: `n_generator` 3).
@@ -57,10 +57,13 @@ class ImprovedGAN(GANModule):
         kernels: number B of kernels of minibatch discrimination (section 3.2); 0 for none.
         historical_weight: weight of historical averaging of both players (section 3.3); 0 for none.
         real_target: D's target for real images; 0.9 is one-sided label smoothing (section 3.4), 1 none.
-        reference: size of the reference batch of G's virtual batch norm (section 3.5); 0 for plain batch norm.
+        reference: size of the reference batch of G's virtual batch norm (section 3.5), 2 or more; 0: batch norm.
         averaging: weight of D's current weights in each update of the classifier, a moving average of D.
         optimizer: the authors' Adam, with their learning rate for MNIST; 3e-4 for CIFAR-10.
         **game: see `GANModule`.
+
+    Raises:
+        ValueError: `reference` is 1, or "conv" does not support the image size: multiples of 8, 16 or more.
     """
 
     def __init__(

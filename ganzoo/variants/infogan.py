@@ -50,6 +50,9 @@ class InfoGAN(GANModule):
         optimizer: G's Adam.
         discriminator_optimizer: Adam of D and Q.
         **game: see `GANModule`.
+
+    Raises:
+        ValueError: `categories` is empty or has a number below 1, or the networks do not support the image size.
     """
 
     discriminator: RecognitionDiscriminator

@@ -39,7 +39,7 @@ class LadderEBGAN(GANModule):
     Args:
         image_size: pixels, or [height, width].
         channels: of the image.
-        num_classes: number of labels; the generator is unconditional.
+        num_classes: number of classes; the generator is unconditional.
         z_dim: size of the latent, uniform in (-1, 1).
         layers_g: linear layers of G.
         hidden: units of G's hidden layers.
@@ -52,6 +52,10 @@ class LadderEBGAN(GANModule):
         optimizer: EBGAN's Adam, for G.
         discriminator_optimizer: the ladder's Adam.
         **game: see `GANModule`.
+
+    Raises:
+        ValueError: `denoising` has no weight, more than 7, or a negative one.
+        MisconfigurationException: at the start of training: the data has no labelled images; use `SemiSupervised`.
     """
 
     discriminator: Ladder

@@ -35,6 +35,9 @@ class LSGAN(GANModule):
         c: G's target for fakes.
         optimizer: Adam with the paper's learning rate for scenes; 2e-4 for Chinese characters.
         **game: see `GANModule`.
+
+    Raises:
+        ValueError: a equals b, or the networks do not support the image size.
     """
 
     prior = "uniform"

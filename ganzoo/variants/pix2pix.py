@@ -46,6 +46,7 @@ class Pix2Pix(GANModule):
 
     Raises:
         ValueError: both weights are 0, or the networks do not support the image size.
+        MisconfigurationException: at the start of training: the data is unpaired.
     """
 
     generator: UNet

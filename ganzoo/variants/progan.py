@@ -39,7 +39,8 @@ class ProGAN(GANModule):
         channels: of the image.
         z_dim: size of the latent, standard normal, which G scales to a sphere.
         maps, width: a layer whose images have s pixels on the shorter side has maps / s feature maps, at most `width`.
-        group: images that D compares, see `MinibatchStdDev`; None: all of a batch, as in the paper; 1: none.
+        group: images of a batch whose standard deviation is an input of D's last layers (section 3); None: all, as in
+            the paper; 1: none.
         stable: images of each stage, without the fade.
         fade: images in which a stage is faded in.
         penalty: weight of the gradient penalty, lambda.
@@ -49,6 +50,9 @@ class ProGAN(GANModule):
             averaging.
         optimizer: Adam.
         **game: see `GANModule`.
+
+    Raises:
+        ValueError: the networks do not support the image size, or `maps` is below its shorter side.
     """
 
     boundary = None  # a critic's scores have no sign

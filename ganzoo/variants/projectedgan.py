@@ -21,8 +21,8 @@ class ProjectedGAN(GANModule):
     """min_D E max(0, 1 - D_l(P_l(x))) + E max(0, 1 + D_l(P_l(G(z))));  min_G -E D_l(P_l(G(z))),  means over l  (eq. 3).
 
     D sees an image through a frozen network that was trained to classify others: P_l mixes its feature maps by random
-    projections, across channels and scales, and has no trained weights either. Each of the four D_l returns a map of
-    logits; the means are over all logits of all maps.
+    projections, across channels and scales, and has no trained weights either. Each D_l returns a map of logits; there
+    are four (with "vgg16" five), and the means are over all logits of all maps.
 
     D sees augmented images by default; smaller ones are enlarged for the feature network. It is torchvision's
     EfficientNet-B0, whose maps have the channels of the paper's Lite0. As in the paper, its inputs are normalised as
@@ -35,7 +35,7 @@ class ProjectedGAN(GANModule):
     Args:
         image_size: pixels: 4, 5, 6 or 7 times a power of two from 2 to 256, such as 28, 32 or 64; or [height, width].
         channels: of the image, 1 or 3.
-        num_classes: number of labels; None: unconditional.
+        num_classes: number of classes; None: unconditional.
         conditional: whether to use labels, if there are any.
         z_dim: size of the latent, standard normal.
         width: unit of G's feature maps, those at 128 pixels.

@@ -27,9 +27,9 @@ from ganzoo.penalties.gradients import Step
 
 
 class R3GAN(GANModule):
-    """min_D E f(D(G(z)) - D(x)) + gamma / 2 (E |grad D(x)|^2 + E |grad D(G(z))|^2);  min_G E f(D(x) - D(G(z)))
+    """min_D E f(D(G(z)) - D(x)) + gamma / 2 (E |grad D(x)|^2 + E |grad D(G(z))|^2);  min_G E f(D(x) - D(G(z))).
 
-    with f(t) = log(1 + e^t) (section 2): D compares each fake with a real, of the same class if there are labels. The
+    Here f(t) = log(1 + e^t) (section 2). D compares each fake with a real, of the same class if there are labels. The
     penalties, R1 and R2, are part of every update of D. The networks have no norms, no z or noise in deeper
     layers, no minibatch statistics and no equalised learning rates (section 3).
 
@@ -42,7 +42,7 @@ class R3GAN(GANModule):
     Args:
         image_size: pixels: 4, 5, 6 or 7 times a power of two from 2 to 128, such as 28, 32 or 64; or [height, width].
         channels: of the image.
-        num_classes: number of labels, for an embedding in G and a projection in D; None: unconditional.
+        num_classes: number of classes, for an embedding in G and a projection in D; None: unconditional.
         conditional: whether to use labels, if there are any.
         z_dim: size of the latent, standard normal.
         embedding: size of G's embedding of a label; None: z_dim.
@@ -54,15 +54,20 @@ class R3GAN(GANModule):
         gamma: weight of the penalties.
         relativistic: False: the non-saturating loss of Goodfellow et al. (2014), for comparison.
         r2: False: R1 alone, for comparison.
-        difference: eps, for example 0.01: R1 and R2 are estimated by ((D(x + eps n) - D(x)) / eps)^2 with n ~ N(0, 1),
-            which needs no second derivatives, but has more variance. None: exact gradients.
-        burn_in: images; None: learning rate, gamma, beta2 and half-life are constant.
+        difference: eps, 1e-4 to 1, for example 0.01: R1 and R2 are estimated by ((D(x + eps n) - D(x)) / eps)^2 with
+            n ~ N(0, 1), which needs no second derivatives, but has more variance. None: exact gradients.
+        burn_in: images of the burn-in; None: learning rate, gamma, beta2 and half-life are constant.
         lr_share: learning rate after the burn-in, as a share of the first one.
         gamma_share: gamma after the burn-in, as a share of `gamma`.
         final_beta2: Adam's beta2 after the burn-in.
         ema_half_life: of the averaged generator, in images; rises from 0 to this during the burn-in.
         optimizer: Adam, as at the start of the burn-in.
         **game: see `GANModule`.
+
+    Raises:
+        ValueError: the networks do not support the image size, `width` does not divide into groups or halves, or
+            `share_fakes` is set.
+        MisconfigurationException: in training: a process has an odd number of images in a batch.
     """
 
     gamma: Tensor  # current value

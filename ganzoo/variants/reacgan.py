@@ -40,8 +40,9 @@ class ReACGAN(GANModule):
     Args:
         image_size: pixels: 4, 5, 6 or 7 times a power of two from 2 to 128, such as 28, 32 or 64; or [height, width].
         channels: of the image.
-        num_classes: number of labels.
-        z_dim: size of the latent, standard normal; a multiple of the number of doublings of the image plus 1.
+        num_classes: number of classes.
+        z_dim: size of the latent, standard normal; a multiple of k + 1 if 4 to 7 pixels are doubled k times: of 4 at
+            32x32, of 6 at 128x128.
         width: unit of the feature maps: at 32x32, G has 4 `width` of them, and D 2.
         d_width: as `width`, for D; None: the same.
         embedding: size of G's embedding of the label.
@@ -50,9 +51,13 @@ class ReACGAN(GANModule):
         class_weight: lambda.
         margin: m_p, for the similarity to the proxy; that for images of other classes, m_n, is 1 - m_p.
         temperature: t of D2D-CE.
-        n_critic: batches, each with one update of D, per update of G.
+        n_critic: discriminator updates per generator update, each on a new batch.
         optimizer: Adam.
         **game: see `GANModule`.
+
+    Raises:
+        ValueError: the networks do not support the image size, they cannot split z_dim, or `attention` is below D's
+            smallest feature maps.
     """
 
     def __init__(

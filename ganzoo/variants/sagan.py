@@ -27,15 +27,18 @@ class SAGAN(GANModule):
     Args:
         image_size: pixels: 4, 5, 6 or 7 times a power of two from 2 to 128, such as 28, 32 or 64; or [height, width].
         channels: of the image.
-        num_classes: number of labels.
+        num_classes: number of classes.
         z_dim: size of the latent, standard normal.
-        width: unit of the feature maps: below 64x64, all layers of G have 4 and of D 2 times as many; from 64x64 up,
-            G's have 1 (below 128x128: 2) to 16 times as many, and D's 1 to 16.
+        width: unit of the feature maps. Below 64x64, each layer of G has 4 `width`, and of D 2 `width`. From 64x64 up,
+            G has 16 `width` at its smallest size to 1 `width` (below 128x128: 2) at its largest, and D 1 to 16 `width`.
         attention: largest side of the feature maps with attention, in both players: 32 is the paper's feat_32, the best
             in its table 1. It is at most half the image's side.
         optimizer: G's Adam.
         discriminator_optimizer: D's Adam.
         **game: see `GANModule`.
+
+    Raises:
+        ValueError: the networks do not support the image size, or `attention` is below D's smallest feature maps.
     """
 
     def __init__(

@@ -30,13 +30,16 @@ class SNGAN(GANModule):
         image_size: pixels: 4, 5, 6 or 7 times a power of two from 2 to 128, such as 28, 32 or 64; or [height, width].
         channels: of the image.
         z_dim: size of the latent, standard normal.
-        width: "resnet": unit of the feature maps: below 64x64, all layers of G have 4 and of D 2 times as many; from
-            64x64 up, G's have 1 (below 128x128: 2) to 16 times as many, and D's 1 to 16. "dcgan": feature maps at full
-            resolution.
+        width: "resnet": unit of the feature maps. Below 64x64, each layer of G has 4 `width`, and of D 2 `width`. From
+            64x64 up, G has 16 `width` at its smallest size to 1 `width` (below 128x128: 2) at its largest, and D 1 to
+            16 `width`. "dcgan": feature maps at full resolution.
         architecture: "resnet", residual blocks (table 4), or "dcgan" (table 3).
         n_critic: discriminator updates per generator update, each on a new batch.
         optimizer: the paper's Adam for residual networks. Its rate falls linearly to 0 in configs/sngan/cifar10.yaml.
         **game: see `GANModule`.
+
+    Raises:
+        ValueError: the networks do not support the image size.
     """
 
     def __init__(

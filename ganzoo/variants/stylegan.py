@@ -29,10 +29,10 @@ class StyleGAN(GANModule):
 
     Args:
         z_dim: size of the latent and of w.
-        num_classes: number of labels; None: unconditional.
+        num_classes: number of classes; None: unconditional.
         gamma: weight of R1; 0: none.
         r1_interval: batches per update on R1.
-        optimizer: Adam, before the correction.
+        optimizer: Adam; its rate and betas are corrected for the separate updates on penalties.
         **game: see `GANModule`.
     """
 
@@ -81,7 +81,11 @@ class StyleGAN(GANModule):
 
     @torch.no_grad()
     def move_w_mean(self, batch: Batch) -> Tensor:
-        """By w [N, d] of new latents of all processes, with the labels of this batch; returns those of this process."""
+        """Updates the mean of w by the w of new latents of all processes, with this batch's labels.
+
+        Returns:
+            w [N, d] of this process.
+        """
         w = self.generator.mapping(more_normal(self, batch, self.z_dim), self.labels(batch))
         self.generator.w_mean.lerp_(gather(w).mean(0), 1 - W_DECAY)
         return w
@@ -91,5 +95,8 @@ class StyleGAN(GANModule):
         return network(z, self.labels(batch), psi)
 
     def truncate(self, z: Latent, truncation: float) -> Latent:
-        """z and psi [N], by which `synthesize` moves w to w_mean + psi (w - w_mean)."""
+        """z and psi = `truncation` [N], with which `synthesize` replaces w by w_mean + psi (w - w_mean).
+
+        1: no truncation.
+        """
         return z, z.new_full((len(z),), truncation)

@@ -42,22 +42,26 @@ class StyleGAN2(StyleGAN):
     Args:
         image_size: pixels: 4, 5, 6 or 7 times a power of two from 2 up, such as 28, 32 or 64; or [height, width].
         channels: of the image.
-        num_classes: number of labels, for G's mapping and a projection in D; None: unconditional.
+        num_classes: number of classes, for G's mapping and a projection in D; None: unconditional.
         conditional: whether to use labels, if there are any.
         z_dim: size of the latent, standard normal, and of w.
         maps: a layer whose images have s pixels on the shorter side has `maps` / s feature maps, but at most `width`.
         width: largest number of feature maps.
         mapping_layers: layers of the mapping from z to w.
         mixing: share of fakes with style mixing; the layer where w changes is random for each.
-        group: images whose standard deviation D sees, see `MinibatchStdDev`; 1: none.
+        group: images of a batch whose standard deviation is an input of D's last layers (Karras et al. 2018,
+            arXiv:1710.10196, section 3); 1: none.
         residual: D has residual blocks.
         gamma: weight of R1; 0: none.
         r1_interval: batches per update on R1.
         path_weight: weight of the path lengths' penalty; 0: none.
-        path_interval: batches per update on it, times `n_critic`.
+        path_interval: updates of G per update on the path lengths: every `path_interval` * `n_critic` batches.
         ema_half_life: in images, of the averaged generator; None: no averaging.
         optimizer: Adam, before the correction for the lazy penalties.
         **game: see `GANModule`.
+
+    Raises:
+        ValueError: the networks do not support the image size, or `maps` is below its shorter side.
     """
 
     generator: StyleGAN2Generator
@@ -102,7 +106,7 @@ class StyleGAN2(StyleGAN):
         self.move_w_mean(batch)
 
     def path_loss(self, batch: Batch) -> Terms:
-        """Each microbatch moves the mean first; no gradient flows through it."""
+        """The penalty on path lengths. Each microbatch first updates the running mean a, without a gradient."""
         batch = tree_map(lambda t: t[::2], batch)
         images = partial(self.generator.synthesis, noise=batch["noise"])
         lengths = path_lengths(images, self.styles(batch), batch["directions"])
@@ -129,8 +133,8 @@ class StyleGAN2(StyleGAN):
         Args:
             coarse: `z` [N, z_dim], and `label` [N] if there are labels, of the layers below `first`.
             fine: the same of the other layers.
-            first: a layer of G, from 0 (all of them are `fine`) to 2 log2(image_size) - 2 for squares (none); None: the
-                middle one.
+            first: first layer with the styles of `fine`, from 0 (all layers) to L (none). L is 2 k + 2 if 4 to 7 pixels
+                are doubled k times, such as 18 at 1024x1024. None: L // 2.
         """
         with self.sampler() as network:
             both = self.inputs(coarse), self.inputs(fine)
@@ -161,18 +165,19 @@ def paper256(**arguments: Any) -> StyleGAN2:
 
 
 def paper512(**arguments: Any) -> StyleGAN2:
-    """Likewise, pictures of 512x512; batches of 64."""
+    """StyleGAN2-ADA (Karras et al. 2020, arXiv:2006.06676) for pictures of 512x512; batches of 64."""
     return _ada(arguments, image_size=512, group=8, optimizer=_adam(2.5e-3), gamma=0.5, ema_half_life=20_000.0)
 
 
 def paper1024(**arguments: Any) -> StyleGAN2:
-    """Likewise, pictures of 1024x1024; batches of 32."""
+    """StyleGAN2-ADA (Karras et al. 2020, arXiv:2006.06676) for pictures of 1024x1024; batches of 32."""
     return _ada(arguments, gamma=2.0)
 
 
 def cifar(**arguments: Any) -> StyleGAN2:
-    """Likewise, CIFAR-10: 100 million images in batches of 64, without flips; labels with `num_classes` 10. The authors
-    correct G's Adam for the updates on path lengths, although there are none."""
+    """StyleGAN2-ADA (Karras et al. 2020, arXiv:2006.06676) for CIFAR-10: 100 million images in batches of 64, without
+    flips; labels with `num_classes` 10. The authors correct G's Adam for the updates on path lengths, although there
+    are none."""
     plain = {"mixing": 0.0, "residual": False, "path_weight": 0.0, "mapping_layers": 2, "group": 32}
     averaging = {"ema_half_life": 500_000.0, "ema_ramp_up": 0.05}
     adams = {"optimizer": _adam(2e-3, 0.99**0.8), "discriminator_optimizer": _adam(2.5e-3)}
@@ -180,7 +185,13 @@ def cifar(**arguments: Any) -> StyleGAN2:
 
 
 def auto(image_size: Size, batch_size: int, **arguments: Any) -> StyleGAN2:
-    """Likewise, other data: numbers by the shorter side of the images, and the number of images in a batch."""
+    """StyleGAN2-ADA (Karras et al. 2020, arXiv:2006.06676) for other data.
+
+    Args:
+        image_size: pixels, or [height, width]; the shorter side determines feature maps, gamma and learning rate.
+        batch_size: images per batch, which determines gamma and the half-life of the averaged generator.
+        **arguments: of `StyleGAN2`, instead of these.
+    """
     side, averaging = min(sides(image_size)), {"ema_half_life": batch_size * 10_000 / 32, "ema_ramp_up": 0.05}
     sized = {"maps": 16384 if side < 512 else 32768, "gamma": 0.0002 * side**2 / batch_size}
     lr = 2.5e-3 if side < 1024 else 2e-3

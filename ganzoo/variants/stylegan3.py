@@ -45,7 +45,7 @@ class StyleGAN3(StyleGAN):
     Args:
         image_size: pixels: 16, 32, 64, ...
         channels: of the image.
-        num_classes: number of labels, for G's mapping and a projection in D; None: unconditional.
+        num_classes: number of classes, for G's mapping and a projection in D; None: unconditional.
         conditional: whether to use labels, if there are any.
         rotation: configuration R; False: T.
         z_dim: size of the latent, standard normal, and of w.
@@ -54,7 +54,8 @@ class StyleGAN3(StyleGAN):
         width: maximum number of feature maps of a layer, in G twice as many with `rotation`.
         mapping_layers: layers of the mapping from z to w.
         layers: G's, besides the last, which makes the image; 3 or more.
-        group: images that D compares, see `MinibatchStdDev`; 1: none.
+        group: images of a batch whose standard deviation is an input of D's last layers (Karras et al. 2018,
+            arXiv:1710.10196, section 3); 1: none.
         gamma: weight of R1; 0: none.
         r1_interval: batches per update on R1.
         blur: with `rotation`, the blur's initial sigma, in pixels; 0: none. The filter is 2^-(t / sigma)^2.
@@ -65,6 +66,9 @@ class StyleGAN3(StyleGAN):
         optimizer: G's Adam.
         discriminator_optimizer: D's, before the correction for R1.
         **game: see `GANModule`.
+
+    Raises:
+        ValueError: image_size is not 16, 32, 64, ..., `layers` is below 3, or `maps` is too small.
     """
 
     generator: StyleGAN3Generator
@@ -126,8 +130,13 @@ class StyleGAN3(StyleGAN):
 
     @torch.no_grad()
     def moved(self, z: Tensor, given: Batch, transforms: Tensor) -> Tensor:
-        """As `generate`, but not clamped, and with the input's points mapped by `transforms` [N, 3, 3]: for scores of
-        equivariance. See `ganzoo.functional.equivariance.translation` and `rotation`.
+        """Images [N, C, H, W], as of `generate`, but not clamped, and with the input's points transformed.
+
+        Args:
+            z: latents [N, z_dim].
+            given: `label` int64 [N], if the model takes labels; else {}.
+            transforms: [3, 3] or [N, 3, 3], of points in units of the image's side: see `translation` and `rotation` in
+                `ganzoo.functional.equivariance`.
         """
         batch = self.inputs({"z": z, **given})
         with self.sampler() as network:

@@ -38,6 +38,9 @@ class WGAN(GANModule):
             algorithm 1.
         optimizer: RMSProp as in algorithm 1.
         **game: see `GANModule`.
+
+    Raises:
+        ValueError: the networks do not support the image size.
     """
 
     boundary = None  # a critic's scores have no sign

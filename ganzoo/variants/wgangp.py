@@ -44,14 +44,15 @@ class WGANGP(GANModule):
         resize: G of "dcgan" doubles sizes by repeating pixels before 3x3 convolutions, instead of fractionally-strided
             ones, which leave speckles (Odena et al. 2016, https://doi.org/10.23915/distill.00003).
         penalty: weight of the gradient penalty, the paper's lambda.
-        num_classes: number of labels, used if `conditional`.
+        num_classes: number of classes, used if `conditional`.
         conditional: the supervised form, not for "mlp".
         n_critic: critic updates per generator update, each on a new batch.
         optimizer: Adam as in algorithm 1.
         **game: see `GANModule`.
 
     Raises:
-        ValueError: `conditional` without labels, or with the MLP; `resize` with other networks than "dcgan".
+        ValueError: `conditional` without labels, or with the MLP; `resize` with other networks than "dcgan"; or the
+            networks do not support the image size.
     """
 
     boundary = None  # a critic's scores have no sign

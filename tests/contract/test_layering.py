@@ -164,10 +164,14 @@ def test_core_names_no_variant():
 
 
 def test_the_four_files_from_config_to_optimizer_step_are_short():
-    """The config, the variant, the module and the player, 700 lines in all."""
+    """The config, the variant, the module and the player, without docstrings."""
     parts = ["../configs/dcgan/digits.yaml", "variants/dcgan.py", "core/module.py", "core/player.py"]
     lines = {part: len((ROOT / part).read_text().splitlines()) for part in parts}
-    assert sum(lines.values()) <= 700 and lines["core/module.py"] <= 425, lines
+    for part in parts[1:]:
+        for node in ast.walk(ast.parse((ROOT / part).read_text())):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+                lines[part] -= node.body[0].end_lineno - node.body[0].lineno + 1
+    assert sum(lines.values()) <= 500 and lines["core/module.py"] <= 340, lines
 
 
 def test_importing_ganzoo_does_not_import_torch_lightning_or_yaml():
