@@ -43,7 +43,7 @@ MODELS = {
     "gan/emoji": Model(settings=USUAL),
     "cgan/emoji": Model(settings=USUAL),
     "lapgan/emoji": Model(settings=USUAL),
-    "dcgan/emoji": Model(whole=True),
+    "dcgan/emoji": Model(5, whole=True),  # longer, it gets worse
     "improvedgan/emoji": Model(
         settings=each(
             "objective kernels optimizer.lr",
