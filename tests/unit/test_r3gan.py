@@ -455,3 +455,12 @@ def test_the_averaged_generator_starts_as_a_copy():
     gan, _ = run(1)
     for p, average in zip(gan.generator.parameters(), gan.ema.parameters(), strict=True):
         torch.testing.assert_close(average, p, rtol=0.01, atol=1e-5)
+
+
+def test_held_out_images_are_scored_with_the_gamma_of_their_time():
+    """Also by `validate` and `test`, in which no schedule runs."""
+    gan = lively(gamma=2.0, gamma_share=0.25, burn_in=100).eval()
+    batch, found = batch_of(gan), []
+    for gan.images_seen in (0, 50, 300):
+        found.append(gan.discriminator_loss(batch)["r1"].item())
+    assert [r1 / found[0] for r1 in found] == pytest.approx([1, (1 + 0.25) / 2, 0.25])
