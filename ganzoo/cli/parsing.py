@@ -70,6 +70,7 @@ class Parser(LightningArgumentParser):
     """LightningCLI's parser; jsonargparse creates another instance for each class in a config."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs = {"prog": "python -m ganzoo fit", **kwargs}  # of a class's help
         super().__init__(*args, allow_abbrev=False, **kwargs)  # `--trainer.max_step` is a typo
 
     def format_help(self, *args: Any, **kwargs: Any) -> str:

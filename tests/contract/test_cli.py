@@ -833,7 +833,7 @@ def test_every_verb_has_help_with_a_short_usage(verb, capsys):
 def test_help_of_a_class_lists_its_options(option, words, capsys):
     assert main(["fit", *option.split()]) == 0
     out = capsys.readouterr().out
-    assert all(word in out for word in words)
+    assert all(word in out for word in words) and out.startswith("usage: python -m ganzoo fit ")
 
 
 def test_usage_list_info_and_checks_print_their_contents(capsys):
