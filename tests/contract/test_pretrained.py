@@ -25,8 +25,8 @@ NAMES = ganzoo.list_pretrained()
 WITHDRAWN = {
     f"{name}/emoji"
     for name in (
-        *("gan", "cgan", "lapgan", "dcgan", "improvedgan", "infogan", "ebgan", "ladderebgan", "mlpgan", "acgan"),
-        *("lsgan", "pix2pix", "wgan", "cyclegan", "wgangp", "sngan", "projectiongan", "sagan", "biggan", "contragan"),
+        *("gan", "cgan", "lapgan", "improvedgan", "infogan", "ebgan", "ladderebgan", "mlpgan", "acgan"),
+        *("lsgan", "pix2pix", "wgan", "cyclegan", "sngan", "projectiongan", "sagan", "biggan", "contragan"),
         *("reacgan", "progan"),
     )
 }
