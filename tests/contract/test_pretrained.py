@@ -27,7 +27,7 @@ WITHDRAWN = {
     for name in (
         *("gan", "cgan", "lapgan", "improvedgan", "infogan", "ebgan", "ladderebgan", "mlpgan", "acgan"),
         *("lsgan", "pix2pix", "wgan", "cyclegan", "sngan", "projectiongan", "sagan", "biggan", "contragan"),
-        *("reacgan", "progan"),
+        "reacgan",
     )
 }
 WITHDRAWN |= {"stylegan2/emoji64", "stylegan3/emoji64"}
