@@ -157,7 +157,7 @@ NAMED: dict[str, list[Mutant]] = {  # mutants that once survived
         Mutant("ganzoo/networks/projected.py", "align_corners=True", "align_corners=False"),
         Mutant("ganzoo/networks/projected.py", "PROJECTED**-0.5", "PROJECTED**-1"),
         Mutant("ganzoo/networks/projected.py", "max(1, round(log2(side / 8)))", "round(log2(side / 8))"),
-        Mutant("ganzoo/networks/projected.py", "z = z * (z", "z = 1.5 * z * (z"),
+        Mutant("ganzoo/networks/projected.py", "self.first(self.normalise(z))", "self.first(1.5 * self.normalise(z))"),
         Mutant("ganzoo/networks/projected.py", "nn.LeakyReLU(0.2)]", "nn.ReLU()]"),
     ],
     "ProGAN": [
