@@ -211,10 +211,6 @@ class GANCLI(LightningCLI):
             rank_zero_only(print)(printable(f"pictures: {seen}"), file=sys.stderr)
         try:
             losses = method(self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path, weights_only=True)
-            if losses == []:
-                raise UserError("the data has no validation images; set data.val_fraction, or use test")
-        except UserError:
-            raise
         except SystemExit as error:
             if error.code == RESUMABLE:
                 raise
@@ -226,6 +222,9 @@ class GANCLI(LightningCLI):
             if (line := str(error) if bad else mid_run(error)) is None:
                 raise
             raise UserError(line + self._how_to_resume(bad)) from error
+        else:
+            if losses == []:  # of `validate` and `test`
+                raise UserError(f"the data has no images for {self.verb}; set data.val_fraction, or use other data")
         finally:
             if self.run:
                 self.run.discard()

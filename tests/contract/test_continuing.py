@@ -89,10 +89,11 @@ def test_a_run_is_a_config(run):
     assert find_config(str(run)) == run / "config.yaml"
 
 
-def test_validation_without_images_is_an_error(run, monkeypatch, capsys):
-    monkeypatch.setattr(Digits, "val_dataloader", lambda self: [])
-    assert main(["validate", "--config", str(run), "--ckpt_path", str(run)]) == 2
-    assert "the data has no validation images; set data.val_fraction" in capsys.readouterr().err
+@pytest.mark.parametrize(("verb", "loader"), [("validate", "val_dataloader"), ("test", "test_dataloader")])
+def test_losses_without_images_are_an_error(run, monkeypatch, capsys, verb, loader):
+    monkeypatch.setattr(Digits, loader, lambda self: [])
+    assert main([verb, "--config", str(run), "--ckpt_path", str(run)]) == 2
+    assert f"the data has no images for {verb}; set data.val_fraction" in capsys.readouterr().err
 
 
 def test_scores_are_printed_if_their_record_cannot_be_written(run, monkeypatch, capsys):
