@@ -221,6 +221,24 @@ def check_resume(make: Make) -> None:
                 assert equal, f"the optimizer's state differs after resuming at step {step}"
 
 
+def check_validation(make: Make) -> None:
+    """`validate` on a checkpoint finds what validation at this step of the training has found."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder, "3.ckpt"))
+        model = make()
+        trainer = fit(model, steps=3, limit_val_batches=1)
+        found = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+
+        trainer.save_checkpoint(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            again = Trainer(accelerator="cpu", limit_val_batches=1, logger=False, enable_progress_bar=False)
+            (alone,) = again.validate(make(), NoiseImages(model), ckpt_path=path, verbose=False)
+    assert {"val/D/loss", "val/G/loss"} <= found.keys(), f"validation in training shows {[*found]}, not both losses"
+    alone = {name: alone[name] for name in found}  # in training, loggers alone get the other values
+    assert alone == found, f"validate finds {alone}, but validation in training {found}"
+
+
 def check_bfloat16(make: Make) -> None:
     """Training works under bf16-mixed, with terms in float32 and gradients in about the direction of those in
     float32."""
@@ -256,6 +274,7 @@ CHECKS = (
     check_counting,
     check_files,
     check_resume,
+    check_validation,
     check_bfloat16,
 )
 BATCH = 8

@@ -71,13 +71,18 @@ class Strength(nn.Module):
             self.signs += torch.stack([(logits - self.boundary).sign().sum(), *counts])
             self.has_heard = True
 
+    def schedule(self, images_seen: int) -> None:
+        """Set a scheduled p for the next batch."""
+        if self.last is not None:
+            self.p.fill_(cosine(self.first, self.last, images_seen, self.ramp))
+
     def adapt(self, model: Any) -> None:
         """Before each batch: set p for it."""
-        if self.last is not None:
-            self.p.fill_(cosine(self.first, self.last, model.images_seen, self.ramp))
-        elif self.target is None:
+        self.schedule(model.images_seen)
+        if self.last is None and self.target is None:
             return
-        elif (step := model.trainer.global_step) and step % INTERVAL == 0 and (self.has_heard or self.has_adapted):
+        step = model.trainer.global_step
+        if self.target is not None and step and step % INTERVAL == 0 and (self.has_heard or self.has_adapted):
             self._follow(model)
         self.has_adapted = True
         model.observe("augment/p", self.p.clone())
@@ -207,6 +212,11 @@ class Augment(Option):
         if self.strength and not self.held:
             self.strength.hear(x, output)
         return output
+
+    def schedule(self, images_seen: int) -> None:
+        """Set what is a function of the images seen, such as a scheduled p."""
+        if self.strength:
+            self.strength.schedule(images_seen)
 
     def adapt(self, model: Any) -> None:
         """Before each batch: set the strength for it."""

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from ganzoo.core.module import GANModule
 
 
+def start(model: GANModule) -> None:
+    """Apply the schedules of the images seen, which `validate` and `test` have not applied yet."""
+    model.schedule(model.images_seen)
+    model.augment.schedule(model.images_seen)
+
+
 def evaluate(model: GANModule, batch: Batch, batch_idx: int) -> None:
     """Evaluate both equations on a batch of held-out images, all networks in eval mode; each process draws its own
     latents."""

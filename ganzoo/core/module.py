@@ -321,7 +321,10 @@ class GANModule(LightningModule, ABC):
         return {**batch, "fakes": tree_map(Tensor.detach, fakes)}, {**batch, "fakes": fakes}
 
     def schedule(self, images_seen: int) -> None:
-        """Sets learning rates, momenta or weights for the next batch, as functions of the images seen before it."""
+        """Sets learning rates, momenta or weights for the next batch, as functions of the images seen before it.
+
+        Also called before held-out images are evaluated; `trainer.optimizers` is then empty, unless in training.
+        """
 
     def observe(self, name: str, value: Tensor) -> None:
         """Logs the mean of a scalar over the batches until the next log, or, as `val/<name>` or `test/<name>`, over all
@@ -454,6 +457,7 @@ class GANModule(LightningModule, ABC):
         if self.clip_norm is not None:
             clip_gradients(optimizer, self.clip_norm, self.scaler)
 
+    on_validation_start = on_test_start = held_out.start
     validation_step = test_step = held_out.evaluate
     on_train_epoch_end = refresh
 

@@ -137,8 +137,7 @@ class R3GAN(GANModule):
         pairs, single = {"relativistic": relativistic(real, fake)}, {"real": -log_real(real), "fake": -log_fake(fake)}
         terms = pairs if self.relativistic else single
         penalties = {"r1": r1} if r2 is None else {"r1": r1, "r2": r2}
-        gamma = self.gamma if self.training else self.gamma_after(self.images_seen)  # `validate` has no schedule
-        return terms | {name: gamma / 2 * squares.mean() for name, squares in penalties.items()}
+        return terms | {name: self.gamma / 2 * squares.mean() for name, squares in penalties.items()}
 
     def generator_loss(self, batch: Batch) -> Terms:
         y = self.labels(batch)
@@ -165,19 +164,15 @@ class R3GAN(GANModule):
             drawn["perturbation"] = self.normal(generator, n, 2, *self.shape)
         return drawn
 
-    def gamma_after(self, images_seen: int) -> float:
-        """gamma when this number of images has been seen."""
-        return self.gammas[0] if self.burn_in is None else cosine(*self.gammas, images_seen, self.burn_in)
-
     def schedule(self, images_seen: int) -> None:
         """The burn-in; a given `lr_scheduler` keeps its learning rates."""
         if self.burn_in is None:
             return
         at = partial(cosine, images_seen=images_seen, images=self.burn_in)
-        self.gamma.fill_(self.gamma_after(images_seen))
+        self.gamma.fill_(at(*self.gammas))
         if self.final_half_life is not None:
             self.ema_half_life = max(1.0, at(0.0, self.final_half_life))
-        for player, optimizer in zip(PLAYERS, self.trainer.optimizers, strict=True):
+        for player, optimizer in zip(PLAYERS, self.trainer.optimizers, strict=False):  # none in `validate`
             first = optimizer.defaults
             last = self.final_beta2 ** (1 / penalised.steps(self, player))  # as `for_more_steps` corrects the first
             for group in optimizer.param_groups:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.nn.functional import softplus
 
@@ -458,9 +458,13 @@ def test_the_averaged_generator_starts_as_a_copy():
 
 
 def test_held_out_images_are_scored_with_the_gamma_of_their_time():
-    """Also by `validate` and `test`, in which no schedule runs."""
-    gan = lively(gamma=2.0, gamma_share=0.25, burn_in=100).eval()
-    batch, found = batch_of(gan), []
-    for gan.images_seen in (0, 50, 300):
-        found.append(gan.discriminator_loss(batch)["r1"].item())
-    assert [r1 / found[0] for r1 in found] == pytest.approx([1, (1 + 0.25) / 2, 0.25])
+    """Also by `validate` and `test`, in which nothing is trained."""
+    gan = r3gan(gamma=2.0, gamma_share=0.25, burn_in=100, augment=ADA(p=0.1, p_end=0.5, ramp=100))
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(accelerator="cpu", limit_val_batches=1, limit_test_batches=1, **quiet)
+    for gan.images_seen, gamma, p in ((0, 2, 0.1), (50, 1.25, 0.3), (300, 0.5, 0.5)):
+        for evaluate in (trainer.validate, trainer.test):
+            gan.gamma.fill_(9)
+            gan.augment.strength.p.fill_(0.9)
+            evaluate(gan, NoiseImages(gan), verbose=False)
+            assert (gan.gamma.item(), gan.augment.strength.p.item()) == pytest.approx((gamma, p))
