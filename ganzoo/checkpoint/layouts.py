@@ -200,8 +200,11 @@ def stylegan3(networks: Networks, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def more_stylegan3(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The authors' 0.5 for R1 at 128 pixels, by the number of pixels."""
-    return {"gamma": 0.5 * (arguments["image_size"] / 128) ** 2}
+    """The authors' 0.5 for R1 at 128 pixels, by the number of pixels; as when they resume, an average that does not
+    forget its weights early, and, for R, no blur.
+    """
+    blur = {"blur": 0.0} if arguments["rotation"] else {}
+    return {"gamma": 0.5 * (arguments["image_size"] / 128) ** 2, "ema_ramp_up": None, **blur}
 
 
 def stylegan3_key(key: str, arguments: Mapping[str, Any]) -> str:

@@ -123,15 +123,15 @@ def test_the_printed_command_has_null_for_none(capsys):
 
 
 FURTHER = {
-    "stylegan2": ("cond", "--model.gamma 0.0016 "),
-    "stylegan3": ("t", "--model.gamma 0.0078125 "),
-    "r3gan": ("cond", "--model.burn_in null --model.optimizer FusedAdam --model.optimizer.lr 5e-05 "),
+    ("stylegan2", "cond"): "--model.gamma 0.0016 ",
+    ("stylegan3", "t"): "--model.gamma 0.0078125 --model.ema_ramp_up null ",
+    ("stylegan3", "r"): "--model.gamma 0.0078125 --model.ema_ramp_up null --model.blur 0.0 ",
+    ("r3gan", "cond"): "--model.burn_in null --model.optimizer FusedAdam --model.optimizer.lr 5e-05 ",
 }
 
 
-@pytest.mark.parametrize("name", FURTHER)
-def test_the_printed_command_trains_further(name, capsys):
-    tag, options = FURTHER[name]
+@pytest.mark.parametrize(("name", "tag"), FURTHER)
+def test_the_printed_command_trains_further(name, tag, capsys):
     write(Path("theirs.pkl"), content(name, tag))
     for i in range(5):
         Path(f"PICTURES/{i}").mkdir(parents=True)
@@ -139,7 +139,7 @@ def test_the_printed_command_trains_further(name, capsys):
             Image.effect_noise((16, 16), 50 + j).convert("RGB").save(f"PICTURES/{i}/{j}.png")
     assert main(["convert", "theirs.pkl", "ours"]) == 0
     command = capsys.readouterr().out.splitlines()[-1].partition("python -m ganzoo ")[2]
-    assert options in command and "--data.batch_size 32 --trainer.max_steps 10000" in command
+    assert FURTHER[name, tag] in command and "--data.batch_size 32 --trainer.max_steps 10000" in command
     more = "--data.batch_size 4 --trainer.max_steps 1 --samples.video_fps 0 --scores.final_n 0 --model.augment ADA"
     more += " --model.augment.p 0.2" if name == "r3gan" else ""
     more += " --model.optimizer.lr 1e-9 --model.freeze_d 2"
@@ -193,6 +193,9 @@ def test_suggested_settings_are_those_of_the_authors():
     cifar = layouts.more_stylegan2({"residual": False, "image_size": 32})
     assert cifar == {"gamma": 0.01, "path_weight": 0.0, "mixing": 0.0}
     assert layouts.more_stylegan2({"residual": True, "image_size": 256}) == {"gamma": 0.4096}
+    t = {"gamma": 2.0, "ema_ramp_up": None}  # `blur` without `rotation` has no effect
+    assert layouts.more_stylegan3({"rotation": False, "image_size": 256}) == t
+    assert layouts.more_stylegan3({"rotation": True, "image_size": 256}) == {**t, "blur": 0.0}
 
 
 # Refused
