@@ -118,9 +118,13 @@ def _tensors(file: BinaryIO) -> tuple[Networks, dict[str, Any]]:
         dtype = getattr(torch, STORAGES[kind.removeprefix("torch.").removesuffix("Storage")])
         storages.append(torch.frombuffer(bytearray(file.read(length)), dtype=dtype))
 
+    left = 3 * sum(map(len, storages))  # numbers: the three networks may share their storages
+
     def tensor(number: int, offset: int, size: list[int], stride: list[int]) -> Tensor:
+        nonlocal left
         values = storages[number]
-        if prod(size) > len(values):
+        left -= prod(size)
+        if prod(size) > len(values) or left < 0:
             raise ValueError("expanded")
         found = values.as_strided(size, stride, offset)
         return found.float() if found.is_floating_point() else found

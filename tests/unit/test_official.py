@@ -359,10 +359,10 @@ def itself():
     return value
 
 
-def storing(tensor):
-    """A network whose first tensor reduces to something else."""
+def storing(*tensors):
+    """A network with buffers that reduce to something else."""
     made = content("r3gan")
-    made["G"]._buffers["x"] = tensor
+    made["G"]._buffers.update({f"x{i}": tensor for i, tensor in enumerate(tensors)})
     return made
 
 
@@ -378,6 +378,10 @@ LYING = {
         "its tensors do not fit their data",
     ),
     "an expanded tensor": (lambda: storing(tensor(values(), 0, (1 << 40,), (0,))), "its tensors do not fit their data"),
+    "one storage for many tensors": (
+        lambda: storing(*[tensor(shared, 0, (1 << 20,), (1,)) for shared in [values(torch.half, 1 << 20)] * 200]),
+        "its tensors do not fit their data",
+    ),
     "a negative size": (lambda: storing(tensor(values(), 0, (-1,), (1,))), "its tensors do not fit their data"),
     "complex numbers": (
         lambda: storing(tensor(values(torch.complex64), 0, (3,), (1,))),
@@ -392,8 +396,8 @@ LYING = {
 }
 
 
-def values(dtype=torch.float32):
-    return torch.ones(3, dtype=dtype).storage()
+def values(dtype=torch.float32, n=3):
+    return torch.ones(n, dtype=dtype).storage()
 
 
 def tensor(storage, offset, size, stride):
