@@ -84,6 +84,16 @@ def going_back(run: Path, checkpoint: Path) -> str:
     )
 
 
+def forgetting(model: GANModule) -> str:
+    """A notice if a new run loses the averaged generator that it begins with; otherwise an empty string."""
+    if model.ema is None or model.ema_ramp_up is None:
+        return ""
+    return (
+        "model.ema_ramp_up forgets the folder's averaged generator within a few batches; add --model.ema_ramp_up null "
+        "to keep it"
+    )
+
+
 def check_limits(path: str, checkpoint: Mapping[str, Any], trainer: Any, new_run: bool) -> None:
     """Refuses a training that would already be over. A finished run may be asked again to continue, as it is by
     unattended trainings."""

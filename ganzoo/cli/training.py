@@ -195,6 +195,8 @@ class GANCLI(LightningCLI):
                 networks = resuming.networks(self.checkpoint["state_dict"])
                 self.model.load_state_dict({**self.model.state_dict(), **networks})
                 self.model.origin = self.checkpoint["ganzoo"]["origin"]
+                if self.verb == "fit":
+                    self.notice = resuming.forgetting(self.model)
                 self.config.ckpt_path = None
             self.checkpoint = None
         if self.verb == "fit" and self.trainer.is_global_zero:

@@ -13,6 +13,7 @@ from lightning.pytorch import Trainer
 
 import ganzoo.cli.bench as bench
 import ganzoo.cli.checks as checks
+from ganzoo import DCGAN
 from ganzoo.checkpoint.pretrained import load, save_pretrained
 from ganzoo.cli import main
 from ganzoo.cli.errors import at_start
@@ -72,6 +73,18 @@ def test_an_export_among_a_run_s_checkpoints_starts_a_new_run(run):
     save_pretrained(load(run), export)
     assert resumed(run, export) == 0
     assert logged(run) == [1, 2, 3, 4] and logged(Path("runs/002-dcgan-digits")) == [1, 2, 3, 4, 5]
+
+
+def test_a_new_run_that_forgets_the_folder_s_average_says_so(run, capsys):
+    gan = load(run)
+    for half_life, ramp_up, said in ((1e4, "0.05", True), (1e4, "null", False), (None, "0.05", False)):
+        averaged = DCGAN(**{**gan.hparams, "ema_half_life": half_life})
+        averaged.configure_model()
+        save_pretrained(averaged, f"{half_life}")
+        more = "--model.ema_half_life", json.dumps(half_life), "--model.ema_ramp_up", ramp_up
+        assert main([*FIT.split(), *more, "--ckpt_path", f"{half_life}"]) == 0
+        notice = "model.ema_ramp_up forgets the folder's averaged generator within a few batches; add "
+        assert (notice + "--model.ema_ramp_up null to keep it\n" in capsys.readouterr().err) == said
 
 
 def test_a_run_without_epochs_left_is_no_start(run, capsys):
