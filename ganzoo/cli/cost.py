@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+import warnings
 from typing import Any, NamedTuple
 
 import torch
@@ -60,7 +61,9 @@ def measure(model: Any, data: Any, steps: int, warm_up: int, **trainer: Any) -> 
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     try:
-        it.fit(model, datamodule=data)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "the run ends in")  # ProGAN's, of these steps
+            it.fit(model, datamodule=data)
     except SystemExit as error:
         raise KeyboardInterrupt from error  # Lightning exits on Ctrl-C
     memory = torch.cuda.max_memory_allocated() if on_gpu else _memory_of_the_process()

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from ganzoo.core.limits import Count, NonNegative, Positive, Size
@@ -83,6 +84,21 @@ class ProGAN(GANModule):
         self.stage, self.fading = 0, False  # in training
         self.generator = ProGANGenerator(image_size, channels, z_dim, maps, width)
         self.discriminator = ProGANDiscriminator(image_size, channels, maps, width, group)
+
+    def on_train_start(self) -> None:
+        """Warns if the training ends before the last stage."""
+        super().on_train_start()
+        steps = self.trainer.max_steps - self.trainer.global_step
+        batch = getattr(getattr(self.trainer, "datamodule", None), "batch_size", None)
+        if steps <= 0 or not isinstance(batch, int):
+            return
+        stage, alpha = growth(self.images_seen + (steps - 1) * batch, self.doublings, self.stable, self.fade)
+        if (stage, alpha) != (self.doublings, 1.0):
+            last = f"{'the fade of ' if alpha < 1 else ''}stage {stage + 1} of {self.doublings + 1}"
+            rank_zero_warn(
+                f"the run ends in {last}, before images have their full size: lower model.stable and model.fade, or "
+                "raise trainer.max_steps"
+            )
 
     def schedule(self, images_seen: int) -> None:
         """The stage of the next batch."""

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from lightning.pytorch import Trainer
 
 import ganzoo
 from ganzoo.cli import bench, main
@@ -48,6 +49,14 @@ def test_lazy_terms_are_due_once_before_the_timed_steps(warm_up):
     measure(model, Digits(batch_size=50), steps=2, warm_up=warm_up, accelerator="cpu")
     usual = (False, False)
     assert found == [*[usual] * (warm_up - 1), (True, True), usual, usual]
+
+
+@pytest.mark.filterwarnings("error:the run ends")
+def test_the_measured_steps_are_not_taken_for_a_short_training():
+    model, data = ganzoo.ProGAN(8, 1, maps=32, width=4), Digits(batch_size=50)
+    measure(model, data, steps=1, warm_up=1, accelerator="cpu")
+    with pytest.raises(UserWarning, match="the run ends in stage 1 of 2"):
+        Trainer(accelerator="cpu", max_steps=2, logger=False, enable_checkpointing=False).fit(model, data)
 
 
 def test_a_dry_run_prints_the_cost_and_writes_no_files(capsys):

@@ -329,6 +329,22 @@ def test_runs_of_the_contract_resume_in_a_fade():
     assert alphas == [(0, 1), (0, 1), (1, 0), (1, pytest.approx(1 / 3)), (1, pytest.approx(2 / 3)), (1, 1), (1, 1)]
 
 
+def test_a_training_that_ends_before_the_last_stage_says_so(monkeypatch, tmp_path):
+    said = []
+    monkeypatch.setattr("ganzoo.variants.progan.rank_zero_warn", said.append)
+
+    def text(steps, **more):
+        said.clear()
+        trainer = fit(progan(image_size=16, stable=16.0, fade=24.0), steps=steps, **more)
+        trainer.save_checkpoint(tmp_path / f"{steps}.ckpt")
+        return " ".join(said).partition(", before images have their full size: lower model.stable and model.fade")[0]
+
+    assert text(2) == "the run ends in stage 1 of 3" and text(3) == "the run ends in the fade of stage 2 of 3"
+    assert text(11) == "" == text(-1, max_epochs=1, limit_train_batches=1)
+    assert text(10, ckpt_path=tmp_path / "3.ckpt") == "the run ends in the fade of stage 3 of 3"  # 72 images before
+    assert text(11, ckpt_path=tmp_path / "10.ckpt") == ""
+
+
 @pytest.mark.slow
 def test_compiled_losses_follow_the_growth(monkeypatch):
     """With one graph for each phase: an equation without a limit of graphs would be eager in later ones."""
