@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ganzoo.core import limits
 from ganzoo.core.pixels import UNIT, is_points, never_negative, refusal
 from ganzoo.core.types import Batch
+from ganzoo.layers.minibatch import MinibatchStdDev
 
 if TYPE_CHECKING:
     from ganzoo.core.module import GANModule
@@ -24,14 +26,16 @@ def size(batch: Any) -> int:
 
 
 class Gate:
-    """Checks the keys of every batch of a training; images and labels only in the first batch, since checking them
-    synchronises the device, and later batches of a loader have the same format."""
+    """Checks the keys of every batch of a training; images, labels and groups only in the first batch, since checking
+    them takes time, and later batches of a loader have the same format."""
 
     def __init__(self) -> None:
         self.first = True
 
     def __call__(self, batch: Any, model: GANModule) -> None:
         check_batch(batch, model, self.first)
+        if self.first:
+            warn_of_lone_images(model.discriminator, size(batch) // model.microbatches)
         self.first = False
 
 
@@ -95,6 +99,16 @@ def _check_images(images: Any, name: str, channels: int | None, pixels: Any = No
             )
     if problem is not None:
         raise MisconfigurationException(f"the images of {name} are {problem}")
+
+
+def warn_of_lone_images(discriminator: nn.Module, n: int) -> None:
+    """Warns if D compares none of the n images of a process and microbatch, although it has a layer for it."""
+    for layer in discriminator.modules():
+        if isinstance(layer, MinibatchStdDev) and layer.group != 1 and layer.images(n) == 1:
+            rank_zero_warn(
+                f"D compares no images, since no number from 2 to {layer.group or 4} divides the {n} of a process and "
+                "microbatch; use a multiple of 4"
+            )
 
 
 def _autocast(images: Tensor) -> bool:

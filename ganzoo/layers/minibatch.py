@@ -48,9 +48,13 @@ class MinibatchStdDev(nn.Module):
         super().__init__()
         self.group = group
 
+    def images(self, n: int) -> int:
+        """Images of a group in a batch of n."""
+        return next(size for size in range(min(self.group or n, n), 0, -1) if n % size == 0)
+
     def forward(self, x: Tensor) -> Tensor:
         n, _, height, width = x.shape
-        group = next(size for size in range(min(self.group or n, n), 0, -1) if n % size == 0)
+        group = self.images(n)
         groups = not_half(x).unflatten(0, (group, -1))  # [G, N / G, C, H, W]
         deviation = (groups.var(0, correction=0) + 1e-8).sqrt().mean((1, 2, 3))  # [N / G]
         return torch.cat([x, deviation.repeat(group).to(x.dtype)[:, None, None, None].expand(-1, 1, height, width)], 1)

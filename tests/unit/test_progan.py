@@ -16,7 +16,7 @@ from ganzoo.layers.equalised import EqualisedConv2d, EqualisedLinear
 from ganzoo.layers.minibatch import MinibatchStdDev
 from ganzoo.layers.pixelnorm import PixelNorm
 from ganzoo.networks.progan import ProGANDiscriminator, ProGANGenerator
-from ganzoo.testing import BATCH, fit
+from ganzoo.testing import BATCH, NoiseImages, fit
 from ganzoo.variants.progan import celebahq, cifar10
 from tests.paper import begins, optimizers, prior, spread
 from tests.variants import small
@@ -107,6 +107,21 @@ def test_images_may_be_compared_in_groups_or_not_at_all():
     assert groups(alone) == [] and groups(pairs) == [2]
     torch.testing.assert_close(alone.discriminator(x)[:1], alone.discriminator(x[:1]))
     torch.testing.assert_close(pairs.discriminator(x)[::2], pairs.discriminator(x[::2]))
+
+
+def test_groups_of_one_image_are_warned_of(monkeypatch):
+    """Those of a microbatch: D's layer is then constant."""
+    said = []
+    monkeypatch.setattr("ganzoo.core.batch.rank_zero_warn", said.append)
+    for n, microbatches, group, warned in (
+        *[(7, 1, 4, True), (14, 2, 4, True), (14, 1, 4, False), (7, 1, 8, False)],
+        *[(7, 1, None, False), (2, 2, None, True), (7, 1, 1, False)],
+    ):
+        model = progan(group=group, microbatches=microbatches)
+        fit(model, NoiseImages(model, n), steps=2)
+        text = f"D compares no images, since no number from 2 to 4 divides the {n // microbatches} of a process and "
+        assert said == [text + "microbatch; use a multiple of 4"] * warned
+        said.clear()
 
 
 # Growth
