@@ -40,6 +40,11 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     )
     print(model.origin["licence"])
     print(f"images: python -m ganzoo sample {folder}")
+    if classes:
+        last = given["num_classes"] - 1
+        print(
+            f"PICTURES needs the official labels 0 to {last}: subfolders named by number, or the official dataset.json"
+        )
     print(
         f"train it further: python -m ganzoo fit --model {name}{settings} --data ImageFolder --data.path PICTURES"
         f"{data} --data.batch_size 32 --trainer.max_steps 10000 --ckpt_path {folder}"

@@ -138,7 +138,10 @@ def test_the_printed_command_trains_further(name, tag, capsys):
         for j in range(2):
             Image.effect_noise((16, 16), 50 + j).convert("RGB").save(f"PICTURES/{i}/{j}.png")
     assert main(["convert", "theirs.pkl", "ours"]) == 0
-    command = capsys.readouterr().out.splitlines()[-1].partition("python -m ganzoo ")[2]
+    *lines, last = capsys.readouterr().out.splitlines()
+    labels = "PICTURES needs the official labels 0 to 4: subfolders named by number, or the official dataset.json"
+    assert (lines[-1] == labels) == (tag == "cond")
+    command = last.partition("python -m ganzoo ")[2]
     assert FURTHER[name, tag] in command and "--data.batch_size 32 --trainer.max_steps 10000" in command
     more = "--data.batch_size 4 --trainer.max_steps 1 --samples.video_fps 0 --scores.final_n 0 --model.augment ADA"
     more += " --model.augment.p 0.2" if name == "r3gan" else ""
