@@ -38,6 +38,7 @@ OTHERS = {  # first bytes of files that are not pickles -> what the file is, and
     rb"\s*<": "is a web page, not the file behind it; download it again",
     rb"(?!\x80[\x02-\x05])": "is not a Python 3 pickle; give a .pkl that the official code wrote",
 }
+CHANGED = "of changed code; download it again, or use the code that wrote it"
 
 
 def convert(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> GANModule:
@@ -65,9 +66,9 @@ def convert(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> GAN
         layout = layout_of(networks)
         model = _model(path, layout, networks, index["options"])
     except KeyError as error:
-        raise CheckpointError(f"{path} is incomplete: it has no {error}; download it again") from error
+        raise CheckpointError(f"{path} has no {error}: it is incomplete, or {CHANGED}") from error
     except (IndexError, RuntimeError) as error:
-        raise CheckpointError(f"{path} is damaged: tensors have odd shapes; download it again") from error
+        raise CheckpointError(f"{path} has tensors of odd shapes: it is damaged, or {CHANGED}") from error
     except ValueError as error:
         raise error if isinstance(error, CheckpointError) else CheckpointError(f"{path}: {error}") from error
     if isinstance(images := index["images"], int) and 0 <= images < 2**40:

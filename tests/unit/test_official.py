@@ -253,6 +253,7 @@ def drop(key):
     return "stylegan2", lambda content: content.pop(key)
 
 
+CHANGED = "of changed code; download it again, or use the code that wrote it"
 UNLIKE = {
     "G of other blocks": (
         option(architecture="resnet"),
@@ -271,8 +272,18 @@ UNLIKE = {
         edited(changed("r3gan", "Model.MainLayers.0.Layers.2.Resampler.Kernel", torch.ones(4, 4), "D")),
         "D.MainLayers.0.Layers.2.Resampler.Kernel is another filter",
     ),
-    "a missing tensor": (edited(without("stylegan2", "b8.conv1.bias")), "incomplete: it has no 'D.b8.conv1.bias'"),
-    "a missing tensor that tells": (edited(without("r3gan", "Model.AggregationLayer.Layer.weight", "G")), "incomplete"),
+    "a missing tensor": (
+        edited(without("stylegan2", "b8.conv1.bias")),
+        f"has no 'D.b8.conv1.bias': it is incomplete, or {CHANGED}",
+    ),
+    "a missing tensor that tells": (
+        edited(without("r3gan", "Model.AggregationLayer.Layer.weight", "G")),
+        "has no 'AggregationLayer.Layer.weight': it is incomplete",
+    ),
+    "a tensor that tells, of another shape": (
+        edited(changed("stylegan2", "synthesis.b8.torgb.weight", torch.ones(3))),
+        f"has tensors of odd shapes: it is damaged, or {CHANGED}",
+    ),
     "a wrong shape": (
         edited(changed("stylegan2", "b8.conv1.bias", torch.ones(3), "D")),
         "D.b8.conv1.bias has the shape [3], unlike",
@@ -300,7 +311,7 @@ UNLIKE = {
     ),
     "StyleGAN3 without a mean": (
         edited(without("stylegan3", "synthesis.L2_36_16.magnitude_ema", "G")),
-        "incomplete: it has no 'G.synthesis.L2.magnitude_ema'",
+        "has no 'G.synthesis.L2.magnitude_ema': it is incomplete",
     ),
     "other networks": (
         lambda: dict.fromkeys(inert.NETWORKS, network({"a": torch.ones(1)}, Generator)),
