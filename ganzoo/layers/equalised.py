@@ -11,7 +11,7 @@ from torch.nn.functional import conv2d, leaky_relu, linear
 from ganzoo.layers.base import is_half, not_half
 
 SLOPE, GAIN = 0.2, 2**0.5  # of the activation; the gain keeps its mean square about 1
-LARGEST = 256.0  # activation in half precision, in units of the gain
+LARGEST = 256.0  # activation in half precision, before the layer's own gain
 
 
 class EqualisedLinear(nn.Module):
@@ -83,8 +83,9 @@ class EqualisedConv2d(nn.Module):
 
 def leaky(x: Tensor, gain: float = GAIN) -> Tensor:
     """The activation, a leaky ReLU times a gain, for an x that contains the gain: leaky(g x) = g leaky(x), so the
-    layer before it has it in its weights. In half precision it is at most 256 gains. It overwrites x, so autograd keeps
-    one tensor instead of two.
+    layer before it has it in its weights. In half precision it is at most 256 g / sqrt 2, since the authors' limit does
+    not contain the activation's sqrt 2. It overwrites x, so autograd keeps one tensor instead of two.
     """
     x = leaky_relu(x, SLOPE, inplace=True)
-    return x.clamp(-LARGEST * gain, LARGEST * gain) if is_half(x) else x
+    limit = LARGEST * gain / GAIN
+    return x.clamp(-limit, limit) if is_half(x) else x

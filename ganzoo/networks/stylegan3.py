@@ -246,7 +246,7 @@ class FilteredLayer(nn.Module):
         gain = GAIN * self.square.rsqrt()
         x = modulated_conv2d(x, self.weight, self.style(w), gain=gain, padding=self.weight.shape[2] - 1)
         x = x + (GAIN * self.bias).to(x.dtype)[:, None, None]
-        return self.leaky(x.clamp(-LARGEST * GAIN, LARGEST * GAIN) if is_half(x) else x)
+        return self.leaky(x.clamp(-LARGEST, LARGEST) if is_half(x) else x)
 
 
 class NormalisedToImage(ToImage):

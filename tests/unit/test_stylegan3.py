@@ -469,8 +469,11 @@ def test_half_precision_is_close():
     z = gan.latent(4)
     with torch.autocast("cpu", torch.bfloat16):
         image = gan.generator(z)
+        layer, w = gan.generator.synthesis.layers[0], torch.randn(1, 6)
+        x = layer(torch.full((1, layer.weight.shape[1], 36, 36), 1e6), w)[0, :, 18, 18].float()
     assert image.dtype == torch.float32
     close(image, gan.generator(z), rtol=0.1, atol=0.1)
+    close(x, torch.where(x > 0, 256.0, -0.2 * 256), rtol=0.02, atol=0)
 
 
 @pytest.mark.parametrize(
