@@ -166,9 +166,9 @@ class FourierInput(nn.Module):
     by a learned matrix (section 3.2).
 
     The affine layer gives r = (r_c, r_s, t_x, t_y): points are moved by t / |(r_c, r_s)|, in units of the image's side,
-    and rotated by the angle of (r_c, r_s). The frequencies are constant, most of them below the band's cutoff; those
-    near or beyond the Nyquist frequency fade out. `transform` [3, 3], the identity, moves a trained network's images;
-    as an argument it may also be one for each image [N, 3, 3].
+    and rotated by the angle of (r_c, r_s). The frequencies are constant, and uniform in the disc of the band's cutoff.
+    `transform` [3, 3], the identity, moves a trained network's images; as an argument it may also be one for each image
+    [N, 3, 3]. Waves that it moves beyond the cutoff fade out up to the Nyquist frequency.
 
     Args:
         band: of the output.
@@ -185,6 +185,7 @@ class FourierInput(nn.Module):
         n, self.band = band.maps, band
         freqs = torch.randn(n, 2)
         radius = freqs.norm(dim=1, keepdim=True)
+        # |f| = cutoff exp(-r^2 / 4), whose square is uniform
         self.register_buffer("freqs", band.cutoff * freqs / (radius * radius.square().exp() ** 0.25))
         self.register_buffer("phases", torch.rand(n) - 0.5)
         self.register_buffer("transform", torch.eye(3))
