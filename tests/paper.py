@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -50,8 +51,14 @@ def spread(network: nn.Module, kinds: Any) -> tuple[float, float, float]:
     """Mean and standard deviation of the weights of all layers of some classes, and their largest absolute bias."""
     found = [m for m in network.modules() if isinstance(m, kinds)]
     weights = torch.cat([m.weight.detach().flatten() for m in found])
-    biases = torch.cat([*(m.bias.detach().flatten() for m in found if m.bias is not None), torch.zeros(1)])
-    return weights.mean().item(), weights.std().item(), biases.abs().max().item()
+    biases = [m.bias.detach().flatten() for m in found if getattr(m, "bias", None) is not None]
+    return weights.mean().item(), weights.std().item(), torch.cat([*biases, torch.zeros(1)]).abs().max().item()
+
+
+def all_of(network: nn.Module, pattern: str) -> set[float]:
+    """The values of all parameters whose names end with a pattern."""
+    found = [p for name, p in network.named_parameters() if re.search(f"({pattern})$", name)]
+    return set(torch.cat([p.detach().flatten() for p in found]).tolist())
 
 
 def begins(mean: float, deviation: float) -> Any:

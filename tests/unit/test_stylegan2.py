@@ -24,12 +24,19 @@ from ganzoo.checkpoint.layouts import stylegan2_key
 from ganzoo.functional.penalties import path_lengths, squared_gradients
 from ganzoo.layers.equalised import EqualisedConv2d, EqualisedLinear, leaky
 from ganzoo.layers.minibatch import MinibatchStdDev
-from ganzoo.layers.modulated import modulated_conv2d
-from ganzoo.networks.stylegan2 import HalvingBlock, Mapping, StyleGAN2Discriminator, StyleGAN2Generator, ToImage
+from ganzoo.layers.modulated import ModulatedConv2d, modulated_conv2d
+from ganzoo.networks.stylegan2 import (
+    HalvingBlock,
+    Mapping,
+    StyleGAN2Discriminator,
+    StyleGAN2Generator,
+    Synthesis,
+    ToImage,
+)
 from ganzoo.optim.game import ExtraAdam
 from ganzoo.testing import NoiseImages, fit
 from ganzoo.variants.stylegan2 import auto, cifar, paper256, paper512, paper1024, stylegan2
-from tests.paper import optimizers, prior
+from tests.paper import all_of, begins, optimizers, prior, spread
 from tests.variants import small
 
 DATA = Path(__file__).parents[1] / "data" / "stylegan2.npz"
@@ -59,6 +66,12 @@ def settings(gan):
     return first, len(g.mapping.layers), compare, d[1].skip is not None, gan.mixing, gan.path_weight
 
 
+@cache
+def synthesis():
+    torch.manual_seed(0)
+    return Synthesis(8, 3, d=8, maps=2048, width=256)
+
+
 def rate(gan):
     return gan.make_optimizer["generator"]([nn.Parameter(torch.zeros(1))]).defaults["lr"]
 
@@ -76,6 +89,13 @@ PAPER = {
     "z of 512": (lambda: (made().z_dim, prior(stylegan(z_dim=512).latent(1000))), (512, "standard normal")),
     "half-life": (lambda: (made().ema_half_life, made().ema_ramp_up), (10_000.0, None)),
     # NVIDIA's code: its networks and `cfg_specs`
+    "weights N(0, 1)": (lambda: spread(synthesis(), ModulatedConv2d), begins(0.0, 1.0)),
+    "first maps N(0, 1)": (
+        lambda: [f(synthesis().const).item() for f in (torch.mean, torch.std)],
+        pytest.approx([0.0, 1.0], abs=0.06),
+    ),
+    "biases of styles": (lambda: all_of(synthesis(), "style.bias"), {1.0}),
+    "strengths of noise, other biases": (lambda: all_of(synthesis(), r"strength|\d\.bias"), {0.0}),
     "1024": (lambda: millions(made()), (30.370, 29.013)),
     "512": (lambda: millions(made(paper512)), (30.277, 28.983)),
     "256": (lambda: millions(made(paper256)), (24.767, 24.001)),
@@ -221,6 +241,22 @@ def test_equalised_layers_are_their_definition():
     torch.testing.assert_close(bare(image), conv2d(image, bare.weight / 2**0.5) / 2)
     for layer, given in ((linear, x), (conv, image), (bare, image)):
         twice(layer, given)
+
+
+def test_blocks_without_residuals_are_their_definition():
+    torch.manual_seed(0)
+    block, x = HalvingBlock(2, 3, residual=False).double(), doubles(2, 2, 4, 6)
+    first, blur, second = block.main
+    for conv in (first, second):
+        nn.init.normal_(conv.bias)
+    taps = torch.tensor([1.0, 3, 3, 1]).double() / 8
+
+    def active(x):
+        return 2**0.5 * torch.where(x > 0, x, 0.2 * x)
+
+    h = active(conv2d(x, first.weight / 18**0.5, first.bias, padding=1)).flatten(0, 1)[:, None]
+    h = conv2d(h, torch.outer(taps, taps)[None, None], padding=2).unflatten(0, (2, 2))[:, :, 0]
+    torch.testing.assert_close(block(x), active(conv2d(h, second.weight / 18**0.5, second.bias, stride=2)))
 
 
 def test_minibatch_deviation_is_that_of_strided_groups():

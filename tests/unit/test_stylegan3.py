@@ -29,7 +29,7 @@ from ganzoo.layers.minibatch import MinibatchStdDev
 from ganzoo.networks.stylegan3 import Band, FilteredLayer, FourierInput, StyleGAN3Generator, bands
 from ganzoo.testing import fit
 from ganzoo.variants.stylegan3 import afhqv2, ffhq, ffhq256, other
-from tests.paper import optimizers, prior
+from tests.paper import all_of, begins, optimizers, prior, spread
 from tests.variants import small
 
 DATA = Path(__file__).parents[1] / "data" / "stylegan3.npz"
@@ -45,6 +45,12 @@ def stylegan(**more):
 def made(make=ffhq, **arguments):
     with torch.device("meta"):
         return make(**arguments)
+
+
+@cache
+def synthesis():
+    torch.manual_seed(0)
+    return StyleGAN3Generator(16, 3, 8, maps=256, width=64, layers=3).synthesis
 
 
 def parameters(gan):
@@ -74,6 +80,10 @@ PAPER = {
     "R's blur": (lambda: (made(rotation=True).blur, made().blur), (10.0, 0.0)),
     "R's kernels": (lambda: {layer.weight.shape[2] for layer in made(rotation=True).generator.synthesis.layers}, {1}),
     # NVIDIA's code; D is StyleGAN2's
+    "weights N(0, 1)": (lambda: spread(synthesis(), FilteredLayer), begins(0.0, 1.0)),
+    "weights of the input N(0, 1)": (lambda: spread(synthesis(), FourierInput), begins(0.0, 1.0)),
+    "biases of styles": (lambda: all_of(synthesis(), "style.bias"), {1.0}),
+    "other biases": (lambda: all_of(synthesis(), r"layers\.\d\.bias|image\.bias"), {0.0}),
     "T, 1024": (lambda: parameters(made()), (22.313, 29.013)),
     "R, 1024": (lambda: parameters(made(rotation=True)), (15.093, 29.013)),
     "T, 256": (lambda: parameters(made(ffhq256)), (23.320, 24.001)),
@@ -281,11 +291,12 @@ def test_input_waves_are_turned_and_moved_by_w():
             torch.testing.assert_close(images[n], expected)
 
 
-def test_input_waves_have_random_frequencies_below_the_cutoff():
+def test_frequencies_of_the_input_are_uniform_in_the_disc_of_the_cutoff():
     torch.manual_seed(0)
     layer = FourierInput(Band(2.0, 6.0, 16, 36, 500), 3)
-    radius = layer.freqs.norm(dim=1) / 2
-    assert radius.max() < 1 and radius.median() == pytest.approx(0.5**0.5, abs=0.05)  # exp(-n^2 / 4) of normal n
+    areas = (layer.freqs.norm(dim=1) / 2).square().sort().values  # uniform, as exp(-n^2 / 2) of normal n
+    assert areas[-1] < 1
+    close(areas, (torch.arange(500) + 0.5) / 500, rtol=0, atol=0.06)
     assert layer.phases.min() > -0.5 and layer.phases.max() < 0.5 and layer.phases.std() == pytest.approx(12**-0.5, 0.1)
     w = torch.randn(2, 3)
     assert torch.equal(layer(w)[0], layer(w)[1])  # at first
