@@ -359,34 +359,37 @@ def test_adas_gains_keep_the_power_of_an_image():
         assert gains[i].tolist() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
-def test_each_of_adas_transforms_has_probability_p(p):
-    n = 20_000
-    ada = ADA(p=p, filter=1.0)
-    gates, near = numbers(n).uniform(8), {"abs": 0.012}
-    linear, _ = ADA(p=p, geometry=0).placement(numbers(n), 8, 8, torch.float32)
-    assert (torch.linalg.det(linear) < 0).float().mean() == pytest.approx(p / 2, **near)
-    assert (linear[:, 0, 0].abs() < 0.5).float().mean() == pytest.approx(p / 2, **near)  # a quarter turn or three
-    linear, offset = ADA(p=p, pixel=0).placement(numbers(n), 8, 8, torch.float32)
+@pytest.mark.parametrize(
+    ("p", "multiples"), [*[(p, [1.0] * 6) for p in (0.0, 0.3, 1.0)], (0.9, [0.5, 0.4, 0.3, 0.2, 0.6, 0.7])]
+)
+def test_each_of_adas_transforms_has_probability_p(p, multiples):
+    """Times the multiple of its category."""
+    names = ("pixel", "geometry", "color", "filter", "noise", "cutout")
+    n, near, multiple = 20_000, {"abs": 0.012}, dict(zip(names, multiples, strict=True))
+    pixel, geometry, color, bands, noise, cut = (p * m for m in multiples)
+
+    def ada(*chosen):
+        return ADA(p=p, **{name: multiple[name] if name in chosen else 0.0 for name in names})
+
+    linear, _ = ada("pixel").placement(numbers(n), 8, 8, torch.float32)
+    assert (torch.linalg.det(linear) < 0).float().mean() == pytest.approx(pixel / 2, **near)
+    assert (linear[:, 0, 0].abs() < 0.5).float().mean() == pytest.approx(pixel / 2, **near)  # a quarter turn or three
+    linear, offset = ada("geometry").placement(numbers(n), 8, 8, torch.float32)
     still = torch.isclose(linear, torch.eye(2)).all(1).all(1)
-    assert still.float().mean() == pytest.approx((1 - p) ** 3, **near)  # scale, rotations, aspect
-    assert (offset == 0).all(1).float().mean() == pytest.approx(1 - p, **near)
-    rotations = 1 - (1 - p) ** 0.5
-    assert (gates[:, 4] < rotations).float().mean() == pytest.approx(rotations, **near)
-    matrix, offset = ada.colours(numbers(n), 3, torch.float32)
+    assert still.float().mean() == pytest.approx((1 - geometry) ** 3, **near)  # scale, rotations, aspect
+    assert (offset == 0).all(1).float().mean() == pytest.approx(1 - geometry, **near)
+    matrix, offset = ada("color").colours(numbers(n), 3, torch.float32)
     kept = torch.isclose(matrix, torch.eye(3), atol=1e-6).all(1).all(1).float().mean()
-    assert kept == pytest.approx((1 - p) ** 3 * (1 - p / 2), **near)
-    assert (offset == 0).all(1).float().mean() == pytest.approx(1 - p, **near)
-    assert torch.isclose(ada.gains(numbers(n), torch.float32), torch.ones(4)).all(1).float().mean() == pytest.approx(
-        (1 - p) ** 4, **near
-    )
+    assert kept == pytest.approx((1 - color) ** 3 * (1 - color / 2), **near)
+    assert (offset == 0).all(1).float().mean() == pytest.approx(1 - color, **near)
+    kept = torch.isclose(ada("filter").gains(numbers(n), torch.float32), torch.ones(4)).all(1).float().mean()
+    assert kept == pytest.approx((1 - bands) ** 4, **near)
     x = torch.ones(n, 1, 8, 8)
-    alone = {"pixel": 0, "geometry": 0, "color": 0}
-    cut = ADA(p=p, **alone, cutout=1).transform(x, numbers(n), 1)
-    assert (cut == 0).flatten(1).any(1).float().mean() == pytest.approx(p, **near)
-    noise = ADA(p=p, **alone, noise=1).transform(x, numbers(n), 1) - x
-    assert noise.flatten(1).any(1).float().mean() == pytest.approx(p, **near)
-    assert noise.square().mean().sqrt() == pytest.approx(0.1 * p**0.5, rel=0.03)
+    erased = ada("cutout").transform(x, numbers(n), 1) == 0
+    assert erased.flatten(1).any(1).float().mean() == pytest.approx(cut, **near)
+    added = ada("noise").transform(x, numbers(n), 1) - x
+    assert added.flatten(1).any(1).float().mean() == pytest.approx(noise, **near)
+    assert added.square().mean().sqrt() == pytest.approx(0.1 * noise**0.5, rel=0.03)
 
 
 def test_adas_cutout_is_half_of_each_side_around_a_uniform_centre():
