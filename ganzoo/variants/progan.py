@@ -150,7 +150,7 @@ class ProGAN(GANModule):
 
 
 def celebahq(**arguments: Any) -> ProGAN:
-    """The paper's model for CelebA-HQ at 1024x1024 (table 2)."""
+    """The paper's model for CelebA-HQ at 1024x1024 (table 2); the authors train it with flips."""
     return ProGAN(**arguments)
 
 

@@ -153,7 +153,7 @@ class StyleGAN2(StyleGAN):
 
 
 def stylegan2(**arguments: Any) -> StyleGAN2:
-    """The paper's configuration F for FFHQ at 1024x1024: 25 million images, in batches of 32."""
+    """The paper's configuration F for FFHQ at 1024x1024: 25 million images, in batches of 32, with flips."""
     return StyleGAN2(**arguments)
 
 

@@ -152,19 +152,19 @@ class StyleGAN3(StyleGAN):
 
 
 def ffhq(rotation: bool = False, **arguments: Any) -> StyleGAN3:
-    """The paper's T, or R, for FFHQ and FFHQ-U at 1024x1024: 25 million images, in batches of 32."""
+    """The paper's T, or R, for FFHQ and FFHQ-U at 1024x1024: 25 million images, in batches of 32, with flips."""
     return StyleGAN3(rotation=rotation, **arguments)
 
 
 def ffhq256(rotation: bool = False, **arguments: Any) -> StyleGAN3:
-    """The paper's for FFHQ-U at 256x256: batches of 64."""
+    """The paper's for FFHQ-U at 256x256: batches of 64, with flips."""
     adam = partial(FusedAdam, lr=2.5e-3, beta1=0.0, beta2=0.99)
     authors = {"image_size": 256, "maps": 16384, "gamma": 1.0, "discriminator_optimizer": adam, **_batch(64)}
     return StyleGAN3(rotation=rotation, **{**authors, **arguments})
 
 
 def afhqv2(rotation: bool = False, **arguments: Any) -> StyleGAN3:
-    """The paper's for AFHQv2 at 512x512, with ADA: batches of 32."""
+    """The paper's for AFHQv2 at 512x512, with ADA: batches of 32, with flips."""
     authors = {"image_size": 512, "gamma": 16.4 if rotation else 8.2, "augment": ADA()}
     return StyleGAN3(rotation=rotation, **{**authors, **arguments})
 
