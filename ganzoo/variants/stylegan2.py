@@ -55,7 +55,8 @@ class StyleGAN2(StyleGAN):
         gamma: weight of R1; 0: none.
         r1_interval: batches per update on R1.
         path_weight: weight of the path lengths' penalty; 0: none.
-        path_interval: updates of G per update on the path lengths: every `path_interval` * `n_critic` batches.
+        path_interval: turns of G, each of `n_generator` updates, per update on the path lengths: every
+            `path_interval` * `n_critic` batches.
         ema_half_life: in images, of the averaged generator; None: no averaging.
         optimizer: Adam, before the correction for the lazy penalties.
         **game: see `GANModule`.
