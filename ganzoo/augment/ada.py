@@ -101,24 +101,29 @@ class ADA(Augment):
         return x
 
     def placement(self, numbers: Numbers, height: int, width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """The point of the image that each pixel shows: see `warped`."""
+        """The point of the image that each pixel shows: see `warped`.
+
+        Transforms map the image's points to the result's. `warped` needs the inverse: the product, in the paper's
+        order, of the inverse of each: mirror, quarter turn, whole shift, scale, rotation, aspect, rotation, shift.
+        """
         gates, u, n = numbers.uniform(8), numbers.uniform(6), numbers.normal(4)
         pixel, p = self.strength.p * self.pixel, self.strength.p * self.geometry
         turning = 1 - (1 - p.clamp(max=1)).sqrt()  # for two rotations with probability p in all
         limits = torch.stack([pixel, pixel, pixel, p, turning, p, turning, p])
         flip, turn, shift, scale, before, aspect, after, move = (gates < limits).unbind(1)
         turns = (4 * u[:, 1]).floor() if height == width else 2 * (2 * u[:, 1]).floor()
-        whole = [((2 * u[:, i] - 1) / 8 * side).round() * shift for i, side in ((2, width), (3, height))]
-        part = [n[:, i] / 8 * side * move for i, side in ((2, width), (3, height))]
+        shifts = [((2 * u[:, i] - 1) / 8 * side).round() * shift for i, side in ((2, width), (3, height))]
+        fractions = [n[:, i] / 8 * side * move for i, side in ((2, width), (3, height))]
         mirror = torch.where(flip & (u[:, 0] < 0.5), -1.0, 1.0)
         size = torch.where(scale, (-0.2 * n[:, 0]).exp2(), 1.0)
         ratio = torch.where(aspect, (-0.2 * n[:, 1]).exp2(), 1.0)
-        first = diagonal(mirror, torch.ones_like(mirror)) @ rotation(torch.where(turn, math.pi / 2 * turns, 0))
+        turned = rotation(torch.where(turn, math.pi / 2 * turns, 0))
+        flips_and_turns = diagonal(mirror, torch.ones_like(mirror)) @ turned
         angles = [torch.where(gate, (2 * u[:, i] - 1) * math.pi, 0) for gate, i in ((before, 4), (after, 5))]
-        rest = rotation(angles[0]) @ diagonal(size * ratio, size / ratio) @ rotation(angles[1])
-        linear = first @ rest
-        offset = -(first @ torch.stack(whole, 1)[:, :, None] + linear @ torch.stack(part, 1)[:, :, None])[:, :, 0]
-        return linear.to(dtype), offset.to(dtype)
+        geometry = rotation(angles[0]) @ diagonal(size * ratio, size / ratio) @ rotation(angles[1])
+        linear = flips_and_turns @ geometry
+        offset = flips_and_turns @ torch.stack(shifts, 1)[:, :, None] + linear @ torch.stack(fractions, 1)[:, :, None]
+        return linear.to(dtype), -offset[:, :, 0].to(dtype)
 
     def colours(self, numbers: Numbers, channels: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Matrices [N, C, C] and offsets [N, C] of the colours, C = 1 or 3. All five changes keep the axis v of grey,
