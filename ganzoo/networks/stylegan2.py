@@ -117,7 +117,8 @@ class Synthesis(nn.Module):
         self.layers = 2 * n + 2
         widths = feature_maps(image_size, maps, width)
         self.const = nn.Parameter(torch.randn(widths[0], *grid))
-        self.sizes = [[side << (i + 1) // 2 for side in grid] for i in range(2 * n + 1)]  # of the noise images
+        # convolution 0 is of the first size; 2 k - 1 doubles to size k, 2 k keeps it
+        self.sizes = [[side << ((i + 1) // 2) for side in grid] for i in range(2 * n + 1)]  # of the noise images
         shapes = [(widths[i // 2], widths[(i + 1) // 2], i % 2 == 1) for i in range(2 * n + 1)]
         self.convs = nn.ModuleList(
             StyledConv(a, b, d, size, up) for (a, b, up), size in zip(shapes, self.sizes, strict=True)
