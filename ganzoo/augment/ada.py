@@ -26,7 +26,7 @@ class ADA(Augment):
     colour, while the authors' luma flip also makes negatives of them; of RGBA, A is unchanged. Images that are not
     square are turned by 180 degrees only.
 
-    Above p = .8 or so, transforms leak into what G learns.
+    Above p = .8 or so, transforms leak into what G learns. p stays at most 1; the authors' has no upper limit.
 
     Args:
         p: fixed probability, or that of the first batch with `p_end`; None: adaptive, from 0.
