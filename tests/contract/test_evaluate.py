@@ -42,9 +42,13 @@ class MyGAN(GAN):
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, tmp_path_factory, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("no network")
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GANZOO_TRACEBACK", raising=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path_factory.getbasetemp() / "nothing"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
     return tmp_path
 
 
@@ -323,7 +327,7 @@ def test_metrics_list_prints_all_metrics(evaluate):
     evaluate {RUN} --metrics memorisation --split test | memorisation | train
     evaluate {RUN} --extractor digit | no extractor 'digit'; did you mean 'digits'
     evaluate {RUN} --extractor inception | reads 3 channels, but the images have 1 | inception-grey
-    evaluate {RUN} --extractor inception-grey | Inception's weights could not be downloaded | save https:// | --weights
+    evaluate {RUN} --extractor inception-grey | Inception's weights could not be downloaded (no network) | save https:// | --weights
     evaluate {RUN} --extractor inception-grey --weights nowhere.pth | nowhere.pth
     evaluate {RUN} --weights nowhere.pth | weights
     evaluate {RUN} --device gpu9 | --device gpu9 | python -m ganzoo checks
@@ -354,7 +358,7 @@ def test_metrics_list_prints_all_metrics(evaluate):
     evaluate floats.npy | float64
     evaluate text.npy | cannot be read as an array
     evaluate colour --extractor digits | reads 1 channels, but the images have 3
-    evaluate colour | Inception's weights could not be downloaded
+    evaluate colour | Inception's weights could not be downloaded (no network)
     evaluate fakes/000.png | give a folder of pictures
     """),
 )
