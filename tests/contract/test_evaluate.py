@@ -327,7 +327,7 @@ def test_metrics_list_prints_all_metrics(evaluate):
     evaluate {RUN} --metrics memorisation --split test | memorisation | train
     evaluate {RUN} --extractor digit | no extractor 'digit'; did you mean 'digits'
     evaluate {RUN} --extractor inception | reads 3 channels, but the images have 1 | inception-grey
-    evaluate {RUN} --extractor inception-grey | Inception's weights could not be downloaded (no network) | save https:// | --weights
+    evaluate {RUN} --extractor inception-grey | weights could not be downloaded (no network) | save https:// | --weights
     evaluate {RUN} --extractor inception-grey --weights nowhere.pth | nowhere.pth
     evaluate {RUN} --weights nowhere.pth | weights
     evaluate {RUN} --device gpu9 | --device gpu9 | python -m ganzoo checks
