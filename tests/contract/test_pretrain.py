@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -180,15 +181,21 @@ def test_children_return_exit_status_and_seconds():
         assert status == -signal.SIGKILL and seconds["cpu"] < 3
 
 
-def test_ctrl_c_is_passed_on_to_all_children_and_no_more_are_started():
-    code = "import signal, sys, time\nsignal.signal(signal.SIGINT, lambda *_: sys.exit(130))\ntime.sleep(60)"
+def test_ctrl_c_is_passed_on_to_all_children_and_no_more_are_started(tmp_path):
+    code = (
+        "import os, signal, sys, time\nsignal.signal(signal.SIGINT, lambda *_: sys.exit(130))\n"
+        f"open(f'{tmp_path}/{{os.getpid()}}', 'w')\ntime.sleep(60)"
+    )
     before, found = signal.getsignal(signal.SIGINT), []
     with Children() as children:
         command = [sys.executable, "-c", code]
         threads = [threading.Thread(target=lambda: found.append(children.run(command))) for _ in range(2)]
         for thread in threads:
             thread.start()
-        threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        end = time.monotonic() + 60
+        while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < end:  # until both handle SIGINT
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
         for thread in threads:
             thread.join()
         with pytest.raises(SystemExit, match="stopped"):
