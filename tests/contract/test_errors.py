@@ -6,7 +6,6 @@ import errno
 import multiprocessing
 import os
 import signal
-import socket
 import warnings
 from multiprocessing import resource_sharer
 from pathlib import Path
@@ -145,8 +144,8 @@ def test_full_shared_memory_is_reported():
     assert "set it to 0" in mid_run(RuntimeError(text)) and "/dev/shm" in mid_run(RuntimeError(text))
 
 
-def one_of_two(rank, port, said):
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def one_of_two(rank, store, said):
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     dist.all_reduce(torch.zeros(3))
     if rank == 1:
         os._exit(1)
@@ -158,13 +157,10 @@ def one_of_two(rank, port, said):
     os._exit(0)
 
 
-def test_the_death_of_another_rank_is_reported():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def test_the_death_of_another_rank_is_reported(tmp_path):
     context = multiprocessing.get_context("fork")
     heard, said = context.Pipe(duplex=False)
-    processes = [context.Process(target=one_of_two, args=(rank, port, said)) for rank in range(2)]
+    processes = [context.Process(target=one_of_two, args=(rank, tmp_path / "store", said)) for rank in range(2)]
     for process in processes:
         process.start()
     assert heard.poll(60)
