@@ -313,6 +313,8 @@ def test_norms_that_were_synchronised_have_standing_statistics():
     sync = TorchSyncBatchNorm()
     model = sync.revert(sync.apply(ganzoo.DCGAN(image_size=8, channels=1, width=4)))
     model.take_standing_statistics(passes=1, batch_size=4)
+    means = [buffer for name, buffer in model.generator.named_buffers() if name.endswith("running_mean")]
+    assert means and all(mean.isfinite().all() and mean.any() for mean in means)
 
 
 def test_standing_statistics_are_by_default_of_16_batches_of_256():
