@@ -445,8 +445,13 @@ def test_the_classifier_does_not_average_extrapolated_weights():
 
 
 def test_historical_averaging_takes_any_memory_format():
-    gan = make(historical_weight=0.5, architecture="conv", image_size=16).to(memory_format=torch.channels_last)
-    fit(gan, steps=1)
+    plain, other = (make(historical_weight=0.5, architecture="conv", image_size=16) for _ in range(2))
+    other.to(memory_format=torch.channels_last)
+    for gan in (plain, other):
+        fit(gan, steps=2)
+        gan.eval()
+    for player in plain.history:
+        torch.testing.assert_close(plain.history[player].mean, other.history[player].mean)
 
 
 def test_unsupervised_weight_0_trains_a_supervised_classifier():
