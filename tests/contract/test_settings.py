@@ -232,10 +232,11 @@ def test_an_unsupported_trainer_option_is_refused_on_the_command_line(tmp_path, 
 
 
 FAST = {"max_time", "enable_checkpointing"}
+ELSEWHERE = {"accelerator", "reload_dataloaders_every_n_epochs"}
 
 
 @pytest.mark.parametrize(
-    "option", [o if o in FAST else pytest.param(o, marks=pytest.mark.slow) for o in EFFECTS if o != "accelerator"]
+    "option", [o if o in FAST else pytest.param(o, marks=pytest.mark.slow) for o in EFFECTS if o not in ELSEWHERE]
 )
 def test_trainer_options_have_effects(option, play):
     arguments, settings, holds = EFFECTS[option]
@@ -249,7 +250,7 @@ def test_trainer_options_have_effects(option, play):
 @pytest.mark.slow
 def test_effects_are_absent_without_their_options(play):
     plain = play("")
-    same = {"accelerator", "max_time", "reload_dataloaders_every_n_epochs"}
+    same = {"max_time", *ELSEWHERE}
     assert [option for option, (_, _, holds) in EFFECTS.items() if option not in same and holds(plain)] == []
 
 
