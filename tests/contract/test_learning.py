@@ -225,8 +225,8 @@ def test_the_arms_of_the_ebgan_grid_share_all_other_settings():
 
 
 def test_a_failed_command_reports_its_error():
-    seconds, printed, failure = command("sample", "nowhere")
-    assert failure.startswith("exit 2") and "nowhere" in failure and 0 < seconds < 60
+    seconds, printed, failure = command("smaple")
+    assert failure.startswith("exit 2") and "no command 'smaple'" in failure and 0 < seconds < 60
     assert command("--version")[1:] == (
         subprocess.run([sys.executable, "-m", "ganzoo", "--version"], capture_output=True, text=True).stdout,
         "",
