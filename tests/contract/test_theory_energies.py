@@ -89,7 +89,7 @@ def test_trainings_do_not_change_the_global_random_state():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=[pytest.mark.slow] * (seed > 0)) for seed in SEEDS])
 def test_energy_gradients_have_a_higher_rank_than_logistic_ones(seed):
     found = diversity(200, seed)
     first, last = ({loss: one.ranks() for loss, one in found[step].items()} for step in (0, 200))
