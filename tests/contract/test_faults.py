@@ -24,6 +24,7 @@ def work(tmp_path_factory):
 
 
 SLOW = ("dead rank", "group", "closed pipe", "two at once")
+SLOW += ("killed", "SIGTERM", "bad number", "truncated checkpoint")  # fast in tests/unit/test_checkpoints.py
 
 
 @pytest.mark.parametrize("fault", [pytest.param(f, marks=pytest.mark.slow if f in SLOW else ()) for f in FAULTS])
