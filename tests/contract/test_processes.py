@@ -26,7 +26,7 @@ from ganzoo.networks.ladder import Norm
 from ganzoo.penalties import BCR, R1, R2, ZCR, GradientPenalty, LeCam, Orthogonal
 from ganzoo.testing import NoiseImages, fit
 from ganzoo.variants.gan import mean_pixels
-from tests.variants import TWINS, small, variants
+from tests.variants import small, variants
 
 EVERYTHING = {"n_critic": 2, "microbatches": 2, "clip_norm": 0.1}
 RESIDUAL = {"SNGAN", "ProjectionGAN", "SAGAN", "BigGAN", "ProjectedGAN", "FastGAN"}
@@ -110,15 +110,18 @@ def make(name, whole=False, **more):
 ACROSS_THE_BATCH = {"ImprovedGAN"}  # features are matched within a process's share
 TURNS = {"StyleGAN2": PLAYERS[::-1], "StyleGAN3": PLAYERS[::-1]}  # G plays first
 MOVING_MEANS = {"StyleGAN2"}  # of path lengths, moved by each microbatch
+OWN = {"CycleGAN", "WGAN", "R3GAN", "StyleGAN2", "StyleGAN3", "ContraGAN"}  # steps, or terms of the global batch
+OWN |= {"LadderEBGAN", "FastGAN", "ProGAN", "ProjectedGAN"}  # state, or random inputs
 CLASS_LOSSES = {"ContraGAN": "contrastive_weight", "ReACGAN": "class_weight"}  # within a microbatch of all processes
 
 
 def cases():
-    """All variants with all options; the slow ones without options are close to `..._make_of_halves`."""
+    """All variants with all options, and without; the slow ones are close to `..._make_of_halves`."""
     for name in sorted(set(ganzoo.list_models()) - ACROSS_THE_BATCH):
         whole = name in CLASS_LOSSES or name in MOVING_MEANS
         everything = {**EVERYTHING, "microbatches": 1} if whole else EVERYTHING
-        yield pytest.param(name, everything, id=f"{name}-everything", marks=[pytest.mark.slow] * (name in TWINS))
+        slow = [pytest.mark.slow] * (name not in OWN | {"DCGAN"})
+        yield pytest.param(name, everything, id=f"{name}-everything", marks=slow)
         yield pytest.param(name, {}, id=f"{name}-plain", marks=[pytest.mark.slow] * (name != "CycleGAN"))
 
 
