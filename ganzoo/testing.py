@@ -203,14 +203,18 @@ def check_files(make: Make) -> None:
             assert torch.equal(images, expected), f"the model loaded from {name} has different samples"
 
 
-def check_resume(make: Make) -> None:
-    """A run resumed from a checkpoint, within or at the end of an epoch, is bit-identical to an uninterrupted one."""
+def check_resume(make: Make, resumes: Iterable[tuple[int, int]] = ((2, 4), (4, 6), (3, 5), (5, 6))) -> None:
+    """A run resumed from a checkpoint, within or at the end of an epoch, is bit-identical to an uninterrupted one.
+
+    Args:
+        make: makes the model.
+        resumes: steps at which a run is resumed, and at which it saves a checkpoint for a later one; the uninterrupted
+            run saves at steps 2 and 3, the end of an epoch.
+    """
     with tempfile.TemporaryDirectory() as folder:
         whole = make()
         trainer = fit(whole, steps=7, callbacks=[_SaveAt(folder, (2, 3))])
-        # An epoch has three batches. The last run resumes at step 5, from a checkpoint of the run resumed at 3.
-        # Validation in between must not change anything.
-        for step, saves in ((2, 4), (4, 6), (3, 5), (5, 6)):
+        for step, saves in resumes:  # with validation, which must not change anything
             again = make()
             path, save = Path(folder, f"{step}.ckpt"), _SaveAt(folder, (saves,))
             resumed = fit(again, steps=7, ckpt_path=str(path), callbacks=[save], limit_val_batches=1)
