@@ -441,12 +441,12 @@ def test_reads_from_a_device_are_recorded(read, monkeypatch):
     assert reads.found
 
 
-@pytest.mark.parametrize("game", [{}, {"share_fakes": True}, {"clip_norm": 1.0, "ema_half_life": 10.0}], ids=str)
+@pytest.mark.parametrize("game", [{"share_fakes": True}, {"clip_norm": 1.0, "ema_half_life": 10.0}], ids=str)
 @pytest.mark.parametrize("name", ganzoo.list_models())
 def test_a_step_does_not_synchronise_with_the_device(name, game, monkeypatch):
     """On a CPU whose tensors claim to be on an accelerator."""
     if name in ("CycleGAN", "R3GAN") and "share_fakes" in game:
-        pytest.skip("it shares them always, or never")
+        game = {}  # it shares them always, or never
 
     class Look(Callback):
         def on_train_batch_start(self, trainer, model, batch, batch_idx):
