@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -55,10 +57,19 @@ def fit(model, steps: int = 3):
     return model
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A DCGAN with an averaged generator after 3 steps, and its checkpoint."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("trained"))
+        return fit(ganzoo.DCGAN(8, 1, 4, 4, ema_half_life=100)), Path("model.ckpt").absolute()
+
+
 @pytest.fixture
-def model():
-    """A DCGAN with an averaged generator after 3 steps; its checkpoint is `model.ckpt`."""
-    return fit(ganzoo.DCGAN(8, 1, 4, 4, ema_half_life=100))
+def model(trained):
+    """A copy of it; its checkpoint is `model.ckpt`."""
+    shutil.copy(trained[1], "model.ckpt")
+    return copy.deepcopy(trained[0])
 
 
 def same(a, b) -> bool:
