@@ -5,6 +5,7 @@ and in Python.
 from __future__ import annotations
 
 import shlex
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -19,16 +20,26 @@ from ganzoo.cli import main
 from ganzoo.data import Digits, Gaussians, ImageFolder, PairedFolder, Pairs, SemiSupervised, UnpairedFolder
 from tests.variants import small
 
+COLOURS = {"L": 90, "RGB": (90, 30, 60)}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    for mode, colour in COLOURS.items():
+        (folder / mode).mkdir()
+        for i in range(20):
+            Image.new(mode, (16, 16), colour).save(folder / f"{mode}/{i}.png")
+    return folder
+
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
+def folder(images, tmp_path, monkeypatch):
     """Run every test in a folder with a few images."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GANZOO_TRACEBACK", raising=False)
-    for mode, colour in {"L": 90, "RGB": (90, 30, 60)}.items():
-        Path(mode).mkdir()
-        for i in range(20):
-            Image.new(mode, (16, 16), colour).save(f"{mode}/{i}.png")
+    for mode in COLOURS:
+        Path(mode).symlink_to(images / mode)
 
 
 UNPAIRED = "--data UnpairedFolder --data.path RGB --data.source_path L --data.image_size 16"
@@ -267,8 +278,10 @@ BATCHES = {
 }
 
 
-@pytest.mark.parametrize("case", BATCHES)
-@pytest.mark.parametrize("what", ["fit", "validate", "test"])
+@pytest.mark.parametrize(
+    ("case", "what"),
+    [*product(BATCHES, ["fit"]), *product(["tuples", "size", "label beyond"], ["validate", "test"])],
+)
 def test_bad_batches_of_a_custom_loader_are_refused(case, what):
     variant, batches, message = BATCHES[case]
     trainer = quiet_trainer(max_steps=1)
