@@ -32,6 +32,7 @@ QUICK = (
     "--trainer.log_every_n_steps 1 --scores.n 20 --scores.final_n 20 --scores.every_n_steps 2 "
     "--diagnostics.every_n_steps 2 --diagnostics.n 11 --checkpoint.every_n_steps 2 "
 )
+STILL = "--samples.video_fps 0"
 BOTH = "--config logging/wandb --config logging/tensorboard "
 RUN = Path("runs/001-dcgan-digits")
 KILL = r"""
@@ -179,7 +180,7 @@ def test_the_order_of_configs_does_not_matter(order, capsys):
 def test_logger_options_are_passed_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = "--config logging/wandb --trainer.logger.project mine --trainer.logger.tags [a,b] --trainer.max_steps 1"
-    assert main(shlex.split(f"{QUICK} {options}")) == 0
+    assert main(shlex.split(f"{QUICK} {STILL} {options}")) == 0
     (run,) = (r.run for r in read_wandb(RUN) if r.HasField("run"))
     assert run.project == "mine" and list(run.tags) == ["a", "b"]
 
@@ -206,7 +207,7 @@ def test_a_missing_wandb_is_reported_only_if_requested(tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     for name in [name for name in sys.modules if name == "wandb" or name.startswith("wandb.")]:
         monkeypatch.setitem(sys.modules, name, None)
-    run = shlex.split(f"{QUICK} --trainer.max_steps 1")
+    run = shlex.split(f"{QUICK} {STILL} --trainer.max_steps 1")
     assert main(["list"]) == 0
     assert main([*run, "--config", "logging/wandb"]) == 2
     assert "ganzoo: error: logging/wandb needs wandb: pip install wandb\n" in capsys.readouterr().err
@@ -238,7 +239,7 @@ def test_a_missing_wandb_login_is_refused(tmp_path, monkeypatch, capsys):
 
 def test_a_resumed_run_continues_without_a_logger_that_cannot_start(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(shlex.split(f"{QUICK} --config logging/tensorboard --trainer.max_steps 2")) == 0
+    assert main(shlex.split(f"{QUICK} {STILL} --config logging/tensorboard --trainer.max_steps 2")) == 0
     monkeypatch.setattr("ganzoo.callbacks.loggers.RunTensorBoard.open", lambda *_: 1 / 0)
     with pytest.warns(UserWarning, match="tensorboard cannot start: division by zero"):
         assert main(["fit", "--config", f"{RUN}/config.yaml", "--ckpt_path", str(RUN), "--trainer.max_steps", "3"]) == 0
@@ -248,7 +249,7 @@ def test_a_resumed_run_continues_without_a_logger_that_cannot_start(tmp_path, mo
 def test_a_failing_logger_is_warned_about_once(tmp_path, monkeypatch, recwarn):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("ganzoo.callbacks.loggers.RunTensorBoard.log_metrics", lambda *_, **__: 1 / 0)
-    assert main(shlex.split(f"{QUICK} --config logging/tensorboard --trainer.max_steps 4")) == 0
+    assert main(shlex.split(f"{QUICK} {STILL} --config logging/tensorboard --trainer.max_steps 4")) == 0
     assert len([w for w in recwarn if "RunTensorBoard could not log" in str(w.message)]) == 1
     assert {step for step, _ in logged(RUN)} == {1, 2, 3, 4}
     assert [e.step for e in events(RUN).Images("samples")] == [0, 2, 4], "what it does take, it gets"

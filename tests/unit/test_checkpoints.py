@@ -35,7 +35,7 @@ COMMAND = (
     "--data.batch_size 100 --data.flip true --trainer.max_steps 40 --trainer.log_every_n_steps 3 "
     "--checkpoint.every_n_steps 7 --samples.every_n_steps 20 --samples.rows 2 --samples.columns 2 --scores.n 20 "
     "--scores.every_n_steps 10 --scores.final_n 20 --diagnostics.every_n_steps 10 --diagnostics.n 20 "
-    "--trainer.accelerator cpu --ckpt_path last"
+    "--samples.video_fps 0 --trainer.accelerator cpu --ckpt_path last"
 )
 
 
