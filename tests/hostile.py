@@ -187,7 +187,7 @@ def checkpoints() -> Iterator[Case]:
     Path("stylegan.pkl").write_bytes(pickle.dumps({"G_ema": Evil(exec, f"open({str(CANARY)!r}, 'w')")}))
     calls |= {"plain pickle": "plain.ckpt", "StyleGAN's pickle": "stylegan.pkl"}
     for name, file in calls.items():
-        entries = READERS if name not in ("top", "callbacks", "loops") else every
+        entries = every if name == "top" else {"load": READERS["load"]}  # all read by checkpoint/sealed.py
         yield from ((f"checkpoint, calls in {name}", entry, file, file) for entry in entries.items())
 
     archive = zipfile.ZipFile("good.ckpt")
@@ -229,8 +229,9 @@ def checkpoints() -> Iterator[Case]:
         file = saved(name, {**good, "hyper_parameters": {"x": value}})
         yield from ((f"checkpoint, {name}", (reader, every[reader]), file, file) for reader in ("info", "fit"))
     most = {name: entry for name, entry in every.items() if name != "validate"}  # which reads as `fit` does
-    for name, file in bad.items():
-        yield from ((f"checkpoint, {name}", entry, file, file) for entry in most.items())
+    for i, (name, file) in enumerate(bad.items()):
+        readers = ("load", "fit") if i else most
+        yield from ((f"checkpoint, {name}", (reader, most[reader]), file, file) for reader in readers)
     wide = {
         "wide": {**good["hyper_parameters"], "hidden": 10**9},
         "wider": {**good["hyper_parameters"], "hidden": 10**5},
@@ -244,10 +245,11 @@ def checkpoints() -> Iterator[Case]:
     Path("canary_module.py").write_text("class GAN: pass\n")
     for variant in ("os.system", "builtins.eval", "canary_module.GAN", "../../etc/passwd", "ganzoo.cli.main", 7):
         file = saved("variant", {**good, "ganzoo": {**good["ganzoo"], "variant": variant}})
-        for reader in ("load", "load_from_checkpoint", "sample", "evaluate"):
+        for reader in ("load", "load_from_checkpoint", "sample", "evaluate") if variant == "os.system" else ("load",):
             yield f"checkpoint, variant {variant!r}", (reader, READERS[reader]), file, file
     for url in ("http://127.0.0.1:9/evil.ckpt", "https://127.0.0.1:9/e.ckpt", "s3://bucket/e.ckpt", "file:///e.ckpt"):
-        yield from ((f"checkpoint, {url}", entry, url, "") for entry in most.items())
+        readers = most if url.startswith("http:") else ("load", "load_from_checkpoint", "Trainer.fit")
+        yield from ((f"checkpoint, {url}", (reader, most[reader]), url, "") for reader in readers)
     Path("dcp").mkdir()
     Path("dcp/.metadata").write_bytes(pickle.dumps(CALLS))
     yield from (("checkpoint, DCP's metadata", entry, "dcp", "dcp") for entry in most.items())
@@ -554,7 +556,8 @@ def archives() -> Iterator[Case]:
     Path("tail.zip").write_bytes(plain + bytes(99))
     inside = {"calls": "a.png", "postscript": "a.png", "denies": "a.png", "far": "1.png"}
     for name in ("climbs", "absolute", "twice", "bombs", "claims", "cut", "tail", *inside):
-        for reader, entry in FOLDERS.items():
+        for reader in FOLDERS if name in ("climbs", "calls") else ("checks", "ImageFolder"):
+            entry = FOLDERS[reader]
             how = reader if name in inside else f"{reader} of all"  # `checks` tells of bad pictures in good archives
             yield f"archive, {name}", (how, entry), f"{name}.zip", inside.get(name, f"{name}.zip")
 
