@@ -117,6 +117,7 @@ CALLS = Evil(os.system, TOUCH)
 
 OPTIONS = ["--model", "GAN", "--model.hidden", "8", "--model.d_hidden", "8", "--data", "Digits"]
 SHORT = ["--trainer.max_steps", "2", "--trainer.enable_progress_bar", "false", "--scores.final_n", "0"]
+SHORT += ["--samples.video_fps", "0"]
 DEEP = 20_000  # brackets; PyYAML looks at all of them for each
 
 
