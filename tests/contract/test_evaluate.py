@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.multiprocessing import start_processes
+from torch.multiprocessing import ProcessRaisedException, start_processes
 
 from ganzoo.checkpoint.pretrained import load, save_pretrained
 from ganzoo.checkpoint.sealed import CheckpointIO
@@ -77,6 +77,23 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def here(trained, folder):
     shutil.copytree(trained, folder, dirs_exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def spoilt(trained, tmp_path_factory):
+    """A copy of it with bad files, for commands that write nothing."""
+    folder = shutil.copytree(trained, tmp_path_factory.mktemp("spoilt"), dirs_exist_ok=True)
+    (folder / "empty").mkdir()
+    for name in ("mixed", "modes"):
+        shutil.copytree(folder / "fakes", folder / name)
+    Image.new("L", (9, 8)).save(folder / "mixed/a.png")
+    Image.new("RGB", (8, 8)).save(folder / "modes/a.png")
+    (folder / "runs/broken.ckpt").write_text("nothing")
+    np.save(folder / "floats.npy", np.zeros((3, 8, 8, 1)))
+    (folder / "text.npy").write_text("nothing")
+    (folder / "broken.json").write_text("{")
+    (folder / "list.json").write_text("[]")
     return folder
 
 
@@ -362,15 +379,8 @@ def test_metrics_list_prints_all_metrics(evaluate):
     evaluate fakes/000.png | give a folder of pictures
     """),
 )
-def test_bad_arguments_are_refused_in_one_line(here, refuse, command, words):
-    Path("empty").mkdir()
-    for name in ("mixed", "modes"):
-        shutil.copytree("fakes", name)
-    Image.new("L", (9, 8)).save("mixed/a.png")
-    Image.new("RGB", (8, 8)).save("modes/a.png")
-    Path("runs/broken.ckpt").write_text("nothing")
-    np.save("floats.npy", np.zeros((3, 8, 8, 1)))
-    Path("text.npy").write_text("nothing")
+def test_bad_arguments_are_refused_in_one_line(spoilt, refuse, monkeypatch, command, words):
+    monkeypatch.chdir(spoilt)
     refuse(command, *words)
 
 
@@ -486,9 +496,8 @@ def test_compare_refuses_different_protocols(here, evaluate, capsys, more, field
         (f"{RUN}/scores.json fakes.npy", "fakes.npy is not a record of scores"),
     ],
 )
-def test_compare_refuses_bad_files(here, refuse, files, words):
-    Path("broken.json").write_text("{")
-    Path("list.json").write_text("[]")
+def test_compare_refuses_bad_files(spoilt, refuse, monkeypatch, files, words):
+    monkeypatch.chdir(spoilt)
     refuse(f"evaluate --compare {files}", words)
 
 
@@ -506,10 +515,16 @@ def _process(rank, port, command):
 @pytest.mark.parametrize("metrics", ["fid,is,pr", "kid"])
 def test_two_processes_give_the_scores_of_one(here, evaluate, metrics):
     command = f"{RUN}/checkpoints/last.ckpt -n 100 --metrics {metrics}"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    start_processes(_process, (port, f"evaluate {command} --json two.json"), nprocs=2, start_method="fork")
+    for last in (False, True):  # another process may take the port
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        try:
+            start_processes(_process, (port, f"evaluate {command} --json two.json"), nprocs=2, start_method="fork")
+            break
+        except ProcessRaisedException:
+            if last or "address already in use" not in Path("out0.txt").read_text():
+                raise
     printed = [Path(f"out{rank}.txt").read_text() for rank in range(2)]
     if metrics == "kid":
         assert all("1000 fake images, but there are 100" in text for text in printed)
