@@ -48,7 +48,7 @@ class Checkpoints(BatchEndCallback, Checkpoint):
         keep_every_n_images: Count | None = None,
         rollbacks: CountFrom0 = 0,
     ) -> None:
-        check(Checkpoints, {key: value for key, value in locals().items() if key != "self"})
+        check(Checkpoints, locals())
         self.every_n_steps, self.every_minutes, self.keep_last = every_n_steps, every_minutes, keep_last
         self.keep_every_n_images, self.rollbacks = keep_every_n_images, rollbacks
         self.rolled_back = 0

@@ -125,7 +125,7 @@ class Diagnostics(BatchEndCallback):
     """
 
     def __init__(self, every_n_steps: CountFrom0 = 500, n: Annotated[int, Limits(CLUSTERS + 1, 10_000)] = 256) -> None:
-        check(Diagnostics, {key: value for key, value in locals().items() if key != "self"})
+        check(Diagnostics, locals())
         self.every_n_steps = every_n_steps
         self.n = n
         self.active: dict[str, int] = {}  # current alarms, with the steps at which they began

@@ -59,7 +59,7 @@ class Samples(BatchEndCallback):
         video_fps: Annotated[int, Limits(0, 100)] = 8,
         bands: Sequence[int] | None = None,
     ) -> None:
-        check(Samples, {key: value for key, value in locals().items() if key != "self"})
+        check(Samples, locals())
         self.every_n_steps = every_n_steps
         self.rows = rows
         self.columns = columns

@@ -70,7 +70,7 @@ class Scores(BatchEndCallback):
         seed: int = 0,
         final_n: Annotated[int, Limits(0, MOST)] | None = None,
     ) -> None:
-        check(Scores, {key: value for key, value in locals().items() if key != "self"})
+        check(Scores, locals())
         self.metrics, self.n, self.every_n_steps, self.best, self.keep_best = metrics, n, every_n_steps, best, keep_best
         self.split, self.extractor, self.weights, self.seed, self.final_n = split, extractor, weights, seed, final_n
         self.evaluation: Evaluation | None = None
