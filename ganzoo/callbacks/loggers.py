@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ganzoo.core.files import open_file
 from ganzoo.core.lightning_fixes import BatchEndCallback
-from ganzoo.core.player import PLAYERS
+from ganzoo.core.player import LOSSES
 
 
 class RunWandb(WandbLogger):
@@ -96,7 +96,7 @@ class RunTensorBoard(TensorBoardLogger):
         from torch.utils.tensorboard.summary import hparams
 
         self.hparams = params
-        for summary in hparams(dict(_flat(params)), {f"{player[0].upper()}/loss": None for player in PLAYERS}):
+        for summary in hparams(dict(_flat(params)), dict.fromkeys(LOSSES)):
             self.experiment.file_writer.add_summary(summary, step)
 
 

@@ -12,6 +12,7 @@ from rich.table import Column
 
 from ganzoo.callbacks.base import Bar, terminal
 from ganzoo.core.lightning_fixes import BatchEndCallback
+from ganzoo.core.player import LOSSES
 
 
 class GANProgress(BatchEndCallback, ProgressBar):
@@ -70,7 +71,7 @@ class GANProgress(BatchEndCallback, ProgressBar):
             seconds=time.perf_counter() - self.start,
             steps_done=trainer.global_step - self.first_step,
             images_done=pl_module.images_seen - self.first_images,
-            losses={k: float(v) for k, v in trainer.callback_metrics.items() if k in ("D/loss", "G/loss")},
+            losses={k: float(v) for k, v in trainer.callback_metrics.items() if k in LOSSES},
         )
         if self.console.options.ascii_only:
             text = text.replace("·", "|")
