@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -84,6 +84,17 @@ def time_left(trainer: Trainer) -> list[float]:
     return [left for timer in timers if (left := timer.time_remaining()) is not None]
 
 
+def folder_of(trainer: Any) -> Path:
+    """Where a training writes; reading `log_dir` is a collective call, so all processes must call this."""
+    return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+def dataset_of(trainer: Any) -> Callable[[str], Any] | None:
+    """The images of a split, by its name; None if the data module is not ganzoo's."""
+    dataset = getattr(getattr(trainer, "datamodule", None), "dataset", None)
+    return dataset if callable(dataset) else None
+
+
 def condition(model: GANModule, batch: Batch) -> Tensor | None:
     """The condition of generator and discriminator: labels, sources, or None."""
     key = "label" if model.num_classes is not None else "source" if model.source_channels is not None else None
@@ -98,8 +109,8 @@ def held_out(trainer: Any, n: int) -> Batch | None:
 def some(trainer: Any, n: int, split: str) -> Batch | None:
     """n fixed images of a split, as floats, with their labels or sources; repeated if there are fewer. None if there
     are none, or the data module is not ganzoo's."""
-    dataset = getattr(getattr(trainer, "datamodule", None), "dataset", None)
-    if not callable(dataset) or not len(data := dataset(split)):
+    dataset = dataset_of(trainer)
+    if dataset is None or not len(data := dataset(split)):
         return None
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
     return scaled(data.__getitems__([int(order[i % len(data)]) for i in range(n)]))

@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from ganzoo.callbacks.base import save
+from ganzoo.callbacks.base import folder_of, save
 from ganzoo.checkpoint.sealed import in_order, newest, read, step_of
 from ganzoo.core.atomic import remove_partial
 from ganzoo.core.finite import NonFiniteError
@@ -61,7 +61,7 @@ class Checkpoints(BatchEndCallback, Checkpoint):
         self.rolled_back = state_dict["rolled_back"]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.folder = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"  # all processes must read it
+        self.folder = folder_of(trainer) / "checkpoints"
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._saved_at, self._last_step = time.monotonic(), -1

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from ganzoo.callbacks.base import condition, held_out
+from ganzoo.callbacks.base import condition, dataset_of, held_out
 from ganzoo.core.frozen import evaluating, frozen, kept
 from ganzoo.core.lightning_fixes import BatchEndCallback
 from ganzoo.core.limits import CountFrom0, Limits, check
@@ -272,8 +272,8 @@ class _Reals:
     held_out: _Images | None = None
 
     def __init__(self, trainer: Trainer, model: GANModule, n: int) -> None:
-        dataset = getattr(getattr(trainer, "datamodule", None), "dataset", None)
-        if not callable(dataset) or len(dataset("train")) <= CLUSTERS:
+        dataset = dataset_of(trainer)
+        if dataset is None or len(dataset("train")) <= CLUSTERS:
             return
         self.train = _Images(dataset("train"), model, n, max(n, REFERENCE))
         self.centres = clusters(self.train.small, CLUSTERS)

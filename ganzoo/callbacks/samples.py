@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ganzoo.callbacks.base import held_out, on_training_device, some, warn_on_oserror
+from ganzoo.callbacks.base import folder_of, held_out, on_training_device, some, warn_on_oserror
 from ganzoo.core.atomic import write_atomically
 from ganzoo.core.drawing import animation, check_bands, picture, shown, write_video
 from ganzoo.core.lightning_fixes import BatchEndCallback
@@ -72,7 +72,7 @@ class Samples(BatchEndCallback):
                 raise ArgumentError(Samples, "bands", str(error).removeprefix("bands ")) from error
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.folder = Path(trainer.log_dir or trainer.default_root_dir)  # `log_dir`: all processes must read it
+        self.folder = folder_of(trainer)
         self.trained = False
         self.latents: Latent | None = None  # of all grids
         if self.bands is not None:

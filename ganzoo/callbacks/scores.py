@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-from ganzoo.callbacks.base import Bar, on_training_device, save, time_left, warn_on_oserror
+from ganzoo.callbacks.base import Bar, folder_of, on_training_device, save, time_left, warn_on_oserror
 from ganzoo.core.atomic import append_row, keep_until
 from ganzoo.core.lightning_fixes import BatchEndCallback
 from ganzoo.core.limits import Count, Limits, check
@@ -90,7 +90,7 @@ class Scores(BatchEndCallback):
             raise MisconfigurationException(
                 "scores need real images from one of ganzoo's data modules; use one of these"
             )
-        self.folder = Path(trainer.log_dir or trainer.default_root_dir)  # `log_dir`: all processes must read it
+        self.folder = folder_of(trainer)
         default = any(peer.metrics is None and (peer._asked(data) or peer.final_n) for peer in peers)
         named = [name for peer in peers for name in peer.metrics or []]
         try:
