@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from ganzoo.core.finite import NonFiniteError
@@ -24,16 +24,32 @@ from ganzoo.core.types import Batch
 
 
 class Bar(Progress):
-    """A progress bar on standard error, if that is a terminal; other output appears above it, `Escaped`."""
+    """A progress bar on standard error, if that is a terminal; other output appears above it, `Escaped`. By default,
+    it counts what is done and estimates the time left."""
 
     def __init__(self, *columns: Any, show: bool = True, **options: Any) -> None:
         console = terminal()
-        super().__init__(*columns, console=console, disable=not (show and console.is_terminal), **options)
+        usual = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        super().__init__(*(columns or usual), console=console, disable=not (show and console.is_terminal), **options)
 
     def start(self) -> None:
         super().start()
         if not self.disable:  # rich replaces both streams until it stops
             sys.stdout, sys.stderr = cast(Any, Escaped(sys.stdout)), cast(Any, Escaped(sys.stderr))
+
+
+@contextmanager
+def progress_bar(show: bool = True) -> Iterator[Callable[[str, int, int], None]]:
+    """A progress callback for evaluations: a bar on terminals, removed when done."""
+    with Bar(show=show, transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def update(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done)
+
+        yield update
 
 
 def terminal() -> Console:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -12,9 +10,8 @@ from typing import Annotated, Any, Literal, cast
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-from ganzoo.callbacks.base import Bar, folder_of, on_training_device, save, time_left, warn_on_oserror
+from ganzoo.callbacks.base import folder_of, on_training_device, progress_bar, save, time_left, warn_on_oserror
 from ganzoo.core.atomic import append_row, keep_until
 from ganzoo.core.lightning_fixes import BatchEndCallback
 from ganzoo.core.limits import Count, Limits, check
@@ -277,21 +274,6 @@ class KID(Scores):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(["kid"], **settings)
-
-
-@contextmanager
-def progress_bar(show: bool = True) -> Iterator[Progress]:
-    """A progress callback for evaluations: a bar on terminals, removed when done."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, show=show, transient=True) as bar:
-        tasks: dict[str, Any] = {}
-
-        def update(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done)
-
-        yield update
 
 
 def _scores(past: Any) -> list[tuple[str, float, Any]]:

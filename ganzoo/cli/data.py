@@ -21,14 +21,11 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         raise UserError(f"no command data {arguments[0]!r}{closest(arguments[0], ['prepare'], 'use data prepare')}")
     options = _parser(verb).parse_args(arguments[1:] if arguments[:1] == ["prepare"] else arguments)
 
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-
     from ganzoo.callbacks.base import Bar
     from ganzoo.data.prepare import prepare
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
-        with user_errors(), Bar(*columns) as bar:
+        with user_errors(), Bar() as bar:
             task = bar.add_task("pictures", total=None)
             settings = {key: value for key, value in vars(options).items() if key not in ("folder", "out")}
             index = prepare(

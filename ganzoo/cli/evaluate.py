@@ -98,7 +98,7 @@ def _measure(options: Any) -> None:
     """Evaluates, saves and prints. Under torchrun each process evaluates a share; the first one saves and prints."""
     import torch
 
-    from ganzoo.callbacks.scores import progress_bar
+    from ganzoo.callbacks.base import progress_bar
     from ganzoo.evaluation.processes import is_first, joined
 
     with joined(options.device or ("cuda" if torch.cuda.is_available() else "cpu")) as device:

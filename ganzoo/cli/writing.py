@@ -61,12 +61,9 @@ def write(parts: Parts, names: Sequence[str], columns: int, options: Any) -> str
 
 def _shown(parts: Parts, n: int) -> Parts:
     """The same batches, with a progress bar."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-
     from ganzoo.callbacks.base import Bar
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, transient=True) as bar:
+    with Bar(transient=True) as bar:
         task = bar.add_task("images", total=n)
         for sources, images in parts:
             yield sources, images
