@@ -1,4 +1,5 @@
-"""Conversion between bytes and the networks' range [-1, 1], and the check of that range."""
+"""Conversion between bytes and the networks' range [-1, 1], and the check of that range;
+and the default extractor by the number of channels."""
 
 from __future__ import annotations
 
@@ -90,6 +91,11 @@ def never_negative(images: Tensor) -> bool:
 def below_zero(images: Tensor) -> bool:
     """Whether any value is negative, beyond rounding; for data sets, whose batches need not all have such values."""
     return bool((images < -ROUNDING).any())
+
+
+def usual_extractor(channels: int) -> str | None:
+    """Default extractor of images that specify none; None unless they are grey or colour."""
+    return {1: "inception-grey", 3: "inception"}.get(channels)
 
 
 def is_points(images: Tensor) -> bool:

@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from ganzoo.core.limits import Count, Limits, Size, check, constructor_of
-from ganzoo.core.pixels import scaled
+from ganzoo.core.pixels import scaled, usual_extractor
 from ganzoo.core.random import global_seed, mix
 from ganzoo.data.datasets import Flipped, Images
 from ganzoo.data.order import Loader, SequentialLoader
@@ -71,7 +71,7 @@ class GANDataModule(LightningDataModule):
 
     @cached_property
     def extractor(self) -> str | None:
-        return {1: "inception-grey", 3: "inception"}.get(self.channels)
+        return usual_extractor(self.channels)
 
     def make_dataset(self, split: Split) -> Images:
         """The data set of a split, without flips; called once per split."""

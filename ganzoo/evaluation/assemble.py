@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from ganzoo.core import from_data, readings
 from ganzoo.core.limits import Count, Positive, Size, check
 from ganzoo.core.module import GANModule
+from ganzoo.core.pixels import usual_extractor
 from ganzoo.data import ArrayImages, GANDataModule, Images, Pictures
 from ganzoo.data.base import Split
 from ganzoo.data.reading import Reading
-from ganzoo.evaluation.choice import usual_count, usual_extractor, usual_split
+from ganzoo.evaluation.choice import usual_count, usual_split
 from ganzoo.evaluation.interfaces import Extractor
 from ganzoo.evaluation.measure import Evaluation
 from ganzoo.evaluation.processes import prepare

@@ -35,11 +35,6 @@ METRICS: dict[str, type[Metric]] = {
 USUAL = ("fid", "is", "kid", "pr", "dc", "memorisation", "accuracy")  # for data without known modes
 
 
-def usual_extractor(channels: int) -> str | None:
-    """Default extractor of images that specify none; None unless they are grey or colour."""
-    return {1: "inception-grey", 3: "inception"}.get(channels)
-
-
 def usual_count(extractor: str | None) -> int:
     """Default number of fakes: 50,000 with Inception, 26,000 for Stacked MNIST, 2,500 without an extractor, as for
     points, otherwise 10,000."""

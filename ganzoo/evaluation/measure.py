@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from ganzoo.evaluation.choice import choose, usual_extractor
+from ganzoo.core.pixels import usual_extractor
+from ganzoo.evaluation.choice import choose
 from ganzoo.evaluation.extractors import make
 from ganzoo.evaluation.interfaces import Extractor, Figures, Given, Metric
 from ganzoo.evaluation.processes import broadcast, failing_together, first_before_others, is_first

@@ -9,11 +9,10 @@ from PIL import Image
 
 import ganzoo
 from ganzoo.cli import main
-from ganzoo.core.pixels import to_float, to_uint8
+from ganzoo.core.pixels import to_float, to_uint8, usual_extractor
 from ganzoo.data import ArrayImages, Digits, Gaussians
 from ganzoo.data.datasets import Images
 from ganzoo.evaluation.assemble import assemble
-from ganzoo.evaluation.choice import usual_extractor
 from ganzoo.evaluation.extractors import Classifier
 from ganzoo.functional.frechet import Gaussian, frechet_distance
 
