@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from ganzoo.core.options import Option, made
-from ganzoo.core.processes import rank_and_world
+from ganzoo.core.processes import rank_and_world, summed
 from ganzoo.core.random import Numbers
 from ganzoo.functional.schedules import cosine
 
@@ -99,10 +98,7 @@ class Strength(nn.Module):
         self.signs.zero_()
 
     def _total(self) -> Tensor:
-        total = self.signs.clone()
-        if rank_and_world()[1] > 1:
-            dist.all_reduce(total)
-        return total
+        return summed(self.signs.clone())
 
     def state(self) -> dict[str, Any]:
         """An adaptive p and the signs of all processes, for a checkpoint."""

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.trainer.states import TrainerFn
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from ganzoo.core.lightning_fixes import show
 from ganzoo.core.player import LOSSES
-from ganzoo.core.processes import of_all, rank_and_world
+from ganzoo.core.processes import of_all, rank_and_world, summed
 from ganzoo.core.types import Terms
 
 
@@ -80,9 +79,7 @@ class Means:
             return {}
         sums = torch.cat([values for values, _ in self._sums.values()])
         weights = [weight for names, (_, weight) in self._sums.items() for _ in names]
-        table = torch.stack([sums, torch.tensor(weights).to(sums)])
-        if rank_and_world()[1] > 1:
-            dist.all_reduce(table)
+        table = summed(torch.stack([sums, torch.tensor(weights).to(sums)]))
         found: dict[str, list[float]] = {}
         for name, (value, weight) in zip((n for names in self._sums for n in names), table.T.tolist(), strict=True):
             so_far = found.get(name, [0.0, 0.0])

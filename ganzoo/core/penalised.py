@@ -9,14 +9,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-import torch.distributed as dist
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ganzoo.core.batch import share, size
 from ganzoo.core.player import PLAYERS, PlayerName
-from ganzoo.core.processes import rank_and_world
+from ganzoo.core.processes import rank_and_world, summed
 from ganzoo.core.types import Batch, Terms
 from ganzoo.optim.game import takes_pairs
 from ganzoo.penalties.base import Penalty, View
@@ -281,10 +280,7 @@ def _score(model: GANModule, y: Tensor | None, x: Tensor) -> Tensor:
 
 
 def _over_processes(value: Tensor) -> Tensor:
-    world = rank_and_world()[1]
-    if world > 1:
-        dist.all_reduce(value)
-    return value / world
+    return summed(value) / rank_and_world()[1]
 
 
 def _unchanged(value: Tensor) -> Tensor:
