@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from types import FrameType
@@ -139,6 +140,11 @@ class GANDataModule(LightningDataModule):
             return {"rank": 0, "world_size": 1}
         gpu = self.trainer.strategy.root_device.type == "cuda"
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size, "pin": gpu}
+
+
+def workers(asked: int | None) -> int:
+    """Worker processes of data that is decoded: by default the number of CPU cores, at most 8."""
+    return min(8, os.cpu_count() or 1) if asked is None else asked
 
 
 def stratify(labels: Tensor, per_class: int) -> dict[Split, Tensor]:

@@ -17,7 +17,7 @@ from ganzoo.core.text import path_of, visible
 from ganzoo.core.types import Batch
 from ganzoo.data.agreed import Range, agreed, summary
 from ganzoo.data.archive import File, name_of
-from ganzoo.data.base import GANDataModule, Split, Workers
+from ganzoo.data.base import GANDataModule, Split, Workers, workers
 from ganzoo.data.datasets import Images, combine, digest_files
 from ganzoo.data.decoding import Fit, find, readable
 from ganzoo.data.labels import classify, held_out, of_split, places
@@ -84,7 +84,7 @@ class ImageFolder(GANDataModule):
         range: Range = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_workers=min(8, os.cpu_count() or 1) if num_workers is None else num_workers, **kwargs)
+        super().__init__(num_workers=workers(num_workers), **kwargs)
         root = path_of(path)
         tree = find(root)
         headers = readable(root, tree.pictures, corrupt)

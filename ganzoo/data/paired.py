@@ -17,7 +17,7 @@ from ganzoo.core.text import composed, path_of
 from ganzoo.core.types import Batch
 from ganzoo.data.agreed import Range, agreed, summary
 from ganzoo.data.archive import File, name_of
-from ganzoo.data.base import GANDataModule, Split, Workers
+from ganzoo.data.base import GANDataModule, Split, Workers, workers
 from ganzoo.data.datasets import Images, Jittered, Merged, Wrapped, combine, digest_files
 from ganzoo.data.decoding import Fit, Header, find, leave_out, listing, readable, upright
 from ganzoo.data.folder import FolderImages, FolderPictures, Store, StoredImages
@@ -72,7 +72,7 @@ class _Translation(GANDataModule):
         source_range: Range = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_workers=min(8, os.cpu_count() or 1) if num_workers is None else num_workers, **kwargs)
+        super().__init__(num_workers=workers(num_workers), **kwargs)
         self.image_size, self.channels, self.source_channels = image_size, channels, source_channels
         self.fit, self.jitter, self.corrupt, self.val_fraction = fit, jitter, corrupt, val_fraction
         self.cache_gb, self.background, self.ranges = cache_gb, background, {"image": range, "source": source_range}

@@ -12,7 +12,6 @@ import itertools
 import json
 import math
 import mmap
-import os
 import struct
 import zlib
 from bisect import bisect_right
@@ -29,7 +28,7 @@ from ganzoo.core.files import open_file, read_text
 from ganzoo.core.limits import Share, Size, refusal
 from ganzoo.core.text import path_of, visible
 from ganzoo.core.types import Batch
-from ganzoo.data.base import GANDataModule, Split, Workers
+from ganzoo.data.base import GANDataModule, Split, Workers, workers
 from ganzoo.data.datasets import Images, combine
 from ganzoo.data.decoding import Fit
 from ganzoo.data.labels import held_out, of_split
@@ -67,7 +66,7 @@ class Shards(GANDataModule):
     """
 
     def __init__(self, path: str, val_fraction: Share = 0.1, num_workers: Workers | None = None, **kwargs: Any) -> None:
-        super().__init__(num_workers=min(8, os.cpu_count() or 1) if num_workers is None else num_workers, **kwargs)
+        super().__init__(num_workers=workers(num_workers), **kwargs)
         root = path_of(path)
         index = read_index(root)
         if index.shards is None:
