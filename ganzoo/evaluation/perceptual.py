@@ -22,6 +22,7 @@ from ganzoo.core.types import Batch
 from ganzoo.evaluation.determinism import ieee_float32, seeded
 from ganzoo.evaluation.downloads import fetch, tensors
 from ganzoo.evaluation.interfaces import BLOCK, NOT_FINITE, Figures, Given, Metric, States
+from ganzoo.functional.resizing import enlarged
 
 Net = Literal["alex", "vgg"]
 
@@ -187,7 +188,7 @@ class LPIPSDiversity(Metric):
         return {"lpips_diversity": (distances.mean().item(), (distances.std() / math.sqrt(self.pairs)).item())}
 
     def _ready(self, images: Tensor) -> Tensor:
-        return _enlarged(_colour(to_float(images)), self.smallest)
+        return enlarged(_colour(to_float(images)), self.smallest)
 
 
 @dataclass(frozen=True)
@@ -237,7 +238,7 @@ class ClassSimilarity(Metric):
         second = (first + torch.randint(1, n, (self.pairs,), generator=draw)) % n
         found = []
         for i, j in torch.stack([first, second]).split(BLOCK, 1):
-            one, other = (_enlarged(images[k].float(), self.smallest) for k in (i, j))
+            one, other = (enlarged(images[k].float(), self.smallest) for k in (i, j))
             found.append(ms_ssim(one, other, data_range=255.0, reduction="none"))
         return torch.cat(found).double().mean()
 
@@ -246,15 +247,6 @@ def _check(name: str, net: Net, given: Given) -> None:
     if given.channels not in (1, 3):
         raise ValueError(f"{name} needs grey or colour images, but these have {given.channels} channels; leave it out")
     network(net)
-
-
-def _enlarged(images: Tensor, smallest: int) -> Tensor:
-    """Upscales bilinearly until the shorter side has this many pixels; larger images are unchanged."""
-    height, width = images.shape[2:]
-    if (scale := smallest / min(height, width)) <= 1:
-        return images
-    size = (round(height * scale), round(width * scale))
-    return interpolate(images, size, mode="bilinear", align_corners=False)
 
 
 def _colour(images: Tensor) -> Tensor:

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from ganzoo.core.limits import Size, sides
 from ganzoo.core.text import closest, visible
 from ganzoo.evaluation.classifier import PINNED, pinned
 from ganzoo.evaluation.downloads import fetch, place, tensors
+from ganzoo.functional.resizing import enlarged, enlarged_size
 
 UNIT = (0.5,) * 3, (0.5,) * 3
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -195,17 +195,6 @@ def unit(h: Tensor) -> Tensor:
     """Vectors [N, c, h, w] of length 1, at least float32; the derivative is bounded near 0."""
     h = h if h.dtype == torch.float64 else h.float()
     return h / (h.square().sum(1, keepdim=True) + 1e-8).sqrt()
-
-
-def enlarged(x: Tensor, side: int) -> Tensor:
-    """Images whose shorter side has at least this many pixels; the ratio of the sides stays."""
-    size = enlarged_size(x.shape[2], x.shape[3], side)
-    return x if size == x.shape[2:] else interpolate(x, size, mode="bilinear")
-
-
-def enlarged_size(height: int, width: int, side: int) -> tuple[int, int]:
-    scale = max(1.0, side / min(height, width))
-    return round(height * scale), round(width * scale)
 
 
 def _stages(name: str, source: Source, otherwise: str) -> list[nn.Module]:

@@ -62,8 +62,8 @@ class ProGANGenerator(nn.Module):
             before, x = x, self.stages[i](x)
         image = not_half(self.images[stage](x))
         if alpha is not None:
-            image = blended(enlarged(not_half(self.images[stage - 1](before)), 2), image, alpha)
-        return enlarged(image, 2 ** (last - stage))
+            image = blended(repeated(not_half(self.images[stage - 1](before)), 2), image, alpha)
+        return repeated(image, 2 ** (last - stage))
 
 
 class ProGANDiscriminator(nn.Module):
@@ -123,7 +123,7 @@ def layout(image_size: Size) -> tuple[int, int, int]:
     return doubled(image_size, "ProGAN doubles the height and width", 1)
 
 
-def enlarged(x: Tensor, k: int) -> Tensor:
+def repeated(x: Tensor, k: int) -> Tensor:
     """[N, C, H, W] -> [N, C, k H, k W] by repeating pixels."""
     return x if k == 1 else interpolate(x, scale_factor=k)
 

@@ -15,7 +15,7 @@ from ganzoo.core.module import GANModule
 from ganzoo.core.types import Batch, Terms, full_precision
 from ganzoo.functional.penalties import gradient_penalty
 from ganzoo.functional.schedules import growth
-from ganzoo.networks.progan import ProGANDiscriminator, ProGANGenerator, blended, enlarged, layout, shrunk
+from ganzoo.networks.progan import ProGANDiscriminator, ProGANGenerator, blended, layout, repeated, shrunk
 from ganzoo.optim.adam import FusedAdam
 
 
@@ -120,8 +120,8 @@ class ProGAN(GANModule):
         """Reals in the current size, and in a fade their mixture with the size before, enlarged as fakes are."""
         stage, alpha = self.grown(self.discriminator)
         k = 2 ** (self.doublings - stage)
-        x = enlarged(shrunk(batch["image"], k), k)
-        return x if alpha is None else blended(enlarged(shrunk(x, 2 * k), 2 * k), x, alpha)
+        x = repeated(shrunk(batch["image"], k), k)
+        return x if alpha is None else blended(repeated(shrunk(x, 2 * k), 2 * k), x, alpha)
 
     def discriminator_loss(self, batch: Batch) -> Terms:
         x, fakes = self.reals(batch), self.fakes(batch)
