@@ -1,7 +1,8 @@
-"""Input conversion of all metrics."""
+"""Input conversion of all metrics, and reflection at the border of images."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -21,3 +22,10 @@ def double(x: Tensor, what: str = "features") -> Tensor:
 def float64(x: Tensor) -> Tensor:
     """On the same device, or on the CPU if the device has no float64."""
     return (x.cpu() if x.device.type == "mps" else x).double()
+
+
+def reflected(place: Tensor, size: int) -> Tensor:
+    """Places beyond the pixels 0 to size - 1, reflected at these as often as needed."""
+    period = 2 * max(size - 1, 1)
+    place = place.remainder(period)
+    return torch.minimum(place, period - place).clamp(max=size - 1)

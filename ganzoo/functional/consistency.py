@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ganzoo.functional.base import reflected
+
 
 def flip_and_shift(x: Tensor, flip: Tensor, shift: Tensor) -> Tensor:
     """Images, some mirrored, each shifted; pixels from outside are reflected, without repeating the border.
@@ -15,13 +17,8 @@ def flip_and_shift(x: Tensor, flip: Tensor, shift: Tensor) -> Tensor:
         shift: int [N, 2]: pixels down and to the right, smaller than H and W in size.
     """
     n, _, h, w = x.shape
-    rows = _reflected(torch.arange(h, device=x.device) - shift[:, :1], h)  # [N, H]: the row that each row shows
-    columns = _reflected(torch.arange(w, device=x.device) - shift[:, 1:], w)
+    rows = reflected(torch.arange(h, device=x.device) - shift[:, :1], h)  # [N, H]: the row that each row shows
+    columns = reflected(torch.arange(w, device=x.device) - shift[:, 1:], w)
     columns = torch.where(flip[:, None], w - 1 - columns, columns)
     images = torch.arange(n, device=x.device)[:, None, None]
     return x.movedim(1, -1)[images, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
-
-
-def _reflected(index: Tensor, size: int) -> Tensor:
-    index = index.abs()
-    return torch.where(index >= size, 2 * (size - 1) - index, index)

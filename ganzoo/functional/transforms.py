@@ -8,6 +8,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from ganzoo.functional.base import reflected
+
 SYM2 = [(1 - 3**0.5) / 32**0.5, (3 - 3**0.5) / 32**0.5, (3 + 3**0.5) / 32**0.5, (1 + 3**0.5) / 32**0.5]
 SYM6 = [  # scaling filter of the orthonormal symlet with six vanishing moments (Daubechies 1992, table 6.3)
     *(0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.048311742585633, 0.4910559419267466),
@@ -75,7 +77,7 @@ def warped(x: Tensor, linear: Tensor, offset: Tensor) -> Tensor:
         across, down = (linear[:, k, j, None] * v[j] for j in range(2))
         point = across[:, None, :] + down[:, :, None] + offset[:, k, None, None] + (size - 1) / 2  # [N, 2H+10, 2W+10]
         near = (point >= -EDGE) & (point <= size - 1 + EDGE)
-        at.append(torch.where(near, point, _reflected(point, size)) * 2 + CENTRE + 2 * EDGE)  # in fine pixels
+        at.append(torch.where(near, point, reflected(point, size)) * 2 + CENTRE + 2 * EDGE)  # in fine pixels
     return shrink_h @ _bilinear(fine, *at) @ shrink_w.mT
 
 
@@ -128,15 +130,8 @@ def _bands(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
 def _operator(sources: Tensor, weights: Tensor, size: int) -> Tensor:
     """The matrices [..., n, size] of filters: output i is the sum over t of `weights` [..., i, t] times the pixel
     `sources` [i, t], reflected."""
-    chosen = _reflected(sources, size)[..., None] == torch.arange(size, device=sources.device)  # [n, t, size]
+    chosen = reflected(sources, size)[..., None] == torch.arange(size, device=sources.device)  # [n, t, size]
     return torch.einsum("...it,its->...is", weights, chosen.to(weights.dtype))
-
-
-def _reflected(place: Tensor, size: int) -> Tensor:
-    """Places beyond the pixels 0 to size - 1, reflected at these as often as needed."""
-    period = 2 * max(size - 1, 1)
-    place = place.remainder(period)
-    return torch.minimum(place, period - place).clamp(max=size - 1)
 
 
 def _product(a: list[float], b: list[float]) -> list[float]:
