@@ -21,7 +21,7 @@ from ganzoo.layers.base import Conv2d
 Make = Callable[..., nn.Module]
 
 
-def doubled(x: Tensor) -> Tensor:
+def twice(x: Tensor) -> Tensor:
     """[N, n, H, W] -> [N, n, 2H, 2W], each pixel repeated."""
     return interpolate(x, scale_factor=2.0)
 
@@ -43,7 +43,7 @@ class UpBlock(nn.Module):
     def forward(self, x: Tensor, *c: Tensor) -> Tensor:
         h = self.conv1(relu(self.norm1(x, *c)))
         h = self.conv2(relu(self.norm2(h, *c)))
-        return h + doubled(self.shortcut(x))
+        return h + twice(self.shortcut(x))
 
 
 class DownBlock(nn.Module):
@@ -92,7 +92,7 @@ class DeepUpBlock(nn.Module):
         h = self.conv3(relu(norm3(self.conv2(h), *c)))
         h = self.conv4(relu(norm4(h, *c)))
         x = x[:, : self.n_out]
-        return h + (doubled(x) if self.up else x)
+        return h + (twice(x) if self.up else x)
 
 
 class DeepDownBlock(nn.Module):
