@@ -44,6 +44,11 @@ def halvings(height: int, width: int) -> int:
     return (both & -both).bit_length() - 1
 
 
+def doublings(height: int, width: int) -> int:
+    """n, if the shorter side has 4 2^n to 7 2^n pixels."""
+    return (min(height, width) // 4).bit_length() - 1
+
+
 # Feature maps of residual networks, in multiples of their width, by the number of doublings from 4 pixels. G's: of its
 # linear layer and after each doubling; D's: after each block. As in Brock et al. 2018 (arXiv:1809.11096, appendix B),
 # except below 64 pixels, where they are those of Miyato et al. 2018 for 32 (arXiv:1802.05957, table 4); theirs for 48,
@@ -66,9 +71,6 @@ def doubled(image_size: Size, what: str, least: int, most: int = 20) -> tuple[in
     Raises:
         ValueError: there is no such n; the message names the nearest size.
     """
-
-    def doublings(height: int, width: int) -> int:
-        return (min(height, width) // 4).bit_length() - 1
 
     def takes(height: int, width: int) -> bool:
         n = doublings(height, width)

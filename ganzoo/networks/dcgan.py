@@ -17,7 +17,7 @@ from torch.nn.functional import one_hot
 from ganzoo.core.limits import Size, sides
 from ganzoo.layers.base import Conv2d
 from ganzoo.layers.init import normal_
-from ganzoo.networks.base import halvings, shape
+from ganzoo.networks.base import doublings, halvings, shape
 
 Norm = Literal["batch", "layer", "none"]
 
@@ -118,17 +118,12 @@ def layout(image_size: Size) -> tuple[int, int, int]:
     squares = "DCGAN's layers double the size from 4 pixels up: it takes 8, 16, 32, 64, ..."
     others = "DCGAN's layers double the height and width, from a shorter side of 4 to 7 pixels up"
     height, width = shape(image_size, _fits, squares, others)
-    n = _doublings(min(height, width))
+    n = doublings(height, width)
     return n, height >> n, width >> n
 
 
-def _doublings(side: int) -> int:
-    """n with side = 4 2^n to 7 2^n."""
-    return max(side // 4, 1).bit_length() - 1
-
-
 def _fits(height: int, width: int) -> bool:
-    n = _doublings(min(height, width))
+    n = doublings(height, width)
     return n >= 1 and (height == width == 4 * 2**n or height != width and halvings(height, width) >= n)
 
 
