@@ -7,7 +7,7 @@ from torch.nn.functional import interpolate
 
 
 def enlarged(x: Tensor, side: int) -> Tensor:
-    """Images [N, C, H, W] whose shorter side has at least this many pixels, bilinearly; the ratio of the sides stays."""
+    """Images [N, C, H, W] enlarged bilinearly if their shorter side is smaller; the ratio of the sides stays."""
     size = enlarged_size(x.shape[2], x.shape[3], side)
     return x if size == x.shape[2:] else interpolate(x, size, mode="bilinear")
 

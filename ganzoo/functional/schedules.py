@@ -11,6 +11,11 @@ def cosine(first: float, last: float, images_seen: int, images: float) -> float:
     return last + (first - last) * (1 + math.cos(math.pi * share)) / 2
 
 
+def falling(first: float, images_seen: int, images: float | None) -> float:
+    """Linear decay from `first` to 0 over `images` images; constant if None."""
+    return first if images is None else first * max(0.0, 1 - images_seen / images)
+
+
 def growth(images_seen: int, doublings: int, stable: float, fade: float) -> tuple[int, float]:
     """Stage and alpha of a network that grows: sizes double `doublings` times (Karras et al. 2018, arXiv:1710.10196,
     appendix A).

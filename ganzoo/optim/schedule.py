@@ -7,10 +7,7 @@ from collections.abc import Iterable
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-
-def falling(first: float, images_seen: int, images: float | None) -> float:
-    """Linear decay from `first` to 0 over `images` images; constant if None."""
-    return first if images is None else first * max(0.0, 1 - images_seen / images)
+from ganzoo.functional.schedules import falling
 
 
 class LinearTail(LambdaLR):

@@ -13,10 +13,10 @@ from ganzoo.core.limits import Count, CountFrom0, Limits, NonNegative, Size
 from ganzoo.core.module import GANModule
 from ganzoo.core.pool import ImagePool, refill, shares
 from ganzoo.core.types import Batch, Terms, full_precision
+from ganzoo.functional.schedules import falling
 from ganzoo.networks.patch import PatchDiscriminator
 from ganzoo.networks.resnet import ResNetTranslator
 from ganzoo.optim.adam import FusedAdam
-from ganzoo.optim.schedule import falling
 
 
 class CycleGAN(GANModule):

@@ -13,12 +13,12 @@ from ganzoo.core.limits import Count, Layers, NonNegative, Positive, Probability
 from ganzoo.core.module import GANModule
 from ganzoo.core.types import Batch, Terms
 from ganzoo.functional.penalties import pull_away
+from ganzoo.functional.schedules import falling
 from ganzoo.layers.init import normal_
 from ganzoo.networks.autoencoder import ConvAutoEncoder, MLPAutoEncoder
 from ganzoo.networks.dcgan import DCGANGenerator
 from ganzoo.networks.mlp import ReLUGenerator
 from ganzoo.optim.adam import FusedAdam
-from ganzoo.optim.schedule import falling
 
 
 class EBGAN(GANModule):

@@ -14,11 +14,11 @@ from ganzoo.core.frozen import evaluating
 from ganzoo.core.limits import Count, Layers, NonNegative, Positive, Size
 from ganzoo.core.module import GANModule
 from ganzoo.core.types import Batch, Terms, full_precision
+from ganzoo.functional.schedules import falling
 from ganzoo.layers.init import normal_
 from ganzoo.networks.ladder import Ladder
 from ganzoo.networks.mlp import ReLUGenerator
 from ganzoo.optim.adam import FusedAdam
-from ganzoo.optim.schedule import falling
 
 NEEDS = "LadderEBGAN needs some labelled images: use SemiSupervised, which wraps other data"
 

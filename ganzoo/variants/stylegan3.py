@@ -15,10 +15,10 @@ from ganzoo.core.limits import Count, Layers, NonNegative, Positive, Size
 from ganzoo.core.strategy import gather
 from ganzoo.core.types import Batch, full_precision
 from ganzoo.functional.equivariance import resample
+from ganzoo.functional.schedules import falling
 from ganzoo.networks.stylegan2 import StyleGAN2Discriminator
 from ganzoo.networks.stylegan3 import StyleGAN3Generator
 from ganzoo.optim.adam import FusedAdam
-from ganzoo.optim.schedule import falling
 from ganzoo.variants.stylegan import StyleGAN
 
 SQUARE_HALF_LIFE = 20_000  # in images, of the running mean squares
