@@ -31,8 +31,7 @@ class DCGANGenerator(nn.Module):
         z_dim: size of the latent.
         width: feature maps of the last hidden layer; each earlier layer has twice as many.
         num_classes: number of labels y [N], appended to z as one-hot vectors; None if unconditional.
-        norm: after each hidden layer.
-        first_norm: also after the linear layer.
+        first_norm: batch norm also after the linear layer, not only after each hidden convolution.
         resize: double sizes by repeating pixels before 3x3 convolutions, instead of fractionally-strided ones.
     """
 
@@ -43,20 +42,20 @@ class DCGANGenerator(nn.Module):
         z_dim: int = 100,
         width: int = 128,
         num_classes: int | None = None,
-        norm: Norm = "batch",
         first_norm: bool = True,
         resize: bool = False,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        bias = norm == "none"  # the norm has a bias
-        first = norm if first_norm else "none"
         n, *grid = layout(image_size)
         top = width * 2 ** (n - 1)
-        self.project = nn.Linear(z_dim + (num_classes or 0), top * prod(grid), bias=first == "none")
-        layers: list[nn.Module] = [nn.Unflatten(1, (top, *grid)), *_norm(first, top), nn.ReLU()]
+        self.project = nn.Linear(
+            z_dim + (num_classes or 0), top * prod(grid), bias=not first_norm
+        )  # the norm has a bias
+        first = _norm("batch", top) if first_norm else []
+        layers: list[nn.Module] = [nn.Unflatten(1, (top, *grid)), *first, nn.ReLU()]
         while top > width:
-            layers += [_up(top, top // 2, resize, bias), *_norm(norm, top // 2), nn.ReLU()]
+            layers += [_up(top, top // 2, resize, bias=False), *_norm("batch", top // 2), nn.ReLU()]
             top //= 2
         self.layers = nn.Sequential(*layers, _up(width, channels, resize), nn.Tanh())
         normal_(self, 0.02)

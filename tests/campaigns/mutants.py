@@ -71,9 +71,7 @@ NAMED: dict[str, list[Mutant]] = {  # mutants that once survived
     ],
     "DCGAN": [
         Mutant("ganzoo/variants/dcgan.py", "beta1=0.5", "beta1=0.75"),
-        Mutant(
-            "ganzoo/networks/dcgan.py", "*_norm(norm, top // 2), nn.ReLU()", "*_norm(norm, top // 2), nn.LeakyReLU()"
-        ),
+        Mutant("ganzoo/networks/dcgan.py", "top // 2), nn.ReLU()", "top // 2), nn.LeakyReLU()"),
         Mutant("ganzoo/networks/dcgan.py", "nn.LeakyReLU(0.2, inplace=True),", "nn.ReLU(),"),
         Mutant("ganzoo/networks/dcgan.py", "nn.LeakyReLU(0.2, inplace=True)]", "nn.ReLU()]"),
         Mutant("ganzoo/layers/init.py", "1.0 if isinstance(module, NORMS)", "1.5 if isinstance(module, NORMS)"),
