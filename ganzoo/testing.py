@@ -288,8 +288,8 @@ class NoiseImages(GANDataModule):
     """25 images of random bytes in the shape of the model's images, with labels, sources and labelled images; an
     epoch has three batches of 8."""
 
-    def __init__(self, model: GANModule, batch_size: int = BATCH, num_workers: int = 0) -> None:
-        super().__init__(batch_size=batch_size, num_workers=num_workers)
+    def __init__(self, model: GANModule, batch_size: int = BATCH) -> None:
+        super().__init__(batch_size=batch_size)
         _, self.channels, *size = model.sample(seeds=[0], source=sources(model, 1)).shape
         self.image_size = normal_size(size)
         self.num_classes = model.hparams.get("num_classes") or 2

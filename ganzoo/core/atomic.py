@@ -87,11 +87,11 @@ def remove_partial(folder: Path) -> None:
                 path.unlink()
 
 
-def path_part(text: str, most: int = 120) -> str:
-    """One component of a path from any text, such as a name in an untrusted file: not empty, at most `most` bytes
+def path_part(text: str) -> str:
+    """One component of a path from any text, such as a name in an untrusted file: not empty, at most 120 bytes
     (file systems allow 255, eCryptfs 143), printable, without separators, never `..`."""
     part = "".join(c if c.isprintable() and c not in "/\\:" else "-" for c in text)
-    return part.encode()[:most].decode(errors="ignore").strip(" .") or "-"
+    return part.encode()[:120].decode(errors="ignore").strip(" .") or "-"
 
 
 def _open_beside(path: Path) -> tuple[Path, BinaryIO]:

@@ -101,9 +101,10 @@ def above(sources: Tensor, images: Tensor, columns: int) -> Tensor:
     return torch.stack(rows, 1).flatten(0, 2)
 
 
-def _plane(points: Tensor, size: int = 512, limit: float = 1.1) -> Image.Image:
-    """Points [N, 2] as black dots of 3x3 pixels in a square that shows [-limit, limit] on both axes."""
-    x = ((points / limit + 1) / 2 * size).long()
+def _plane(points: Tensor) -> Image.Image:
+    """Points [N, 2] as black dots of 3x3 pixels in a square that shows [-1.1, 1.1] on both axes."""
+    size = 512
+    x = ((points / 1.1 + 1) / 2 * size).long()
     canvas = torch.full((size, size), 255, dtype=torch.uint8)
     for dx in (-1, 0, 1):
         for dy in (-1, 0, 1):
@@ -127,10 +128,10 @@ def write_video(file: BinaryIO, frames: Sequence[Path], fps: int) -> None:
         video.mux(stream.encode())
 
 
-def animation(frames: Sequence[Path], fps: int, most: int = 64) -> bytes:
-    """PNG files, in order, as a looping GIF that holds the last frame for two seconds; of more than `most` files,
+def animation(frames: Sequence[Path], fps: int) -> bytes:
+    """PNG files, in order, as a looping GIF that holds the last frame for two seconds; of more than 64 files,
     every k-th is shown, including the last."""
-    shown = frames[:: -len(frames) // most][::-1]
+    shown = frames[:: -len(frames) // 64][::-1]
     first, *others = (Image.open(frame).convert("RGB") for frame in shown)
     gif, durations = BytesIO(), [1000 // fps] * len(others) + [2000]  # milliseconds
     first.save(gif, "GIF", save_all=True, append_images=others, duration=durations, loop=0)

@@ -47,7 +47,6 @@ class RecognitionDiscriminator(nn.Module):
         categories: number of values of each categorical code.
         codes: number of continuous codes.
         variance: of Q's Gaussians; None: predicted by Q.
-        hidden: units of Q's hidden layer.
     """
 
     def __init__(
@@ -57,7 +56,6 @@ class RecognitionDiscriminator(nn.Module):
         categories: Sequence[int],
         codes: int,
         variance: float | None = None,
-        hidden: int = 128,
     ) -> None:
         super().__init__()
         self.layers = layers
@@ -65,10 +63,10 @@ class RecognitionDiscriminator(nn.Module):
         self.variance = variance
         self.sizes = [*categories, codes, 0 if variance else codes]
         self.q = nn.Sequential(
-            nn.Linear(score.in_features, hidden),
-            nn.BatchNorm1d(hidden),
+            nn.Linear(score.in_features, 128),
+            nn.BatchNorm1d(128),
             nn.LeakyReLU(0.1),
-            nn.Linear(hidden, sum(self.sizes)),
+            nn.Linear(128, sum(self.sizes)),
         )
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:

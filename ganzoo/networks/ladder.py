@@ -104,12 +104,12 @@ class Norm(nn.Module):
     those of a process's share of the batch.
     """
 
+    eps, momentum = 1e-5, 0.1  # torch's
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, n: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+    def __init__(self, n: int) -> None:
         super().__init__()
-        self.eps, self.momentum = eps, momentum
         self.register_buffer("running_mean", torch.zeros(n))
         self.register_buffer("running_var", torch.ones(n))
         self.register_load_state_dict_pre_hook(_drop_batch_count)

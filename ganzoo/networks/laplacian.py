@@ -46,10 +46,9 @@ class ResidualDiscriminator(nn.Module):
         image_size: pixels, or [height, width]; even.
         channels: of the image.
         width: feature maps of both convolutions; the second has stride 2.
-        dropout: drop probability before the last layer.
     """
 
-    def __init__(self, image_size: Size = 32, channels: int = 3, width: int = 64, dropout: float = 0.5) -> None:
+    def __init__(self, image_size: Size = 32, channels: int = 3, width: int = 64) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             nn.Conv2d(channels, width, 5, padding=2),
@@ -57,7 +56,7 @@ class ResidualDiscriminator(nn.Module):
             nn.Conv2d(width, width, 5, stride=2, padding=2),
             nn.ReLU(),
             nn.Flatten(),
-            nn.Dropout(dropout),
+            nn.Dropout(0.5),
             nn.Linear(width * (area(image_size) // 4), 1),
         )
         self.to(memory_format=torch.channels_last)

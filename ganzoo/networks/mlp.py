@@ -42,22 +42,14 @@ class MaxoutDiscriminator(nn.Module):
     """x [N, C, H, W] in [-1, 1] -> two maxout layers with dropout -> logits [N]; initial weights U(-.005, .005),
     biases 0."""
 
-    def __init__(
-        self,
-        image_size: Size = 28,
-        channels: int = 1,
-        hidden: int = 240,
-        pieces: int = 5,
-        input_dropout: float = 0.2,
-        dropout: float = 0.5,
-    ) -> None:
+    def __init__(self, image_size: Size = 28, channels: int = 1, hidden: int = 240, pieces: int = 5) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Dropout(input_dropout),
+            nn.Dropout(0.2),
             Maxout(channels * area(image_size), hidden, pieces),
-            nn.Dropout(dropout),
+            nn.Dropout(0.5),
             Maxout(hidden, hidden, pieces),
-            nn.Dropout(dropout),
+            nn.Dropout(0.5),
             nn.Linear(hidden, 1),
         )
         uniform_(self, 0.005)

@@ -129,7 +129,7 @@ NAMED: dict[str, list[Mutant]] = {  # mutants that once survived
         Mutant("ganzoo/networks/improved.py", "(layers[:-1], layers[-1], ", "(layers, nn.Identity(), "),
     ],
     "LAPGAN": [
-        Mutant("ganzoo/networks/laplacian.py", "dropout: float = 0.5", "dropout: float = 0.75"),
+        Mutant("ganzoo/networks/laplacian.py", "nn.Dropout(0.5)", "nn.Dropout(0.75)"),
         Mutant("ganzoo/variants/lapgan.py", "layers=3, dropout=0.5", "layers=3, dropout=0.75"),
     ],
     "SNGAN": [

@@ -65,7 +65,7 @@ PAPER = {
     ),
     "4.1: levels are alike": (
         lambda gan: (layers(gan.generator[1]), layers(gan.discriminator[1])),
-        (layers(ResidualGenerator(3, 64)), layers(ResidualDiscriminator(16, 3, 64, 0.5))),
+        (layers(ResidualGenerator(3, 64)), layers(ResidualDiscriminator(16, 3, 64))),
     ),
     "the networks' own defaults": (
         lambda gan: (layers(ResidualGenerator()), layers(ResidualDiscriminator())),
