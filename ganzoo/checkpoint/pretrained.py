@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 import ganzoo
-from ganzoo.checkpoint import sealed as checkpoints
+from ganzoo.checkpoint import sealed
 from ganzoo.checkpoint.sealed import CheckpointError
 from ganzoo.core import from_data
 from ganzoo.core.arguments import variant_name
@@ -58,9 +58,9 @@ def load(path: str | Path, variant: type[GANModule] | None = None, map_location:
         FileNotFoundError: there is no such path, and no model of that name; `ganzoo.list_pretrained()` lists these.
         CheckpointError: (a ValueError) the file is not a checkpoint of ganzoo, damaged, unsafe, or of another variant.
     """
-    (name, arguments, weights, slim), facts = read_all(path)
+    (name, arguments, weights, slim), facts = read(path)
     cls = _resolve(name, variant, path)
-    model = checkpoints.build(path, cls, arguments, weights, 20 if slim else 2)  # slim: D is missing, at most 5 times G
+    model = sealed.build(path, cls, arguments, weights, 20 if slim else 2)  # slim: D is missing, at most 5 times G
     model.configure_model()  # adds the averaged generator
     try:
         model.load_state_dict(_completed(weights, model) if slim else weights)
@@ -140,25 +140,21 @@ def _part(name: str) -> str:
     return name.rpartition(".")[0].partition(".")[0]
 
 
-def read(path: str | Path) -> Saved:
-    """Contents of a Lightning checkpoint, a `save_pretrained` folder or a model that comes with ganzoo.
+def read(path: str | Path) -> tuple[Saved, FromData]:
+    """Contents of a Lightning checkpoint, a `save_pretrained` folder or a model that comes with ganzoo, and what the
+    model knows of its data.
 
     Raises:
         FileNotFoundError: there is no such path, and no model of that name.
         CheckpointError: the file is not a checkpoint of ganzoo, damaged, or unsafe.
     """
-    return read_all(path)[0]
-
-
-def read_all(path: str | Path) -> tuple[Saved, FromData]:
-    """What `read` returns, and what the model knows of its data."""
     name, path = str(path), path_of(path)
     if "://" in name:
         raise FileNotFoundError(f"{name} is not a local file; download it, and give its path")
     if not path.exists() and name in ganzoo.list_pretrained():
         path = ganzoo.PRETRAINED / name
     if path.is_dir():
-        if not (of_a_run := checkpoints.in_order(path / "checkpoints")):
+        if not (of_a_run := sealed.in_order(path / "checkpoints")):
             return _read_folder(path)
         path = of_a_run[-1]
     checkpoint = read_checkpoint(path)
@@ -178,7 +174,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             str(path), ganzoo.list_pretrained(), "give a run's .ckpt, or a folder written by save_pretrained"
         )
         raise FileNotFoundError(f"no checkpoint {path}{hint}")
-    checkpoint = checkpoints.read(path)
+    checkpoint = sealed.read(path)
     arguments = checkpoint.setdefault("hyper_parameters", {})  # Lightning omits it if there are none
     _check(path, checkpoint["ganzoo"].get("variant"), arguments, checkpoint.get("state_dict"))
     _from_data(path, checkpoint["ganzoo"], arguments)

@@ -151,10 +151,10 @@ def _shown(value: Any) -> Any:
 
 
 def _checkpoint(path: Path) -> int:
-    from ganzoo.checkpoint.pretrained import read_all
+    from ganzoo.checkpoint.pretrained import read
 
     with user_errors():
-        (name, arguments, weights, slim), facts = read_all(path)
+        (name, arguments, weights, slim), facts = read(path)
         seen = int(weights.get("images_seen", 0))
         lines = [f"  {visible(key):<24}{visible(_shown(value))}" for key, value in arguments.items()]
         if classes := facts.class_names:

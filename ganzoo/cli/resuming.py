@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ganzoo.checkpoint.pretrained import read_all
+from ganzoo.checkpoint.pretrained import read
 from ganzoo.checkpoint.sealed import newest, step_of
 from ganzoo.cli import config as configs
 from ganzoo.cli.config import LINKED
@@ -64,7 +64,7 @@ def _absolute(value: Any) -> Any:
 
 def from_folder(folder: str) -> dict[str, Any]:
     """A `save_pretrained` folder in the form of a checkpoint, without training state."""
-    (variant, arguments, weights, slim), facts = read_all(folder)
+    (variant, arguments, weights, slim), facts = read(folder)
     if slim:
         raise UserError(
             f"{folder} has no discriminator; to train further, give a run, a .ckpt, or a folder that has one"

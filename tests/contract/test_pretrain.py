@@ -296,7 +296,7 @@ def test_weights_are_stored_as_float16_if_samples_stay_the_same(tmp_path):
     model = ganzoo.GAN(8, 1, 4, 16, 8, 2).eval()
     stored = pretrain.store(model, tmp_path, Digits())
     assert stored["dtype"] == "float16" and stored["slim"] and stored["samples_off"]["by_at_most"] <= 1
-    assert read(tmp_path).weights["generator.layers.0.weight"].dtype == torch.float16
+    assert read(tmp_path)[0].weights["generator.layers.0.weight"].dtype == torch.float16
 
 
 @pytest.mark.parametrize("scale", [1e-7, 1e8])

@@ -127,7 +127,7 @@ def test_load_maps_to_a_device(model):
 
 
 def test_read_returns_variant_arguments_and_weights(model):
-    for name, arguments, weights, slim in (read("model.ckpt"), read(save_pretrained(model, "folder"))):
+    for name, arguments, weights, slim in (read("model.ckpt")[0], read(save_pretrained(model, "folder"))[0]):
         assert name == "ganzoo.variants.dcgan.DCGAN" and arguments == model.hparams
         assert weights.keys() == model.state_dict().keys() and not slim
 
@@ -145,7 +145,7 @@ def test_a_slim_folder_holds_the_generator_only(half_life):
     if half_life:
         assert all(map(torch.equal, loaded.generator.state_dict().values(), model.ema.state_dict().values()))
         assert all(map(torch.equal, loaded.ema.state_dict().values(), model.ema.state_dict().values()))
-    assert {name.partition(".")[0] for name in read("folder").weights} == {"generator", "images_seen"}
+    assert {name.partition(".")[0] for name in read("folder")[0].weights} == {"generator", "images_seen"}
     assert json.loads(Path("folder/config.json").read_text())["slim"] is True
     seen = [module.weight for module in (loaded.discriminator.score, model.discriminator.score)]
     assert not torch.equal(*seen)
@@ -159,7 +159,7 @@ def test_an_averaged_folder_has_one_generator_and_the_discriminator(half_life):
     model = fit(ganzoo.DCGAN(8, 1, 4, 4, ema_half_life=half_life)).eval()
     loaded = load(save_pretrained(model, "folder", averaged=True))
     assert torch.equal(loaded.sample(seeds=range(5)), model.sample(seeds=range(5)))
-    assert same(loaded.discriminator, model.discriminator) and not read("folder").slim
+    assert same(loaded.discriminator, model.discriminator) and not read("folder")[0].slim
     assert int(loaded.images_seen) == 150 and (loaded.ema is None) == (half_life is None)
     if half_life:
         assert same(loaded.generator, model.ema) and same(loaded.ema, model.ema)
@@ -191,7 +191,7 @@ def test_half_precision_folders_are_smaller_and_load_in_the_models_types(model):
     loaded = load(save_pretrained(model, "half", dtype=torch.float16))
     save_pretrained(model, "whole")
     assert os.path.getsize("half/model.safetensors") < 0.7 * os.path.getsize("whole/model.safetensors")
-    assert read("half").weights["images_seen"].dtype == torch.int64 and int(loaded.images_seen) == 150
+    assert read("half")[0].weights["images_seen"].dtype == torch.int64 and int(loaded.images_seen) == 150
     for name, weight in model.state_dict().items():
         rounded = weight.half().float() if weight.is_floating_point() else weight
         assert torch.equal(loaded.state_dict()[name], rounded) and loaded.state_dict()[name].dtype == weight.dtype
@@ -231,7 +231,7 @@ def shipped(model, monkeypatch, tmp_path):
 def test_pretrained_models_load_by_name(shipped, model):
     assert ganzoo.list_pretrained() == ["dcgan-digits", "gan-digits"]
     assert torch.equal(load("dcgan-digits").sample(seeds=[1]), model.sample(seeds=[1]))
-    assert read("dcgan-digits").slim
+    assert read("dcgan-digits")[0].slim
 
 
 def test_an_existing_path_takes_precedence_over_a_pretrained_name(shipped):
