@@ -23,13 +23,12 @@ from ganzoo.callbacks.base import folder_of, held_out, on_training_device, some,
 from ganzoo.core.atomic import write_atomically
 from ganzoo.core.drawing import animation, check_bands, picture, shown, write_video
 from ganzoo.core.lightning_fixes import BatchEndCallback
-from ganzoo.core.limits import ArgumentError, Count, Limits, area, check
+from ganzoo.core.limits import ArgumentError, Count, Limits, Size, at_once, check
 from ganzoo.core.module import GANModule
 from ganzoo.core.pixels import as_bytes, is_points
 from ganzoo.core.types import Batch, Latent
 
 Tiles = Annotated[int, Limits(1, 100)]
-PIXELS = 2**19  # generated at once
 
 
 class Samples(BatchEndCallback):
@@ -148,7 +147,7 @@ class Samples(BatchEndCallback):
         n = max(1, self.rows // kinds) * self.columns
         if (batch := held_out(trainer, n)) is None:
             return None
-        fakes = model.sample(n, seeds=range(n), source=batch["source"], batch_size=at_once(model))
+        fakes = model.sample(n, seeds=range(n), source=batch["source"], batch_size=at_once(size_of(model)))
         rows = [shown(batch["source"]), *(shown(images, self.bands) for images in (fakes, batch["image"]))][:kinds]
         rows = [as_bytes(images) for images in rows]
         most = max(images.shape[1] for images in rows)
@@ -199,14 +198,14 @@ def mixtures(model: Any, rows: int, columns: int) -> Tensor:
     return torch.cat(lines)
 
 
-def at_once(model: GANModule) -> int:
-    """How many images are generated at once, so that a device holds them if it holds a batch of the training."""
-    return max(1, min(256, PIXELS // area(model.hparams.get("image_size", 1))))
+def size_of(model: GANModule) -> Size:
+    """Of the model's images, as far as its arguments tell."""
+    return model.hparams.get("image_size", 1)
 
 
 def generated(model: GANModule, z: Latent, given: Batch) -> Tensor:
     """As `model.generate`, in parts, and on the CPU."""
-    n, most = len(tree_leaves(z)[0]), at_once(model)
+    n, most = len(tree_leaves(z)[0]), at_once(size_of(model))
     parts = [tree_map(lambda t, start=start: t[start : start + most], (z, given)) for start in range(0, n, most)]
     return torch.cat([model.generate(*part).cpu() for part in parts])
 

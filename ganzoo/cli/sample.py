@@ -16,7 +16,7 @@ from ganzoo.cli import VERBS
 from ganzoo.cli.errors import Arguments, UserError, number, user_errors
 from ganzoo.cli.paths import find_checkpoint, own_files
 from ganzoo.cli.writing import Parts, suffix, write
-from ganzoo.core.limits import Count, Positive, area, check_memory
+from ganzoo.core.limits import Count, Positive, area, at_once, check_memory
 from ganzoo.core.text import closest, composed, path_of, visible
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 MOST = 1_000_000  # images per call
 MOST_SEEN = 10_000  # images in a grid
-PIXELS = 2**19  # in a batch
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
@@ -271,7 +270,7 @@ def _parts(
     from ganzoo.core.pixels import scaled
 
     reading = _reading(model, options.direction)
-    most = max(1, min(256, PIXELS // area(reading.size or 1)))
+    most = at_once(reading.size or 1)
     for start in range(0, len(seeds), most):
         part = slice(start, start + most)
         sources = None

@@ -13,6 +13,7 @@ from types import FrameType, NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 LARGEST = 1e12  # maximum of any float: larger weights and rates overflow at the first step
+AT_ONCE = 2**19  # pixels generated at once
 
 
 class Limits(NamedTuple):
@@ -164,6 +165,11 @@ def sides(size: Size) -> tuple[int, int]:
 def area(size: Size) -> int:
     """Number of pixels."""
     return math.prod(sides(size))
+
+
+def at_once(size: Size) -> int:
+    """How many images are generated at once, so that a device holds them if it holds a batch of the training."""
+    return max(1, min(256, AT_ONCE // area(size)))
 
 
 def normal_size(size: Any) -> Any:

@@ -218,7 +218,7 @@ def test_sources_are_translated_in_batches(translator, monkeypatch, kind):
     files = pictures([f"{i}.png" for i in range(7)])
     sources = torch.stack([to_float(Reading(8, 1)(file)) for file in files])
     images = translator.sample(seeds=range(7), source=sources)
-    monkeypatch.setattr("ganzoo.cli.sample.PIXELS", 3 * 8 * 8)
+    monkeypatch.setattr("ganzoo.core.limits.AT_ONCE", 3 * 8 * 8)
     sizes, sample = [], ganzoo.CycleGAN.sample
     monkeypatch.setattr(
         "ganzoo.CycleGAN.sample", lambda model, **how: sizes.append(len(how["source"])) or sample(model, **how)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from io import BytesIO
 from pathlib import Path
-from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -17,9 +16,10 @@ from PIL import Image
 
 import ganzoo
 from ganzoo.callbacks.progress import clock, short, status
-from ganzoo.callbacks.samples import Samples, at_once, final_grids, fixed, interpolation, mixtures, truncations
+from ganzoo.callbacks.samples import Samples, final_grids, fixed, interpolation, mixtures, truncations
 from ganzoo.callbacks.scores import Scores
 from ganzoo.core.drawing import animation, picture, write_video
+from ganzoo.core.limits import at_once
 from ganzoo.core.pixels import to_uint8
 from ganzoo.data import Digits, Gaussians
 from ganzoo.testing import fit
@@ -44,12 +44,12 @@ def test_training_writes_grids_reals_interpolation_and_video(tmp_path):
 
 
 def test_large_images_are_generated_in_parts(monkeypatch):
-    assert [at_once(SimpleNamespace(hparams={"image_size": size})) for size in (8, 64, 512, 1024)] == [256, 128, 2, 1]
+    assert [at_once(size) for size in (8, 64, 512, 1024)] == [256, 128, 2, 1]
     model, sizes = ganzoo.DCGAN(**TINY), []
     generate = ganzoo.DCGAN.generate
     whole = interpolation(model, 2, 3)
     monkeypatch.setattr(ganzoo.DCGAN, "generate", lambda *given: sizes.append(len(given[1])) or generate(*given))
-    monkeypatch.setattr("ganzoo.callbacks.samples.PIXELS", 4 * 8 * 8)
+    monkeypatch.setattr("ganzoo.core.limits.AT_ONCE", 4 * 8 * 8)
     assert torch.allclose(interpolation(model, 2, 3), whole, atol=1e-6) and sizes == [4, 2]
 
 
