@@ -49,10 +49,8 @@ class DCGANGenerator(nn.Module):
         self.num_classes = num_classes
         n, *grid = layout(image_size)
         top = width * 2 ** (n - 1)
-        self.project = nn.Linear(
-            z_dim + (num_classes or 0), top * prod(grid), bias=not first_norm
-        )  # the norm has a bias
         first = _norm("batch", top) if first_norm else []
+        self.project = nn.Linear(z_dim + (num_classes or 0), top * prod(grid), bias=not first)  # the norm has a bias
         layers: list[nn.Module] = [nn.Unflatten(1, (top, *grid)), *first, nn.ReLU()]
         while top > width:
             layers += [_up(top, top // 2, resize, bias=False), *_norm("batch", top // 2), nn.ReLU()]
