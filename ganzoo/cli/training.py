@@ -28,7 +28,7 @@ from ganzoo.callbacks.checkpoints import Checkpoints
 from ganzoo.callbacks.diagnostics import Diagnostics
 from ganzoo.callbacks.monitors import Monitors
 from ganzoo.callbacks.progress import GANProgress, clock
-from ganzoo.callbacks.run_folder import RunFolder, RunLog, lock, next_run, runs_of, take_next
+from ganzoo.callbacks.run_folder import RunFolder, RunLog
 from ganzoo.callbacks.samples import Samples
 from ganzoo.callbacks.scores import Scores
 from ganzoo.checkpoint.pretrained import read_checkpoint
@@ -48,6 +48,7 @@ from ganzoo.core.lightning_fixes import NoProfiler, quiet
 from ganzoo.core.limits import ArgumentError, hints, takes_none
 from ganzoo.core.module import GANModule
 from ganzoo.core.player import parameters
+from ganzoo.core.runs import lock, next_run, runs_of, take_next
 from ganzoo.core.signals import RESUMABLE, exit_on_terminate
 from ganzoo.core.strategy import GANStrategy
 from ganzoo.core.text import one_line, path_of, printable, quoted

@@ -14,13 +14,14 @@ from lightning.pytorch import Callback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 
-from ganzoo.callbacks import run_folder
-from ganzoo.callbacks.run_folder import RunFolder, RunLog, lock, next_run, runs_of, take_next
+from ganzoo.callbacks.run_folder import RunFolder, RunLog
 from ganzoo.callbacks.samples import Samples
 from ganzoo.checkpoint.sealed import read
 from ganzoo.cli import main, preflight, resuming
 from ganzoo.cli.errors import UserError
 from ganzoo.cli.training import GANCLI, build
+from ganzoo.core import runs
+from ganzoo.core.runs import lock, next_run, runs_of, take_next
 
 SMALL = (
     "fit --model GAN --model.hidden 8 --model.d_hidden 8 --data Digits --data.image_size 8 --trainer.max_steps 2 "
@@ -63,14 +64,14 @@ def test_numbers_claimed_by_other_processes_are_skipped(monkeypatch):
     """One is claimed but has no folder yet; another is taken in the meantime, under a different name."""
     Path("runs/.001").mkdir(parents=True)
     assert take_next(Path("runs"), "a") == (Path("runs/002-a"), [Path("runs/002-a")])
-    numbers = run_folder._numbers
+    numbers = runs._numbers
 
     def late(root):
         seen = numbers(root)
         (root / "003-b").mkdir(exist_ok=True)
         return seen
 
-    monkeypatch.setattr(run_folder, "_numbers", late)
+    monkeypatch.setattr(runs, "_numbers", late)
     assert take_next(Path("runs"), "a")[0] == Path("runs/004-a")
     assert listing() == [".001", "002-a", "003-b", "004-a"]
 
