@@ -224,7 +224,7 @@ def _bands(options: Any, channels: int | None) -> list[int] | None:
 def _sources(paths: Sequence[Path], n: int | None) -> dict[str, File]:
     """Pictures by their names without suffixes; only their headers have been read."""
     from ganzoo.data.archive import is_archive
-    from ganzoo.data.decoding import find
+    from ganzoo.data.finding import find
 
     files: dict[File, str] = {}
     for path in paths:

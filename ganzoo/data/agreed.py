@@ -17,7 +17,8 @@ from PIL import Image
 from ganzoo.core.limits import Bounds
 from ganzoo.core.text import visible
 from ganzoo.data.archive import File
-from ganzoo.data.decoding import Header, check_colour, listing, upright
+from ganzoo.data.decoding import Header, check_colour, upright
+from ganzoo.data.finding import listing
 from ganzoo.data.rasters import Raster
 from ganzoo.data.reading import Reading, as_raster
 

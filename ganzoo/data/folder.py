@@ -19,7 +19,8 @@ from ganzoo.data.agreed import Range, agreed, summary
 from ganzoo.data.archive import File, name_of
 from ganzoo.data.base import GANDataModule, Split, Workers, workers
 from ganzoo.data.datasets import Images, combine, digest_files
-from ganzoo.data.decoding import Fit, find, readable
+from ganzoo.data.decoding import Fit
+from ganzoo.data.finding import find, readable
 from ganzoo.data.labels import classify, held_out, of_split, places
 from ganzoo.data.reading import Reading
 

@@ -14,7 +14,8 @@ from ganzoo.core.limits import Size, sides
 from ganzoo.core.text import composed, path_of
 from ganzoo.data.agreed import limits
 from ganzoo.data.archive import File
-from ganzoo.data.decoding import Header, find, header, upright
+from ganzoo.data.decoding import Header, header, upright
+from ganzoo.data.finding import find
 from ganzoo.data.rasters import Raster
 from ganzoo.data.reading import as_raster
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from ganzoo.core.text import composed, visible
 from ganzoo.data.archive import File, open_any
 from ganzoo.data.base import Split
-from ganzoo.data.decoding import Tree, listing
+from ganzoo.data.finding import Tree, listing
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 DATASET = "dataset.json"  # StyleGAN's file of labels

@@ -19,7 +19,8 @@ from ganzoo.data.agreed import Range, agreed, summary
 from ganzoo.data.archive import File, name_of
 from ganzoo.data.base import GANDataModule, Split, Workers, workers
 from ganzoo.data.datasets import Images, Jittered, Merged, Wrapped, combine, digest_files
-from ganzoo.data.decoding import Fit, Header, find, leave_out, listing, readable, upright
+from ganzoo.data.decoding import Fit, Header, upright
+from ganzoo.data.finding import find, leave_out, listing, readable
 from ganzoo.data.folder import FolderImages, FolderPictures, Store, StoredImages
 from ganzoo.data.labels import SPLITS, held_out, of_split, places
 from ganzoo.data.order import Repeated

@@ -24,7 +24,8 @@ from ganzoo.core.types import Batch
 from ganzoo.data.agreed import USUAL, Range, agreed, warn_of
 from ganzoo.data.archive import File, is_archive
 from ganzoo.data.datasets import Images, combine, digest_files
-from ganzoo.data.decoding import Header, find, header, listing
+from ganzoo.data.decoding import Header, header
+from ganzoo.data.finding import find, listing
 from ganzoo.data.rasters import Raster
 from ganzoo.data.reading import Reading
 from ganzoo.data.rows import Rows

@@ -19,7 +19,8 @@ from ganzoo.core.limits import Count, Size, normal_size
 from ganzoo.core.text import path_of, visible
 from ganzoo.data.agreed import agreed
 from ganzoo.data.archive import File, name_of, stamp
-from ganzoo.data.decoding import Fit, find, leave_out, listing, readable
+from ganzoo.data.decoding import Fit
+from ganzoo.data.finding import find, leave_out, listing, readable
 from ganzoo.data.labels import DATASET, classify, places, split_folders
 from ganzoo.data.order import identity
 from ganzoo.data.reading import Reading

@@ -38,6 +38,7 @@ DATA |= {
     "data/datasets",
     "data/order",
     "data/decoding",
+    "data/finding",
     "data/labels",
     "data/reading",
     "data/rasters",
