@@ -16,7 +16,7 @@ from scipy.signal import firwin, kaiser_atten, kaiser_beta
 from scipy.signal.windows import kaiser
 from scipy.special import j1
 from torch import Tensor
-from torch.nn.functional import conv2d, conv_transpose2d, grid_sample, leaky_relu, pad
+from torch.nn.functional import conv2d, conv_transpose2d, grid_sample, pad
 
 from ganzoo.functional.base import float64
 
@@ -79,71 +79,6 @@ def resample(
     weight = (kernel.to(x) * up).expand(c, 1, 1, taps)
     x = conv2d(x, weight, stride=(1, down), groups=c)
     return conv2d(x, weight.mT, stride=(down, 1), groups=c)
-
-
-def filtered_leaky_relu(
-    x: Tensor,
-    up_filter: Tensor,
-    down_filter: Tensor,
-    up: int = 2,
-    down: int = 2,
-    slope: float = 0.2,
-    gain: float = math.sqrt(2),
-    padding: Padding = "circular",
-) -> Tensor:
-    """Leaky ReLU of the continuous signal: upsamples, applies it, and removes the new high frequencies.
-
-    Args:
-        x: [N, C, H, W].
-        up_filter, down_filter: [taps], applied at the higher rate; both of even or both of odd length, or the image
-            would be shifted.
-        up, down: upsampling and downsampling factors.
-        slope: of negative values.
-        gain: preserves the variance.
-        padding: beyond the borders.
-    """
-    delay = len(up_filter) + len(down_filter) - 2
-    if delay % 2:
-        taps = f"{len(up_filter)} and {len(down_filter)} taps"
-        raise ValueError(f"filters of {taps} shift the image by half a sample; use two even or two odd lengths")
-    ahead = (len(up_filter) - 1) // 2
-    x = gain * leaky_relu(resample(x, up_filter, up, ahead=ahead, padding=padding), slope)
-    return resample(x, down_filter, down=down, ahead=delay // 2 - ahead, padding=padding)
-
-
-def translate(x: Tensor, dx: float, dy: float) -> Tensor:
-    """Shifts the periodic signal x [N, C, H, W] by dx pixels to the right and dy down; for whole pixels equal to
-    `torch.roll`.
-
-    Exact for signals below the Nyquist frequency.
-    """
-    h, w = x.shape[-2:]
-    fy, fx = (torch.fft.fftfreq(n, dtype=x.dtype, device=x.device) for n in (h, w))
-    turns = fy[:, None] * dy + fx * dx
-    return torch.fft.ifft2(torch.fft.fft2(x) * torch.polar(torch.ones_like(turns), -2 * math.pi * turns)).real
-
-
-def equivariance_db(
-    f: Callable[[Tensor], Tensor], x: Tensor, shifts: Iterable[tuple[float, float]], span: float = 2.0
-) -> float:
-    """EQ-T (eq. 3) in dB: 10 log10 span^2 / mean (f(t[x]) - t[f(x)])^2 over images, pixels, channels and shifts.
-
-    Infinite if all are bit-identical. The paper uses whole-pixel shifts of the output and excludes pixels shifted in at
-    the borders; periodic images have no borders.
-
-    Args:
-        f: images [N, C, H, W] -> images [N, C', H', W'], whose shifts are scaled by H' / H and W' / W.
-        x: [N, C, H, W], periodic.
-        shifts: (dx, dy) in pixels of x.
-        span: range of f's values; 2 for [-1, 1].
-    """
-    y = f(x)
-    scale = [after / before for after, before in zip(y.shape[-2:], x.shape[-2:], strict=True)]
-    errors = [
-        float64(f(translate(x, dx, dy)) - translate(y, dx * scale[1], dy * scale[0])).square().mean()
-        for dx, dy in shifts
-    ]
-    return 10 * torch.log10(span**2 / torch.stack(errors).mean()).item()
 
 
 Images = Callable[[Tensor], Tensor]  # of a transform [3, 3] of the points: `generator.synthesis.input.transform`

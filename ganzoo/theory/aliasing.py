@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import conv2d, leaky_relu, pad
 
-from ganzoo.functional.equivariance import equivariance_db, filtered_leaky_relu, low_pass, translate
+from ganzoo.functional.equivariance import low_pass, resample
 from ganzoo.theory.base import DATA, DISCRIMINATOR, GENERATOR, panels
 from ganzoo.theory.parts import seeded
 
@@ -28,6 +28,52 @@ def band_limited(size: int, highest: float, seed: int, channels: int = 4) -> Ten
     down, right = torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)
     signal = torch.fft.irfft2(spectrum * (torch.hypot(down, right) <= highest), s=(size, size))
     return signal / signal.std()
+
+
+def filtered_leaky_relu(x: Tensor, kernel: Tensor, slope: float = 0.2, gain: float = math.sqrt(2)) -> Tensor:
+    """Leaky ReLU of the continuous signal: doubles the sampling rate, applies it, and removes the new high frequencies.
+
+    Args:
+        x: [N, C, H, W], periodic.
+        kernel: [taps], of both filters, at the higher rate.
+        slope: of negative values.
+        gain: preserves the variance.
+    """
+    ahead, behind = (len(kernel) - 1) // 2, len(kernel) // 2  # together, the filters shift nothing
+    x = gain * leaky_relu(resample(x, kernel, up=2, ahead=ahead), slope)
+    return resample(x, kernel, down=2, ahead=behind)
+
+
+def translate(x: Tensor, dx: float, dy: float) -> Tensor:
+    """Shifts the periodic signal x [N, C, H, W] by dx pixels to the right and dy down; for whole pixels equal to
+    `torch.roll`.
+
+    Exact for signals below the Nyquist frequency.
+    """
+    h, w = x.shape[-2:]
+    fy, fx = (torch.fft.fftfreq(n, dtype=x.dtype, device=x.device) for n in (h, w))
+    turns = fy[:, None] * dy + fx * dx
+    return torch.fft.ifft2(torch.fft.fft2(x) * torch.polar(torch.ones_like(turns), -2 * math.pi * turns)).real
+
+
+def equivariance_db(f: Callable[[Tensor], Tensor], x: Tensor, shifts: Iterable[tuple[float, float]]) -> float:
+    """EQ-T (eq. 3) in dB: 10 log10 2^2 / mean (f(t[x]) - t[f(x)])^2 over images, pixels, channels and shifts.
+
+    Infinite if all are bit-identical. The paper uses whole-pixel shifts of the output and excludes pixels shifted in at
+    the borders; periodic images have no borders.
+
+    Args:
+        f: images [N, C, H, W] -> images [N, C', H', W'] in [-1, 1], whose shifts are scaled by H' / H and W' / W.
+        x: [N, C, H, W], periodic.
+        shifts: (dx, dy) in pixels of x.
+    """
+    y = f(x)
+    scale = [after / before for after, before in zip(y.shape[-2:], x.shape[-2:], strict=True)]
+    errors = [
+        (f(translate(x, dx, dy)) - translate(y, dx * scale[1], dy * scale[0])).double().square().mean()
+        for dx, dy in shifts
+    ]
+    return 10 * torch.log10(4 / torch.stack(errors).mean()).item()
 
 
 def network(kind: str, seed: int, channels: int = 4, depth: int = 3) -> Callable[[Tensor], Tensor]:
@@ -51,7 +97,7 @@ def network(kind: str, seed: int, channels: int = 4, depth: int = 3) -> Callable
         for weight in weights:
             x = conv2d(pad(x, (1, 1, 1, 1), mode="circular"), weight)
             if kind == "filtered":
-                x = filtered_leaky_relu(x, keeps, keeps)
+                x = filtered_leaky_relu(x, keeps)
                 continue
             x = math.sqrt(2) * leaky_relu(x, 0.2)
             if kind == "strided":
@@ -109,7 +155,7 @@ def rectified(size: int = 32, finer: int = 16) -> dict[str, Tensor]:
         return fine(f(translate(coarse, -0.5, 0))).roll(finer // 2)
 
     def filtered(x: Tensor) -> Tensor:
-        return filtered_leaky_relu(x, keeps, keeps)
+        return filtered_leaky_relu(x, keeps)
 
     return {
         "signal": fine(coarse),

@@ -24,7 +24,8 @@ from torch import Tensor
 from ganzoo.checkpoint.pretrained import load
 from ganzoo.core.drawing import picture
 from ganzoo.core.types import Batch
-from ganzoo.functional.equivariance import Images, translate, translation, translation_db
+from ganzoo.functional.equivariance import Images, translation, translation_db
+from ganzoo.theory.aliasing import translate
 from ganzoo.variants.stylegan2 import StyleGAN2
 from ganzoo.variants.stylegan3 import StyleGAN3
 

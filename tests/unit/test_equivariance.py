@@ -11,8 +11,6 @@ import torch
 from torch.nn.functional import leaky_relu
 
 from ganzoo.functional.equivariance import (
-    equivariance_db,
-    filtered_leaky_relu,
     low_pass,
     resample,
     rotated,
@@ -20,10 +18,17 @@ from ganzoo.functional.equivariance import (
     rotation_db,
     rotation_kernel,
     rotation_squares,
-    translate,
     translation_db,
 )
-from ganzoo.theory.aliasing import band_limited, equivariance, moving, rectified
+from ganzoo.theory.aliasing import (
+    band_limited,
+    equivariance,
+    equivariance_db,
+    filtered_leaky_relu,
+    moving,
+    rectified,
+    translate,
+)
 
 KEEPS = low_pass(cutoff=0.25, half_width=0.15, taps=12, rate=2)
 
@@ -80,30 +85,24 @@ def test_upsampling_interpolates_a_band_limited_signal(taps):
 def test_upsampling_and_downsampling_preserve_a_band_limited_image(dtype):
     x = waves(32).to(dtype)
     kernel = low_pass(0.5, 0.3, 32, rate=2)
-    again = filtered_leaky_relu(x, kernel, kernel, slope=1.0, gain=1.0)
+    again = filtered_leaky_relu(x, kernel, slope=1.0, gain=1.0)
     assert again.dtype == dtype and again.shape == x.shape
     torch.testing.assert_close(again, x, atol=2e-3, rtol=0)
 
 
 def test_constant_padding_darkens_only_the_borders():
     x = torch.ones(2, 3, 16, 8)
-    kernel = low_pass(0.5, 0.3, 12, rate=2)
-    kept, faded = (filtered_leaky_relu(x, kernel, kernel, padding=p) for p in ("circular", "constant"))
-    torch.testing.assert_close(kept, math.sqrt(2) * x, atol=0.02, rtol=0)
-    torch.testing.assert_close(faded[:, :, 8, 4], kept[:, :, 8, 4], atol=0.02, rtol=0)
+    kept, faded = (resample(x, low_pass(0.25, 0.15, 7), padding=p) for p in ("circular", "constant"))
+    torch.testing.assert_close(kept, x)
+    torch.testing.assert_close(faded[:, :, 8, 4], kept[:, :, 8, 4])
     assert (faded[:, :, 0, 0] < 0.9 * kept[:, :, 0, 0]).all()
-
-
-def test_filters_that_shift_the_image_are_refused():
-    with pytest.raises(ValueError, match="shift the image by half a sample"):
-        filtered_leaky_relu(waves(16), low_pass(0.5, 0.3, 12, 2), low_pass(0.5, 0.3, 13, 2))
 
 
 def test_filtered_leaky_relu_has_second_derivatives():
     x = torch.randn(1, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
     kernel = low_pass(0.25, 0.2, 6, rate=2)
-    torch.autograd.gradcheck(lambda x: filtered_leaky_relu(x, kernel, kernel), x)
-    torch.autograd.gradgradcheck(lambda x: filtered_leaky_relu(x, kernel, kernel).square(), x)
+    torch.autograd.gradcheck(lambda x: filtered_leaky_relu(x, kernel), x)
+    torch.autograd.gradgradcheck(lambda x: filtered_leaky_relu(x, kernel).square(), x)
 
 
 # Shifts
@@ -124,7 +123,6 @@ def test_equivariance_in_decibels_matches_the_formula():
     x = waves(16)
     error = (x - waves(16, 1, 0)).square().mean().item()
     assert equivariance_db(lambda _: x, x, [(1, 0)]) == pytest.approx(10 * math.log10(4 / error))
-    assert equivariance_db(lambda _: x, x, [(1, 0)], span=1) == pytest.approx(10 * math.log10(1 / error))
     doubled = low_pass(0.5, 0.3, 65, rate=2)
     assert equivariance_db(lambda y: resample(y, doubled, up=2), x, [(0.7, 1.3)]) > 60
     assert equivariance_db(lambda y: y, x, [(0.7, 1.3)]) == math.inf
