@@ -22,6 +22,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DISK = rf"\[Errno ({'|'.join(map(str, FULL))})\]|No space left|unexpected pos"  # the last one is from torch.save
 MEMORY = r"can't allocate memory|out of memory|Unable to allocate|bad_alloc|ALLOC_FAILED"
 PEER = r"gloo.*(closed by peer|reset by peer|Timed out|Broken pipe|refused)|NCCL|Connection closed by peer"
+TRUST = "a package or folder whose classes a config may use, besides ganzoo, torch.optim, Lightning and .py files here"
 
 
 class UserError(Exception):

@@ -10,8 +10,8 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ganzoo.cli import VERBS, trust
-from ganzoo.cli.errors import Arguments, UserError, number, user_errors
+from ganzoo.cli import VERBS
+from ganzoo.cli.errors import TRUST, Arguments, UserError, number, user_errors
 from ganzoo.cli.paths import configs, find_checkpoint, find_config, pretrained, record_of, run_of
 from ganzoo.core.files import read_text
 from ganzoo.core.limits import Count, Positive, Size
@@ -31,6 +31,19 @@ REALS = "a run, for its data; a folder, a .npy/.npz/.zip file, or the data of a 
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
+    options = _parser(verb).parse_args(arguments)
+    with user_errors():
+        if options.compare:
+            return _compare(options.compare)
+        if options.metrics == "list":
+            return _list()
+        if options.what is None:
+            raise UserError("nothing to evaluate; name a run, a checkpoint, or a folder of pictures")
+        _measure(options)
+    return 0
+
+
+def _parser(verb: str) -> Arguments:
     usage = f"WHAT [REALS] [options]\n       python -m ganzoo {verb} --compare JSON JSON ..."
     parser = Arguments(verb, VERBS[verb].help, usage)
     parser.add_argument(
@@ -68,7 +81,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--device", help="cpu, cuda, mps (default: cuda if available)")
     parser.add_argument("--variant", metavar="my_file.MyGAN", help="the class of your own variant, for its checkpoint")
-    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust.HELP)
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=TRUST)
     parser.add_argument(
         "--json", type=path_of, metavar="FILE", help="output file (default: scores.json in the run's folder, else here)"
     )
@@ -79,16 +92,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         metavar="JSON",
         help="rank the scores in these files or runs; evaluate nothing",
     )
-    options = parser.parse_args(arguments)
-    with user_errors():
-        if options.compare:
-            return _compare(options.compare)
-        if options.metrics == "list":
-            return _list()
-        if options.what is None:
-            raise UserError("nothing to evaluate; name a run, a checkpoint, or a folder of pictures")
-        _measure(options)
-    return 0
+    return parser
 
 
 # What is measured

@@ -36,7 +36,7 @@ from ganzoo.checkpoint.sealed import in_order, newest
 from ganzoo.cli import VERBS, preflight, resuming, trust
 from ganzoo.cli import config as configs
 from ganzoo.cli.cost import measure
-from ganzoo.cli.errors import UserError, at_start, causes, describe, mid_run, user_errors
+from ganzoo.cli.errors import TRUST, UserError, at_start, causes, describe, mid_run, user_errors
 from ganzoo.cli.parsing import Parser
 from ganzoo.cli.paths import find_checkpoint, own_files, run_of
 from ganzoo.cli.streams import ignore_stdout_failures
@@ -58,7 +58,7 @@ DRY = "--dry-run"
 CALLBACKS = {"samples": Samples, "scores": Scores, "diagnostics": Diagnostics, "checkpoint": Checkpoints}
 MORE = (
     "Arguments of a class: --model.help DCGAN, --data.help ImageFolder, --model.optimizer.help SGD. "
-    f"--trust PACKAGE: {trust.HELP}. fit --dry-run runs three batches and estimates the cost of the training."
+    f"--trust PACKAGE: {TRUST}. fit --dry-run runs three batches and estimates the cost of the training."
 )
 
 

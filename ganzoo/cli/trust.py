@@ -23,7 +23,6 @@ KNOWN = [
     *("lightning.fabric.accelerators", "lightning.fabric.plugins"),  # where some of the above are defined
 ]
 NEVER = {*sys.stdlib_module_names, "jsonargparse"}
-HELP = "a package or folder whose classes a config may use, besides ganzoo, torch.optim, Lightning and .py files here"
 
 
 def guard(trusted: Sequence[str] = ()) -> None:
