@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ganzoo.cli import VERBS
 from ganzoo.cli.errors import TRUST, Arguments, UserError, number, user_errors
-from ganzoo.cli.paths import configs, find_checkpoint, find_config, pretrained, record_of, run_of
+from ganzoo.cli.paths import check_folder, configs, find_checkpoint, find_config, pretrained, record_of, run_of
 from ganzoo.core.files import read_text
 from ganzoo.core.limits import Count, Positive, Size
 from ganzoo.core.text import closest, path_of, printable, quoted, visible
@@ -235,8 +235,6 @@ def _title(evaluation: Evaluation, checkpoint: Path | None, options: Any) -> str
 
 def _record(options: Any) -> Path:
     """The record's writable file: --json, or the first of scores.json, scores-2.json, ... that does not exist."""
-    from ganzoo.cli.preflight import check_folder
-
     file = options.json
     if file is None:
         what = path_of(options.what)

@@ -1,10 +1,11 @@
-"""Paths of shipped configs and models, runs and checkpoints."""
+"""Paths of shipped configs and models, runs and checkpoints; folders for output."""
 
 from __future__ import annotations
 
 import json
 import re
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,15 @@ def run_of(checkpoint: Path) -> Path | None:
         return None
     here = Path.cwd()
     return parent.parent.relative_to(here) if parent.parent.is_relative_to(here) else parent.parent
+
+
+def check_folder(folder: Path, option: str) -> None:
+    """Checks that a folder is writable, or can be created."""
+    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        tempfile.TemporaryFile(dir=place).close()
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror}); choose another folder: --{option}") from error
 
 
 def own_files() -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from pkgutil import resolve_name
 from typing import Annotated, Any
 
@@ -244,15 +242,6 @@ def _largest(config: Any) -> str:
         return f"{cls.__name__} with these arguments"
     name = max(times, key=lambda name: times[name])
     return f"{'data' if name in LINKED else 'model'}.{name} {config.init_args[name]}"
-
-
-def check_folder(folder: Path, option: str) -> None:
-    """Checks that a folder is writable, or can be created."""
-    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    try:
-        tempfile.TemporaryFile(dir=place).close()
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror}); choose another folder: --{option}") from error
 
 
 def check_model(model: nn.Module) -> None:

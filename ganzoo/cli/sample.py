@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ganzoo.cli import VERBS
 from ganzoo.cli.errors import Arguments, UserError, number, user_errors
-from ganzoo.cli.paths import find_checkpoint, own_files
+from ganzoo.cli.paths import check_folder, find_checkpoint, own_files
 from ganzoo.cli.writing import Parts, suffix, write
 from ganzoo.core.limits import Count, Positive, area, at_once, check_memory
 from ganzoo.core.text import closest, composed, path_of, visible
@@ -49,8 +49,6 @@ def main(verb: str, arguments: Sequence[str]) -> int:
             raise UserError(f"{len(sources)} pictures in --source, but {len(seeds)} seeds; give one seed per picture")
         if options.format == "grid":
             _check_grid(model, len(seeds))
-        from ganzoo.cli.preflight import check_folder
-
         check_folder(options.outdir, "outdir DIR")
         columns = class_columns(model) if _in_columns(model, options) else max(1, round(len(seeds) ** 0.5))
         names = [f"seed{seed:06d}" for seed in seeds] if sources is None else list(sources)

@@ -38,7 +38,7 @@ from ganzoo.cli import config as configs
 from ganzoo.cli.cost import measure
 from ganzoo.cli.errors import TRUST, UserError, at_start, causes, describe, mid_run, user_errors
 from ganzoo.cli.parsing import Parser
-from ganzoo.cli.paths import find_checkpoint, own_files, run_of
+from ganzoo.cli.paths import check_folder, find_checkpoint, own_files, run_of
 from ganzoo.cli.streams import ignore_stdout_failures
 from ganzoo.cli.summary import failed, summary
 from ganzoo.core.arguments import DATA_SAYS
@@ -319,7 +319,7 @@ class GANCLI(LightningCLI):
         facts = environment() | ({"parent": config.ckpt_path} if config.ckpt_path and folder is None else {})
         texts = {"config.yaml": self._text(), "environment.json": json.dumps(facts, indent=2) + "\n"}
         root = path_of(config.trainer.default_root_dir)
-        preflight.check_folder(folder or root, "trainer.default_root_dir DIR")
+        check_folder(folder or root, "trainer.default_root_dir DIR")
         if folder is None:
             name = f"{type(self.model).__name__}-{getattr(self.datamodule, 'name', type(self.datamodule).__name__)}"
             folder, made = (next_run(root, name.lower()), made) if self.dry else take_next(root, name.lower())
