@@ -18,7 +18,7 @@ from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split
 from ganzoo.data.datasets import Chosen, Images, Merged, Wrapped, combine
-from ganzoo.data.order import Repeated
+from ganzoo.data.order import Repeated, unpaired
 
 Task = Literal["edges", "grey", "low-resolution"]
 TAN = 0.41421356  # of 22.5 degrees, halfway between the directions of two neighbouring pixels
@@ -105,9 +105,7 @@ class Pairs(_Derived):
     def training_images(self, seed: int) -> Images:
         if self.paired:
             return super().training_images(seed)
-        images, sources = self._halves(self.data.dataset("train"))
-        sources = Repeated(self.flipped(sources, mix(seed, 1)), len(images), seed)
-        return Merged(self.flipped(images, seed), sources)
+        return unpaired(*self._halves(self.data.dataset("train")), self.flipped, seed)
 
     def _halves(self, data: Images) -> tuple[Images, Images]:
         """Images and sources from disjoint halves of a fixed shuffle; the images get the larger half."""

@@ -19,7 +19,7 @@ from ganzoo.core.random import mix
 from ganzoo.data.base import GANDataModule, Split
 from ganzoo.data.datasets import ArrayImages, Chosen, Images, Merged
 from ganzoo.data.derived import halves
-from ganzoo.data.order import Repeated
+from ganzoo.data.order import unpaired
 from ganzoo.data.paired import Sources
 
 Factor = Literal["category", "tone", "gender", "role"]
@@ -191,8 +191,7 @@ class Tones(GANDataModule):
         self.name = f"Tones-{source}-{target}" + ("" if paired else "-unpaired")
 
     def make_dataset(self, split: Split) -> Images:
-        images, sources = self._read(split)
-        return Merged(images, Sources(sources))
+        return Merged(*self._read(split))
 
     def partners(self, split: Split) -> bool:
         return self.paired or split != "train"
@@ -200,9 +199,7 @@ class Tones(GANDataModule):
     def training_images(self, seed: int) -> Images:
         if self.paired:
             return super().training_images(seed)
-        images, sources = self._read("train")
-        others = Repeated(self.flipped(sources, mix(seed, 1)), len(images), seed)
-        return Merged(self.flipped(images, seed), Sources(others))
+        return unpaired(*self._read("train"), self.flipped, seed)
 
     def _read(self, split: Split) -> tuple[Images, Images]:
         """Images and sources; in pairs, unless they are unpaired training images."""
@@ -214,9 +211,9 @@ class Tones(GANDataModule):
             found.append(ArrayImages(images_of(chosen, self.image_size), labels))
         images, sources = found
         if self.partners(split):
-            return images, sources
+            return images, Sources(sources)
         first, second = halves(len(images))
-        return Chosen(images, first), Chosen(sources, second)
+        return Chosen(images, first), Sources(Chosen(sources, second))
 
 
 def of(subset: str, split: Split) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from multiprocessing import active_children
 from multiprocessing.util import Finalize
@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from ganzoo.core.random import mix
 from ganzoo.core.signals import CODES, set_handlers, starting_processes
 from ganzoo.core.types import Batch
-from ganzoo.data.datasets import Images
+from ganzoo.data.datasets import Images, Merged
 
 BLOCK = 64  # batches whose tickets are computed at once
 
@@ -149,6 +149,11 @@ class Repeated(Images):
         passed, place = divmod(int(places(self.size, self.seed, epoch)[index]), n)
         passed += epoch * -(-self.size // n)  # passes per epoch; the last may be incomplete
         return passed * n + int(shuffled(n, mix(self.seed, 1), passed)[place])
+
+
+def unpaired(images: Images, sources: Images, flipped: Callable[[Images, int], Images], seed: int) -> Images:
+    """Training images, and sources in an order of their own, repeated to as many; each flipped on its own."""
+    return Merged(flipped(images, seed), Repeated(flipped(sources, mix(seed, 1)), len(images), seed))
 
 
 class Shuffle:

@@ -48,10 +48,7 @@ class _Translation(GANDataModule):
         background: Colour under transparent pictures, for "image" and "source" of 1 or 3 channels; None for white.
         range: The values of "image" that become -1 and 1, as in `ImageFolder`.
         source_range: Those of "source".
-        **kwargs: As in `ImageFolder`: `image_size` (256 by default), `channels`, `fit`, `corrupt`, `val_fraction`,
-            `cache_gb`, `num_workers`, `background` and `range`; for the sources, `source_channels` (3) and
-            `source_range`. `jitter` (0, at most 16,384): training pictures are resampled to this many more pixels per
-            side, and cropped to `image_size` at a new position in each epoch. Others: see `GANDataModule`.
+        **kwargs: See `GANDataModule`.
     """
 
     num_classes = None
