@@ -11,6 +11,7 @@ from ganzoo.core.limits import Count, check_memory
 from ganzoo.core.random import mix
 from ganzoo.data.base import GANDataModule, Split
 from ganzoo.data.datasets import ArrayImages
+from ganzoo.data.labels import SPLITS
 
 
 class Gaussians(GANDataModule):
@@ -54,7 +55,7 @@ class Gaussians(GANDataModule):
 
     def make_dataset(self, split: Split) -> ArrayImages:
         n = self.n if split == "train" else self.n // 5
-        generator = torch.Generator().manual_seed(mix(("train", "val", "test").index(split)))
+        generator = torch.Generator().manual_seed(mix(SPLITS.index(split)))
         label = torch.randint(self.num_classes or 0, (n,), generator=generator)
         points = self.centers[label] + self.sigma * torch.randn(n, 2, generator=generator)
         return ArrayImages((points / self.scale).clamp(-1, 1)[:, :, None, None], label)

@@ -14,6 +14,7 @@ from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split
 from ganzoo.data.datasets import ArrayImages, Images, combine
 from ganzoo.data.digits import MNIST5k
+from ganzoo.data.labels import SPLITS
 from ganzoo.data.reading import squeezed
 from ganzoo.data.vision import MNIST
 
@@ -113,5 +114,5 @@ class StackedMNIST(GANDataModule):
         digits = self.source.dataset(split)
         assert isinstance(digits, ArrayImages)
         n = self.n if split == "train" else min(self.n, 26_000)
-        generator = torch.Generator().manual_seed(mix(("train", "val", "test").index(split)))
+        generator = torch.Generator().manual_seed(mix(SPLITS.index(split)))
         return StackedImages(digits, torch.randint(len(digits), (n, 3), generator=generator))

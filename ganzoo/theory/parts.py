@@ -16,6 +16,7 @@ from ganzoo.core.pixels import to_float
 from ganzoo.core.random import mix
 from ganzoo.data import ArrayImages, Digits, GANDataModule
 from ganzoo.data.base import Split
+from ganzoo.data.labels import SPLITS
 from ganzoo.functional.divergences import Gaussian
 from ganzoo.testing import fit
 
@@ -96,7 +97,7 @@ class Line(GANDataModule):
         self.num_classes = len(mixture)
 
     def make_dataset(self, split: Split) -> ArrayImages:
-        generator = seeded(mix(("train", "val", "test").index(split)))
+        generator = seeded(mix(SPLITS.index(split)))
         which = torch.multinomial(self.weights, 50_000, replacement=True, generator=generator)
         mean, std = self.mixture[which].T
         points = mean + std * torch.randn(len(which), generator=generator)
