@@ -64,12 +64,13 @@ def card(name: str, record: Record) -> str:
     p = full[0].protocol
     counts = ", ".join(f"{player} {count:,}" for player, count in record["parameters"].items())
     off = record["samples_off"]
-    rounding = f"; {off['bytes']:.2%} of the bytes of 64 samples differ, by {off['by_at_most']}" if off["bytes"] else ""
+    differ = f"{off['bytes']:.2%} of the bytes of 64 samples differ, by {off['by_at_most']}"
+    rounding = f"; compared with the trained weights, {differ}" if off["bytes"] else ""
     facts = {
         "trained by": f"`{record['command']}`",
         "steps": f"{record['steps']:,}, {record['images_seen']:,} images",
         "time": f"{took(record['seconds'], 'wall')}, CPU time {took(record['seconds'], 'cpu')}, one thread; "
-        f"{per_step(record)} of CPU time a step, with pictures",
+        f"{per_step(record)} of CPU time per step, including sample grids",
         "made": f"{record['date']} with ganzoo {made['ganzoo']} ({made['commit']}), torch {made['torch']}, Python "
         f"{made['python']}, on the CPU",
         "parameters": counts,
@@ -155,24 +156,25 @@ def page(records: Mapping[str, Record]) -> str:
         MADE_BY,
         "# Trained models",
         "",
-        f"{len(records)} models, {megabytes:.1f} MB, trained on one CPU thread in {clock(total['wall'])}, "
-        f"{clock(total['cpu'])} of CPU time: committed configs, seed 0, the last state of each training.",
+        f"{len(records)} models, {megabytes:.1f} MB, trained on one CPU thread in {clock(total['wall'])} "
+        f"(CPU time {clock(total['cpu'])}): committed configs, seed 0, the last state of each training.",
         "`ganzoo.load(NAME)` and `python -m ganzoo sample NAME` load them by name.",
         "",
         "![samples of the trained models](wall.png)",
         "",
-        "One model of each variant that has a trained one; seed 0, not selected. Conditional models have a class in "
+        "One model of each variant that has a shipped model; seed 0, not selected. Conditional models have a class in "
         "each column. For translators: sources, their translations, and the true images, all held out.",
         "",
         *remarks(records),
         *table((*head, "steps", "per step", "time", "weights"), rows),
         "",
         "Scores of the shipped weights; a model's card has more, with their full names and errors. Only rows compared "
-        "with the same images are comparable. FID and KID: lower is better; held-out FID is against the test images; "
-        "precision, recall, density, coverage: higher is better. Accuracy: fraction of images of the requested class; "
-        "for a classifier, its errors on held-out images. Authenticity: fraction of fakes that are no near copies of "
-        'training images. Per step: CPU time, with pictures. Time: wall clock, and CPU time in brackets; "at least" if '
-        'a part was not measured. Weights: of the generator; "whole": of both networks.',
+        "with the same images are comparable. FID and KID: lower is better. Held-out FID is against the test images; "
+        "the training portraits themselves have 65, so a lower value does not mean a better model. Precision, recall, "
+        "density, coverage: higher is better. Accuracy: fraction of images of the requested class; for a classifier, "
+        "its errors on held-out images. Authenticity: fraction of fakes that are not near copies of training images. "
+        'Per step: CPU time, including sample grids. Time: wall clock, and CPU time in brackets; "at least" if a part '
+        'was not measured. Weights: of the generator; "whole": of both networks.',
         "",
         "```bash",
         "python -m tests.campaigns.pretrain --jobs 2         # missing and outdated models of pretrain_models.py",
