@@ -96,12 +96,13 @@ FEW = "--data.label_seed {seed} --trainer.max_steps 3000 --scores.final_n 0"
 RESIZED = "2026-11-29T14:50"  # WGANGP by role has resize convolutions
 SEARCHED = (
     "PacGAN's protocol, with three trials instead of ten: 2,500 samples; a sample within 3 sigma of the nearest mode "
-    "has high quality, and a mode with such a sample is found. The same search for all: three learning rates, seed 0; "
-    "then two more seeds of the best by `high_quality` times e^-`kl`. 24,000 batches of 256 (12,000 for arms "
-    "with R1 and R2). The search prefers the lowest rate, 3e-4, for WGAN, EBGAN and others; lower ones were not tried, "
-    "nor WGAN's published 5e-5. Seed 0 chose the rate, and is one of the three. ReLU networks with four layers of "
-    "128 units; EBGAN's D is an auto-encoder. WGANGP has the penalty of 0.1 and the five critic updates of its "
-    "authors' code for such points, but not their 512 units and 100,000 updates of G."
+    "has high quality, and a mode with such a sample is found. `kl`: divergence of the high-quality samples' modes "
+    "from the uniform distribution, in nats. The same search for all: three learning rates, seed 0; then two more "
+    "seeds of the best by `high_quality` times e^-`kl`. 24,000 batches of 256 (12,000 for arms with R1 and R2). The "
+    "search prefers the lowest rate, 3e-4, for WGAN, EBGAN and others; lower ones were not tried, nor WGAN's "
+    "published 5e-5. Seed 0 chose the rate, and is one of the three. ReLU networks with four layers of 128 units; "
+    "EBGAN's D is an auto-encoder. WGANGP has the penalty of 0.1 and the five critic updates of its authors' code for "
+    "such points, but not their 512 units and 100,000 updates of G."
 )
 R1_AND_R2 = "--model.penalties R1 --model.penalties.weight 0.2 --model.penalties+ R2 --model.penalties.weight 0.2"
 METHODS = {  # config without the layout, options, batches
@@ -275,7 +276,8 @@ EXPERIMENTS = {
         final,
         note="Part of the paper's grid, on digits instead of MNIST, 3,000 batches of 64. Arm names end in "
         "nLayerG/nLayerD. All arms have 100 latents, widths of 400 and 256 and no averaged generator. Each has one "
-        "optimizer: EBGAN Adam with lr 1e-3; GAN SGD with lr 0.01, the optimizer of the best GAN in the paper's grid.",
+        "optimizer: EBGAN Adam with lr 1e-3; GAN SGD with lr 0.01, the optimizer of the best GAN in the paper's grid. "
+        "`ebgan_score`: the paper's I', higher is better.",
     ),
     "edges": Experiment(
         "Edges to digits with four objectives",
@@ -425,8 +427,8 @@ EXPERIMENTS = {
         final,
         limit=1800,
         note="Triples of MNIST5k instead of MNIST, 3,000 batches of 32 images for each player: 14 to 18 minutes of one "
-        "core; 26,000 samples. The paper's table (all of MNIST, a GPU): RpGAN, R1 and R2 1000 modes, `kl` .0781; GAN, "
-        "R1 and R2 693, .9270; with R1 alone, both trainings diverge.",
+        "core; 26,000 samples. The paper's table (all of MNIST, a GPU): RpGAN (relativistic pairs) with "
+        "R1 and R2: 1,000 modes, `kl` .0781; GAN with R1 and R2: 693, .9270; with R1 alone, both trainings diverge.",
     ),
     "pyramid": Experiment(
         "LAPGAN and single-scale GANs",
