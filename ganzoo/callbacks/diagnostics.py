@@ -106,7 +106,8 @@ class Diagnostics(BatchEndCallback):
     Each check compares the images of `sample` for the seeds 0 to n - 1 with n fixed training images and n held-out
     ones; `modes`, `copying` and `near_held_out` use up to 4,096 training images, or n if that is more. It does not
     affect training. Images are compared pixel by pixel, at 16x16 pixels or fewer. Curves are omitted if their
-    data is missing: without a data module of ganzoo's, or without a validation split.
+    data is missing: without a data module of ganzoo's, or without a validation split; `copying` and `near_held_out`,
+    too, if the held-out images have other classes.
 
     - `D_accuracy`: AUC of D's scores in eval mode, held-out reals (without a validation split: training images) against
       fakes, as max(AUC, 1 - AUC), since energies are lower for reals. 0.5: chance; 1: perfect separation.
@@ -209,8 +210,9 @@ class Diagnostics(BatchEndCallback):
             values["D_accuracy"] = _folded(unseen_scores, scores_of(model, images, given))
             if unseen is not None:
                 values["D_overfit"] = _folded(scores, unseen_scores)
-                values["copying"] = copying(train.small, unseen.small, fakes)[0]
-                values["near_held_out"] = near_held_out(train.small, unseen.small, fakes)
+                if self._reals.alike:
+                    values["copying"] = copying(train.small, unseen.small, fakes)[0]
+                    values["near_held_out"] = near_held_out(train.small, unseen.small, fakes)
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
     def _judge(self, name: str, step: int, wrong: bool, **seen: Any) -> None:
@@ -270,6 +272,7 @@ class _Reals:
 
     train: _Images | None = None
     held_out: _Images | None = None
+    alike = True  # whether the held-out images are from the distribution of the training images
 
     def __init__(self, trainer: Trainer, model: GANModule, n: int) -> None:
         dataset = dataset_of(trainer)
@@ -279,6 +282,7 @@ class _Reals:
         self.centres = clusters(self.train.small, CLUSTERS)
         if len(dataset("val")):
             self.held_out = _Images(dataset("val"), model, n, n)
+            self.alike = getattr(trainer.datamodule, "held_out_alike", True)  # type: ignore[attr-defined]
 
 
 def small(images: Tensor) -> Tensor:

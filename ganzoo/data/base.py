@@ -60,6 +60,7 @@ class GANDataModule(LightningDataModule):
     source_channels: int | None = None
     paired: bool = True  # whether a batch's "image" and "source" belong together
     labelled: bool = False  # whether batches also have "labelled": images with labels
+    held_out_alike: bool = True  # whether val and test are from the distribution of train
 
     def __init__(
         self, *, batch_size: Count = 64, num_workers: Workers = 0, flip: bool = False, seed: int | None = None

@@ -39,6 +39,7 @@ class _Derived(GANDataModule):
         self.data = data
         self.image_size, self.channels, self.num_classes = data.image_size, data.channels, data.num_classes
         self.extractor, self.readings, self.classes, self.seen = data.extractor, data.readings, data.classes, data.seen
+        self.held_out_alike = data.held_out_alike
 
     def prepare_data(self) -> None:
         """Download missing files."""

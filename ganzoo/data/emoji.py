@@ -119,6 +119,7 @@ class Emoji(GANDataModule):
 
     image_size: int
     channels = 3
+    held_out_alike = False
 
     def __init__(
         self,
@@ -171,6 +172,7 @@ class Tones(GANDataModule):
 
     image_size: int
     channels = source_channels = 3
+    held_out_alike = False
     num_classes = len(TONES)
     extractor = "emoji-tone"
 

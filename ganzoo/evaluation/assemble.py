@@ -131,6 +131,8 @@ def assemble(
     evaluation = Evaluation(source, reference, metrics, extractor=extractor, weights=weights, device=device or "cpu")
     if model is not None and evaluation.extractor is not None:
         _check_features(model, evaluation.extractor)
+    if model is not None and standing_statistics is not None:  # last, since it changes the model
+        model.take_standing_statistics(standing_statistics, truncation=truncation)
     return evaluation
 
 

@@ -19,8 +19,9 @@ METRICS: dict[str, type[Metric]] = {
     metric.name: metric
     for metric in (
         *(metrics.FID, metrics.InceptionScore, metrics.KID, metrics.PrecisionRecall, metrics.DensityCoverage),
-        *(metrics.Memorisation, metrics.Accuracy, metrics.IntraFID, metrics.SFID, metrics.FIDInfinity),
+        *(metrics.Authenticity, metrics.Copying, metrics.Accuracy, metrics.IntraFID, metrics.SFID),
         *(
+            metrics.FIDInfinity,
             metrics.GaussianModes,
             metrics.Parzen,
             metrics.EBGANScore,
@@ -32,7 +33,7 @@ METRICS: dict[str, type[Metric]] = {
         *(EQTInt, EQTFrac, EQR),
     )
 }
-USUAL = ("fid", "is", "kid", "pr", "dc", "memorisation", "accuracy")  # for data without known modes
+USUAL = ("fid", "is", "kid", "pr", "dc", "authenticity", "copying", "accuracy")  # for data without known modes
 
 
 def usual_count(extractor: str | None) -> int:
@@ -40,7 +41,9 @@ def usual_count(extractor: str | None) -> int:
     points, otherwise 10,000."""
     if extractor is None:
         return 2_500
-    return 50_000 if "inception" in extractor else 26_000 if extractor.endswith("stacked") else 10_000
+    if extractor.removeprefix("other-").startswith("inception"):
+        return 50_000
+    return 26_000 if extractor.endswith("stacked") else 10_000
 
 
 def usual_split(model: Any, data: Any) -> Literal["train", "val"]:

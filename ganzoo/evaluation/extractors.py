@@ -23,7 +23,8 @@ from ganzoo.evaluation.interfaces import Extractor, Outputs, fingerprint, probe
 
 
 class Torchvision(Extractor):
-    """A torchvision classifier with its default weights and their transforms.
+    """A torchvision classifier with its default weights and their transforms, most of which resize and crop the centre:
+    of 232 pixels, resnet50 sees 224.
 
     "features" are the input of the last Linear layer, "logits" the output of the network.
 
@@ -112,6 +113,7 @@ class Custom(Extractor):
         self.fingerprint = fingerprint(self.network, "\n".join([name, words, repr(self.network), *computed]))
         self.num_features = outputs["features"].shape[1]
         self.num_classes = outputs["logits"].shape[1] if "logits" in outputs else None
+        self.spatial = "spatial" in outputs
 
     def extract(self, images: Tensor) -> Outputs:
         outputs = self._named(self.network(self._preprocess(images)))
@@ -248,7 +250,8 @@ class Grey(Extractor):
     def __init__(self, extractor: Extractor) -> None:
         if extractor.channels != 3:
             raise ValueError(f"{extractor.name} reads {extractor.channels} channels; Grey needs an extractor with 3")
-        self._colour, self.network, self.pinned = extractor, extractor.network, extractor.pinned
+        self._colour, self.network = extractor, extractor.network
+        self.spatial, self.pinned = extractor.spatial, extractor.pinned
         self.name, self.citation = f"{extractor.name}-grey", extractor.citation
         self.preprocessing = f"the channel three times, {extractor.preprocessing}"
         self.fingerprint = hashlib.sha256(f"grey {extractor.fingerprint}".encode()).hexdigest()

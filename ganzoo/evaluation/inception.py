@@ -52,7 +52,7 @@ class Inception(Extractor):
         ValueError: the file contains other weights.
     """
 
-    channels, num_features, num_classes, pinned = 3, 2048, 1008, True
+    channels, num_features, num_classes, spatial, pinned = 3, 2048, 1008, True, True
     citation = "inception-2015-12-05 (Szegedy et al. 2015), weights converted by torch-fidelity 0.2"
 
     def __init__(self, weights: str | Path | None = None, resize: Literal["tf", "clean"] = "tf") -> None:

@@ -32,6 +32,7 @@ class Extractor(ABC):
         channels: of the images.
         num_features: d.
         num_classes: K of the logits; None without logits.
+        spatial: whether the outputs include "spatial", for sFID.
         citation: source of the weights, in one line.
         pinned: whether the fingerprint determines the outputs, since the code belongs to a package; otherwise, outputs
             for fixed images are part of the key of cached statistics.
@@ -45,6 +46,7 @@ class Extractor(ABC):
     num_classes: int | None
     citation: str
     network: nn.Module
+    spatial: bool = False
     pinned: bool = False
 
     @property
@@ -107,6 +109,7 @@ class Given(NamedTuple):
     partners: bool = False  # whether the fakes translate the reals' sources, in order, and the reals are the truth
     latents: bool = False  # the model's latents are [n, z_dim], and it has no other inputs than labels
     moves: bool = False  # the generator's input can be moved and rotated: the model has a method `moved`
+    held_out_alike: bool = True  # val and test are from the distribution of train
 
 
 Figures = dict[str, tuple[float, float | None]]  # name -> value and its error
@@ -121,8 +124,8 @@ class Metric(ABC):
         name: in scores.
         needs: states that it reads, by set: {"fake": ("features.moments",), "real": ...}. "real" is the selected split,
             "val" and "test" are the data's own. `X.rows` are all rows of an extractor's output X (or of "images",
-            "labels"), `X.sample` the first of them, `X.moments` their mean and covariance, `logits.splits` the
-            Inception score over ten splits, "model" the model itself.
+            "labels"), `X.sample` the first 5,000 of them, `X.spread` at most 5,000 evenly spaced ones, `X.moments`
+            their mean and covariance, `logits.splits` the Inception score over ten splits, "model" the model itself.
         figures: names and better directions: {"precision": "higher", "recall": "higher"}; "" if it cannot be ranked.
         error: kind of the figures' errors.
         paper: that defines it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,13 +14,13 @@ from torch.utils._pytree import tree_map
 from ganzoo.core.pixels import usual_extractor
 from ganzoo.evaluation.choice import choose
 from ganzoo.evaluation.extractors import make
-from ganzoo.evaluation.interfaces import Extractor, Figures, Given, Metric
+from ganzoo.evaluation.interfaces import Extractor, Figures, Given, Metric, States
 from ganzoo.evaluation.processes import broadcast, failing_together, first_before_others, is_first
 from ganzoo.evaluation.record import Protocol, Report, Score, made, protocol, score_name
 from ganzoo.evaluation.sources import Reference, Source
 from ganzoo.evaluation.sweep import Progress, Statistics, sweep
 
-STAY = {"model", "images.rows"}  # states that stay on their device
+STAY = {"model", "images.rows", "images.spread"}  # states that stay on their device
 OWN = "no extractor here reads {} channels; in Python, give one of your own: ganzoo.evaluate(..., extractor=my_network)"
 
 
@@ -79,6 +80,7 @@ class Evaluation:
             partners=reference is not None and reference.partners and fakes.translates,
             latents=plain_latents(fakes.model),
             moves=hasattr(fakes.model, "moved"),
+            held_out_alike=getattr(reference and reference.data, "held_out_alike", True),
         )
         self.metrics = first_before_others(lambda: _computable(asked, given, insist=metrics is not None))
         self.missing = [metric.name for metric in asked if metric not in self.metrics]
@@ -98,19 +100,37 @@ class Evaluation:
     def run(self, progress: Progress | None = None) -> Report:
         """Computes the scores, on all processes together; the first one calls `progress`.
 
+        The figures of a metric that cannot be computed are NaN, with a warning.
+
         Raises:
-            ValueError: the generator's images are not finite, or a metric cannot be computed.
+            ValueError: the generator's images are not finite, or no metric can be computed.
         """
         states = self._states(progress)
         if torch.device(self.statistics.device).type == "cuda":  # 50,000 images' neighbours take a CPU minutes
             states = {which: _moved(values, self.statistics.device) for which, values in states.items()}
         with failing_together():
-            outcome = [metric.compute(states) for metric in self.metrics] if is_first() else []
+            outcome = self._outcome(states) if is_first() else []
         return self._report(broadcast(outcome))
+
+    def _outcome(self, states: States) -> list[Figures]:
+        """The figures of each metric. One that fails does not lose the others, unless all fail."""
+        found: list[Figures] = []
+        problems: list[ValueError] = []
+        for metric in self.metrics:
+            try:
+                found.append(metric.compute(states))
+            except ValueError as error:
+                problems.append(error)
+                found.append(_unknown(metric))
+        if len(problems) == len(found):
+            raise problems[0]
+        for problem in problems:
+            warnings.warn(f"not computed: {problem}", stacklevel=2)
+        return found
 
     def failed(self) -> Report:
         """The report of a failed evaluation: every figure is NaN."""
-        return self._report([dict.fromkeys(metric.figures, (math.nan, None)) for metric in self.metrics])
+        return self._report([_unknown(metric) for metric in self.metrics])
 
     def _report(self, outcome: Sequence[Figures]) -> Report:
         """The figures as a report, with names and protocols."""
@@ -189,6 +209,10 @@ def _computable(metrics: Iterable[Metric], given: Given, insist: bool) -> list[M
             if insist:
                 raise
     return found
+
+
+def _unknown(metric: Metric) -> Figures:
+    return dict.fromkeys(metric.figures, (math.nan, None))
 
 
 def plain_latents(model: Any) -> bool:

@@ -9,13 +9,13 @@ import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ganzoo.core.limits import Count, Positive
+from ganzoo.core.limits import Count, Limits, Positive
 from ganzoo.core.pixels import to_float
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
@@ -59,12 +59,13 @@ class PPL(Metric):
         pairs: the paper takes 50,000, of 256 pixels; 10,000 of 64 take 12 minutes on one core, plus generation.
         epsilon: length of a step, as a share of the way between two latents.
         net: backbone of LPIPS.
-        interpolation: "lerp", linear, for any latents; "slerp_any", spherical, for normal ones.
+        interpolation: "lerp", linear, for any latents; "slerp_any", spherical, for normal ones, as the paper's paths in
+            Z. The value with "lerp" is smaller, by a factor of up to (pi / 2)^2 for a generator that normalises z.
         resize: height and width in pixels to which images are resized: by averaging if larger, otherwise bilinearly.
         seed: of latents, classes and other random inputs of the generator.
     """
 
-    pairs: Count = 10_000
+    pairs: Annotated[int, Limits(2, math.inf)] = 10_000
     epsilon: Positive = 1e-4
     net: Net = "vgg"
     interpolation: Literal["lerp", "slerp_any"] = "lerp"
@@ -75,7 +76,7 @@ class PPL(Metric):
     figures = {"ppl": "lower"}
     needs = {"fake": ("model",)}
     error = "standard error of the trimmed mean"
-    paper = "Karras et al. 2019, arXiv:1812.04948, section 4.1 (path ends in Z)"
+    paper = "Karras et al. 2019, arXiv:1812.04948, section 4.1 (path ends in Z; the paper's are slerp_any)"
 
     def count(self, fakes: int) -> int:
         return self.pairs
@@ -152,23 +153,26 @@ class LPIPSDiversity(Metric):
     """Mean LPIPS between random pairs of fakes: near 0 if all are alike. High for noise, too.
 
     Attributes:
-        pairs: disjoint, hence independent.
+        pairs: disjoint, hence independent; 2 to 1,250.
         net: backbone of LPIPS.
         smallest: in pixels; images with a shorter side are upscaled bilinearly to it. LPIPS was fitted to patches of 64
             pixels, and AlexNet needs at least 31.
         seed: of the choice of pairs.
     """
 
-    pairs: Count = 1000
+    pairs: Annotated[int, Limits(2, 1250)] = 1000  # more than 5,000 images leave at least 2,501 in `Spread`
     net: Net = "alex"
     smallest: Count = 64
     seed: int = 0
 
     name = "lpips_diversity"
     figures = {"lpips_diversity": "higher"}
-    needs = {"fake": ("images.rows",)}
+    needs = {"fake": ("images.spread",)}
     error = "standard error over pairs"
     paper = "Zhang et al. 2018, arXiv:1801.03924; as diversity: Zhu et al. 2017, arXiv:1711.11586"
+
+    def count(self, fakes: int) -> int:
+        return self.pairs
 
     def check(self, given: Given) -> None:
         if given.sizes["fake"] < 2 * self.pairs:
@@ -178,7 +182,7 @@ class LPIPSDiversity(Metric):
         _check(self.name, self.net, given)
 
     def compute(self, states: States) -> Figures:
-        images = states["fake"]["images.rows"]
+        images = states["fake"]["images.spread"]
         chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(mix(self.seed)))
         pairs = chosen[: 2 * self.pairs].view(2, self.pairs)
         net = network(self.net).to(images.device)

@@ -22,9 +22,9 @@ SCHEMA = 1
 PACKAGES = ("ganzoo", "torch", "torchvision", "torchmetrics", "torch-fidelity", "numpy")
 BY_INCEPTION = {"fid", "is", "kid", "sfid", "intra_fid", "fid_infinity"}  # others are also published with VGG
 READINGS = {  # of figures that cannot be ranked
-    "authenticity": "0 for copies of training images",
+    "authenticity": "0 for copies, authenticity_of_reals for new images",
     "copying": "0.5 for new images, 1 for copies, 0 for bad ones",
-    "copying_z": "above 3: copies",
+    "copying_z": "above 3: closer to the training images than by chance",
 }
 Protocol = dict[str, Any]
 
@@ -54,9 +54,9 @@ class Score:
     @property
     def readable(self) -> str:
         """The value and two significant digits of the error, such as `5.31 +- 0.12`."""
-        if not self.error:
+        if not self.error or not math.isfinite(self.error):
             return f"{self.value:.4g}"
-        decimals = min(6, max(0, 1 - int(f"{self.error:e}".partition("e")[2])))
+        decimals = max(0, 1 - int(f"{self.error:e}".partition("e")[2]))
         return f"{self.value:.{decimals}f} +- {self.error:.{decimals}f}"
 
     @property

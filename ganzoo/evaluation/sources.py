@@ -76,15 +76,13 @@ class Fakes(Source):
         reals: for a conditional model, the data set from whose labels each fake's class is drawn (uniform classes if it
             has none); for a translator, the data set whose sources are translated in order.
         truncation: of the latents; None: none.
-        standing_statistics: number of passes of `model.take_standing_statistics`, which replaces the statistics of the
-            model's batch norms.
+        standing_statistics: number of passes of `model.take_standing_statistics` that the caller takes, for records.
 
     Attributes:
         uniform: whether classes are drawn uniformly, since the reals have no labels.
 
     Raises:
-        ValueError: the reals' labels exceed the model's classes, the reals have no sources for a translator, or the
-            model has no batch norm for `standing_statistics`.
+        ValueError: the reals' labels exceed the model's classes, or the reals have no sources for a translator.
     """
 
     def __init__(
@@ -105,8 +103,6 @@ class Fakes(Source):
         if model.source_channels is not None:
             self._keep_labels()
         self.of_reals = self.translates or not (self.labels is None or self.uniform)
-        if standing_statistics is not None:
-            model.take_standing_statistics(standing_statistics, truncation=truncation)
 
     def _draw_labels(self, model: Any) -> None:
         """Sets the labels from which a conditional model's classes are drawn."""

@@ -1,4 +1,4 @@
-"""Accumulated statistics of an extractor's outputs: moments, all rows, the first rows, or entropies of splits."""
+"""Accumulated statistics of an extractor's outputs: moments, all rows, some of them, or entropies of splits."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Rows:
 
 
 class Sample(Rows):
-    """The first 5,000 rows, enough for a standard error; constant memory."""
+    """The first 5,000 rows; constant memory."""
 
     def __init__(self, n: int) -> None:
         super().__init__(n)
@@ -71,6 +71,18 @@ class Sample(Rows):
         if self.room > 0:
             super().update(rows[: self.room])
             self.room -= len(rows)
+
+
+class Spread(Rows):
+    """At most 5,000 rows at equal distances, since files may be sorted; constant memory."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__(n)
+        self.step, self.seen = -(-n // 5000), 0
+
+    def update(self, rows: Tensor) -> None:
+        super().update(rows[-self.seen % self.step :: self.step])
+        self.seen += len(rows)
 
 
 class Splits:
@@ -86,7 +98,13 @@ class Splits:
         return self.entropy.compute()
 
 
-STATES: dict[str, type[Any]] = {"moments": Moments, "rows": Rows, "sample": Sample, "splits": Splits}
+STATES: dict[str, type[Any]] = {
+    "moments": Moments,
+    "rows": Rows,
+    "sample": Sample,
+    "spread": Spread,
+    "splits": Splits,
+}
 
 
 def new_state(name: str, n: int) -> Any:

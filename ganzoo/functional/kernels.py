@@ -45,7 +45,6 @@ def kid(real: Tensor, fake: Tensor, subsets: int = 100, size: int = 1000, seed: 
     Raises:
         ValueError: too few rows or subsets, different d, or values that are not finite.
     """
-    real, fake = double(real), double(fake)
     if min(len(real), len(fake)) < size:
         raise ValueError(f"no subset of {size} can be drawn from {len(real)} reals and {len(fake)} fakes; lower `size`")
     if subsets < 1:

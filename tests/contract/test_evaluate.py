@@ -341,7 +341,7 @@ def test_metrics_list_prints_all_metrics(evaluate):
     evaluate {RUN} --metrics kid -n 999 | 1000 fake images, but there are 999
     evaluate {RUN} --metrics accuracy | accuracy needs a conditional model
     evaluate {RUN} --metrics modes | modes can be counted for Gaussians and StackedMNIST only
-    evaluate {RUN} --metrics memorisation --split test | memorisation | train
+    evaluate {RUN} --metrics copying --split test | copying | train
     evaluate {RUN} --extractor digit | no extractor 'digit'; did you mean 'digits'
     evaluate {RUN} --extractor inception | reads 3 channels, but the images have 1 | inception-grey
     evaluate {RUN} --extractor inception-grey | weights could not be downloaded (no network) | save https:// | --weights

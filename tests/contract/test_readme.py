@@ -28,7 +28,7 @@ ELSEWHERE = {  # a word of commands that are tested elsewhere -> where
     "--truncation": "tests/unit/test_biggan.py, as no shipped model has one",
     "--trainer.devices": "tests/contract/test_processes.py",
     "inception": "tests/unit/test_extractors.py, as its weights are a download",
-    "--metrics memorisation": "the same, as it is the default for folders",
+    "--metrics authenticity,copying": "the same, as they are the default for folders",
     "my_gan.GeometricGAN": "test_the_guides_variant_keeps_the_contract",
 }
 

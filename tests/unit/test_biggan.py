@@ -181,7 +181,7 @@ def test_truncation_on_the_command_line(tmp_path, monkeypatch, capsys):
         "evaluate dcgan reals.npy --truncation 0.5": "truncation: DCGAN has none; leave it out",
         "sample big --truncation 0": "--truncation is 0; it takes a number above 0",
         "sample gan --standing_statistics 2": "standing_statistics: GAN's generator has no batch norm; leave it out",
-        "evaluate gan reals.npy --standing_statistics 2": "GAN's generator has no batch norm; leave it out",
+        "evaluate gan reals.npy --extractor digits --standing_statistics 2": "generator has no batch norm; leave it",
         "evaluate big reals.npy --standing_statistics 0": "--standing_statistics is 0; it takes a whole number from 1",
         "evaluate big reals.npy --metrics ppl --truncation 1": "ppl is defined without truncation; leave one of them",
     }.items():
@@ -216,6 +216,14 @@ def test_evaluation_of_truncated_latents_and_standing_statistics(tmp_path, monke
             ganzoo.evaluate(images, "reals.npy", **setting)
     with pytest.raises(ValueError, match="truncation is 0; it takes a number above 0"):
         ganzoo.evaluate(gan, "reals.npy", truncation=0)
+
+
+def test_a_refused_evaluation_leaves_the_statistics_as_they_are():
+    gan, reals = biggan(), torch.zeros(8, 1, 8, 8, dtype=torch.uint8)
+    before = {name: value.clone() for name, value in gan.state_dict().items()}
+    with pytest.raises(ValueError, match="no metric 'fdi'"):
+        ganzoo.evaluate(gan, reals, ["fdi"], n=64, extractor="digits", standing_statistics=2)
+    assert all(torch.equal(value, before[name]) for name, value in gan.state_dict().items())
 
 
 def test_standing_statistics_leave_out_labels_without_training_images(monkeypatch):

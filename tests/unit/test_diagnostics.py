@@ -183,6 +183,13 @@ def test_copies_of_training_images_raise_an_alarm():
     assert curves[10]["copying"] == 1 and curves[10]["near_held_out"] == 0
 
 
+def test_held_out_images_of_other_classes_show_no_copying(monkeypatch):
+    monkeypatch.setattr(Digits, "held_out_alike", False)
+    train = digits("train")
+    rung, curves = scripted(lambda step: train)
+    assert rung == {} and not {"copying", "near_held_out"} & curves[10].keys() and "D_overfit" in curves[10]
+
+
 def test_unseen_real_images_raise_no_alarm():
     """An ideal generator: its fakes are the test images."""
     test = digits("test")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from datetime import timedelta
 from functools import partial
@@ -31,14 +32,14 @@ from ganzoo.evaluation.determinism import ieee_float32
 from ganzoo.evaluation.interfaces import BLOCK, EXTRACTED, Extractor
 from ganzoo.evaluation.measure import Evaluation
 from ganzoo.evaluation.sources import Fakes, Reals, Reference
-from ganzoo.evaluation.states import STATES, Moments, Sample
+from ganzoo.evaluation.states import STATES, Moments, Sample, Spread
 from ganzoo.functional.frechet import Gaussian, fid_infinity, frechet_distance, frechet_standard_error
 from ganzoo.functional.kernels import kid
 from ganzoo.functional.neighbours import density_coverage, precision_recall
 from ganzoo.functional.parzen import parzen
 from tests.variants import small
 
-ALL = ["fid", "is", "kid", "pr", "dc", "memorisation"]
+ALL = ["fid", "is", "kid", "pr", "dc", "authenticity", "copying"]
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +51,7 @@ class Random(Extractor):
     """A random convolution; records its input images."""
 
     name, preprocessing, citation, channels, num_features, num_classes = "inception", "x / 255", "", 1, 18, 10
-    pinned = True
+    spatial = pinned = True
 
     def __init__(self, seed=0):
         with torch.random.fork_rng([]):
@@ -95,12 +96,12 @@ class Still(GANDataModule):
 
     extractor, image_size, num_classes = None, 8, None
 
-    def __init__(self, images, empty=()):
+    def __init__(self, images, empty=(), labels=None):
         super().__init__()
-        self.images, self.empty, self.channels = images, empty, images.shape[1]
+        self.images, self.empty, self.labels, self.channels = images, empty, labels, images.shape[1]
 
     def make_dataset(self, split):
-        return ArrayImages(self.images[:0] if split in self.empty else self.images)
+        return ArrayImages(self.images[:0], None) if split in self.empty else ArrayImages(self.images, self.labels)
 
 
 def labelled(labels):
@@ -271,6 +272,10 @@ def test_scores_match_their_definitions():
 
     nearest = between.argmin(0)
     assert found["authenticity"] == pytest.approx((between.min(0) > r[nearest, 1]).mean(), abs=1e-12)
+    half, other = np.array_split(real[torch.randperm(m, generator=torch.Generator().manual_seed(0)).numpy()], 2)
+    within, apart = np.sort(cdist(half, half))[:, 1], cdist(half, other)
+    of_reals = (apart.min(0) > within[apart.argmin(0)]).mean()
+    assert found["authenticity_of_reals"] == pytest.approx(of_reals, abs=1e-12) and 0.3 < of_reals < 0.9
     held_out = cdist(test, real).min(1)
     assert found["copying"] == pytest.approx((held_out[:, None] > between.min(0)).mean(), abs=1e-3)
 
@@ -293,11 +298,36 @@ def test_scores_agree_with_torch_fidelity():
 
 def test_reals_against_themselves_have_perfect_scores():
     real = Digits().dataset("train")
-    it = Evaluation(Reals(real), Reference.of(Digits()), ["fid", "pr", "dc", "memorisation"], extractor=Random())
+    asked = ["fid", "pr", "dc", "authenticity", "copying"]
+    it = Evaluation(Reals(real), Reference.of(Digits()), asked, extractor=Random())
     found = values(it.run())
     assert abs(found["fid"]) < 1e-10
     assert found["precision"] == found["recall"] == found["coverage"] == 1
     assert found["authenticity"] == 0 and found["copying"] == 1
+
+
+@pytest.mark.parametrize("wrap", [lambda data: data, Pairs])
+def test_held_out_images_of_other_classes_do_not_show_copying(wrap):
+    """Portraits for tests have other roles than those of the training, so ideal fakes would seem to be copies."""
+    data = wrap(Emoji("portraits"))
+    fakes = Reals(data.dataset("train"))
+    assert {"authenticity", "copying"} & {m.name for m in Evaluation(fakes, Reference.of(data)).metrics} == {
+        "authenticity"
+    }
+    with pytest.raises(ValueError, match="copying needs test images like the training images, .* choose authenticity"):
+        Evaluation(fakes, Reference.of(data), ["copying"])
+
+
+def test_a_metric_that_fails_loses_no_other_score():
+    """One class has a single real image."""
+    images = Digits().dataset("train").images
+    data = Still(images, labels=torch.tensor([0] * (len(images) - 1) + [1]))
+    with pytest.warns(UserWarning, match="not computed: intra_fid: class 1 has fewer than 2 images"):
+        report = evaluation(["intra_fid", "fid"], data=data, labels=torch.tensor([0, 1])).run()
+    assert math.isnan(values(report)["intra_fid"]) and values(report)["fid"] > 0
+    assert report.scores[0].error is None
+    with pytest.raises(ValueError, match="intra_fid: class 1 has fewer than 2 images"):
+        evaluation(["intra_fid"], data=data, labels=torch.tensor([0, 1])).run()
 
 
 def test_scores_of_constant_fakes_match_closed_forms():
@@ -449,6 +479,29 @@ def test_a_sample_holds_the_first_5000_rows():
     assert torch.equal(state.value(), x[:5000])
 
 
+@pytest.mark.parametrize(("n", "step"), [(10, 1), (5000, 1), (5001, 2), (10_000, 2), (10_001, 3)])
+def test_spread_rows_are_at_equal_distances(n, step):
+    state, x = Spread(n), torch.arange(float(n))[:, None]
+    for part in x.split(37):
+        state.update(part)
+    assert torch.equal(state.value(), x[::step]) and len(state.value()) <= 5000
+
+
+def test_the_error_of_fid_is_that_of_all_fakes_though_they_are_sorted():
+    """Two clusters, one after the other."""
+    x = torch.randn(10_000, 4, generator=torch.Generator().manual_seed(0)).double()
+    x[5000:] += 20
+    metric, errors = metrics.FID(), []
+    for rows in (x, x[torch.randperm(10_000, generator=torch.Generator().manual_seed(1))]):
+        states = {"features.moments": Moments(10_000), "features.spread": Spread(10_000)}
+        for state in states.values():
+            state.update(rows)
+        sides = {"fake": {name: state.value() for name, state in states.items()}}
+        sides["real"] = {"features.moments": Gaussian.of(torch.randn(500, 4).double())}
+        errors.append(metric.compute(sides)["fid"][1])
+    assert errors[0] == pytest.approx(errors[1], rel=0.1)
+
+
 # Float32 precision
 
 
@@ -515,7 +568,7 @@ def test_scores_do_not_depend_on_the_number_of_processes(tmp_path, monkeypatch):
 
     one = work(0)
     assert one[0] == one[1], "from a cold and from a warm cache"
-    assert "NaN" not in one[0] and len(json.loads(one[0])) == 12
+    assert "NaN" not in one[0] and len(json.loads(one[0])) == 13
     for world in (2, 3):
         assert results(world, work, tmp_path) == [one] * world
 
@@ -580,7 +633,7 @@ def test_an_error_in_one_process_is_raised_in_all(tmp_path, monkeypatch):
 @pytest.mark.gpu
 def test_gpu_scores_match_the_cpus_and_preserve_the_rng_state():
     torch.manual_seed(0)
-    model, names = ganzoo.DCGAN(image_size=8, channels=1, width=8), ["fid", "is", "pr", "dc", "memorisation"]
+    model, names = ganzoo.DCGAN(image_size=8, channels=1, width=8), ["fid", "is", "pr", "dc", "authenticity", "copying"]
     state = torch.cuda.get_rng_state()
     fakes = Fakes(model.to("cuda"), 1000)
     on_gpu = Evaluation(fakes, Reference.of(Digits()), names, extractor=Random(), device="cuda").run()
@@ -601,8 +654,9 @@ BAD = {
     "one fake": (["fid"], {"n": 1}, "2 fake images"),
     "few fakes for an extrapolation": (["fid_infinity"], {"n": 999}, "1000 fake images"),
     "fewer than two fakes per class": (["intra_fid"], {"labels": torch.arange(10), "n": 19}, "20 fake images"),
-    "no test split": (["memorisation"], {"data": NARROW}, "test split"),
-    "held against the test split": (["memorisation"], {"split": "test"}, "split train, not test"),
+    "no test split": (["copying"], {"data": NARROW}, "test split"),
+    "held against the test split": (["copying"], {"split": "test"}, "split train, not test"),
+    "authentic against the test split": (["authenticity"], {"split": "test"}, "split train, not test"),
     "parzen against the test split": (["parzen"], {"split": "test"}, "split train, not test"),
     "an unknown name": (["fidd"], {}, "did you mean 'fid'"),
     "nothing like a name": (["zzzzzz"], {}, "choose from fid, is"),
@@ -622,7 +676,7 @@ BAD = {
 def test_bad_input_raises_a_one_line_error_before_extraction(case):
     names, settings, words = BAD[case]
     extractor = Random()
-    extractor.name = "other"
+    extractor.name, extractor.spatial = "torchvision-inception_v3", False
     with pytest.raises(ValueError) as caught:
         evaluation(names, extractor=extractor, **settings)
     assert words in str(caught.value) and "\n" not in str(caught.value)
@@ -659,10 +713,16 @@ def test_default_metrics_are_those_that_can_be_computed():
     labels = Digits().dataset("train").labels()
     assert [m.name for m in evaluation(None).metrics] == ALL
     assert [m.name for m in evaluation(None, labels=labels).metrics] == [*ALL, "accuracy"]
-    assert [m.name for m in evaluation(None, n=5, data=NARROW).metrics] == ["fid", "pr"]
+    assert [m.name for m in evaluation(None, n=5, data=NARROW).metrics] == ["fid", "pr", "authenticity"]
     assert [m.name for m in evaluation(None, split="test").metrics] == ["fid", "is", "pr", "dc"]
     points = Evaluation(Fakes(Gauss(), 2500), Reference.of(Gaussians(n=100)))
     assert [m.name for m in points.metrics] == ["modes"]
+
+
+def test_fids_inception_alone_has_50000_fakes_by_default():
+    counts = {name: choice.usual_count(name) for name in ("inception", "other-inception-clean", "inception-grey")}
+    assert set(counts.values()) == {50_000}
+    assert choice.usual_count("torchvision-inception_v3") == choice.usual_count("digits") == 10_000
 
 
 def test_data_with_an_own_classifier_have_default_scores_during_training():

@@ -215,7 +215,7 @@ def test_a_diverged_generator_is_refused(squares):
 
 
 def diversity(images, **settings):
-    return LPIPSDiversity(**settings).compute({"fake": {"images.rows": images}})["lpips_diversity"]
+    return LPIPSDiversity(**settings).compute({"fake": {"images.spread": images}})["lpips_diversity"]
 
 
 def test_diversity_pairs_are_disjoint(squares):
@@ -228,6 +228,10 @@ def test_diversity_pairs_are_disjoint(squares):
     want = [3 * 64 * 64 * ((a - b) / 127.5) ** 2 for a, b in zip(first.tolist(), second.tolist(), strict=True)]
     assert value == pytest.approx(statistics.mean(want), rel=1e-5)
     assert error == pytest.approx(statistics.stdev(want) / 10, rel=1e-5)
+
+
+def test_the_name_of_a_diversity_states_its_pairs():
+    assert LPIPSDiversity(pairs=50).count(50_000) == 50 and LPIPSDiversity().count(50_000) == 1000
 
 
 @pytest.mark.parametrize(("shape", "seen"), [((8, 8), (64, 64)), ((32, 48), (64, 96)), ((70, 68), (70, 68))])

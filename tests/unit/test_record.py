@@ -64,6 +64,14 @@ def test_a_printed_record_lists_its_scores():
     assert lines[2:] == ["  +- of fid: standard error over fakes"]
 
 
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [(0.0234, "12.500 +- 0.023"), (3e-7, "12.50000000 +- 0.00000030"), (math.nan, "12.5"), (0, "12.5")],
+)
+def test_an_error_has_two_digits_if_there_is_one(error, text):
+    assert score(12.5, error).readable == text
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_nan_and_infinity_are_null_in_strict_json(value, tmp_path):
     file = tmp_path / "scores.json"

@@ -210,13 +210,13 @@ class NoTest(Digits):
         ({"extractor": "digit"}, "no extractor 'digit'; did you mean 'digits'"),
         ({"extractor": "inception"}, "'inception' reads 3 channels, but the images have 1"),
         ({"best": ["fit"]}, "scores.best: fit cannot rank checkpoints; available: fid"),
-        ({"metrics": ["memorisation"], "best": ["copying"]}, "cannot rank checkpoints; available: none for these"),
+        ({"metrics": ["copying"], "best": ["copying"]}, "cannot rank checkpoints; available: none for these"),
         ({"split": "val"}, "NoTest has no val images"),
     ],
     ids=str,
 )
 def test_bad_settings_are_refused_before_the_first_batch(tmp_path, settings, words):
-    data = digits() if "memorisation" in settings.get("metrics", []) else NoTest(image_size=8, batch_size=100)
+    data = digits() if "copying" in settings.get("metrics", []) else NoTest(image_size=8, batch_size=100)
     with pytest.raises(MisconfigurationException, match=words):
         train(tmp_path, Scores(**settings), data=data)
     assert not list(tmp_path.iterdir())
