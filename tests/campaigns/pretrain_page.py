@@ -172,7 +172,7 @@ def page(records: Mapping[str, Record]) -> str:
         "with the same images are comparable. FID and KID: lower is better. Held-out FID is against the test images; "
         "the training portraits themselves have 65, so a lower value does not mean a better model. Precision, recall, "
         "density, coverage: higher is better. Accuracy: fraction of images of the requested class; for a classifier, "
-        "its errors on held-out images. Authenticity: fraction of fakes that are not near copies of training images. "
+        "its errors on held-out images. Authenticity: 0 for copies of training images; the card has that of real ones. "
         'Per step: CPU time, including sample grids. Time: wall clock, and CPU time in brackets; "at least" if a part '
         'was not measured. Weights: of the generator; "whole": of both networks.',
         "",
