@@ -1,4 +1,4 @@
-"""Values monitored by callbacks such as Lightning's EarlyStopping: each must be logged, and counts once."""
+"""Values monitored by Lightning's EarlyStopping and ModelCheckpoint: each must be logged, and a score counts once."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from ganzoo.core.lightning_fixes import BatchEndCallback, save_nothing_now
+from ganzoo.core.lightning_fixes import BatchEndCallback, check_now, check_when_asked, save_nothing_now, saved_since
 from ganzoo.core.player import LOSSES
 
 
 class Monitors(BatchEndCallback):
     """Checks that every monitored value is logged: it is a loss, or in the `monitored` of an earlier callback.
 
-    Values may be missing until they are first computed; EarlyStopping counts each value once.
+    Values may be missing until they are first computed. A value in the `measured` of a callback, such as a score, is
+    checked by EarlyStopping when it is measured, and saved by ModelCheckpoint once.
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
@@ -28,6 +29,12 @@ class Monitors(BatchEndCallback):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             names += getattr(callback, "monitored", [])
         foreign = [part for part in (pl_module, *trainer.callbacks) if not _known(part)]  # type: ignore[attr-defined]
+        self.measuring = [c for c in trainer.callbacks if hasattr(c, "measured")]  # type: ignore[attr-defined]
+        scores = {name for callback in self.measuring for name in callback.monitored}
+        self.stopping = [callback for callback in _of(trainer, EarlyStopping) if callback.monitor in scores]
+        self.saving = [callback for callback in _of(trainer, ModelCheckpoint) if callback.monitor is not None]
+        for callback in self.stopping:
+            check_when_asked(callback)
         for callback in _of(trainer, EarlyStopping, ModelCheckpoint):
             if callback.monitor is None or (callback.monitor not in names and foreign):  # a foreign part may log it
                 continue
@@ -37,19 +44,34 @@ class Monitors(BatchEndCallback):
             if isinstance(callback, EarlyStopping):
                 callback.strict = False  # it may be missing at first
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
-        kept = {callback.monitor for callback in _of(trainer, ModelCheckpoint)}
-        for callback in _of(trainer, EarlyStopping):
-            if callback.monitor not in (*LOSSES, *kept):
-                trainer.callback_metrics.pop(callback.monitor, None)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
-        for callback in _of(trainer, ModelCheckpoint):
-            if callback.monitor is not None and callback.monitor not in trainer.callback_metrics:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        for callback in self.stopping:
+            if self._measured(callback.monitor) == trainer.global_step:
+                check_now(callback, trainer)
+        for callback in self.saving:
+            if self._is_old(callback):
                 save_nothing_now(callback, trainer)
 
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self._defer(trainer)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self.on_validation_end(trainer, pl_module)
+        self._defer(trainer)
+
+    def _defer(self, trainer: Trainer) -> None:
+        """Keeps ModelCheckpoint from saving for a value that does not exist yet, or for a score once more."""
+        for callback in self.saving:
+            if callback.monitor not in trainer.callback_metrics or self._is_old(callback):
+                save_nothing_now(callback, trainer)
+
+    def _is_old(self, callback: ModelCheckpoint) -> bool:
+        """Whether there has been a checkpoint since the monitored score was measured."""
+        step = self._measured(callback.monitor)
+        return step is not None and saved_since(callback, step)
+
+    def _measured(self, name: str | None) -> int | None:
+        """The step at which a score was last measured; None for other values."""
+        return next((c.measured[name] for c in self.measuring if name in c.measured), None)
 
 
 def _of(trainer: Trainer, *kinds: type) -> list[Any]:

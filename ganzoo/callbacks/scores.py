@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -52,6 +54,7 @@ class Scores(BatchEndCallback):
 
     Attributes:
         report: of the evaluation after training; None before it.
+        measured: the step of the last value of each monitored name.
     """
 
     def __init__(
@@ -73,11 +76,13 @@ class Scores(BatchEndCallback):
         self.evaluation: Evaluation | None = None
         self.final: Evaluation | None = None
         self.report: Report | None = None
+        self.measured: dict[str, int] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Rejects what cannot be computed, before the first batch and before the run has a folder."""
         self.evaluation = self.final = self.report = None
         self.trained = False
+        self.measured = {}
         peers = self._peers(trainer)
         data = getattr(trainer, "datamodule", None)
         asked = [name for peer in peers for name in peer._asked(data)]
@@ -171,9 +176,11 @@ class Scores(BatchEndCallback):
         if self.evaluation is None or step % self.every_n_steps and step != trainer.max_steps:
             return
         report = self._measure(self.evaluation, trainer, cast(GANModule, pl_module))
-        # For monitoring, also under the short name, without the fingerprint.
-        names = {name: score.value for score in report.scores for name in (score.name, score.figure)}
-        pl_module.log_dict(names, logger=False)
+        # For monitoring, also under the short name, without the fingerprint; NaN would end a training.
+        found = [score for score in report.scores if math.isfinite(score.value)]
+        names = {name: torch.tensor(score.value) for score in found for name in (score.name, score.figure)}
+        trainer.callback_metrics.update(names)
+        self.measured |= dict.fromkeys(names, step)
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / "scores.jsonl"

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.overrides.distributed import _sync_module_states
 from lightning.pytorch.plugins import MixedPrecision, Precision
 from lightning.pytorch.plugins.io.wrapper import _WrappingCheckpointIO
@@ -106,8 +106,25 @@ def show(trainer: Trainer, values: dict[str, float]) -> None:
 
 
 def save_nothing_now(callback: ModelCheckpoint, trainer: Trainer) -> None:
-    """Defer a checkpoint whose monitored value does not exist yet. Lightning (2.0 to 2.6.6) would end the training."""
+    """Defer a checkpoint whose monitored value does not exist yet, for which Lightning (2.0 to 2.6.6) would end the
+    training, or is old."""
     callback._last_global_step_saved = trainer.global_step
+
+
+def saved_since(callback: ModelCheckpoint, step: int) -> bool:
+    """Whether a checkpoint was written, or deferred, at this step or later."""
+    return callback._last_global_step_saved >= step
+
+
+def check_when_asked(callback: EarlyStopping) -> None:
+    """Leave out the checks at the end of epochs and validations: Lightning (2.0 to 2.6.6) would count a score in each
+    of them, measured once."""
+    callback.on_train_epoch_end = callback.on_validation_end = None  # type: ignore[assignment, method-assign]
+
+
+def check_now(callback: EarlyStopping, trainer: Trainer) -> None:
+    """Check the monitored value. The method of Lightning (2.0 to 2.6.6) is not public."""
+    callback._run_early_stopping_check(trainer)
 
 
 def attached(model: LightningModule) -> bool:

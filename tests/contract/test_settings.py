@@ -30,6 +30,7 @@ from ganzoo.cli import main, preflight, training
 from ganzoo.cli.errors import UserError
 from ganzoo.core.strategy import UNSUITED, GANStrategy
 from ganzoo.data import GANDataModule
+from ganzoo.evaluation.measure import Evaluation
 from ganzoo.testing import fit
 
 SMALL = "--model GAN --model.hidden 8 --model.d_hidden 8 --data Digits --data.image_size 8 --data.batch_size 500"
@@ -404,12 +405,26 @@ def test_losses_can_be_monitored_before_the_first_log(play):
     assert outcome.has("runs/*/checkpoints/epoch=1-step=4.ckpt")
 
 
-@pytest.mark.slow
-def test_early_stopping_counts_each_score_once(play):
-    stop = {"class_path": "EarlyStopping", "init_args": {"monitor": "fid", "patience": 2, "min_delta": 1e6}}
-    scores = "--scores.metrics [fid] --scores.n 20 --scores.every_n_steps 4 --trainer.max_steps 40"
-    outcome = play(scores, {"trainer": {"callbacks": [stop]}})
-    assert outcome.trainer.global_step == 12  # epochs without a new score do not count
+STOPPING = {"class_path": "EarlyStopping", "init_args": {"monitor": "fid", "patience": 2, "min_delta": 1e6}}
+KEEPING = {"class_path": "ModelCheckpoint", "init_args": {"monitor": "fid", "save_top_k": 3}}
+SCORING = "--scores.metrics [fid] --scores.n 20 --scores.every_n_steps 4 --trainer.max_steps 40"
+
+
+@pytest.mark.parametrize("more", ["", "--trainer.limit_val_batches 1 --trainer.val_check_interval 1"])
+def test_each_score_stops_and_saves_once(play, more):
+    """When it is measured: epochs and validations without a new score do not count."""
+    outcome = play(f"{SCORING} {more}", {"trainer": {"callbacks": [STOPPING, KEEPING]}})
+    assert outcome.trainer.global_step == 12
+    (kept,) = [c for c in outcome.trainer.checkpoint_callbacks if isinstance(c, shipped.ModelCheckpoint)]
+    assert sorted(int(file.rpartition("=")[2].split(".")[0]) for file in kept.best_k_models) == [4, 8, 12]
+
+
+def test_a_failed_evaluation_does_not_stop_the_training_early(play, monkeypatch):
+    """EarlyStopping would end it for a value that is not finite."""
+    run, fails = Evaluation.run, iter([True])
+    monkeypatch.setattr(Evaluation, "run", lambda self, *more: 1 / 0 if next(fails, False) else run(self, *more))
+    stop = {"class_path": "EarlyStopping", "init_args": {"monitor": "fid", "patience": 9}}
+    assert play(SCORING.replace("40", "9"), {"trainer": {"callbacks": [stop]}}).trainer.global_step == 9
 
 
 # A single image, which batch norm cannot normalise
