@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from ganzoo.core.finite import NonFiniteError
+from ganzoo.core.limits import Size
 from ganzoo.core.module import GANModule
 from ganzoo.core.pixels import scaled
 from ganzoo.core.text import Escaped
@@ -109,6 +110,11 @@ def dataset_of(trainer: Any) -> Callable[[str], Any] | None:
     """The images of a split, by its name; None if the data module is not ganzoo's."""
     dataset = getattr(getattr(trainer, "datamodule", None), "dataset", None)
     return dataset if callable(dataset) else None
+
+
+def size_of(model: GANModule) -> Size:
+    """Of the model's images, as far as its arguments tell."""
+    return model.hparams.get("image_size", 1)
 
 
 def condition(model: GANModule, batch: Batch) -> Tensor | None:

@@ -14,10 +14,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from ganzoo.callbacks.base import condition, dataset_of, held_out
+from ganzoo.callbacks.base import condition, dataset_of, held_out, size_of
 from ganzoo.core.frozen import evaluating, frozen, kept
 from ganzoo.core.lightning_fixes import BatchEndCallback
-from ganzoo.core.limits import CountFrom0, Limits, check
+from ganzoo.core.limits import CountFrom0, Limits, at_once, check
 from ganzoo.core.module import GANModule
 from ganzoo.core.pixels import scaled
 from ganzoo.core.player import PLAYERS
@@ -32,7 +32,7 @@ REFERENCE = 4096  # maximum number of training images that are searched for copi
 NEIGHBOURS = 5  # k of coverage, as in its paper
 CLUSTERS = 10  # of the training images; with n = 256, about 25 fakes per cluster are expected
 DUE = 0.2  # a cluster with less than this share of its expected fakes counts as left out
-PART = 64  # images per forward pass
+PART = 64  # images per forward pass, or fewer if they are large
 
 # Alarm thresholds, each with values of healthy runs (DCGAN on 16x16 digits, seeds 0, 1, every 500 batches)
 WARM_UP = 4  # checks whose curves raise no alarm: an untrained G has low diversity, and D wins at first
@@ -166,7 +166,7 @@ class Diagnostics(BatchEndCallback):
             if model.source_channels is not None and given is None:
                 return  # no sources
             key = "label" if model.source_channels is None else "source"
-            images = model.sample(self.n, seeds=range(self.n), batch_size=PART, **{key: given})
+            images = model.sample(self.n, seeds=range(self.n), batch_size=part_of(model), **{key: given})
             finite = bool(images.isfinite().all())
             self._judge("non-finite numbers", step, not finite)
             if not finite:
@@ -261,10 +261,10 @@ class _Images:
 
     def __init__(self, data: Any, model: GANModule, n: int, most: int) -> None:
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:most].tolist()
-        parts = [scaled(data.__getitems__(order[i : i + n])) for i in range(0, len(order), n)]
-        self.images = parts[0]["image"]
-        self.given = condition(model, parts[0])
-        self.small = torch.cat([small(part["image"]) for part in parts])
+        first = scaled(data.__getitems__(order[:n]))
+        self.images, self.given = first["image"], condition(model, first)
+        parts = (scaled(data.__getitems__(order[i : i + PART]))["image"] for i in range(n, len(order), PART))
+        self.small = torch.cat([small(self.images), *map(small, parts)])  # one part in memory at a time
 
 
 class _Reals:
@@ -291,11 +291,15 @@ def small(images: Tensor) -> Tensor:
     return adaptive_avg_pool2d(images, (min(height, SIDE), min(width, SIDE))).flatten(1)
 
 
+def part_of(model: GANModule) -> int:
+    return min(PART, at_once(size_of(model)))
+
+
 def scores_of(model: GANModule, images: Tensor, given: Tensor | None) -> Tensor:
     """D's scores [N] on the CPU: the mean over patches of the first tensor that it returns."""
-    scores = []
-    for start in range(0, len(images), PART):
-        part = slice(start, start + PART)
+    scores, most = [], part_of(model)
+    for start in range(0, len(images), most):
+        part = slice(start, start + most)
         y = None if given is None else given[part].to(model.device)
         output = model.discriminate(images[part].to(model.device), y)
         output = output if isinstance(output, Tensor) else output[0]

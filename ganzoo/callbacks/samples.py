@@ -19,13 +19,14 @@ from PIL import Image
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ganzoo.callbacks.base import folder_of, held_out, on_training_device, some, warn_on_oserror
+from ganzoo.callbacks.base import folder_of, held_out, on_training_device, size_of, some, warn_on_oserror
 from ganzoo.core.atomic import write_atomically
 from ganzoo.core.drawing import animation, check_bands, picture, shown, write_video
 from ganzoo.core.lightning_fixes import BatchEndCallback
-from ganzoo.core.limits import ArgumentError, Count, Limits, Size, at_once, check
+from ganzoo.core.limits import ArgumentError, Count, Limits, at_once, check
 from ganzoo.core.module import GANModule
 from ganzoo.core.pixels import as_bytes, is_points
+from ganzoo.core.signals import TERMINATE
 from ganzoo.core.types import Batch, Latent
 
 Tiles = Annotated[int, Limits(1, 100)]
@@ -109,6 +110,8 @@ class Samples(BatchEndCallback):
         video = self.folder / "samples.mp4"
         if not self.trained and (video.exists() or not self.video_fps):
             return  # the run had ended before, and its video was written
+        if any(getattr(callback, "signal", 0) in TERMINATE for callback in trainer.callbacks):  # type: ignore[attr-defined]
+            return  # little time is left
         model = cast(GANModule, pl_module)
         with on_training_device(trainer, model):
             if trainer.global_step % self.every_n_steps:
@@ -196,11 +199,6 @@ def mixtures(model: Any, rows: int, columns: int) -> Tensor:
         row = tree_map(lambda t, i=i: t[i : i + 1].expand(columns - 1, *t.shape[1:]), coarse)
         lines += [left[i : i + 1], model.mix(row, fine)]
     return torch.cat(lines)
-
-
-def size_of(model: GANModule) -> Size:
-    """Of the model's images, as far as its arguments tell."""
-    return model.hparams.get("image_size", 1)
 
 
 def generated(model: GANModule, z: Latent, given: Batch) -> Tensor:

@@ -17,10 +17,12 @@ from ganzoo.core.module import GANModule
 from ganzoo.core.text import one_line
 from ganzoo.data import GANDataModule
 
+HOW_READ = {"cache_gb", "corrupt", "download"}  # how pictures are obtained, which does not change them
+
 
 def difference(file: Path, config: str) -> str | None:
     """The first difference in model or data between a training and a run. The arguments of `GANModule` and
-    `GANDataModule`, which say how it is trained, may differ.
+    `GANDataModule`, which say how it is trained, and `HOW_READ` may differ.
 
     Args:
         file: the run's config.
@@ -30,8 +32,8 @@ def difference(file: Path, config: str) -> str | None:
         `data.path is 'dogs' here, and 'cats'`, or None.
     """
     before, now = configs.read(file), configs.load(config)
-    sections = {"model": GANModule, "data": GANDataModule}
-    found = (_difference(before.get(name, {}), now[name], name, _arguments(base)) for name, base in sections.items())
+    free = {"model": _arguments(GANModule), "data": _arguments(GANDataModule) | HOW_READ}
+    found = (_difference(before.get(name, {}), now[name], name, but) for name, but in free.items())
     return next((text for text in found if text is not None), None)
 
 

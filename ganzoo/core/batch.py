@@ -167,7 +167,7 @@ def microbatches(batch: Batch, k: int) -> list[Batch]:
         if len(tensor) % k:
             raise MisconfigurationException(
                 f"microbatches: {k} does not divide the {len(tensor)} images of a process: choose a divisor, or change "
-                "batch_size"
+                "batch_size; if this is an epoch's last batch, give its DataLoader drop_last=True"
             )
     return [cast(Batch, tree_map(lambda t, i=i: t.chunk(k)[i], batch)) for i in range(k)]
 

@@ -111,6 +111,11 @@ def save_nothing_now(callback: ModelCheckpoint, trainer: Trainer) -> None:
     callback._last_global_step_saved = trainer.global_step
 
 
+def saves_by_time(callback: ModelCheckpoint) -> bool:
+    """Whether checkpoints are due by time, which Lightning (2.0 to 2.6.6) ignores under manual optimization."""
+    return callback._train_time_interval is not None
+
+
 def saved_since(callback: ModelCheckpoint, step: int) -> bool:
     """Whether a checkpoint was written, or deferred, at this step or later."""
     return callback._last_global_step_saved >= step

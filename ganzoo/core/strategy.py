@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import (
     BaseFinetuning,
     GradientAccumulationScheduler,
     LearningRateFinder,
+    ModelCheckpoint,
     SpikeDetection,
     StochasticWeightAveraging,
 )
@@ -24,7 +25,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Stra
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from ganzoo.core.lightning_fixes import sync_module_states
+from ganzoo.core.lightning_fixes import saves_by_time, sync_module_states
 from ganzoo.core.processes import rank_and_world
 
 UNSUITED: dict[type[Callback], str] = {  # also for subclasses: the reason, and the alternative
@@ -98,6 +99,11 @@ def check_trainer(trainer: Trainer, stage: str) -> None:
     if stage == "fit":
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             check_callback(type(callback))
+            if isinstance(callback, ModelCheckpoint) and saves_by_time(callback):
+                raise MisconfigurationException(
+                    "ModelCheckpoint: train_time_interval has no effect with two optimizers; use every_n_train_steps, "
+                    "or checkpoint.every_minutes"
+                )
     if stage == "fit" and not isinstance(strategy, SingleDeviceStrategy | GANStrategy):
         raise MisconfigurationException(
             f'{type(strategy).__name__} cannot train two networks alternately: use Trainer(strategy="gan")'

@@ -92,7 +92,7 @@ class GANDataModule(LightningDataModule):
     def absent(self) -> list[int]:
         """Classes without training images; empty if there are no labels."""
         labels = self.dataset("train").labels()
-        return [] if labels is None else sorted({*range(self.num_classes or 0)} - {*labels.unique().tolist()})
+        return [] if labels is None else missing(labels, self.num_classes)
 
     def training_images(self, seed: int) -> Images:
         """The training split with all its random transformations, from which the training batches are drawn.
@@ -132,6 +132,11 @@ class GANDataModule(LightningDataModule):
     def _sequential(self, split: Split) -> SequentialLoader | list[Any]:
         data = self.dataset(split)
         place = self._place()
+        if 0 < len(data) < place["world_size"]:
+            raise ValueError(
+                f"{split} has {len(data)} images, fewer than the {place['world_size']} processes: use more images, "
+                "fewer processes, or no validation"
+            )
         share = max(1, self.batch_size // place["world_size"])
         return SequentialLoader(data, share, num_workers=self.num_workers, **place) if len(data) else []
 
@@ -141,6 +146,11 @@ class GANDataModule(LightningDataModule):
             return {"rank": 0, "world_size": 1}
         gpu = self.trainer.strategy.root_device.type == "cuda"
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size, "pin": gpu}
+
+
+def missing(labels: Tensor, classes: int | None) -> list[int]:
+    """The classes that none of the labels has."""
+    return sorted({*range(classes or 0)} - {*labels.unique().tolist()})
 
 
 def workers(asked: int | None) -> int:

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,16 +76,27 @@ def _walk(root: Path) -> tuple[Mapping[str, File], set[str]]:
     """All files and folders below a folder, by relative name; hidden ones are ignored."""
     files: dict[str, File] = {}
     folders, seen = set[str](), set[str]()
-    for folder, below, names in os.walk(root, followlinks=True):
+    for folder, below, names in os.walk(root, onerror=_refuse, followlinks=True):
         if (real := os.path.realpath(folder)) in seen:  # a symbolic link to a folder seen before
             below.clear()
             continue
         seen.add(real)
-        below[:] = [name for name in below if not name.startswith(".")]
         own = Path(folder).relative_to(root)
+        kept = (name for name in below if not name.startswith(".") and name != "lost+found")
+        below[:] = sorted(kept, key=partial(_links_last, folder))
         folders.add(own.as_posix())
         files |= {(own / name).as_posix(): Path(folder) / name for name in names if not name.startswith(".")}
     return files, folders - {"."}
+
+
+def _links_last(folder: str, name: str) -> tuple[bool, str]:
+    """A key that sorts folders before links, which may name the same ones."""
+    return os.path.islink(os.path.join(folder, name)), name
+
+
+def _refuse(error: OSError) -> None:
+    """Raises an error of listing a folder, whose pictures would be missing, and with it the numbers of its class."""
+    raise error
 
 
 def listing(files: Iterable[str] | dict[str, str], most: int = 10) -> str:

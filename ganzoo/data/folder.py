@@ -17,7 +17,7 @@ from ganzoo.core.text import path_of, visible
 from ganzoo.core.types import Batch
 from ganzoo.data.agreed import Range, agreed, summary
 from ganzoo.data.archive import File, name_of
-from ganzoo.data.base import GANDataModule, Split, Workers, workers
+from ganzoo.data.base import GANDataModule, Split, Workers, missing, workers
 from ganzoo.data.datasets import Images, combine, digest_files
 from ganzoo.data.decoding import Fit
 from ganzoo.data.finding import find, readable
@@ -111,6 +111,12 @@ class ImageFolder(GANDataModule):
     def make_dataset(self, split: Split) -> Images:
         return FolderImages(self._pictures, of_split(self._held_out, split).tolist())
 
+    def absent(self) -> list[int]:
+        labels = self._pictures.labels  # those of `dataset("train")` may need all pictures, to leave out damaged ones
+        if labels is None:
+            return []
+        return missing(labels[of_split(self._held_out, "train")], self.num_classes)
+
 
 class Store:
     """A cache of decoded pictures, shared by all splits and, through shared memory, by all workers.
@@ -138,7 +144,7 @@ class Store:
         size = len(names) * shape[0] * shape[1] * shape[2] * dtype.itemsize
         room = cache_gb * 1e9
         if shared and os.path.isdir("/dev/shm"):  # small in many containers; exceeding it kills the process
-            room = min(room, shutil.disk_usage("/dev/shm").free / 2)
+            room = min(room, shutil.disk_usage("/dev/shm").free / 2 / int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
         self.cache = torch.empty(len(names), *shape, dtype=dtype) if size <= room else None
         self.cached = torch.zeros(len(names), dtype=torch.bool)
         self.broken = torch.zeros(len(names), dtype=torch.bool)

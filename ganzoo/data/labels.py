@@ -18,6 +18,7 @@ from ganzoo.data.base import Split
 from ganzoo.data.finding import Tree, listing
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SPLIT_LIKE = {"train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval"}
 DATASET = "dataset.json"  # StyleGAN's file of labels
 MOST_JSON, MOST_CLASSES = 1 << 26, 1_000_000  # its maximum bytes, and classes
 VAL, TEST = 1, 2  # bits
@@ -91,16 +92,29 @@ def natural(name: str) -> tuple[list[tuple[int, str]], str]:
 
 
 def places(names: Sequence[str]) -> list[float]:
-    """What determines each picture's split: its folder, if all are splits, or else a hash of its name."""
-    if not split_folders(names):
-        return [fraction(name) for name in names]
-    return [{"train": 1.0, "val": -1.0, "test": -2.0}[name.split("/")[0]] for name in names]
+    """What determines each picture's split: its folder, if all are splits, or else a hash of its name. Warns about
+    folders that look like splits, but are not used as such."""
+    if split_folders(names):
+        return [{"train": 1.0, "val": -1.0, "test": -2.0}[name.split("/")[0]] for name in names]
+    like = sorted(folder for folder in _top_folders(names) if folder.casefold() in SPLIT_LIKE)
+    if len(like) > 1:
+        warnings.warn(
+            f"the folders {', '.join(map(visible, like))} look like splits, but are not used as splits, so test "
+            "pictures may be trained on: rename them to train, val and test, and move all other pictures away",
+            stacklevel=3,
+        )
+    return [fraction(name) for name in names]
 
 
 def split_folders(names: Sequence[str]) -> bool:
     """Whether all pictures are in top-level folders train and val, train and test, or all three."""
-    folders = {name.split("/")[0] if "/" in name else "" for name in names}
+    folders = _top_folders(names)
     return "train" in folders and len(folders) > 1 and folders <= set(SPLITS)
+
+
+def _top_folders(names: Sequence[str]) -> set[str]:
+    """The top-level folders; "" for pictures that are in none."""
+    return {name.split("/")[0] if "/" in name else "" for name in names}
 
 
 def held_out(place: Tensor, val_fraction: float) -> Tensor:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from lightning.pytorch import Trainer
+from PIL import Image
 
 import ganzoo.cli.bench as bench
 import ganzoo.cli.checks as checks
@@ -22,7 +23,8 @@ from ganzoo.data import Digits
 from ganzoo.evaluation.record import Report
 
 SMALL = "--model DCGAN --model.width 4 --data Digits --data.image_size 8 --data.batch_size 100 --trainer.max_steps 4"
-FIT = f"fit {SMALL} --trainer.accelerator cpu --samples.video_fps 0 --scores.final_n 0 --trainer.log_every_n_steps 1"
+QUIET = "--trainer.accelerator cpu --samples.video_fps 0 --scores.final_n 0 --trainer.log_every_n_steps 1"
+FIT = f"fit {SMALL} {QUIET}"
 RUN = Path("runs/001-dcgan-digits")
 
 
@@ -59,6 +61,21 @@ def test_going_back_in_a_run_is_said(run, capsys):
     assert "goes back" not in capsys.readouterr().err and logged(run) == [1, 2, 3, 4, 5]
     assert resumed(run, run / "checkpoints" / "00000004.ckpt") == 0
     assert f"{run} goes back to step 4: its later logs, grids and checkpoints are removed" in capsys.readouterr().err
+
+
+def test_other_ways_to_read_the_same_pictures_continue_a_run(tmp_path, monkeypatch):
+    """As messages advise: `set data.corrupt to skip`, `lower data.cache_gb`."""
+    monkeypatch.chdir(tmp_path)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for i in range(8):
+        Image.new("L", (8, 8), 30 * i).save(pictures / f"{i}.png")
+    data = f"--data ImageFolder --data.path {pictures} --data.image_size 8 --data.channels 1 --data.num_workers 0"
+    command = f"fit --model DCGAN --model.width 4 {data} --data.batch_size 4 --data.val_fraction 0 {QUIET}"
+    assert main(f"{command} --trainer.max_steps 1".split()) == 0
+    more = "--data.cache_gb 0 --data.corrupt skip --trainer.max_steps 2 --ckpt_path runs/001-dcgan-pictures"
+    assert main(f"{command} {more}".split()) == 0
+    assert [path.name for path in Path("runs").iterdir()] == ["001-dcgan-pictures"]
 
 
 def test_an_export_in_a_run_s_folder_hides_no_checkpoint(run):

@@ -419,6 +419,13 @@ def test_each_score_stops_and_saves_once(play, more):
     assert sorted(int(file.rpartition("=")[2].split(".")[0]) for file in kept.best_k_models) == [4, 8, 12]
 
 
+def test_checkpoints_by_time_are_refused(play):
+    """Lightning would write none with two optimizers."""
+    timed = {"class_path": "ModelCheckpoint", "init_args": {"train_time_interval": "0:0:1"}}
+    with pytest.raises(UserError, match="train_time_interval has no effect with two optimizers; use every_n_train_st"):
+        play("", {"trainer": {"callbacks": [timed]}})
+
+
 def test_a_failed_evaluation_does_not_stop_the_training_early(play, monkeypatch):
     """EarlyStopping would end it for a value that is not finite."""
     run, fails = Evaluation.run, iter([True])

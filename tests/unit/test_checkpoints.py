@@ -413,6 +413,7 @@ def test_sigterm_outside_of_training_steps_exits_with_75(when, reference):
 def test_sigterm_in_the_last_batch_leaves_the_final_scores_to_the_next_start(reference):
     assert run(prepare=dies_at(40, signal.SIGTERM)) == 75
     assert (RUN / "checkpoints" / "last.ckpt").exists() and not (RUN / "scores.json").exists()
+    assert not (RUN / "interpolation.png").exists(), "little time is left: pictures are drawn at the end of the run"
     assert run() == 0
     assert_equal_runs(reference, RUN)
 

@@ -6,6 +6,7 @@ import itertools
 import math
 import multiprocessing
 import warnings
+import weakref
 
 import lightning
 import pytest
@@ -25,6 +26,7 @@ from ganzoo.callbacks.diagnostics import (
     NEIGHBOURS,
     WARM_UP,
     Diagnostics,
+    _Images,
     _verdicts,
     scores_of,
     small,
@@ -383,6 +385,31 @@ def test_scores_of_all_kinds_of_discriminator_outputs(output):
     model, x = ganzoo.GAN(**TINY), noise(150, 64).view(150, 1, 8, 8)
     model.discriminate = lambda images, y: output(images)
     torch.testing.assert_close(scores_of(model, x, None), x.mean((1, 2, 3)))
+
+
+def test_large_images_are_judged_in_small_parts(monkeypatch):
+    """Two of 512x512 pixels, or else a GPU that holds a batch of the training may not hold a check."""
+    model, sizes = ganzoo.GAN(**TINY), []
+    model.hparams["image_size"] = 512
+    model.discriminate = lambda images, y: sizes.append(len(images)) or images.flatten(1).mean(1)
+    scores_of(model, noise(5, 64).view(5, 1, 8, 8), None)
+    assert sizes == [2, 2, 1]
+
+
+def test_reference_images_are_not_kept_at_full_size():
+    alive = weakref.WeakSet()
+    most = []
+
+    class Counted(ArrayImages):
+        def __getitems__(self, tickets):
+            batch = super().__getitems__(tickets)
+            alive.add(batch["image"])
+            most.append(len(alive))
+            return batch
+
+    images = Counted(torch.zeros(1000, 1, 8, 8))
+    found = _Images(images, ganzoo.GAN(**TINY), 100, 1000)
+    assert len(found.images) == 100 and len(found.small) == 1000 and max(most) <= 3 and len(most) > 10
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import struct
 import warnings
 import zlib
@@ -21,8 +23,9 @@ from torch import Tensor
 
 from ganzoo.data import ImageFolder, Pictures, folder, scan
 from ganzoo.data.decoding import fitted, header
+from ganzoo.data.finding import find
 from ganzoo.data.folder import FolderImages
-from ganzoo.data.labels import SPLITS, fraction, natural, places, split_folders
+from ganzoo.data.labels import SPLITS, VAL, fraction, natural, places, split_folders
 from ganzoo.data.reading import Reading
 
 NOISE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -471,6 +474,8 @@ def test_the_cache_takes_at_most_its_share_of_memory(monkeypatch: pytest.MonkeyP
 
     assert kept(10) and not kept(11) and kept(11, shared=False)
     assert kept(10, 1.05e-6, False) and not kept(11, 1.05e-6, False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # processes of torchrun, which share it
+    assert kept(5) and not kept(6)
 
 
 @pytest.mark.parametrize("size", [64, [64, 16]])
@@ -480,6 +485,62 @@ def test_jpegs_are_decoded_at_twice_the_size_or_more(tmp_path: Path, size: Any) 
     with Image.open(tmp_path / "a.jpg") as whole:
         expected = fitted(whole.convert("RGB"), size, "squeeze")
     assert torch.equal(Reading(size, fit="squeeze")(tmp_path / "a.jpg"), expected)
+
+
+def test_labels_of_all_classes_are_known_without_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with `skip`, where those of the data set depend on which pictures can be decoded."""
+    for name in ("a", "b", "c"):
+        fill(tmp_path / name, 3)
+    data = ImageFolder(str(tmp_path), 8, labels=True, corrupt="skip", val_fraction=0.0, num_workers=0)
+    monkeypatch.setattr(folder.FolderPictures, "decode", lambda *_: pytest.fail("decoded"))
+    assert data.absent() == []
+    data._held_out[:6] = VAL  # pictures of a and b
+    assert data.absent() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("layout", "labels"),
+    [("train valid test", False), ("train valid test", True), ("Train Test", False), ("train val test .", False)],
+)
+def test_folders_that_look_like_splits_are_named(tmp_path: Path, layout: str, labels: bool) -> None:
+    """A capital letter, another name, or a picture outside: all would be mixed without a word."""
+    for name in layout.split():
+        fill(tmp_path / name, 3)
+    with pytest.warns(UserWarning, match="look like splits, but are not used as splits, .* rename them to train, val"):
+        ImageFolder(str(tmp_path), 8, labels=labels)
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pictures, and the number of its class, would be missing."""
+    for name in ("a", "b", "lost+found"):
+        fill(tmp_path / name, 2)
+    scandir = os.scandir
+
+    def denied(path: Any) -> Any:
+        if Path(path).name in ("a", "lost+found"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(PermissionError, match="a'$"):
+        find(tmp_path)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_names_of_linked_folders_do_not_depend_on_the_file_systems_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reverse: bool
+) -> None:
+    fill(tmp_path / "b", 2)
+    (tmp_path / "a").symlink_to("b")
+    walk = os.walk
+
+    def ordered(*args: Any, **options: Any) -> Any:
+        for place, below, names in walk(*args, **options):
+            below.sort(reverse=reverse)
+            yield place, below, names
+
+    monkeypatch.setattr(os, "walk", ordered)
+    assert [*find(tmp_path).pictures] == ["b/00.png", "b/01.png"]
 
 
 def test_a_train_folder_alone_is_divided_by_hash() -> None:

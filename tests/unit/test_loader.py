@@ -312,3 +312,12 @@ def test_batches_are_pinned_for_a_gpu_only(monkeypatch: pytest.MonkeyPatch) -> N
         data.trainer = SimpleNamespace(global_rank=0, world_size=1, overfit_batches=0, strategy=strategy)
         assert torch.equal(next(iter(data.train_dataloader()))["image"], plain + added)
         assert torch.equal(next(iter(data.val_dataloader()))["image"], data.dataset("val").images[:10] + added)
+
+
+def test_fewer_held_out_images_than_processes_are_refused() -> None:
+    """Lightning would stop some processes with an error of its own, and leave the others waiting."""
+    data = Digits(image_size=8, batch_size=600)
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    data.trainer = SimpleNamespace(global_rank=0, world_size=300, overfit_batches=0, strategy=strategy)  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="val has 200 images, fewer than the 300 processes: use more images"):
+        data.val_dataloader()
