@@ -114,11 +114,11 @@ def _measure(options: Any) -> None:
         if checkpoint is not None:
             report.subject["file"] = checkpoint.name
         if is_first():
+            print(f"{_title(evaluation, checkpoint, options)}\n\n{report}\n")
+            print(f"to cite: {visible(report.cite(report.scores[0]))}")
             file = _record(options)  # another evaluation may have taken the name meanwhile
             file.parent.mkdir(parents=True, exist_ok=True)
             report.save(file)
-            print(f"{_title(evaluation, checkpoint, options)}\n\n{report}\n")
-            print(f"to cite: {visible(report.cite(report.scores[0]))}")
             print(f"record:  {visible(file)}")
 
 

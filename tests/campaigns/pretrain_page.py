@@ -112,6 +112,7 @@ def card(name: str, record: Record) -> str:
         "",
         *table(("score", "value", ""), [(f"`{s.name}`", s.readable, s.reading) for s in full]),
         "",
+        *errors(full),
         *held_out(record),
         "The tests recompute " + " and ".join(f"`{s.name}` {s.readable}" for s in short) + ".",
         "",
@@ -254,6 +255,16 @@ def held_out(record: Record) -> list[str]:
     told = ", ".join(f"`{score.name}` {score.readable}" for score in found)
     p = found[0].protocol
     return [f"Against the {p['reals']:,} test images, which were not used in training: {told}.", ""]
+
+
+def errors(full: Sequence[Score]) -> list[str]:
+    """A line on what the errors of the scores are."""
+    kinds: dict[str, list[str]] = {}
+    for score in full:
+        if score.error is not None:
+            kinds.setdefault(score.error_kind, []).append(score.figure)
+    told = [f"of {', '.join(figures)}: {kind}" for kind, figures in kinds.items()]
+    return [f"+- {'; '.join(told)}.", ""] if told else []
 
 
 def searched(record: Record) -> str:
