@@ -107,7 +107,7 @@ class Diagnostics(BatchEndCallback):
     ones; `modes`, `copying` and `near_held_out` use up to 4,096 training images, or n if that is more. It does not
     affect training. Images are compared pixel by pixel, at 16x16 pixels or fewer. Curves are omitted if their
     data is missing: without a data module of ganzoo's, or without a validation split; `copying` and `near_held_out`,
-    too, if the held-out images have other classes.
+    too, if the held-out images show other subjects.
 
     - `D_accuracy`: AUC of D's scores in eval mode, held-out reals (without a validation split: training images) against
       fakes, as max(AUC, 1 - AUC), since energies are lower for reals. 0.5: chance; 1: perfect separation.

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from ganzoo.core.lightning_fixes import BatchEndCallback, check_now, check_when_asked, save_nothing_now, saved_since
+from ganzoo.core.lightning_fixes import (
+    BatchEndCallback,
+    check_as_usual,
+    check_now,
+    check_when_asked,
+    save_nothing_now,
+    saved_since,
+    saves_now,
+)
 from ganzoo.core.player import LOSSES
 
 
 class Monitors(BatchEndCallback):
     """Checks that every monitored value is logged: it is a loss, or in the `monitored` of an earlier callback.
 
-    Values may be missing until they are first computed. A value in the `measured` of a callback, such as a score, is
-    checked by EarlyStopping when it is measured, and saved by ModelCheckpoint once.
+    Values may be missing until they are first computed. A score is checked by EarlyStopping when it is measured, and
+    saved by ModelCheckpoint once.
     """
+
+    stopping: Sequence[EarlyStopping] = ()  # those on a score
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Checks the names of all monitored values.
@@ -29,8 +40,9 @@ class Monitors(BatchEndCallback):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             names += getattr(callback, "monitored", [])
         foreign = [part for part in (pl_module, *trainer.callbacks) if not _known(part)]  # type: ignore[attr-defined]
-        self.measuring = [c for c in trainer.callbacks if hasattr(c, "measured")]  # type: ignore[attr-defined]
-        scores = {name for callback in self.measuring for name in callback.monitored}
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        self.measuring = [c for c in callbacks if isinstance(getattr(c, "measured", None), dict)]
+        scores = {name for callback in self.measuring for name in getattr(callback, "monitored", [])}
         self.stopping = [callback for callback in _of(trainer, EarlyStopping) if callback.monitor in scores]
         self.saving = [callback for callback in _of(trainer, ModelCheckpoint) if callback.monitor is not None]
         for callback in self.stopping:
@@ -49,8 +61,15 @@ class Monitors(BatchEndCallback):
             if self._measured(callback.monitor) == trainer.global_step:
                 check_now(callback, trainer)
         for callback in self.saving:
-            if self._is_old(callback):
+            if saves_now(callback, trainer) and self._is_old(callback):
                 save_nothing_now(callback, trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
+        for callback in self.stopping:
+            check_as_usual(callback)
+
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        self.on_fit_end(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         self._defer(trainer)
@@ -65,13 +84,14 @@ class Monitors(BatchEndCallback):
                 save_nothing_now(callback, trainer)
 
     def _is_old(self, callback: ModelCheckpoint) -> bool:
-        """Whether there has been a checkpoint since the monitored score was measured."""
+        """Whether there has been a checkpoint since the monitored score was measured, and none of the last state is
+        asked for."""
         step = self._measured(callback.monitor)
-        return step is not None and saved_since(callback, step)
+        return step is not None and not callback.save_last and saved_since(callback, step)
 
     def _measured(self, name: str | None) -> int | None:
         """The step at which a score was last measured; None for other values."""
-        return next((c.measured[name] for c in self.measuring if name in c.measured), None)
+        return max((c.measured[name] for c in self.measuring if name in c.measured), default=None)
 
 
 def _of(trainer: Trainer, *kinds: type) -> list[Any]:

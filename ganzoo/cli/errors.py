@@ -129,7 +129,7 @@ def mid_run(error: BaseException) -> str | None:
     if re.search(r"cannot be decoded|can be decoded|conditioned on metric|is damaged \(", text):
         return line.rstrip(".")
     if "/torch_" in text and "No space left" in text or "Bus error" in text or "shared memory" in text:
-        return "the workers' shared memory (/dev/shm) is full; lower data.num_workers or data.cache_gb, or set it to 0"
+        return "the workers' shared memory (/dev/shm) is full; lower data.cache_gb or data.num_workers, or set it to 0"
     if kind == "MemoryError" or re.search(r"OutOfMemory|ArrayMemoryError", kind) or re.search(MEMORY, text, re.I):
         what = re.split(r"(?<=\w)\. |; you tried", line)[0].rstrip(".")
         cure = "lower data.batch_size, raise model.microbatches, or make the model smaller"

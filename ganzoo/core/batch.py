@@ -34,7 +34,7 @@ class Gate:
 
     def __call__(self, batch: Any, model: GANModule) -> None:
         check_batch(batch, model, self.first)
-        if self.first:
+        if self.first and size(batch) >= model.microbatches:
             warn_of_lone_images(model.discriminator, size(batch) // model.microbatches)
         self.first = False
 

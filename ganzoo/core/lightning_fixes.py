@@ -116,6 +116,12 @@ def saves_by_time(callback: ModelCheckpoint) -> bool:
     return callback._train_time_interval is not None
 
 
+def saves_now(callback: ModelCheckpoint, trainer: Trainer) -> bool:
+    """Whether a checkpoint is due at this batch. The interval of Lightning (2.0 to 2.6.6) is not public."""
+    n = callback._every_n_train_steps
+    return n >= 1 and trainer.global_step % n == 0
+
+
 def saved_since(callback: ModelCheckpoint, step: int) -> bool:
     """Whether a checkpoint was written, or deferred, at this step or later."""
     return callback._last_global_step_saved >= step
@@ -125,6 +131,12 @@ def check_when_asked(callback: EarlyStopping) -> None:
     """Leave out the checks at the end of epochs and validations: Lightning (2.0 to 2.6.6) would count a score in each
     of them, measured once."""
     callback.on_train_epoch_end = callback.on_validation_end = None  # type: ignore[assignment, method-assign]
+
+
+def check_as_usual(callback: EarlyStopping) -> None:
+    """Undo `check_when_asked`."""
+    for hook in ("on_train_epoch_end", "on_validation_end"):
+        vars(callback).pop(hook, None)
 
 
 def check_now(callback: EarlyStopping, trainer: Trainer) -> None:

@@ -54,6 +54,7 @@ def find(root: Path) -> Tree:
     Raises:
         FileNotFoundError: It does not exist, or contains no pictures.
         NotADirectoryError: It is another file.
+        OSError: A folder below it cannot be listed.
         ValueError: It is a damaged or unsafe archive.
     """
     if not root.exists():

@@ -144,7 +144,8 @@ class Store:
         size = len(names) * shape[0] * shape[1] * shape[2] * dtype.itemsize
         room = cache_gb * 1e9
         if shared and os.path.isdir("/dev/shm"):  # small in many containers; exceeding it kills the process
-            room = min(room, shutil.disk_usage("/dev/shm").free / 2 / int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+            processes = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)  # of torchrun
+            room = min(room, shutil.disk_usage("/dev/shm").free / 2 / processes)
         self.cache = torch.empty(len(names), *shape, dtype=dtype) if size <= room else None
         self.cached = torch.zeros(len(names), dtype=torch.bool)
         self.broken = torch.zeros(len(names), dtype=torch.bool)

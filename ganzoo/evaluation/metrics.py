@@ -292,7 +292,7 @@ class Copying(Metric):
     def check(self, given: Given) -> None:
         if not given.held_out_alike:
             raise ValueError(
-                f"{self.name} needs test images like the training images, but in this data they have other classes; "
+                f"{self.name} needs test images like the training images, but in this data they show other subjects; "
                 "choose authenticity"
             )
         at_least(given, 2, self.name, ("fake", "real", "test"))

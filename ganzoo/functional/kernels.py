@@ -43,7 +43,7 @@ def kid(real: Tensor, fake: Tensor, subsets: int = 100, size: int = 1000, seed: 
         Mean and population standard deviation over the subsets.
 
     Raises:
-        ValueError: too few rows or subsets, different d, or values that are not finite.
+        ValueError: too few rows or subsets, different d, or drawn values that are not finite.
     """
     if min(len(real), len(fake)) < size:
         raise ValueError(f"no subset of {size} can be drawn from {len(real)} reals and {len(fake)} fakes; lower `size`")

@@ -50,7 +50,7 @@ class MinibatchStdDev(nn.Module):
 
     def images(self, n: int) -> int:
         """Images of a group in a batch of n."""
-        return next(size for size in range(min(self.group or n, n), 0, -1) if n % size == 0)
+        return next((size for size in range(min(self.group or n, n), 0, -1) if n % size == 0), 1)
 
     def forward(self, x: Tensor) -> Tensor:
         n, _, height, width = x.shape

@@ -96,7 +96,7 @@ class ProGAN(GANModule):
         if (stage, alpha) != (self.doublings, 1.0):
             last = f"{'the fade of ' if alpha < 1 else ''}stage {stage + 1} of {self.doublings + 1}"
             rank_zero_warn(
-                f"the run ends in {last}, before images have their full size: lower model.stable and model.fade, or "
+                f"the run ends in {last}, before the last stage is complete: lower model.stable and model.fade, or "
                 "raise trainer.max_steps"
             )
 

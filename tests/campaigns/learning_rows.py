@@ -374,7 +374,7 @@ EXPERIMENTS = {
         "trained on, `fid_628` against all 628 (528 of them unseen, of the same roles), `held_out_fid` against "
         "93 test portraits, whose roles are new; 5,000 fakes each. The 628 training portraits themselves have a "
         "held-out FID of 65, so a lower one is not better: it shows distance from the training roles. "
-        "`authenticity` is 0.41 between two halves of the 628 portraits. One seed: over three seeds FID of such runs "
+        "With all 628, `authenticity` is 0.41 between two halves of them. One seed: over three seeds FID of such runs "
         "has a standard deviation of 2 (WGANGP) and 3 to 6 (DCGAN), so smaller differences are noise. ADA and APA "
         "have an adaptive p with a ramp of 100,000 images for DCGAN; p is fixed at 0.2 for WGANGP, whose critic has no "
         "logits. WGANGP's gradient penalty is that of D and the transform together; a norm of 1 cannot hold for all "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import warnings
+from datetime import timedelta
 from pathlib import Path
 
 import lightning.fabric
@@ -297,3 +298,29 @@ def test_lightning_fails_to_save_by_a_monitor_not_yet_logged(tmp_path, monkeypat
     with pytest.raises(MisconfigurationException, match="could not find the monitored key"):
         run()
         pytest.fail(NO_LONGER)
+
+
+def test_lightning_counts_a_value_in_each_epoch():
+    class Once(Callback):
+        def on_train_start(self, trainer, pl_module):
+            trainer.callback_metrics["x"] = torch.tensor(1.0)
+
+    def waited(stopping):
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+        trainer = Trainer(max_epochs=3, callbacks=[Once(), stopping], enable_checkpointing=False, **quiet)
+        trainer.fit(Plain(), torch.utils.data.DataLoader(torch.ones(3, 1)))
+        return stopping.wait_count
+
+    stopping = EarlyStopping("x", patience=9, check_on_train_epoch_end=True)
+    assert waited(stopping) == 2, NO_LONGER
+    lightning_fixes.check_when_asked(stopping)
+    assert waited(stopping) == 2, "nobody asks"
+    lightning_fixes.check_as_usual(stopping)
+    assert waited(stopping) == 5
+
+
+def test_lightning_saves_nothing_by_time(tmp_path):
+    kept = ModelCheckpoint(tmp_path, train_time_interval=timedelta(0))
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    Trainer(max_epochs=1, callbacks=[kept], **quiet).fit(Plain(), torch.utils.data.DataLoader(torch.ones(3, 1)))
+    assert lightning_fixes.saves_by_time(kept) and not list(tmp_path.iterdir()), NO_LONGER

@@ -111,7 +111,7 @@ ACROSS_THE_BATCH = {"ImprovedGAN"}  # features are matched within a process's sh
 TURNS = {"StyleGAN2": PLAYERS[::-1], "StyleGAN3": PLAYERS[::-1]}  # G plays first
 MOVING_MEANS = {"StyleGAN2"}  # of path lengths, moved by each microbatch
 OWN = {"CycleGAN", "WGAN", "R3GAN", "StyleGAN2", "StyleGAN3", "ContraGAN"}  # steps, or terms of the global batch
-OWN |= {"LadderEBGAN", "FastGAN", "ProGAN", "ProjectedGAN"}  # state, or random inputs
+OWN |= {"LadderEBGAN", "FastGAN", "ProGAN", "ProjectedGAN", "InfoGAN", "LAPGAN", "Pix2Pix"}  # state, or random inputs
 CLASS_LOSSES = {"ContraGAN": "contrastive_weight", "ReACGAN": "class_weight"}  # within a microbatch of all processes
 
 

@@ -7,6 +7,7 @@ from functools import cache
 
 import pytest
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.nn.functional import conv2d, leaky_relu
 
@@ -107,6 +108,12 @@ def test_images_may_be_compared_in_groups_or_not_at_all():
     assert groups(alone) == [] and groups(pairs) == [2]
     torch.testing.assert_close(alone.discriminator(x)[:1], alone.discriminator(x[:1]))
     torch.testing.assert_close(pairs.discriminator(x)[::2], pairs.discriminator(x[::2]))
+
+
+def test_more_microbatches_than_images_are_refused():
+    gan = progan(microbatches=16)
+    with pytest.raises(MisconfigurationException, match="microbatches: 16 does not divide the 8 images"):
+        fit(gan, steps=1)
 
 
 def test_groups_of_one_image_are_warned_of(monkeypatch):
@@ -352,7 +359,7 @@ def test_a_training_that_ends_before_the_last_stage_says_so(monkeypatch, tmp_pat
         said.clear()
         trainer = fit(progan(image_size=16, stable=16.0, fade=24.0), steps=steps, **more)
         trainer.save_checkpoint(tmp_path / f"{steps}.ckpt")
-        return " ".join(said).partition(", before images have their full size: lower model.stable and model.fade")[0]
+        return " ".join(said).partition(", before the last stage is complete: lower model.stable and model.fade")[0]
 
     assert text(2) == "the run ends in stage 1 of 3" and text(3) == "the run ends in the fade of stage 2 of 3"
     assert text(11) == "" == text(-1, max_epochs=1, limit_train_batches=1)
