@@ -36,11 +36,10 @@ class Monitors(BatchEndCallback):
         Raises:
             MisconfigurationException: nothing logs a monitored value.
         """
-        names = [*LOSSES, *(f"val/{name}" for name in LOSSES if trainer.enable_validation)]
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            names += getattr(callback, "monitored", [])
-        foreign = [part for part in (pl_module, *trainer.callbacks) if not _known(part)]  # type: ignore[attr-defined]
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        names = [*LOSSES, *(f"val/{name}" for name in LOSSES if trainer.enable_validation)]
+        names += [name for callback in callbacks for name in getattr(callback, "monitored", [])]
+        foreign = [part for part in (pl_module, *callbacks) if not _known(part)]
         self.measuring = [c for c in callbacks if isinstance(getattr(c, "measured", None), dict)]
         scores = {name for callback in self.measuring for name in getattr(callback, "monitored", [])}
         self.stopping = [callback for callback in _of(trainer, EarlyStopping) if callback.monitor in scores]
@@ -64,18 +63,18 @@ class Monitors(BatchEndCallback):
             if saves_now(callback, trainer) and self._is_old(callback):
                 save_nothing_now(callback, trainer)
 
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self._defer(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self._defer(trainer)
+
     def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
         for callback in self.stopping:
             check_as_usual(callback)
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         self.on_fit_end(trainer, pl_module)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self._defer(trainer)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self._defer(trainer)
 
     def _defer(self, trainer: Trainer) -> None:
         """Keeps ModelCheckpoint from saving for a value that does not exist yet, or for a score once more."""
