@@ -203,18 +203,20 @@ def _check_callbacks(given: Any) -> None:
 @contextmanager
 def affordable(config: Any) -> Iterator[None]:
     """Refuses networks whose weights and gradients exceed this machine's memory during construction, before that memory
-    is used.
+    is used; or one weight an eighth of it, since layers fill a few tensors of its size.
 
     Args:
         config: the model's class and arguments; the message names the argument furthest above its default.
     """
     room = machine_memory() / 2
+    most = room / 4
 
     def count(module: nn.Module, name: str, weight: nn.Parameter | None) -> None:
         nonlocal room
-        room -= 0 if weight is None else weight.numel() * weight.itemsize
-        if room < 0:
-            raise MemoryError
+        size = 0 if weight is None else weight.numel() * weight.itemsize
+        room -= size
+        if room < 0 or size > most:
+            raise MemoryError("out of memory")  # jsonargparse fails without a text
 
     hook = register_module_parameter_registration_hook(count)
     try:
