@@ -1,9 +1,12 @@
-"""Opening untrusted paths: regular files only, without blocking."""
+"""Opening untrusted paths: regular files only, without blocking; and a time limit for downloads."""
 
 from __future__ import annotations
 
 import os
+import socket
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,18 @@ KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
 }
+
+
+@contextmanager
+def socket_timeout(seconds: float = 10) -> Iterator[None]:
+    """For downloads by torch.hub and torchvision, which set no timeout, and would hang on a network that drops
+    packets."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def open_file(path: str | os.PathLike[str], mode: str = "rb", **how: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import socket
 import string
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ganzoo.core.files import open_file
+from ganzoo.core.files import open_file, socket_timeout
 from ganzoo.core.limits import Share, Size
 from ganzoo.core.types import Batch
 from ganzoo.data.base import GANDataModule, Split
@@ -113,12 +112,11 @@ class VisionData(GANDataModule):
         arguments = {self.split_argument: self.splits[split]}
         if self.download:
             arguments["download"] = True
-        timeout = socket.getdefaulttimeout()
-        socket.setdefaulttimeout(10)  # seconds; torchvision sets none, and would hang on a dead network
         try:
             import torchvision
 
-            data = getattr(torchvision.datasets, self.name)(self.root, **arguments)
+            with socket_timeout():
+                data = getattr(torchvision.datasets, self.name)(self.root, **arguments)
         except Exception as error:  # torchvision raises many types, from URLError to lmdb.Error
             failed = "and could not be downloaded" if self.download else "and was not downloaded"
             raise RuntimeError(
@@ -126,8 +124,6 @@ class VisionData(GANDataModule):
                 f"Put its files there, or set root to their folder, {'or connect to the internet, ' * self.download}"
                 "or use data that needs no files: --data Digits"
             ) from error
-        finally:
-            socket.setdefaulttimeout(timeout)
         return self.convert(data)
 
     def convert(self, data: Any) -> Images:

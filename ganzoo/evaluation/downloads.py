@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import socket
 import sys
 from http.client import HTTPException
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 
 from ganzoo.checkpoint.tensors import load
-from ganzoo.core.files import open_file
+from ganzoo.core.files import open_file, socket_timeout
 
 
 def fetch(what: str, url: str, hashed: str, otherwise: str = "") -> Path:
@@ -28,20 +27,16 @@ def fetch(what: str, url: str, hashed: str, otherwise: str = "") -> Path:
             raise ValueError(f"{path} is damaged or a different file: its sha256 is {found[:8]}..., not {hashed}...; "
                              "delete it to download it again")  # fmt: skip
         return path
-    timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(10)  # seconds; torch.hub sets none, and a broken network may drop packets
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # writes a temporary file, renamed when complete
         shown = getattr(sys.stderr, "terminal", sys.stderr).isatty()
-        torch.hub.download_url_to_file(url, str(path), hashed, progress=shown)
+        with socket_timeout():  # writes a temporary file, renamed when complete
+            torch.hub.download_url_to_file(url, str(path), hashed, progress=shown)
     except (OSError, HTTPException, RuntimeError) as error:  # torch.hub raises a RuntimeError for a wrong hash
         reason = " ".join(str(error).split())
         raise FileNotFoundError(
             f"{what} could not be downloaded ({reason}): save {url} as {path}{otherwise}, or connect to the internet"
         ) from error
-    finally:
-        socket.setdefaulttimeout(timeout)
     return path
 
 
