@@ -199,12 +199,12 @@ def store(model: GANModule, folder: Path, data: GANDataModule, whole: bool | Non
     """Writes the weights in the smallest faithful form, and returns which.
 
     Only the generator, unless the model is a classifier or `whole` says otherwise; the averaged one, if there is one.
-    In half precision if no byte of 64 samples changes by more than 1 of 255, which is invisible, and no class of a test
+    In half precision if no byte of 64 samples changes by more than 2 of 255, which is invisible, and no class of a test
     image changes; otherwise unchanged.
     """
     slim = not (hasattr(model, "classify") if whole is None else whole)
     before, classes = to_uint8(shots(model, data)).int(), None if slim else classified(model, data)
-    for dtype, most in ((torch.float16, 1), (None, 0)):
+    for dtype, most in ((torch.float16, 2), (None, 0)):
         save_pretrained(model, folder, slim=slim, averaged=not slim, dtype=dtype)
         copy = load(folder)
         off = (to_uint8(shots(copy, data)).int() - before).abs()

@@ -64,7 +64,7 @@ def card(name: str, record: Record) -> str:
     p = full[0].protocol
     counts = ", ".join(f"{player} {count:,}" for player, count in record["parameters"].items())
     off = record["samples_off"]
-    differ = f"{off['bytes']:.2%} of the bytes of 64 samples differ, by {off['by_at_most']}"
+    differ = f"{off['bytes']:.2%} of the bytes of 64 samples differ, by at most {off['by_at_most']}"
     rounding = f"; compared with the trained weights, {differ}" if off["bytes"] else ""
     facts = {
         "trained by": f"`{record['command']}`",

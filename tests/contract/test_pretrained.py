@@ -30,7 +30,7 @@ WITHDRAWN = {
         "reacgan",
     )
 }
-WITHDRAWN |= {"stylegan2/emoji64", "stylegan3/emoji64"}
+WITHDRAWN |= {"stylegan3/emoji64"}
 # To be removed when all of these are there; documents and tests then name models of emoji instead
 LEAVING = {f"{name}/digits" for name in ("cgan", "cyclegan", "ebgan", "gan", "lapgan", "lsgan", "mlpgan", "wgan")}
 LEAVING |= {"cgan/mnist5k"}
@@ -129,7 +129,7 @@ def test_records_match_the_stored_files(name):
     model = load(name)
     assert type(model).__name__ == record["variant"] and int(model.images_seen) == record["images_seen"]
     assert sum(weight.numel() for weight in model.generator.parameters()) == record["parameters"]["generator"]
-    assert record["samples_off"]["by_at_most"] <= (1 if record["dtype"] == "float16" else 0)
+    assert record["samples_off"]["by_at_most"] <= (2 if record["dtype"] == "float16" else 0)
     whole = MODELS.get(record["config"], Model()).whole
     assert record["slim"] is not (hasattr(model, "classify") if whole is None else whole)
 
