@@ -172,7 +172,7 @@ NAMED: dict[str, list[Mutant]] = {  # mutants that once survived
         Mutant("ganzoo/networks/stylegan2.py", "rate=0.01, active", "rate=0.1, active"),
     ],
     "StyleGAN3": [
-        Mutant("ganzoo/variants/stylegan3.py", "SQUARE_HALF_LIFE = 20_000", "SQUARE_HALF_LIFE = 30_000"),
+        Mutant("ganzoo/variants/stylegan3.py", "Positive = 20_000.0", "Positive = 30_000.0"),
         Mutant("ganzoo/variants/stylegan3.py", "gamma: NonNegative = 32.8", "gamma: NonNegative = 10.0"),
         Mutant("ganzoo/networks/stylegan3.py", "MARGIN = 10", "MARGIN = 8"),
         Mutant("ganzoo/networks/stylegan3.py", "** 0.25", "** 0.5"),

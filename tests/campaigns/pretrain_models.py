@@ -79,7 +79,7 @@ MODELS = {
     "projectedgan/emoji": Model(60),
     "progan/emoji": Model(settings=rates(0.001, 0.002, 0.003), short=FIFTH),
     "stylegan2/emoji64": Model(60, GAMMAS, whole=True),
-    "stylegan3/emoji64": Model(60, GAMMAS),
+    "stylegan3/emoji64": Model(60),
     # Of digits, those that tests, the theory and the notebooks load
     "dcgan/digits": Model(),
     "wgangp/digits": Model(),

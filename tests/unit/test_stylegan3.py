@@ -386,14 +386,14 @@ class Watched(ganzoo.StyleGAN3):
 
 def test_running_squares_count_the_images_of_all_batches_and_processes(monkeypatch):
     """Every eighth batch, which is every fourth update of G, of four images on each of three processes."""
-    model, weights = Watched(**{**small("StyleGAN3"), "num_classes": None}, n_critic=2), []
+    model, weights = Watched(**{**small("StyleGAN3"), "num_classes": None}, n_critic=2, square_half_life=500), []
     monkeypatch.setattr("ganzoo.variants.stylegan3.gather", lambda squares: torch.cat([squares] * 3))
     monkeypatch.setattr(model.generator.synthesis, "move_squares", lambda squares, weight: weights.append(weight))
     monkeypatch.setattr(model, "move_w_mean", lambda batch: torch.zeros(4, model.z_dim))
     for step in range(20):
         monkeypatch.setattr(model, "_trainer", SimpleNamespace(world_size=3, global_step=step))
         model.after_generator({"image": torch.zeros(4, 1, 16, 16)})
-    assert weights == [pytest.approx(1 - 0.5 ** (8 * 4 * 3 / 20_000))] * 2
+    assert weights == [pytest.approx(1 - 0.5 ** (8 * 4 * 3 / 500))] * 2
 
 
 def test_g_plays_first_r1_is_lazy_and_means_move_in_training():
