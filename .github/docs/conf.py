@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 from docutils import nodes
+from sphinx.builders.html import StandaloneHTMLBuilder
 from sphinx.util.docutils import SphinxDirective
 
 DOCS = Path(__file__).parent
@@ -176,6 +177,7 @@ def shorten(app: Any, what: str, name: str, *rest: Any) -> None:
 
 def setup(app: Any) -> None:
     os.environ["COLUMNS"] = "90"  # of the verbs' help
+    StandaloneHTMLBuilder.supported_image_types.append("image/webp")  # which all browsers know
     app.add_directive("variant", Variant)
     app.add_directive("variants", Variants)
     app.add_directive("types", Types)

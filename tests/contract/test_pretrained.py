@@ -30,7 +30,6 @@ WITHDRAWN = {
         "reacgan",
     )
 }
-WITHDRAWN |= {"stylegan3/emoji64"}
 # To be removed when all of these are there; documents and tests then name models of emoji instead
 LEAVING = {f"{name}/digits" for name in ("cgan", "cyclegan", "ebgan", "gan", "lapgan", "lsgan", "mlpgan", "wgan")}
 LEAVING |= {"cgan/mnist5k"}
