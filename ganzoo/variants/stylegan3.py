@@ -59,8 +59,8 @@ class StyleGAN3(StyleGAN):
         r1_interval: batches per update on R1.
         blur: with `rotation`, the blur's initial sigma, in pixels; 0: none. The filter is 2^-(t / sigma)^2.
         blur_images: images seen until it is 0; it falls linearly.
-        square_half_life: in images, of the running mean squares. The authors' 20,000 are too slow for runs of fewer
-            than 100,000 images.
+        square_half_life: in images, of the running mean squares. The authors' 20,000 lag in runs of some ten
+            thousand images.
         ema_half_life: in images, of the averaged generator; None: no averaging.
         ema_ramp_up: the half-life is at most this share of the images seen, so that the average forgets the initial
             weights early; None: it is constant.
