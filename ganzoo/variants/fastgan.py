@@ -31,10 +31,11 @@ class FastGAN(GANModule):
     without the noise that G's layers have in training, so that the latent determines an image.
 
     The authors' code sums the reconstruction loss over a batch of 8, while the hinge loss is a mean; here both are
-    means, and w is 8. It chooses one quadrant for a batch; here each image has its own. It takes every second, fourth,
-    ... pixel of a real as its small image; here these are means, without aliasing. Its images of 256 and 512 pixels are
-    not bounded; here tanh bounds all. Its G samples in training mode, with batch statistics; here batch norm has
-    running statistics, of the weights before averaging: `standing_statistics` replaces them.
+    means, and w is 8. Both of its players use the same fakes, equally augmented, as `share_fakes` does but for the
+    augmentation. It chooses one quadrant for a batch; here each image has its own. It takes every second, fourth, ...
+    pixel of a real as its small image; here these are means, without aliasing. Its images of 256 and 512 pixels are not
+    bounded; here tanh bounds all. Its G samples in training mode, with batch statistics; here batch norm has running
+    statistics, of the weights before averaging: `standing_statistics` replaces them.
 
     The paper's images have 256, 512 and 1024 pixels; D sees 50,000 batches of 8. Networks for smaller images, from 32
     pixels up, lack the largest layers: see the table in `networks/fastgan.py`.

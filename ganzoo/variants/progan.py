@@ -45,7 +45,7 @@ class ProGAN(GANModule):
         stable: images of each stage, without the fade.
         fade: images in which a stage is faded in.
         penalty: weight of the gradient penalty, lambda.
-        norm: gradient norm at which the penalty is 0, gamma in appendix D.
+        norm: gradient norm at which the penalty is 0, gamma in section 6.5.
         drift: weight of the squared score of reals.
         ema_half_life: in images, of the averaged generator: the paper's decay of 0.999 per batch of 16; None: no
             averaging.
@@ -155,6 +155,9 @@ def celebahq(**arguments: Any) -> ProGAN:
 
 
 def cifar10(**arguments: Any) -> ProGAN:
-    """The paper's model for CIFAR-10, without labels (appendix D), with the sizes and phases of the authors' code."""
+    """The paper's model for CIFAR-10, without labels (section 6.5).
+
+    Sizes and phases are those of the authors' code; by the paper's text they are CelebA-HQ's.
+    """
     sizes = {"image_size": 32, "z_dim": 128, "maps": 8192, "width": 128}
     return ProGAN(**{**sizes, "norm": 750.0, "stable": 400_000.0, "fade": 400_000.0, **arguments})

@@ -37,7 +37,8 @@ class R3GAN(GANModule):
     what the paper calls a batch of N. All numbers of images count both halves, so they are twice the paper's.
 
     Burn-in (section 4): over the first `burn_in` images, the learning rate and gamma fall, and Adam's beta2 and the
-    half-life of the averaged generator rise, along a cosine. `ADA` with `p` and `p_end` does the same.
+    half-life of the averaged generator rise, along a cosine. `ADA` with `p` and `p_end` changes its probability
+    likewise.
 
     Args:
         image_size: pixels: 4, 5, 6 or 7 times a power of two from 2 to 128, such as 28, 32 or 64; or [height, width].
@@ -212,6 +213,9 @@ def _imagenet(arguments: dict[str, Any], **paper: Any) -> R3GAN:
     return _published(arguments, **large, **paper)
 
 
-def _published(arguments: dict[str, Any], p: float, burn_in: float = 4e7, **paper: Any) -> R3GAN:
-    augment = ADA(p=0.0, p_end=p, ramp=burn_in, color=0.5, cutout=1.0)
-    return R3GAN(**{"burn_in": burn_in, "ema_half_life": 1e6, "augment": augment, **paper, **arguments})
+def _published(arguments: dict[str, Any], p: float, **paper: Any) -> R3GAN:
+    """p rises with the burn-in; without one it is constant."""
+    settings = {"burn_in": 4e7, "ema_half_life": 1e6, **paper, **arguments}
+    images = settings["burn_in"]
+    rising = {"p": p} if images is None else {"p": 0.0, "p_end": p, "ramp": images}
+    return R3GAN(**{"augment": ADA(**rising, color=0.5, cutout=1.0), **settings})

@@ -31,8 +31,8 @@ class SAGAN(GANModule):
         z_dim: size of the latent, standard normal.
         width: unit of the feature maps. Below 64x64, each layer of G has 4 `width`, and of D 2 `width`. From 64x64 up,
             G has 16 `width` at its smallest size to 1 `width` (below 128x128: 2) at its largest, and D 1 to 16 `width`.
-        attention: largest side of the feature maps with attention, in both players: 32 is the paper's feat_32, the best
-            in its table 1. It is at most half the image's side.
+        attention: largest side of the feature maps with attention, in both players: 32 is the paper's feat_32, the
+            lowest FID in its table 1. It is at most half the image's side.
         optimizer: G's Adam.
         discriminator_optimizer: D's Adam.
         **game: see `GANModule`.

@@ -19,9 +19,10 @@ from ganzoo.optim.adam import FusedAdam
 class SNGAN(GANModule):
     """min_D E max(0, 1 - D(x)) + E max(0, 1 + D(G(z)));  min_G -E D(G(z))  (eq. 16, 17).
 
-    Each weight W of D is divided by its spectral norm (algorithm 1), so D's Lipschitz constant is bounded. An update of
-    D is one forward pass of reals and fakes together, with one power iteration, as in algorithm 1; the authors' code
-    has two, and one in G's update.
+    Each weight W of D is divided by its spectral norm (algorithm 1), so D's Lipschitz constant is bounded. Without
+    `augment`, `penalties` and `microbatches`, an update of D is one forward pass of reals and fakes together, with one
+    power iteration, as in algorithm 1; the authors' code has two, and one in G's update. Its batch norms have an eps of
+    2e-5, torch's have 1e-5.
 
     The authors' code begins with G, whose batches have 128 fakes, and adds uniform noise of one grey level to the
     images. Its D for 32x32 images has no bias in the output layer; D has it here, as in the paper's table.

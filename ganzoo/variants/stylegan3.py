@@ -48,7 +48,7 @@ class StyleGAN3(StyleGAN):
         conditional: whether to use labels, if there are any.
         rotation: configuration R; False: T.
         z_dim: size of the latent, standard normal, and of w.
-        maps: a layer of G with the cutoff frequency f, in periods of the image, has maps / (2 f) feature maps, with
+        maps: a layer of G with the cutoff frequency f, in cycles per image side, has maps / (2 f) feature maps, with
             `rotation` twice as many; a layer of D whose images have s pixels on a side has maps / s.
         width: maximum number of feature maps of a layer, in G twice as many with `rotation`.
         mapping_layers: layers of the mapping from z to w.
@@ -59,8 +59,8 @@ class StyleGAN3(StyleGAN):
         r1_interval: batches per update on R1.
         blur: with `rotation`, the blur's initial sigma, in pixels; 0: none. The filter is 2^-(t / sigma)^2.
         blur_images: images seen until it is 0; it falls linearly.
-        square_half_life: in images, of the running mean squares. The authors' 20,000 lag in runs of some ten
-            thousand images.
+        square_half_life: in images, of the running mean squares. With the authors' 20,000 they lag behind in
+            runs of a few tens of thousands of images.
         ema_half_life: in images, of the averaged generator; None: no averaging.
         ema_ramp_up: the half-life is at most this share of the images seen, so that the average forgets the initial
             weights early; None: it is constant.

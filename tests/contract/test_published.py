@@ -58,6 +58,11 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         **{"gamma": 0.5 * 32**2 / 128**2, "augment": "ADA", **WHOLE, **FLIPPED},
         **{"batch_size": 32, "max_steps": 25e6 / 32},
     },
+    "fastgan/few": {"image_size": 256, "batch_size": 8, **FLIPPED, "max_steps": 50_000},
+    "projectedgan/few": {  # the length is ours
+        **{"features": "efficientnet_b0", "ema_ramp_up": 0.05, "conditional": False},
+        **{"image_size": 256, "batch_size": 64, **FLIPPED, "max_steps": 50_000},
+    },
     "progan/cifar10": {
         **{"z_dim": 128, "maps": 8192, "width": 128, "norm": 750.0, "stable": 400e3, "fade": 400e3},
         **{**WHOLE, "batch_size": 16, "max_steps": 20e6 / 16},

@@ -50,12 +50,14 @@ PAPER = {
     "Adam": (lambda: optimizers(made(), "kind"), ["FusedAdam"] * 2),
     "learning rates of D and G": (lambda: optimizers(made(), "lr"), [2e-4, 5e-5]),
     "beta1, beta2": (lambda: optimizers(made(), "betas"), [(0.0, 0.999)] * 2),
+    "eps": (lambda: optimizers(made(), "eps", "weight_decay"), [1e-8, 1e-8, 0, 0]),
     "two steps of D": (lambda: (made().n_critic, made().n_generator), (2, 1)),
     "z": (lambda: made().z_dim, 120),
     # compare_gan and StudioGAN
     "ImageNet": (lambda: sizes(made(imagenet128)), (70_433_988, 87_982_370)),
     "ImageNet's chunks": (lambda: (made(imagenet128).generator.chunks, made(imagenet128).z_dim), (6, 120)),
     "ImageNet's average": (lambda: 0.5 ** (4096 / made(imagenet128).ema_half_life), pytest.approx(0.9999, abs=1e-8)),
+    "its start is delayed": (lambda: made(imagenet128).ema_ramp_up, 0.05),
     "ImageNet's penalties": (
         lambda: [(type(p).__name__, p.weight) for p in made(imagenet128).penalties.values()],
         [("Orthogonal", 1e-4)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from functools import cache
 
 import pytest
@@ -55,7 +56,8 @@ def test_networks_for_imagenet_have_the_published_sizes(module, parameters):
     with torch.device("meta"):
         gan = module.imagenet128(clip_norm=9.0)
     assert (count(gan.generator), count(gan.discriminator)) == (70_433_988, parameters)
-    assert gan.n_critic == 2 and gan.ema_half_life == 6931 * 512 and gan.clip_norm == 9.0
+    assert gan.n_critic == 2 and gan.ema_half_life == 6931 * 512 and gan.ema_ramp_up == 0.05 and gan.clip_norm == 9.0
+    pickle.dumps(gan.__getstate__()["make_optimizer"])  # for processes by spawn
     assert gan.hparams["num_classes"] == 1000
     assert optimizers(gan, "lr", "betas", "eps") == [2e-4, 5e-5, *[(0.0, 0.999)] * 2, 1e-6, 1e-6]
 

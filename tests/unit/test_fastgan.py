@@ -57,6 +57,7 @@ LEAKY = "leaky 0.2"
 PAPER = {  # Liu et al. 2021, section 3, appendix; numbers of the authors' code
     "Adam": (lambda: optimizers(made(), "kind"), ["FusedAdam"] * 2),
     "learning rates": (lambda: optimizers(made(), "lr"), [2e-4] * 2),
+    "eps": (lambda: optimizers(made(), "eps", "weight_decay"), [1e-8, 1e-8, 0, 0]),
     "beta1, beta2": (lambda: optimizers(made(), "betas"), [(0.5, 0.999)] * 2),
     "one step of each player": (lambda: (made().n_critic, made().n_generator), (1, 1)),
     "z of 256": (lambda: (made().z_dim, prior(fastgan(z_dim=256).latent(100))), (256, "standard normal")),

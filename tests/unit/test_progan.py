@@ -83,7 +83,7 @@ PAPER = {
         begins(0.0, 1.0),
     ),
     "one group, section 3": (lambda: groups(made()), [None]),
-    "CIFAR-10, appendix D": (lambda: (made(cifar10).norm, made(cifar10).hparams["image_size"]), (750.0, 32)),
+    "CIFAR-10, section 6.5": (lambda: (made(cifar10).norm, made(cifar10).hparams["image_size"]), (750.0, 32)),
     "CIFAR-10, latents, authors' code": (lambda: made(cifar10).z_dim, 128),
     "CIFAR-10, feature maps of all layers, authors' code": (
         lambda: {conv.weight.shape[0] for conv in made(cifar10).generator.stages.modules() if isinstance(conv, LAYERS)},

@@ -36,6 +36,7 @@ def hidden(*maps):
 
 PAPER = {  # section 3 and appendix, and the authors' code
     "lr": (lambda gan: optimizers(gan, "lr"), [2e-4] * 2),
+    "eps": (lambda gan: optimizers(gan, "eps", "weight_decay"), [1e-8, 1e-8, 0, 0]),
     "betas": (lambda gan: optimizers(gan, "betas"), [(0.0, 0.99)] * 2),
     "turns": (lambda gan: (gan.n_critic, gan.n_generator), (1, 1)),
     "half-life of 20,000 images, 10/32 of a batch of 64": (lambda gan: gan.ema_half_life, 64 * 10 / 32 * 1000),

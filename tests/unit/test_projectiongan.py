@@ -34,6 +34,7 @@ def gan():
 PAPER = {
     "Adam": (lambda gan: optimizers(gan, "kind"), ["FusedAdam"] * 2),
     "alpha": (lambda gan: optimizers(gan, "lr"), [2e-4] * 2),
+    "eps": (lambda gan: optimizers(gan, "eps", "weight_decay"), [1e-8, 1e-8, 0, 0]),
     "beta1, beta2": (lambda gan: optimizers(gan, "betas"), [(0.0, 0.9)] * 2),
     "n_dis": (lambda gan: (gan.n_critic, gan.n_generator), (5, 1)),
     "z": (lambda gan: gan.z_dim, 128),

@@ -71,7 +71,10 @@ PAPER = {
     "of FFHQ-256": (lambda: burn_in(made(ffhq256)), (ends(150, 15), 5e5, 0.3, 2e7)),
     "of ImageNet-32": (lambda: burn_in(made(imagenet32)), (ends(0.5, 0.05), 5e7, 0.5, 2e8)),
     "of ImageNet-64": (lambda: burn_in(made(imagenet64)), (ends(1, 0.1), 5e7, 0.4, 2e8)),
-    "the default is CIFAR-10's": (lambda: (made().gammas, made().burn_in / 2), (ends(0.05, 0.005), 2e7)),
+    "the default is CIFAR-10's": (
+        lambda: (made().gammas, made().burn_in / 2, made().final_half_life / 2),
+        (ends(0.05, 0.005), 2e7, 5e6),
+    ),
     "colours and cutout": (
         lambda: {(m.augment.color, m.augment.cutout, m.augment.pixel, m.augment.geometry) for m in presets()},
         {(0.5, 1.0, 1.0, 1.0)},
@@ -106,6 +109,9 @@ def test_numbers_of_the_paper(find, number):
 def test_presets_take_other_arguments():
     gan = made(imagenet64, num_classes=20, blocks=1, augment=None)
     assert gan.hparams["num_classes"] == 20 and len(gan.generator.stages[0]) == 2 and gan.augment.strength is None
+    assert burn_in(made(cifar10, burn_in=1e6))[2:] == (0.55, 5e5)
+    constant = made(cifar10, burn_in=None)
+    assert constant.burn_in is None and constant.augment.strength.first == 0.55
 
 
 # The networks

@@ -35,6 +35,7 @@ def sizes(gan):
 PAPER = {
     "Adam": (lambda gan: optimizers(gan, "kind"), ["FusedAdam"] * 2),
     "learning rates of D and G": (lambda gan: optimizers(gan, "lr"), [4e-4, 1e-4]),
+    "eps": (lambda gan: optimizers(gan, "eps", "weight_decay"), [1e-8, 1e-8, 0, 0]),
     "beta1, beta2": (lambda gan: optimizers(gan, "betas"), [(0.0, 0.9)] * 2),
     "one step each": (lambda gan: (gan.n_critic, gan.n_generator), (1, 1)),
     "z": (lambda gan: gan.z_dim, 128),

@@ -60,15 +60,14 @@ PAPER = {
     ),
     # mimicry's networks; SNGAN's authors' D has no bias in the last layer: 1,053,824
     "parameters": (lambda gan: (size(gan.generator), size(gan.discriminator)), (4_276_739, 1_053_825)),
-    # compare_gan and pytorch-gan-collections
     "table 3: parameters": (
         lambda gan: (size(default("dcgan").generator), size(default("dcgan").discriminator)),
-        (3_813_379, 5_860_865),
+        (3_812_355, 2_935_873),
     ),
     "table 3: G": (
         lambda gan: layers(default("dcgan").generator),
         [
-            *("linear 128>8192", "unflatten", "batch norm 512", "relu", "up 512>256 4/2+1", "batch norm 256", "relu"),
+            *("linear 128>8192", "unflatten", "up 512>256 4/2+1", "batch norm 256", "relu"),
             *("up 256>128 4/2+1", "batch norm 128", "relu", "up 128>64 4/2+1", "batch norm 64", "relu"),
             *("conv 64>3 3/1+1", "tanh"),
         ],
@@ -76,9 +75,9 @@ PAPER = {
     "table 3: D": (
         lambda gan: layers(default("dcgan").discriminator),
         [
-            *("conv 3>64 3/1+1", "leaky 0.1", "conv 64>128 4/2+1", "leaky 0.1", "conv 128>128 3/1+1", "leaky 0.1"),
-            *("conv 128>256 4/2+1", "leaky 0.1", "conv 256>256 3/1+1", "leaky 0.1", "conv 256>512 4/2+1", "leaky 0.1"),
-            *("conv 512>512 3/1+1", "leaky 0.1", "linear 8192>1"),
+            *("conv 3>64 3/1+1", "leaky 0.1", "conv 64>64 4/2+1", "leaky 0.1", "conv 64>128 3/1+1", "leaky 0.1"),
+            *("conv 128>128 4/2+1", "leaky 0.1", "conv 128>256 3/1+1", "leaky 0.1", "conv 256>256 4/2+1", "leaky 0.1"),
+            *("conv 256>512 3/1+1", "leaky 0.1", "linear 8192>1"),
         ],
     ),
 }
