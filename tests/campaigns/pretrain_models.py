@@ -39,8 +39,8 @@ FIFTH = "--model.stable 1600 --model.fade 1600"  # of progan/emoji
 
 # Without settings: those that the learning page already compares (its tables have rows of these configs), and digits
 MODELS = {
-    "gan/emoji": Model(settings=FULLY_CONNECTED),
-    "cgan/emoji": Model(settings=USUAL),
+    "gan/emoji": Model(5, FULLY_CONNECTED),
+    "cgan/emoji": Model(5, USUAL),
     "lapgan/emoji": Model(settings=USUAL),
     "dcgan/emoji": Model(5, whole=True),  # longer, it gets worse
     "improvedgan/emoji": Model(
@@ -50,7 +50,7 @@ MODELS = {
             ("non-saturating", 16, 0.001),
         )
     ),
-    "infogan/emoji": Model(settings=USUAL),
+    "infogan/emoji": Model(7, USUAL),
     "ebgan/emoji": Model(
         settings=each("margin optimizer.lr", (10, 0.0005), (40, 0.0005), (10, 0.001)),
     ),
@@ -59,9 +59,9 @@ MODELS = {
         short="--model.margin_images 60000",
         whole=False,  # D has 3.4 MB
     ),
-    "mlpgan/emoji": Model(settings=FULLY_CONNECTED),
-    "acgan/emoji": Model(settings=USUAL),
-    "lsgan/emoji": Model(settings=USUAL),
+    "mlpgan/emoji": Model(5, FULLY_CONNECTED),
+    "acgan/emoji": Model(5, USUAL),
+    "lsgan/emoji": Model(5, USUAL),  # longer, it gets worse
     "pix2pix/emoji": Model(settings=each("l1", (10,), (100,))),
     "wgan/emoji": Model(
         settings=each("n_critic optimizer.lr", (5, 0.0005), (5, 0.001), (2, 0.0005)),
@@ -71,9 +71,9 @@ MODELS = {
     "sngan/emoji": Model(settings=USUAL),
     "projectiongan/emoji": Model(settings=USUAL),
     "sagan/emoji": Model(settings=TWO_RATES),
-    "biggan/emoji": Model(60, TWO_RATES),
-    "contragan/emoji": Model(settings=USUAL),
-    "reacgan/emoji": Model(settings=USUAL),
+    "biggan/emoji": Model(20),
+    "contragan/emoji": Model(),
+    "reacgan/emoji": Model(),
     "r3gan/emoji": Model(60, whole=True),
     "fastgan/emoji": Model(60, whole=True),
     "projectedgan/emoji": Model(60),

@@ -25,13 +25,13 @@ NAMES = ganzoo.list_pretrained()
 WITHDRAWN = {
     f"{name}/emoji"
     for name in (
-        *("gan", "cgan", "lapgan", "improvedgan", "infogan", "ebgan", "ladderebgan", "mlpgan", "acgan"),
-        *("lsgan", "pix2pix", "wgan", "cyclegan", "sngan", "projectiongan", "sagan", "biggan", "contragan"),
+        *("cgan", "lapgan", "improvedgan", "infogan", "ebgan", "ladderebgan", "acgan"),
+        *("pix2pix", "wgan", "cyclegan", "sngan", "projectiongan", "sagan", "biggan", "contragan"),
         "reacgan",
     )
 }
 # To be removed when all of these are there; documents and tests then name models of emoji instead
-LEAVING = {f"{name}/digits" for name in ("cgan", "cyclegan", "ebgan", "gan", "lapgan", "lsgan", "mlpgan", "wgan")}
+LEAVING = {f"{name}/digits" for name in ("cgan", "cyclegan", "ebgan", "lapgan", "wgan")}
 LEAVING |= {"cgan/mnist5k"}
 PLAYERS = ("generator", "discriminator")
 every = pytest.mark.parametrize("name", NAMES)
