@@ -33,14 +33,13 @@ def each(keys: str, *values: tuple[Any, ...]) -> tuple[dict[str, Any], ...]:
 
 USUAL = rates(0.0005, 0.001)
 FULLY_CONNECTED = rates(0.0002, 0.0005)
-TWO_RATES = each("optimizer.lr discriminator_optimizer.lr", (0.0002, 0.0008), (0.0005, 0.001))
 GAMMAS = each("gamma", (0.1,), (0.5,), (2.0,))
 FIFTH = "--model.stable 1600 --model.fade 1600"  # of progan/emoji
 
 # Without settings: those that the learning page already compares (its tables have rows of these configs), and digits
 MODELS = {
     "gan/emoji": Model(5, FULLY_CONNECTED),
-    "cgan/emoji": Model(5, USUAL),
+    "cgan/emoji": Model(3, USUAL),  # longer, it gets worse
     "lapgan/emoji": Model(settings=USUAL),
     "dcgan/emoji": Model(5, whole=True),  # longer, it gets worse
     "improvedgan/emoji": Model(
@@ -62,15 +61,15 @@ MODELS = {
     "mlpgan/emoji": Model(5, FULLY_CONNECTED),
     "acgan/emoji": Model(5, USUAL),
     "lsgan/emoji": Model(5, USUAL),  # longer, it gets worse
-    "pix2pix/emoji": Model(settings=each("l1", (10,), (100,))),
+    "pix2pix/emoji": Model(),
     "wgan/emoji": Model(
         settings=each("n_critic optimizer.lr", (5, 0.0005), (5, 0.001), (2, 0.0005)),
     ),
-    "cyclegan/emoji": Model(settings=each("cycle identity", (10, 0), (3, 0))),
+    "cyclegan/emoji": Model(settings=each("cycle identity", (10, 0), (10, 5))),
     "wgangp/emoji": Model(),
-    "sngan/emoji": Model(settings=USUAL),
+    "sngan/emoji": Model(),
     "projectiongan/emoji": Model(settings=USUAL),
-    "sagan/emoji": Model(settings=TWO_RATES),
+    "sagan/emoji": Model(),
     "biggan/emoji": Model(20),
     "contragan/emoji": Model(),
     "reacgan/emoji": Model(),
