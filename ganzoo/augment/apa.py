@@ -19,7 +19,7 @@ class APA(Augment):
 
     The authors take the fakes of G's last update, so these may have other labels than the reals that they replace. Here
     G makes new ones with the labels, or from the sources, of these reals. In translation without pairs, images are
-    replaced, but not sources.
+    replaced, but not sources. p stays at most 1; the paper's has no upper limit.
 
     Args:
         p: fixed probability, or that of the first batch with `p_end`; None: adaptive, from 0.

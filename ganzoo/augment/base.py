@@ -233,12 +233,14 @@ class Augment(Option):
 
     def state(self) -> dict[str, Any]:
         """What training changes, for all processes together; a collective call."""
-        return self.strength.state() if self.strength else {}
+        state = self.strength.state() if self.strength else {}
+        return {**state, "of": type(self).__name__} if state else {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from a `state`; from the start if it is empty, or of another augmentation."""
-        if self.strength:
-            self.strength.restore(state)
+        own = type(self).__name__
+        if self.strength and state.get("of", own) == own:
+            self.strength.restore({key: value for key, value in state.items() if key != "of"})
 
     def _keys(self, n: int) -> Tensor:
         """Keys [n]. With more images than keys, images i and i + N have the same."""

@@ -16,8 +16,8 @@ class DiffAugment(Augment):
 
     In this order. Colour: brightness x + U(-.5, .5); saturation, which scales the difference to the mean over channels
     by U(0, 2); contrast, which scales the difference to the image's mean by U(.5, 1.5). Grey images have no saturation;
-    of RGBA, A is unchanged. The paper's policies: all three for few images; without translation (StyleGAN2) or colour
-    (BigGAN) for all of CIFAR-10.
+    of RGBA, A is unchanged. The paper's policies: with StyleGAN2 all three for few images, and without translation for
+    all of CIFAR-10; with BigGAN on CIFAR without colour.
 
     Args:
         color: whether colours change.

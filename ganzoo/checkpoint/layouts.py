@@ -71,7 +71,7 @@ VALUES: dict[str, list[Any]] = {  # of options that shapes do not show, as our n
 def stylegan2(networks: Networks, options: dict[str, Any]) -> dict[str, Any]:
     """Arguments of StyleGAN2."""
     g, d = networks["G"], networks["D"]
-    group = _group("StyleGAN2", options, {"architecture": ["skip"]})
+    group = _group("StyleGAN2", d, options, {"architecture": ["skip"]})
     images = {
         int(m[1]): w for name, w in g.items() if (m := re.fullmatch(r"synthesis\.b(\d{1,5})\.torgb\.weight", name))
     }
@@ -102,11 +102,12 @@ def _mapping(g: Mapping[str, Tensor]) -> dict[str, Any]:
     return {"num_classes": None if embed is None else embed.shape[1], "z_dim": latent, "mapping_layers": layers}
 
 
-def _group(variant: str, options: dict[str, Any], of_g: dict[str, list[Any]]) -> int:
+def _group(variant: str, d: Mapping[str, Tensor], options: dict[str, Any], of_g: dict[str, list[Any]]) -> int:
     """Images that D compares.
 
     Args:
         variant: its name.
+        d: D's tensors.
         options: of the networks.
         of_g: G's further options, and the values that ours has.
 
@@ -114,6 +115,11 @@ def _group(variant: str, options: dict[str, Any], of_g: dict[str, list[Any]]) ->
         ValueError: a network has an option that ours does not have.
     """
     flat = {key: _flat(options.get(key, {})) for key in NETWORKS}
+    layers = sum(bool(re.fullmatch(r"mapping\.fc\d+\.weight", name)) for name in d)
+    if layers == 0:
+        flat["D"].pop("lr_multiplier", None)  # of no layer; `legacy.py` writes 0.1
+    if "mapping.embed.weight" in d and layers != 8:
+        raise ValueError(f"D maps labels by {layers} layers, ganzoo's {variant} by 8; use the official code")
     for key, given in flat.items():
         values = VALUES | ({"architecture": ["resnet", "orig"]} if key == "D" else of_g)
         for option, value in given.items():
@@ -121,7 +127,7 @@ def _group(variant: str, options: dict[str, Any], of_g: dict[str, list[Any]]) ->
                 raise ValueError(
                     f"{key} has {option}={value!r}, which ganzoo's {variant} does not have; use the official code"
                 )
-    return flat["D"].get("mbstd_group_size", 4)
+    return flat["D"].get("mbstd_group_size") or 4  # None: `legacy.py`'s, of a network whose code had 4
 
 
 def _flat(options: Any) -> dict[str, Any]:
@@ -133,9 +139,9 @@ def _flat(options: Any) -> dict[str, Any]:
 
 
 def more_stylegan2(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The authors' heuristic for R1; for CIFAR-10, whose D has no residual blocks, their settings."""
+    """The authors' heuristic for R1; for CIFAR-10, whose D has no residual blocks, their penalties, mixing, average."""
     if not arguments["residual"]:
-        return {"gamma": 0.01, "path_weight": 0.0, "mixing": 0.0}
+        return {"gamma": 0.01, "path_weight": 0.0, "mixing": 0.0, "ema_half_life": 500_000.0}
     return {"gamma": round(2e-4 * arguments["image_size"] ** 2 / 32, 4)}
 
 
@@ -182,7 +188,7 @@ OF_STYLEGAN3: dict[str, list[Any]] = {
 def stylegan3(networks: Networks, options: dict[str, Any]) -> dict[str, Any]:
     """Arguments of StyleGAN3; D is StyleGAN2's."""
     g, d = networks["G"], networks["D"]
-    group = _group("StyleGAN3", options, OF_STYLEGAN3)
+    group = _group("StyleGAN3", d, options, OF_STYLEGAN3)
     found = [int(m[1]) for name in g if (m := re.fullmatch(r"synthesis\.L(\d+)\.weight", name))]
     layers = max(found, default=0)
     widths = {int(m[1]): w.shape[0] for name, w in d.items() if (m := re.fullmatch(r"b(\d{1,5})\.conv0\.weight", name))}

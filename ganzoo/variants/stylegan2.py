@@ -181,7 +181,8 @@ def cifar(**arguments: Any) -> StyleGAN2:
     are none."""
     plain = {"mixing": 0.0, "residual": False, "path_weight": 0.0, "mapping_layers": 2, "group": 32}
     averaging = {"ema_half_life": 500_000.0, "ema_ramp_up": 0.05}
-    adams = {"optimizer": _adam(2e-3, 0.99**0.8), "discriminator_optimizer": _adam(2.5e-3)}
+    of_g = _adam(2.5e-3) if arguments.get("path_weight") else _adam(2e-3, 0.99**0.8)  # corrected already
+    adams = {"optimizer": of_g, "discriminator_optimizer": _adam(2.5e-3)}
     return _ada(arguments, image_size=32, gamma=0.01, **plain, **averaging, **adams)
 
 

@@ -471,6 +471,12 @@ class ScriptedModel(SimpleNamespace):
         self.trainer.global_step += 1
 
 
+def test_the_default_transforms_are_the_papers():
+    """bgc: all pixel, geometric and colour transforms."""
+    ada = ADA()
+    assert (ada.pixel, ada.geometry, ada.color, ada.filter, ada.noise, ada.cutout) == (1, 1, 1, 0, 0, 0)
+
+
 def test_the_controllers_defaults_are_the_papers():
     for strength in (ADA().strength, APA().strength):
         assert (strength.target, strength.ramp, strength.first, strength.last) == (0.6, 500_000, 0, None)
@@ -554,6 +560,7 @@ def test_the_state_of_the_controller_is_restored():
         model.augment.strength.signs, again.augment.strength.signs
     )
     again.augment.restore({})  # of a training without augmentation
+    again.augment.restore({**state, "of": "APA", "p": torch.tensor(0.9)})
     assert again.augment.strength.p == model.augment.strength.p
     fixed = ADA(p=0.3)
     fixed.restore(state)

@@ -179,7 +179,19 @@ OF_G = {
 def test_options_that_official_files_state_are_accepted(name):
     g = {**SIZES, "mapping_kwargs": {"num_layers": 8}, "synthesis_kwargs": OF_G[name]}
     of_g = layouts.OF_STYLEGAN3 if name == "StyleGAN3" else {"architecture": ["skip"]}
-    assert layouts._group(name, {"G": g, "D": OF_D, "G_ema": g}, of_g) == 8
+    assert layouts._group(name, {}, {"G": g, "D": OF_D, "G_ema": g}, of_g) == 8
+
+
+def test_options_that_legacy_py_writes_are_accepted():
+    """Of networks of TensorFlow, whose D has no mapping, and groups of 4 unless stated."""
+    d = {**OF_D, "mapping_kwargs": {"num_layers": 0, "embed_features": None, "lr_multiplier": 0.1}}
+    d |= {"epilogue_kwargs": {"mbstd_group_size": None, "mbstd_num_channels": 1}}
+    assert layouts._group("StyleGAN2", {"b4.out.weight": torch.zeros(1, 8)}, {"D": d}, {}) == 4
+    fc, embed = {f"mapping.fc{i}.weight": torch.ones(1) for i in range(8)}, {"mapping.embed.weight": torch.ones(1)}
+    with pytest.raises(ValueError, match="D has lr_multiplier=0.1, which ganzoo's StyleGAN2 does not have"):
+        layouts._group("StyleGAN2", {**embed, **fc}, {"D": d}, {})
+    with pytest.raises(ValueError, match="D maps labels by 0 layers, ganzoo's StyleGAN2 by 8; use the official code"):
+        layouts._group("StyleGAN2", embed, {"D": d}, {})
 
 
 def test_suggested_settings_are_those_of_the_authors():
@@ -194,7 +206,7 @@ def test_suggested_settings_are_those_of_the_authors():
     rest = {"burn_in": None, **adam, "ema_half_life": 1e4}
     assert layouts.more_r3gan({"image_size": 16, "num_classes": None}) == rest
     cifar = layouts.more_stylegan2({"residual": False, "image_size": 32})
-    assert cifar == {"gamma": 0.01, "path_weight": 0.0, "mixing": 0.0}
+    assert cifar == {"gamma": 0.01, "path_weight": 0.0, "mixing": 0.0, "ema_half_life": 500_000}
     assert layouts.more_stylegan2({"residual": True, "image_size": 256}) == {"gamma": 0.4096}
     t = {"gamma": 2.0, "ema_ramp_up": None}  # `blur` without `rotation` has no effect
     assert layouts.more_stylegan3({"rotation": False, "image_size": 256}) == t

@@ -153,6 +153,8 @@ def test_adam_of_cifar_is_corrected_for_path_lengths_that_it_lacks():
     """As in NVIDIA's code: D's 1/17 less for R1, G's 1/5 less."""
     assert optimizers(made(cifar), "lr") == [pytest.approx(0.0025 * 16 / 17), 0.002]
     assert optimizers(made(cifar), "betas") == ADAMS
+    with_lengths = made(cifar, path_weight=2.0)  # not twice
+    assert (optimizers(with_lengths, "lr")[1], optimizers(with_lengths, "betas")) == (pytest.approx(0.002), ADAMS)
 
 
 def test_without_penalties_there_is_no_correction():
@@ -221,6 +223,12 @@ def test_modulated_convolution_is_one_with_weights_for_each_image(up):
     expected = torch.cat([conv2d(wide[n : n + 1], own[n], padding=padding) for n in range(2)])
     torch.testing.assert_close(modulated_conv2d(x, w, s, up, gain=1.5), expected)
     twice(partial(modulated_conv2d, up=up, gain=1.5), x, w, s)
+
+
+def test_the_modulation_of_small_styles_has_an_epsilon_of_1e_8():
+    w, s = torch.ones(1, 1, 1, 1, dtype=torch.float64), torch.full((1, 1), 1e-4, dtype=torch.float64)
+    found = modulated_conv2d(torch.ones(1, 1, 1, 1, dtype=torch.float64), w, s)
+    assert found.item() == pytest.approx(1e-4 / (1e-8 + 1e-8) ** 0.5)
 
 
 def test_equalised_layers_are_their_definition():
