@@ -1,8 +1,8 @@
 """The convolutional networks of Radford et al. 2015 (arXiv:1511.06434, section 3 and figure 1).
 
 Kernels are 5x5, as in the authors' Theano code (4x4 in their Torch code). Differences from that code: batch norm after
-G's linear layer has a gain and shift per feature map, not per unit; G's last, D's first and D's output layer have
-biases.
+G's linear layer has a gain and shift per feature map, not per unit; its eps is torch's 1e-5 instead of 1e-8, and
+samples use running statistics instead of their batch's; G's last, D's first and D's output layer have biases.
 """
 
 from __future__ import annotations

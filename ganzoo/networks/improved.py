@@ -1,4 +1,4 @@
-"""The networks of Salimans et al. 2016 (arXiv:1606.03498, section 5) for MNIST and CIFAR-10.
+"""The networks of Salimans et al. 2016 (arXiv:1606.03498, section 6) for MNIST and CIFAR-10.
 
 Sizes, activations and trained parameters follow the authors' code (openai/improved-gan, mnist_svhn_cifar10).
 """
@@ -76,8 +76,9 @@ class DeconvolutionalGenerator(_Generator):
     """z [N, z_dim] -> an eighth of the height and width -> three 5x5 transposed convolutions with batch norm -> images.
 
     Batch norm has a bias and no gain, and is per unit after the first layer; initial weights are N(0, 0.05). The last
-    layer has weight norm with trained lengths. The sigmoid is the paper's tanh of half its input: tanh(x) = 2 sigmoid(2
-    x) - 1.
+    layer has weight norm with trained lengths. The authors' code also scales that layer to outputs of deviation 0.1
+    before the tanh, on its first images; here it begins with about 1. The sigmoid is the paper's tanh of half its
+    input: tanh(x) = 2 sigmoid(2 x) - 1.
 
     Args:
         image_size: pixels, or [height, width]: 16, 24, 32, ...; 8 is too small for D.

@@ -13,7 +13,8 @@ class PatchDiscriminator(nn.Module):
     """x [N, C, H, W] in [-1, 1] -> logits [N, h, w], one per patch of x.
 
     4x4 convolutions, all but the last two with stride 2; 1x1 convolutions for a receptive field of one pixel
-    ("PixelGAN"). Instance norm after each hidden layer but the first.
+    ("PixelGAN"). Instance norm after each hidden layer but the first. Layers without norm have biases,
+    as in the authors' PyTorch code; their Lua code resets these to 0.
 
     Args:
         image_size: pixels, or [height, width]; the shorter side limits the receptive field.

@@ -23,7 +23,7 @@ from ganzoo.networks.base import DOWN, UP, attended, reductions, residual_layout
 class ResidualGenerator(nn.Module):
     """z [N, z_dim], y [N] -> linear -> residual blocks, each doubling the size -> images [N, C, H, W] in [-1, 1].
 
-    Gulrajani et al. 2017 (arXiv:1704.00028, table 3), Miyato et al. 2018 (arXiv:1802.05957, table 4).
+    Gulrajani et al. 2017 (arXiv:1704.00028, appendix F), Miyato et al. 2018 (arXiv:1802.05957, table 4).
 
     Args:
         image_size: see `residual_layout`.

@@ -47,8 +47,8 @@ class ImprovedGAN(GANModule):
         num_classes: number of classes; None, for data without labels, is the same as 1.
         architecture: "mlp", the paper's for MNIST, or "conv", for CIFAR-10.
         z_dim: size of the latent, uniform in [0, 1).
-        hidden: units of G's hidden layers; for "conv" feature maps of the last one (128 in the paper).
-        d_hidden: units of D's first layer, 4 or more; for "conv" feature maps (96 in the paper).
+        hidden: units of G's hidden layers; for "conv" feature maps of the last one (128 in the authors' code).
+        d_hidden: units of D's first layer, 4 or more; for "conv" feature maps (96 in the authors' code).
         objective: of G: "feature-matching", for the best classifier; or "non-saturating", -E log D(G(z)), together with
             minibatch discrimination for the best samples (the authors' code has E log(1 - D(G(z))), and three G steps
             per D step: `n_generator` 3).

@@ -27,7 +27,7 @@ class InfoGAN(GANModule):
     authors' code. Q is a softmax for each categorical code and a Gaussian for each continuous one. V is the
     non-saturating loss for G. The defaults are those of the authors' launcher for MNIST (openai/InfoGAN,
     launchers/run_mnist_exp.py). The paper's networks for MNIST are shallower, with 4x4 kernels and a hidden linear
-    layer; here they are DCGAN's.
+    layer; here they are DCGAN's, and Q's slope is the paper's 0.1 (the code has 0.01).
 
     To see what a code means, vary it and keep the rest of the latent::
 

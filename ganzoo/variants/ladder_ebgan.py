@@ -97,7 +97,8 @@ class LadderEBGAN(GANModule):
     def discriminator_loss(self, batch: Batch) -> Terms:
         if "labelled" not in batch:
             raise MisconfigurationException(NEEDS)
-        # Only real images update the running statistics, with which held-out images are classified.
+        # Only real images update the running statistics, with which held-out images are classified (the ladder's
+        # authors: labelled ones).
         real, above = full_precision(self.discriminator(self.augment(batch["image"]), track=True))
         fake, _ = self.discriminate(self.fakes(batch))
         image, label = batch["labelled"]

@@ -27,8 +27,10 @@ class WGANGP(GANModule):
     outputs that classify. As in the authors' code, the critic also minimises the cross-entropy of reals, and G a tenth
     of that of its fakes.
 
-    The critic has no batch norm, since its score of an image must not depend on the batch (section 4). The paper's
-    scores on CIFAR-10 are those of its residual networks (`architecture`); the authors' code gives G batches of 128.
+    Initial weights of "dcgan" are DCGAN's (the authors': uniform with the same deviation, gains of 1), those of "mlp"
+    torch's (the authors': He's, and a linear output). The critic has no batch norm, since its score of an image must
+    not depend on the batch (section 4). The paper's scores on CIFAR-10 are those of its residual networks
+    (`architecture`); the authors' code gives G batches of 128.
 
     Args:
         image_size: pixels: 8, 16, 32, 64, ...; or [height, width], such as [64, 96]; any for "mlp"; see `SNGAN` for
@@ -37,7 +39,7 @@ class WGANGP(GANModule):
         z_dim: size of the latent, standard normal.
         width: feature maps of DCGAN's convolutions at half the image's size, of all residual blocks, or hidden units of
             the MLP.
-        architecture: "dcgan"; "resnet", the residual networks for CIFAR-10 (table 3), whose critic has no norm; or
+        architecture: "dcgan"; "resnet", the residual networks for CIFAR-10 (appendix F), whose critic has no norm; or
             "mlp" with four linear layers. For "resnet" the paper has a width of 128 and a rate of 2e-4 that falls
             linearly to 0, as configs/wgangp/cifar10.yaml.
         norm: of DCGAN's critic: "layer", which the paper recommends instead of batch norm, or "none".

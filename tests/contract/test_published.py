@@ -1,4 +1,5 @@
-"""Configs with a paper's or its authors' settings: all of their numbers, by the terms of the source."""
+"""Configs with a paper's or its authors' settings: all of their numbers, by the terms of the source. Where it states no
+length, or a far longer one, the config says that its length is ours."""
 
 from __future__ import annotations
 
@@ -92,6 +93,15 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "improvedgan/cifar10-minibatch": {
         **{**SEMI_SUPERVISED, "objective": "non-saturating", "kernels": 100, "n_generator": 3},
     },
+    "improvedgan/mnist": {
+        **{"data": "MNIST", "data.val_fraction": 0, "labels_per_class": 10, "batch_size": 100, "max_epochs": 300},
+    },
+    "ladderebgan/mnist": {  # 150 epochs of 600 batches, the last 50 with a falling rate
+        **{"lr_scheduler": "LinearTail", "lr_scheduler.total_iters": 90_000, "lr_scheduler.falling_iters": 30_000},
+        **{"data": "MNIST", "data.val_fraction": 0, "labels_per_class": 10, "batch_size": 100, "max_steps": 90_000},
+    },
+    "cgan/mnist": {"batch_size": 100, "max_epochs": 250},
+    "mlpgan/mnist": {"batch_size": 100, "max_steps": 125_000},
     "acgan/cifar10": {**WHOLE, "batch_size": 100, "max_steps": 50_000},
     "lapgan/cifar10": {**WHOLE, "batch_size": 128, "max_epochs": 500},
     "lapgan/lsun": {"levels": 4, "image_size": 64, "batch_size": 128, "max_epochs": 10},

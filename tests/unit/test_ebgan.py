@@ -220,23 +220,23 @@ PAPER = {
     "4.1: biases 0": (MNIST, lambda gan: sum(m.bias.abs().sum().item() for m in weights(gan)), 0),
     "z": (MNIST, lambda gan: (gan.latent(3).shape, gan.prior), ((3, 100), "uniform")),
     "the margin stays": (MNIST, lambda gan: gan.margin_images, None),
-    "4.3: Enc 64-128-256, Dec its mirror": (
+    "appendix C: Enc 64-128-256, Dec its mirror": (
         *(FACES, lambda gan: maps(gan.discriminator)),
         [(3, 64), (64, 128), (128, 256), (256, 128), (128, 64), (64, 3)],
     ),
-    "4.3: D's kernels, strides, padding": (
+    "appendix C: D's kernels, strides, padding": (
         *(FACES, lambda gan: {(m.kernel_size, m.stride, m.padding) for m in weights(gan.discriminator)}),
         {((4, 4), (2, 2), (1, 1))},
     ),
-    "4.3: D's batch norm": (FACES, lambda gan: norms(gan.discriminator), [128, 256, 128, 64]),
-    "4.3: D's ReLU": (FACES, lambda gan: len(of(gan.discriminator, nn.ReLU)), 3 + 2),
-    "4.3: G's feature maps": (
+    "appendix C: D's batch norm": (FACES, lambda gan: norms(gan.discriminator), [128, 256, 128, 64]),
+    "appendix C: D's ReLU": (FACES, lambda gan: len(of(gan.discriminator, nn.ReLU)), 3 + 2),
+    "appendix C: G's feature maps": (
         *(FACES, lambda gan: maps(gan.generator)),
         [(1024, 512), (512, 256), (256, 128), (128, 3)],
     ),
-    "4.3: G's weights N(0, .02)": (FACES, lambda gan: stds(gan.generator), [0.02] * 5),
-    "4.3: D's weights N(0, .002)": (FACES, lambda gan: stds(gan.discriminator), [0.002] * 6),
-    "4.3: pull-away": (FACES, lambda gan: gan.pull_away_weight, 0.1),
+    "appendix C: G's weights N(0, .02)": (FACES, lambda gan: stds(gan.generator), [0.02] * 5),
+    "appendix C: D's weights N(0, .002)": (FACES, lambda gan: stds(gan.discriminator), [0.002] * 6),
+    "appendix C: pull-away": (FACES, lambda gan: gan.pull_away_weight, 0.1),
 }
 
 

@@ -88,7 +88,7 @@ PAPER = [  # name, source, function, value; images of 28x28 pixels and batches o
     ("rates after an update", CODE, lambda _, t: at(t, 100), [(0.1 / 1.000004, 0.5 + 0.2 * 100 / 12.5e6)] * 2),
     ("rates after 125 epochs", CODE, lambda _, t: at(t, 6_250_000), [(0.1 / 1.000004**62_500, 0.6)] * 2),
     ("rates at last", CODE, lambda _, t: at(t, 10**10), [(1e-6, 0.7)] * 2),
-    ("k", "section 5", lambda g, _: (g.n_critic, g.n_generator), (1, 1)),
+    ("k", "algorithm 1", lambda g, _: (g.n_critic, g.n_generator), (1, 1)),
     ("objective", "section 3", lambda g, _: (g.objective, g.divergence), ("non-saturating", "gan")),
 ]
 

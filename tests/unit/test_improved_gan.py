@@ -201,11 +201,15 @@ PAPER = {
         0,
     ),
     "code: G's output is a sigmoid": (MNIST, lambda gan: len(layers(gan.generator, nn.Sigmoid)), 1),
-    "5.1: D's layers": (
+    "code: D's layers": (
         *(MNIST, lambda gan: linear(gan.discriminator)),
         [(784, 1000), (1000, 500), (500, 250), (250, 250), (250, 250), (250, 10)],
     ),
-    "5.1: D's noise": (MNIST, lambda gan: [m.std for m in layers(gan.discriminator, GaussianNoise)], [0.3, *[0.5] * 5]),
+    "code: D's noise": (
+        MNIST,
+        lambda gan: [m.std for m in layers(gan.discriminator, GaussianNoise)],
+        [0.3, *[0.5] * 5],
+    ),
     "code: D's ReLU": (MNIST, lambda gan: len(layers(gan.discriminator, nn.ReLU)), 5),
     "code: of D's lengths the last ones are trained": (
         *(MNIST, lambda gan: lengths(gan.discriminator)),

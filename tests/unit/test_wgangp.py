@@ -59,24 +59,24 @@ PAPER = {  # values not in the paper are from the authors' code
             *("conv 256>512 5/2+2 no bias", "group norm 512 in 1", "leaky 0.2", "linear 8192>1"),
         ],
     ),
-    "table 3: residual networks, G": (
+    "appendix F: residual networks, G": (
         lambda gan: layers(residual().generator),
         ["linear 128>2048", "unflatten", *UP * 3, "identity", "batch norm 128", "conv 128>3 3/1+1"],
     ),
-    "table 3: residual networks, critic": (
+    "appendix F: residual networks, critic": (
         lambda gan: layers(residual().discriminator),
         [
             *("conv 3>128 3/1+1", "conv 128>128 3/1+1", "conv 3>128 1/1+0", *CONVS, "conv 128>128 1/1+0"),
             *(*CONVS, "identity", *CONVS, "identity", "linear 128>1"),
         ],
     ),
-    "table 3: size of the residual networks": (  # derived from its rows
+    "appendix F: size of the residual networks": (  # derived from its rows
         lambda gan: [sum(p.numel() for p in n.parameters()) for n in (residual().generator, residual().discriminator)],
         [1_204_483, 1_053_825],
     ),
     "code: G's weights": (lambda gan: spread(gan.generator, LINEAR), begins(0, 0.02)),
     "code: critic's weights": (lambda gan: spread(gan.discriminator, LINEAR), begins(0, 0.02)),
-    "code: G's gains": (lambda gan: spread(gan.generator, NORMS), begins(1, 0.02)),
+    "ours, DCGAN's: G's gains": (lambda gan: spread(gan.generator, NORMS), begins(1, 0.02)),
     "code: layer norm's gains": (lambda gan: spread(gan.discriminator, nn.GroupNorm), (1, 0, 0)),
 }
 
