@@ -82,6 +82,16 @@ def check_unpacked(archive: zipfile.ZipFile, size: int) -> None:
         raise ValueError(f"it would unpack from {size:,} to {unpacked:,} bytes")
 
 
+def check_method(member: zipfile.ZipInfo) -> None:
+    """Reject a member that Python would decompress without a limit (bzip2, LZMA), or that is encrypted.
+
+    Raises:
+        ValueError: it is rejected.
+    """
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 1:
+        raise ValueError(f"{member.filename} is encrypted, or not compressed as numpy does")
+
+
 def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and type of an array in numpy's format; the file is then at its first value.
 
@@ -106,6 +116,7 @@ def read_npz(file: BinaryIO, *names: str) -> dict[str, np.ndarray]:
     with open_archive(file) as archive:
         check_unpacked(archive, size)
         for member in [archive.getinfo(f"{name}.npy") for name in names] or archive.infolist():
+            check_method(member)
             with archive.open(member) as opened:
                 shape, dtype = npy_header(opened)
                 if opened.tell() + math.prod(shape) * dtype.itemsize != member.file_size:
@@ -116,7 +127,8 @@ def read_npz(file: BinaryIO, *names: str) -> dict[str, np.ndarray]:
 
 
 def check_content(content: Any, size: int) -> None:
-    """Reject the content of a file if it has tensors larger than the file, or too many or too deeply nested values.
+    """Reject the content of a file if it has tensors larger than the file, all together more than three times as large
+    (weights may be tied), or too many or too deeply nested values.
 
     Args:
         content: numbers, strings, tensors, and dicts, lists and tuples of these.
@@ -125,13 +137,16 @@ def check_content(content: Any, size: int) -> None:
     Raises:
         ValueError: the content is rejected.
     """
-    left, rest = MOST, [(content, 0)]
+    left, rest, room = MOST, [(content, 0)], 3 * size
     while rest:
         value, depth = rest.pop()
         if isinstance(value, Tensor) and (
             value.layout != torch.strided or value.is_meta or value.numel() * value.element_size() > size
         ):
             raise ValueError(f"a tensor of shape {list(value.shape)} does not fit into {size:,} bytes")
+        room -= value.numel() * value.element_size() if isinstance(value, Tensor) else 0
+        if room < 0:
+            raise ValueError(f"its tensors have far more than its {size:,} bytes")
         inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple | set) else ()
         left -= 1 + len(inner)
         if left < 0 or depth > DEEPEST:

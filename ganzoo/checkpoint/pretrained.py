@@ -97,6 +97,9 @@ def save_pretrained(
 
     Returns:
         The folder.
+
+    Raises:
+        ValueError: a weight is too large for `dtype`.
     """
     folder = path_of(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,11 +112,20 @@ def save_pretrained(
         config["averaged"], weights = True, {**own, **_sampled(model)}
     config |= from_data.stored(model)
     if dtype is not None:
-        weights = {name: w.to(dtype) if w.is_floating_point() else w for name, w in weights.items()}
+        weights = {name: _rounded(name, w, dtype) for name, w in weights.items()}
     weights = {name: weight.contiguous().clone() for name, weight in weights.items()}
     write_atomically(folder / "model.safetensors", lambda file: file.write(save(weights, {"format": "pt"})))
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
     return folder
+
+
+def _rounded(name: str, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    if not weight.is_floating_point():
+        return weight
+    rounded = weight.to(dtype)
+    if not torch.equal(rounded.isfinite(), weight.isfinite()):
+        raise ValueError(f"{name} has numbers that are too large for {dtype}: choose torch.bfloat16, or no dtype")
+    return rounded
 
 
 def _sampled(model: GANModule) -> dict[str, torch.Tensor]:

@@ -136,6 +136,8 @@ def load_from_checkpoint(
     saved = read(checkpoint_path)
     if (name := saved["ganzoo"].get("variant")) != variant_name(cls):
         raise CheckpointError(f"{checkpoint_path} is of class {name}, not {variant_name(cls)}; use ganzoo.load")
+    if not isinstance(saved.get("state_dict"), dict):
+        raise CheckpointError(f"{checkpoint_path} contains no weights; use another checkpoint")
     arguments = {**saved.get("hyper_parameters", {}), **kwargs}
     model = build(checkpoint_path, cls, arguments, saved["state_dict"])
     model.configure_model()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from ganzoo.checkpoint.sealed import newest, step_of
 from ganzoo.cli import config as configs
 from ganzoo.cli.config import LINKED
 from ganzoo.cli.errors import UserError
+from ganzoo.core.files import read_text
 from ganzoo.core.module import GANModule
 from ganzoo.core.text import one_line
 from ganzoo.data import GANDataModule
@@ -81,9 +83,18 @@ def going_back(run: Path, checkpoint: Path) -> str:
     if last is None or step_of(last) <= step_of(checkpoint):
         return ""
     return (
-        f"{run} goes back to step {step_of(checkpoint):,}: its later logs, grids and checkpoints are removed (a copy "
-        "of the checkpoint outside of the run would start a new run)"
+        f"{run} goes back to step {step_of(checkpoint):,}: its later logs, grids and checkpoints are removed, but "
+        "for kept- and best- ones until a better score replaces them (a copy of the checkpoint outside of the run "
+        "would start a new run)"
     )
+
+
+def parent_of(run: Path) -> Any:
+    """The checkpoint with which a run began, if any."""
+    try:
+        return json.loads(read_text(run / "environment.json")).get("parent")
+    except (OSError, ValueError, AttributeError):  # lost or damaged: other facts are written anew
+        return None
 
 
 def forgetting(model: GANModule) -> str:

@@ -316,7 +316,8 @@ class GANCLI(LightningCLI):
     def _make_run(self) -> RunFolder:
         config = self.config
         folder, made = self.home, list[Path]()
-        facts = environment() | ({"parent": config.ckpt_path} if config.ckpt_path and folder is None else {})
+        parent = config.ckpt_path if folder is None else resuming.parent_of(folder)
+        facts = environment() | ({"parent": parent} if parent else {})
         texts = {"config.yaml": self._text(), "environment.json": json.dumps(facts, indent=2) + "\n"}
         root = path_of(config.trainer.default_root_dir)
         check_folder(folder or root, "trainer.default_root_dir DIR")

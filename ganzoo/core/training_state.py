@@ -66,7 +66,7 @@ def restore(model: GANModule, checkpoint: dict[str, Any]) -> None:
             _check(model, checkpoint)
     _take_back(model, saved)
     model.unaveraged = _unaveraged(model, checkpoint, saved)
-    model.loss_log.training.take(saved["means"])
+    model.loss_log.training.take(saved.get("means", []))
     model.augment.restore(saved.get("augment", {}))
     if attached(model) and saved["seed"] != global_seed():
         rank_zero_warn(

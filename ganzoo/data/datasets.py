@@ -47,6 +47,10 @@ class Images(Dataset[Batch]):
         """int64 [N], or None without labels; computed at the first call, then cached."""
         return self._labels
 
+    def different_sources(self) -> int:
+        """Number of images until a source repeats."""
+        return len(self)
+
     @cached_property
     def _labels(self) -> Tensor | None:
         """Reads every image; subclasses override it with something cheaper."""
@@ -239,6 +243,9 @@ class Merged(Wrapped):
 
     def __len__(self) -> int:
         return len(self.data) if len(self.others) else 0
+
+    def different_sources(self) -> int:
+        return min(len(self), len(self.others))
 
     def __getitems__(self, tickets: Sequence[int]) -> Batch:
         return Batch(**{**self.data.__getitems__(tickets), **self.others.__getitems__(tickets)})

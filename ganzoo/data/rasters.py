@@ -12,7 +12,7 @@ from typing import IO, Any, BinaryIO, NamedTuple, cast
 import numpy as np
 from PIL import Image
 
-from ganzoo.checkpoint.bounds import SMALL, npy_header, open_archive, read_npz
+from ganzoo.checkpoint.bounds import SMALL, check_method, npy_header, open_archive, read_npz
 from ganzoo.data.archive import LARGEST, File, open_any
 
 ARRAYS = (".npy", ".npz")
@@ -144,6 +144,7 @@ def _npz(opened: BinaryIO) -> tuple[str, tuple[int, ...], np.dtype, bool]:
         members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
         if not members:
             raise ValueError("it contains no array")
+        check_method(members[0])
         with archive.open(members[0]) as member:
             head = _head(member, members[0].file_size)
     return members[0].filename.removesuffix(".npy"), *head, len(members) > 1

@@ -119,7 +119,7 @@ def assemble(
         like = reference.sets["real"] if reference else None
         n = n or usual_count(_extractor_name(extractor, reference))
         if model.source_channels is not None and like is not None:
-            n = min(n, len(like))  # repeated translations would count as different images
+            n = min(n, like.different_sources())  # repeated translations would count as different images
         source: Fakes | Reals = Fakes(model, n, seed, like, truncation, standing_statistics, device)
         classes = None if reference is None else getattr(reference.data, "num_classes", None)
         if source.translates and source.num_classes is not None and classes is not None:

@@ -22,6 +22,8 @@ from ganzoo.evaluation.sweep import Progress, Statistics, sweep
 
 STAY = {"model", "images.rows", "images.spread"}  # states that stay on their device
 OWN = "no extractor here reads {} channels; in Python, give one of your own: ganzoo.evaluate(..., extractor=my_network)"
+# A metric may fail on these images, or need too much memory
+UNCOMPUTED = (ValueError, MemoryError, torch.OutOfMemoryError, torch.linalg.LinAlgError)
 
 
 class Evaluation:
@@ -106,20 +108,20 @@ class Evaluation:
             ValueError: the generator's images are not finite, or no metric can be computed.
         """
         states = self._states(progress)
-        if torch.device(self.statistics.device).type == "cuda":  # 50,000 images' neighbours take a CPU minutes
-            states = {which: _moved(values, self.statistics.device) for which, values in states.items()}
         with failing_together():
+            if torch.device(self.statistics.device).type == "cuda":  # 50,000 images' neighbours take a CPU minutes
+                states = {which: _moved(values, self.statistics.device) for which, values in states.items()}
             outcome = self._outcome(states) if is_first() else []
         return self._report(broadcast(outcome))
 
     def _outcome(self, states: States) -> list[Figures]:
         """The figures of each metric. One that fails does not lose the others, unless all fail."""
         found: list[Figures] = []
-        problems: list[ValueError] = []
+        problems: list[Exception] = []
         for metric in self.metrics:
             try:
                 found.append(metric.compute(states))
-            except ValueError as error:
+            except UNCOMPUTED as error:
                 problems.append(error)
                 found.append(_unknown(metric))
         if len(problems) == len(found):
@@ -148,11 +150,17 @@ class Evaluation:
         shape = f"{height}x{width}, {channels} {kind}{'s' if channels > 1 else ''}"
         with failing_together():
             about = self.reference.about() if self.reference is not None and is_first() else None
-        about = broadcast(about)
+            held = {
+                which: {f"{which}_images": len(data), f"{which}_fingerprint": data.fingerprint()}
+                for which, data in self.statistics.sets.items()
+                if which != "real" and is_first()
+            }
+        about, held = broadcast((about, held))
         found = []
         for metric in self.metrics:
             reals = about if self.fakes.of_reals or set(metric.needs) - {"fake"} else None
-            found.append(protocol(metric, self.extractor, shape, len(self.fakes), reals, self.fakes.sampling))
+            how = protocol(metric, self.extractor, shape, len(self.fakes), reals, self.fakes.sampling)
+            found.append(how | {key: value for which in metric.needs for key, value in held.get(which, {}).items()})
         return found
 
     def _states(self, progress: Progress | None) -> dict[str, dict[str, Any]]:

@@ -146,6 +146,10 @@ def test_model_and_tensor_sizes_are_bounded():
         [torch.nn.Linear(1, 1) for _ in range(2)]
     torch.nn.Linear(30, 50)
     check_content({"a": [weights, (1, "x")]}, size=48)
+    view = torch.zeros(12)
+    check_content([view, view, view], size=48)  # tied
+    with pytest.raises(ValueError, match="far more than its 48 bytes"):
+        check_content([view.view(3, 4), view.view(4, 3), view, view], size=48)
     with pytest.raises(ValueError, match=r"\[4, 3\]"):
         check_content({"a": [weights]}, size=47)
 

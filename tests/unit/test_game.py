@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import ganzoo
 from ganzoo.callbacks.checkpoints import Checkpoints
 from ganzoo.callbacks.diagnostics import Diagnostics
-from ganzoo.checkpoint.sealed import read
+from ganzoo.checkpoint.sealed import CheckpointError, read
 from ganzoo.core.pixels import scaled
 from ganzoo.core.strategy import GANStrategy
 from ganzoo.core.types import full_precision
@@ -489,3 +489,9 @@ def test_an_old_checkpoint_loads():
     for model in (ganzoo.load(BEFORE), ganzoo.GAN.load_from_checkpoint(BEFORE)):
         assert model.images_seen == 7 * 32 and model.n_critic == 2
         assert model.sample(2, seeds=[0, 1]).shape == (2, 1, 8, 8)
+
+
+def test_a_checkpoint_without_weights_is_refused(tmp_path):
+    torch.save({"ganzoo": {"variant": "ganzoo.variants.gan.GAN"}}, tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match="contains no weights; use another checkpoint"):
+        ganzoo.GAN.load_from_checkpoint(tmp_path / "a.ckpt")

@@ -197,6 +197,12 @@ def test_half_precision_folders_are_smaller_and_load_in_the_models_types(model):
         assert torch.equal(loaded.state_dict()[name], rounded) and loaded.state_dict()[name].dtype == weight.dtype
 
 
+def test_weights_too_large_for_half_precision_are_refused(model):
+    model.generator.get_parameter(next(name for name, _ in model.generator.named_parameters())).data[0] = 1e5
+    with pytest.raises(ValueError, match=r"has numbers that are too large for torch.float16: choose torch.bfloat16"):
+        save_pretrained(model, "half", dtype=torch.float16)
+
+
 def test_slim_folders_with_missing_or_extra_weights_are_refused(model):
     save_pretrained(model, "folder", slim=True)
     weights, config = load_file("folder/model.safetensors"), json.loads(Path("folder/config.json").read_text())

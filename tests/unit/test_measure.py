@@ -306,6 +306,17 @@ def test_reals_against_themselves_have_perfect_scores():
     assert found["authenticity"] == 0 and found["copying"] == 1
 
 
+def test_the_protocol_names_held_out_images_that_a_score_depends_on():
+    one, two = Digits(), Digits()
+    other = two.dataset("test")
+    other.images[0] = 255 - other.images[0]
+    reports = [evaluation(["fid", "copying"], data=data).run() for data in (one, two)]
+    how = [{score.figure: score.protocol for score in report.scores} for report in reports]
+    assert how[0]["fid"] == how[1]["fid"] and "test_images" not in how[0]["fid"]
+    assert how[0]["copying"]["test_images"] == len(other) == how[1]["copying"]["test_images"]
+    assert how[0]["copying"] != how[1]["copying"]
+
+
 @pytest.mark.parametrize("wrap", [lambda data: data, Pairs])
 def test_held_out_images_of_other_classes_do_not_show_copying(wrap):
     """Portraits for tests have other roles than those of the training, so ideal fakes would seem to be copies."""
@@ -328,6 +339,16 @@ def test_a_metric_that_fails_loses_no_other_score():
     assert report.scores[0].error is None
     with pytest.raises(ValueError, match="intra_fid: class 1 has fewer than 2 images"):
         evaluation(["intra_fid"], data=data, labels=torch.tensor([0, 1])).run()
+
+
+def test_a_metric_without_memory_loses_no_other_score(monkeypatch):
+    def compute(self, states):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(metrics.KID, "compute", compute)
+    with pytest.warns(UserWarning, match="not computed: out of memory"):
+        found = values(evaluation(["kid", "fid"]).run())
+    assert math.isnan(found["kid"]) and found["fid"] > 0
 
 
 def test_scores_of_constant_fakes_match_closed_forms():

@@ -228,6 +228,7 @@ def test_folders_in_the_layout_of_cyclegan(tmp_path: Path) -> None:
     assert batch["image"][:, 0, 0, 0].tolist() == [100, 101, 102, 103, 104]
     assert batch["source"][:, 0, 0, 0].tolist() == [0, 1, 2, 0, 1]
     assert module.dataset("train").__getitems__([8])["source"][0, 0, 0, 0] == 2  # all sources can be reached
+    assert module.dataset("train").different_sources() == 3 and module.dataset("val").different_sources() == 0
     fill(tmp_path / "set/testA", 2, 50)
     fill(tmp_path / "set/testB", 1, 150)
     module = UnpairedFolder(str(tmp_path / "set"), **PLAIN)

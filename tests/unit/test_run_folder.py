@@ -180,6 +180,8 @@ def test_resuming_with_other_data_starts_a_new_run_that_names_its_parent(cats, c
     child = Path("runs/002-gan-dogs")
     assert json.loads((child / "environment.json").read_text())["parent"] == f"{cats}/checkpoints/last.ckpt"
     assert read(child / "checkpoints/last.ckpt")["global_step"] == 3
+    assert fit(f"{PICTURES} --data.path dogs --ckpt_path {child} --trainer.max_steps 4") == 0
+    assert json.loads((child / "environment.json").read_text())["parent"] == f"{cats}/checkpoints/last.ckpt"
     assert fit(f"{PICTURES} --data.path ./cats/ --data.batch_size 2 --ckpt_path {cats} --trainer.max_steps 3") == 0
     assert listing() == ["001-gan-cats", "002-gan-dogs"] and "parent" not in (cats / "environment.json").read_text()
 
