@@ -77,12 +77,13 @@ class Scores(BatchEndCallback):
         self.final: Evaluation | None = None
         self.report: Report | None = None
         self.measured: dict[str, int] = {}
+        self.directions: dict[str, str] = {}  # of the figures whose best checkpoints are kept
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Rejects what cannot be computed, before the first batch and before the run has a folder."""
         self.evaluation = self.final = self.report = None
         self.trained = False
-        self.measured = {}
+        self.measured, self.directions = {}, {}
         peers = self._peers(trainer)
         data = getattr(trainer, "datamodule", None)
         asked = [name for peer in peers for name in peer._asked(data)]
@@ -100,6 +101,7 @@ class Scores(BatchEndCallback):
         except (ValueError, OSError) as error:
             raise MisconfigurationException(f"scores: {error}") from error
         self.directions = self._directions(peers, data)
+        self._check_others([c for c in trainer.callbacks if isinstance(c, Scores) and c not in peers])  # type: ignore[attr-defined]
 
     @property
     def monitored(self) -> list[str]:
@@ -140,6 +142,21 @@ class Scores(BatchEndCallback):
                 f"scores.best: {', '.join(sorted(unknown))} cannot rank checkpoints; available: {there}"
             )
         return {figure: directions[figure] for figure in kept}
+
+    def _check_others(self, others: list[Scores]) -> None:
+        """
+        Raises:
+            MisconfigurationException: a callback with other settings would overwrite this one's files.
+        """
+        same = "or give both callbacks the same settings"
+        if both := sorted({figure for other in others for figure in other.directions if figure in self.directions}):
+            raise MisconfigurationException(
+                f"scores: two callbacks keep the best checkpoint by {both[0]}: set best to [] in one of them, {same}"
+            )
+        if self.final is not None and any(other.final is not None for other in others):
+            raise MisconfigurationException(
+                f"scores: two callbacks score the last state in scores.json: set final_n to 0 in one of them, {same}"
+            )
 
     def _best(self, data: Any, figures: list[tuple[str, str, str]]) -> list[str]:
         """Figures whose best checkpoints this callback keeps: its own list, or its metrics' first rankable one."""

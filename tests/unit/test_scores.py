@@ -572,6 +572,15 @@ def test_another_setting_takes_another_pass(other):
     assert one._peers(trainer) == [one] and two._peers(trainer) == [two]
 
 
+def test_callbacks_that_would_overwrite_each_others_files_are_refused(tmp_path):
+    with pytest.raises(MisconfigurationException, match="two callbacks keep the best checkpoint by fid: set best to"):
+        train(tmp_path, FID(n=20, every_n_steps=2, final_n=0), FID(n=30, every_n_steps=3), steps=6)
+    with pytest.raises(MisconfigurationException, match="two callbacks score the last state in scores.json"):
+        train(tmp_path, FID(n=20, every_n_steps=2), FID(n=30, every_n_steps=3, best=[]), steps=6)
+    train(tmp_path, FID(n=20, every_n_steps=2, final_n=0), FID(n=30, every_n_steps=3, best=[], final_n=30), steps=6)
+    assert [path.name for path in (tmp_path / "checkpoints").glob("best-*")] == ["best-fid.ckpt"]
+
+
 @pytest.mark.parametrize(("left", "over"), [(-1.0, True), (5.0, False), (None, False)])
 def test_a_time_limit_alone_ends_a_training(left, over):
     timer = Timer("00:00:00:01")
