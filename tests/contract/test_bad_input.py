@@ -234,7 +234,7 @@ BATCHES = {
     "double": ("DCGAN", Own(IMAGES.double()), r"torch.float64, .*: use x.float\(\)"),
     "half": ("DCGAN", Own(IMAGES.half()), r"torch.float16, .*: use x.float\(\)"),
     "NaN": ("DCGAN", Own(one_bad(torch.nan)), "not finite, for example number 3, counted from 0"),
-    "beyond": ("DCGAN", Own(one_bad(1.01)), "floats from -1 to 1.01"),
+    "beyond": ("DCGAN", Own(one_bad(1.006)), "floats from -1 to 1.01"),
     "channels": ("DCGAN", Own(IMAGES.expand(-1, 3, -1, -1)), r"\[N, 3, 16, 16\], but the model needs \[N, 1, 16, 16\]"),
     "size": ("DCGAN", Own(IMAGES[..., :8, :8]), r"\[N, 1, 8, 8\], but the model needs \[N, 1, 16, 16\]"),
     "channels last": (

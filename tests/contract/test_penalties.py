@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -584,6 +585,11 @@ def test_penalties_may_be_given_by_name():
             lambda: fit(ganzoo.MLPGAN(image_size=[4, 1], channels=2, penalties=BCR(shift=0.2)), steps=1),
             "BCR does not work with MLPGAN: at 4x1 pixels T changes nothing",
         ),
+        (
+            MisconfigurationException,
+            lambda: fit(make("MLPGAN", penalties=BCR(shift=0.0, flip=False)), steps=1),
+            "T changes nothing",
+        ),
     ],
 )
 def test_bad_input_is_refused_before_training(error, given, words):
@@ -741,3 +747,24 @@ def test_the_cause_of_steps_that_extra_adam_cannot_take_is_named():
     for gamma, cause in ((0.0, "penalties: an interval above 1 .* set interval 1"), (1.0, "lazy regularization")):
         with pytest.raises(MisconfigurationException, match=cause):
             penalised.check(make("StyleGAN2", gamma=gamma, penalties=R1(interval=4), **style))
+
+
+def test_a_gradient_penalty_of_a_norm_has_a_derivative_where_d_is_flat():
+    slope, view = torch.zeros((), requires_grad=True), penalised.View(*[None] * 12)
+    view.real = view.fake = torch.zeros(2, 1, 1, 1)
+    view.drawn, view.score = {"u": torch.zeros(2)}, lambda x: slope * x.sum((1, 2, 3))
+    term = GradientPenalty(1.0, norm=1.0).discriminator_terms(view)["gradient_penalty"]
+    assert torch.autograd.grad(term, slope)[0].isfinite()
+
+
+@pytest.mark.parametrize(("n", "share", "kept"), [(8, 0.3, 3), (100, 0.07, 7)])
+def test_top_k_rounds_the_number_of_fakes_up(n, share, kept):
+    """100 * 0.07 is 7.000000000000001."""
+    model = SimpleNamespace(top_k=share, top_k_half_life=None, real_scores_higher=True, source_channels=None)
+    model.labels, model.discriminate = lambda batch: None, lambda x, y: x.flatten(1).sum(1)
+    batch = {"image": torch.zeros(n, 1, 1, 1), "fakes": torch.randn(n, 1, 1, 1)}
+    assert len(penalised.best(model, batch)["fakes"]) == kept
+
+
+def test_lecam_without_memory_uses_the_last_batch_alone():
+    assert LeCam(decay=0.0).share() == 1

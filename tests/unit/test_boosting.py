@@ -92,3 +92,8 @@ def test_boosting_brings_the_adversary_to_chance_level():
     start, end = (adversary(one, data, held_out) for one in (RBM.of_pixels(data), rbm))
     assert sum(losses[-5:]) / 5 == pytest.approx(math.log(2), abs=0.02)
     assert start < 0.3 and start + 0.2 < end < math.log(2)
+
+
+def test_independent_pixels_have_smoothed_means():
+    rbm = RBM.of_pixels(torch.tensor([[0.0, 1.0], [0.0, 1.0], [0.0, 0.0]]))
+    assert rbm.visible.sigmoid().tolist() == pytest.approx([1 / 5, 3 / 5])

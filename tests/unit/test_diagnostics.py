@@ -480,6 +480,7 @@ def test_reached_counts_the_reals_of_clusters_with_enough_fakes():
     fake = torch.tensor([1.0] * 90 + [11.0] * 10)[:, None]
     assert reached(real, fake, centres, due=0.2) == pytest.approx(0.8)
     assert reached(real, fake, centres, due=0.5) == pytest.approx(0.5)
+    assert reached(real, real, centres, due=1) == pytest.approx(1)
 
 
 def test_near_held_out_is_one_by_chance_and_zero_for_copies():
@@ -527,3 +528,8 @@ def test_alarms_begin_at_their_thresholds(alarm, values):
 
 def test_the_levels_of_the_alarms_were_measured_with_these():
     assert (NEIGHBOURS, CLUSTERS, DUE) == (5, 10, 0.2)
+
+
+def test_a_generator_with_one_update_per_check_can_be_frozen():
+    rates = {"optimizer": adam(0.0), "discriminator_optimizer": adam(1e-3)}
+    assert "G is frozen" in watch(ganzoo.GAN(**TINY, n_critic=2, **rates), Digits(), steps=24, every=2)[0]

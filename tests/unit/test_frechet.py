@@ -67,15 +67,15 @@ def test_commuting_covariances_match_the_closed_form(n, d):
 @pytest.mark.parametrize(("n", "d"), SIZES)
 def test_the_distance_of_equal_features_is_0(n, d):
     x = features(n, d)
-    assert abs(distance(x, x)) < 1e-12 * max(1, Gaussian.of(x).trace().item())
+    assert abs(distance(x, x.flip(0))) < 1e-12 * max(1, Gaussian.of(x).trace().item())
     assert abs(distance(x / 10, (x / 10).flip(0))) < 1e-12
 
 
-def test_the_distance_of_equal_features_of_low_rank_is_0():
+def test_the_distance_of_shifted_features_of_low_rank_is_that_of_their_means():
     """More rows than features, but with constant and repeated features: no rounding errors under the root."""
     x = features(200, 6)
     x = torch.cat([x, x, torch.ones(200, 3)], 1)
-    assert abs(distance(x, x)) < 1e-12 * Gaussian.of(x).trace().item()
+    assert distance(x, x + 1) == pytest.approx(15, rel=1e-9)
 
 
 @pytest.mark.parametrize("smallest", [1e-2, 1e-4])
@@ -90,7 +90,7 @@ def test_small_eigenvalues_keep_their_precision(smallest):
     mean = (x.mean(0) - y.mean(0)).square().sum().item()
     expected = mean + trace - 2 * torch.linalg.svdvals(b @ a.T).sum().item()
     assert abs(distance(x, y) - expected) < 1e-13 * trace
-    assert abs(distance(x, x)) < 1e-13 * trace
+    assert abs(distance(x, x.flip(0))) < 1e-13 * trace
 
 
 @pytest.mark.parametrize("n", [(200, 150), (9, 8), (200, 9), (9, 200)])
@@ -255,6 +255,9 @@ def test_invalid_input_is_refused():
     for pair in [(broken, Gaussian.of(x)), (Gaussian.of(x), broken)]:
         with pytest.raises(ValueError, match="non-finite features"):
             frechet_distance(*pair)
+    for sample in (x[:1], x[:, :3]):
+        with pytest.raises(ValueError, match=r"needs a sample \[m >= 2, 4\]"):
+            frechet_standard_error(Gaussian.of(x), Gaussian.of(x), sample)
     with pytest.raises(ValueError, match="4 features, the fakes 3"):
         distance(x, x[:, :3])
     with pytest.raises(ValueError, match="at least 20 fakes"):

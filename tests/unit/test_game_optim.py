@@ -129,7 +129,18 @@ def test_a_parameter_without_a_gradient_does_not_change(name):
     assert (moving != 1).all()
 
 
-@pytest.mark.parametrize("bad, message", [({"k": 0}, "k is 0; it takes"), ({"alpha": 0.0}, "alpha is 0.0; it takes")])
+def test_lookaheads_default_rate():
+    assert Lookahead([torch.nn.Parameter(torch.ones(1))]).param_groups[0]["lr"] == 1e-3
+
+
+@pytest.mark.parametrize(
+    "bad, message",
+    [
+        ({"k": 0}, "k is 0; it takes"),
+        ({"alpha": 0.0}, "alpha is 0.0; it takes"),
+        ({"alpha": 1.5}, "alpha is 1.5; it takes"),
+    ],
+)
 def test_lookahead_refuses_bad_arguments(bad, message):
     with pytest.raises(ValueError, match=message):
         Lookahead([torch.nn.Parameter(torch.ones(1))], **bad)

@@ -72,6 +72,8 @@ def test_impossible_input_is_refused_in_one_line():
     x = images(10)
     with pytest.raises(ValueError, match=r"pixels in \[0, 1\], not in \[-1"):
         parzen(x, x, torch.linspace(-1, 1, 200).view(10, 20))
+    with pytest.raises(ValueError, match=r"pixels in \[0, 1\]"):
+        parzen(255 * x, x, x)
     with pytest.raises(ValueError, match="20 dimensions"):
         parzen_log_likelihood(x, x[:, :4], 0.1)
     with pytest.raises(ValueError, match="20 dimensions"):

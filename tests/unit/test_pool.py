@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ganzoo.core.pool import ImagePool
+from ganzoo.core.pool import ImagePool, refill
 
 
 def numbered(start, n):
@@ -79,3 +79,11 @@ def test_returned_images_have_the_dtype_of_the_input():
 def test_a_negative_capacity_is_refused():
     with pytest.raises(ValueError, match="pool is -1; it takes"):
         ImagePool(-1)
+
+
+def test_more_processes_than_saved_share_the_images_up_to_the_capacity(monkeypatch):
+    saved = [{"image": [*torch.arange(3)]}, {"image": [*torch.arange(5, 8)]}]
+    for rank, expected in enumerate(([0, 1], [5, 6], [0, 1])):
+        monkeypatch.setattr("ganzoo.core.pool.rank_and_world", lambda rank=rank: (rank, 3))
+        refill(pools := {"image": ImagePool(2)}, saved)
+        assert [int(image) for image in pools["image"].images] == expected

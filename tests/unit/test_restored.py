@@ -14,8 +14,8 @@ from torch.optim import SGD, lr_scheduler
 import ganzoo
 from ganzoo.callbacks.base import save
 from ganzoo.core import training_state
-from ganzoo.core.restored import check_finite
-from ganzoo.optim import ExtraAdam, Lookahead
+from ganzoo.core.restored import check_finite, check_optimizer
+from ganzoo.optim import EpsInRootAdam, ExtraAdam, Lookahead
 from ganzoo.testing import fit
 
 SCHEDULES = {
@@ -160,3 +160,14 @@ def test_training_resumes_with_any_optimizer(make, steps, tmp_path):
     assert fit(again := model(optimizer=make), steps=4, ckpt_path=tmp_path / "x.ckpt").global_step == 4
     for key, value in whole.state_dict().items():
         assert torch.equal(value, again.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("step", [-1, 2**41, "x"])
+def test_impossible_counts_of_an_optimizer_are_refused(step):
+    p = torch.nn.Parameter(torch.ones(2))
+    p.grad, optimizer = torch.ones(2), EpsInRootAdam([p])
+    optimizer.step()
+    saved = optimizer.state_dict()
+    saved["state"][0]["step"] = step
+    with pytest.raises(MisconfigurationException, match="does not fit: step of parameter 0"):
+        check_optimizer("generator", EpsInRootAdam, [p], saved)

@@ -315,3 +315,11 @@ def test_damaged_configs_of_other_runs_are_ignored():
     Path("runs/004-x").mkdir()
     Path("runs/004-x/config.yaml").symlink_to("nowhere")
     assert runs_of(Path("runs"), "same\n") == [Path("runs/000-x"), Path("runs/002-x")]
+
+
+def test_run_1000_is_newer_than_run_999(tmp_path):
+    made = [tmp_path / f"{number}-x" for number in (999, 1000)]
+    for run in made:
+        run.mkdir()
+        (run / "config.yaml").write_text("same\n")
+    assert runs_of(tmp_path, "same\n") == made

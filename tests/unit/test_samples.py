@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -15,7 +16,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from PIL import Image
 
 import ganzoo
-from ganzoo.callbacks.progress import clock, short, status
+from ganzoo.callbacks.progress import GANProgress, clock, short, status
 from ganzoo.callbacks.samples import Samples, final_grids, fixed, interpolation, mixtures, truncations
 from ganzoo.callbacks.scores import Scores
 from ganzoo.core.drawing import animation, picture, write_video
@@ -261,3 +262,19 @@ def test_points_are_drawn_at_their_places():
     points = torch.tensor([[0.55, 0.0], [0.0, 0.825]]).view(2, 2, 1, 1)
     pixels = np.asarray(picture(points))
     assert pixels[255, 384] == pixels[63, 256] == 0 and (pixels == 0).sum() == 18
+
+
+def test_the_speed_of_a_resumed_run_is_that_of_its_own_steps(monkeypatch):
+    seen, bar = {}, GANProgress()
+    monkeypatch.setattr("ganzoo.callbacks.progress.status", lambda **given: seen.update(given) or "")
+    trainer = SimpleNamespace(global_step=100, estimated_stepping_batches=400, callback_metrics={})
+    model = SimpleNamespace(images_seen=6400)
+    bar.on_train_start(trainer, model)
+    trainer.global_step, model.images_seen = 150, 9600
+    bar.on_train_end(trainer, model)
+    assert (seen["steps_done"], seen["images_done"]) == (50, 3200)
+
+
+def test_points_outside_the_plane_are_left_out():
+    points = torch.tensor([[9.0, 0.0], [0.0, -9.0], [1.1, 1.1], [0.0, 0.0]])[..., None, None]
+    assert (np.asarray(picture(points)) == 0).sum() == 9

@@ -586,3 +586,9 @@ def test_a_time_limit_alone_ends_a_training(left, over):
     timer = Timer("00:00:00:01")
     timer.time_remaining = lambda: left
     assert _finished(SimpleNamespace(max_steps=-1, max_epochs=-1, callbacks=[timer])) is over
+
+
+def test_of_equal_scores_the_first_is_the_best():
+    scores, records = Scores(["modes"], keep_best=1), {}
+    scores.directions = {"modes": "higher"}
+    assert [scores._is_best(records, "modes", step, 8.0) for step in (2, 4)] == [True, False]

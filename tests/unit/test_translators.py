@@ -80,13 +80,16 @@ def test_sample_requires_matching_sources():
         ganzoo.GAN(image_size=8, hidden=8, d_hidden=4).sample(source=x)
 
 
-def test_grids_show_held_out_sources_translations_and_targets(tmp_path):
-    fit(Negative(), Ramps(batch_size=8), steps=2, callbacks=[Samples(2, rows=3, columns=4)], default_root_dir=tmp_path)
+@pytest.mark.parametrize("count", [3, 6])
+def test_grids_show_held_out_sources_translations_and_targets(tmp_path, count):
+    samples = Samples(2, rows=count, columns=4)
+    fit(Negative(), Ramps(batch_size=8), steps=2, callbacks=[samples], default_root_dir=tmp_path)
     grid = np.asarray(Image.open(tmp_path / "samples" / "00000002.png").convert("L")).astype(int)
     rows = grid[34::66, 34::66]  # centres of tiles of 64 pixels and a frame of 2
-    assert rows.shape == (3, 4)
-    assert (rows[0] >= 100).all() and (rows[0] < 115).all(), "held out"
-    assert (abs(rows[1] - (255 - rows[0])) <= 1).all() and (rows[2] == 255 - rows[0]).all()
+    assert rows.shape == (count, 4)
+    source, translated, target = (rows[i::3] for i in range(3))
+    assert (source >= 100).all() and (source < 115).all(), "held out"
+    assert (abs(translated - (255 - source)) <= 1).all() and (target == 255 - source).all()
     assert not (tmp_path / "interpolation.png").exists()
 
 
