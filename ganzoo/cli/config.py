@@ -125,11 +125,13 @@ def check(arguments: Sequence[str]) -> None:
         for key in ("trainer", "samples", "scores", "diagnostics", "checkpoint"):
             if not isinstance(options := config.get(key, {}), dict):
                 raise UserError(f"{file}: {key} is {_shown(options)}; write its options below it, indented")
-    for flag, text in zip(arguments, arguments[1:], strict=False):
+    words = [word for argument in arguments for word in re.split(r"=(?=\{)", argument, maxsplit=1)]
+    for flag, text in zip(words, words[1:], strict=False):
         if text.startswith("{"):
             with suppress(yaml.YAMLError):  # reported by jsonargparse
                 for key, inner in _mappings({flag.removeprefix("--"): load(text)}):
                     _check_class(key, inner, False)
+                    given |= {f"{key}.{name}".replace(".init_args.", ".") for name in inner}
     for section, cls in {"model": "DCGAN", "data": "Digits"}.items():
         below = [key for key in sorted(given) if key.startswith(f"{section}.") and not key.endswith(".help")]
         if below and not given & {section, "config"}:

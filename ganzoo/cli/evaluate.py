@@ -31,9 +31,22 @@ REALS = "a run, for its data; a folder, a .npy/.npz/.zip file, or the data of a 
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
-    options = _parser(verb).parse_args(arguments)
+    parser = _parser(verb)
+    options = parser.parse_args(arguments)
+    try:
+        return _run(options, parser)
+    except UserError as error:
+        words = str(error).replace("set range to data, or to [lowest, highest]", "convert them to 8 or 16 bits")
+        raise UserError(words) from error
+
+
+def _run(options: Any, parser: Arguments) -> int:
     with user_errors():
         if options.compare:
+            for name, value in vars(options).items():
+                if name != "compare" and value != parser.get_default(name):
+                    given = value if name in ("what", "reals") else f"-{'-' * (len(name) > 1)}{name}"
+                    raise UserError(f"--compare takes no other arguments; leave {given} out")
             return _compare(options.compare)
         if options.metrics == "list":
             return _list()

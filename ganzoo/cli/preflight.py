@@ -222,7 +222,9 @@ def affordable(config: Any) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # jsonargparse wraps it
-        if any("overflow" in str(cause) or "out of memory" in (mid_run(cause) or "") for cause in causes(error)):
+        found = [*causes(error)]
+        large = any("overflow" in str(cause) or "out of memory" in (mid_run(cause) or "") for cause in found)
+        if large and not any(isinstance(cause, OSError) for cause in found):  # a path may contain such a word
             cause = f"{_largest(config)} makes the model larger than this machine's memory"
             raise UserError(f"{cause}; lower it, or another large argument") from error
         raise

@@ -38,7 +38,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
 
         model = load(path, variant)
         label = None if options.label is None else _label(model, options.label)
-        _check(model, options.source, options.direction)
+        _check(model, options)
         options.bands = _bands(options, _out_channels(model, options.direction))
         options.suffix = suffix(options, _out_channels(model, options.direction))
         check_device(options.device)
@@ -155,15 +155,17 @@ def _check_grid(model: Any, n: int) -> None:
     check_memory("the number of images", n, 8 * n * _pixels(model))  # bytes, several copies
 
 
-def _check(model: Any, source: Sequence[Path] | None, direction: str) -> None:
-    """Checks --source and --direction against the model."""
-    name, channels = type(model).__name__, model.source_channels
+def _check(model: Any, options: Any) -> None:
+    """Checks --source, --direction and --truncation against the model."""
+    name, channels, source, direction = type(model).__name__, model.source_channels, options.source, options.direction
     if source is not None and channels is None:
         raise UserError(f"{name} generates images from seeds only; leave --source out")
     if source is None and channels is not None:
         raise UserError(f"{name} translates pictures; give some, or a folder of them: --source PATH")
     if direction == "back" and not hasattr(model, "translate_back"):
         raise UserError(f"{name} does not translate back; leave --direction out")
+    if direction == "back" and options.truncation is not None:
+        raise UserError("--direction back translates without latents; leave --truncation out")
 
 
 def _pixels(model: Any) -> int:

@@ -15,6 +15,8 @@ from ganzoo.cli.errors import Arguments, UserError
 from ganzoo.core.text import closest, path_of
 from ganzoo.theory import FIGURES
 
+TITLE = "# Figures of the theory"
+
 
 def main(verb: str, arguments: Sequence[str]) -> int:
     parser = Arguments(verb, __doc__ or "")
@@ -33,8 +35,11 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         raise UserError('figures need matplotlib: pip install "ganzoo[figures]"') from None
     with writing(options.outdir):
         options.outdir.mkdir(parents=True, exist_ok=True)
-        (options.outdir / "gallery.md").touch()
     page = options.outdir / "gallery.md"
+    with writing(options.outdir):
+        page.touch()
+        if (text := page.read_text(encoding="utf-8")) and not text.startswith(TITLE):
+            raise UserError(f"{page} is not a page of figures, and would be overwritten; choose another --outdir")
     for number, name in enumerate(names, start=1):
         print(f"{number}/{len(names)} {name}", end="", flush=True)
         start = time.monotonic()
@@ -73,4 +78,4 @@ def gallery(names: Sequence[str]) -> str:
     """A page of pictures with their captions."""
     captions = {name: inspect.getdoc(drawing(name)) or "" for name in names}  # None under -OO
     parts = [f"## `{name}`\n\n{captions[name]}\n\n![{FIGURES[name][1]}]({name}.png)" for name in names]
-    return "\n\n".join(["# Figures of the theory", "Drawn by `python -m ganzoo theory`.", *parts]) + "\n"
+    return "\n\n".join([TITLE, "Drawn by `python -m ganzoo theory`.", *parts]) + "\n"

@@ -75,6 +75,7 @@ class GANCLI(LightningCLI):
         self.verb, self.dry = verb, dry
         self.run: RunFolder | None = None
         self.home: Path | None = None  # the run to resume
+        self.done = 0  # steps of the checkpoint
         self.notice = ""  # printed when training begins
         self.checkpoint: dict[str, Any] | None = None
         super().__init__(
@@ -104,7 +105,9 @@ class GANCLI(LightningCLI):
             "--ckpt_path",
             type=str | None,
             help="a checkpoint, a run (its newest checkpoint), or last (the newest run with the same config, if any); "
-            "or a save_pretrained folder, whose networks a new run begins with",
+            "or a save_pretrained folder, whose networks a new run begins with"
+            if self.verb == "fit"
+            else "a checkpoint, a run (its newest checkpoint), or a save_pretrained folder",
         )
         for key in configs.LINKED:
             parser.link_arguments(
@@ -241,6 +244,7 @@ class GANCLI(LightningCLI):
         saved, cls = (name.rpartition(".")[2] for name in names)
         if saved != cls:
             raise UserError(f"{path} is a checkpoint of {saved}, not {cls}; use --model {saved}, or another checkpoint")
+        self.done = 0 if Path(path).is_dir() else int(self.checkpoint["global_step"])
         if self.verb == "fit":
             resuming.check_limits(path, self.checkpoint, self.config.trainer, new_run=self.home is None)
 
@@ -286,7 +290,10 @@ class GANCLI(LightningCLI):
             sections = sections or (("data.",) if word in configs.LINKED else ("model.", "data."))
             options = [key.replace(".init_args.", ".") for key, _ in self.config.items() if key.startswith(sections)]
             whole = next((option for option in options if word and option.endswith(f".{word}")), word)
-            raise UserError(whole + text[len(word) :]) from error
+            text = whole + text[len(word) :]
+            if any(option.startswith("data.data.") for option in options):  # pictures of an inner data module
+                text = re.sub(r"(?<![\w.])data\.(corrupt|channels|range|background|cache_gb)\b", r"data.data.\1", text)
+            raise UserError(text) from error
 
     def _find_last(self) -> None:
         """Finds the newest run with exactly this config, and its last intact checkpoint."""
@@ -390,7 +397,7 @@ def dry_run(cli: GANCLI) -> int:
     limits = [trainer.max_steps] if trainer.max_steps > 0 else []
     if (epochs := trainer.max_epochs or -1) > 0:
         limits.append(epochs * _epoch(config, cli.datamodule))
-    steps = min(limits, default=None)
+    steps = max(0, min(limits) - cli.done) if limits else None
     print(f"{type(cli.model).__name__}: {parameters(cli.model)}; batches of {cost.images} images")
     one = " on one device, with the whole batch" if trainer.num_devices * trainer.num_nodes > 1 else ""
     print(f"{cost.seconds:.3g} s per step, peak memory {cost.memory / 1e6:,.0f} MB{one}")
@@ -401,5 +408,9 @@ def dry_run(cli: GANCLI) -> int:
     else:
         seconds = steps * cost.seconds
         end = datetime.now() + timedelta(seconds=seconds)
-        print(f"{steps:,} steps would take {clock(seconds)}, without pictures and scores: until {end:%Y-%m-%d %H:%M}")
+        limit = ", unless trainer.max_time ends it before" if time_left(trainer) else ""
+        print(
+            f"{steps:,} {'more ' if cli.done else ''}steps would take {clock(seconds)}, without pictures and scores: "
+            f"until {end:%Y-%m-%d %H:%M}{limit}"
+        )
     return 0

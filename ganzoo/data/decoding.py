@@ -113,10 +113,12 @@ def upright(file: File, least: int | None = None) -> Image.Image | Raster:
             if not kind.hidden:
                 if least:
                     opened.draft(None, (least, least))
+                white = _is_white_0(opened)
                 picture: Image.Image = ImageOps.exif_transpose(opened)
                 if picture.mode not in ("F", *WIDE):
                     return picture
-                return Raster(np.asarray(picture)[..., None].astype(kind.dtype))
+                values = np.asarray(picture)[..., None].astype(kind.dtype)
+                return Raster(65535 - values if white else values)
             orientation = _orientation(opened)
     except Image.UnidentifiedImageError:
         if raster_layout(file) is None:
@@ -242,6 +244,13 @@ def _bands(picture: Any) -> _Bands:
     elif mode == "I":
         dtype = "uint16"  # of a PNG, in earlier versions of Pillow
     return _Bands(bands, alpha, dtype, deep or other)
+
+
+def _is_white_0(picture: Any) -> bool:
+    """Whether 0 is white in a TIFF of 16 bits, which Pillow does not invert."""
+    if picture.format != "TIFF" or not picture.mode.startswith("I;16"):
+        return False
+    return picture.tag_v2.get(262) == 0 and str(picture.tile[0].args[0]).startswith("I;16")
 
 
 WIDE = "I", "I;16", "I;16L", "I;16B", "I;16N"  # Pillow's modes of grey with 16 or 32 bits

@@ -86,11 +86,17 @@ class _Translation(GANDataModule):
 
     def find_both(self, path: str, source_path: str) -> dict[str, Found]:
         """The pictures of both folders: {path: ..., source_path: ...}."""
-        if path_of(path).resolve() == path_of(source_path).resolve():
+        one, other = path_of(path).resolve(), path_of(source_path).resolve()
+        if one == other:
             raise ValueError(
                 f"path and source_path are both {path}: set path to the images, and source_path to the sources"
             )
         found = {folder: self.find(folder) for folder in (path, source_path)}
+        if one.is_relative_to(other) or other.is_relative_to(one):
+            raise ValueError(
+                f"of path {path} and source_path {source_path}, one contains the other, so pictures would be both "
+                "images and sources: use two folders beside each other"
+            )
         _check_colours(found, self.channels, self.source_channels)
         return found
 
@@ -221,7 +227,8 @@ class UnpairedFolder(_Translation):
         if source_path is None:
             both = self.find(path)
             found = {f"{path}/train{letter}": _domain(both, letter) for letter in "BA"}
-            if missing := [name for name, pictures in found.items() if not pictures]:
+            trained = {name: any(file.startswith("train/") for file in files) for name, files in found.items()}
+            if missing := [name for name, pictures in trained.items() if not pictures]:
                 raise ValueError(
                     f"no pictures in {' and '.join(missing)}: put the images into trainB and the sources into trainA, "
                     "or set data.source_path to the folder of the sources"

@@ -29,7 +29,7 @@ from ganzoo.data.shards import INDEX, Entry, Index, Shard, arrow, read_index, sc
 SHARD = 64 * 2**20  # bytes of pixels per shard
 BLOCK = 2**20  # bytes of pixels per block that a process returns
 UNREADABLE = "pictures cannot be decoded"
-SETTINGS = ("image_size", "channels", "fit", "classes", "background")  # that all shards of a folder share
+SETTINGS = ("name", "image_size", "channels", "fit", "classes", "background")  # that all shards of a folder share
 
 
 def prepare(
@@ -76,6 +76,8 @@ def prepare(
     """
     arrow()
     root, target = path_of(folder), path_of(out)
+    if labels and target.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"{out} lies in {folder}, where it would be a class: choose a folder elsewhere")
     tree = find(root)
     headers = readable(root, tree.pictures, corrupt)
     names = list(headers)

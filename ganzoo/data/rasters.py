@@ -244,7 +244,7 @@ def _read_tiff(opened: BinaryIO) -> Raster:
         values = np.moveaxis(values, 0, -1) if page.axes == "SYX" else values
         values = _native(values.reshape(shape))
         if page.photometric == 0 and values.dtype.kind == "u" and page.dtype.kind != "b":  # 0 is white
-            values = np.iinfo(values.dtype).max - values
+            values = values.dtype.type(2**page.bitspersample - 1) - values
         raster = Raster(turned(values, _orientation(page)), _alpha(page) > 0)
         return _divided(raster) if _alpha(page) == 1 else raster
 

@@ -114,6 +114,8 @@ def assemble(
             f"split is {split!r}, but only a data module has splits; other images are all used: leave split out"
         )
     reference = _reference(reals, split, model, resize)
+    if resize is not None and not any(isinstance(given, str | Path) for given in (fakes, reals)):
+        raise ValueError("resize is for pictures from files, but none are given: leave it out")
     if model is not None:
         device = device or model.device
         like = reference.sets["real"] if reference else None

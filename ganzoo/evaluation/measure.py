@@ -183,7 +183,7 @@ def _sets(reference: Reference, metrics: Iterable[Metric], fakes: Tensor) -> dic
         one, other = (f"{c} x {h} x {w}" for c, h, w in (fakes.shape[1:], real.shape))
         raise ValueError(
             f"the fakes are {one} (channels, height, width), but the reals {other}: use the data that the model was "
-            "trained on, or resize pictures with --resize"
+            "trained on (--resize resizes pictures from files)"
         )
     return reference.sets
 

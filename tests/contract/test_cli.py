@@ -190,6 +190,9 @@ def table(text: str) -> list:
     fit --config mlpgan/ring --model.penalties R1 --model.penalties.wait 1 | model.penalties.wait: no such option
     fit --config acgan/digits --model.penalties R1 | penalties: R1 does not work with ACGAN: D has batch norm | use a D
     fit --config gan/digits --model.freeze_d 3 | freeze_d is 3, but D has 3 layers | use 0 to 2
+    fit --model '{class_path: DCGAN, init_args: {image_size: 64}}' --data Digits | image_size is taken from the data
+    fit '--model={class_path: DCGAN, init_args: {image_size: 64}}' --data Digits | image_size is taken from the data
+    fit --config dcgan/folder --data.path stackoverflow | stackoverflow | check the path
     info LeCan | did you mean 'LeCam'?
     info qqq | no variant, config or file 'qqq' | python -m ganzoo list
     info DCGANN | did you mean 'DCGAN'?

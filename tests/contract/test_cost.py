@@ -88,6 +88,16 @@ def test_a_dry_run_counts_steps_up_to_the_first_limit(limit, said, capsys):
     assert said in capsys.readouterr().out.splitlines()[-1]
 
 
+def test_a_dry_run_of_a_resumed_training_counts_the_steps_that_are_left(capsys):
+    quick = ["--samples.video_fps", "0", "--scores.final_n", "0", "--trainer.enable_progress_bar", "false"]
+    assert main(["fit", *SMALL, *quick, "--trainer.max_steps", "4"]) == 0
+    capsys.readouterr()
+    again = ["--ckpt_path", "runs/001-dcgan-digits", "--trainer.max_steps", "10", "--trainer.max_time", "00:01:00:00"]
+    assert main(["fit", *SMALL, *quick, *again, "--dry-run"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("6 more steps would take ") and last.endswith(", unless trainer.max_time ends it before")
+
+
 def test_a_dry_run_refuses_what_fit_refuses(capsys):
     assert main(["fit", *SMALL, "--data.batch_size", "5000", "--dry-run"]) == 2
     assert "1397 training images" in capsys.readouterr().err

@@ -193,6 +193,8 @@ def test_a_shard_may_be_empty(pictures: Path, tmp_path: Path, monkeypatch: pytes
         ("pictures pictures --image_size 8", "pictures contains other files: choose an empty"),
         ("pictures pictures/a/00.png --image_size 8", "00.png is a file: choose another folder for the shards"),
         ("pictures/a new --image_size 8 --labels", "--labels takes the class from the subfolder"),
+        ("pictures/a out --image_size 8", "with name pictures, not a"),
+        ("pictures pictures/new --image_size 8 --labels", "lies in pictures, where it would be a class"),
         ("nowhere new", "There is no folder"),
         ("pictures", "required: OUT"),
         ("pictures new --size 8", "no option '--size'; did you mean '--image_size'?"),

@@ -231,6 +231,7 @@ def test_a_saved_model_needs_named_real_images(here, evaluate, refuse):
     refuse("evaluate model", "model is not in a run; name the real images after it", "dcgan/digits")
     refuse("evaluate alone.ckpt", "alone.ckpt is not in a run")
     refuse("evaluate model acgan/digits", "the fakes are 1 x 8 x 8", "the reals 1 x 16 x 16")
+    refuse("evaluate model dcgan/digits --resize 8", "resize is for pictures from files, but none are given")
 
 
 def test_options_change_the_score_and_the_record(here, evaluate):
@@ -432,6 +433,21 @@ def test_compare_ranks_records(here, evaluate, capsys):
     assert main(shlex.split("evaluate --compare b.json c.json")) == 0
     out = capsys.readouterr().out
     assert "\x1b" not in out and "\\x1b[2Jfid" in out
+
+
+@pytest.mark.parametrize("more", ["--json out.json", "-n 5", "--metrics list"])
+def test_compare_takes_no_other_arguments(refuse, more):
+    refuse(
+        f"evaluate --compare a.json b.json {more}", f"--compare takes no other arguments; leave {more.split()[0]} out"
+    )
+
+
+def test_pictures_of_floats_are_refused_without_an_option_that_does_not_exist(here, refuse):
+    for folder in ("ones", "twos"):
+        Path(folder).mkdir()
+        for i in range(3):
+            Image.fromarray(np.full((8, 8), i, np.float32)).save(f"{folder}/{i}.tif")
+    assert "set range" not in refuse("evaluate ones twos", "convert them to 8 or 16 bits")
 
 
 def test_compare_takes_the_mean_of_runs_with_other_seeds(here, evaluate, capsys):

@@ -258,6 +258,7 @@ def test_direction_back(translator, capsys):
         np.asarray(picture(above(images, translator.translate_back(images), 1), 1)),
     )
     save_pretrained(ganzoo.Pix2Pix(8, 1, 3, 4), "one-way")
+    refused("sample weights --source photos --direction back --truncation 0.5", capsys, "leave --truncation out")
     refused("sample one-way --source photos --direction back", capsys, "Pix2Pix does not translate back")
     save_pretrained(small(), "none")
     refused("sample none --direction back", capsys, "CGAN does not translate back; leave --direction out")

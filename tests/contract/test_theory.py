@@ -45,6 +45,13 @@ def test_an_invalid_output_folder_is_refused(tmp_path, capsys):
         assert error.startswith("ganzoo: error: --outdir") and about in error and len(error.splitlines()) == 1
 
 
+def test_another_page_is_not_overwritten(tmp_path, capsys):
+    (tmp_path / "gallery.md").write_text("# My gallery\n")
+    assert main(["theory", "hinge", "--outdir", str(tmp_path)]) == 2
+    assert "would be overwritten; choose another --outdir" in capsys.readouterr().err
+    assert (tmp_path / "gallery.md").read_text() == "# My gallery\n" and len(list(tmp_path.iterdir())) == 1
+
+
 def test_the_committed_gallery_has_every_figure():
     place = Path(__file__).parents[2] / ".github" / "theory"
     assert (place / "gallery.md").read_text() == gallery(list(FIGURES))

@@ -627,3 +627,11 @@ def test_variants_train_on_alpha(tmp_path: Path, name: str) -> None:
     training(model, data, steps=1)
     assert model.sample(2, seeds=[0, 1]).shape == (2, 4, 16, 16)
     assert [image.mode for image in model.sample(1, seeds=[0], output_type="pil")] == ["RGBA"]
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_grey_of_16_bits_whose_0_is_white_is_inverted(tmp_path, order):
+    values = np.array([[0, 1000], [40_000, 65_535]], np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="miniswhite", byteorder=order)
+    found = upright(tmp_path / "a.tif")
+    assert np.array_equal(found.values[..., 0], 65_535 - values)

@@ -314,6 +314,11 @@ def test_missing_folders_are_refused(tmp_path: Path) -> None:
         UnpairedFolder(str(tmp_path), **PLAIN)
     with pytest.raises(FileNotFoundError, match="no folder .*nowhere"):
         UnpairedFolder(str(tmp_path), str(tmp_path / "nowhere"), **PLAIN)
+    with pytest.raises(ValueError, match="one contains the other, so pictures would be both"):
+        UnpairedFolder(str(tmp_path), str(tmp_path / "trainA"), **PLAIN)
+    fill(tmp_path / "testB", 3)
+    with pytest.raises(ValueError, match=r"no pictures in .*trainB: "):
+        UnpairedFolder(str(tmp_path), **PLAIN)
     (tmp_path / "trainA/bad.png").write_bytes(b"junk")
     with pytest.raises(ValueError, match=r"(?s)1 of 4 files in .*bad.png: not a picture"):
         UnpairedFolder(str(tmp_path), str(tmp_path / "trainA"), **PLAIN)
