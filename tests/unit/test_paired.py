@@ -308,17 +308,21 @@ def test_a_grey_folder_beside_a_coloured_one_needs_its_own_channels(tmp_path: Pa
     assert cls(colour, grey, **PLAIN).dataset("train")[0]["source"].shape == (3, 8, 8)
 
 
+def test_unusual_folders_are_refused(tmp_path: Path) -> None:
+    fill(tmp_path / "trainA", 3)
+    fill(tmp_path / "testB", 3)
+    with pytest.raises(ValueError, match="one contains the other, so pictures would be both"):
+        UnpairedFolder(str(tmp_path), str(tmp_path / "trainA"), **PLAIN)
+    with pytest.raises(ValueError, match=r"no pictures in .*trainB: "):
+        UnpairedFolder(str(tmp_path), **PLAIN)
+
+
 def test_missing_folders_are_refused(tmp_path: Path) -> None:
     fill(tmp_path / "trainA", 3)
     with pytest.raises(ValueError, match=r"no pictures in .*trainB: .*data.source_path"):
         UnpairedFolder(str(tmp_path), **PLAIN)
     with pytest.raises(FileNotFoundError, match="no folder .*nowhere"):
         UnpairedFolder(str(tmp_path), str(tmp_path / "nowhere"), **PLAIN)
-    with pytest.raises(ValueError, match="one contains the other, so pictures would be both"):
-        UnpairedFolder(str(tmp_path), str(tmp_path / "trainA"), **PLAIN)
-    fill(tmp_path / "testB", 3)
-    with pytest.raises(ValueError, match=r"no pictures in .*trainB: "):
-        UnpairedFolder(str(tmp_path), **PLAIN)
     (tmp_path / "trainA/bad.png").write_bytes(b"junk")
     with pytest.raises(ValueError, match=r"(?s)1 of 4 files in .*bad.png: not a picture"):
         UnpairedFolder(str(tmp_path), str(tmp_path / "trainA"), **PLAIN)
