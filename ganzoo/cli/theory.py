@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ganzoo.cli.errors import Arguments, UserError
+from ganzoo.core.files import read_text
 from ganzoo.core.text import closest, path_of
 from ganzoo.theory import FIGURES
 
@@ -38,7 +39,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     page = options.outdir / "gallery.md"
     with writing(options.outdir):
         page.touch()
-        if (text := page.read_text(encoding="utf-8")) and not text.startswith(TITLE):
+        if (text := read_text(page)) and not text.startswith(TITLE):
             raise UserError(f"{page} is not a page of figures, and would be overwritten; choose another --outdir")
     for number, name in enumerate(names, start=1):
         print(f"{number}/{len(names)} {name}", end="", flush=True)

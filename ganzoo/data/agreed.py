@@ -6,7 +6,6 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -14,6 +13,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from ganzoo.core.files import in_threads
 from ganzoo.core.limits import Bounds
 from ganzoo.core.text import visible
 from ganzoo.data.archive import File
@@ -167,8 +167,7 @@ def extremes(files: Mapping[str, File], most: int | None = None, skip: bool = Fa
         except Exception as error:  # Pillow, numpy and tifffile raise many types on broken files
             return ValueError(f"{visible(files[name])} cannot be read: {error}; repair or remove it")
 
-    with ThreadPoolExecutor() as pool:
-        seen = list(pool.map(one, names))
+    seen = [*in_threads(one, names)]
     found = [pair for pair in seen if not isinstance(pair, ValueError)]
     for error in seen:
         if isinstance(error, ValueError) and not (skip and found):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Literal
 
@@ -18,6 +17,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 from torch.utils.data import Dataset
 
+from ganzoo.core.files import in_threads
 from ganzoo.core.random import mix
 from ganzoo.core.types import Batch
 from ganzoo.data.archive import File, open_any
@@ -113,8 +113,7 @@ def digest_files(files: Iterable[File]) -> Iterator[str]:
         with open_any(file) as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
 
-    with ThreadPoolExecutor() as pool:
-        yield from pool.map(one, files)
+    yield from in_threads(one, files)
 
 
 class ArrayImages(Images):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from ganzoo.core.files import in_threads
 from ganzoo.core.text import visible
 from ganzoo.data.archive import File, is_archive, members
 from ganzoo.data.decoding import Header, header
@@ -20,8 +20,7 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 def readable(root: Path, files: dict[str, File], corrupt: str) -> dict[str, Header]:
     """The headers (see `header`) of all usable files; the others are passed to `leave_out`."""
-    with ThreadPoolExecutor() as pool:
-        seen = dict(zip(files, pool.map(header, files.values()), strict=True))
+    seen = dict(zip(files, in_threads(header, files.values()), strict=True))
     bad = {name: problem for name, problem in seen.items() if isinstance(problem, str)}
     leave_out(bad, len(files), f"files in {visible(root.absolute())} cannot be read as pictures", corrupt)
     return {name: found for name, found in seen.items() if not isinstance(found, str)}

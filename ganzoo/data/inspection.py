@@ -5,11 +5,11 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from ganzoo.core.files import in_threads
 from ganzoo.core.limits import Size, sides
 from ganzoo.core.text import composed, path_of
 from ganzoo.data.agreed import limits
@@ -81,16 +81,15 @@ def scan(path: str, image_size: Size | None = None, progress: Callable[[int, int
     names = list(tree.pictures)
     seen: dict[str, _Seen] = {}
     unusable, notes = {}, {}
-    with ThreadPoolExecutor() as pool:
-        for done, (name, found) in enumerate(zip(names, pool.map(_inspect, tree.pictures.values()), strict=True), 1):
-            if isinstance(found, str):
-                unusable[name] = found
-            else:
-                seen[name] = found
-                if remarks := found.notes(image_size):
-                    notes[name] = "; ".join(remarks)
-            if progress is not None:
-                progress(done, len(names))
+    for done, (name, found) in enumerate(zip(names, in_threads(_inspect, tree.pictures.values()), strict=True), 1):
+        if isinstance(found, str):
+            unusable[name] = found
+        else:
+            seen[name] = found
+            if remarks := found.notes(image_size):
+                notes[name] = "; ".join(remarks)
+        if progress is not None:
+            progress(done, len(names))
     headers = [picture.header for picture in seen.values()]
     widths, heights = ([found.size[axis] for found in headers] or [0] for axis in (0, 1))
     of_type = {kind: [x for x in seen.values() if x.header.dtype == kind] for kind in {x.dtype: 0 for x in headers}}

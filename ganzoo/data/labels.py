@@ -96,11 +96,14 @@ def places(names: Sequence[str]) -> list[float]:
     folders that look like splits, but are not used as such."""
     if split_folders(names):
         return [{"train": 1.0, "val": -1.0, "test": -2.0}[name.split("/")[0]] for name in names]
-    like = sorted(folder for folder in _top_folders(names) if folder.casefold() in SPLIT_LIKE)
+    like, cure = _split_like(names), "rename them to train, val and test, and move all other pictures away"
+    if not like and len(tops := _top_folders(names)) == 1 and "" not in tops:  # a folder or archive in another
+        like = _split_like([name.partition("/")[2] for name in names])
+        cure = f"give the folder {visible(*tops)} itself, with splits named train, val and test"
     if len(like) > 1:
         warnings.warn(
             f"the folders {', '.join(map(visible, like))} look like splits, but are not used as splits, so test "
-            "pictures may be trained on: rename them to train, val and test, and move all other pictures away",
+            f"pictures may be trained on: {cure}",
             stacklevel=3,
         )
     return [fraction(name) for name in names]
@@ -110,6 +113,11 @@ def split_folders(names: Sequence[str]) -> bool:
     """Whether all pictures are in top-level folders train and val, train and test, or all three."""
     folders = _top_folders(names)
     return "train" in folders and len(folders) > 1 and folders <= set(SPLITS)
+
+
+def _split_like(names: Sequence[str]) -> list[str]:
+    """The top-level folders whose names are those of splits, in any spelling."""
+    return sorted(folder for folder in _top_folders(names) if folder.casefold() in SPLIT_LIKE)
 
 
 def _top_folders(names: Sequence[str]) -> set[str]:

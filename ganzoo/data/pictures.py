@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from ganzoo.checkpoint.bounds import read_npz
-from ganzoo.core.files import open_file
+from ganzoo.core.files import in_threads, open_file
 from ganzoo.core.limits import Count, Size, sides
 from ganzoo.core.text import path_of
 from ganzoo.core.types import Batch
@@ -190,8 +190,7 @@ def _channels(seen: Header) -> int:
 
 def _check(root: Path, files: dict[str, File], one_size: bool, one_kind: bool) -> tuple[dict[str, Header], Header]:
     """The headers, and one of the most frequent kind; rejects forbidden mixtures."""
-    with ThreadPoolExecutor() as pool:
-        headers = dict(zip(files, pool.map(header, files.values()), strict=True))
+    headers = dict(zip(files, in_threads(header, files.values()), strict=True))
     bad = {name: seen for name, seen in headers.items() if isinstance(seen, str)}
     if bad:
         raise ValueError(

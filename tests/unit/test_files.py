@@ -11,7 +11,7 @@ import pytest
 
 import ganzoo
 from ganzoo.core import files
-from ganzoo.core.files import check_regular, open_file, read_text
+from ganzoo.core.files import check_regular, in_threads, open_file, read_text
 
 
 def test_regular_files_and_links_to_them_are_opened(tmp_path: Path) -> None:
@@ -70,3 +70,10 @@ def test_the_package_opens_untrusted_files_through_open_file_only() -> None:
                     found.add(f"{name}: {called}")
     others = ("Image.open", "av.open", "os.open", "archive.open", "reference.open", "logger.open")  # open files, or new
     assert {call for call in found if not call.endswith(others)} == new
+
+
+def test_threads_work_in_order_on_a_bounded_number_of_items() -> None:
+    started: list[int] = []
+    results = in_threads(lambda i: started.append(i) or i, range(2500))
+    assert next(results) == 0 and len(started) <= 1000
+    assert [*results] == [*range(1, 2500)]

@@ -498,6 +498,14 @@ def test_labels_of_all_classes_are_known_without_decoding(tmp_path: Path, monkey
     assert data.absent() == [0, 1]
 
 
+def test_splits_in_a_single_folder_are_named(tmp_path: Path) -> None:
+    """As in an archive that holds a folder of another name."""
+    for name in ("pictures/train", "pictures/test"):
+        fill(tmp_path / name, 3)
+    with pytest.warns(UserWarning, match="look like splits, but are not used as splits, .* give the folder pictures"):
+        ImageFolder(str(tmp_path), 8)
+
+
 @pytest.mark.parametrize(
     ("layout", "labels"),
     [("train valid test", False), ("train valid test", True), ("Train Test", False), ("train val test .", False)],
