@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import platform
+import re
 import traceback
 from collections.abc import Sequence
 from typing import Any
@@ -31,6 +32,8 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--eager", action="store_true", help="skip the compiled rows, which take a minute or more each")
     parser.add_argument("--json", type=path_of, metavar="FILE", help="write the rows to this file")
     options, rest = parser.parse_known_args(arguments)
+    if given := [word for word in rest if re.match(r"--(trainer\.precision|model\.compile_losses)(=|$)", word)]:
+        raise UserError(f"bench compares precisions and compiled losses itself; leave {given[0].partition('=')[0]} out")
     find_config(options.config)  # fails before a process is started
     if (file := options.json) is not None and (file.is_dir() or not file.parent.is_dir()):
         raise UserError(f"--json {file} cannot be written; name a file in an existing folder")

@@ -120,7 +120,7 @@ def _settings(report: FolderReport) -> dict[str, str]:
     """Settings of the data without which these pictures cannot be used, or are nearly dark."""
     settings = {}
     bands = set(report.bands)
-    if len(bands) == 1 and (bands - {1, 2, 3, 4} or bands == {2} and not report.transparent):
+    if len(bands) == 1 and (bands - {1, 2, 3, 4} or bands <= {2, 4} and not report.alpha):
         settings["channels"] = str(bands.pop())
     kinds = report.ranges.keys()
     if kinds == {"uint8", "uint16"}:

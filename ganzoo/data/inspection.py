@@ -39,6 +39,7 @@ class FolderReport:
         suffixes: Number of other files by extension.
         bands: Number of pictures by their number of bands, with alpha.
         ranges: For each type of values: number of pictures, smallest and largest value.
+        alpha: Number of pictures with a band of opacity.
         transparent: Number of transparent pictures.
         rotated: Number of pictures that are turned by their EXIF orientation.
         animated: Number of pictures with several frames.
@@ -58,6 +59,7 @@ class FolderReport:
     suffixes: dict[str, int]
     bands: dict[int, int]
     ranges: dict[str, tuple[int, float, float]]
+    alpha: int
     transparent: int
     rotated: int
     animated: int
@@ -108,6 +110,7 @@ def scan(path: str, image_size: Size | None = None, progress: Callable[[int, int
         suffixes=dict(Counter(Path(name).suffix.lower() or "(no suffix)" for name in tree.others)),
         bands=dict(Counter(found.bands for found in headers)),
         ranges={kind: (len(x), min(p.low for p in x), max(p.high for p in x)) for kind, x in of_type.items()},
+        alpha=sum(found.alpha for found in headers),
         transparent=sum(picture.transparent for picture in seen.values()),
         rotated=sum(found.rotated for found in headers),
         animated=sum(found.frames for found in headers),

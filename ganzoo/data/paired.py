@@ -77,11 +77,13 @@ class _Translation(GANDataModule):
         self.readings: dict[str, Reading] = {}
         self.seen = ""
         self._stores: dict[Any, Store] = {}
+        self._others: dict[str, list[str]] = {}  # ignored files, by folder
 
     def find(self, path: str) -> Found:
         """The usable pictures of a folder, in sorted order."""
         root = path_of(path)
-        files = find(root).pictures
+        files, others, _ = find(root)
+        self._others[path] = [*others]
         return {name: (files[name], seen) for name, seen in readable(root, files, self.corrupt).items()}
 
     def find_both(self, path: str, source_path: str) -> dict[str, Found]:
@@ -112,7 +114,7 @@ class _Translation(GANDataModule):
             reading = Reading(self.size, channels[kind], self.fit, self.background if kind in plain else None)
             key = "data.{}" if kind == "image" else "data.source_{}"
             reading = agreed(path_of(folder), files, headers, reading, self.ranges[kind], self.corrupt, key)
-            if text := summary(headers.values(), reading):
+            if text := summary(headers.values(), reading, self._others.get(folder, ())):
                 said.append(f"{kind}: {text}")
             self.readings[kind] = reading
         self.seen = "; ".join(said)

@@ -212,6 +212,7 @@ def table(text: str) -> list:
     sample dcgan-digits --seeds 999999999999999999999 | cannot be read | 0,1,4-6
     sample dcgan-digits -n 1000001 | -n 1,000,001: more than 1,000,000 images
     sample dcgan-digits -n 10001 | a grid of 10,001 images is too large | --format png or npy
+    bench dcgan/digits --trainer.precision 16-mixed | bench compares precisions | leave --trainer.precision out
     bench dcgan/digits --json nowhere/bench.json | --json nowhere/bench.json cannot be written
     """),
 )

@@ -635,3 +635,11 @@ def test_grey_of_16_bits_whose_0_is_white_is_inverted(tmp_path, order):
     tifffile.imwrite(tmp_path / "a.tif", values, photometric="miniswhite", byteorder=order)
     found = upright(tmp_path / "a.tif")
     assert np.array_equal(found.values[..., 0], 65_535 - values)
+
+
+@pytest.mark.parametrize("bands", [2, 4])
+def test_checks_suggests_channels_for_bands_without_opacity(tmp_path, capsys, bands):
+    for i in range(4):
+        np.save(tmp_path / f"{i}.npy", RNG.integers(0, 255, (16, 16, bands), np.uint8))
+    assert main(["checks", "--data", str(tmp_path)]) == 0
+    assert f"--data.channels {bands}" in capsys.readouterr().out

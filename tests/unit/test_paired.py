@@ -224,6 +224,9 @@ def test_folders_in_the_layout_of_cyclegan(tmp_path: Path) -> None:
         fill(tmp_path / f"set/train{letter}", n, start)
     module = UnpairedFolder(str(tmp_path / "set"), **PLAIN)
     assert module.name == "set" and lengths(module) == [5, 0, 0]
+    (tmp_path / "set/trainB/a.heic").touch()
+    apart = UnpairedFolder(str(tmp_path / "set/trainB"), str(tmp_path / "set/trainA"), **PLAIN)
+    assert apart.seen == "image: ignored: 1 .heic"
     batch = module.dataset("train").__getitems__(range(5))
     assert batch["image"][:, 0, 0, 0].tolist() == [100, 101, 102, 103, 104]
     assert batch["source"][:, 0, 0, 0].tolist() == [0, 1, 2, 0, 1]
