@@ -26,7 +26,7 @@ WITHDRAWN = {
     f"{name}/emoji"
     for name in (
         *("lapgan", "improvedgan", "infogan", "ebgan", "ladderebgan", "acgan"),
-        *("pix2pix", "cyclegan", "projectiongan", "sagan", "biggan", "contragan"),
+        *("pix2pix", "cyclegan", "projectiongan", "sagan", "contragan"),
         "reacgan",
     )
 }
