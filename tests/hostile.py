@@ -160,7 +160,7 @@ FOLDERS: dict[str, Entry] = {
     "PairedFolder": lambda file: PairedFolder(file, source_path="pictures/good", image_size=8).train_dataloader(),
     "fit": typed("fit", *OPTIONS[:-2], "--data", "ImageFolder", "--data.path", "{}", "--data.image_size", "8", *SHORT),
     "evaluate": typed("evaluate", "{}", "reals.npy"),
-    "sample --source": typed("sample", "cyclegan-digits", "--source", "{}"),
+    "sample --source": typed("sample", "cyclegan-emoji", "--source", "{}"),
 }
 
 

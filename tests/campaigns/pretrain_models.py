@@ -65,7 +65,7 @@ MODELS = {
     "wgan/emoji": Model(
         settings=each("n_critic optimizer.lr", (5, 0.0005), (5, 0.001), (2, 0.0005)),
     ),
-    "cyclegan/emoji": Model(settings=each("cycle identity", (10, 0), (10, 5))),
+    "cyclegan/emoji": Model(settings=each("cycle identity", (10, 0), (3, 0))),
     "wgangp/emoji": Model(),
     "sngan/emoji": Model(),
     "projectiongan/emoji": Model(settings=USUAL),
