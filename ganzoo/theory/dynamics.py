@@ -97,10 +97,11 @@ def bilinear(steps: int = 1000) -> Figure:
 def radius(steps: int = 1000) -> Figure:
     """Distance from the equilibrium of f = xy, step by step; dots are closed forms.
 
-    With z = x + iy the vector field is iz, so most rules multiply z by a constant in each step: |1 + i lr| > 1 for
-    simultaneous steps, |1 + i lr - lr^2| < 1 for extragradient. Alternating steps conserve x^2 + y^2 + lr xy, an
-    ellipse. Consensus, which uses second derivatives, leaves the plotted range, down to 8e-44. Adam (lr 0.01, other
-    axis limits) normalises the step size and does not converge.
+    With z = x + iy the vector field is iz, so simultaneous steps, extragradient and consensus multiply z by a constant
+    in each step, lookahead in every five: |1 + i lr| > 1 for simultaneous steps, |1 + i lr - lr^2| < 1 for
+    extragradient. Alternating steps conserve x^2 + y^2 + lr xy, an ellipse. Consensus, which uses second derivatives,
+    leaves the plotted range, down to 8e-44. Adam (lr 0.01, other axis limits) normalises the step size and does not
+    converge.
     """
     figure, grid = panels(3, 1, 4.2, 4.2, sharex=True)
     found = orbits(steps)

@@ -107,9 +107,9 @@ def one_dimension(steps: int = 1500) -> Figure:
     output for evenly spaced latents. D follows D*, G follows D's gradient, and at the end the densities nearly agree
     and D is near 1/2, except at the ends of the fakes: uniform latents give no tails.
 
-    D follows D* only because its learning rate is ten times G's, it has two steps per G step, neither player has
-    momentum, and both rates decay to 0. With G's learning rate, D stays near 1/2 from the start, which is then no sign
-    of convergence.
+    D follows D* with a learning rate ten times G's; also, it has two steps per G step, neither player has momentum, and
+    both rates decay to 0. With G's learning rate, D stays near 1/2 from the start, which is then no sign of
+    convergence.
     """
     found = snapshots(steps, seed=1)
     figure, grid = panels(len(found), 3, 2.6, 1.9, sharex=True, sharey="row")

@@ -154,12 +154,13 @@ def landscape(divergence: Divergence, mean: Tensor, std: Tensor) -> Tensor:
 def f_gans(steps: int = 800) -> Figure:
     """A generator with two parameters against two modes: the Gaussian found by each divergence's game.
 
-    Contours: the divergence between the data and N(mean, std^2), by quadrature; crosses: its minima. Curves: minimax
-    games of a network D with G(z) = mean + std z, from two starts; they end near minima of their divergences. Pearson
-    and KL have one minimum, which covers both modes (KL's game is slow where G has no samples). Reverse KL is lowest at
-    one mode, with a worse covering minimum. GAN and Hellinger are lowest where G covers both; their minimum at one mode
-    is shallow, and whether a game stays there depends on the seed. "jensen-shannon" has the same game as "gan" (after
-    the univariate example of Nowozin et al. 2016, arXiv:1606.00709, with another mixture and two D steps per G step).
+    Contours: the divergence between the data and N(mean, std^2), by quadrature; crosses: its minima, except those at
+    the smaller mode. Curves: minimax games of a network D with G(z) = mean + std z, from two starts; they end near
+    minima of their divergences. Pearson and KL have one minimum, which covers both modes (KL's game is slow where G has
+    no samples). Reverse KL is lowest at one mode, with a worse covering minimum. GAN and Hellinger are lowest where G
+    covers both; their minimum at one mode is shallow, and whether a game stays there depends on the seed.
+    "jensen-shannon" has the same game as "gan" (after the univariate example of Nowozin et al. 2016, arXiv:1606.00709,
+    with another mixture and two D steps per G step).
     """
     figure, (grid,) = panels(len(ON_THE_LINE), 1, 2.9, 3.6, sharex=True, sharey=True)
     mean, std = torch.linspace(-2.2, 2.2, 45), torch.linspace(0.36, 2.2, 40)

@@ -275,7 +275,7 @@ def searched(record: Record) -> str:
     chosen = min(runs, key=lambda run: run["fid"])
     told = "; ".join(f"{run['setting']}: {run['fid']:.3g}{' (chosen)' if run is chosen else ''}" for run in runs)
     failed = len(record["search"]) - len(runs)
-    return f"FID of 2,000 fakes after three CPU minutes: {told}" + (f"; {failed} failed" if failed else "")
+    return f"FID of 2,000 fakes after three to five CPU minutes: {told}" + (f"; {failed} failed" if failed else "")
 
 
 def per_step(record: Record) -> str:
