@@ -51,6 +51,7 @@ MODELS = {
     ),
     "infogan/emoji": Model(7, USUAL),
     "ebgan/emoji": Model(
+        3,  # longer, it gets worse
         settings=each("margin optimizer.lr", (10, 0.0005), (40, 0.0005), (10, 0.001)),
     ),
     "ladderebgan/emoji": Model(
