@@ -102,7 +102,6 @@ def save_pretrained(
         ValueError: a weight is too large for `dtype`.
     """
     folder = path_of(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = {"variant": variant_name(type(model)), "arguments": dict(model.hparams)}
     weights = model.state_dict()
     if slim:
@@ -114,6 +113,7 @@ def save_pretrained(
     if dtype is not None:
         weights = {name: _rounded(name, w, dtype) for name, w in weights.items()}
     weights = {name: weight.contiguous().clone() for name, weight in weights.items()}
+    folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "model.safetensors", lambda file: file.write(save(weights, {"format": "pt"})))
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
     return folder

@@ -25,7 +25,7 @@ KINDS = {
 
 
 def in_threads(do: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
-    """`do` of each item, in order; only a thousand are submitted at once, since those of a million would take 1 GB."""
+    """`do` of each item, in order; only a thousand are submitted at once, since each takes memory while it waits."""
     rest = iter(items)
     with ThreadPoolExecutor() as pool:
         while part := [*islice(rest, 1000)]:

@@ -99,8 +99,8 @@ def imagenet128(**arguments: Any) -> BigGAN:
     """The paper's model for ImageNet at 128x128 (table 4), with its penalty on G; it is trained with batches of 2048.
 
     The averaged generator has the paper's decay of 0.9999 per update of G: half in 6,931 updates of two batches. Its
-    half-life is at most 5 % of the images seen; in the authors' code, averaging starts after 20,000 updates, and Adam's
-    eps is 1e-6 instead of 1e-8.
+    half-life is at most 5 % of the images seen; in the authors' launch script, averaging starts after 20,000 updates,
+    and Adam's eps is 1e-6 instead of 1e-8.
     """
     paper = {"image_size": 128, "num_classes": 1000, "z_dim": 120, "width": 96}
     averaging = {"ema_half_life": 6931 * 2 * 2048.0, "ema_ramp_up": 0.05}

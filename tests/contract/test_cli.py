@@ -220,6 +220,15 @@ def test_bad_commands_are_refused(refuse, command, words):
     refuse(command, *words)
 
 
+def test_advice_on_pictures_of_an_inner_data_module_names_its_option(refuse):
+    for name in "ab":
+        Path(f"pictures/{name}").mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(f"pictures/{name}/0.png")
+    Path("pictures/b/1.png").write_bytes(b"junk")
+    inner = "--data.data ImageFolder --data.data.path pictures --data.data.image_size 8 --data.data.labels true"
+    refuse(f"fit --model ImprovedGAN --data SemiSupervised {inner}", "set data.data.corrupt to skip")
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     table("""

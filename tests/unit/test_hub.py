@@ -201,6 +201,7 @@ def test_weights_too_large_for_half_precision_are_refused(model):
     model.generator.get_parameter(next(name for name, _ in model.generator.named_parameters())).data[0] = 1e5
     with pytest.raises(ValueError, match=r"has numbers that are too large for torch.float16: choose torch.bfloat16"):
         save_pretrained(model, "half", dtype=torch.float16)
+    assert not os.path.exists("half")
 
 
 def test_slim_folders_with_missing_or_extra_weights_are_refused(model):
