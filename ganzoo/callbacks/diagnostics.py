@@ -107,7 +107,7 @@ class Diagnostics(BatchEndCallback):
     ones; `modes`, `copying` and `near_held_out` use up to 4,096 training images, or n if that is more. It does not
     affect training. Images are compared pixel by pixel, at 16x16 pixels or fewer. Curves are omitted if their
     data is missing: without a data module of ganzoo's, or without a validation split; `copying` and `near_held_out`,
-    too, if the held-out images show other subjects.
+    too, if the held-out images show other subjects; `D_overfit` then raises no alarm.
 
     - `D_accuracy`: AUC of D's scores in eval mode, held-out reals (without a validation split: training images) against
       fakes, as max(AUC, 1 - AUC), since energies are lower for reals. 0.5: chance; 1: perfect separation.
@@ -179,7 +179,7 @@ class Diagnostics(BatchEndCallback):
         judged = step > WARM_UP * self.every_n_steps and not {"D is frozen", "G is frozen"} & self.active.keys()
         if values:
             model.publish({f"diagnostics/{name}": value for name, value in values.items()})
-        for name, wrong in _verdicts(values).items():
+        for name, wrong in _verdicts(values, self._reals.alike).items():
             self._judge(name, step, wrong and judged, missing=1 - values.get("modes", 1), **values)
 
     def _given(self, trainer: Trainer, model: GANModule) -> Tensor | None:
@@ -228,8 +228,8 @@ class Diagnostics(BatchEndCallback):
             del self.active[name]
 
 
-def _verdicts(values: dict[str, float]) -> dict[str, bool]:
-    """Problems that the available curves show."""
+def _verdicts(values: dict[str, float], alike: bool = True) -> dict[str, bool]:
+    """Problems that the available curves show; `alike` as in `_Reals`."""
 
     def over(name: str, limit: float) -> bool:
         return values.get(name, -math.inf) > limit
@@ -242,7 +242,7 @@ def _verdicts(values: dict[str, float]) -> dict[str, bool]:
         "collapse": collapsed,
         "modes left out": lost and not collapsed,  # implied by collapse
         "D wins": over("D_accuracy", PERFECT) and under("coverage", UNLIKE),
-        "D memorises": over("D_overfit", MEMORISED),
+        "D memorises": over("D_overfit", MEMORISED) and alike,  # else D may only know the subjects
         # Blurred images are close to all reals, held-out ones too; few distinct images give no reliable neighbours.
         "copying": over("copying", COPIED) and under("near_held_out", UNHELD) and not (collapsed or lost),
         "oscillation": over("drift", RESTLESS),

@@ -526,6 +526,11 @@ def test_alarms_begin_at_their_thresholds(alarm, values):
         assert not any(_verdicts({**values, name: other}).values()), name
 
 
+def test_a_discriminator_that_knows_other_subjects_raises_no_alarm():
+    values = {"D_overfit": 1.0}
+    assert _verdicts(values)["D memorises"] and not _verdicts(values, alike=False)["D memorises"]
+
+
 def test_the_levels_of_the_alarms_were_measured_with_these():
     assert (NEIGHBOURS, CLUSTERS, DUE) == (5, 10, 0.2)
 
