@@ -41,7 +41,7 @@ from tests.campaigns.children import Children
 from tests.campaigns.pretrain_models import MODELS, Model
 
 SEED = 0
-QUICK = 500  # fakes in the evaluation that the tests repeat
+QUICK = 200  # fakes in the evaluation that the tests repeat
 SAMPLES = 64  # compared to choose how weights are stored
 OPTIONS = ["--seed_everything", str(SEED), "--trainer.accelerator", "cpu", "--scores.final_n", "0"]
 _shipping = Lock()  # an evaluation sets torch's global state

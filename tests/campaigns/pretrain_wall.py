@@ -18,7 +18,7 @@ from ganzoo.core.pixels import to_float
 from ganzoo.evaluation.choice import usual_split
 from tests.campaigns import pretrain_page
 
-COLUMNS = 12  # two rounds of the six skin tones
+COLUMNS = 6  # the skin tones
 TILE = 64  # minimum size of an image, in pixels
 NAMES = 170  # width of the names beside the images, in pixels
 MOST = 1_500_000  # bytes of the file
@@ -47,13 +47,26 @@ def encoded(image: Image.Image, most: int = MOST) -> bytes:
 
 
 def wall(folders: Sequence[Path]) -> Image.Image:
-    """One row per model: its name, and samples, or sources, translations and true images."""
-    rows = [strip(folder) for folder in folders]
-    canvas = Image.new("RGB", (NAMES + max(row.width for row in rows), sum(row.height for row in rows)))
+    """One row per model, in two panels: its name, and samples, or sources, translations and true images."""
+    rows = [(folder.name, strip(folder)) for folder in folders]
+    parts = min(([rows[:i], rows[i:]] for i in range(1, len(rows) + 1)), key=lambda parts: max(map(height, parts)))
+    panels = [panel(part) for part in parts if part]
+    canvas = Image.new("RGB", (sum(panel.width for panel in panels), max(panel.height for panel in panels)))
+    for i, image in enumerate(panels):
+        canvas.paste(image, (i * panels[0].width, 0))
+    return canvas
+
+
+def height(rows: Sequence[tuple[str, Image.Image]]) -> int:
+    return sum(row.height for _, row in rows)
+
+
+def panel(rows: Sequence[tuple[str, Image.Image]]) -> Image.Image:
+    canvas = Image.new("RGB", (NAMES + max(row.width for _, row in rows), height(rows)))
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(16)
     top = 0
-    for folder, row in zip(folders, rows, strict=True):
-        draw.text((8, top + row.height // 2), folder.name, "white", font, anchor="lm")
+    for name, row in rows:
+        draw.text((8, top + row.height // 2), name, "white", font, anchor="lm")
         canvas.paste(row, (NAMES, top))
         top += row.height
     return canvas
@@ -78,9 +91,9 @@ def coloured(images: torch.Tensor) -> torch.Tensor:
 
 
 def held_out(model: Any, data: Any, n: int, which: str) -> torch.Tensor:
-    """The first n sources ("source") of the split on which a translator is evaluated, or their true translations
-    ("image"): [n, C, H, W] in [-1, 1]."""
+    """n sources ("source"), at equal distances in the split on which a translator is evaluated, or their true
+    translations ("image"): [n, C, H, W] in [-1, 1]."""
     data.prepare_data()
     images = data.dataset(usual_split(model, data))
-    found = images.__getitems__([i % len(images) for i in range(n)])[which]
+    found = images.__getitems__([i * len(images) // n for i in range(n)])[which]
     return to_float(found) if found.dtype == torch.uint8 else found

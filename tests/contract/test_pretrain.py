@@ -361,19 +361,31 @@ def test_the_wall_of_a_translator_shows_sources_translations_and_true_images(wor
     image, row = pretrain_wall.wall([folder]), pretrain_wall.strip(folder)
     assert image.size == (pretrain_wall.NAMES + row.width, row.height)
     pixels = to_float(torch.tensor(np.asarray(row.convert("L"))))
-    images = Pairs(Digits(image_size=8)).dataset("val").__getitems__([0])
+    pairs = Pairs(Digits(image_size=8)).dataset("val")
+    images = pairs.__getitems__([0, len(pairs) // 2])
     for place, which in ((0, "source"), (2, "image")):
         top = 2 + place * (pretrain_wall.TILE + 2)  # a pixel is eight wide
-        shown = pixels[top : top + pretrain_wall.TILE : 8, 2 : 2 + pretrain_wall.TILE : 8]
-        assert torch.allclose(shown, to_float(images[which])[0, 0], atol=0.01), which
+        for image, column in enumerate((0, 3)):
+            left = 2 + column * (pretrain_wall.TILE + 2)
+            shown = pixels[top : top + pretrain_wall.TILE : 8, left : left + pretrain_wall.TILE : 8]
+            assert torch.allclose(shown, to_float(images[which])[image, 0], atol=0.01), which
+
+
+def test_the_rows_of_the_wall_are_in_two_panels_of_similar_height(monkeypatch):
+    shades = {name: Image.new("RGB", (10, 3 if name == "c" else 1), (i, i, i)) for i, name in enumerate("abcde", 50)}
+    monkeypatch.setattr(pretrain_wall, "strip", lambda folder: shades[folder.name])
+    image = np.asarray(pretrain_wall.wall([Path(name) for name in "abcde"]))[..., 0]
+    assert image.shape == (5, 2 * (pretrain_wall.NAMES + 10))
+    assert image[:, pretrain_wall.NAMES].tolist() == [50, 51, 0, 0, 0]
+    assert image[:, 2 * pretrain_wall.NAMES + 10].tolist() == [52, 52, 52, 53, 54]
 
 
 def test_conditional_rows_of_the_wall_have_a_class_in_each_column(work):
     model = ganzoo.CGAN(8, 1, num_classes=6, z_dim=4).eval()
     folder = save_pretrained(model, "cgan-emoji", slim=True)
     drawn = torch.tensor(np.asarray(pretrain_wall.strip(folder).convert("L")))[2:66:8, :]
-    second = drawn[:, 2 + 66 * 7 : 66 * 8 : 8]  # the eighth column
-    expected = pretrain_wall.picture(model.sample(seeds=[7], label=[1]), 1, 8).convert("L")
+    second = drawn[:, 2 + 66 * 4 : 66 * 5 : 8]  # the fifth column
+    expected = pretrain_wall.picture(model.sample(seeds=[4], label=[4]), 1, 8).convert("L")
     assert torch.equal(second, torch.tensor(np.asarray(expected))[:8, :8])
 
 
