@@ -28,7 +28,7 @@ def classify(root: Path, tree: Tree, names: Sequence[str]) -> tuple[list[str], l
     """Class names, and the class of each of these pictures; warns about classes that none of them has.
 
     Raises:
-        ValueError: A picture has no class, or dataset.json is damaged.
+        ValueError: A picture has no class, dataset.json is damaged, or the classes seem to be one level lower.
     """
     if (file := tree.others.get(DATASET)) is not None:
         numbers = _listed(file, names)
@@ -48,6 +48,13 @@ def classify(root: Path, tree: Tree, names: Sequence[str]) -> tuple[list[str], l
         classes = sorted({composed(name.split("/")[depth]) for name in folders}, key=natural)
         numbered = {name: number for number, name in enumerate(classes)}
         numbers = [numbered[composed(name.split("/")[depth])] for name in names]
+        below_it = sorted({name.split("/")[depth + 1] for name in names if name.count("/") > depth + 1}, key=natural)
+        if len(classes) == 1 and len(below_it) > 1:
+            raise ValueError(
+                f"all pictures in {visible(root.absolute())} would have one class, {visible(*classes)}, whose folder "
+                f"has subfolders: {listing(below_it)}.\nIf these are the classes, give the folder {visible(*classes)} "
+                "itself; otherwise pass labels=False."
+            )
     used = set(numbers)
     if empty := [name for number, name in enumerate(classes) if number not in used]:
         warnings.warn(

@@ -294,6 +294,19 @@ def test_classes_are_the_subfolders(tmp_path: Path) -> None:
         ImageFolder(str(tmp_path / "cat"), labels=True)
 
 
+def test_a_folder_above_that_of_the_classes_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path / "pets/cat", 1)
+    assert ImageFolder(str(tmp_path), 8, labels=True, num_workers=0).classes == ["pets"]
+    fill(tmp_path / "pets/dog", 1)
+    with pytest.raises(
+        ValueError, match=r"(?s)have one class, pets, .* subfolders: \n  cat;\n  dog\.\n.* the folder pets"
+    ):
+        ImageFolder(str(tmp_path), 8, labels=True)
+    assert ImageFolder(str(tmp_path), 8, num_workers=0).classes == []
+    fill(tmp_path / "plants/tree", 1)
+    assert ImageFolder(str(tmp_path), 8, labels=True, num_workers=0).classes == ["pets", "plants"]
+
+
 def test_classes_are_sorted_by_their_numbers(tmp_path: Path) -> None:
     names = ["a", "a-1", "a2", "a10", "a10b", "b", "2", "10", "02"]
     for name in names:
