@@ -163,7 +163,7 @@ def page(records: Mapping[str, Record]) -> str:
         "",
         "![samples of the trained models](wall.png)",
         "",
-        "One model of each variant that has a shipped model; seed 0, not selected. Conditional models have a class in "
+        "One model of each variant; seed 0, not selected. Conditional models have a class in "
         "each column. For translators: sources, their translations, and the true images, all held out.",
         "",
         *remarks(records),
