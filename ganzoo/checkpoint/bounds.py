@@ -173,7 +173,8 @@ def foreign_path(state: Any, folder: str) -> str | None:
 
     Args:
         state: numbers, strings, tensors, and dicts, lists and tuples of these. A string is a path if its key says so,
-            if such a file exists, or if it is absolute, starts with `~`, or contains `..` or `://`.
+            if such a file exists, or if it is absolute, starts with `~`, or contains `..` or `://`. The outermost names
+            are not strings in this sense.
         folder: in which training may change files after it resumes from the state.
     """
     rest = [(state, "")]
@@ -183,7 +184,8 @@ def foreign_path(state: Any, folder: str) -> str | None:
             if _is_path(value, key) and not _is_below(value, folder):
                 return value
         elif isinstance(value, Mapping):
-            rest += [*((name, key) for name in value), *((inner, str(name)) for name, inner in value.items())]
+            names = () if value is state else value  # the outermost are those of the callback's own values
+            rest += [*((name, key) for name in names), *((inner, str(name)) for name, inner in value.items())]
         elif isinstance(value, list | tuple | set):
             rest += [(inner, key) for inner in value]
     return None

@@ -260,6 +260,8 @@ SAFE = {"best_model_path": "run/checkpoints/a.ckpt", "monitor": "G/loss", "mode"
         ({**SAFE, "last_model_path": ""}, None),
         ({"old": ["precious"]}, "precious"),  # this folder exists
         ({"old": ["precious-not"]}, None),
+        ({"precious": 1.0}, None),  # the name of a value
+        ({"old": {"precious": 1.0}}, "precious"),
         ({"old": ("/etc/nothing",)}, "/etc/nothing"),
         ({"a": {"b": ["~/nothing"]}}, "~/nothing"),
         ({"a": "../nothing"}, "../nothing"),
