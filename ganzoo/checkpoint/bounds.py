@@ -174,7 +174,7 @@ def foreign_path(state: Any, folder: str) -> str | None:
     Args:
         state: numbers, strings, tensors, and dicts, lists and tuples of these. A string is a path if its key says so,
             if such a file exists, or if it is absolute, starts with `~`, or contains `..` or `://`. The outermost names
-            are not strings in this sense.
+            are no paths.
         folder: in which training may change files after it resumes from the state.
     """
     rest = [(state, "")]
